@@ -1,0 +1,38 @@
+//! The only place that asks the time of day.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970-01-01T00:00:00Z without leap seconds: the `NumericDate` of RFC 7519 section 2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixTime(pub i64);
+
+/// Where the time of day comes from.
+#[derive(Debug, Clone)]
+pub enum Clock {
+    /// The clock of the system.
+    System,
+    /// A clock that a test sets.
+    Set(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// The time of day.
+    pub fn now(&self) -> UnixTime {
+        match self {
+            Self::System => system_time(),
+            Self::Set(seconds) => UnixTime(seconds.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one door to the clock of the system"
+)]
+fn system_time() -> UnixTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = since.map_or(0, |since| since.as_secs());
+    UnixTime(i64::try_from(seconds).unwrap_or(i64::MAX))
+}

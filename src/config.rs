@@ -1,0 +1,219 @@
+//! The configuration as written: plain structs, one file a section, every problem with its place.
+//!
+//! Nothing here is compiled: [`crate::app`] turns a [`Config`] into the parts that serve.
+
+mod document;
+mod identity;
+mod issuer;
+mod listen;
+mod problem;
+mod route;
+mod units;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use document::{Fault, Node, ReadError};
+pub use identity::{Credential, Identity};
+pub use issuer::{Encoding, Issuer, Keys};
+pub use listen::{Admin, Drain, Listen, Log, LogFormat, LogLevel};
+pub use problem::{KeyPath, Problem, Problems, Step};
+pub use route::{Access, Route};
+pub use units::{Address, Network, OneOrMany};
+pub use upstream::Upstream;
+
+/// A whole configuration file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where requests come in.
+    pub listen: Listen,
+    /// Probes and metrics.
+    pub admin: Admin,
+    /// How the gate stops.
+    pub drain: Drain,
+    /// What is logged.
+    pub log: Log,
+    /// What the upstream learns about the caller.
+    pub identity: Identity,
+    /// Where requests go, by name.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// Whose tokens are good, by name.
+    pub issuers: BTreeMap<String, Issuer>,
+    /// Which requests exist.
+    pub routes: Vec<Route>,
+}
+
+/// A configuration with its text, so that a problem found later still has its line.
+#[derive(Debug)]
+pub struct Written {
+    /// What could be read.
+    pub config: Config,
+    file: PathBuf,
+    document: Node,
+    removed: Vec<KeyPath>,
+    problems: Vec<Problem>,
+}
+
+impl Written {
+    /// Reads a file. Fails only if nothing of it can be read; what is wrong with parts of it is kept
+    /// for [`Written::finish`], so that everything can be reported at once.
+    pub fn load(file: &Path) -> Result<Self, Problems> {
+        let text = std::fs::read_to_string(file).map_err(|error| Problems {
+            file: file.to_owned(),
+            all: vec![Problem {
+                line: None,
+                path: KeyPath::default(),
+                message: format!("cannot be read: {error}"),
+            }],
+        })?;
+        Self::parse(file, &text)
+    }
+
+    /// As [`Written::load`], from text.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, Problems> {
+        let document = Node::parse(text).map_err(|errors| Problems {
+            file: file.to_owned(),
+            all: errors.into_iter().map(syntax_problem).collect(),
+        })?;
+        let mut written = Self {
+            config: Config::default(),
+            file: file.to_owned(),
+            document,
+            removed: Vec::new(),
+            problems: Vec::new(),
+        };
+        written.read();
+        Ok(written)
+    }
+
+    /// Reads the document, and where a value is wrong notes that, takes the value away and reads on.
+    fn read(&mut self) {
+        let mut rest = self.document.clone();
+        loop {
+            let ReadError { path, fault } = match Config::deserialize(&rest) {
+                Ok(config) => {
+                    self.config = config;
+                    return;
+                }
+                Err(error) => error,
+            };
+            // A key that is missing because its value was wrong has been reported already.
+            let reported = match fault {
+                Fault::MissingKey(key) => self.has(&path.key(key)),
+                Fault::UnknownKey(_) | Fault::Invalid(_) => false,
+            };
+            if !reported {
+                self.report(path.clone(), explain(&path, &fault));
+            }
+            self.take_away(&mut rest, path);
+        }
+    }
+
+    /// Takes away what could not be read: the value itself, or else the nearest table around it.
+    fn take_away(&mut self, rest: &mut Node, mut path: KeyPath) {
+        while !rest.remove(&path) {
+            if !path.pop() {
+                *rest = Node::empty();
+                return;
+            }
+        }
+        self.removed.push(path);
+    }
+
+    /// The paths of the elements of a list that could be read, in their order.
+    pub fn elements(&self, list: &KeyPath) -> impl Iterator<Item = KeyPath> {
+        let all = (0..).map(|index| list.index(index));
+        all.filter(|path| !self.removed.contains(path))
+    }
+
+    /// Notes that the value at `path` cannot be used.
+    pub fn report(&mut self, path: KeyPath, message: impl Into<String>) {
+        self.problems.push(Problem {
+            line: Some(self.document.line_of(&path)),
+            path,
+            message: message.into(),
+        });
+    }
+
+    /// The place of a key, for a warning.
+    pub fn place(&self, path: &KeyPath) -> String {
+        let line = self.document.line_of(path);
+        format!("{}:{line}: {path}", self.file.display())
+    }
+
+    /// Whether the text has something at `path`, even if it could not be read.
+    pub fn has(&self, path: &KeyPath) -> bool {
+        self.document.has(path)
+    }
+
+    /// Whether a part of `path` could not be read and was reported.
+    pub fn is_broken(&self, path: &KeyPath) -> bool {
+        self.removed
+            .iter()
+            .any(|removed| removed.starts_with(path) || path.starts_with(removed))
+    }
+
+    /// The file this came from.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Everything that was reported, or nothing.
+    pub fn finish(self) -> Result<(), Problems> {
+        if self.problems.is_empty() {
+            return Ok(());
+        }
+        let mut problems = Problems {
+            file: self.file,
+            all: self.problems,
+        };
+        problems.sort();
+        Err(problems)
+    }
+}
+
+fn syntax_problem((line, message): (usize, String)) -> Problem {
+    Problem {
+        line: Some(line),
+        path: KeyPath::default(),
+        message: format!("not TOML: {message}"),
+    }
+}
+
+fn explain(path: &KeyPath, fault: &Fault) -> String {
+    match fault {
+        Fault::Invalid(message) => message.clone(),
+        Fault::MissingKey(key) => format!("needs the key `{key}`"),
+        Fault::UnknownKey(known) => {
+            let Some(Step::Key(written)) = path.steps().last() else {
+                return "unknown key".to_owned();
+            };
+            match nearest(written, known) {
+                Some(near) => format!("unknown key; did you mean `{near}`?"),
+                None => format!("unknown key; known here are `{}`", known.join("`, `")),
+            }
+        }
+    }
+}
+
+/// The known name that a person most likely meant, if one is near enough.
+pub(crate) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+    let scored = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(written, name), *name));
+    let (distance, name) = scored.min()?;
+    (distance <= 1 + name.len() / 4).then_some(name)
+}
+
+/// The value of an environment variable that the configuration names, if it is set and is text.
+#[expect(clippy::disallowed_methods, reason = "the one door to the environment")]
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,351 @@
+//! A TOML document as a tree of values that know their lines.
+
+use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{KeyPath, Step};
+
+/// A value and the line it starts on.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    line: usize,
+    value: Value,
+}
+
+#[derive(Debug, Clone)]
+enum Value {
+    Text(String),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+    /// An element that was taken away leaves a hole, so that the others keep their numbers.
+    List(Vec<Option<Node>>),
+    Table(Vec<Entry>),
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    key: String,
+    line: usize,
+    node: Node,
+}
+
+/// Why a value could not be read, and where.
+#[derive(Debug)]
+pub(super) struct ReadError {
+    pub(super) path: KeyPath,
+    pub(super) fault: Fault,
+}
+
+/// What is wrong with a value.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A key that the table does not have, and those it has.
+    UnknownKey(&'static [&'static str]),
+    /// A key that the table needs and does not have.
+    MissingKey(&'static str),
+    /// Anything else, in words.
+    Invalid(String),
+}
+
+impl Node {
+    /// A document without any text.
+    pub(super) fn empty() -> Self {
+        Self {
+            line: 1,
+            value: Value::Table(Vec::new()),
+        }
+    }
+
+    /// Reads TOML text. Fails with the line and the message of every syntax error.
+    pub(super) fn parse(text: &str) -> Result<Self, Vec<(usize, String)>> {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let lines = Lines(text);
+        if !errors.is_empty() {
+            let at = |error: &toml::de::Error| error.span().map_or(1, |span| lines.of(span.start));
+            let mut problems = Vec::new();
+            for error in &errors {
+                problems.push((at(error), error.message().to_owned()));
+            }
+            return Err(problems);
+        }
+        let value = lines.table(table.get_ref()).map_err(|error| vec![error])?;
+        Ok(Self { line: 1, value })
+    }
+
+    /// The line on which `path`, or the nearest of its ancestors that exists, is written.
+    pub(super) fn line_of(&self, path: &KeyPath) -> usize {
+        let mut line = self.line;
+        let mut node = self;
+        for step in path.steps() {
+            let Some((next_line, next)) = node.child(step) else {
+                break;
+            };
+            line = next_line;
+            node = next;
+        }
+        line
+    }
+
+    /// Whether something is written at `path`.
+    pub(super) fn has(&self, path: &KeyPath) -> bool {
+        let found = path
+            .steps()
+            .iter()
+            .try_fold(self, |node, step| node.child(step).map(|(_, child)| child));
+        found.is_some()
+    }
+
+    /// Takes away what is written at `path`, so that the rest can be read. False if nothing was.
+    pub(super) fn remove(&mut self, path: &KeyPath) -> bool {
+        let Some((last, parents)) = path.steps().split_last() else {
+            return false;
+        };
+        let mut node = self;
+        for step in parents {
+            let Some(child) = node.child_mut(step) else {
+                return false;
+            };
+            node = child;
+        }
+        match (&mut node.value, last) {
+            (Value::Table(entries), Step::Key(key)) => {
+                let before = entries.len();
+                entries.retain(|entry| entry.key != *key);
+                entries.len() < before
+            }
+            (Value::List(items), Step::Index(index)) => items
+                .get_mut(*index)
+                .is_some_and(|item| item.take().is_some()),
+            _ => false,
+        }
+    }
+
+    fn child(&self, step: &Step) -> Option<(usize, &Self)> {
+        match (&self.value, step) {
+            (Value::Table(entries), Step::Key(key)) => {
+                let entry = entries.iter().find(|entry| entry.key == *key)?;
+                Some((entry.line, &entry.node))
+            }
+            (Value::List(items), Step::Index(index)) => {
+                let item = items.get(*index)?.as_ref()?;
+                Some((item.line, item))
+            }
+            _ => None,
+        }
+    }
+
+    fn child_mut(&mut self, step: &Step) -> Option<&mut Self> {
+        match (&mut self.value, step) {
+            (Value::Table(entries), Step::Key(key)) => {
+                let entry = entries.iter_mut().find(|entry| entry.key == *key)?;
+                Some(&mut entry.node)
+            }
+            (Value::List(items), Step::Index(index)) => items.get_mut(*index)?.as_mut(),
+            _ => None,
+        }
+    }
+}
+
+/// Finds lines by byte offset.
+struct Lines<'a>(&'a str);
+
+impl Lines<'_> {
+    fn of(&self, offset: usize) -> usize {
+        let before = self.0.as_bytes().iter().take(offset);
+        1 + before.filter(|byte| **byte == b'\n').count()
+    }
+
+    fn table(&self, table: &DeTable<'_>) -> Result<Value, (usize, String)> {
+        let mut entries = Vec::new();
+        for (key, value) in table {
+            entries.push(Entry {
+                key: key.get_ref().to_string(),
+                line: self.of(key.span().start),
+                node: self.node(value)?,
+            });
+        }
+        // In the order of the text, so that problems come in the order of the lines.
+        entries.sort_by_key(|entry| entry.line);
+        Ok(Value::Table(entries))
+    }
+
+    fn node(&self, spanned: &Spanned<DeValue<'_>>) -> Result<Node, (usize, String)> {
+        let line = self.of(spanned.span().start);
+        let value = match spanned.get_ref() {
+            DeValue::String(text) => Value::Text(text.to_string()),
+            DeValue::Boolean(truth) => Value::Boolean(*truth),
+            DeValue::Integer(number) => {
+                let digits = number.as_str().replace('_', "");
+                let parsed = i64::from_str_radix(&digits, number.radix());
+                Value::Integer(parsed.map_err(|_| (line, format!("{digits} is too large")))?)
+            }
+            DeValue::Float(number) => {
+                let parsed = number.as_str().replace('_', "").parse();
+                Value::Float(parsed.map_err(|_| (line, "not a number".to_owned()))?)
+            }
+            DeValue::Datetime(moment) => Value::Text(moment.to_string()),
+            DeValue::Array(items) => {
+                let items = items.iter().map(|item| self.node(item).map(Some));
+                Value::List(items.collect::<Result<_, _>>()?)
+            }
+            DeValue::Table(table) => self.table(table)?,
+        };
+        Ok(Node { line, value })
+    }
+}
+
+impl de::Error for ReadError {
+    fn custom<T: std::fmt::Display>(message: T) -> Self {
+        Self::from(Fault::Invalid(message.to_string()))
+    }
+
+    fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::custom(format_args!("expected {expected}, found {found}"))
+    }
+
+    fn invalid_value(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::custom(format_args!("expected {expected}, found {found}"))
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let expected = expected.join("`, `");
+        Self::custom(format_args!("`{variant}` is none of `{expected}`"))
+    }
+
+    fn unknown_field(_: &str, expected: &'static [&'static str]) -> Self {
+        // The path says which field it is: `next_key_seed` puts it there.
+        Self::from(Fault::UnknownKey(expected))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::from(Fault::MissingKey(field))
+    }
+}
+
+impl From<Fault> for ReadError {
+    fn from(fault: Fault) -> Self {
+        Self {
+            path: KeyPath::default(),
+            fault,
+        }
+    }
+}
+
+impl std::fmt::Display for ReadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {:?}", self.path, self.fault)
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+impl ReadError {
+    fn under(mut self, step: Step) -> Self {
+        self.path.prepend(step);
+        self
+    }
+}
+
+impl<'de> de::Deserializer<'de> for &'de Node {
+    type Error = ReadError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        match &self.value {
+            Value::Text(text) => visitor.visit_borrowed_str(text),
+            Value::Integer(number) => visitor.visit_i64(*number),
+            Value::Float(number) => visitor.visit_f64(*number),
+            Value::Boolean(truth) => visitor.visit_bool(*truth),
+            Value::List(items) => visitor.visit_seq(Items(items.iter().enumerate())),
+            Value::Table(entries) => visitor.visit_map(Entries {
+                rest: entries.iter(),
+                current: None,
+            }),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
+        let Value::Text(text) = &self.value else {
+            let expected = variants.join("`, `");
+            return Err(de::Error::custom(format_args!(
+                "expected one of `{expected}` for {name}"
+            )));
+        };
+        visitor.visit_enum(text.as_str().into_deserializer())
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+        unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+struct Items<'a>(std::iter::Enumerate<std::slice::Iter<'a, Option<Node>>>);
+
+impl<'de> SeqAccess<'de> for Items<'de> {
+    type Error = ReadError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, ReadError> {
+        let Some((index, node)) = self
+            .0
+            .find_map(|(index, item)| Some((index, item.as_ref()?)))
+        else {
+            return Ok(None);
+        };
+        let element = seed.deserialize(node);
+        element
+            .map(Some)
+            .map_err(|error| error.under(Step::Index(index)))
+    }
+}
+
+struct Entries<'a> {
+    rest: std::slice::Iter<'a, Entry>,
+    current: Option<&'a Entry>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'de> {
+    type Error = ReadError;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, ReadError> {
+        let Some(entry) = self.rest.next() else {
+            return Ok(None);
+        };
+        self.current = Some(entry);
+        let key = seed.deserialize(entry.key.as_str().into_deserializer());
+        key.map(Some)
+            .map_err(|error: ReadError| error.under(Step::Key(entry.key.clone())))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ReadError> {
+        let Some(entry) = self.current.take() else {
+            return Err(de::Error::custom("a value without a key"));
+        };
+        seed.deserialize(&entry.node)
+            .map_err(|error| error.under(Step::Key(entry.key.clone())))
+    }
+}

@@ -1,0 +1,84 @@
+//! `[[routes]]`: which requests exist, and what each demands.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+use super::units;
+
+/// `[[routes]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// What the path must look like; `{name}` is one segment, `{*rest}` the rest.
+    pub path: String,
+    /// The methods of the route; left out, every method.
+    #[serde(default)]
+    pub methods: Option<Vec<String>>,
+    /// Who may.
+    pub access: Access,
+    /// The status for a caller who is not the owner: 403, 404 or 401.
+    #[serde(default)]
+    pub mismatch: Option<u16>,
+    /// Where the request goes; may be left out when there is one upstream.
+    #[serde(default)]
+    pub upstream: Option<String>,
+    /// Instead of the upstream's `response_timeout`.
+    #[serde(default, deserialize_with = "units::optional_duration")]
+    pub timeout: Option<Duration>,
+    /// Instead of the listener's `max_body_bytes`.
+    #[serde(default, deserialize_with = "units::optional_size")]
+    pub max_body_bytes: Option<u64>,
+}
+
+/// Who may use a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody, without a token.
+    Public,
+    /// Everybody with a good token.
+    Authenticated,
+    /// Only the subject that this part of the path names.
+    Owner(String),
+}
+
+impl<'de> Deserialize<'de> for Access {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        source.deserialize_any(AccessVisitor)
+    }
+}
+
+struct AccessVisitor;
+
+impl<'de> Visitor<'de> for AccessVisitor {
+    type Value = Access;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("\"public\", \"authenticated\" or { owner = \"user_id\" }")
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<Access, E> {
+        match word {
+            "public" => Ok(Access::Public),
+            "authenticated" => Ok(Access::Authenticated),
+            _ => Err(de::Error::invalid_value(de::Unexpected::Str(word), &self)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Access, A::Error> {
+        let mut owner = None;
+        while let Some(Key::Owner) = map.next_key()? {
+            owner = Some(map.next_value::<String>()?);
+        }
+        owner
+            .map(Access::Owner)
+            .ok_or_else(|| de::Error::missing_field("owner"))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Key {
+    Owner,
+}

@@ -1,0 +1,168 @@
+//! Durations, sizes and addresses, as people write them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+
+/// Reads a duration such as `"30s"`, `"5m"` or `"7d"`.
+pub(super) fn duration<'de, D: Deserializer<'de>>(source: D) -> Result<Duration, D::Error> {
+    let text = source.deserialize_any(Text("a duration such as \"30s\", \"5m\" or \"7d\""))?;
+    humantime::parse_duration(&text).map_err(|_| {
+        de::Error::custom(format_args!(
+            "`{text}` is not a duration: write a number and a unit, as in \"30s\", \"5m\" or \"7d\""
+        ))
+    })
+}
+
+/// Reads a duration that may be left out.
+pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
+    source: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration(source).map(Some)
+}
+
+/// Reads a size such as `"32KiB"` or `"10MiB"`; a bare number is bytes.
+pub(super) fn size<'de, D: Deserializer<'de>>(source: D) -> Result<u64, D::Error> {
+    source.deserialize_any(SizeVisitor)
+}
+
+/// Reads a size that may be left out.
+pub(super) fn optional_size<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u64>, D::Error> {
+    size(source).map(Some)
+}
+
+struct SizeVisitor;
+
+impl Visitor<'_> for SizeVisitor {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a size such as \"32KiB\" or \"10MiB\"")
+    }
+
+    fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<u64, E> {
+        u64::try_from(bytes)
+            .map_err(|_| de::Error::invalid_value(de::Unexpected::Signed(bytes), &self))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
+        let parsed = text.parse::<ByteSize>();
+        parsed.map(|size| size.as_u64()).map_err(|_| {
+            de::Error::custom(format_args!(
+                "`{text}` is not a size: write a number and a unit, as in \"32KiB\" or \"10MiB\""
+            ))
+        })
+    }
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// `"0.0.0.0:8080"` or `"[::]:8080"`.
+    Tcp(SocketAddr),
+    /// `"unix:/run/claimgate/gate.sock"`.
+    Unix(PathBuf),
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        let expected = "an address such as \"0.0.0.0:8080\" or \"unix:/run/gate.sock\"";
+        let text = source.deserialize_any(Text(expected))?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.starts_with('/') {
+                Ok(Self::Unix(PathBuf::from(path)))
+            } else {
+                Err(format!("`{text}` needs an absolute path after `unix:`"))
+            };
+        }
+        text.parse().map(Self::Tcp).map_err(|_| {
+            format!(
+                "`{text}` is not an address: write an IP address and a port, as in \
+                 \"0.0.0.0:8080\", or \"unix:/run/gate.sock\""
+            )
+        })
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A network such as `10.0.0.0/8`; a bare address is a network of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        let text = source.deserialize_any(Text("a network such as \"10.0.0.0/8\""))?;
+        let network = text.parse::<IpNet>().ok();
+        let network = network.or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
+        network.map(Self).ok_or_else(|| {
+            de::Error::custom(format_args!(
+                "`{text}` is not a network: write \"10.0.0.0/8\" or \"10.1.2.3\""
+            ))
+        })
+    }
+}
+
+/// One text or a list of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OneOrMany(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a text or a list of texts")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = list.next_element::<String>()? {
+                    texts.push(text);
+                }
+                Ok(OneOrMany(texts))
+            }
+        }
+        source.deserialize_any(Either)
+    }
+}
+
+/// Takes a text, and names what it should have been otherwise.
+pub(super) struct Text(pub(super) &'static str);
+
+impl Visitor<'_> for Text {
+    type Value = String;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+}

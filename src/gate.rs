@@ -1,0 +1,267 @@
+//! The gate: a request head and the time in, a decision out. No socket, no clock, no waiting.
+
+pub mod claims;
+pub mod path;
+pub mod permit;
+pub mod refusal;
+pub mod routes;
+pub mod rule;
+pub mod subject;
+pub mod token;
+pub mod verify;
+
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Method, Version};
+use serde_json::Value;
+
+use crate::clock::UnixTime;
+use crate::keys::KeyRing;
+
+use claims::Claims;
+use path::CanonicalPath;
+use permit::{Caller, KnownCaller, Permit};
+use refusal::Refusal;
+use routes::{Route, RouteTable};
+use rule::Rule;
+use subject::Subject;
+use token::BearerToken;
+use verify::{Issuer, Unverified};
+
+/// The longest request target, in bytes.
+pub const MAX_TARGET_BYTES: usize = 8 * 1024;
+
+/// The immutable policy that judges a request: routes, issuers with their keys, identity headers.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    routes: Arc<RouteTable>,
+    issuers: Vec<Issuer>,
+    identity: Arc<[(HeaderName, IdentityClaim)]>,
+    max_header_bytes: usize,
+}
+
+/// What an identity header carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentityClaim {
+    /// The subject, whichever claim it came from.
+    Subject,
+    /// A claim by its name.
+    Named(String),
+}
+
+/// What the gate has decided.
+#[derive(Debug)]
+pub enum Decision {
+    /// Let it through.
+    Forward(Permit),
+    /// Answer it.
+    Refuse(Refused),
+    /// Fetch the keys of this issuer once and ask again; if nothing new came, answer it.
+    NeedsKeys {
+        /// The issuer, by its place.
+        issuer: usize,
+        /// The answer when no keys come.
+        otherwise: Refused,
+    },
+}
+
+/// A refusal and what was known by then.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// The route, if there is one.
+    pub route: Option<Arc<Route>>,
+    /// The subject, if the token was good.
+    pub subject: Option<Subject>,
+    /// The issuer's name, if the token was good.
+    pub issuer: Option<Arc<str>>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            route: None,
+            subject: None,
+            issuer: None,
+        }
+    }
+}
+
+impl Gate {
+    /// Puts the parts together.
+    pub fn new(
+        routes: RouteTable,
+        issuers: Vec<Issuer>,
+        identity: Vec<(HeaderName, IdentityClaim)>,
+        max_header_bytes: usize,
+    ) -> Self {
+        Self {
+            routes: Arc::new(routes),
+            issuers,
+            identity: identity.into(),
+            max_header_bytes,
+        }
+    }
+
+    /// The same gate with other keys for one issuer.
+    #[must_use]
+    pub fn with_ring(&self, issuer: usize, ring: Arc<KeyRing>) -> Self {
+        let mut gate = self.clone();
+        if let Some(issuer) = gate.issuers.get_mut(issuer) {
+            issuer.ring = ring;
+        }
+        gate
+    }
+
+    /// The routes.
+    pub fn routes(&self) -> &RouteTable {
+        &self.routes
+    }
+
+    /// The issuers.
+    pub fn issuers(&self) -> &[Issuer] {
+        &self.issuers
+    }
+
+    /// The names of the headers that only the gate may write.
+    pub fn identity_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.identity.iter().map(|(name, _)| name)
+    }
+
+    /// Judges a request head. Reads no clock, opens no socket, never waits.
+    pub fn decide(&self, head: &Parts, now: UnixTime) -> Decision {
+        if let Err(refusal) = self.check_head(head) {
+            return Decision::Refuse(refusal.into());
+        }
+        let Ok(path) = CanonicalPath::parse(head.uri.path()) else {
+            return Decision::Refuse(Refusal::PathNotCanonical.into());
+        };
+        let found = match self.routes.find(&head.method, path) {
+            Ok(found) => found,
+            Err(refusal) => return Decision::Refuse(refusal.into()),
+        };
+        let route = Arc::clone(found.route);
+        if route.rule == Rule::Public {
+            return Decision::Forward(Permit::new(Caller::Anonymous, route));
+        }
+        let refused = |refusal| Refused {
+            refusal,
+            route: Some(Arc::clone(&route)),
+            subject: None,
+            issuer: None,
+        };
+        let token = match BearerToken::take(&head.headers) {
+            Ok(token) => token,
+            Err(refusal) => return Decision::Refuse(refused(refusal)),
+        };
+        let verified = match verify::verify(&self.issuers, token, now) {
+            Ok(verified) => verified,
+            Err(Unverified {
+                refusal,
+                issuer: Some(issuer),
+                newer_keys_may_help: true,
+            }) => {
+                let otherwise = refused(refusal);
+                return Decision::NeedsKeys { issuer, otherwise };
+            }
+            Err(Unverified { refusal, .. }) => return Decision::Refuse(refused(refusal)),
+        };
+        if let Err(refusal) = route.rule.admit(&verified.subject, found.owner) {
+            return Decision::Refuse(Refused {
+                subject: Some(verified.subject),
+                issuer: Some(verified.issuer),
+                ..refused(refusal)
+            });
+        }
+        let caller = KnownCaller {
+            headers: self.identity_of(&verified.subject, &verified.claims),
+            subject: verified.subject,
+            issuer: verified.issuer,
+        };
+        Decision::Forward(Permit::new(Caller::Known(caller), route))
+    }
+
+    /// What RFC 9112 demands of a head before its path can mean anything.
+    fn check_head(&self, head: &Parts) -> Result<(), Refusal> {
+        if matches!(head.method, Method::CONNECT | Method::TRACE) {
+            let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+            return Err(Refusal::MethodNotAllowed(allow));
+        }
+        let target = head
+            .uri
+            .path_and_query()
+            .map_or(0, |target| target.as_str().len());
+        if target > MAX_TARGET_BYTES {
+            return Err(Refusal::TargetTooLong);
+        }
+        if head_bytes(head) > self.max_header_bytes {
+            return Err(Refusal::HeadersTooLarge);
+        }
+        check_host(head)
+    }
+
+    fn identity_of(&self, subject: &Subject, claims: &Claims) -> Vec<(HeaderName, HeaderValue)> {
+        let value = |claim: &IdentityClaim| match claim {
+            IdentityClaim::Subject => Some(subject.to_header_value()),
+            IdentityClaim::Named(name) => match claims.get(name)? {
+                Value::String(text) => subject::field_value(text),
+                Value::Number(number) => HeaderValue::from_str(&number.to_string()).ok(),
+                Value::Bool(truth) => Some(HeaderValue::from_static(if *truth {
+                    "true"
+                } else {
+                    "false"
+                })),
+                Value::Null | Value::Array(_) | Value::Object(_) => None,
+            },
+        };
+        let headers = self.identity.iter();
+        headers
+            .filter_map(|(name, claim)| Some((name.clone(), value(claim)?)))
+            .collect()
+    }
+}
+
+/// The size of a head as it was sent, within a few bytes.
+fn head_bytes(head: &Parts) -> usize {
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    let fields = head.headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    head.method.as_str().len() + target + "  HTTP/1.1\r\n\r\n".len() + fields.sum::<usize>()
+}
+
+/// RFC 9112 section 3.2: exactly one `Host`, with a valid value; and a target in absolute form must name it.
+fn check_host(head: &Parts) -> Result<(), Refusal> {
+    let malformed = Refusal::RequestMalformed;
+    if head.version > Version::HTTP_11 || head.version < Version::HTTP_10 {
+        return Err(malformed);
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return Err(malformed);
+    };
+    let host = host.to_str().map_err(|_| malformed.clone())?;
+    // `Authority` takes user information, which `Host` has not.
+    let valid = !host.contains('@')
+        && host
+            .parse::<Authority>()
+            .is_ok_and(|host| !host.host().is_empty());
+    if !valid {
+        return Err(malformed);
+    }
+    match head.uri.authority() {
+        None => Ok(()),
+        Some(named) if named.as_str().eq_ignore_ascii_case(host) => Ok(()),
+        Some(_) => Err(malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,378 @@
+//! The claims of a token, typed.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::clock::UnixTime;
+
+use super::refusal::Refusal;
+use super::subject::Subject;
+
+/// The claims of a token: a JSON object in which no name stands twice, at any depth.
+///
+/// RFC 7519 section 4 leaves duplicates to the parser; two parsers that choose differently are an attack.
+#[derive(Clone, PartialEq, Default)]
+pub struct Claims(Map<String, Value>);
+
+/// What an issuer's claims must fulfil.
+#[derive(Debug, Clone)]
+pub struct ClaimPolicy {
+    /// The accepted `aud`; any if none.
+    pub audience: Option<Vec<String>>,
+    /// The claims that name the subject, the first that is present counts.
+    pub subject: Vec<String>,
+    /// How far clocks may differ, in seconds.
+    pub leeway: i64,
+    /// The longest time from `iat` to `exp`, in seconds.
+    pub max_lifetime: Option<i64>,
+}
+
+/// The last second of the year 9999; a time after it is a mistake or an attack.
+const LAST_SECOND: f64 = 253_402_300_799.0;
+
+impl Claims {
+    /// Reads a JSON object.
+    pub fn parse(json: &[u8]) -> Result<Self, Refusal> {
+        serde_json::from_slice(json).map_err(|_| Refusal::TokenMalformed)
+    }
+
+    /// A claim by its name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// A claim that must be text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(Value::as_str)
+    }
+
+    /// Checks times, audience and subject (RFC 7519 sections 4.1.2 to 4.1.6), and gives the subject.
+    pub fn check(&self, policy: &ClaimPolicy, now: UnixTime) -> Result<Subject, Refusal> {
+        self.check_times(policy, now)?;
+        self.check_audience(policy)?;
+        self.subject(policy)
+    }
+
+    fn check_times(&self, policy: &ClaimPolicy, now: UnixTime) -> Result<(), Refusal> {
+        let expires = self.time("exp")?.ok_or(Refusal::TokenMalformed)?;
+        let not_before = self.time("nbf")?;
+        let issued = self.time("iat")?;
+        if now.0 >= expires.0.saturating_add(policy.leeway) {
+            return Err(Refusal::TokenExpired);
+        }
+        let latest = now.0.saturating_add(policy.leeway);
+        if not_before.is_some_and(|start| start.0 > latest)
+            || issued.is_some_and(|start| start.0 > latest)
+        {
+            return Err(Refusal::TokenNotYetValid);
+        }
+        let Some(longest) = policy.max_lifetime else {
+            return Ok(());
+        };
+        match issued {
+            Some(issued) if expires.0.saturating_sub(issued.0) <= longest => Ok(()),
+            _ => Err(Refusal::TokenLifetime),
+        }
+    }
+
+    /// A `NumericDate`; a fraction is dropped. CVE-2026-25537 was a time of the wrong type taken as absent.
+    fn time(&self, name: &str) -> Result<Option<UnixTime>, Refusal> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Number(number)) => match seconds(number) {
+                Some(time) => Ok(Some(time)),
+                None => Err(Refusal::TokenMalformed),
+            },
+            Some(_) => Err(Refusal::TokenMalformed),
+        }
+    }
+
+    fn check_audience(&self, policy: &ClaimPolicy) -> Result<(), Refusal> {
+        let Some(accepted) = &policy.audience else {
+            return Ok(());
+        };
+        let is_accepted = |name: &str| accepted.iter().any(|accepted| accepted == name);
+        let good = match self.get("aud") {
+            Some(Value::String(one)) => is_accepted(one),
+            // Every element must be text, or it is not an audience list at all.
+            Some(Value::Array(all)) if all.iter().all(Value::is_string) => {
+                all.iter().filter_map(Value::as_str).any(is_accepted)
+            }
+            _ => false,
+        };
+        if good {
+            Ok(())
+        } else {
+            Err(Refusal::TokenAudience)
+        }
+    }
+
+    fn subject(&self, policy: &ClaimPolicy) -> Result<Subject, Refusal> {
+        let claim = policy.subject.iter().find_map(|name| self.get(name));
+        let subject = claim.and_then(Value::as_str).and_then(Subject::new);
+        subject.ok_or(Refusal::TokenSubject)
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the range is checked first"
+)]
+#[expect(clippy::cast_precision_loss, reason = "only to check the range")]
+fn seconds(number: &Number) -> Option<UnixTime> {
+    let whole = number.as_i64();
+    let approximate = whole.map_or_else(|| number.as_f64(), |whole| Some(whole as f64))?;
+    if !(0.0..=LAST_SECOND).contains(&approximate) {
+        return None;
+    }
+    Some(UnixTime(whole.unwrap_or(approximate.floor() as i64)))
+}
+
+/// Claims are never shown: they are about a person.
+impl fmt::Debug for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Claims(..)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        match source.deserialize_any(Unique)? {
+            Value::Object(object) => Ok(Self(object)),
+            _ => Err(de::Error::custom("not an object")),
+        }
+    }
+}
+
+/// Reads any JSON value in which no name of an object stands twice.
+struct Unique;
+
+impl<'de> de::DeserializeSeed<'de> for Unique {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Value, D::Error> {
+        source.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
+        Ok(Value::Bool(truth))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(Value::from(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(Value::from(number))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
+        Ok(Value::from(number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::from(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element_seed(Self)? {
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            let value = members.next_value_seed(Self)?;
+            if object.insert(name, value).is_some() {
+                return Err(de::Error::custom("a name stands twice"));
+            }
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> ClaimPolicy {
+        ClaimPolicy {
+            audience: None,
+            subject: vec!["sub".into(), "user_id".into()],
+            leeway: 30,
+            max_lifetime: None,
+        }
+    }
+
+    fn check(json: &str, policy: &ClaimPolicy, now: i64) -> Result<String, Refusal> {
+        let claims = Claims::parse(json.as_bytes())?;
+        let subject = claims.check(policy, UnixTime(now))?;
+        Ok(subject.as_str().to_owned())
+    }
+
+    #[test]
+    fn a_token_is_good_until_exp_and_leeway() {
+        let json = r#"{"sub":"a","exp":100}"#;
+        assert_eq!(check(json, &policy(), 129), Ok("a".into()));
+        assert_eq!(check(json, &policy(), 130), Err(Refusal::TokenExpired));
+    }
+
+    #[test]
+    fn a_time_of_another_type_is_never_taken_as_absent() {
+        for time in [
+            "\"100\"",
+            "null",
+            "true",
+            "[100]",
+            "{}",
+            "-1",
+            "1e300",
+            "18446744073709551616",
+        ] {
+            for json in [
+                format!(r#"{{"sub":"a","exp":{time}}}"#),
+                format!(r#"{{"sub":"a","exp":100,"nbf":{time}}}"#),
+                format!(r#"{{"sub":"a","exp":100,"iat":{time}}}"#),
+            ] {
+                assert_eq!(
+                    check(&json, &policy(), 50),
+                    Err(Refusal::TokenMalformed),
+                    "{json}"
+                );
+            }
+        }
+        assert_eq!(
+            check(r#"{"sub":"a"}"#, &policy(), 50),
+            Err(Refusal::TokenMalformed)
+        );
+        assert_eq!(
+            check(r#"{"sub":"a","exp":100.5}"#, &policy(), 129),
+            Ok("a".into())
+        );
+    }
+
+    #[test]
+    fn a_token_of_the_future_is_not_valid_yet() {
+        for claim in ["nbf", "iat"] {
+            let json = format!(r#"{{"sub":"a","exp":1000,"{claim}":131}}"#);
+            assert_eq!(
+                check(&json, &policy(), 100),
+                Err(Refusal::TokenNotYetValid),
+                "{claim}"
+            );
+            assert_eq!(check(&json, &policy(), 101), Ok("a".into()), "{claim}");
+        }
+    }
+
+    #[test]
+    fn a_lifetime_is_measured_from_iat() {
+        let policy = ClaimPolicy {
+            max_lifetime: Some(10),
+            ..policy()
+        };
+        assert_eq!(
+            check(r#"{"sub":"a","iat":90,"exp":100}"#, &policy, 95),
+            Ok("a".into())
+        );
+        for json in [
+            r#"{"sub":"a","iat":89,"exp":100}"#,
+            r#"{"sub":"a","exp":100}"#,
+        ] {
+            assert_eq!(
+                check(json, &policy, 95),
+                Err(Refusal::TokenLifetime),
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_audience_is_one_text_or_a_list_of_texts() {
+        let policy = ClaimPolicy {
+            audience: Some(vec!["api".into()]),
+            ..policy()
+        };
+        for (aud, good) in [
+            (r#""api""#, true),
+            (r#"["web","api"]"#, true),
+            (r#"["api"]"#, true),
+            (r#""apis""#, false),
+            (r#""API""#, false),
+            (r#"["web"]"#, false),
+            (r#"["api",1]"#, false),
+            (r#"[["api"]]"#, false),
+            (r#"{"api":true}"#, false),
+            ("null", false),
+        ] {
+            let json = format!(r#"{{"sub":"a","exp":100,"aud":{aud}}}"#);
+            let expected = if good {
+                Ok("a".into())
+            } else {
+                Err(Refusal::TokenAudience)
+            };
+            assert_eq!(check(&json, &policy, 50), expected, "{aud}");
+        }
+        assert_eq!(
+            check(r#"{"sub":"a","exp":100}"#, &policy, 50),
+            Err(Refusal::TokenAudience)
+        );
+    }
+
+    #[test]
+    fn the_first_subject_claim_that_is_present_decides() {
+        for (json, expected) in [
+            (r#"{"exp":100,"sub":"a","user_id":"b"}"#, Ok("a".into())),
+            (r#"{"exp":100,"user_id":"b"}"#, Ok("b".into())),
+            (
+                r#"{"exp":100,"sub":"","user_id":"b"}"#,
+                Err(Refusal::TokenSubject),
+            ),
+            (
+                r#"{"exp":100,"sub":null,"user_id":"b"}"#,
+                Err(Refusal::TokenSubject),
+            ),
+            (r#"{"exp":100,"sub":7}"#, Err(Refusal::TokenSubject)),
+            (
+                r#"{"exp":100,"email":"a@b.c","userId":"b"}"#,
+                Err(Refusal::TokenSubject),
+            ),
+        ] {
+            assert_eq!(check(json, &policy(), 50), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_refused_at_any_depth() {
+        for json in [
+            r#"{"sub":"a","sub":"b"}"#,
+            r#"{"a":{"b":1,"b":2}}"#,
+            r#"{"a":[{"b":1,"b":2}]}"#,
+            "[]",
+            "1",
+            "",
+        ] {
+            assert_eq!(
+                Claims::parse(json.as_bytes()),
+                Err(Refusal::TokenMalformed),
+                "{json}"
+            );
+        }
+    }
+}

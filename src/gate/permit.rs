@@ -1,0 +1,52 @@
+//! Proof that the gate let a request through.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+
+use super::routes::Route;
+use super::subject::Subject;
+
+/// Proof that the gate let a request through, and as whose. Only the gate can make one; the act of
+/// forwarding uses it up.
+#[derive(Debug)]
+pub struct Permit {
+    caller: Caller,
+    route: Arc<Route>,
+}
+
+/// Who asked.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// Nobody had to say: the route is public.
+    Anonymous,
+    /// The subject of a verified token.
+    Known(KnownCaller),
+}
+
+/// What a verified token says about the caller.
+#[derive(Debug, Clone)]
+pub struct KnownCaller {
+    /// The subject.
+    pub subject: Subject,
+    /// The name of the issuer, as the configuration has it.
+    pub issuer: Arc<str>,
+    /// The identity headers for the upstream.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Permit {
+    pub(super) fn new(caller: Caller, route: Arc<Route>) -> Self {
+        Self { caller, route }
+    }
+
+    /// Who asked.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The route that lets the request through.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+}

@@ -1,0 +1,370 @@
+//! The route table: which requests exist. The only file that names matchit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method};
+use matchit::{InsertError, Router};
+
+use super::path::{BoundSegment, CanonicalPath};
+use super::refusal::Refusal;
+use super::rule::Rule;
+
+/// The methods that a route may have. CONNECT and TRACE are never served.
+pub const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+
+/// One route, compiled.
+#[derive(Debug)]
+pub struct Route {
+    /// The path as configured: its name in the log and the metrics.
+    pub pattern: Arc<str>,
+    /// Who may.
+    pub rule: Rule,
+    /// The methods it has.
+    pub methods: Vec<Method>,
+    /// Which upstream, counted in the order of their names.
+    pub upstream: usize,
+    /// How long the upstream may take, if not as long as the upstream says.
+    pub timeout: Option<Duration>,
+    /// The largest body in bytes, if not what the listener says; 0 is no limit.
+    pub max_body_bytes: Option<u64>,
+}
+
+/// Every route by path and method. What is not in it does not exist.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    paths: Router<usize>,
+    places: Vec<Place>,
+}
+
+/// All that is at one path.
+#[derive(Debug)]
+struct Place {
+    routes: Vec<Arc<Route>>,
+    allow: HeaderValue,
+}
+
+/// A route that has the path and the method of a request.
+#[derive(Debug)]
+pub struct RouteMatch<'a> {
+    /// The route.
+    pub route: &'a Arc<Route>,
+    /// The segment that names the owner, if the route has one.
+    pub owner: Option<BoundSegment<'a>>,
+}
+
+/// Why a route cannot be in the table.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RouteProblem {
+    /// The path is not one that matchit can read.
+    #[error("{0}")]
+    Path(&'static str),
+    /// Another route has the same requests.
+    #[error("conflicts with the route `{with}`: some requests would belong to both")]
+    Conflict {
+        /// The other route's path.
+        with: String,
+    },
+    /// The same path and method twice.
+    #[error("is there already: two routes have the path `{pattern}` and the method {method}")]
+    Repeated {
+        /// The path of both.
+        pattern: String,
+        /// A method of both.
+        method: Method,
+    },
+    /// The owner is not a part of the path.
+    #[error("its owner is `{{{parameter}}}`, but its path `{pattern}` has no such segment")]
+    NoSuchParameter {
+        /// The name that was asked for.
+        parameter: String,
+        /// The path.
+        pattern: String,
+    },
+}
+
+impl RouteTable {
+    /// Builds the table. Gives every route that cannot be in it, with its place in `routes`.
+    pub fn new(routes: Vec<Route>) -> (Self, Vec<(usize, RouteProblem)>) {
+        let mut table = Self::default();
+        let mut problems = Vec::new();
+        let mut by_pattern: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        for (index, route) in routes.into_iter().enumerate() {
+            if let Err(problem) = table.add(Arc::new(route), &mut by_pattern) {
+                problems.push((index, problem));
+            }
+        }
+        let patterns: Vec<_> = by_pattern.into_iter().collect();
+        for (pattern, place) in patterns {
+            table.add_bare_forms(&pattern, place);
+        }
+        (table, problems)
+    }
+
+    fn add(
+        &mut self,
+        route: Arc<Route>,
+        by_pattern: &mut BTreeMap<Arc<str>, usize>,
+    ) -> Result<(), RouteProblem> {
+        check_parameter(&route)?;
+        if let Some(place) = by_pattern
+            .get(&route.pattern)
+            .and_then(|at| self.places.get_mut(*at))
+        {
+            return place.add(route);
+        }
+        let number = self.places.len();
+        let inserted = self.paths.insert(route.pattern.as_ref(), number);
+        inserted.map_err(|error| explain(&error))?;
+        by_pattern.insert(Arc::clone(&route.pattern), number);
+        let allow = allow(std::slice::from_ref(&route));
+        self.places.push(Place {
+            routes: vec![route],
+            allow,
+        });
+        Ok(())
+    }
+
+    /// `/x/{*rest}` also covers `/x` and `/x/`, unless a route of their own does.
+    fn add_bare_forms(&mut self, pattern: &str, place: usize) {
+        let Some((bare, _)) = pattern.rsplit_once("/{*") else {
+            return;
+        };
+        for form in [bare.to_owned(), format!("{bare}/")] {
+            if !form.is_empty() {
+                // A conflict is a route of its own: it was put in first and stays.
+                let _own_route = self.paths.insert(form, place);
+            }
+        }
+    }
+
+    /// Finds the route of a request.
+    pub fn find<'a>(
+        &'a self,
+        method: &Method,
+        path: CanonicalPath<'a>,
+    ) -> Result<RouteMatch<'a>, Refusal> {
+        let Ok(found) = self.paths.at(path.as_str()) else {
+            return Err(Refusal::NoRoute);
+        };
+        let Some(place) = self.places.get(*found.value) else {
+            return Err(Refusal::NoRoute);
+        };
+        let mut routes = place.routes.iter();
+        let Some(route) = routes.find(|route| route.methods.contains(method)) else {
+            return Err(Refusal::MethodNotAllowed(place.allow.clone()));
+        };
+        let Rule::Owner { parameter, .. } = &route.rule else {
+            return Ok(RouteMatch { route, owner: None });
+        };
+        let segment = found.params.get(parameter).unwrap_or_default();
+        let owner = BoundSegment::new(segment).map_err(|_| Refusal::PathNotCanonical)?;
+        Ok(RouteMatch {
+            route,
+            owner: Some(owner),
+        })
+    }
+
+    /// Every route.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.places.iter().flat_map(|place| &place.routes)
+    }
+}
+
+impl Place {
+    fn add(&mut self, route: Arc<Route>) -> Result<(), RouteProblem> {
+        for method in &route.methods {
+            if self
+                .routes
+                .iter()
+                .any(|other| other.methods.contains(method))
+            {
+                return Err(RouteProblem::Repeated {
+                    pattern: route.pattern.as_ref().to_owned(),
+                    method: method.clone(),
+                });
+            }
+        }
+        self.routes.push(route);
+        self.allow = allow(&self.routes);
+        Ok(())
+    }
+}
+
+/// The value of `Allow` (RFC 9110 section 10.2.1).
+fn allow(routes: &[Arc<Route>]) -> HeaderValue {
+    let has = |method: &&Method| routes.iter().any(|route| route.methods.contains(method));
+    let names: Vec<&str> = METHODS.iter().filter(has).map(Method::as_str).collect();
+    HeaderValue::from_str(&names.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+fn check_parameter(route: &Route) -> Result<(), RouteProblem> {
+    let Rule::Owner { parameter, .. } = &route.rule else {
+        return Ok(());
+    };
+    let wanted = format!("{{{parameter}}}");
+    if route.pattern.split('/').any(|segment| segment == wanted) {
+        return Ok(());
+    }
+    Err(RouteProblem::NoSuchParameter {
+        parameter: parameter.clone(),
+        pattern: route.pattern.as_ref().to_owned(),
+    })
+}
+
+fn explain(error: &InsertError) -> RouteProblem {
+    match error {
+        InsertError::Conflict { with } => RouteProblem::Conflict { with: with.clone() },
+        InsertError::InvalidParamSegment => {
+            RouteProblem::Path("has two parameters in one segment: give each a segment of its own")
+        }
+        InsertError::InvalidParam => RouteProblem::Path(
+            "has a parameter without a name or without its braces: write `{name}`",
+        ),
+        InsertError::InvalidCatchAll => {
+            RouteProblem::Path("has `{*…}` before its end: it can only be the last segment")
+        }
+        _ => RouteProblem::Path("is not a path that can be matched"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(pattern: &str, methods: &[Method], rule: Rule) -> Route {
+        Route {
+            pattern: pattern.into(),
+            rule,
+            methods: methods.to_vec(),
+            upstream: 0,
+            timeout: None,
+            max_body_bytes: None,
+        }
+    }
+
+    fn owner() -> Rule {
+        Rule::Owner {
+            parameter: "user_id".into(),
+            mismatch: crate::gate::refusal::Mismatch::Forbidden,
+        }
+    }
+
+    fn table(routes: Vec<Route>) -> RouteTable {
+        let (table, problems) = RouteTable::new(routes);
+        assert!(problems.is_empty(), "{problems:?}");
+        table
+    }
+
+    fn found(table: &RouteTable, path: &str) -> String {
+        let path = CanonicalPath::parse(path).unwrap();
+        match table.find(&Method::GET, path) {
+            Ok(found) => found.route.pattern.to_string(),
+            Err(refusal) => refusal.reason().into(),
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_path_may_be_nothing() {
+        let table = table(vec![route(
+            "/api/{user_id}/tasks/{*rest}",
+            &METHODS,
+            owner(),
+        )]);
+        for path in [
+            "/api/a/tasks",
+            "/api/a/tasks/",
+            "/api/a/tasks/1",
+            "/api/a/tasks/1/complete",
+        ] {
+            assert_eq!(
+                found(&table, path),
+                "/api/{user_id}/tasks/{*rest}",
+                "{path}"
+            );
+        }
+        for path in [
+            "/",
+            "/api",
+            "/api/a",
+            "/api/a/task",
+            "/api/a/tasksx",
+            "/API/a/tasks",
+        ] {
+            assert_eq!(found(&table, path), "no_route", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_route_of_its_own_comes_before_the_rest_of_another() {
+        let table = table(vec![
+            route("/x/{*rest}", &METHODS, Rule::Authenticated),
+            route("/x", &METHODS, Rule::Public),
+        ]);
+        assert_eq!(found(&table, "/x"), "/x");
+        assert_eq!(found(&table, "/x/"), "/x/{*rest}");
+    }
+
+    #[test]
+    fn names_that_look_like_a_template_have_no_special_meaning() {
+        let table = table(vec![route("/api/{user_id}/tasks", &METHODS, owner())]);
+        let path = CanonicalPath::parse("/api/:user_id/tasks").unwrap();
+        let owner = table.find(&Method::GET, path).unwrap().owner.unwrap();
+        assert!(owner.names(":user_id") && !owner.names("alice"));
+    }
+
+    #[test]
+    fn another_method_is_told_which_there_are() {
+        let table = table(vec![
+            route("/a", &[Method::GET, Method::HEAD], Rule::Public),
+            route("/a", &[Method::POST], Rule::Authenticated),
+        ]);
+        let path = CanonicalPath::parse("/a").unwrap();
+        let refusal = table.find(&Method::DELETE, path).unwrap_err();
+        assert_eq!(
+            refusal,
+            Refusal::MethodNotAllowed(HeaderValue::from_static("GET, HEAD, POST"))
+        );
+        assert_eq!(
+            table.find(&Method::POST, path).unwrap().route.rule,
+            Rule::Authenticated
+        );
+    }
+
+    #[test]
+    fn a_conflict_names_the_other_route() {
+        let (_, problems) = RouteTable::new(vec![
+            route("/api/{user_id}/tasks", &METHODS, owner()),
+            route("/api/{id}/tasks", &METHODS, Rule::Public),
+            route("/api/{user_id}/tasks", &[Method::GET], Rule::Public),
+            route("/notes/{id}", &METHODS, owner()),
+        ]);
+        let texts: Vec<String> = problems
+            .iter()
+            .map(|(at, problem)| format!("{at}: {problem}"))
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                "1: conflicts with the route `/api/{user_id}/tasks`: some requests would belong to both",
+                "2: is there already: two routes have the path `/api/{user_id}/tasks` and the method GET",
+                "3: its owner is `{user_id}`, but its path `/notes/{id}` has no such segment",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_parameter_in_the_owners_segment_is_refused() {
+        let table = table(vec![route("/api/{user_id}/tasks", &METHODS, owner())]);
+        assert_eq!(found(&table, "/api/alice;x/tasks"), "path_not_canonical");
+    }
+}

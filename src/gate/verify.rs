@@ -1,0 +1,234 @@
+//! Verification: a token, the keys of its issuer and the time in; a caller or a refusal out.
+//!
+//! With [`crate::keys`] the only place that knows what signs a token.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::clock::UnixTime;
+use crate::keys::{Algorithm, KeyRing};
+
+use super::claims::{ClaimPolicy, Claims};
+use super::refusal::Refusal;
+use super::subject::Subject;
+use super::token::BearerToken;
+
+/// The longest accepted `kid`, in bytes.
+const MAX_KID_BYTES: usize = 256;
+
+/// One whose tokens may be good.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// The accepted `iss`; any if none.
+    pub accepted: Option<Vec<String>>,
+    /// What its claims must fulfil.
+    pub policy: ClaimPolicy,
+    /// Its keys.
+    pub ring: Arc<KeyRing>,
+}
+
+/// What a good token says.
+#[derive(Debug)]
+pub struct Verified {
+    /// Who it is about.
+    pub subject: Subject,
+    /// The name of the issuer in the configuration.
+    pub issuer: Arc<str>,
+    /// All claims.
+    pub claims: Claims,
+}
+
+/// Why a token is not good, or not yet known to be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unverified {
+    /// The answer, unless newer keys change it.
+    pub refusal: Refusal,
+    /// The issuer that was chosen, by its place, if the checks came so far.
+    pub issuer: Option<usize>,
+    /// Whether newer keys of that issuer could change the answer.
+    pub newer_keys_may_help: bool,
+}
+
+impl From<Refusal> for Unverified {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            issuer: None,
+            newer_keys_may_help: false,
+        }
+    }
+}
+
+/// A token taken apart (RFC 7515 section 7.1), not yet verified.
+struct Jws<'a> {
+    header: Header,
+    claims: Claims,
+    signing_input: &'a str,
+    signature: &'a str,
+}
+
+/// The JOSE header. What would change the meaning of the rest is there to be refused;
+/// `jku`, `x5u`, `x5c` and `jwk` are not, because keys never come from a token.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default, deserialize_with = "present")]
+    kid: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    typ: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    cty: Option<String>,
+    /// RFC 7515 section 4.1.11: nothing that it could name is understood here.
+    #[serde(default, deserialize_with = "present")]
+    crit: Option<IgnoredAny>,
+    /// RFC 7797.
+    #[serde(default, deserialize_with = "present")]
+    b64: Option<IgnoredAny>,
+    /// RFC 7516 section 4.1.3.
+    #[serde(default, deserialize_with = "present")]
+    zip: Option<IgnoredAny>,
+}
+
+/// Reads a member that is there, so that `null` is not the same as absent.
+fn present<'de, D, T>(source: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(source).map(Some)
+}
+
+/// Verifies a token against the issuers it may come from.
+pub fn verify(
+    issuers: &[Issuer],
+    token: BearerToken<'_>,
+    now: UnixTime,
+) -> Result<Verified, Unverified> {
+    let jws = Jws::parse(token.expose())?;
+    let iss = jws.claims.text("iss");
+    let accepts = |issuer: &&Issuer| match &issuer.accepted {
+        None => true,
+        Some(accepted) => iss.is_some_and(|iss| accepted.iter().any(|accepted| accepted == iss)),
+    };
+    // An issuer that names this `iss` comes before one that takes any.
+    let named = || {
+        issuers
+            .iter()
+            .position(|issuer| issuer.accepted.is_some() && accepts(&issuer))
+    };
+    let Some(place) = named().or_else(|| issuers.iter().position(|issuer| accepts(&issuer))) else {
+        return Err(Refusal::TokenIssuer.into());
+    };
+    let Some(issuer) = issuers.get(place) else {
+        return Err(Refusal::TokenIssuer.into());
+    };
+    let unverified = |refusal, newer_keys_may_help| Unverified {
+        refusal,
+        issuer: Some(place),
+        newer_keys_may_help,
+    };
+    if !issuer.ring.is_usable(now) {
+        return Err(unverified(Refusal::KeysUnavailable, true));
+    }
+    check_signature(&jws, &issuer.ring).map_err(|refusal| {
+        let unknown = refusal == Refusal::TokenKeyUnknown && issuer.ring.can_grow();
+        // While the set cannot be fetched, an unknown key may be a new one: that is not the token's fault.
+        let undecidable = unknown && !issuer.ring.is_current();
+        let refusal = if undecidable {
+            Refusal::KeysUnavailable
+        } else {
+            refusal
+        };
+        unverified(refusal, unknown)
+    })?;
+    let subject = jws.claims.check(&issuer.policy, now);
+    Ok(Verified {
+        subject: subject.map_err(|refusal| unverified(refusal, false))?,
+        issuer: Arc::clone(&issuer.name),
+        claims: jws.claims,
+    })
+}
+
+fn check_signature(jws: &Jws<'_>, ring: &KeyRing) -> Result<(), Refusal> {
+    let mut keys = ring.keys_for(jws.header.kid.as_deref()).peekable();
+    if keys.peek().is_none() {
+        return Err(Refusal::TokenKeyUnknown);
+    }
+    // The algorithm comes from the key: what the token says only has to agree.
+    let Some(algorithm) = Algorithm::named(&jws.header.alg) else {
+        return Err(Refusal::TokenAlgorithm);
+    };
+    let mut fitting = keys.filter(|key| key.is_for(algorithm)).peekable();
+    if fitting.peek().is_none() {
+        return Err(Refusal::TokenAlgorithm);
+    }
+    if fitting.any(|key| key.verifies(algorithm, jws.signing_input, jws.signature)) {
+        return Ok(());
+    }
+    Err(Refusal::TokenSignature)
+}
+
+impl<'a> Jws<'a> {
+    fn parse(token: &'a str) -> Result<Self, Refusal> {
+        let malformed = Refusal::TokenMalformed;
+        let mut parts = token.split('.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(malformed);
+        };
+        let (signing_input, _) = token.rsplit_once('.').ok_or(malformed.clone())?;
+        let header = URL_SAFE_NO_PAD
+            .decode(header)
+            .map_err(|_| malformed.clone())?;
+        let payload = URL_SAFE_NO_PAD
+            .decode(payload)
+            .map_err(|_| malformed.clone())?;
+        // An unsecured token (RFC 7515 appendix A.5) has no signature, and gets to the keys no further.
+        URL_SAFE_NO_PAD.decode(signature).map_err(|_| malformed)?;
+        Ok(Self {
+            header: Header::parse(&header)?,
+            claims: Claims::parse(&payload)?,
+            signing_input,
+            signature,
+        })
+    }
+}
+
+impl Header {
+    fn parse(json: &[u8]) -> Result<Self, Refusal> {
+        // `Claims` refuses a name that stands twice, whether it means something here or not.
+        Claims::parse(json)?;
+        let header: Self = serde_json::from_slice(json).map_err(|_| Refusal::TokenMalformed)?;
+        let changes_the_rest =
+            header.crit.is_some() || header.b64.is_some() || header.zip.is_some();
+        let long_kid = header
+            .kid
+            .as_ref()
+            .is_some_and(|kid| kid.len() > MAX_KID_BYTES);
+        if changes_the_rest || long_kid {
+            return Err(Refusal::TokenMalformed);
+        }
+        let is_jwt = |typ: &String| typ.eq_ignore_ascii_case("JWT");
+        // RFC 7519 section 5.2: `cty` of `JWT` says that the payload is another token.
+        if header.typ.as_ref().is_some_and(|typ| !is_jwt(typ))
+            || header.cty.as_ref().is_some_and(is_jwt)
+        {
+            return Err(Refusal::TokenType);
+        }
+        Ok(header)
+    }
+}
+
+impl fmt::Debug for Jws<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Jws(..)")
+    }
+}

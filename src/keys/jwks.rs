@@ -1,0 +1,236 @@
+//! JSON Web Key Sets (RFC 7517), key by key: one that cannot be used does not spoil the others.
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Algorithm, KeyError, KeyKind, VerificationKey};
+
+/// The most keys that are read of one set.
+const MAX_KEYS: usize = 100;
+
+/// The shortest accepted RSA modulus (RFC 7518 section 3.3), in bytes.
+const SHORTEST_MODULUS: usize = 2048 / 8;
+
+/// The keys of a set that can be used, and why the others cannot.
+#[derive(Debug, Default)]
+pub struct KeySet {
+    /// What can be used.
+    pub keys: Vec<VerificationKey>,
+    /// What cannot, a sentence each.
+    pub skipped: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    keys: Vec<Value>,
+}
+
+/// RFC 7517 section 4 and RFC 7518 section 6, as far as they are needed to verify.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    key_ops: Option<Vec<String>>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+/// Reads a set from a file.
+pub fn load(file: &Path, allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyError> {
+    parse(&super::read_file(file)?, allowed)
+}
+
+/// Reads a set. Fails if there is not one key in it that can be used.
+pub fn parse(json: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyError> {
+    let document: Document = serde_json::from_slice(json).map_err(|_| {
+        KeyError::Unusable("not a JSON Web Key Set: no JSON object with a list `keys`".to_owned())
+    })?;
+    let mut set = KeySet::default();
+    for (index, value) in document.keys.into_iter().enumerate() {
+        if index >= MAX_KEYS {
+            set.skipped
+                .push(format!("every key after the first {MAX_KEYS}"));
+            break;
+        }
+        match one(value, allowed) {
+            Ok(key)
+                if key.kid().is_some() && set.keys.iter().any(|other| other.kid() == key.kid()) =>
+            {
+                set.skipped
+                    .push(format!("key {index}: its kid is another's too"));
+            }
+            Ok(key) => set.keys.push(key),
+            Err(error) => set.skipped.push(format!("key {index}: {error}")),
+        }
+    }
+    if set.keys.is_empty() {
+        let why = if set.skipped.is_empty() {
+            "it is empty".to_owned()
+        } else {
+            set.skipped.join("; ")
+        };
+        return Err(KeyError::Unusable(format!(
+            "the key set has no key that can be used: {why}"
+        )));
+    }
+    Ok(set)
+}
+
+fn one(value: Value, allowed: Option<&[Algorithm]>) -> Result<VerificationKey, KeyError> {
+    let unusable = |text: &str| KeyError::Unusable(text.to_owned());
+    let jwk: Jwk = serde_json::from_value(value).map_err(|_| unusable("not a JSON Web Key"))?;
+    let verifies = jwk
+        .key_ops
+        .as_ref()
+        .is_none_or(|ops| ops.iter().any(|op| op == "verify"));
+    if jwk.usage.as_ref().is_some_and(|usage| usage != "sig") || !verifies {
+        return Err(unusable("it is not for verifying signatures"));
+    }
+    let (kind, key) = jwk.key()?;
+    let named = match &jwk.alg {
+        None => None,
+        Some(name) => {
+            Some(Algorithm::named(name).ok_or_else(|| unusable("its alg is not supported"))?)
+        }
+    };
+    VerificationKey::bind(key, kind, named, allowed).map(|key| key.with_kid(jwk.kid))
+}
+
+impl Jwk {
+    fn key(&self) -> Result<(KeyKind, DecodingKey), KeyError> {
+        let unusable = |text: &str| KeyError::Unusable(text.to_owned());
+        match (self.kty.as_str(), self.crv.as_deref()) {
+            ("RSA", _) => {
+                let (modulus, exponent) = (decode(self.n.as_deref())?, decode(self.e.as_deref())?);
+                let bits_of = |bytes: &[u8]| bytes.iter().skip_while(|byte| **byte == 0).count();
+                if bits_of(&modulus) < SHORTEST_MODULUS {
+                    return Err(unusable("the RSA key has fewer than 2048 bits"));
+                }
+                if exponent.iter().all(|byte| *byte == 0) || exponent == [1] {
+                    return Err(unusable("the RSA exponent is less than 3"));
+                }
+                Ok((
+                    KeyKind::Rsa,
+                    DecodingKey::from_rsa_raw_components(&modulus, &exponent),
+                ))
+            }
+            ("EC", Some(curve @ ("P-256" | "P-384"))) => {
+                let (kind, length) = if curve == "P-256" {
+                    (KeyKind::P256, 32)
+                } else {
+                    (KeyKind::P384, 48)
+                };
+                let (x, y) = (
+                    self.x.as_deref().unwrap_or_default(),
+                    self.y.as_deref().unwrap_or_default(),
+                );
+                // RFC 7518 section 6.2.1.2: the full length of a coordinate, zeros at the front included.
+                if decode(Some(x))?.len() != length || decode(Some(y))?.len() != length {
+                    return Err(unusable("a coordinate has the wrong length for the curve"));
+                }
+                let key = DecodingKey::from_ec_components(x, y)
+                    .map_err(|_| unusable("not a point of the curve"))?;
+                Ok((kind, key))
+            }
+            ("OKP", Some("Ed25519")) => {
+                let x = self.x.as_deref().unwrap_or_default();
+                if decode(Some(x))?.len() != 32 {
+                    return Err(unusable("an Ed25519 key has 32 bytes"));
+                }
+                let key = DecodingKey::from_ed_components(x)
+                    .map_err(|_| unusable("not an Ed25519 key"))?;
+                Ok((KeyKind::Ed25519, key))
+            }
+            ("oct", _) => Err(unusable(
+                "a secret has no place in a key set: use `secret_file`",
+            )),
+            (kty, curve) => Err(KeyError::Unusable(format!(
+                "keys of type {kty}{} are not supported",
+                curve
+                    .map(|curve| format!(" on {curve}"))
+                    .unwrap_or_default()
+            ))),
+        }
+    }
+}
+
+fn decode(text: Option<&str>) -> Result<Vec<u8>, KeyError> {
+    let text = text.ok_or_else(|| KeyError::Unusable("a part of the key is missing".to_owned()))?;
+    let bytes = URL_SAFE_NO_PAD.decode(text);
+    bytes.map_err(|_| KeyError::Unusable("a part of the key is not base64url".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // RFC 8037 appendix A.2 and RFC 7517 appendix A.1.
+    const ED25519: &str =
+        r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    const P256: &str = r#"{"kty":"EC","crv":"P-256","kid":"1",
+        "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#;
+
+    fn set(keys: &[&str]) -> Result<KeySet, KeyError> {
+        parse(
+            format!(r#"{{"keys":[{}]}}"#, keys.join(",")).as_bytes(),
+            None,
+        )
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_used_does_not_spoil_the_others() {
+        let found = set(&[
+            ED25519,
+            P256,
+            P256,
+            r#"{"kty":"oct","k":"AAAA"}"#,
+            r#"{"kty":"OKP","crv":"X25519","x":"AAAA"}"#,
+            r#"{"kty":"EC","crv":"P-256","x":"AAAA","y":"AAAA"}"#,
+            r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#,
+            &P256.replace("\"1\"", "\"2\",\"use\":\"enc\""),
+            &P256.replace("\"1\"", "\"3\",\"alg\":\"ES384\""),
+            &P256.replace("\"1\"", "\"4\",\"key_ops\":[\"sign\"]"),
+            "7",
+        ])
+        .unwrap();
+        assert_eq!(found.keys.len(), 2);
+        let why = found.skipped.join("\n");
+        assert_eq!(
+            why,
+            "key 2: its kid is another's too\n\
+             key 3: a secret has no place in a key set: use `secret_file`\n\
+             key 4: keys of type OKP on X25519 are not supported\n\
+             key 5: a coordinate has the wrong length for the curve\n\
+             key 6: the RSA key has fewer than 2048 bits\n\
+             key 7: it is not for verifying signatures\n\
+             key 8: its alg ES384 does not fit a key of kind P256\n\
+             key 9: it is not for verifying signatures\n\
+             key 10: not a JSON Web Key"
+        );
+    }
+
+    #[test]
+    fn a_set_without_a_usable_key_is_an_error() {
+        for json in [
+            "",
+            "<html>",
+            "[]",
+            r#"{"keys":{}}"#,
+            r#"{"keys":[]}"#,
+            r#"{"keys":[{"kty":"oct"}]}"#,
+        ] {
+            assert!(parse(json.as_bytes(), None).is_err(), "{json}");
+        }
+    }
+}
