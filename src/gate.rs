@@ -1,6 +1,7 @@
 //! The gate: a request head and the time in, a decision out. No socket, no clock, no waiting.
 
 pub mod claims;
+pub mod names;
 pub mod path;
 pub mod permit;
 pub mod refusal;
@@ -12,7 +13,7 @@ pub mod verify;
 
 use std::sync::Arc;
 
-use http::header::HOST;
+use http::header::{CONNECTION, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Version};
@@ -22,6 +23,7 @@ use crate::clock::UnixTime;
 use crate::keys::KeyRing;
 
 use claims::Claims;
+use names::ManagedNames;
 use path::CanonicalPath;
 use permit::{Caller, KnownCaller, Permit};
 use refusal::Refusal;
@@ -40,6 +42,7 @@ pub struct Gate {
     routes: Arc<RouteTable>,
     issuers: Vec<Issuer>,
     identity: Arc<[(HeaderName, IdentityClaim)]>,
+    managed: Arc<ManagedNames>,
     max_header_bytes: usize,
 }
 
@@ -101,6 +104,7 @@ impl Gate {
         max_header_bytes: usize,
     ) -> Self {
         Self {
+            managed: Arc::new(ManagedNames::new(identity.iter().map(|(name, _)| name))),
             routes: Arc::new(routes),
             issuers,
             identity: identity.into(),
@@ -129,8 +133,8 @@ impl Gate {
     }
 
     /// The names of the headers that only the gate may write.
-    pub fn identity_headers(&self) -> impl Iterator<Item = &HeaderName> {
-        self.identity.iter().map(|(name, _)| name)
+    pub fn managed_names(&self) -> &Arc<ManagedNames> {
+        &self.managed
     }
 
     /// Judges a request head. Reads no clock, opens no socket, never waits.
@@ -202,7 +206,20 @@ impl Gate {
         if head_bytes(head) > self.max_header_bytes {
             return Err(Refusal::HeadersTooLarge);
         }
+        self.check_connection(head)?;
         check_host(head)
+    }
+
+    /// RFC 9110 section 7.6.1 has a proxy drop what `Connection` names: not what the gate is about to write.
+    fn check_connection(&self, head: &Parts) -> Result<(), Refusal> {
+        for value in head.headers.get_all(CONNECTION) {
+            let names = value.to_str().map_err(|_| Refusal::RequestMalformed)?;
+            let mut names = names.split(',').map(str::trim);
+            if names.any(|name| self.managed.must_not_be_dropped(name)) {
+                return Err(Refusal::RequestMalformed);
+            }
+        }
+        Ok(())
     }
 
     fn identity_of(&self, subject: &Subject, claims: &Claims) -> Vec<(HeaderName, HeaderValue)> {

@@ -1,0 +1,179 @@
+//! The program as compiled: every part built from the configuration, started, drained and stopped.
+
+pub mod compile;
+mod control;
+mod sockets;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::{Address, Config};
+use crate::keys::remote::{Refresher, RemoteKeys};
+use crate::observe::metrics::{IssuerMetrics, Metrics, WorkerMetrics};
+use crate::proxy::shared::{Phase, Policy, Shared};
+
+/// Everything that a configuration says, built and found good.
+#[derive(Debug)]
+pub struct App {
+    /// The settings of the process itself.
+    pub config: Config,
+    /// What judges requests and where they go.
+    pub policy: Policy,
+    /// The keys that are fetched, by issuer.
+    pub remote_keys: Vec<Option<RemoteKeys>>,
+    /// What an operator should know, and is not wrong.
+    pub warnings: Vec<String>,
+}
+
+/// Why the program could not start, or stop in order.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address could not be used.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("start a thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// The program while it runs.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    phase: watch::Sender<Phase>,
+    address: Address,
+    admin_address: SocketAddr,
+    workers: Vec<JoinHandle<worker::Stopped>>,
+    grace: Duration,
+}
+
+impl App {
+    /// Binds every socket and starts every thread. Requests are served when this returns.
+    pub fn start(self, clock: Clock) -> Result<Running, AppError> {
+        let Self {
+            config,
+            policy,
+            remote_keys,
+            warnings: _,
+        } = self;
+        let listen = &config.listen;
+        let count = match listen.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let at = |address: &dyn std::fmt::Display, source| AppError::Listen {
+            address: address.to_string(),
+            source,
+        };
+        let (address, listeners) = sockets::listen(&listen.address, count).map_err(|e| at(&listen.address, e))?;
+        let admin = std::net::TcpListener::bind(config.admin.address).map_err(|e| at(&config.admin.address, e))?;
+        admin.set_nonblocking(true)?;
+        let admin_address = admin.local_addr()?;
+
+        let issuers = policy.gate.issuers().iter().zip(&remote_keys).map(|(issuer, remote)| {
+            let metrics = IssuerMetrics {
+                name: issuer.name.to_string(),
+                is_remote: remote.is_some(),
+                ..IssuerMetrics::default()
+            };
+            let held = issuer.ring.keys().len() as u64;
+            metrics.keys.store(held, std::sync::atomic::Ordering::Relaxed);
+            Arc::new(metrics)
+        });
+        let metrics = Arc::new(Metrics {
+            issuers: issuers.collect(),
+            workers: (0..count).map(|_| Arc::new(WorkerMetrics::default())).collect(),
+            ..Metrics::default()
+        });
+        let refreshers = remote_keys.iter().map(|remote| remote.as_ref().map(|_| Arc::new(Refresher::default())));
+        let shared = Shared::new(policy, listen.max_connections, clock, refreshers.collect());
+        let shared = Arc::new(shared);
+        let (phase, _) = watch::channel(Phase::Serving);
+
+        control::start(admin, remote_keys, Arc::clone(&shared), Arc::clone(&metrics))?;
+        let limits = worker::limits(listen);
+        let mut workers = Vec::with_capacity(count);
+        for (number, (listener, metrics)) in listeners.into_iter().zip(&metrics.workers).enumerate() {
+            let worker = worker::Worker {
+                number,
+                listener,
+                limits,
+                shared: Arc::clone(&shared),
+                metrics: Arc::clone(metrics),
+                phase: phase.subscribe(),
+                grace: config.drain.grace,
+            };
+            workers.push(worker.start()?);
+        }
+        info!(%address, admin = %admin_address, workers = count, "serving");
+        Ok(Running {
+            shared,
+            metrics,
+            phase,
+            address,
+            admin_address,
+            workers,
+            grace: config.drain.grace,
+        })
+    }
+}
+
+impl Running {
+    /// Where requests are served.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Where probes and metrics are.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What the threads share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Begins to stop: no request more, those in flight to their end.
+    pub fn stop(&self) {
+        info!(grace = ?self.grace, "stopping: finishing what is in flight");
+        self.shared.advance(Phase::Stopping);
+        self.phase.send_replace(Phase::Stopping);
+    }
+
+    /// Waits until every connection has ended, or the grace is over. Gives how many connections were cut.
+    pub fn wait(self) -> usize {
+        let mut cut = 0;
+        for worker in self.workers {
+            match worker.join() {
+                Ok(stopped) => cut += stopped.cut,
+                Err(_) => cut += 1,
+            }
+        }
+        if cut > 0 {
+            warn!(cut, "stopped, and cut connections that did not end within the grace");
+        } else {
+            info!("stopped");
+        }
+        cut
+    }
+}

@@ -1,0 +1,121 @@
+//! From the configuration as written to the parts that serve. Every problem is collected, none is left for a request.
+
+mod issuers;
+mod routes;
+mod upstreams;
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::config::{self, KeyPath, Problems, Written};
+use crate::gate::names::ManagedNames;
+use crate::gate::{Gate, IdentityClaim};
+use crate::proxy::headers::HeaderPolicy;
+use crate::proxy::shared::Policy;
+
+use super::App;
+
+/// The header that always carries the subject.
+const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+
+/// The sizes of a head that a listener may be given, in bytes.
+const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
+
+/// The most worker threads.
+const MAX_WORKERS: usize = 1024;
+
+impl App {
+    /// Builds everything, or says everything that is wrong.
+    pub fn compile(mut written: Written) -> Result<Self, Problems> {
+        let mut warnings = Vec::new();
+        check_listen(&mut written);
+        let identity = identity(&mut written);
+        let upstreams = upstreams::compile(&mut written);
+        let issuers = issuers::compile(&mut written, &mut warnings);
+        let routes = routes::compile(&mut written, &mut warnings);
+        let config = written.config.clone();
+        written.finish()?;
+
+        let max_header_bytes = usize::try_from(config.listen.max_header_bytes).unwrap_or(usize::MAX);
+        let gate = Gate::new(routes, issuers.issuers, identity, max_header_bytes);
+        let trusted = config.listen.trusted_proxies.iter().map(|network| network.0);
+        let policy = Policy {
+            headers: HeaderPolicy {
+                managed: std::sync::Arc::clone(gate.managed_names()),
+                credential: config.identity.credential,
+                trusted_proxies: trusted.collect(),
+            },
+            gate,
+            upstreams,
+            max_body_bytes: config.listen.max_body_bytes,
+            body_timeout: config.listen.body_timeout,
+        };
+        Ok(Self {
+            config,
+            policy,
+            remote_keys: issuers.remote_keys,
+            warnings,
+        })
+    }
+}
+
+fn check_listen(written: &mut Written) {
+    let path = KeyPath::of("listen");
+    let listen = written.config.listen.clone();
+    if !HEADER_BYTES.contains(&listen.max_header_bytes) {
+        written.report(path.key("max_header_bytes"), "must be from 1KiB to 1MiB");
+    }
+    if listen.workers > MAX_WORKERS {
+        written.report(path.key("workers"), format!("must be at most {MAX_WORKERS}; 0 is one for each CPU"));
+    }
+    if listen.max_connections == 0 {
+        written.report(path.key("max_connections"), "must be at least 1");
+    }
+    let timeouts = [
+        ("header_timeout", listen.header_timeout),
+        ("body_timeout", listen.body_timeout),
+        ("idle_timeout", listen.idle_timeout),
+    ];
+    for (key, timeout) in timeouts {
+        if timeout == Duration::ZERO {
+            written.report(path.key(key), "must be longer than nothing");
+        }
+    }
+    let admin = written.config.admin.address;
+    if admin.port() != 0 && listen.address == config::Address::Tcp(admin) {
+        written.report(KeyPath::of("admin").key("address"), "is the address of [listen] too");
+    }
+}
+
+/// The identity headers: `X-User-Id` and what the configuration adds.
+fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
+    let path = KeyPath::of("identity").key("headers");
+    let mut identity = vec![(X_USER_ID, IdentityClaim::Subject)];
+    let nobody = ManagedNames::new([]);
+    for (header, claim) in written.config.identity.headers.clone() {
+        let path = path.key(&header);
+        let Ok(name) = header.parse::<HeaderName>() else {
+            written.report(path, "is not a header name");
+            continue;
+        };
+        if name == X_USER_ID && claim == "subject" {
+            continue;
+        }
+        let folds_to = |(other, _): &(HeaderName, IdentityClaim)| ManagedNames::new([other]).is_identity(name.as_str());
+        if identity.iter().any(folds_to) {
+            written.report(path, "is another identity header in another spelling; `X-User-Id` always carries the subject");
+        } else if nobody.must_not_be_dropped(name.as_str()) || crate::proxy::headers::is_hop_by_hop(&name) {
+            written.report(path, "has a meaning of its own and cannot carry a claim");
+        } else if claim.is_empty() {
+            written.report(path, "needs the name of a claim, or `subject`");
+        } else {
+            let claim = if claim == "subject" { IdentityClaim::Subject } else { IdentityClaim::Named(claim) };
+            identity.push((name, claim));
+        }
+    }
+    identity
+}
+
+#[cfg(test)]
+mod tests;

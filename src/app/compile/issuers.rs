@@ -1,0 +1,256 @@
+//! `[issuers.*]`, compiled, with their keys loaded.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+
+use crate::config::{self, KeyPath, Keys, OneOrMany, Written};
+use crate::gate::claims::ClaimPolicy;
+use crate::gate::verify::Issuer;
+use crate::keys::remote::RemoteKeys;
+use crate::keys::secret::Secret;
+use crate::keys::{Algorithm, KeyRing, jwks, pem};
+use crate::tls;
+
+/// How often a key set is fetched, if the configuration does not say.
+const REFRESH: Duration = Duration::from_secs(5 * 60);
+
+/// How long keys are used after the last successful fetch, if the configuration does not say.
+const MAX_STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The longest accepted difference of clocks.
+const MAX_LEEWAY: Duration = Duration::from_secs(5 * 60);
+
+/// The issuers and, beside each, how its keys are fetched if they are.
+#[derive(Default)]
+pub(super) struct Issuers {
+    pub(super) issuers: Vec<Issuer>,
+    pub(super) remote_keys: Vec<Option<RemoteKeys>>,
+}
+
+/// Where the keys of one issuer come from.
+enum Source {
+    Ring(KeyRing),
+    Remote(RemoteKeys),
+}
+
+pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issuers {
+    let mut compiled = Issuers::default();
+    for (name, issuer) in written.config.issuers.clone() {
+        let path = KeyPath::of("issuers").key(&name);
+        let algorithms = algorithms(written, &path, issuer.algorithms.as_deref());
+        let source = source(written, warnings, &path.key("keys"), &issuer.keys, algorithms.as_deref());
+        let accepted = texts(written, &path.key("issuer"), issuer.issuer);
+        let audience = texts(written, &path.key("audience"), issuer.audience);
+        if issuer.leeway > MAX_LEEWAY {
+            written.report(path.key("leeway"), "must be at most \"5m\"");
+        }
+        if issuer.subject.is_empty() || issuer.subject.iter().any(String::is_empty) {
+            written.report(path.key("subject"), "needs the name of at least one claim, such as \"sub\"");
+        }
+        if audience.is_none() {
+            warnings.push(format!(
+                "{}: has no `audience`: a token that this issuer made for another service is accepted",
+                written.place(&path)
+            ));
+        }
+        let (ring, remote) = match source {
+            Some(Source::Ring(ring)) => (ring, None),
+            Some(Source::Remote(remote)) => (KeyRing::awaited(), Some(remote)),
+            None => (KeyRing::default(), None),
+        };
+        compiled.remote_keys.push(remote);
+        compiled.issuers.push(Issuer {
+            name: name.into(),
+            accepted,
+            policy: ClaimPolicy {
+                audience,
+                subject: issuer.subject,
+                leeway: seconds(issuer.leeway),
+                max_lifetime: issuer.max_lifetime.map(seconds),
+            },
+            ring: Arc::new(ring),
+        });
+    }
+    check_selection(written, &compiled.issuers);
+    compiled
+}
+
+/// Two issuers that take any `iss` could not be told apart.
+fn check_selection(written: &mut Written, issuers: &[Issuer]) {
+    for (index, issuer) in issuers.iter().enumerate() {
+        let mut before = issuers.iter().take(index);
+        let path = KeyPath::of("issuers").key(&issuer.name);
+        match &issuer.accepted {
+            None => {
+                if let Some(other) = before.find(|other| other.accepted.is_none()) {
+                    let message = format!("takes any `iss`, as `{}` does: say `issuer` for at least one", other.name);
+                    written.report(path, message);
+                }
+            }
+            Some(accepted) => {
+                let shared = |other: &&Issuer| {
+                    let others = other.accepted.as_ref();
+                    others.is_some_and(|others| others.iter().any(|iss| accepted.contains(iss)))
+                };
+                if let Some(other) = before.find(shared) {
+                    let message = format!("has an `iss` that `{}` has too: a token must have one issuer", other.name);
+                    written.report(path.key("issuer"), message);
+                }
+            }
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn texts(written: &mut Written, path: &KeyPath, texts: Option<OneOrMany>) -> Option<Vec<String>> {
+    let OneOrMany(texts) = texts?;
+    if texts.is_empty() || texts.iter().any(String::is_empty) {
+        written.report(path.clone(), "needs at least one text that is not empty; leave it out to accept any");
+    }
+    Some(texts)
+}
+
+fn algorithms(written: &mut Written, path: &KeyPath, names: Option<&[String]>) -> Option<Vec<Algorithm>> {
+    let names = names?;
+    let path = path.key("algorithms");
+    let known = Algorithm::ALL.map(Algorithm::name);
+    if names.is_empty() {
+        written.report(path.clone(), "needs at least one algorithm; leave it out to let the keys decide");
+    }
+    let mut algorithms = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        match Algorithm::named(name) {
+            Some(algorithm) => algorithms.push(algorithm),
+            None => {
+                let hint = match config::nearest(name, &known) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("known are `{}`", known.join("`, `")),
+                };
+                written.report(path.index(index), format!("`{name}` is not a supported algorithm; {hint}"));
+            }
+        }
+    }
+    Some(algorithms)
+}
+
+fn source(
+    written: &mut Written,
+    warnings: &mut Vec<String>,
+    path: &KeyPath,
+    keys: &Keys,
+    algorithms: Option<&[Algorithm]>,
+) -> Option<Source> {
+    let sources = [
+        ("secret_env", keys.secret_env.is_some()),
+        ("secret_file", keys.secret_file.is_some()),
+        ("pem_file", keys.pem_file.is_some()),
+        ("jwks_file", keys.jwks_file.is_some()),
+        ("jwks_url", keys.jwks_url.is_some()),
+    ];
+    let named: Vec<&str> = sources.iter().filter(|(_, is_named)| *is_named).map(|(key, _)| *key).collect();
+    let [key] = named.as_slice() else {
+        if !sources.iter().any(|(key, _)| written.is_broken(&path.key(key))) {
+            let found = if named.is_empty() { "there is none".to_owned() } else { format!("there are `{}`", named.join("`, `")) };
+            let known = sources.map(|(key, _)| key).join("`, `");
+            written.report(path.clone(), format!("needs exactly one of `{known}`; {found}"));
+        }
+        return None;
+    };
+    check_companions(written, path, keys, key);
+    let place = path.key(key);
+    let loaded = match *key {
+        "jwks_url" => return remote(written, &place, keys, algorithms),
+        "pem_file" => pem::load(keys.pem_file.as_deref()?, algorithms),
+        "jwks_file" => jwks::load(keys.jwks_file.as_deref()?, algorithms).map(|set| {
+            for skipped in &set.skipped {
+                warnings.push(format!("{}: skipped {skipped}", written.place(&place)));
+            }
+            set.keys
+        }),
+        _ => {
+            let encoding = keys.encoding.unwrap_or_default();
+            let secret = match (&keys.secret_env, &keys.secret_file) {
+                (Some(name), _) => Secret::from_environment(name, encoding),
+                (None, Some(file)) => Secret::from_file(file, encoding),
+                (None, None) => return None,
+            };
+            secret.and_then(|secret| {
+                if let Some(looks) = secret.looks_like().filter(|_| keys.encoding.is_none()) {
+                    warnings.push(format!(
+                        "{}: the secret looks like {looks}, and is used as it is written; if it is {looks}, say \
+                         `encoding = \"{looks}\"`, if not, `encoding = \"utf8\"`",
+                        written.place(&place)
+                    ));
+                }
+                secret.verification_key(algorithms).map(|key| vec![key])
+            })
+        }
+    };
+    match loaded {
+        Ok(keys) => Some(Source::Ring(KeyRing::local(keys))),
+        Err(error) => {
+            written.report(place, error.to_string());
+            None
+        }
+    }
+}
+
+/// Some keys only mean something beside one source.
+fn check_companions(written: &mut Written, path: &KeyPath, keys: &Keys, source: &str) {
+    let is_secret = source.starts_with("secret_");
+    let is_remote = source == "jwks_url";
+    let misplaced = [
+        ("encoding", keys.encoding.is_some() && !is_secret),
+        ("refresh", keys.refresh.is_some() && !is_remote),
+        ("max_stale", keys.max_stale.is_some() && !is_remote),
+        ("allow_http", keys.allow_http && !is_remote),
+    ];
+    for (key, is_misplaced) in misplaced {
+        if is_misplaced {
+            written.report(path.key(key), format!("means nothing beside `{source}`"));
+        }
+    }
+}
+
+fn remote(written: &mut Written, place: &KeyPath, keys: &Keys, algorithms: Option<&[Algorithm]>) -> Option<Source> {
+    let text = keys.jwks_url.as_deref()?;
+    let url: Option<Uri> = text.parse().ok();
+    let url = url.filter(|url| url.authority().is_some_and(|authority| !authority.as_str().contains('@')));
+    let Some(url) = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https"))) else {
+        written.report(place.clone(), format!("`{text}` is not a URL such as \"https://app.example/api/auth/jwks\""));
+        return None;
+    };
+    if url.scheme_str() == Some("http") && !keys.allow_http && !is_this_machine(&url) {
+        written.report(
+            place.clone(),
+            "would fetch keys from another machine without TLS, where anybody between could put in their own: write \
+             `https://`, or say `allow_http = true`",
+        );
+    }
+    let tls = match tls::client_config() {
+        Ok(tls) => tls,
+        Err(error) => {
+            written.report(place.clone(), format!("TLS cannot be used: {error}"));
+            return None;
+        }
+    };
+    Some(Source::Remote(RemoteKeys {
+        url,
+        algorithms: algorithms.map(<[_]>::to_vec),
+        refresh: keys.refresh.unwrap_or(REFRESH).max(Duration::from_secs(1)),
+        max_stale: keys.max_stale.unwrap_or(MAX_STALE),
+        tls,
+    }))
+}
+
+fn is_this_machine(url: &Uri) -> bool {
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let address = host.parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,144 @@
+//! `[[routes]]`, compiled.
+
+use http::Method;
+
+use crate::config::{self, Access, KeyPath, Written};
+use crate::gate::refusal::Mismatch;
+use crate::gate::routes::{METHODS, Route, RouteTable};
+use crate::gate::rule::Rule;
+
+pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> RouteTable {
+    let section = KeyPath::of("routes");
+    if !written.has(&section) {
+        written.report(KeyPath::default(), "there is no route, and what no route allows is refused: write [[routes]]");
+    }
+    let routes = written.config.routes.clone();
+    let places: Vec<KeyPath> = written.elements(&section).take(routes.len()).collect();
+    let mut compiled = Vec::new();
+    for (route, place) in routes.into_iter().zip(&places) {
+        compiled.push(one(written, place, route));
+    }
+    warn_about_ownerless(written, warnings, &compiled, &places);
+    let (table, problems) = RouteTable::new(compiled);
+    for (index, problem) in problems {
+        if let Some(place) = places.get(index) {
+            written.report(place.key("path"), problem.to_string());
+        }
+    }
+    table
+}
+
+fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
+    if !route.path.starts_with('/') {
+        written.report(place.key("path"), format!("`{}` must start with `/`", route.path));
+    }
+    let public = route.access == Access::Public;
+    if !public && written.config.issuers.is_empty() && !written.has(&KeyPath::of("issuers")) {
+        written.report(
+            place.key("access"),
+            "needs a token, but there is no issuer whose tokens are good: write [issuers.NAME]",
+        );
+    }
+    let mismatch = mismatch(written, place, &route);
+    Route {
+        methods: methods(written, place, route.methods.as_deref()),
+        upstream: upstream(written, place, route.upstream.as_deref()),
+        rule: match route.access {
+            Access::Public => Rule::Public,
+            Access::Authenticated => Rule::Authenticated,
+            Access::Owner(parameter) => Rule::Owner { parameter, mismatch },
+        },
+        pattern: route.path.into(),
+        timeout: route.timeout,
+        max_body_bytes: route.max_body_bytes,
+    }
+}
+
+fn mismatch(written: &mut Written, place: &KeyPath, route: &config::Route) -> Mismatch {
+    let Some(status) = route.mismatch else {
+        return Mismatch::default();
+    };
+    if !matches!(route.access, Access::Owner(_)) {
+        written.report(place.key("mismatch"), "means nothing on a route without an owner");
+    }
+    match status {
+        403 => Mismatch::Forbidden,
+        404 => Mismatch::NotFound,
+        401 => Mismatch::Unauthorized,
+        _ => {
+            written.report(place.key("mismatch"), format!("must be 403, 404 or 401, not {status}"));
+            Mismatch::default()
+        }
+    }
+}
+
+fn methods(written: &mut Written, place: &KeyPath, names: Option<&[String]>) -> Vec<Method> {
+    let Some(names) = names else {
+        return METHODS.to_vec();
+    };
+    let place = place.key("methods");
+    if names.is_empty() {
+        written.report(place.clone(), "needs at least one method; leave it out to allow all");
+    }
+    let mut methods = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let known = METHODS.iter().find(|method| method.as_str() == name);
+        match known {
+            // RFC 9110 section 9.1: whoever has GET has HEAD.
+            Some(method) if *method == Method::GET => methods.extend([Method::GET, Method::HEAD]),
+            Some(method) => methods.push(method.clone()),
+            None => {
+                let known = METHODS.each_ref().map(Method::as_str).join("`, `");
+                written.report(place.index(index), format!("`{name}` is none of `{known}`"));
+            }
+        }
+    }
+    methods.sort_by_key(|method| METHODS.iter().position(|known| known == method));
+    methods.dedup();
+    methods
+}
+
+/// The place of the named upstream in the order of their names, or of the only one.
+fn upstream(written: &mut Written, place: &KeyPath, name: Option<&str>) -> usize {
+    let names: Vec<String> = written.config.upstreams.keys().cloned().collect();
+    let place = place.key("upstream");
+    let Some(name) = name else {
+        if names.len() > 1 {
+            let names = names.join("`, `");
+            written.report(place, format!("must be said, because there are several: `{names}`"));
+        }
+        return 0;
+    };
+    if let Some(index) = names.iter().position(|known| known == name) {
+        return index;
+    }
+    if !written.has(&KeyPath::of("upstreams").key(name)) {
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let hint = match config::nearest(name, &known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("there are `{}`", known.join("`, `")),
+        };
+        written.report(place, format!("there is no upstream `{name}`; {hint}"));
+    }
+    0
+}
+
+/// A path that names a user, on a route where any caller may name any user, is most likely a mistake.
+fn warn_about_ownerless(written: &Written, warnings: &mut Vec<String>, routes: &[Route], places: &[KeyPath]) {
+    let mut owners = vec!["user_id"];
+    for route in routes {
+        if let Rule::Owner { parameter, .. } = &route.rule {
+            owners.push(parameter);
+        }
+    }
+    for (route, place) in routes.iter().zip(places) {
+        let owner = owners.iter().find(|owner| route.pattern.contains(&format!("{{{owner}}}")));
+        if let (Some(owner), false) = (owner, matches!(route.rule, Rule::Owner { .. })) {
+            warnings.push(format!(
+                "{}: its path has `{{{owner}}}`, but nobody has to be that user: if only the user may, say `access = \
+                 {{ owner = \"{owner}\" }}`",
+                written.place(&place.key("path"))
+            ));
+        }
+    }
+}

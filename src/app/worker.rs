@@ -1,0 +1,116 @@
+//! A worker: one thread, one event loop, one listener, its own connections to the upstreams.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+use tokio::time::{interval, timeout};
+use tracing::error;
+
+use crate::config::Listen;
+use crate::observe::metrics::WorkerMetrics;
+use crate::proxy::listen::{Door, Limits, Listener};
+use crate::proxy::shared::{Phase, Shared};
+use crate::proxy::socket::Timeouts;
+
+use super::sockets::Bound;
+
+/// How often a worker says that its event loop turns.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) number: usize,
+    pub(super) listener: Bound,
+    pub(super) limits: Limits,
+    pub(super) shared: Arc<Shared>,
+    pub(super) metrics: Arc<WorkerMetrics>,
+    pub(super) phase: watch::Receiver<Phase>,
+    pub(super) grace: Duration,
+}
+
+/// How a worker ended.
+#[derive(Debug)]
+pub struct Stopped {
+    /// How many connections it had to cut.
+    pub(super) cut: usize,
+}
+
+/// The limits of a connection, as configured.
+pub(super) fn limits(listen: &Listen) -> Limits {
+    Limits {
+        timeouts: Timeouts {
+            header: listen.header_timeout,
+            body: listen.body_timeout,
+            idle: listen.idle_timeout,
+        },
+        max_header_bytes: usize::try_from(listen.max_header_bytes).unwrap_or(usize::MAX),
+    }
+}
+
+impl Worker {
+    pub(super) fn start(self) -> io::Result<JoinHandle<Stopped>> {
+        let name = format!("worker-{}", self.number);
+        let runtime = || {
+            Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default())
+        };
+        std::thread::Builder::new().name(name).spawn(move || match runtime() {
+            // What is left when the runtime is dropped is cut.
+            Ok(runtime) => runtime.block_on(self.serve()),
+            Err(error) => {
+                error!("failed to start the event loop of a worker: {error}");
+                Stopped { cut: 0 }
+            }
+        })
+    }
+
+    async fn serve(self) -> Stopped {
+        let listener = match self.listener.into_listener() {
+            Ok(listener) => listener,
+            Err(error) => {
+                error!("failed to listen in the event loop of a worker: {error}");
+                return Stopped { cut: 0 };
+            }
+        };
+        spawn_local(beat(Arc::clone(&self.metrics)));
+        let door = Door::new(listener, self.limits, self.shared, Arc::clone(&self.metrics));
+        let mut phase = self.phase.clone();
+        let serving = door.serve(self.phase);
+        tokio::pin!(serving);
+        tokio::select! {
+            () = &mut serving => return Stopped { cut: 0 },
+            _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {}
+        }
+        match timeout(self.grace, serving).await {
+            Ok(()) => Stopped { cut: 0 },
+            Err(_) => Stopped {
+                cut: self.metrics.open_connections(),
+            },
+        }
+    }
+}
+
+impl Bound {
+    fn into_listener(self) -> io::Result<Listener> {
+        Ok(match self {
+            Self::Tcp(socket) => Listener::Tcp(TcpListener::from_std(socket)?),
+            Self::Unix(socket) => Listener::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+}
+
+async fn beat(metrics: Arc<WorkerMetrics>) {
+    let mut beat = interval(BEAT);
+    loop {
+        beat.tick().await;
+        metrics.beat();
+    }
+}

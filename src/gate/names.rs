@@ -1,0 +1,133 @@
+//! The header names that only the gate may write, in every spelling that some upstream takes for the same.
+
+use http::HeaderName;
+
+/// Names that say who a request is from or where it went, whoever the proxy in front was.
+const FORWARDING: [&str; 11] = [
+    "forwarded",
+    "remote-user",
+    "true-client-ip",
+    "x-client-ip",
+    "x-original-host",
+    "x-original-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-real-ip",
+    "x-remote-user",
+    "x-rewrite-url",
+];
+
+/// As [`FORWARDING`], by what they start with.
+const FORWARDING_FAMILIES: [&str; 2] = ["x-auth-request-", "x-forwarded-"];
+
+/// Names that a `Connection` field must not have removed: the request would mean something else without them.
+const PROTECTED: [&str; 8] = [
+    "authorization",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "transfer-encoding",
+    "via",
+    "x-request-id",
+];
+
+/// The header names that only the gate may write.
+///
+/// Two names are the same if they differ in case or in which separators they have: CGI and WSGI make
+/// `X_User_Id` and `X.User.Id` the same variable as `X-User-Id` (CVE-2025-64484, CVE-2026-39858).
+#[derive(Debug, Clone)]
+pub struct ManagedNames {
+    identity: Vec<Vec<u8>>,
+}
+
+impl ManagedNames {
+    /// The identity headers of a configuration, and all that speak of forwarding.
+    pub fn new<'a>(identity: impl IntoIterator<Item = &'a HeaderName>) -> Self {
+        let folded = |name: &HeaderName| name.as_str().bytes().map(fold).collect();
+        Self {
+            identity: identity.into_iter().map(folded).collect(),
+        }
+    }
+
+    /// Whether this name, in any spelling, is one of the identity headers.
+    pub fn is_identity(&self, name: &str) -> bool {
+        let name = without_cgi_prefix(name.as_bytes());
+        self.identity.iter().any(|managed| same(name, managed))
+    }
+
+    /// Whether only the gate may write a header of this name.
+    pub fn covers(&self, name: &str) -> bool {
+        if self.is_identity(name) {
+            return true;
+        }
+        let name = without_cgi_prefix(name.as_bytes());
+        // Most headers of most requests start with none of these letters.
+        if !matches!(name.first().map(u8::to_ascii_lowercase), Some(b'f' | b'r' | b't' | b'x')) {
+            return false;
+        }
+        FORWARDING.iter().any(|managed| same(name, managed.as_bytes()))
+            || FORWARDING_FAMILIES.iter().any(|family| {
+                let start = name.get(..family.len());
+                start.is_some_and(|start| same(start, family.as_bytes()))
+            })
+    }
+
+    /// Whether a `Connection` field that names this header is an attack (CVE-2024-45410, CVE-2025-48865).
+    pub fn must_not_be_dropped(&self, name: &str) -> bool {
+        self.covers(name) || PROTECTED.iter().any(|kept| same(name.as_bytes(), kept.as_bytes()))
+    }
+}
+
+/// Compares a name with one that is folded already.
+fn same(name: &[u8], folded: &[u8]) -> bool {
+    name.len() == folded.len() && name.iter().zip(folded).all(|(byte, folded)| fold(*byte) == *folded)
+}
+
+fn fold(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
+}
+
+/// `HTTP_X_USER_ID` is how CGI spells `X-User-Id` (RFC 3875 section 4.1.18).
+fn without_cgi_prefix(name: &[u8]) -> &[u8] {
+    match name.split_at_checked(5) {
+        Some((prefix, rest)) if same(prefix, b"http-") => rest,
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_managed_name_is_covered() {
+        let identity = [HeaderName::from_static("x-user-id"), HeaderName::from_static("subject_name")];
+        let names = ManagedNames::new(&identity);
+        for name in [
+            "x-user-id", "X-USER-ID", "x_user_id", "X.User.Id", "x-user_id", "x~user!id", "HTTP_X_USER_ID",
+            "http-x-user-id", "Subject-Name", "subject.name", "X-Forwarded-For", "x_forwarded_for",
+            "X-Forwarded-Anything", "X.Forwarded.Proto", "Forwarded", "X-Real-IP", "X-Original-URL",
+            "X-Rewrite-URL", "Remote-User", "remote_user", "X-Auth-Request-Email",
+        ] {
+            assert!(names.covers(name), "{name}");
+        }
+        for name in [
+            "host", "accept", "user-id", "x-user-ids", "x-user", "xuserid", "x-forwarded", "content-type", "", "x",
+            "http", "http-", "referer", "x-request-id",
+        ] {
+            assert!(!names.covers(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_connection_field_cannot_name_what_the_request_needs() {
+        let names = ManagedNames::new(&[HeaderName::from_static("x-user-id")]);
+        for name in ["X-User-Id", "x_user_id", "Host", "Authorization", "content-length", "X-Forwarded-For"] {
+            assert!(names.must_not_be_dropped(name), "{name}");
+        }
+        for name in ["close", "keep-alive", "upgrade", "te", "x-custom"] {
+            assert!(!names.must_not_be_dropped(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The admin listener: probes, metrics and the drain. Never the data of a request.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, interval};
+use tracing::{info, warn};
+
+use super::metrics::Metrics;
+
+/// How long a probe may take to send its request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an event loop may stand still before the process is no longer alive.
+const STILL: Duration = Duration::from_secs(10);
+
+/// How often the event loops are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the admin listener asks of the rest.
+pub trait Status {
+    /// What is still awaited before requests should come, in words; nothing if it is ready.
+    fn awaits(&self) -> Vec<String>;
+
+    /// Begins to drain.
+    fn drain(&self);
+}
+
+/// The admin side of the process.
+#[derive(Debug)]
+pub struct Admin<S> {
+    status: S,
+    metrics: Arc<Metrics>,
+    turns: AtomicBool,
+}
+
+impl<S: Status + 'static> Admin<S> {
+    /// Answers for `status`.
+    pub fn new(status: S, metrics: Arc<Metrics>) -> Self {
+        Self {
+            status,
+            metrics,
+            turns: AtomicBool::new(true),
+        }
+    }
+
+    /// Serves for as long as the process lives.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        spawn_local(Arc::clone(&self).watch_loops());
+        loop {
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!("failed to accept an admin connection: {error}");
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+            };
+            let admin = Arc::clone(&self);
+            let service = service_fn(move |request| {
+                let answer = admin.answer(&request, peer.ip().to_canonical());
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+            let serving = builder.serve_connection(TokioIo::new(stream), service);
+            spawn_local(async move {
+                // A probe that breaks off is nobody's concern.
+                let _ended = serving.await;
+            });
+        }
+    }
+
+    /// Every worker counts; one that does not go on counting stands still.
+    async fn watch_loops(self: Arc<Self>) {
+        let mut seen: Vec<(u64, Instant)> = vec![(0, Instant::now()); self.metrics.workers.len()];
+        let mut look = interval(LOOK);
+        loop {
+            look.tick().await;
+            let mut all_turn = true;
+            for (worker, (beats, since)) in self.metrics.workers.iter().zip(&mut seen) {
+                if worker.beats() != *beats {
+                    (*beats, *since) = (worker.beats(), Instant::now());
+                }
+                all_turn &= since.elapsed() < STILL;
+            }
+            self.turns.store(all_turn, Ordering::Relaxed);
+        }
+    }
+
+    fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+        let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
+        match request.uri().path() {
+            "/startupz" if is_get => text(StatusCode::OK, "started\n"),
+            "/readyz" if is_get => self.readiness(),
+            "/livez" if is_get => self.liveness(),
+            "/metrics" if is_get => self.exposition(),
+            "/drain" if request.method() == Method::POST => self.drain(request, peer),
+            "/startupz" | "/readyz" | "/livez" | "/metrics" => not_allowed("GET, HEAD"),
+            "/drain" => not_allowed("POST"),
+            _ => text(StatusCode::NOT_FOUND, "there are /startupz, /readyz, /livez and /metrics\n"),
+        }
+    }
+
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        let awaits = self.status.awaits();
+        if awaits.is_empty() {
+            return text(StatusCode::OK, "ready\n");
+        }
+        text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", awaits.join("; ")))
+    }
+
+    fn liveness(&self) -> Response<Full<Bytes>> {
+        if self.turns.load(Ordering::Relaxed) {
+            return text(StatusCode::OK, "alive\n");
+        }
+        text(StatusCode::SERVICE_UNAVAILABLE, "an event loop stands still\n")
+    }
+
+    fn exposition(&self) -> Response<Full<Bytes>> {
+        let Ok(exposition) = self.metrics.exposition() else {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n");
+        };
+        let mut response = Response::new(Full::from(exposition));
+        let format = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, format);
+        response
+    }
+
+    /// Only from this machine, and not from a page that a browser on it shows.
+    fn drain(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+        if !peer.is_loopback() || request.headers().contains_key(ORIGIN) {
+            return text(StatusCode::FORBIDDEN, "only `claimgate drain` on this machine may do that\n");
+        }
+        info!("draining: not ready any more, still serving");
+        self.status.drain();
+        text(StatusCode::OK, "draining\n")
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}

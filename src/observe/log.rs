@@ -1,0 +1,147 @@
+//! One line for each exchange, and the log itself.
+
+use std::fmt::Write;
+
+use http::Method;
+use tracing::{info, warn};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::config::{Log, LogFormat, LogLevel};
+
+use super::Record;
+
+/// Writes the line of one exchange: a warning if the caller was not who the route demands or if the gate or the
+/// upstream failed. Never a token, a query or a body.
+pub fn write(record: &Record) {
+    let Record {
+        method,
+        target,
+        route,
+        status,
+        reason,
+        is_about_the_caller,
+        subject,
+        issuer,
+        client,
+        request_id,
+        elapsed,
+        upstream,
+        request_bytes,
+        response_bytes,
+        whole,
+    } = record;
+    let path = printable(target.as_ref().map_or("*", |target| target.path()));
+    let route = route.as_ref().map(|route| route.pattern.as_ref());
+    let subject = subject.as_ref().map(|subject| printable(subject.as_str()));
+    let client = client.map(tracing::field::display);
+    let upstream_ms = upstream.map(|upstream| millis(upstream));
+    let request_id = request_id.to_str().unwrap_or_default();
+    macro_rules! line {
+        ($write:ident, $text:literal) => {
+            $write!(
+                target: "claimgate::access",
+                method = method.as_str(),
+                route,
+                path = path.as_ref(),
+                status = status.as_u16(),
+                reason,
+                subject = subject.as_deref(),
+                issuer = issuer.as_deref(),
+                client,
+                duration_ms = millis(*elapsed),
+                upstream_ms,
+                request_bytes,
+                response_bytes,
+                whole,
+                request_id,
+                $text
+            )
+        };
+    }
+    if *is_about_the_caller || status.is_server_error() {
+        line!(warn, "refused");
+    } else {
+        line!(info, "answered");
+    }
+}
+
+/// Milliseconds with microseconds behind the point.
+fn millis(duration: std::time::Duration) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "an exchange does not last for centuries")]
+    let micros = duration.as_micros() as f64;
+    micros / 1000.0
+}
+
+/// Text that a terminal shows as it is: control and direction characters are escaped (CVE-2024-45808).
+fn printable(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.into();
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        let turns_the_line = matches!(character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if character.is_control() || turns_the_line {
+            let _infallible = write!(escaped, "{}", character.escape_unicode());
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped.into()
+}
+
+/// The name of a method, or `other`: a label must not be the client's to choose.
+pub(super) fn method_label(method: &Method) -> &'static str {
+    crate::gate::routes::METHODS
+        .iter()
+        .position(|known| known == method)
+        .and_then(|at| ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].get(at).copied())
+        .unwrap_or("other")
+}
+
+/// Starts the log on standard error. Lines are written by a thread of their own and dropped if it cannot keep up,
+/// so that a full disk never holds up a request. What it gives must live as long as the program.
+pub fn start(settings: &Log) -> (WorkerGuard, tracing_appender::non_blocking::ErrorCounter) {
+    let (writer, guard): (NonBlocking, WorkerGuard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .finish(std::io::stderr());
+    let dropped = writer.error_counter();
+    let level = match settings.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    let lines = tracing_subscriber::fmt().with_writer(writer).with_max_level(level);
+    let started = match settings.format {
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            tracing::subscriber::set_global_default(lines.finish())
+        }
+        LogFormat::Text => tracing::subscriber::set_global_default(lines.with_ansi(false).compact().finish()),
+    };
+    if started.is_err() {
+        warn!("a log was started before this one");
+    }
+    (guard, dropped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_forge_a_line_is_escaped() {
+        assert_eq!(printable("alice@example.com"), "alice@example.com");
+        assert_eq!(printable("Zoë"), "Zoë");
+        assert_eq!(printable("a\r\nb\u{1b}[2J"), "a\\u{d}\\u{a}b\\u{1b}[2J");
+        assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");
+    }
+
+    #[test]
+    fn a_method_that_nobody_knows_is_other() {
+        assert_eq!(method_label(&Method::PATCH), "PATCH");
+        assert_eq!(method_label(&Method::from_bytes(b"BREW").unwrap()), "other");
+    }
+}

@@ -1,0 +1,320 @@
+//! Counters and histograms. Each worker counts for itself; a scrape adds up.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Record;
+use super::log::method_label;
+
+/// The upper bounds of the buckets of every duration, in seconds.
+const BUCKETS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// What one worker has counted. Only its worker writes it, so that the lock is free but for a scrape.
+#[derive(Debug, Default)]
+pub struct WorkerMetrics {
+    counted: Mutex<Counted>,
+    open: AtomicI64,
+    accepted: AtomicU64,
+    malformed: AtomicU64,
+    beat: AtomicU64,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Counted {
+    requests: HashMap<Labels, u64>,
+    durations: HashMap<Arc<str>, Durations>,
+    request_bytes: u64,
+    response_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Labels {
+    route: Arc<str>,
+    method: &'static str,
+    status: u16,
+    reason: &'static str,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Durations {
+    whole: Histogram,
+    upstream: Histogram,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Histogram {
+    sum: f64,
+    buckets: [u64; BUCKETS.len() + 1],
+}
+
+impl WorkerMetrics {
+    /// Counts one exchange.
+    pub fn count(&self, record: &Record) {
+        let Record {
+            method,
+            target: _,
+            route,
+            status,
+            reason,
+            is_about_the_caller: _,
+            subject: _,
+            issuer: _,
+            client: _,
+            request_id: _,
+            elapsed,
+            upstream,
+            request_bytes,
+            response_bytes,
+            whole: _,
+        } = record;
+        let route = route.as_ref().map_or_else(|| Arc::from(""), |route| Arc::clone(&route.pattern));
+        let labels = Labels {
+            route: Arc::clone(&route),
+            method: method_label(method),
+            status: status.as_u16(),
+            reason: reason.unwrap_or_default(),
+        };
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        *counted.requests.entry(labels).or_default() += 1;
+        counted.request_bytes += request_bytes;
+        counted.response_bytes += response_bytes;
+        let durations = counted.durations.entry(route).or_default();
+        durations.whole.observe(*elapsed);
+        if let Some(upstream) = upstream {
+            durations.upstream.observe(*upstream);
+        }
+    }
+
+    /// A connection was accepted.
+    pub fn connection_opened(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection has ended.
+    pub fn connection_closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many connections are open.
+    pub fn open_connections(&self) -> usize {
+        usize::try_from(self.open.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// A head could not be read.
+    pub fn head_malformed(&self) {
+        self.malformed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The worker's event loop turns.
+    pub fn beat(&self) {
+        self.beat.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the event loop has said so.
+    pub fn beats(&self) -> u64 {
+        self.beat.load(Ordering::Relaxed)
+    }
+}
+
+impl Histogram {
+    fn observe(&mut self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        self.sum += seconds;
+        let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
+        if let Some(bucket) = self.buckets.get_mut(bucket) {
+            *bucket += 1;
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.sum += other.sum;
+        for (bucket, more) in self.buckets.iter_mut().zip(other.buckets) {
+            *bucket += more;
+        }
+    }
+}
+
+/// What is counted about the keys of one issuer.
+#[derive(Debug, Default)]
+pub struct IssuerMetrics {
+    /// The issuer's name.
+    pub name: String,
+    /// Whether its keys come from a URL.
+    pub is_remote: bool,
+    /// How many keys it has.
+    pub keys: AtomicU64,
+    /// Fetches that succeeded.
+    pub fetched: AtomicU64,
+    /// Fetches that failed.
+    pub failed: AtomicU64,
+    /// When the last fetch succeeded, in Unix seconds; 0 if none did.
+    pub last_success: AtomicI64,
+}
+
+/// What the whole process has counted.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// By worker.
+    pub workers: Vec<Arc<WorkerMetrics>>,
+    /// By issuer.
+    pub issuers: Vec<Arc<IssuerMetrics>>,
+    /// Panics that ended a connection.
+    pub panics: AtomicU64,
+    /// Log lines that could not be written in time.
+    pub dropped_lines: AtomicU64,
+}
+
+impl Metrics {
+    /// Everything in the Prometheus text format.
+    pub fn exposition(self: &Arc<Self>) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("claimgate");
+        registry.register_collector(Box::new(Scrape(Arc::clone(self))));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
+    fn total(&self) -> Counted {
+        let mut total = Counted::default();
+        for worker in &self.workers {
+            let counted = worker.counted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            total.request_bytes += counted.request_bytes;
+            total.response_bytes += counted.response_bytes;
+            for (labels, count) in counted.requests {
+                *total.requests.entry(labels).or_default() += count;
+            }
+            for (route, durations) in counted.durations {
+                let sum = total.durations.entry(route).or_default();
+                sum.whole.add(&durations.whole);
+                sum.upstream.add(&durations.upstream);
+            }
+        }
+        total
+    }
+}
+
+#[derive(Debug)]
+struct Scrape(Arc<Metrics>);
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Metrics {
+            workers,
+            issuers,
+            panics,
+            dropped_lines,
+        } = self.0.as_ref();
+        let total = self.0.total();
+        let sum = |count: fn(&WorkerMetrics) -> &AtomicU64| -> u64 {
+            workers.iter().map(|worker| count(worker).load(Ordering::Relaxed)).sum()
+        };
+        requests(&mut encoder, &total)?;
+        durations(&mut encoder, &total)?;
+        counter(&mut encoder, "request_body_bytes", "Bytes of request bodies passed on", total.request_bytes)?;
+        counter(&mut encoder, "response_body_bytes", "Bytes of answer bodies sent", total.response_bytes)?;
+        let open: i64 = workers.iter().map(|worker| worker.open.load(Ordering::Relaxed)).sum();
+        gauge(&mut encoder, "connections_open", "Open client connections", open)?;
+        counter(&mut encoder, "connections", "Client connections accepted", sum(|worker| &worker.accepted))?;
+        let malformed = sum(|worker| &worker.malformed);
+        counter(&mut encoder, "malformed_heads", "Requests whose head could not be read", malformed)?;
+        counter(&mut encoder, "panics", "Connections ended by a fault of the gate", panics.load(Ordering::Relaxed))?;
+        let dropped = dropped_lines.load(Ordering::Relaxed);
+        counter(&mut encoder, "log_lines_dropped", "Log lines that could not be written in time", dropped)?;
+        keys(&mut encoder, issuers)?;
+        build_info(&mut encoder)
+    }
+}
+
+fn requests(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor("requests", "Requests answered", None, MetricType::Counter)?;
+    let sorted: BTreeMap<_, _> = total.requests.iter().collect();
+    for (labels, count) in sorted {
+        let status = labels.status.to_string();
+        let labels = [
+            ("route", labels.route.as_ref()),
+            ("method", labels.method),
+            ("status", status.as_str()),
+            ("reason", labels.reason),
+        ];
+        ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(), fmt::Error> {
+    type Choose = fn(&Durations) -> &Histogram;
+    let histograms: [(&str, &str, Choose); 2] = [
+        ("request_duration", "From the head of a request to the end of its answer", |durations| &durations.whole),
+        ("upstream_duration", "From a request sent to the head of the upstream's answer", |durations| {
+            &durations.upstream
+        }),
+    ];
+    let sorted: BTreeMap<_, _> = total.durations.iter().collect();
+    for (name, help, choose) in histograms {
+        let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (route, durations) in &sorted {
+            let histogram = choose(durations);
+            let bounds = BUCKETS.iter().copied().chain([f64::MAX]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
+            let count = histogram.buckets.iter().sum();
+            let labels = [("route", route.as_ref())];
+            let mut one = family.encode_family(&labels)?;
+            one.encode_histogram::<NoLabelSet>(histogram.sum, count, &buckets, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn keys(encoder: &mut DescriptorEncoder<'_>, issuers: &[Arc<IssuerMetrics>]) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor("keys", "Keys held", None, MetricType::Gauge)?;
+    for issuer in issuers {
+        let labels = [("issuer", issuer.name.as_str())];
+        let keys = i64::try_from(issuer.keys.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        ConstGauge::new(keys).encode(family.encode_family(&labels)?)?;
+    }
+    let remote = || issuers.iter().filter(|issuer| issuer.is_remote);
+    let help = "Fetches of key sets";
+    let mut family = encoder.encode_descriptor("key_fetches", help, None, MetricType::Counter)?;
+    for issuer in remote() {
+        for (outcome, count) in [("success", &issuer.fetched), ("failure", &issuer.failed)] {
+            let labels = [("issuer", issuer.name.as_str()), ("outcome", outcome)];
+            ConstCounter::new(count.load(Ordering::Relaxed)).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let help = "When a key set was last fetched, in Unix time; 0 for never";
+    let mut family =
+        encoder.encode_descriptor("key_last_success_timestamp", help, Some(&Unit::Seconds), MetricType::Gauge)?;
+    for issuer in remote() {
+        let labels = [("issuer", issuer.name.as_str())];
+        let last = issuer.last_success.load(Ordering::Relaxed);
+        ConstGauge::new(last).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), fmt::Error> {
+    ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> Result<(), fmt::Error> {
+    ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+fn build_info(encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor("build_info", "The program", None, MetricType::Gauge)?;
+    let labels = [("version", env!("CARGO_PKG_VERSION"))];
+    ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)
+}

@@ -1,0 +1,175 @@
+//! The proxy: a request in; decide, then forward or refuse, then record.
+
+pub mod body;
+pub mod exchange;
+pub mod headers;
+pub mod listen;
+pub mod shared;
+pub mod socket;
+pub mod tunnel;
+pub mod upstream;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::CONNECTION;
+use http::request::Parts;
+use http::response;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::task::spawn_local;
+
+use crate::gate::permit::Permit;
+use crate::gate::refusal::Refusal;
+use crate::gate::Decision;
+use crate::observe::metrics::WorkerMetrics;
+
+use body::{RequestBody, ResponseBody};
+use exchange::Exchange;
+use headers::Peer;
+use shared::{Phase, Policy, Shared};
+use socket::Connection;
+use upstream::{Lease, Upstream, UpstreamError};
+
+/// What serves the requests of one worker.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    metrics: Arc<WorkerMetrics>,
+    snapshot: RefCell<Rc<Snapshot>>,
+}
+
+/// The policy as one worker has it, with its own connections to every upstream.
+#[derive(Debug)]
+struct Snapshot {
+    policy: Arc<Policy>,
+    upstreams: Vec<Rc<Upstream>>,
+}
+
+/// The answer of the gate or of the upstream.
+pub type Answer = Response<ResponseBody<Exchange>>;
+
+impl Proxy {
+    /// What one worker needs.
+    pub fn new(shared: Arc<Shared>, metrics: Arc<WorkerMetrics>) -> Self {
+        let snapshot = Snapshot::new(shared.policy(), &[]);
+        Self {
+            shared,
+            metrics,
+            snapshot: RefCell::new(Rc::new(snapshot)),
+        }
+    }
+
+    /// Answers one request.
+    pub async fn handle(&self, request: Request<Incoming>, connection: Rc<Connection>, peer: Peer) -> Answer {
+        connection.begin_exchange();
+        let (head, body) = request.into_parts();
+        let mut snapshot = self.snapshot();
+        let exchange = Exchange::begin(Arc::clone(&self.metrics), connection, &head, peer, &snapshot.policy);
+        if let Some(refusal) = exchange.connection().refuses_all() {
+            return exchange.refuse(refusal.into());
+        }
+        let mut decision = snapshot.policy.gate.decide(&head, self.shared.clock.now());
+        if let Decision::NeedsKeys { issuer, .. } = decision {
+            self.shared.fetch_keys(issuer).await;
+            // Newer keys are a newer policy: all of it is judged anew, and this time for good.
+            snapshot = self.snapshot();
+            decision = snapshot.policy.gate.decide(&head, self.shared.clock.now());
+        }
+        match decision {
+            Decision::Forward(permit) => self.forward(&snapshot, head, body, permit, exchange).await,
+            Decision::Refuse(refused)
+            | Decision::NeedsKeys {
+                otherwise: refused, ..
+            } => exchange.refuse(refused),
+        }
+    }
+
+    /// Sends what was judged to the upstream, and its answer to the client. Without a permit, nothing is forwarded.
+    async fn forward(
+        &self,
+        snapshot: &Snapshot,
+        mut head: Parts,
+        body: Incoming,
+        permit: Permit,
+        mut exchange: Exchange,
+    ) -> Answer {
+        let policy = &snapshot.policy;
+        exchange.permitted(&permit);
+        let limit = permit.route().max_body_bytes.unwrap_or(policy.max_body_bytes);
+        if limit > 0 && body.size_hint().lower() > limit {
+            return exchange.fail(Refusal::BodyTooLarge);
+        }
+        let Some(upstream) = snapshot.upstreams.get(permit.route().upstream) else {
+            return exchange.fail(Refusal::UpstreamUnreachable);
+        };
+        let websocket = headers::asks_for_websocket(&head);
+        let client = head.extensions.remove::<OnUpgrade>().filter(|_| websocket);
+        policy
+            .headers
+            .to_upstream(&mut head, permit.caller(), exchange.peer(), exchange.request_id(), websocket);
+        let body = RequestBody::new(body, limit, policy.body_timeout);
+        exchange.sending(body.upload());
+        let answered = upstream.exchange(permit, Request::from_parts(head, body)).await;
+        exchange.answered();
+        let (response, lease) = match answered {
+            Ok(answered) => answered,
+            Err(error) => return exchange.upstream_failed(&error),
+        };
+        let (mut answer, incoming) = response.into_parts();
+        let switched = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+        policy.headers.to_client(&mut answer.headers, exchange.request_id(), switched);
+        match (switched, client) {
+            (true, Some(client)) => tunnel(answer, client, lease, exchange),
+            (true, None) => exchange.upstream_failed(&UpstreamError::Switched {
+                target: upstream.policy().target.clone(),
+            }),
+            (false, _) => {
+                if self.shared.phase() != Phase::Serving {
+                    answer.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                let exchange = exchange.answering(answer.status, lease);
+                Response::from_parts(answer, ResponseBody::upstream(incoming, exchange))
+            }
+        }
+    }
+
+    /// The newest policy, the same for all of one request.
+    fn snapshot(&self) -> Rc<Snapshot> {
+        let newest = self.shared.policy();
+        let mut current = self.snapshot.borrow_mut();
+        if !Arc::ptr_eq(&newest, &current.policy) {
+            *current = Rc::new(Snapshot::new(newest, &current.upstreams));
+        }
+        Rc::clone(&current)
+    }
+}
+
+/// Answers 101 and joins client and upstream.
+fn tunnel(mut answer: response::Parts, client: OnUpgrade, lease: Lease, exchange: Exchange) -> Answer {
+    let upstream = answer.extensions.remove::<OnUpgrade>();
+    lease.let_go();
+    let mut exchange = exchange.switching();
+    spawn_local(async move {
+        if let Some(upstream) = upstream {
+            let tunnelled = tunnel::join(client, upstream).await;
+            exchange.tunnelled(tunnelled);
+        }
+    });
+    Response::from_parts(answer, ResponseBody::none())
+}
+
+impl Snapshot {
+    /// Takes over the connections to every upstream that has not changed.
+    fn new(policy: Arc<Policy>, before: &[Rc<Upstream>]) -> Self {
+        let pool = |wanted: &upstream::UpstreamPolicy| {
+            let kept = before.iter().find(|upstream| upstream.policy() == wanted);
+            kept.map_or_else(|| Rc::new(Upstream::new(wanted.clone())), Rc::clone)
+        };
+        let upstreams = policy.upstreams.iter().map(pool).collect();
+        Self { policy, upstreams }
+    }
+}

@@ -1,0 +1,313 @@
+//! Bodies on their way: counted, limited and timed, never collected.
+
+use std::cell::Cell;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::gate::refusal::Refusal;
+
+use super::socket::Alarm;
+
+/// After waiting this long for a body in all, its client must keep up [`SLOWEST`].
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The slowest accepted upload, in bytes a second.
+const SLOWEST: u64 = 1024;
+
+/// The body of a request on its way to the upstream. Trailers are not passed on: they could carry a managed name.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Option<Incoming>,
+    limit: u64,
+    timeout: Duration,
+    upload: Rc<Upload>,
+    alarm: Alarm,
+    waiting_since: Option<Instant>,
+    waited: Duration,
+}
+
+/// What is known about an upload while it runs and after.
+#[derive(Debug, Default)]
+pub struct Upload {
+    bytes: Cell<u64>,
+    over_since: Cell<Option<Instant>>,
+    fault: Cell<Option<UploadFault>>,
+}
+
+/// Why the body of a client could not be passed on whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadFault {
+    /// It is larger than allowed.
+    TooLarge,
+    /// It is not framed as it was announced, or broke off.
+    Malformed,
+    /// It came too slowly.
+    TooSlow,
+}
+
+impl From<UploadFault> for Refusal {
+    fn from(fault: UploadFault) -> Self {
+        match fault {
+            UploadFault::TooLarge => Self::BodyTooLarge,
+            UploadFault::Malformed => Self::RequestMalformed,
+            UploadFault::TooSlow => Self::RequestTimeout,
+        }
+    }
+}
+
+impl fmt::Display for UploadFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Refusal::from(*self).reason())
+    }
+}
+
+impl std::error::Error for UploadFault {}
+
+impl Upload {
+    /// How much has come, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// When all of it had come, if it has.
+    pub fn over_since(&self) -> Option<Instant> {
+        self.over_since.get()
+    }
+
+    /// What went wrong, if something did.
+    pub fn fault(&self) -> Option<UploadFault> {
+        self.fault.get()
+    }
+}
+
+impl RequestBody {
+    /// A body of at most `limit` bytes (0: any) that may stand still for `timeout`.
+    pub fn new(incoming: Incoming, limit: u64, timeout: Duration) -> Self {
+        if incoming.is_end_stream() {
+            return Self::empty();
+        }
+        Self {
+            incoming: Some(incoming),
+            limit,
+            timeout,
+            ..Self::unfinished()
+        }
+    }
+
+    /// A body without anything in it.
+    pub fn empty() -> Self {
+        let body = Self::unfinished();
+        body.upload.over_since.set(Some(Instant::now()));
+        body
+    }
+
+    fn unfinished() -> Self {
+        Self {
+            incoming: None,
+            limit: 0,
+            timeout: Duration::ZERO,
+            upload: Rc::default(),
+            alarm: Alarm::default(),
+            waiting_since: None,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.incoming.is_none()
+    }
+
+    /// What can be asked about it after it is gone.
+    pub fn upload(&self) -> Rc<Upload> {
+        Rc::clone(&self.upload)
+    }
+
+    fn fail(&mut self, fault: UploadFault) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        self.incoming = None;
+        self.upload.fault.set(Some(fault));
+        Poll::Ready(Some(Err(fault)))
+    }
+
+    fn count(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += since.elapsed();
+        }
+        let bytes = self.upload.bytes.get().saturating_add(data.len() as u64);
+        self.upload.bytes.set(bytes);
+        if self.limit > 0 && bytes > self.limit {
+            return self.fail(UploadFault::TooLarge);
+        }
+        if self.waited > PATIENCE && bytes < SLOWEST.saturating_mul(self.waited.as_secs()) {
+            return self.fail(UploadFault::TooSlow);
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = UploadFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        loop {
+            let Some(incoming) = &mut self.incoming else {
+                return Poll::Ready(None);
+            };
+            match Pin::new(incoming).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        if self.is_end_stream() {
+                            self.upload.over_since.set(Some(Instant::now()));
+                        }
+                        return self.count(data);
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => return self.fail(UploadFault::Malformed),
+                Poll::Ready(None) => {
+                    self.incoming = None;
+                    self.upload.over_since.set(Some(Instant::now()));
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    let since = *self.waiting_since.get_or_insert_with(Instant::now);
+                    let deadline = since + self.timeout;
+                    if self.alarm.rings(deadline, context) {
+                        return self.fail(UploadFault::TooSlow);
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+/// The body of an answer: one of the gate's own, or the upstream's on its way.
+#[derive(Debug)]
+pub struct ResponseBody<E: Ending> {
+    source: Source,
+    ending: Option<E>,
+    bytes: u64,
+}
+
+/// What is told when the body of an answer has ended.
+pub trait Ending: Unpin {
+    /// The body is out, whole or not, with this many bytes.
+    fn ended(self, bytes: u64, whole: bool);
+}
+
+#[derive(Debug)]
+enum Source {
+    Own(Option<Bytes>),
+    Upstream(Incoming),
+}
+
+impl<E: Ending> ResponseBody<E> {
+    /// A body of the gate's own.
+    pub fn own(bytes: Bytes, ending: E) -> Self {
+        Self {
+            source: Source::Own(Some(bytes)),
+            ending: Some(ending),
+            bytes: 0,
+        }
+    }
+
+    /// No body, and nobody to tell.
+    pub fn none() -> Self {
+        Self {
+            source: Source::Own(None),
+            ending: None,
+            bytes: 0,
+        }
+    }
+
+    /// A body of the upstream.
+    pub fn upstream(incoming: Incoming, ending: E) -> Self {
+        let mut body = Self {
+            source: Source::Upstream(incoming),
+            ending: Some(ending),
+            bytes: 0,
+        };
+        body.end_if_over();
+        body
+    }
+
+    fn end_if_over(&mut self) {
+        if self.is_end_stream() {
+            self.end(true);
+        }
+    }
+
+    fn end(&mut self, whole: bool) {
+        if let Some(ending) = self.ending.take() {
+            ending.ended(self.bytes, whole);
+        }
+    }
+}
+
+impl<E: Ending> Body for ResponseBody<E> {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = match &mut self.source {
+            Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Upstream(incoming) => Pin::new(incoming).poll_frame(context),
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                // hyper may not ask again after the last byte.
+                self.end_if_over();
+            }
+            Poll::Ready(Some(Err(_))) => self.end(false),
+            Poll::Ready(None) => self.end(true),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_none(),
+            Source::Upstream(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Upstream(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+impl<E: Ending> Drop for ResponseBody<E> {
+    fn drop(&mut self) {
+        // A body that hyper never asked for, as that of a HEAD, ends whole.
+        let whole = self.is_end_stream() || matches!(self.source, Source::Own(_));
+        self.end(whole);
+    }
+}

@@ -1,0 +1,274 @@
+//! One exchange from its head to the end of its answer, and the record of it.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::gate::Refused;
+use crate::gate::permit::{Caller, Permit};
+use crate::gate::refusal::Refusal;
+use crate::gate::routes::Route;
+use crate::gate::subject::Subject;
+use crate::observe::metrics::WorkerMetrics;
+use crate::observe::{self, Record};
+
+use super::Answer;
+use super::body::{Ending, ResponseBody, Upload};
+use super::headers::{self, Peer};
+use super::shared::Policy;
+use super::socket::Connection;
+use super::tunnel::Tunnelled;
+use super::upstream::{Lease, UpstreamError};
+
+/// The name of the protection space in a challenge (RFC 9110 section 11.5).
+const REALM: &str = "claimgate";
+
+/// In the log, the status of a client that left before its answer: the custom of nginx. It is never sent.
+const CLIENT_GONE: u16 = 499;
+
+/// What is known about one exchange. However it ends, it is recorded once.
+#[derive(Debug)]
+pub struct Exchange {
+    metrics: Arc<WorkerMetrics>,
+    connection: Rc<Connection>,
+    peer: Peer,
+    client: Option<IpAddr>,
+    method: Method,
+    target: Option<PathAndQuery>,
+    request_id: HeaderValue,
+    started: Instant,
+    route: Option<Arc<Route>>,
+    subject: Option<Subject>,
+    issuer: Option<Arc<str>>,
+    upload: Option<Rc<Upload>>,
+    sent: Option<Instant>,
+    upstream: Option<Duration>,
+    lease: Option<Lease>,
+    outcome: Outcome,
+    is_recorded: bool,
+}
+
+/// How an exchange has gone so far.
+#[derive(Debug)]
+enum Outcome {
+    /// No answer yet.
+    Pending,
+    /// The upstream's answer has this status.
+    Answered(StatusCode),
+    /// The gate has answered.
+    Refused(Refusal),
+}
+
+impl Exchange {
+    /// Begins with a head just read.
+    pub(super) fn begin(
+        metrics: Arc<WorkerMetrics>,
+        connection: Rc<Connection>,
+        head: &Parts,
+        peer: Peer,
+        policy: &Policy,
+    ) -> Self {
+        Self {
+            metrics,
+            connection,
+            peer,
+            client: policy.headers.client_address(peer, &head.headers),
+            method: head.method.clone(),
+            target: head.uri.path_and_query().cloned(),
+            request_id: headers::request_id(&head.headers),
+            started: Instant::now(),
+            route: None,
+            subject: None,
+            issuer: None,
+            upload: None,
+            sent: None,
+            upstream: None,
+            lease: None,
+            outcome: Outcome::Pending,
+            is_recorded: false,
+        }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    pub(super) fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    /// The gate has let the request through.
+    pub(super) fn permitted(&mut self, permit: &Permit) {
+        self.route = Some(Arc::clone(permit.route()));
+        if let Caller::Known(caller) = permit.caller() {
+            self.subject = Some(caller.subject.clone());
+            self.issuer = Some(Arc::clone(&caller.issuer));
+        }
+    }
+
+    /// The request is on its way to the upstream.
+    pub(super) fn sending(&mut self, upload: Rc<Upload>) {
+        self.upload = Some(upload);
+        self.sent = Some(Instant::now());
+    }
+
+    /// The head of the upstream's answer is there, or will not come.
+    pub(super) fn answered(&mut self) {
+        self.upstream = self.sent.map(|sent| sent.elapsed());
+    }
+
+    /// The body of the upstream's answer goes out next.
+    pub(super) fn answering(mut self, status: StatusCode, lease: Lease) -> Self {
+        self.outcome = Outcome::Answered(status);
+        self.lease = Some(lease);
+        self
+    }
+
+    /// The connection becomes a tunnel.
+    pub(super) fn switching(mut self) -> Self {
+        self.outcome = Outcome::Answered(StatusCode::SWITCHING_PROTOCOLS);
+        self
+    }
+
+    /// The tunnel has ended.
+    pub(super) fn tunnelled(&mut self, tunnelled: Tunnelled) {
+        let Tunnelled {
+            from_client,
+            to_client,
+            whole,
+        } = tunnelled;
+        self.record(Some(from_client), to_client, whole);
+    }
+
+    /// Answers with what the gate decided.
+    pub(super) fn refuse(mut self, refused: Refused) -> Answer {
+        let Refused {
+            refusal,
+            route,
+            subject,
+            issuer,
+        } = refused;
+        self.route = route;
+        self.subject = subject;
+        self.issuer = issuer;
+        self.fail(refusal)
+    }
+
+    /// Answers because the upstream gave none, or because the client's body did not come whole.
+    pub(super) fn upstream_failed(self, error: &UpstreamError) -> Answer {
+        if let Some(fault) = self.upload.as_ref().and_then(|upload| upload.fault()) {
+            return self.fail(fault.into());
+        }
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        let request_id = self.request_id.to_str().unwrap_or_default();
+        warn!(request_id, cause, "failed to {error}");
+        self.fail(match error {
+            UpstreamError::Connect { .. } => Refusal::UpstreamUnreachable,
+            UpstreamError::ConnectTimeout { .. } | UpstreamError::Silent { .. } => Refusal::UpstreamTimeout,
+            UpstreamError::Broken { .. } | UpstreamError::Switched { .. } => Refusal::UpstreamBroken,
+        })
+    }
+
+    /// Answers with a refusal of its own.
+    pub(super) fn fail(mut self, refusal: Refusal) -> Answer {
+        let (status, mut headers, body) = refusal.answer(REALM);
+        headers.insert(headers::X_REQUEST_ID, self.request_id.clone());
+        if ends_the_connection(&refusal) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.outcome = Outcome::Refused(refusal);
+        answer(status, headers, body, self)
+    }
+
+    fn record(&mut self, request_bytes: Option<u64>, response_bytes: u64, whole: bool) {
+        if std::mem::replace(&mut self.is_recorded, true) {
+            return;
+        }
+        let (status, reason, is_about_the_caller) = match &self.outcome {
+            Outcome::Pending => {
+                let status = StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST);
+                (status, Some("client_gone"), false)
+            }
+            Outcome::Answered(status) => (*status, None, false),
+            Outcome::Refused(refusal) => (
+                refusal.status(),
+                Some(refusal.reason()),
+                refusal.is_about_the_caller(),
+            ),
+        };
+        let uploaded = || self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        let record = Record {
+            method: self.method.clone(),
+            target: self.target.take(),
+            route: self.route.take(),
+            status,
+            reason,
+            is_about_the_caller,
+            subject: self.subject.take(),
+            issuer: self.issuer.take(),
+            client: self.client,
+            request_id: self.request_id.clone(),
+            elapsed: self.started.elapsed(),
+            upstream: self.upstream,
+            request_bytes: request_bytes.unwrap_or_else(uploaded),
+            response_bytes,
+            whole,
+        };
+        self.metrics.count(&record);
+        observe::log::write(&record);
+    }
+}
+
+impl Ending for Exchange {
+    fn ended(mut self, bytes: u64, whole: bool) {
+        let upload_is_over = self.upload.as_ref().is_none_or(|upload| upload.over_since().is_some());
+        if let Some(lease) = self.lease.take()
+            && whole
+            && upload_is_over
+        {
+            lease.give_back();
+        }
+        self.record(None, bytes, whole);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.record(None, 0, false);
+        self.connection.end_exchange();
+    }
+}
+
+fn answer(status: StatusCode, headers: HeaderMap, body: Bytes, exchange: Exchange) -> Answer {
+    let mut response = Response::new(ResponseBody::own(body, exchange));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Whether what is left of the request, or of the gate, is not fit for another request on the same connection.
+fn ends_the_connection(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::RequestMalformed
+            | Refusal::RequestTimeout
+            | Refusal::BodyTooLarge
+            | Refusal::HeadersTooLarge
+            | Refusal::TargetTooLong
+            | Refusal::Overloaded
+            | Refusal::Draining
+    )
+}

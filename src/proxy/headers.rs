@@ -1,0 +1,270 @@
+//! All header work, in both directions.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use ipnet::IpNet;
+
+use crate::config::Credential;
+use crate::gate::names::ManagedNames;
+use crate::gate::permit::Caller;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The name of a request in every log it passes.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How this proxy names itself in `Via` (RFC 9110 section 7.6.3).
+const VIA_CLAIMGATE: HeaderValue = HeaderValue::from_static("1.1 claimgate");
+const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+
+/// The longest request id that is passed on, in bytes.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// What header work needs to know of the configuration.
+#[derive(Debug, Clone)]
+pub struct HeaderPolicy {
+    /// The names that only the gate may write.
+    pub managed: Arc<ManagedNames>,
+    /// Whether the upstream sees a token that the gate has verified.
+    pub credential: Credential,
+    /// The peers whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// The address of the other end; none for a Unix socket.
+    pub address: Option<IpAddr>,
+}
+
+impl HeaderPolicy {
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+
+    /// The address of the client: the peer's, or if the peer is trusted the last in `X-Forwarded-For` that is not.
+    pub fn client_address(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+        let peer = peer.address?;
+        if !self.trusts(peer) {
+            return Some(peer);
+        }
+        let mut client = peer;
+        for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
+            for entry in value.to_str().unwrap_or_default().rsplit(',') {
+                let Ok(address) = entry.trim().parse() else {
+                    return Some(client);
+                };
+                client = address;
+                if !self.trusts(address) {
+                    return Some(client);
+                }
+            }
+        }
+        Some(client)
+    }
+
+    /// Turns the head that was judged into the head that is sent: removes what concerns this connection alone and
+    /// what only the gate may write, then writes it.
+    pub fn to_upstream(
+        &self,
+        head: &mut Parts,
+        caller: &Caller,
+        peer: Peer,
+        request_id: &HeaderValue,
+        websocket: bool,
+    ) {
+        let chunked = head.headers.contains_key(TRANSFER_ENCODING);
+        let trusted = peer.address.is_some_and(|address| self.trusts(address));
+        let told = Told::by(trusted, &head.headers);
+        let named = named_by_connection(&head.headers);
+        let mut drop = Vec::new();
+        for name in head.headers.keys() {
+            let is_kept_from_trusted = trusted && name.as_str().starts_with("x-forwarded-");
+            let managed = self.managed.covers(name.as_str()) && !is_kept_from_trusted;
+            if managed || is_hop_by_hop(name) || *name == EXPECT || named.iter().any(|named| named == name) {
+                drop.push(name.clone());
+            }
+        }
+        for name in drop {
+            head.headers.remove(name);
+        }
+        if let Caller::Known(caller) = caller {
+            if self.credential == Credential::Strip {
+                head.headers.remove(AUTHORIZATION);
+            }
+            for (name, value) in &caller.headers {
+                head.headers.insert(name, value.clone());
+            }
+        }
+        write_forwarding(&mut head.headers, peer, told);
+        head.headers.append(VIA, VIA_CLAIMGATE);
+        head.headers.insert(X_REQUEST_ID, request_id.clone());
+        if chunked {
+            // Without it, a GET would lose its body on the way.
+            head.headers.insert(TRANSFER_ENCODING, CHUNKED);
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        if websocket {
+            head.headers.insert(CONNECTION, UPGRADE_TOKEN);
+            head.headers.insert(UPGRADE, WEBSOCKET);
+        }
+        head.version = Version::HTTP_11;
+        reduce_to_origin_form(head);
+    }
+
+    /// Cleans the head of an answer of the upstream.
+    pub fn to_client(&self, headers: &mut HeaderMap, request_id: &HeaderValue, websocket: bool) {
+        let named = named_by_connection(headers);
+        let mut drop = Vec::new();
+        for name in headers.keys() {
+            let managed = self.managed.is_identity(name.as_str());
+            if managed || is_hop_by_hop(name) || named.iter().any(|named| named == name) {
+                drop.push(name.clone());
+            }
+        }
+        for name in drop {
+            headers.remove(name);
+        }
+        headers.append(VIA, VIA_CLAIMGATE);
+        headers.insert(X_REQUEST_ID, request_id.clone());
+        if websocket {
+            headers.insert(CONNECTION, UPGRADE_TOKEN);
+            headers.insert(UPGRADE, WEBSOCKET);
+        }
+    }
+}
+
+/// What a trusted proxy in front has told about the request.
+#[derive(Default)]
+struct Told {
+    forwarded: Option<HeaderValue>,
+    keep: bool,
+}
+
+impl Told {
+    fn by(trusted: bool, headers: &HeaderMap) -> Self {
+        if !trusted {
+            return Self::default();
+        }
+        let forwarded = headers.get_all(FORWARDED).iter().filter_map(|value| value.to_str().ok());
+        let forwarded = forwarded.collect::<Vec<_>>().join(", ");
+        let forwarded = HeaderValue::from_str(&forwarded).ok();
+        Self {
+            forwarded: forwarded.filter(|value| !value.is_empty()),
+            keep: true,
+        }
+    }
+}
+
+/// Writes `X-Forwarded-*` and `Forwarded` (RFC 7239) anew, or goes on with what a trusted proxy wrote.
+fn write_forwarding(headers: &mut HeaderMap, peer: Peer, told: Told) {
+    let host = headers.get(HOST).cloned();
+    let mut element = String::from("for=");
+    match peer.address {
+        Some(IpAddr::V4(address)) => element.push_str(&address.to_string()),
+        // RFC 7239 section 6: an IPv6 address is bracketed and quoted.
+        Some(IpAddr::V6(address)) => element.push_str(&format!("\"[{address}]\"")),
+        None => element.push_str("unknown"),
+    }
+    if let Some(host) = host.as_ref().and_then(|host| host.to_str().ok()) {
+        element.push_str(&format!(";host=\"{host}\""));
+    }
+    element.push_str(";proto=http");
+    if let Some(before) = told.forwarded.as_ref().and_then(|before| before.to_str().ok()) {
+        element.insert_str(0, ", ");
+        element.insert_str(0, before);
+    }
+    if let Ok(value) = HeaderValue::from_str(&element) {
+        headers.insert(FORWARDED, value);
+    }
+    let address = peer.address.map(|address| address.to_string());
+    let before = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let chain: Vec<&str> = before.chain(address.as_deref()).collect();
+    if let Ok(value) = HeaderValue::from_str(&chain.join(", "))
+        && !value.is_empty()
+    {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
+    if !(told.keep && headers.contains_key(X_FORWARDED_PROTO)) {
+        headers.insert(X_FORWARDED_PROTO, HTTP);
+    }
+    if let Some(host) = host
+        && !(told.keep && headers.contains_key(X_FORWARDED_HOST))
+    {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+}
+
+/// RFC 9112 section 3.2.1: to an origin server goes the path alone, as it was judged.
+fn reduce_to_origin_form(head: &mut Parts) {
+    if head.uri.authority().is_none() {
+        return;
+    }
+    if let Some(target) = head.uri.path_and_query().cloned() {
+        head.uri = http::Uri::from(target);
+    }
+}
+
+/// RFC 9110 section 7.6.1.
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // `Proxy-Authorization` and `Proxy-Authenticate` are for this proxy, which uses neither.
+    let text = name.as_str();
+    match text.as_bytes().first() {
+        Some(b'c') => *name == CONNECTION,
+        Some(b'k') => *name == KEEP_ALIVE,
+        Some(b'p') => *name == PROXY_CONNECTION || text == "proxy-authorization" || text == "proxy-authenticate",
+        Some(b't') => *name == TE || *name == TRAILER || *name == TRANSFER_ENCODING,
+        Some(b'u') => *name == UPGRADE,
+        Some(b'h') => *name == HTTP2_SETTINGS,
+        _ => false,
+    }
+}
+
+/// The names in every `Connection` field: `HeaderMap::get` would see the first alone.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter();
+    let names = values.filter_map(|value| value.to_str().ok()).flat_map(|names| names.split(','));
+    names.filter_map(|name| name.trim().parse().ok()).collect()
+}
+
+/// Whether a request asks for a WebSocket (RFC 6455 section 4.1). No other protocol is switched to.
+pub fn asks_for_websocket(head: &Parts) -> bool {
+    let mut upgrades = head.headers.get_all(UPGRADE).iter();
+    let (Some(upgrade), None) = (upgrades.next(), upgrades.next()) else {
+        return false;
+    };
+    upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
+        && head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && named_by_connection(&head.headers).contains(&UPGRADE)
+}
+
+/// The request's own id if it has a plain one, or a new one.
+pub fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let mut ids = headers.get_all(X_REQUEST_ID).iter();
+    if let (Some(id), None) = (ids.next(), ids.next()) {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
+        if !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES && id.as_bytes().iter().all(plain) {
+            return id.clone();
+        }
+    }
+    let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+    HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! What every worker reads and nobody but the control thread writes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::clock::Clock;
+use crate::gate::Gate;
+use crate::keys::remote::Refresher;
+
+use super::headers::HeaderPolicy;
+use super::upstream::UpstreamPolicy;
+
+/// All that decides about a request: one immutable value, swapped whole.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// What judges it.
+    pub gate: Gate,
+    /// What becomes of its headers.
+    pub headers: HeaderPolicy,
+    /// Where it goes, in the order of the names.
+    pub upstreams: Vec<UpstreamPolicy>,
+    /// The largest body in bytes, unless its route says otherwise; 0 is no limit.
+    pub max_body_bytes: u64,
+    /// How long a body may stand still.
+    pub body_timeout: Duration,
+}
+
+/// Where the process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Everything is as it should be.
+    Serving,
+    /// Not ready for more, but serving all that comes.
+    Draining,
+    /// Finishing what is in flight.
+    Stopping,
+}
+
+/// What the threads of the process share.
+#[derive(Debug)]
+pub struct Shared {
+    policy: ArcSwap<Policy>,
+    phase: AtomicU8,
+    connections: AtomicUsize,
+    /// How many connections may be open at once.
+    pub max_connections: usize,
+    /// The time of day.
+    pub clock: Clock,
+    /// Who fetches the keys of each issuer; none for keys that are not fetched.
+    pub refreshers: Vec<Option<Arc<Refresher>>>,
+}
+
+impl Shared {
+    /// Begins with a policy.
+    pub fn new(
+        policy: Policy,
+        max_connections: usize,
+        clock: Clock,
+        refreshers: Vec<Option<Arc<Refresher>>>,
+    ) -> Self {
+        Self {
+            policy: ArcSwap::from_pointee(policy),
+            phase: AtomicU8::new(Phase::Serving as u8),
+            connections: AtomicUsize::new(0),
+            max_connections,
+            clock,
+            refreshers,
+        }
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    /// Puts another policy in force for every request that begins from now on.
+    pub fn change_policy(&self, change: impl Fn(&Policy) -> Policy) {
+        self.policy.rcu(|policy| change(policy));
+    }
+
+    /// Where the process is in its life.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Serving,
+            1 => Phase::Draining,
+            _ => Phase::Stopping,
+        }
+    }
+
+    /// Goes on to a later phase; never back.
+    pub fn advance(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Has the keys of an issuer fetched, and waits for that a bounded time.
+    pub async fn fetch_keys(&self, issuer: usize) {
+        if let Some(Some(refresher)) = self.refreshers.get(issuer) {
+            refresher.ask().await;
+        }
+    }
+
+    /// Counts a connection more, and gives how many there are.
+    pub(super) fn connection_opened(&self) -> usize {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Counts a connection less.
+    pub(super) fn connection_closed(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}

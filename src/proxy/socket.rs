@@ -1,0 +1,300 @@
+//! A client's socket that keeps its deadlines itself: hyper waits for a silent client as long as it takes.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::gate::refusal::Refusal;
+
+use super::listen::Registration;
+
+/// The longest a closing connection is still read, so that the last answer is not lost.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a client may take for each step.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For a whole head.
+    pub header: Duration,
+    /// Without progress of a body.
+    pub body: Duration,
+    /// Between requests.
+    pub idle: Duration,
+}
+
+/// What a connection is waiting for, and since when: told by the exchange, read by the socket.
+///
+/// hyper wants a socket that could move to another thread, so this is an atomic word though only one thread uses it.
+#[derive(Debug)]
+struct Pace {
+    start: Instant,
+    /// Milliseconds since `start`, and what is awaited in the two lowest bits.
+    word: AtomicU64,
+}
+
+/// What a connection is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaits {
+    /// A whole head.
+    Head = 0,
+    /// The next request.
+    Request = 1,
+    /// The gate, the upstream or a body.
+    Exchange = 2,
+}
+
+impl Pace {
+    fn set(&self, awaits: Awaits) {
+        let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
+        self.word.store(since << 2 | awaits as u64, Ordering::Relaxed);
+    }
+
+    fn begin_head(&self) {
+        if self.word.load(Ordering::Relaxed) & 3 == Awaits::Request as u64 {
+            self.set(Awaits::Head);
+        }
+    }
+
+    fn deadline(&self, timeouts: Timeouts) -> Option<Instant> {
+        let word = self.word.load(Ordering::Relaxed);
+        let since = self.start + Duration::from_millis(word >> 2);
+        match word & 3 {
+            0 => Some(since + timeouts.header),
+            1 => Some(since + timeouts.idle),
+            _ => None,
+        }
+    }
+}
+
+/// What the exchange and the worker share about one connection.
+#[derive(Debug)]
+pub struct Connection {
+    pace: Arc<Pace>,
+    closing: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    refuses_all: Option<Refusal>,
+    _registration: Registration,
+}
+
+impl Connection {
+    /// A connection just accepted: its first head is awaited. If it is to be turned away, that is how.
+    pub(super) fn new(registration: Registration, refuses_all: Option<Refusal>) -> Self {
+        Self {
+            pace: Arc::new(Pace {
+                start: Instant::now(),
+                word: AtomicU64::new(Awaits::Head as u64),
+            }),
+            closing: Cell::new(false),
+            waker: RefCell::new(None),
+            refuses_all,
+            _registration: registration,
+        }
+    }
+
+    /// How every request of this connection is answered, if all alike.
+    pub(super) fn refuses_all(&self) -> Option<Refusal> {
+        self.refuses_all.clone()
+    }
+
+    /// A head has arrived.
+    pub(super) fn begin_exchange(&self) {
+        self.pace.set(Awaits::Exchange);
+    }
+
+    /// The answer is out.
+    pub(super) fn end_exchange(&self) {
+        self.pace.set(Awaits::Request);
+    }
+
+    /// Asks the connection to end after what it is doing.
+    pub(super) fn close(&self) {
+        self.closing.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether it was asked to end; if not, the task is woken when it is.
+    pub(super) fn is_closing(&self, context: &Context<'_>) -> bool {
+        if self.closing.get() {
+            return true;
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+        false
+    }
+}
+
+/// The stream of a client.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+/// A client's socket with its deadlines.
+#[derive(Debug)]
+pub struct Socket {
+    stream: Stream,
+    pace: Arc<Pace>,
+    timeouts: Timeouts,
+    read_timer: Alarm,
+    write_timer: Alarm,
+    blocked_since: Option<Instant>,
+    shut_since: Option<Instant>,
+}
+
+impl Socket {
+    /// Takes a stream just accepted.
+    pub fn new(stream: Stream, connection: &Connection, timeouts: Timeouts) -> Self {
+        Self {
+            stream,
+            pace: Arc::clone(&connection.pace),
+            timeouts,
+            read_timer: Alarm::default(),
+            write_timer: Alarm::default(),
+            blocked_since: None,
+            shut_since: None,
+        }
+    }
+
+    fn stream(&mut self) -> Pin<&mut Stream> {
+        Pin::new(&mut self.stream)
+    }
+
+    fn note_write(&mut self, context: &mut Context<'_>, written: &Poll<io::Result<usize>>) -> io::Result<()> {
+        if written.is_ready() {
+            self.blocked_since = None;
+            return Ok(());
+        }
+        let since = *self.blocked_since.get_or_insert_with(Instant::now);
+        if self.write_timer.rings(since + self.timeouts.body, context) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        if let Poll::Ready(result) = self.stream().poll_read(context, buffer) {
+            if buffer.filled().len() > before {
+                self.pace.begin_head();
+            }
+            return Poll::Ready(result);
+        }
+        if let Some(deadline) = self.pace.deadline(self.timeouts)
+            && self.read_timer.rings(deadline, context)
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = self.stream().poll_write(context, bytes);
+        self.note_write(context, &written)?;
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(context)
+    }
+
+    /// Ends the sending side, then reads what the client still sends and throws it away for a while: to close a
+    /// socket with unread bytes resets it, and the client would lose the answer (RFC 9112 section 9.6).
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let since = match self.shut_since {
+            Some(since) => since,
+            None => {
+                ready!(self.stream().poll_shutdown(context))?;
+                *self.shut_since.insert(Instant::now())
+            }
+        };
+        let mut scratch = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match self.stream().poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if since.elapsed() < LINGER => {}
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Pending if self.read_timer.rings(since + LINGER, context) => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+/// A timer whose deadline mostly moves away: it is only set again when it rings too early.
+#[derive(Debug, Default)]
+pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Whether `deadline` has passed; if not, the task is woken when it has.
+    pub(super) fn rings(&mut self, deadline: Instant, context: &mut Context<'_>) -> bool {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        while sleep.as_mut().poll(context).is_ready() {
+            if sleep.deadline() >= deadline {
+                return true;
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        false
+    }
+}
