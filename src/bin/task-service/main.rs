@@ -1,1 +1,93 @@
-fn main() {}
+//! task-service: the small API behind the gate in the demonstration and in the tests.
+//!
+//! It takes its user from the `X-User-Id` header alone and filters every query by it. It can also
+//! sign users up and in and make their tokens, so that no other issuer is needed to begin.
+//!
+//! - [`settings`]: flags and environment
+//! - [`serve`]: listening and stopping
+//! - [`api`]: the calls for tasks, and what all calls share
+//! - [`auth`]: the calls for users, passwords and tokens
+//! - [`store`]: `SQLite` or `PostgreSQL`
+
+mod api;
+mod auth;
+mod clock;
+mod serve;
+mod settings;
+mod store;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use auth::{Auth, AuthError};
+use settings::Settings;
+use store::Store;
+
+/// Why the service did not run, or did not end well.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Secret(#[from] settings::SecretError),
+    #[error("{variable} cannot be used")]
+    Auth {
+        variable: &'static str,
+        source: AuthError,
+    },
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    #[error(transparent)]
+    Serve(#[from] serve::ServeError),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let settings = Settings::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    match run(settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("failed: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: Settings) -> Result<(), RunError> {
+    let secret = settings.secret()?;
+    let auth = Auth::new(
+        &secret.bytes,
+        settings.jwt_expiration_days,
+        settings.bcrypt_cost,
+    )
+    .map_err(|source| RunError::Auth {
+        variable: secret.variable,
+        source,
+    })?;
+    let store = Store::open(&settings.database_url).await?;
+    let router = api::router(api::Service {
+        store: store.clone(),
+        auth,
+    });
+    let served = serve::run(router, settings.address()).await;
+    store.close().await;
+    served?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// An error and what caused it, on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
