@@ -1,1 +1,12 @@
+//! The integration tests, in one binary.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[cfg(feature = "task-service")]
+mod task_service;

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
-use sqlx::{PgPool, SqlitePool};
+use sqlx::{Connection, PgConnection, PgPool, SqlitePool};
+use tokio::time::timeout;
 
 pub(crate) use tasks::{Task, TaskText};
 pub(crate) use users::{NewUser, User};
@@ -134,15 +135,21 @@ async fn open_sqlite(url: &str) -> Result<SqlitePool, OpenError> {
 
 async fn open_postgres(url: &str) -> Result<PgPool, OpenError> {
     let options = PgConnectOptions::from_str(url).map_err(|_| OpenError::Url("postgres"))?;
-    let pool = PgPoolOptions::new()
-        .max_connections(POSTGRES_CONNECTIONS)
-        .acquire_timeout(WAIT_FOR_CONNECTION)
-        .connect_with(options)
+    // The pool would try again and again and then only say that time is up: the first connection is
+    // made without it, to learn the cause at once.
+    let first = timeout(WAIT_FOR_CONNECTION, PgConnection::connect_with(&options));
+    first
         .await
+        .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        .map(drop)
         .map_err(|source| OpenError::Connect {
             kind: "postgres",
             source,
         })?;
+    let pool = PgPoolOptions::new()
+        .max_connections(POSTGRES_CONNECTIONS)
+        .acquire_timeout(WAIT_FOR_CONNECTION)
+        .connect_lazy_with(options);
     sqlx::migrate!("src/bin/task-service/migrations/postgres")
         .run(&pool)
         .await?;
@@ -161,7 +168,17 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            sqlx::Error::Database(ref cause) if cause.code().is_some_and(|code| passes(&code)) => {
+                Self::Unavailable(error)
+            }
             _ => Self::Failed(error),
         }
     }
+}
+
+/// Whether what `code` stands for goes away by itself: the classes of `PostgreSQL` for a broken
+/// connection, for too many of them and for a stop or a start, and the busy file of `SQLite`.
+fn passes(code: &str) -> bool {
+    let class_of_postgres = code.get(..2).filter(|_| code.len() == 5);
+    code == "5" || matches!(class_of_postgres, Some("08" | "53" | "57"))
 }

@@ -41,16 +41,16 @@ impl utoipa::Modify for BearerToken {
 pub(super) enum OwnerRefusals {
     /// The X-User-Id header is missing, empty, repeated, too long or not UTF-8.
     #[response(status = 401)]
-    User(#[to_schema] Detail),
+    User(Detail),
     /// The user of the path is not the user of the X-User-Id header.
     #[response(status = 403)]
-    Mismatch(#[to_schema] Detail),
+    Mismatch(Detail),
     /// Something failed here.
     #[response(status = 500)]
-    Fault(#[to_schema] Detail),
+    Fault(Detail),
     /// The database is unavailable.
     #[response(status = 503)]
-    Store(#[to_schema] Detail),
+    Store(Detail),
 }
 
 /// What every call with a body may be refused with.
@@ -59,10 +59,10 @@ pub(super) enum OwnerRefusals {
 pub(crate) enum BodyRefusals {
     /// The body, or the path, is not what this call takes.
     #[response(status = 400)]
-    Invalid(#[to_schema] Detail),
+    Invalid(Detail),
     /// The body is larger than 64 kibibytes.
     #[response(status = 413)]
-    TooLarge(#[to_schema] Detail),
+    TooLarge(Detail),
 }
 
 /// What every call may be refused with that asks the database.
@@ -71,14 +71,14 @@ pub(crate) enum BodyRefusals {
 pub(crate) enum StoreRefusals {
     /// Something failed here.
     #[response(status = 500)]
-    Fault(#[to_schema] Detail),
+    Fault(Detail),
     /// The database is unavailable.
     #[response(status = 503)]
-    Store(#[to_schema] Detail),
+    Store(Detail),
 }
 
 /// The user has no task with this id.
 #[derive(IntoResponses)]
 #[response(status = 404)]
 #[expect(dead_code, reason = "read by the description alone")]
-pub(super) struct TaskUnknown(#[to_schema] Detail);
+pub(super) struct TaskUnknown(Detail);

@@ -18,7 +18,7 @@ pub(crate) struct Task {
     #[schema(min_length = 1, max_length = 200)]
     title: String,
     /// More about it.
-    #[schema(max_length = 1000)]
+    #[schema(max_length = 1000, required)]
     description: Option<String>,
     /// Whether it is done.
     completed: bool,

@@ -14,6 +14,7 @@ pub(crate) struct User {
     /// In lower case.
     pub(crate) email: String,
     /// How the user wants to be called.
+    #[schema(required)]
     pub(crate) name: Option<String>,
     /// When the user signed up.
     #[schema(value_type = String, format = DateTime)]

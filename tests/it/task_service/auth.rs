@@ -1,0 +1,321 @@
+//! The calls for users: sign-up, sign-in, and the tokens.
+
+use std::thread;
+use std::time::Instant;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use super::service::Service;
+use super::{SECRET, assert_moment};
+
+pub(super) fn a_user_signs_up_in_and_out(service: &Service) {
+    let bob = json!({ "email": " Bob@Example.com ", "password": "correct horse", "name": " Bob " });
+    let up = service
+        .call("POST", "/api/auth/signup")
+        .json(&bob)
+        .answered(201);
+    let user = &up["user"];
+    assert_eq!(
+        (&user["email"], &user["name"]),
+        (&json!("bob@example.com"), &json!("Bob"))
+    );
+    assert_eq!(user["id"].as_str().unwrap().len(), 32);
+    assert_moment(user["created_at"].as_str().unwrap());
+    let fields: Vec<_> = user.as_object().unwrap().keys().collect();
+    assert_eq!(
+        fields,
+        ["created_at", "email", "id", "name"],
+        "never the hash"
+    );
+
+    let known = json!({ "email": "BOB@example.com", "password": "correct horse" });
+    let back = service
+        .call("POST", "/api/auth/signin")
+        .json(&known)
+        .answered(200);
+    assert_eq!(&back["user"], user);
+
+    for token in [&up["token"], &back["token"]] {
+        let token = token.as_str().unwrap();
+        let verified = service
+            .call("GET", "/api/auth/verify")
+            .bearer(token)
+            .answered(200);
+        assert_eq!(&verified, user);
+    }
+    service.call("POST", "/api/auth/signout").answered(200);
+
+    let nameless = json!({ "email": "nameless@example.com", "password": "correct horse" });
+    let up = service
+        .call("POST", "/api/auth/signup")
+        .json(&nameless)
+        .answered(201);
+    assert_eq!(up["user"]["name"], Value::Null);
+}
+
+pub(super) fn a_bad_sign_up_is_400(service: &Service) {
+    let good = "correct horse";
+    let bad = [
+        json!({}),
+        json!([]),
+        json!({ "email": "x@example.com" }),
+        json!({ "password": good }),
+        json!({ "email": "", "password": good }),
+        json!({ "email": "example.com", "password": good }),
+        json!({ "email": "@example.com", "password": good }),
+        json!({ "email": "x@", "password": good }),
+        json!({ "email": "x\0@example.com", "password": good }),
+        json!({ "email": format!("{}@b", "x".repeat(253)), "password": good }),
+        json!({ "email": "x@example.com", "password": "1234567" }),
+        json!({ "email": "x@example.com", "password": "1234567\08" }),
+        json!({ "email": "x@example.com", "password": "a".repeat(73) }),
+        json!({ "email": "x@example.com", "password": "ä".repeat(37) }),
+        json!({ "email": "x@example.com", "password": 12_345_678 }),
+        json!({ "email": "x@example.com", "password": good, "name": " " }),
+        json!({ "email": "x@example.com", "password": good, "name": "\0" }),
+        json!({ "email": "x@example.com", "password": good, "name": "x".repeat(201) }),
+    ];
+    for body in &bad {
+        service
+            .call("POST", "/api/auth/signup")
+            .json(body)
+            .refused(400);
+    }
+    service
+        .call("POST", "/api/auth/signup")
+        .body("{")
+        .refused(400);
+    service
+        .call("POST", "/api/auth/signin")
+        .body("{")
+        .refused(400);
+    service
+        .call("POST", "/api/auth/signin")
+        .json(&json!({ "email": "x" }))
+        .refused(400);
+
+    let too_long = json!({ "email": "x@example.com", "password": "a".repeat(73) });
+    let detail = service
+        .call("POST", "/api/auth/signup")
+        .json(&too_long)
+        .refused(400);
+    assert_eq!(detail, "the password must have at most 72 bytes");
+
+    let longest = json!({ "email": "x@example.com", "password": "a".repeat(72) });
+    service
+        .call("POST", "/api/auth/signup")
+        .json(&longest)
+        .answered(201);
+    service
+        .call("POST", "/api/auth/signin")
+        .json(&longest)
+        .answered(200);
+    // bcrypt alone would read no further than 72 bytes and let this one in.
+    service
+        .call("POST", "/api/auth/signin")
+        .json(&too_long)
+        .refused(401);
+}
+
+pub(super) fn an_email_is_taken_once_whatever_its_case(service: &Service) {
+    let carol = |email: &str| json!({ "email": email, "password": "correct horse" });
+    service
+        .call("POST", "/api/auth/signup")
+        .json(&carol("carol@example.com"))
+        .answered(201);
+    for email in [
+        "carol@example.com",
+        "CAROL@EXAMPLE.COM",
+        " Carol@example.com\t",
+    ] {
+        service
+            .call("POST", "/api/auth/signup")
+            .json(&carol(email))
+            .refused(409);
+    }
+}
+
+pub(super) fn of_many_sign_ups_with_one_email_exactly_one_wins(service: &Service) {
+    let statuses = thread::scope(|scope| {
+        let racers: Vec<_> = (0..12)
+            .map(|racer| {
+                scope.spawn(move || {
+                    let email = if racer % 2 == 0 {
+                        "race@example.com"
+                    } else {
+                        "RACE@example.com"
+                    };
+                    let asked = json!({ "email": email, "password": format!("password {racer}") });
+                    service
+                        .call("POST", "/api/auth/signup")
+                        .json(&asked)
+                        .send()
+                        .status
+                })
+            })
+            .collect();
+        let mut statuses: Vec<_> = racers
+            .into_iter()
+            .map(|racer| racer.join().unwrap())
+            .collect();
+        statuses.sort_unstable();
+        statuses
+    });
+    let mut expected = vec![409; 12];
+    expected[0] = 201;
+    assert_eq!(statuses, expected);
+}
+
+pub(super) fn a_wrong_sign_in_is_401_with_one_text(service: &Service) {
+    let wrong = [
+        ("bob@example.com", "wrong horse"),
+        ("nobody@example.com", "correct horse"),
+        ("no email", "correct horse"),
+        ("", ""),
+        ("bob@example.com", ""),
+        ("bob@example.com", "correct horse\0correct horse"),
+    ];
+    for (email, password) in wrong {
+        let asked = json!({ "email": email, "password": password });
+        let detail = service
+            .call("POST", "/api/auth/signin")
+            .json(&asked)
+            .refused(401);
+        assert_eq!(detail, "the email or the password is wrong", "{asked}");
+    }
+}
+
+/// Reads the token by hand: a library that signs and verifies cannot catch its own mistakes.
+pub(super) fn a_token_says_what_it_should(service: &Service) {
+    let asked = json!({ "email": "bob@example.com", "password": "correct horse" });
+    let back = service
+        .call("POST", "/api/auth/signin")
+        .json(&asked)
+        .answered(200);
+    let parts: Vec<_> = back["token"].as_str().unwrap().split('.').collect();
+    assert_eq!(parts.len(), 3);
+    let read = |part: &str| -> Value {
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+    };
+    assert_eq!(read(parts[0]), json!({ "typ": "JWT", "alg": "HS256" }));
+    assert_eq!(URL_SAFE_NO_PAD.decode(parts[2]).unwrap().len(), 32);
+
+    let claims = read(parts[1]);
+    let iat = claims["iat"].as_i64().unwrap();
+    let expected = json!({
+        "sub": back["user"]["id"], "user_id": back["user"]["id"], "email": "bob@example.com",
+        "iat": iat, "exp": iat + 7 * 24 * 60 * 60,
+    });
+    assert_eq!(claims, expected);
+}
+
+pub(super) fn a_bad_token_is_401(service: &Service) {
+    let asked = json!({ "email": "bob@example.com", "password": "correct horse" });
+    let back = service
+        .call("POST", "/api/auth/signin")
+        .json(&asked)
+        .answered(200);
+    let good = back["token"].as_str().unwrap();
+    let parts: Vec<_> = good.split('.').collect();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+    let now = claims["iat"].as_i64().unwrap();
+    let with = |name: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[name] = value;
+        claims
+    };
+    let sign = |algorithm: Algorithm, claims: &Value, secret: &str| {
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::encode(&Header::new(algorithm), claims, &key).unwrap()
+    };
+    let verify = |token: &str| service.call("GET", "/api/auth/verify").bearer(token);
+
+    // What is refused below is refused for its one difference from this.
+    verify(&sign(Algorithm::HS256, &claims, SECRET)).answered(200);
+
+    let mut without_exp = claims.clone();
+    without_exp.as_object_mut().unwrap().remove("exp");
+    let unsigned = URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"none"}"#);
+    let bad = [
+        String::new(),
+        "x".to_owned(),
+        "a.b.c".to_owned(),
+        sign(Algorithm::HS256, &with("exp", json!(now - 1)), SECRET),
+        sign(Algorithm::HS256, &with("exp", json!(now - 30)), SECRET),
+        sign(Algorithm::HS256, &without_exp, SECRET),
+        sign(Algorithm::HS256, &with("nbf", json!(now + 3600)), SECRET),
+        sign(Algorithm::HS256, &with("sub", json!("nobody")), SECRET),
+        sign(Algorithm::HS256, &with("sub", json!("no\0body")), SECRET),
+        sign(Algorithm::HS256, &with("sub", json!(1)), SECRET),
+        sign(
+            Algorithm::HS256,
+            &claims,
+            "another secret that is as long as 32 bytes",
+        ),
+        sign(Algorithm::HS384, &claims, SECRET),
+        sign(Algorithm::HS512, &claims, SECRET),
+        format!("{unsigned}.{}.", parts[1]),
+        format!("{unsigned}.{}.{}", parts[1], parts[2]),
+        format!("{}.{}.", parts[0], parts[1]),
+        format!("{good}x"),
+        format!("{good}.x"),
+    ];
+    for token in &bad {
+        verify(token).refused(401);
+    }
+    service.call("GET", "/api/auth/verify").refused(401);
+    service
+        .call("GET", "/api/auth/verify")
+        .bearer(good)
+        .bearer(good)
+        .refused(401);
+    service
+        .call("GET", "/api/auth/verify")
+        .user("bob")
+        .refused(401);
+    let basic = format!("Basic {good}");
+    service
+        .call("GET", "/api/auth/verify")
+        .header("Authorization", basic.as_bytes())
+        .refused(401);
+    let lower = format!("bearer {good}");
+    service
+        .call("GET", "/api/auth/verify")
+        .header("Authorization", lower.as_bytes())
+        .answered(200);
+}
+
+#[test]
+fn a_sign_in_takes_as_long_without_a_user_as_with_one() {
+    // A cost at which hashing outweighs all else.
+    let service = Service::start(&[("DATABASE_URL", "sqlite::memory:"), ("BCRYPT_COST", "10")]);
+    let known = json!({ "email": "bob@example.com", "password": "correct horse" });
+    service
+        .call("POST", "/api/auth/signup")
+        .json(&known)
+        .answered(201);
+    let quickest = |email: &str| {
+        let asked = json!({ "email": email, "password": "wrong horse" });
+        let time = |_| {
+            let start = Instant::now();
+            service
+                .call("POST", "/api/auth/signin")
+                .json(&asked)
+                .refused(401);
+            start.elapsed()
+        };
+        (0..3).map(time).min().unwrap()
+    };
+    let (with_user, without) = (quickest("bob@example.com"), quickest("nobody@example.com"));
+    assert!(
+        without * 2 > with_user,
+        "{without:?} without a user, {with_user:?} with one"
+    );
+    assert!(
+        with_user * 2 > without,
+        "{without:?} without a user, {with_user:?} with one"
+    );
+}

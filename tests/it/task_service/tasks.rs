@@ -1,0 +1,393 @@
+//! The calls for tasks, and what all calls share: statuses and limits.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::assert_moment;
+use super::service::Service;
+
+const BODY_BYTES: usize = 64 * 1024;
+
+/// The calls for tasks of alice, each with a body that is accepted.
+fn task_calls(id: &str) -> [(&'static str, String, Option<Value>); 6] {
+    let tasks = "/api/alice/tasks".to_owned();
+    let task = format!("{tasks}/{id}");
+    [
+        ("GET", tasks.clone(), None),
+        ("POST", tasks, Some(json!({ "title": "a" }))),
+        ("GET", task.clone(), None),
+        ("PUT", task.clone(), Some(json!({ "title": "a" }))),
+        (
+            "PATCH",
+            format!("{task}/complete"),
+            Some(json!({ "completed": true })),
+        ),
+        ("DELETE", task, None),
+    ]
+}
+
+pub(super) fn a_task_is_made_read_changed_and_deleted(service: &Service) {
+    let made = service
+        .call("POST", "/api/alice/tasks")
+        .user("alice")
+        .json(&json!({ "title": "  Buy milk ", "description": "two bottles" }))
+        .answered(201);
+    let id = made["id"].as_i64().unwrap();
+    let created_at = made["created_at"].as_str().unwrap();
+    assert!(id > 0);
+    assert_moment(created_at);
+    let expected = json!({
+        "id": id, "user_id": "alice", "title": "Buy milk", "description": "two bottles",
+        "completed": false, "created_at": created_at, "updated_at": created_at,
+    });
+    assert_eq!(made, expected);
+
+    let path = format!("/api/alice/tasks/{id}");
+    assert_eq!(service.call("GET", &path).user("alice").answered(200), made);
+
+    let done = service
+        .call("PATCH", &format!("{path}/complete"))
+        .user("alice")
+        .json(&json!({ "completed": true }))
+        .answered(200);
+    assert_eq!(done["completed"], true);
+    assert_eq!(done["title"], "Buy milk");
+    assert_eq!(done["created_at"], created_at);
+    assert_moment(done["updated_at"].as_str().unwrap());
+    assert!(done["updated_at"].as_str().unwrap() >= created_at);
+
+    // Written anew without a description it has none; whether it is done was not said.
+    let title = json!({ "title": "Buy oat milk" });
+    let replaced = service
+        .call("PUT", &path)
+        .user("alice")
+        .json(&title)
+        .answered(200);
+    assert_eq!(replaced["title"], "Buy oat milk");
+    assert_eq!(replaced["description"], Value::Null);
+    assert_eq!(replaced["completed"], true);
+
+    // A task that was read can be written back as it is, but for what the service decides.
+    let mut back = done.clone();
+    back["completed"] = json!(false);
+    back["id"] = json!(id + 1000);
+    back["user_id"] = json!("bob");
+    let replaced = service
+        .call("PUT", &path)
+        .user("alice")
+        .json(&back)
+        .answered(200);
+    assert_eq!(replaced["completed"], false);
+    assert_eq!(replaced["description"], "two bottles");
+    assert_eq!(
+        (&replaced["id"], &replaced["user_id"]),
+        (&json!(id), &json!("alice"))
+    );
+
+    let gone = service.call("DELETE", &path).user("alice").send();
+    assert_eq!((gone.status, gone.body.as_slice()), (204, b"".as_slice()));
+    service.call("DELETE", &path).user("alice").refused(404);
+    assert_eq!(
+        service
+            .call("GET", "/api/alice/tasks")
+            .user("alice")
+            .answered(200),
+        json!([])
+    );
+}
+
+pub(super) fn tasks_are_listed_newest_first(service: &Service) {
+    for title in ["first", "second", "third"] {
+        service.make_task("lister", title);
+    }
+    let list = service
+        .call("GET", "/api/lister/tasks")
+        .user("lister")
+        .answered(200);
+    let titles: Vec<_> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| &task["title"])
+        .collect();
+    assert_eq!(titles, ["third", "second", "first"]);
+}
+
+pub(super) fn a_task_call_without_exactly_one_good_user_is_401(service: &Service) {
+    let long = "a".repeat(256);
+    for (method, path, body) in task_calls("1") {
+        let call = || {
+            let call = service.call(method, &path);
+            match &body {
+                Some(body) => call.json(body),
+                None => call,
+            }
+        };
+        call().refused(401);
+        call().header("X-User-Id", b"").refused(401);
+        call().header("X-User-Id", b"\xff\xfe").refused(401);
+        call().user(&long).refused(401);
+        call().user("alice").user("alice").refused(401);
+        call().user("alice").user("bob").refused(401);
+        // A token is no user here: the gate has judged it already.
+        call().header("Authorization", b"Bearer x").refused(401);
+    }
+}
+
+pub(super) fn a_task_call_for_another_user_is_403(service: &Service) {
+    let other = ["bob", "Alice", "alice2", "alic", "%61lice"];
+    for (method, path, body) in task_calls("1") {
+        for user in other {
+            let call = service.call(method, &path).user(user);
+            match &body {
+                Some(body) => call.json(body).refused(403),
+                None => call.refused(403),
+            };
+        }
+    }
+}
+
+pub(super) fn two_users_never_see_each_others_tasks(service: &Service) {
+    let of_alice = service.make_task("alice", "of alice");
+    let of_bob = service.make_task("bob", "of bob");
+    for (user, own, other) in [("alice", &of_alice, &of_bob), ("bob", &of_bob, &of_alice)] {
+        let tasks = format!("/api/{user}/tasks");
+        let task = format!("{tasks}/{}", other["id"]);
+        let title = json!({ "title": "mine now" });
+        let done = json!({ "completed": true });
+
+        service.call("GET", &task).user(user).refused(404);
+        service
+            .call("PUT", &task)
+            .user(user)
+            .json(&title)
+            .refused(404);
+        service
+            .call("PATCH", &format!("{task}/complete"))
+            .user(user)
+            .json(&done)
+            .refused(404);
+        service.call("DELETE", &task).user(user).refused(404);
+        assert_eq!(
+            service.call("GET", &tasks).user(user).answered(200),
+            json!([own])
+        );
+    }
+    for (user, own) in [("alice", &of_alice), ("bob", &of_bob)] {
+        let task = format!("/api/{user}/tasks/{}", own["id"]);
+        assert_eq!(
+            &service.call("GET", &task).user(user).answered(200),
+            own,
+            "unchanged"
+        );
+        assert_eq!(service.call("DELETE", &task).user(user).send().status, 204);
+    }
+}
+
+pub(super) fn a_user_may_have_any_text_as_id(service: &Service) {
+    let longest = "a".repeat(255);
+    let cases = [
+        ("jörg", "j%C3%B6rg"),
+        ("用户", "%E7%94%A8%E6%88%B7"),
+        // A user who has the name of another path.
+        ("auth", "auth"),
+        ("a/b", "a%2Fb"),
+        ("100%", "100%25"),
+        ("a b", "a%20b"),
+        ("a+b", "a+b"),
+        (
+            "o'; DROP TABLE tasks; --",
+            "o'%3B%20DROP%20TABLE%20tasks%3B%20--",
+        ),
+        (&longest, &longest),
+    ];
+    for (user, encoded) in cases {
+        let path = format!("/api/{encoded}/tasks");
+        let title = json!({ "title": "mine" });
+        let made = service
+            .call("POST", &path)
+            .user(user)
+            .json(&title)
+            .answered(201);
+        assert_eq!(made["user_id"], user);
+        assert_eq!(
+            service.call("GET", &path).user(user).answered(200),
+            json!([made]),
+            "{user}"
+        );
+    }
+    // Nobody's id is empty.
+    service
+        .call("GET", "/api//tasks")
+        .user("alice")
+        .refused(403);
+    service
+        .call("GET", "/api/%FF/tasks")
+        .user("alice")
+        .refused(400);
+    service
+        .call("GET", "/api/alice%00/tasks")
+        .user("alice")
+        .refused(403);
+}
+
+pub(super) fn a_bad_task_id_is_400(service: &Service) {
+    let bad = [
+        "0",
+        "-1",
+        "+1",
+        "1.0",
+        "one",
+        "1e3",
+        "%20",
+        "9223372036854775808",
+        "1%00",
+    ];
+    for id in bad {
+        for (method, path, body) in &task_calls(id)[2..] {
+            let call = service.call(method, path).user("alice");
+            match body {
+                Some(body) => call.json(body).refused(400),
+                None => call.refused(400),
+            };
+        }
+    }
+}
+
+pub(super) fn an_unknown_task_is_404(service: &Service) {
+    for id in ["999999999", "9223372036854775807"] {
+        for (method, path, body) in &task_calls(id)[2..] {
+            let call = service.call(method, path).user("alice");
+            match body {
+                Some(body) => call.json(body).refused(404),
+                None => call.refused(404),
+            };
+        }
+    }
+}
+
+pub(super) fn a_bad_body_is_400(service: &Service) {
+    let task = service.make_task("alice", "steady");
+    let one = format!("/api/alice/tasks/{}", task["id"]);
+    let bad = [
+        String::new(),
+        "{".to_owned(),
+        "[]".to_owned(),
+        "null".to_owned(),
+        "\"title\"".to_owned(),
+        "{}".to_owned(),
+        r#"{"title": 1}"#.to_owned(),
+        r#"{"title": null}"#.to_owned(),
+        r#"{"title": ""}"#.to_owned(),
+        r#"{"title": "  "}"#.to_owned(),
+        r#"{"title": "a\u0000b"}"#.to_owned(),
+        r#"{"title": "a", "title": "b"}"#.to_owned(),
+        r#"{"title": "a"} {"title": "b"}"#.to_owned(),
+        r#"{"title": "a", "description": 1}"#.to_owned(),
+        r#"{"title": "a", "description": "\u0000"}"#.to_owned(),
+        json!({ "title": "ä".repeat(201) }).to_string(),
+        json!({ "title": "a", "description": "ä".repeat(1001) }).to_string(),
+    ];
+    for body in &bad {
+        service
+            .call("POST", "/api/alice/tasks")
+            .user("alice")
+            .body(body)
+            .refused(400);
+        service
+            .call("PUT", &one)
+            .user("alice")
+            .body(body)
+            .refused(400);
+    }
+    service
+        .call("POST", "/api/alice/tasks")
+        .user("alice")
+        .body("{\"title\": \"\u{0}\"}")
+        .refused(400);
+    service
+        .call("POST", "/api/alice/tasks")
+        .user("alice")
+        .body(b"{\"title\": \"\xff\"}")
+        .refused(400);
+    service
+        .call("PUT", &one)
+        .user("alice")
+        .body(r#"{"title":"a","completed":1}"#)
+        .refused(400);
+    for body in [
+        "",
+        "{",
+        "{}",
+        "true",
+        r#"{"completed": "yes"}"#,
+        r#"{"completed": null}"#,
+    ] {
+        let call = service.call("PATCH", &format!("{one}/complete"));
+        call.user("alice").body(body).refused(400);
+    }
+    assert_eq!(
+        service.call("GET", &one).user("alice").answered(200),
+        task,
+        "unchanged"
+    );
+
+    let longest = json!({ "title": "ä".repeat(200), "description": "ä".repeat(1000) });
+    service
+        .call("PUT", &one)
+        .user("alice")
+        .json(&longest)
+        .answered(200);
+}
+
+pub(super) fn a_body_over_the_limit_is_413(service: &Service) {
+    // Whitespace around JSON is JSON, so only the size can be wrong.
+    let mut body = br#"{"title": "large"}"#.to_vec();
+    body.resize(BODY_BYTES, b' ');
+    service
+        .call("POST", "/api/large/tasks")
+        .user("large")
+        .body(&body)
+        .answered(201);
+    body.push(b' ');
+    service
+        .call("POST", "/api/large/tasks")
+        .user("large")
+        .body(&body)
+        .refused(413);
+    service
+        .call("POST", "/api/auth/signin")
+        .body(&body)
+        .refused(413);
+}
+
+pub(super) fn unknown_paths_are_404_and_wrong_methods_405(service: &Service) {
+    for path in [
+        "/",
+        "/api",
+        "/api/alice",
+        "/api/alice/tasks/",
+        "/api/alice/tasks/1/x",
+        "/api/auth",
+    ] {
+        service.call("GET", path).user("alice").refused(404);
+    }
+    let wrong = [
+        ("PUT", "/api/alice/tasks", "GET,HEAD,POST"),
+        ("POST", "/api/alice/tasks/1", "GET,HEAD,PUT,DELETE"),
+        ("GET", "/api/alice/tasks/1/complete", "PATCH"),
+        ("GET", "/api/auth/signup", "POST"),
+        ("GET", "/api/auth/signin", "POST"),
+        ("GET", "/api/auth/signout", "POST"),
+        ("POST", "/api/auth/verify", "GET,HEAD"),
+        ("POST", "/health", "GET,HEAD"),
+        ("POST", "/openapi.json", "GET,HEAD"),
+    ];
+    for (method, path, allowed) in wrong {
+        let answer = service.call(method, path).user("alice").send();
+        let found: BTreeSet<_> = answer.header("allow").unwrap().split(',').collect();
+        assert_eq!(found, allowed.split(',').collect(), "{method} {path}");
+        answer.refused(405);
+    }
+}
