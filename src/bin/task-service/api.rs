@@ -16,6 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::{self, Auth};
+use crate::chain;
 use crate::store::Store;
 
 pub(crate) use document::{BodyRefusals, StoreRefusals};
@@ -73,8 +74,8 @@ pub(crate) fn router(service: Service) -> Router {
 async fn health(State(service): State<Arc<Service>>) -> Result<Json<Good>, Refusal> {
     match service.store.ping().await {
         Ok(()) => Ok(Json(Good::new())),
-        Err(cause) => {
-            tracing::error!(error = %cause, "the database does not answer");
+        Err(error) => {
+            tracing::error!("unhealthy: {}", chain(&error));
             Err(Refusal::StoreUnavailable)
         }
     }

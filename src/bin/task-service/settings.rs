@@ -31,7 +31,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) database_url: String,
 
-    // A flag would be seen in the list of processes, so it is not advertised.
+    /// The secret that signs tokens, at least 32 bytes; better given by the environment or a file
+    // A flag is seen in the list of processes, so the short help does not name it.
     #[arg(
         long,
         env = "BETTER_AUTH_SECRET",
@@ -39,7 +40,6 @@ pub(crate) struct Settings {
         hide_env_values = true,
         hide_short_help = true
     )]
-    /// The secret that signs tokens, at least 32 bytes; better given by the environment or a file
     better_auth_secret: Option<String>,
 
     /// A file with that secret; a newline at its end does not count

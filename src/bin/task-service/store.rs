@@ -94,9 +94,12 @@ impl Store {
         Ok(())
     }
 
-    /// Closes every connection, once those in use are given back.
+    /// Closes every connection, once those in use are given back, or after a while all the same.
     pub(crate) async fn close(&self) {
-        on_pool!(self, pool => pool.close());
+        let closed = on_pool!(self, pool => timeout(WAIT_FOR_CONNECTION, pool.close()));
+        if closed.is_err() {
+            tracing::warn!("a connection to the database was still in use at the end");
+        }
     }
 }
 

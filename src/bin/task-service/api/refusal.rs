@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::HashError;
+use crate::chain;
 use crate::store::StoreError;
 
 /// The body of every refusal.
@@ -145,15 +146,10 @@ impl IntoResponse for Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
+        tracing::error!("a call failed: {}", chain(&error));
         match error {
-            StoreError::Unavailable(cause) => {
-                tracing::error!(%cause, "the database is unavailable");
-                Self::StoreUnavailable
-            }
-            StoreError::Failed(cause) => {
-                tracing::error!(%cause, "the database failed");
-                Self::Fault
-            }
+            StoreError::Unavailable(_) => Self::StoreUnavailable,
+            StoreError::Failed(_) => Self::Fault,
         }
     }
 }
