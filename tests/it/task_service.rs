@@ -24,7 +24,8 @@ const SECRET: &str = "a secret of the tests, 32 bytes at least";
 /// Far beyond what anything here takes: reached only when something is broken.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What holds on every store, one step after the other on one database: later users find what earlier ones left.
+/// What holds on every store, one step after the other on one
+/// database: a later step finds what an earlier one left.
 const STEPS: &[fn(&Service)] = &[
     tasks::a_task_is_made_read_changed_and_deleted,
     tasks::tasks_are_listed_newest_first,
@@ -59,7 +60,7 @@ fn every_call_gives_every_status_on_sqlite_in_memory() {
 
 #[test]
 fn every_call_gives_every_status_on_postgresql() {
-    let server = match Postgres::start() {
+    let mut server = match Postgres::start() {
         Ok(server) => server,
         Err(why) => {
             let in_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");

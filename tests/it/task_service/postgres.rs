@@ -64,8 +64,8 @@ impl Postgres {
     }
 
     /// Stops the server and says so, unless it is someone else's.
-    pub(super) fn stop_if_private(&self) -> bool {
-        if let Some(private) = &self.private {
+    pub(super) fn stop_if_private(&mut self) -> bool {
+        if let Some(private) = &mut self.private {
             private.stop();
         }
         self.private.is_some()
@@ -167,7 +167,8 @@ impl PrivatePostgres {
         }
     }
 
-    fn stop(&self) {
+    /// Stops the server and waits until it is gone.
+    fn stop(&mut self) {
         // The first line of this file is the process itself, however it was started.
         let path = self.directory.path().join("data/postmaster.pid");
         let Ok(text) = std::fs::read_to_string(path) else {
@@ -181,13 +182,13 @@ impl PrivatePostgres {
             // A fast stop: connections are ended, nothing is waited for.
             send_signal(process, "INT");
         }
+        let _ = self.process.wait();
     }
 }
 
 impl Drop for PrivatePostgres {
     fn drop(&mut self) {
         self.stop();
-        let _ = self.process.wait();
     }
 }
 
