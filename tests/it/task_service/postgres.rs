@@ -172,6 +172,9 @@ impl PrivatePostgres {
         // The first line of this file is the process itself, however it was started.
         let path = self.directory.path().join("data/postmaster.pid");
         let Ok(text) = std::fs::read_to_string(path) else {
+            // It never came up, or has been stopped: either way nothing of it may stay behind.
+            let _ = self.process.kill();
+            let _ = self.process.wait();
             return;
         };
         if let Some(process) = text
