@@ -1,0 +1,102 @@
+"""`claimgate dev` as a test uses it: started, waited for, asked, stopped."""
+
+import contextlib
+import os
+import pathlib
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+
+START_SECONDS = 60
+STOP_SECONDS = 20
+ENV_FILE = ".claimgate-dev.env"
+UVICORN = pathlib.Path(sys.executable).with_name("uvicorn")
+
+
+class Dev:
+    """One running `claimgate dev`, in a directory of its own."""
+
+    def __init__(self, directory: pathlib.Path, command: list, secret: str | None, listen: str):
+        self.env_file = directory / ENV_FILE
+        environment = {name: value for name, value in os.environ.items() if name != "BETTER_AUTH_SECRET"}
+        if secret is not None:
+            environment["BETTER_AUTH_SECRET"] = secret
+        gate = [os.environ["CLAIMGATE"], "dev", "--listen", listen, "--"]
+        self.process = subprocess.Popen(
+            [*gate, *map(str, command)], cwd=directory, env=environment, text=True, errors="replace",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that what is left over can be ended without ending pytest
+        )
+        self.output: list[str] = []
+        self.lines: queue.SimpleQueue = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.output.append(line)
+            self.lines.put(line)
+
+    def wait_until(self, what: str, condition, seconds: float):
+        """Asks again at each line of output, and ten times a second where there is none."""
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            ended = self.process.poll()
+            assert ended is None, f"claimgate dev ended with {ended} before {what}:\n{self.said()}"
+            assert time.monotonic() < deadline, f"no {what} within {seconds} s:\n{self.said()}"
+            with contextlib.suppress(queue.Empty):
+                self.lines.get(timeout=0.1)
+        return found
+
+    def said(self) -> str:
+        return "".join(self.output)
+
+    def settings(self) -> dict | None:
+        """The lines of the env file, once all of them are there."""
+        try:
+            text = self.env_file.read_text()
+        except FileNotFoundError:
+            return None
+        found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+        whole = text.endswith("\n") and {"GATE", "USER_ID", "TOKEN", "EXPIRED"} <= found.keys()
+        return found if whole else None
+
+    def ready(self) -> "Dev":
+        settings = self.wait_until("env file", self.settings, START_SECONDS)
+        self.url, self.user = settings["GATE"], settings["USER_ID"]
+        self.token, self.expired = settings["TOKEN"], settings["EXPIRED"]
+        # The environment's proxies are not asked: all traffic stays on loopback.
+        self.client = httpx.Client(base_url=self.url, timeout=10, trust_env=False)
+        return self
+
+    def get(self, path: str, token: str | None = None, headers=()) -> httpx.Response:
+        return self.ask("GET", path, token, headers)
+
+    def ask(self, method: str, path: str, token: str | None = None, headers=(), **more) -> httpx.Response:
+        credential = [("Authorization", f"Bearer {token}")] if token is not None else []
+        return self.client.request(method, path, headers=[*credential, *headers], **more)
+
+    def stop(self, how=signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(STOP_SECONDS)
+
+    def clean_up(self):
+        if self.process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.stop()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def dev(directory: pathlib.Path, command: list, secret: str | None = None, listen: str = "127.0.0.1:0"):
+    running = Dev(directory, command, secret, listen)
+    try:
+        yield running.ready()
+    finally:
+        running.clean_up()

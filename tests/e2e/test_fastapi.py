@@ -1,0 +1,277 @@
+"""A FastAPI application behind `claimgate dev`: what it is asked, and what it never sees."""
+
+import http.client
+import os
+import pathlib
+import re
+import signal
+import socket
+import stat
+import time
+from urllib.parse import urlsplit
+
+import jwt
+import pytest
+
+from dev import UVICORN, dev
+
+APP = pathlib.Path(__file__).parent / "fastapi"
+SECRET = "a secret of the end-to-end tests, of sixty-four bytes or a few more"
+COMMAND = [UVICORN, "app:app", "--app-dir", APP, "--host", "127.0.0.1", "--port", "{port}"]
+LIFETIME = 600
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory):
+    with dev(tmp_path_factory.mktemp("gate"), COMMAND, SECRET) as running:
+        yield running
+
+
+def problem(answer, status: int, reason: str) -> str:
+    """Asserts a refusal of the gate, and returns the text that clients of FastAPI read."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"].split(";")[0] == "application/problem+json"
+    body = answer.json()
+    assert body["reason"] == reason
+    assert isinstance(body["detail"], str) and body["detail"]
+    return body["detail"]
+
+
+def minted(secret: str = SECRET, **claims) -> str:
+    now = int(time.time())
+    return jwt.encode({"iat": now, "exp": now + LIFETIME, **claims}, secret, algorithm="HS256")
+
+
+def folded(headers: list) -> list:
+    """Header names as a CGI-like server reads them: case and separators are one."""
+    return [(re.sub(r"[^a-z0-9]", "-", name.lower()), value) for name, value in headers]
+
+
+def seen_by_the_app(answer) -> list:
+    assert answer.status_code == 200, answer.text
+    headers = folded(answer.json())
+    assert any(name == "host" for name, _ in headers), "the app saw no headers: the check would pass on nothing"
+    return headers
+
+
+def identities(answer) -> list:
+    return [value for name, value in seen_by_the_app(answer) if name == "x-user-id"]
+
+
+def as_written(gate, target: str) -> http.client.HTTPResponse:
+    """A GET whose target no client library has tidied up."""
+    place = urlsplit(gate.url)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
+    connection.request("GET", target, headers={"Authorization": f"Bearer {gate.token}"})
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer
+
+
+# --- what dev gives to the developer
+
+def test_the_gate_listens_on_loopback_and_the_user_is_alice(gate):
+    assert gate.url.startswith("http://127.0.0.1:")
+    assert gate.user == "alice"
+
+
+def test_the_env_file_is_for_its_owner_only(gate):
+    assert stat.S_IMODE(gate.env_file.stat().st_mode) == 0o600
+
+
+def test_curl_lines_are_printed_and_the_secret_is_not(gate):
+    gate.wait_until("curl line", lambda: "curl " in gate.said(), 10)
+    assert SECRET not in gate.said()
+
+
+# --- who may do what
+
+def test_a_user_writes_and_reads_notes_of_their_own(gate):
+    written = gate.ask("POST", "/api/alice/notes", gate.token, json={"text": "milk, žito 😀"})
+    assert written.status_code == 201, written.text
+    assert written.json() == {"path": "alice", "caller": "alice", "text": "milk, žito 😀"}
+    read = gate.get("/api/alice/notes", gate.token)
+    assert read.status_code == 200, read.text
+    assert read.json()["caller"] == "alice"
+    assert "milk, žito 😀" in read.json()["notes"]
+
+
+def test_the_answer_of_the_app_to_a_bad_body_is_passed_on(gate):
+    answer = gate.ask("POST", "/api/alice/notes", gate.token, json={"wrong": 1})
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+def test_another_users_path_is_forbidden(gate, method):
+    detail = problem(gate.ask(method, "/api/bob/notes", gate.token), 403, "subject_mismatch")
+    assert "alice" not in detail and "bob" not in detail
+
+
+@pytest.mark.parametrize("path", ["/api/Alice/notes", "/api/alice2/notes", "/api/alic/notes"])
+def test_a_user_of_nearly_the_same_name_is_another_user(gate, path):
+    problem(gate.get(path, gate.token), 403, "subject_mismatch")
+
+
+@pytest.mark.parametrize("target", [
+    "/api/alice/../bob/notes", "/api/bob/../alice/notes", "/api/%61lice/notes", "/api/alice%2f..%2fbob/notes",
+    "//api/alice/notes", "/api/alice/./notes",
+])
+def test_a_path_with_two_readings_is_refused(gate, target):
+    assert as_written(gate, target).status == 400
+
+
+def test_no_token_is_a_challenge_without_an_error(gate):
+    answer = gate.get("/api/alice/notes")
+    problem(answer, 401, "token_missing")
+    challenge = answer.headers["www-authenticate"]
+    assert challenge.split(" ")[0] == "Bearer" and "error=" not in challenge
+
+
+def test_an_expired_token_is_told_so(gate):
+    answer = gate.get("/api/alice/notes", gate.expired)
+    detail = problem(answer, 401, "token_expired")
+    assert detail == "Token has expired. Please sign in again."
+    challenge = answer.headers["www-authenticate"]
+    assert challenge.startswith("Bearer ") and 'error="invalid_token"' in challenge
+
+
+def test_two_tokens_are_refused(gate):
+    twice = [("Authorization", f"Bearer {gate.token}")]
+    problem(gate.get("/api/alice/notes", gate.token, twice), 400, "token_repeated")
+
+
+def test_a_token_that_the_python_library_made_is_good(gate):
+    answer = gate.get("/api/bob/notes", minted(sub="bob"))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["caller"] == "bob"
+
+
+def test_a_token_with_user_id_in_place_of_sub_is_good(gate):
+    assert gate.get("/api/bob/notes", minted(user_id="bob")).json()["caller"] == "bob"
+
+
+def test_a_token_under_another_secret_is_refused(gate):
+    problem(gate.get("/api/alice/notes", minted(SECRET.upper(), sub="alice")), 401, "token_signature")
+
+
+def test_an_unsigned_token_is_refused(gate):
+    token = jwt.encode({"sub": "alice", "exp": int(time.time()) + LIFETIME}, None, algorithm="none")
+    problem(gate.get("/api/alice/notes", token), 401, "token_algorithm")
+
+
+def test_health_is_public(gate):
+    answer = gate.get("/health")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+
+
+@pytest.mark.parametrize("path", ["/", "/api", "/docs", "/openapi.json", "/healthz", "/API/alice/notes"])
+@pytest.mark.parametrize("signed_in", [True, False], ids=["with token", "without token"])
+def test_an_unknown_path_is_not_found(gate, path, signed_in):
+    problem(gate.get(path, gate.token if signed_in else None), 404, "no_route")
+
+
+# --- which headers arrive
+
+def test_the_app_sees_the_caller_and_not_the_credential(gate):
+    headers = seen_by_the_app(gate.get("/api/alice/headers", gate.token))
+    assert [value for name, value in headers if name == "x-user-id"] == ["alice"]
+    assert "authorization" not in [name for name, _ in headers]
+    assert all(gate.token not in value for _, value in headers)
+
+
+@pytest.mark.parametrize("spoofed", [
+    [("X-User-Id", "mallory")],
+    [("x-user-id", "mallory")],
+    [("x_user_id", "mallory")],
+    [("X_USER_ID", "mallory")],
+    [("X-User_Id", "mallory")],
+    [("X.User.Id", "mallory")],
+    [("X-User-Id", "mallory"), ("X-User-Id", "alice")],
+    [("X-User-Id", "alice"), ("x_user_id", "mallory"), ("X.User.Id", "mallory")],
+    [("X-User-Id", "")],
+], ids=lambda headers: ", ".join(f"{name}={value}" for name, value in headers))
+def test_a_spoofed_identity_does_not_arrive(gate, spoofed):
+    answer = gate.get("/api/alice/headers", gate.token, spoofed)
+    assert identities(answer) == ["alice"]
+    assert "mallory" not in answer.text
+
+
+def test_a_spoofed_identity_does_not_arrive_on_a_public_route(gate):
+    spoofed = [("X-User-Id", "mallory"), ("x_user_id", "mallory")]
+    answer = gate.get("/api/auth/headers", headers=spoofed)
+    assert identities(answer) == []
+    assert "mallory" not in answer.text
+
+
+def test_a_spoofed_identity_is_no_token(gate):
+    problem(gate.get("/api/mallory/notes", headers=[("X-User-Id", "mallory")]), 401, "token_missing")
+
+
+@pytest.mark.parametrize("listed", ["X-User-Id", "x-user-id", "close, X-User-Id"])
+def test_the_identity_cannot_be_declared_hop_by_hop(gate, listed):
+    answer = gate.get("/api/alice/headers", gate.token, [("Connection", listed)])
+    assert answer.status_code == 400, answer.text
+    assert answer.headers["content-type"].split(";")[0] == "application/problem+json"
+
+
+def test_other_headers_arrive_as_they_were(gate):
+    sent = [("X-Request-Note", "a  b"), ("X-Twice", "1"), ("X-Twice", "2"), ("Accept-Language", "cs, en;q=0.5")]
+    headers = seen_by_the_app(gate.get("/api/alice/headers?q=%2F&user_id=bob", gate.token, sent))
+    for name, value in sent:
+        assert (name.lower(), value) in headers
+
+
+# --- the life of dev
+
+def test_a_command_without_arguments_for_the_port_reads_it_from_the_environment(tmp_path):
+    with dev(tmp_path, [UVICORN, "app:app", "--app-dir", APP], SECRET) as gate:
+        assert gate.get("/api/alice/notes", gate.token).status_code == 200
+
+
+def test_without_a_secret_each_run_has_its_own(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    with dev(tmp_path / "one", COMMAND) as one, dev(tmp_path / "two", COMMAND) as two:
+        assert one.get("/api/alice/notes", one.token).status_code == 200
+        assert two.get("/api/alice/notes", two.token).status_code == 200
+        problem(two.get("/api/alice/notes", one.token), 401, "token_signature")
+        problem(one.get("/api/alice/notes", one.expired), 401, "token_expired")
+
+
+def test_an_app_that_is_gone_is_a_bad_gateway(tmp_path):
+    # The command outlives the app, so that this asks about the gate, and not about the end of `dev`.
+    shell = f'"{UVICORN}" app:app --app-dir "{APP}" --host 127.0.0.1 --port "$PORT"; exec sleep 60'
+    with dev(tmp_path, ["sh", "-c", shell], SECRET) as gate:
+        os.kill(gate.get("/health").json()["pid"], signal.SIGKILL)
+        # A connection from before may still be open for a moment; each answer must be a 502 all the same.
+        for _ in range(3):
+            answer = gate.get("/api/alice/notes", gate.token)
+            assert answer.status_code == 502, answer.text
+            assert answer.headers["content-type"].split(";")[0] == "application/problem+json"
+            assert answer.json()["reason"] in ("upstream_unreachable", "upstream_broken")
+        problem(gate.get("/api/bob/notes", gate.token), 403, "subject_mismatch")
+        assert gate.stop() == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
+def test_a_signal_ends_the_app_and_the_gate(tmp_path, how):
+    with dev(tmp_path, COMMAND, SECRET) as gate:
+        app = gate.get("/health").json()["pid"]
+        gate.client.close()
+        assert gate.stop(how) == 0, gate.said()
+        assert not gate.env_file.exists()
+        assert not runs(app), "the app is still there"
+        place = urlsplit(gate.url)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((place.hostname, place.port), timeout=5)
+
+
+def runs(process: int) -> bool:
+    """Whether the process is there and not merely waiting for its parent to notice its end."""
+    try:
+        text = pathlib.Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in ("Z", "X")
