@@ -79,35 +79,49 @@ impl App {
             address: address.to_string(),
             source,
         };
-        let (address, listeners) = sockets::listen(&listen.address, count).map_err(|e| at(&listen.address, e))?;
-        let admin = std::net::TcpListener::bind(config.admin.address).map_err(|e| at(&config.admin.address, e))?;
+        let (address, listeners) =
+            sockets::listen(&listen.address, count).map_err(|e| at(&listen.address, e))?;
+        let admin = std::net::TcpListener::bind(config.admin.address)
+            .map_err(|e| at(&config.admin.address, e))?;
         admin.set_nonblocking(true)?;
         let admin_address = admin.local_addr()?;
 
-        let issuers = policy.gate.issuers().iter().zip(&remote_keys).map(|(issuer, remote)| {
-            let metrics = IssuerMetrics {
-                name: issuer.name.to_string(),
-                is_remote: remote.is_some(),
-                ..IssuerMetrics::default()
-            };
-            let held = issuer.ring.keys().len() as u64;
-            metrics.keys.store(held, std::sync::atomic::Ordering::Relaxed);
-            Arc::new(metrics)
-        });
-        let metrics = Arc::new(Metrics {
-            issuers: issuers.collect(),
-            workers: (0..count).map(|_| Arc::new(WorkerMetrics::default())).collect(),
-            ..Metrics::default()
-        });
-        let refreshers = remote_keys.iter().map(|remote| remote.as_ref().map(|_| Arc::new(Refresher::default())));
+        let issuers = policy
+            .gate
+            .issuers()
+            .iter()
+            .zip(&remote_keys)
+            .map(|(issuer, remote)| {
+                let metrics = IssuerMetrics {
+                    name: issuer.name.to_string(),
+                    is_remote: remote.is_some(),
+                    ..IssuerMetrics::default()
+                };
+                let held = issuer.ring.keys().len() as u64;
+                metrics
+                    .keys
+                    .store(held, std::sync::atomic::Ordering::Relaxed);
+                Arc::new(metrics)
+            });
+        let workers = (0..count).map(|_| Arc::new(WorkerMetrics::default()));
+        let metrics = Arc::new(Metrics::new(workers.collect(), issuers.collect()));
+        let refreshers = remote_keys
+            .iter()
+            .map(|remote| remote.as_ref().map(|_| Arc::new(Refresher::default())));
         let shared = Shared::new(policy, listen.max_connections, clock, refreshers.collect());
         let shared = Arc::new(shared);
         let (phase, _) = watch::channel(Phase::Serving);
 
-        control::start(admin, remote_keys, Arc::clone(&shared), Arc::clone(&metrics))?;
+        control::start(
+            admin,
+            remote_keys,
+            Arc::clone(&shared),
+            Arc::clone(&metrics),
+        )?;
         let limits = worker::limits(listen);
         let mut workers = Vec::with_capacity(count);
-        for (number, (listener, metrics)) in listeners.into_iter().zip(&metrics.workers).enumerate() {
+        for (number, (listener, metrics)) in listeners.into_iter().zip(&metrics.workers).enumerate()
+        {
             let worker = worker::Worker {
                 number,
                 listener,
@@ -170,7 +184,10 @@ impl Running {
             }
         }
         if cut > 0 {
-            warn!(cut, "stopped, and cut connections that did not end within the grace");
+            warn!(
+                cut,
+                "stopped, and cut connections that did not end within the grace"
+            );
         } else {
             info!("stopped");
         }

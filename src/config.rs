@@ -56,6 +56,7 @@ pub struct Written {
     document: Node,
     removed: Vec<KeyPath>,
     problems: Vec<Problem>,
+    variables: BTreeMap<String, String>,
 }
 
 impl Written {
@@ -85,6 +86,7 @@ impl Written {
             document,
             removed: Vec::new(),
             problems: Vec::new(),
+            variables: BTreeMap::new(),
         };
         written.read();
         Ok(written)
@@ -157,9 +159,17 @@ impl Written {
             .any(|removed| removed.starts_with(path) || path.starts_with(removed))
     }
 
-    /// The file this came from.
-    pub fn file(&self) -> &Path {
-        &self.file
+    /// The value of an environment variable that the configuration names, if it is set and is text.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.variables
+            .get(name)
+            .cloned()
+            .or_else(|| environment(name))
+    }
+
+    /// Takes this value for an environment variable, whatever the environment has.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.to_owned(), value.to_owned());
     }
 
     /// Everything that was reported, or nothing.
@@ -209,9 +219,8 @@ pub(crate) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     (distance <= 1 + name.len() / 4).then_some(name)
 }
 
-/// The value of an environment variable that the configuration names, if it is set and is text.
 #[expect(clippy::disallowed_methods, reason = "the one door to the environment")]
-pub fn environment(name: &str) -> Option<String> {
+fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 

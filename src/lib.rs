@@ -1,5 +1,6 @@
 //! claimgate
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod gate;

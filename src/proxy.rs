@@ -22,9 +22,9 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::task::spawn_local;
 
+use crate::gate::Decision;
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
-use crate::gate::Decision;
 use crate::observe::metrics::WorkerMetrics;
 
 use body::{RequestBody, ResponseBody};
@@ -64,11 +64,22 @@ impl Proxy {
     }
 
     /// Answers one request.
-    pub async fn handle(&self, request: Request<Incoming>, connection: Rc<Connection>, peer: Peer) -> Answer {
+    pub async fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: Rc<Connection>,
+        peer: Peer,
+    ) -> Answer {
         connection.begin_exchange();
         let (head, body) = request.into_parts();
         let mut snapshot = self.snapshot();
-        let exchange = Exchange::begin(Arc::clone(&self.metrics), connection, &head, peer, &snapshot.policy);
+        let exchange = Exchange::begin(
+            Arc::clone(&self.metrics),
+            connection,
+            &head,
+            peer,
+            &snapshot.policy,
+        );
         if let Some(refusal) = exchange.connection().refuses_all() {
             return exchange.refuse(refusal.into());
         }
@@ -80,7 +91,9 @@ impl Proxy {
             decision = snapshot.policy.gate.decide(&head, self.shared.clock.now());
         }
         match decision {
-            Decision::Forward(permit) => self.forward(&snapshot, head, body, permit, exchange).await,
+            Decision::Forward(permit) => {
+                self.forward(&snapshot, head, body, permit, exchange).await
+            }
             Decision::Refuse(refused)
             | Decision::NeedsKeys {
                 otherwise: refused, ..
@@ -99,7 +112,10 @@ impl Proxy {
     ) -> Answer {
         let policy = &snapshot.policy;
         exchange.permitted(&permit);
-        let limit = permit.route().max_body_bytes.unwrap_or(policy.max_body_bytes);
+        let limit = permit
+            .route()
+            .max_body_bytes
+            .unwrap_or(policy.max_body_bytes);
         if limit > 0 && body.size_hint().lower() > limit {
             return exchange.fail(Refusal::BodyTooLarge);
         }
@@ -108,12 +124,18 @@ impl Proxy {
         };
         let websocket = headers::asks_for_websocket(&head);
         let client = head.extensions.remove::<OnUpgrade>().filter(|_| websocket);
-        policy
-            .headers
-            .to_upstream(&mut head, permit.caller(), exchange.peer(), exchange.request_id(), websocket);
+        policy.headers.to_upstream(
+            &mut head,
+            permit.caller(),
+            exchange.peer(),
+            exchange.request_id(),
+            websocket,
+        );
         let body = RequestBody::new(body, limit, policy.body_timeout);
         exchange.sending(body.upload());
-        let answered = upstream.exchange(permit, Request::from_parts(head, body)).await;
+        let answered = upstream
+            .exchange(permit, Request::from_parts(head, body))
+            .await;
         exchange.answered();
         let (response, lease) = match answered {
             Ok(answered) => answered,
@@ -121,7 +143,9 @@ impl Proxy {
         };
         let (mut answer, incoming) = response.into_parts();
         let switched = answer.status == StatusCode::SWITCHING_PROTOCOLS;
-        policy.headers.to_client(&mut answer.headers, exchange.request_id(), switched);
+        policy
+            .headers
+            .to_client(&mut answer.headers, exchange.request_id(), switched);
         match (switched, client) {
             (true, Some(client)) => tunnel(answer, client, lease, exchange),
             (true, None) => exchange.upstream_failed(&UpstreamError::Switched {
@@ -129,7 +153,9 @@ impl Proxy {
             }),
             (false, _) => {
                 if self.shared.phase() != Phase::Serving {
-                    answer.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                    answer
+                        .headers
+                        .insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 let exchange = exchange.answering(answer.status, lease);
                 Response::from_parts(answer, ResponseBody::upstream(incoming, exchange))
@@ -149,7 +175,12 @@ impl Proxy {
 }
 
 /// Answers 101 and joins client and upstream.
-fn tunnel(mut answer: response::Parts, client: OnUpgrade, lease: Lease, exchange: Exchange) -> Answer {
+fn tunnel(
+    mut answer: response::Parts,
+    client: OnUpgrade,
+    lease: Lease,
+    exchange: Exchange,
+) -> Answer {
     let upstream = answer.extensions.remove::<OnUpgrade>();
     lease.let_go();
     let mut exchange = exchange.switching();

@@ -37,9 +37,14 @@ impl App {
         let config = written.config.clone();
         written.finish()?;
 
-        let max_header_bytes = usize::try_from(config.listen.max_header_bytes).unwrap_or(usize::MAX);
+        let max_header_bytes =
+            usize::try_from(config.listen.max_header_bytes).unwrap_or(usize::MAX);
         let gate = Gate::new(routes, issuers.issuers, identity, max_header_bytes);
-        let trusted = config.listen.trusted_proxies.iter().map(|network| network.0);
+        let trusted = config
+            .listen
+            .trusted_proxies
+            .iter()
+            .map(|network| network.0);
         let policy = Policy {
             headers: HeaderPolicy {
                 managed: std::sync::Arc::clone(gate.managed_names()),
@@ -67,7 +72,10 @@ fn check_listen(written: &mut Written) {
         written.report(path.key("max_header_bytes"), "must be from 1KiB to 1MiB");
     }
     if listen.workers > MAX_WORKERS {
-        written.report(path.key("workers"), format!("must be at most {MAX_WORKERS}; 0 is one for each CPU"));
+        written.report(
+            path.key("workers"),
+            format!("must be at most {MAX_WORKERS}; 0 is one for each CPU"),
+        );
     }
     if listen.max_connections == 0 {
         written.report(path.key("max_connections"), "must be at least 1");
@@ -84,7 +92,10 @@ fn check_listen(written: &mut Written) {
     }
     let admin = written.config.admin.address;
     if admin.port() != 0 && listen.address == config::Address::Tcp(admin) {
-        written.report(KeyPath::of("admin").key("address"), "is the address of [listen] too");
+        written.report(
+            KeyPath::of("admin").key("address"),
+            "is the address of [listen] too",
+        );
     }
 }
 
@@ -102,15 +113,23 @@ fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
         if name == X_USER_ID && claim == "subject" {
             continue;
         }
-        let folds_to = |(other, _): &(HeaderName, IdentityClaim)| ManagedNames::new([other]).is_identity(name.as_str());
+        let folds_to = |(other, _): &(HeaderName, IdentityClaim)| {
+            ManagedNames::new([other]).is_identity(name.as_str())
+        };
         if identity.iter().any(folds_to) {
             written.report(path, "is another identity header in another spelling; `X-User-Id` always carries the subject");
-        } else if nobody.must_not_be_dropped(name.as_str()) || crate::proxy::headers::is_hop_by_hop(&name) {
+        } else if nobody.must_not_be_dropped(name.as_str())
+            || crate::proxy::headers::is_hop_by_hop(&name)
+        {
             written.report(path, "has a meaning of its own and cannot carry a claim");
         } else if claim.is_empty() {
             written.report(path, "needs the name of a claim, or `subject`");
         } else {
-            let claim = if claim == "subject" { IdentityClaim::Subject } else { IdentityClaim::Named(claim) };
+            let claim = if claim == "subject" {
+                IdentityClaim::Subject
+            } else {
+                IdentityClaim::Named(claim)
+            };
             identity.push((name, claim));
         }
     }

@@ -27,7 +27,10 @@ impl Status for Report {
         let now = self.0.clock.now();
         for issuer in self.0.policy().gate.issuers() {
             if !issuer.ring.is_usable(now) {
-                awaits.push(format!("waiting for the keys of the issuer `{}`", issuer.name));
+                awaits.push(format!(
+                    "waiting for the keys of the issuer `{}`",
+                    issuer.name
+                ));
             }
         }
         awaits
@@ -47,7 +50,9 @@ pub(super) fn start(
 ) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("control".to_owned());
     thread.spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default());
         let run = async {
             for (issuer, remote) in remote_keys.into_iter().enumerate() {
                 if let Some(remote) = remote {
@@ -55,7 +60,11 @@ pub(super) fn start(
                 }
             }
             match TcpListener::from_std(admin) {
-                Ok(listener) => Arc::new(Admin::new(Report(shared), metrics)).serve(listener).await,
+                Ok(listener) => {
+                    Arc::new(Admin::new(Report(shared), metrics))
+                        .serve(listener)
+                        .await
+                }
                 Err(error) => error!("failed to serve the admin listener: {error}"),
             }
         };
@@ -69,7 +78,9 @@ pub(super) fn start(
 
 /// Fetches the keys of one issuer, and puts a policy with every new ring in force.
 fn keep(issuer: usize, remote: RemoteKeys, shared: &Arc<Shared>, metrics: &Arc<Metrics>) {
-    let (Some(Some(refresher)), Some(metrics)) = (shared.refreshers.get(issuer), metrics.issuers.get(issuer)) else {
+    let (Some(Some(refresher)), Some(metrics)) =
+        (shared.refreshers.get(issuer), metrics.issuers.get(issuer))
+    else {
         return;
     };
     let publish = {

@@ -51,7 +51,10 @@ fn tcp(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Bound>)
 
 fn unix(path: &Path, count: usize) -> io::Result<Vec<Bound>> {
     // A socket that nobody listens on is left from a process that ended without a stop.
-    if path.exists() && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+    if path.exists()
+        && UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    {
         std::fs::remove_file(path)?;
     }
     let socket = UnixListener::bind(path)?;

@@ -37,7 +37,7 @@ pub(super) struct Worker {
 
 /// How a worker ended.
 #[derive(Debug)]
-pub struct Stopped {
+pub(super) struct Stopped {
     /// How many connections it had to cut.
     pub(super) cut: usize,
 }
@@ -62,14 +62,16 @@ impl Worker {
                 .enable_all()
                 .build_local(LocalOptions::default())
         };
-        std::thread::Builder::new().name(name).spawn(move || match runtime() {
-            // What is left when the runtime is dropped is cut.
-            Ok(runtime) => runtime.block_on(self.serve()),
-            Err(error) => {
-                error!("failed to start the event loop of a worker: {error}");
-                Stopped { cut: 0 }
-            }
-        })
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || match runtime() {
+                // What is left when the runtime is dropped is cut.
+                Ok(runtime) => runtime.block_on(self.serve()),
+                Err(error) => {
+                    error!("failed to start the event loop of a worker: {error}");
+                    Stopped { cut: 0 }
+                }
+            })
     }
 
     async fn serve(self) -> Stopped {
@@ -81,7 +83,12 @@ impl Worker {
             }
         };
         spawn_local(beat(Arc::clone(&self.metrics)));
-        let door = Door::new(listener, self.limits, self.shared, Arc::clone(&self.metrics));
+        let door = Door::new(
+            listener,
+            self.limits,
+            self.shared,
+            Arc::clone(&self.metrics),
+        );
         let mut phase = self.phase.clone();
         let serving = door.serve(self.phase);
         tokio::pin!(serving);

@@ -63,10 +63,15 @@ impl ManagedNames {
         }
         let name = without_cgi_prefix(name.as_bytes());
         // Most headers of most requests start with none of these letters.
-        if !matches!(name.first().map(u8::to_ascii_lowercase), Some(b'f' | b'r' | b't' | b'x')) {
+        if !matches!(
+            name.first().map(u8::to_ascii_lowercase),
+            Some(b'f' | b'r' | b't' | b'x')
+        ) {
             return false;
         }
-        FORWARDING.iter().any(|managed| same(name, managed.as_bytes()))
+        FORWARDING
+            .iter()
+            .any(|managed| same(name, managed.as_bytes()))
             || FORWARDING_FAMILIES.iter().any(|family| {
                 let start = name.get(..family.len());
                 start.is_some_and(|start| same(start, family.as_bytes()))
@@ -75,17 +80,28 @@ impl ManagedNames {
 
     /// Whether a `Connection` field that names this header is an attack (CVE-2024-45410, CVE-2025-48865).
     pub fn must_not_be_dropped(&self, name: &str) -> bool {
-        self.covers(name) || PROTECTED.iter().any(|kept| same(name.as_bytes(), kept.as_bytes()))
+        self.covers(name)
+            || PROTECTED
+                .iter()
+                .any(|kept| same(name.as_bytes(), kept.as_bytes()))
     }
 }
 
 /// Compares a name with one that is folded already.
 fn same(name: &[u8], folded: &[u8]) -> bool {
-    name.len() == folded.len() && name.iter().zip(folded).all(|(byte, folded)| fold(*byte) == *folded)
+    name.len() == folded.len()
+        && name
+            .iter()
+            .zip(folded)
+            .all(|(byte, folded)| fold(*byte) == *folded)
 }
 
 fn fold(byte: u8) -> u8 {
-    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
+    if byte.is_ascii_alphanumeric() {
+        byte.to_ascii_lowercase()
+    } else {
+        b'-'
+    }
 }
 
 /// `HTTP_X_USER_ID` is how CGI spells `X-User-Id` (RFC 3875 section 4.1.18).
@@ -102,19 +118,51 @@ mod tests {
 
     #[test]
     fn every_spelling_of_a_managed_name_is_covered() {
-        let identity = [HeaderName::from_static("x-user-id"), HeaderName::from_static("subject_name")];
+        let identity = [
+            HeaderName::from_static("x-user-id"),
+            HeaderName::from_static("subject_name"),
+        ];
         let names = ManagedNames::new(&identity);
         for name in [
-            "x-user-id", "X-USER-ID", "x_user_id", "X.User.Id", "x-user_id", "x~user!id", "HTTP_X_USER_ID",
-            "http-x-user-id", "Subject-Name", "subject.name", "X-Forwarded-For", "x_forwarded_for",
-            "X-Forwarded-Anything", "X.Forwarded.Proto", "Forwarded", "X-Real-IP", "X-Original-URL",
-            "X-Rewrite-URL", "Remote-User", "remote_user", "X-Auth-Request-Email",
+            "x-user-id",
+            "X-USER-ID",
+            "x_user_id",
+            "X.User.Id",
+            "x-user_id",
+            "x~user!id",
+            "HTTP_X_USER_ID",
+            "http-x-user-id",
+            "Subject-Name",
+            "subject.name",
+            "X-Forwarded-For",
+            "x_forwarded_for",
+            "X-Forwarded-Anything",
+            "X.Forwarded.Proto",
+            "Forwarded",
+            "X-Real-IP",
+            "X-Original-URL",
+            "X-Rewrite-URL",
+            "Remote-User",
+            "remote_user",
+            "X-Auth-Request-Email",
         ] {
             assert!(names.covers(name), "{name}");
         }
         for name in [
-            "host", "accept", "user-id", "x-user-ids", "x-user", "xuserid", "x-forwarded", "content-type", "", "x",
-            "http", "http-", "referer", "x-request-id",
+            "host",
+            "accept",
+            "user-id",
+            "x-user-ids",
+            "x-user",
+            "xuserid",
+            "x-forwarded",
+            "content-type",
+            "",
+            "x",
+            "http",
+            "http-",
+            "referer",
+            "x-request-id",
         ] {
             assert!(!names.covers(name), "{name}");
         }
@@ -123,7 +171,14 @@ mod tests {
     #[test]
     fn a_connection_field_cannot_name_what_the_request_needs() {
         let names = ManagedNames::new(&[HeaderName::from_static("x-user-id")]);
-        for name in ["X-User-Id", "x_user_id", "Host", "Authorization", "content-length", "X-Forwarded-For"] {
+        for name in [
+            "X-User-Id",
+            "x_user_id",
+            "Host",
+            "Authorization",
+            "content-length",
+            "X-Forwarded-For",
+        ] {
             assert!(names.must_not_be_dropped(name), "{name}");
         }
         for name in ["close", "keep-alive", "upgrade", "te", "x-custom"] {

@@ -146,9 +146,19 @@ impl RemoteKeys {
         }
     }
 
-    fn learn(&self, set: KeySet, metrics: &IssuerMetrics, now: UnixTime, failures: &mut Failures) -> KeyRing {
+    fn learn(
+        &self,
+        set: KeySet,
+        metrics: &IssuerMetrics,
+        now: UnixTime,
+        failures: &mut Failures,
+    ) -> KeyRing {
         let issuer = metrics.name.as_str();
-        let known: Vec<&str> = set.keys.iter().map(|key| key.kid().unwrap_or("(without kid)")).collect();
+        let known: Vec<&str> = set
+            .keys
+            .iter()
+            .map(|key| key.kid().unwrap_or("(without kid)"))
+            .collect();
         if failures.news(&known, &set.skipped) {
             info!(issuer, url = %self.url, kids = known.join(" "), "fetched the key set");
             for skipped in &set.skipped {
@@ -171,20 +181,35 @@ impl RemoteKeys {
 
     async fn get(&self) -> Result<Bytes, FetchError> {
         let secure = self.url.scheme_str() == Some("https");
-        let host = self.url.host().ok_or(FetchError::Url)?.trim_matches(['[', ']']);
+        let host = self
+            .url
+            .host()
+            .ok_or(FetchError::Url)?
+            .trim_matches(['[', ']']);
         let port = self.url.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let tcp = connect(host, port).await?;
         if !secure {
             return self.request(tcp).await;
         }
         let name = ServerName::try_from(host.to_owned()).map_err(|_| FetchError::Url)?;
-        let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await;
+        let tls = TlsConnector::from(Arc::clone(&self.tls))
+            .connect(name, tcp)
+            .await;
         self.request(tls.map_err(FetchError::Tls)?).await
     }
 
-    async fn request(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<Bytes, FetchError> {
-        let target = self.url.path_and_query().map_or("/", |target| target.as_str());
-        let host = self.url.authority().map_or("", |authority| authority.as_str());
+    async fn request(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+    ) -> Result<Bytes, FetchError> {
+        let target = self
+            .url
+            .path_and_query()
+            .map_or("/", |target| target.as_str());
+        let host = self
+            .url
+            .authority()
+            .map_or("", |authority| authority.as_str());
         let request = Request::get(target)
             .header(HOST, host)
             .header(ACCEPT, "application/jwk-set+json, application/json")
@@ -194,11 +219,16 @@ impl RemoteKeys {
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(FetchError::Http)?;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(FetchError::Http)?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(FetchError::Http)?;
             if response.status() != http::StatusCode::OK {
                 return Err(FetchError::Status(response.status()));
             }
-            let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
+            let body = Limited::new(response.into_body(), MAX_BYTES)
+                .collect()
+                .await;
             Ok(body.map_err(FetchError::Body)?.to_bytes())
         };
         tokio::pin!(exchange);
@@ -213,10 +243,12 @@ impl RemoteKeys {
 }
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, FetchError> {
-    let addresses = lookup_host((host, port)).await.map_err(|source| FetchError::Lookup {
-        host: host.to_owned(),
-        source,
-    })?;
+    let addresses = lookup_host((host, port))
+        .await
+        .map_err(|source| FetchError::Lookup {
+            host: host.to_owned(),
+            source,
+        })?;
     let addresses: Vec<_> = addresses.collect();
     let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(addresses.as_slice())).await;
     connected
@@ -259,7 +291,9 @@ impl Failures {
             warn!(issuer, %url, "failed to fetch the key set: {text}");
             self.said = text;
         }
-        let pause = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.in_a_row)).min(LAST_RETRY);
+        let pause = FIRST_RETRY
+            .saturating_mul(2_u32.saturating_pow(self.in_a_row))
+            .min(LAST_RETRY);
         self.in_a_row = self.in_a_row.saturating_add(1);
         jittered(pause)
     }

@@ -9,7 +9,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use jsonwebtoken::DecodingKey;
 use zeroize::Zeroizing;
 
-use crate::config::{self, Encoding};
+use crate::config::Encoding;
 
 use super::{Algorithm, KeyError, KeyKind, VerificationKey};
 
@@ -17,10 +17,13 @@ use super::{Algorithm, KeyError, KeyKind, VerificationKey};
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Takes a secret from an environment variable.
-    pub fn from_environment(name: &str, encoding: Encoding) -> Result<Self, KeyError> {
-        let text =
-            config::environment(name).ok_or_else(|| KeyError::NoVariable(name.to_owned()))?;
+    /// Takes a secret from the value of an environment variable.
+    pub fn from_variable(
+        name: &str,
+        value: Option<String>,
+        encoding: Encoding,
+    ) -> Result<Self, KeyError> {
+        let text = value.ok_or_else(|| KeyError::NoVariable(name.to_owned()))?;
         Self::decode(text.into_bytes(), encoding)
     }
 

@@ -75,7 +75,9 @@ impl<S: Status + 'static> Admin<S> {
                 async move { Ok::<_, Infallible>(answer) }
             });
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT);
             let serving = builder.serve_connection(TokioIo::new(stream), service);
             spawn_local(async move {
                 // A probe that breaks off is nobody's concern.
@@ -111,7 +113,10 @@ impl<S: Status + 'static> Admin<S> {
             "/drain" if request.method() == Method::POST => self.drain(request, peer),
             "/startupz" | "/readyz" | "/livez" | "/metrics" => not_allowed("GET, HEAD"),
             "/drain" => not_allowed("POST"),
-            _ => text(StatusCode::NOT_FOUND, "there are /startupz, /readyz, /livez and /metrics\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there are /startupz, /readyz, /livez and /metrics\n",
+            ),
         }
     }
 
@@ -120,22 +125,32 @@ impl<S: Status + 'static> Admin<S> {
         if awaits.is_empty() {
             return text(StatusCode::OK, "ready\n");
         }
-        text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", awaits.join("; ")))
+        text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {}\n", awaits.join("; ")),
+        )
     }
 
     fn liveness(&self) -> Response<Full<Bytes>> {
         if self.turns.load(Ordering::Relaxed) {
             return text(StatusCode::OK, "alive\n");
         }
-        text(StatusCode::SERVICE_UNAVAILABLE, "an event loop stands still\n")
+        text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "an event loop stands still\n",
+        )
     }
 
     fn exposition(&self) -> Response<Full<Bytes>> {
         let Ok(exposition) = self.metrics.exposition() else {
-            return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n");
+            return text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the metrics could not be written\n",
+            );
         };
         let mut response = Response::new(Full::from(exposition));
-        let format = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+        let format =
+            HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, format);
         response
     }
@@ -143,7 +158,10 @@ impl<S: Status + 'static> Admin<S> {
     /// Only from this machine, and not from a page that a browser on it shows.
     fn drain(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
         if !peer.is_loopback() || request.headers().contains_key(ORIGIN) {
-            return text(StatusCode::FORBIDDEN, "only `claimgate drain` on this machine may do that\n");
+            return text(
+                StatusCode::FORBIDDEN,
+                "only `claimgate drain` on this machine may do that\n",
+            );
         }
         info!("draining: not ready any more, still serving");
         self.status.drain();
@@ -161,6 +179,8 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 
 fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(methods));
     response
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use http::Method;
 use tracing::{info, warn};
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Log, LogFormat, LogLevel};
@@ -68,7 +68,10 @@ pub fn write(record: &Record) {
 
 /// Milliseconds with microseconds behind the point.
 fn millis(duration: std::time::Duration) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "an exchange does not last for centuries")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "an exchange does not last for centuries"
+    )]
     let micros = duration.as_micros() as f64;
     micros / 1000.0
 }
@@ -96,13 +99,17 @@ pub(super) fn method_label(method: &Method) -> &'static str {
     crate::gate::routes::METHODS
         .iter()
         .position(|known| known == method)
-        .and_then(|at| ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].get(at).copied())
+        .and_then(|at| {
+            ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+                .get(at)
+                .copied()
+        })
         .unwrap_or("other")
 }
 
 /// Starts the log on standard error. Lines are written by a thread of their own and dropped if it cannot keep up,
 /// so that a full disk never holds up a request. What it gives must live as long as the program.
-pub fn start(settings: &Log) -> (WorkerGuard, tracing_appender::non_blocking::ErrorCounter) {
+pub fn start(settings: &Log) -> (WorkerGuard, ErrorCounter) {
     let (writer, guard): (NonBlocking, WorkerGuard) = NonBlockingBuilder::default()
         .lossy(true)
         .finish(std::io::stderr());
@@ -113,13 +120,21 @@ pub fn start(settings: &Log) -> (WorkerGuard, tracing_appender::non_blocking::Er
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
     };
-    let lines = tracing_subscriber::fmt().with_writer(writer).with_max_level(level);
+    let lines = tracing_subscriber::fmt()
+        .with_writer(writer)
+        .with_max_level(level);
     let started = match settings.format {
         LogFormat::Json => {
-            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            let lines = lines
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false);
             tracing::subscriber::set_global_default(lines.finish())
         }
-        LogFormat::Text => tracing::subscriber::set_global_default(lines.with_ansi(false).compact().finish()),
+        LogFormat::Text => {
+            tracing::subscriber::set_global_default(lines.with_ansi(false).compact().finish())
+        }
     };
     if started.is_err() {
         warn!("a log was started before this one");

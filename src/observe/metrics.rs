@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
+use tracing_appender::non_blocking::ErrorCounter;
 
 use super::Record;
 use super::log::method_label;
@@ -79,7 +80,9 @@ impl WorkerMetrics {
             response_bytes,
             whole: _,
         } = record;
-        let route = route.as_ref().map_or_else(|| Arc::from(""), |route| Arc::clone(&route.pattern));
+        let route = route
+            .as_ref()
+            .map_or_else(|| Arc::from(""), |route| Arc::clone(&route.pattern));
         let labels = Labels {
             route: Arc::clone(&route),
             method: method_label(method),
@@ -133,7 +136,10 @@ impl Histogram {
     fn observe(&mut self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         self.sum += seconds;
-        let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
+        let bucket = BUCKETS
+            .iter()
+            .position(|bound| seconds <= *bound)
+            .unwrap_or(BUCKETS.len());
         if let Some(bucket) = self.buckets.get_mut(bucket) {
             *bucket += 1;
         }
@@ -173,11 +179,24 @@ pub struct Metrics {
     pub issuers: Vec<Arc<IssuerMetrics>>,
     /// Panics that ended a connection.
     pub panics: AtomicU64,
-    /// Log lines that could not be written in time.
-    pub dropped_lines: AtomicU64,
+    dropped_lines: OnceLock<ErrorCounter>,
 }
 
 impl Metrics {
+    /// Counters for these workers and issuers.
+    pub fn new(workers: Vec<Arc<WorkerMetrics>>, issuers: Vec<Arc<IssuerMetrics>>) -> Self {
+        Self {
+            workers,
+            issuers,
+            ..Self::default()
+        }
+    }
+
+    /// Counts the lines that the log could not write in time.
+    pub fn watch_log(&self, dropped: ErrorCounter) {
+        let _once = self.dropped_lines.set(dropped);
+    }
+
     /// Everything in the Prometheus text format.
     pub fn exposition(self: &Arc<Self>) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("claimgate");
@@ -190,7 +209,11 @@ impl Metrics {
     fn total(&self) -> Counted {
         let mut total = Counted::default();
         for worker in &self.workers {
-            let counted = worker.counted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let counted = worker
+                .counted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
             total.request_bytes += counted.request_bytes;
             total.response_bytes += counted.response_bytes;
             for (labels, count) in counted.requests {
@@ -219,27 +242,71 @@ impl Collector for Scrape {
         } = self.0.as_ref();
         let total = self.0.total();
         let sum = |count: fn(&WorkerMetrics) -> &AtomicU64| -> u64 {
-            workers.iter().map(|worker| count(worker).load(Ordering::Relaxed)).sum()
+            workers
+                .iter()
+                .map(|worker| count(worker).load(Ordering::Relaxed))
+                .sum()
         };
         requests(&mut encoder, &total)?;
         durations(&mut encoder, &total)?;
-        counter(&mut encoder, "request_body_bytes", "Bytes of request bodies passed on", total.request_bytes)?;
-        counter(&mut encoder, "response_body_bytes", "Bytes of answer bodies sent", total.response_bytes)?;
-        let open: i64 = workers.iter().map(|worker| worker.open.load(Ordering::Relaxed)).sum();
-        gauge(&mut encoder, "connections_open", "Open client connections", open)?;
-        counter(&mut encoder, "connections", "Client connections accepted", sum(|worker| &worker.accepted))?;
+        counter(
+            &mut encoder,
+            "request_body_bytes",
+            "Bytes of request bodies passed on",
+            total.request_bytes,
+        )?;
+        counter(
+            &mut encoder,
+            "response_body_bytes",
+            "Bytes of answer bodies sent",
+            total.response_bytes,
+        )?;
+        let open: i64 = workers
+            .iter()
+            .map(|worker| worker.open.load(Ordering::Relaxed))
+            .sum();
+        gauge(
+            &mut encoder,
+            "connections_open",
+            "Open client connections",
+            open,
+        )?;
+        counter(
+            &mut encoder,
+            "connections",
+            "Client connections accepted",
+            sum(|worker| &worker.accepted),
+        )?;
         let malformed = sum(|worker| &worker.malformed);
-        counter(&mut encoder, "malformed_heads", "Requests whose head could not be read", malformed)?;
-        counter(&mut encoder, "panics", "Connections ended by a fault of the gate", panics.load(Ordering::Relaxed))?;
-        let dropped = dropped_lines.load(Ordering::Relaxed);
-        counter(&mut encoder, "log_lines_dropped", "Log lines that could not be written in time", dropped)?;
+        counter(
+            &mut encoder,
+            "malformed_heads",
+            "Requests whose head could not be read",
+            malformed,
+        )?;
+        counter(
+            &mut encoder,
+            "panics",
+            "Connections ended by a fault of the gate",
+            panics.load(Ordering::Relaxed),
+        )?;
+        let dropped = dropped_lines
+            .get()
+            .map_or(0, |dropped| dropped.dropped_lines() as u64);
+        counter(
+            &mut encoder,
+            "log_lines_dropped",
+            "Log lines that could not be written in time",
+            dropped,
+        )?;
         keys(&mut encoder, issuers)?;
         build_info(&mut encoder)
     }
 }
 
 fn requests(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(), fmt::Error> {
-    let mut family = encoder.encode_descriptor("requests", "Requests answered", None, MetricType::Counter)?;
+    let mut family =
+        encoder.encode_descriptor("requests", "Requests answered", None, MetricType::Counter)?;
     let sorted: BTreeMap<_, _> = total.requests.iter().collect();
     for (labels, count) in sorted {
         let status = labels.status.to_string();
@@ -257,14 +324,21 @@ fn requests(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(), 
 fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(), fmt::Error> {
     type Choose = fn(&Durations) -> &Histogram;
     let histograms: [(&str, &str, Choose); 2] = [
-        ("request_duration", "From the head of a request to the end of its answer", |durations| &durations.whole),
-        ("upstream_duration", "From a request sent to the head of the upstream's answer", |durations| {
-            &durations.upstream
-        }),
+        (
+            "request_duration",
+            "From the head of a request to the end of its answer",
+            |durations| &durations.whole,
+        ),
+        (
+            "upstream_duration",
+            "From a request sent to the head of the upstream's answer",
+            |durations| &durations.upstream,
+        ),
     ];
     let sorted: BTreeMap<_, _> = total.durations.iter().collect();
     for (name, help, choose) in histograms {
-        let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        let mut family =
+            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for (route, durations) in &sorted {
             let histogram = choose(durations);
             let bounds = BUCKETS.iter().copied().chain([f64::MAX]);
@@ -278,7 +352,10 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(),
     Ok(())
 }
 
-fn keys(encoder: &mut DescriptorEncoder<'_>, issuers: &[Arc<IssuerMetrics>]) -> Result<(), fmt::Error> {
+fn keys(
+    encoder: &mut DescriptorEncoder<'_>,
+    issuers: &[Arc<IssuerMetrics>],
+) -> Result<(), fmt::Error> {
     let mut family = encoder.encode_descriptor("keys", "Keys held", None, MetricType::Gauge)?;
     for issuer in issuers {
         let labels = [("issuer", issuer.name.as_str())];
@@ -291,12 +368,17 @@ fn keys(encoder: &mut DescriptorEncoder<'_>, issuers: &[Arc<IssuerMetrics>]) -> 
     for issuer in remote() {
         for (outcome, count) in [("success", &issuer.fetched), ("failure", &issuer.failed)] {
             let labels = [("issuer", issuer.name.as_str()), ("outcome", outcome)];
-            ConstCounter::new(count.load(Ordering::Relaxed)).encode(family.encode_family(&labels)?)?;
+            ConstCounter::new(count.load(Ordering::Relaxed))
+                .encode(family.encode_family(&labels)?)?;
         }
     }
     let help = "When a key set was last fetched, in Unix time; 0 for never";
-    let mut family =
-        encoder.encode_descriptor("key_last_success_timestamp", help, Some(&Unit::Seconds), MetricType::Gauge)?;
+    let mut family = encoder.encode_descriptor(
+        "key_last_success_timestamp",
+        help,
+        Some(&Unit::Seconds),
+        MetricType::Gauge,
+    )?;
     for issuer in remote() {
         let labels = [("issuer", issuer.name.as_str())];
         let last = issuer.last_success.load(Ordering::Relaxed);
@@ -305,16 +387,32 @@ fn keys(encoder: &mut DescriptorEncoder<'_>, issuers: &[Arc<IssuerMetrics>]) -> 
     Ok(())
 }
 
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), fmt::Error> {
-    ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), fmt::Error> {
+    ConstCounter::new(value).encode(encoder.encode_descriptor(
+        name,
+        help,
+        None,
+        MetricType::Counter,
+    )?)
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> Result<(), fmt::Error> {
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: i64,
+) -> Result<(), fmt::Error> {
     ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
 fn build_info(encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-    let mut family = encoder.encode_descriptor("build_info", "The program", None, MetricType::Gauge)?;
+    let mut family =
+        encoder.encode_descriptor("build_info", "The program", None, MetricType::Gauge)?;
     let labels = [("version", env!("CARGO_PKG_VERSION"))];
     ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)
 }

@@ -177,8 +177,12 @@ impl Exchange {
         warn!(request_id, cause, "failed to {error}");
         self.fail(match error {
             UpstreamError::Connect { .. } => Refusal::UpstreamUnreachable,
-            UpstreamError::ConnectTimeout { .. } | UpstreamError::Silent { .. } => Refusal::UpstreamTimeout,
-            UpstreamError::Broken { .. } | UpstreamError::Switched { .. } => Refusal::UpstreamBroken,
+            UpstreamError::ConnectTimeout { .. } | UpstreamError::Silent { .. } => {
+                Refusal::UpstreamTimeout
+            }
+            UpstreamError::Broken { .. } | UpstreamError::Switched { .. } => {
+                Refusal::UpstreamBroken
+            }
         })
     }
 
@@ -234,7 +238,10 @@ impl Exchange {
 
 impl Ending for Exchange {
     fn ended(mut self, bytes: u64, whole: bool) {
-        let upload_is_over = self.upload.as_ref().is_none_or(|upload| upload.over_since().is_some());
+        let upload_is_over = self
+            .upload
+            .as_ref()
+            .is_none_or(|upload| upload.over_since().is_some());
         if let Some(lease) = self.lease.take()
             && whole
             && upload_is_over

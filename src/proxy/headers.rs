@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
@@ -53,7 +54,9 @@ pub struct Peer {
 
 impl HeaderPolicy {
     fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|network| network.contains(&address))
+        self.trusted_proxies
+            .iter()
+            .any(|network| network.contains(&address))
     }
 
     /// The address of the client: the peer's, or if the peer is trusted the last in `X-Forwarded-For` that is not.
@@ -95,7 +98,11 @@ impl HeaderPolicy {
         for name in head.headers.keys() {
             let is_kept_from_trusted = trusted && name.as_str().starts_with("x-forwarded-");
             let managed = self.managed.covers(name.as_str()) && !is_kept_from_trusted;
-            if managed || is_hop_by_hop(name) || *name == EXPECT || named.iter().any(|named| named == name) {
+            if managed
+                || is_hop_by_hop(name)
+                || *name == EXPECT
+                || named.iter().any(|named| named == name)
+            {
                 drop.push(name.clone());
             }
         }
@@ -160,7 +167,10 @@ impl Told {
         if !trusted {
             return Self::default();
         }
-        let forwarded = headers.get_all(FORWARDED).iter().filter_map(|value| value.to_str().ok());
+        let forwarded = headers
+            .get_all(FORWARDED)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
         let forwarded = forwarded.collect::<Vec<_>>().join(", ");
         let forwarded = HeaderValue::from_str(&forwarded).ok();
         Self {
@@ -184,7 +194,11 @@ fn write_forwarding(headers: &mut HeaderMap, peer: Peer, told: Told) {
         element.push_str(&format!(";host=\"{host}\""));
     }
     element.push_str(";proto=http");
-    if let Some(before) = told.forwarded.as_ref().and_then(|before| before.to_str().ok()) {
+    if let Some(before) = told
+        .forwarded
+        .as_ref()
+        .and_then(|before| before.to_str().ok())
+    {
         element.insert_str(0, ", ");
         element.insert_str(0, before);
     }
@@ -192,7 +206,10 @@ fn write_forwarding(headers: &mut HeaderMap, peer: Peer, told: Told) {
         headers.insert(FORWARDED, value);
     }
     let address = peer.address.map(|address| address.to_string());
-    let before = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let before = headers
+        .get_all(X_FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     let chain: Vec<&str> = before.chain(address.as_deref()).collect();
     if let Ok(value) = HeaderValue::from_str(&chain.join(", "))
         && !value.is_empty()
@@ -226,7 +243,11 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     match text.as_bytes().first() {
         Some(b'c') => *name == CONNECTION,
         Some(b'k') => *name == KEEP_ALIVE,
-        Some(b'p') => *name == PROXY_CONNECTION || text == "proxy-authorization" || text == "proxy-authenticate",
+        Some(b'p') => {
+            *name == PROXY_CONNECTION
+                || text == "proxy-authorization"
+                || text == "proxy-authenticate"
+        }
         Some(b't') => *name == TE || *name == TRAILER || *name == TRANSFER_ENCODING,
         Some(b'u') => *name == UPGRADE,
         Some(b'h') => *name == HTTP2_SETTINGS,
@@ -237,7 +258,9 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// The names in every `Connection` field: `HeaderMap::get` would see the first alone.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter();
-    let names = values.filter_map(|value| value.to_str().ok()).flat_map(|names| names.split(','));
+    let names = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|names| names.split(','));
     names.filter_map(|name| name.trim().parse().ok()).collect()
 }
 

@@ -189,7 +189,10 @@ impl Door {
         };
         let number = registration.number;
         let connection = Rc::new(Connection::new(registration, refuses_all));
-        self.open.by_number.borrow_mut().insert(number, Rc::downgrade(&connection));
+        self.open
+            .by_number
+            .borrow_mut()
+            .insert(number, Rc::downgrade(&connection));
         let socket = Socket::new(stream, &connection, self.limits.timeouts);
         let peer = Peer { address };
         spawn_local(serve_connection(
@@ -236,7 +239,9 @@ async fn serve_connection(
         .writev(false)
         .header_read_timeout(None)
         .max_buf_size(limits.max_header_bytes.saturating_mul(2).max(16 * 1024));
-    let serving = builder.serve_connection(TokioIo::new(socket), service).with_upgrades();
+    let serving = builder
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
     let mut serving = pin!(serving);
     let mut told = false;
     let served = poll_fn(|context| {
@@ -258,13 +263,19 @@ async fn serve_connection(
     {
         metrics.head_malformed();
         let client = peer.address.map(tracing::field::display);
-        info!(client, reason = Refusal::RequestMalformed.reason(), "refused a head that cannot be read: {error}");
+        info!(
+            client,
+            reason = Refusal::RequestMalformed.reason(),
+            "refused a head that cannot be read: {error}"
+        );
     }
 }
 
 fn is_the_clients(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NotConnected
     )
 }

@@ -55,7 +55,8 @@ enum Awaits {
 impl Pace {
     fn set(&self, awaits: Awaits) {
         let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
-        self.word.store(since << 2 | awaits as u64, Ordering::Relaxed);
+        self.word
+            .store(since << 2 | awaits as u64, Ordering::Relaxed);
     }
 
     fn begin_head(&self) {
@@ -129,7 +130,10 @@ impl Connection {
             return true;
         }
         let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(context.waker()))
+        {
             *waker = Some(context.waker().clone());
         }
         false
@@ -175,7 +179,11 @@ impl Socket {
         Pin::new(&mut self.stream)
     }
 
-    fn note_write(&mut self, context: &mut Context<'_>, written: &Poll<io::Result<usize>>) -> io::Result<()> {
+    fn note_write(
+        &mut self,
+        context: &mut Context<'_>,
+        written: &Poll<io::Result<usize>>,
+    ) -> io::Result<()> {
         if written.is_ready() {
             self.blocked_since = None;
             return Ok(());
@@ -211,7 +219,11 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = self.stream().poll_write(context, bytes);
         self.note_write(context, &written)?;
         written
@@ -239,7 +251,9 @@ impl AsyncWrite for Socket {
                 Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if since.elapsed() < LINGER => {}
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
-                Poll::Pending if self.read_timer.rings(since + LINGER, context) => return Poll::Ready(Ok(())),
+                Poll::Pending if self.read_timer.rings(since + LINGER, context) => {
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -247,7 +261,11 @@ impl AsyncWrite for Socket {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
@@ -256,7 +274,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
@@ -285,7 +307,9 @@ pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
 impl Alarm {
     /// Whether `deadline` has passed; if not, the task is woken when it has.
     pub(super) fn rings(&mut self, deadline: Instant, context: &mut Context<'_>) -> bool {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        let sleep = self
+            .0
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
         }

@@ -178,7 +178,10 @@ impl Upstream {
         permit: Permit,
         request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
-        let patience = permit.route().timeout.unwrap_or(self.policy.response_timeout);
+        let patience = permit
+            .route()
+            .timeout
+            .unwrap_or(self.policy.response_timeout);
         let upload = request.body().upload();
         let exchange = self.send(request);
         tokio::pin!(exchange);
@@ -258,7 +261,9 @@ impl Upstream {
         let mut idle = self.idle.borrow_mut();
         // The first is the one that was longest without a use.
         let outdated = idle.first().is_some_and(|first| {
-            first.connection.sender.is_closed() || first.since.elapsed() > MAX_IDLE_TIME || idle.len() >= MAX_IDLE
+            first.connection.sender.is_closed()
+                || first.since.elapsed() > MAX_IDLE_TIME
+                || idle.len() >= MAX_IDLE
         });
         if outdated {
             idle.remove(0).connection.task.abort();
@@ -299,7 +304,9 @@ impl Upstream {
     }
 }
 
-async fn shake_hands(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> std::io::Result<Connection> {
+async fn shake_hands(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> std::io::Result<Connection> {
     let mut builder = http1::Builder::new();
     // Small heads and bodies flatten into one write.
     builder.writev(false).max_buf_size(MAX_HEAD_BYTES);

@@ -41,14 +41,23 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issu
     for (name, issuer) in written.config.issuers.clone() {
         let path = KeyPath::of("issuers").key(&name);
         let algorithms = algorithms(written, &path, issuer.algorithms.as_deref());
-        let source = source(written, warnings, &path.key("keys"), &issuer.keys, algorithms.as_deref());
+        let source = source(
+            written,
+            warnings,
+            &path.key("keys"),
+            &issuer.keys,
+            algorithms.as_deref(),
+        );
         let accepted = texts(written, &path.key("issuer"), issuer.issuer);
         let audience = texts(written, &path.key("audience"), issuer.audience);
         if issuer.leeway > MAX_LEEWAY {
             written.report(path.key("leeway"), "must be at most \"5m\"");
         }
         if issuer.subject.is_empty() || issuer.subject.iter().any(String::is_empty) {
-            written.report(path.key("subject"), "needs the name of at least one claim, such as \"sub\"");
+            written.report(
+                path.key("subject"),
+                "needs the name of at least one claim, such as \"sub\"",
+            );
         }
         if audience.is_none() {
             warnings.push(format!(
@@ -86,7 +95,10 @@ fn check_selection(written: &mut Written, issuers: &[Issuer]) {
         match &issuer.accepted {
             None => {
                 if let Some(other) = before.find(|other| other.accepted.is_none()) {
-                    let message = format!("takes any `iss`, as `{}` does: say `issuer` for at least one", other.name);
+                    let message = format!(
+                        "takes any `iss`, as `{}` does: say `issuer` for at least one",
+                        other.name
+                    );
                     written.report(path, message);
                 }
             }
@@ -96,7 +108,10 @@ fn check_selection(written: &mut Written, issuers: &[Issuer]) {
                     others.is_some_and(|others| others.iter().any(|iss| accepted.contains(iss)))
                 };
                 if let Some(other) = before.find(shared) {
-                    let message = format!("has an `iss` that `{}` has too: a token must have one issuer", other.name);
+                    let message = format!(
+                        "has an `iss` that `{}` has too: a token must have one issuer",
+                        other.name
+                    );
                     written.report(path.key("issuer"), message);
                 }
             }
@@ -111,17 +126,27 @@ fn seconds(duration: Duration) -> i64 {
 fn texts(written: &mut Written, path: &KeyPath, texts: Option<OneOrMany>) -> Option<Vec<String>> {
     let OneOrMany(texts) = texts?;
     if texts.is_empty() || texts.iter().any(String::is_empty) {
-        written.report(path.clone(), "needs at least one text that is not empty; leave it out to accept any");
+        written.report(
+            path.clone(),
+            "needs at least one text that is not empty; leave it out to accept any",
+        );
     }
     Some(texts)
 }
 
-fn algorithms(written: &mut Written, path: &KeyPath, names: Option<&[String]>) -> Option<Vec<Algorithm>> {
+fn algorithms(
+    written: &mut Written,
+    path: &KeyPath,
+    names: Option<&[String]>,
+) -> Option<Vec<Algorithm>> {
     let names = names?;
     let path = path.key("algorithms");
     let known = Algorithm::ALL.map(Algorithm::name);
     if names.is_empty() {
-        written.report(path.clone(), "needs at least one algorithm; leave it out to let the keys decide");
+        written.report(
+            path.clone(),
+            "needs at least one algorithm; leave it out to let the keys decide",
+        );
     }
     let mut algorithms = Vec::new();
     for (index, name) in names.iter().enumerate() {
@@ -132,7 +157,10 @@ fn algorithms(written: &mut Written, path: &KeyPath, names: Option<&[String]>) -
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("known are `{}`", known.join("`, `")),
                 };
-                written.report(path.index(index), format!("`{name}` is not a supported algorithm; {hint}"));
+                written.report(
+                    path.index(index),
+                    format!("`{name}` is not a supported algorithm; {hint}"),
+                );
             }
         }
     }
@@ -153,12 +181,26 @@ fn source(
         ("jwks_file", keys.jwks_file.is_some()),
         ("jwks_url", keys.jwks_url.is_some()),
     ];
-    let named: Vec<&str> = sources.iter().filter(|(_, is_named)| *is_named).map(|(key, _)| *key).collect();
+    let named: Vec<&str> = sources
+        .iter()
+        .filter(|(_, is_named)| *is_named)
+        .map(|(key, _)| *key)
+        .collect();
     let [key] = named.as_slice() else {
-        if !sources.iter().any(|(key, _)| written.is_broken(&path.key(key))) {
-            let found = if named.is_empty() { "there is none".to_owned() } else { format!("there are `{}`", named.join("`, `")) };
+        if !sources
+            .iter()
+            .any(|(key, _)| written.is_broken(&path.key(key)))
+        {
+            let found = if named.is_empty() {
+                "there is none".to_owned()
+            } else {
+                format!("there are `{}`", named.join("`, `"))
+            };
             let known = sources.map(|(key, _)| key).join("`, `");
-            written.report(path.clone(), format!("needs exactly one of `{known}`; {found}"));
+            written.report(
+                path.clone(),
+                format!("needs exactly one of `{known}`; {found}"),
+            );
         }
         return None;
     };
@@ -176,7 +218,7 @@ fn source(
         _ => {
             let encoding = keys.encoding.unwrap_or_default();
             let secret = match (&keys.secret_env, &keys.secret_file) {
-                (Some(name), _) => Secret::from_environment(name, encoding),
+                (Some(name), _) => Secret::from_variable(name, written.variable(name), encoding),
                 (None, Some(file)) => Secret::from_file(file, encoding),
                 (None, None) => return None,
             };
@@ -218,12 +260,23 @@ fn check_companions(written: &mut Written, path: &KeyPath, keys: &Keys, source: 
     }
 }
 
-fn remote(written: &mut Written, place: &KeyPath, keys: &Keys, algorithms: Option<&[Algorithm]>) -> Option<Source> {
+fn remote(
+    written: &mut Written,
+    place: &KeyPath,
+    keys: &Keys,
+    algorithms: Option<&[Algorithm]>,
+) -> Option<Source> {
     let text = keys.jwks_url.as_deref()?;
     let url: Option<Uri> = text.parse().ok();
-    let url = url.filter(|url| url.authority().is_some_and(|authority| !authority.as_str().contains('@')));
+    let url = url.filter(|url| {
+        url.authority()
+            .is_some_and(|authority| !authority.as_str().contains('@'))
+    });
     let Some(url) = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https"))) else {
-        written.report(place.clone(), format!("`{text}` is not a URL such as \"https://app.example/api/auth/jwks\""));
+        written.report(
+            place.clone(),
+            format!("`{text}` is not a URL such as \"https://app.example/api/auth/jwks\""),
+        );
         return None;
     };
     if url.scheme_str() == Some("http") && !keys.allow_http && !is_this_machine(&url) {

@@ -10,7 +10,10 @@ use crate::gate::rule::Rule;
 pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> RouteTable {
     let section = KeyPath::of("routes");
     if !written.has(&section) {
-        written.report(KeyPath::default(), "there is no route, and what no route allows is refused: write [[routes]]");
+        written.report(
+            KeyPath::default(),
+            "there is no route, and what no route allows is refused: write [[routes]]",
+        );
     }
     let routes = written.config.routes.clone();
     let places: Vec<KeyPath> = written.elements(&section).take(routes.len()).collect();
@@ -30,7 +33,10 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Rout
 
 fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
     if !route.path.starts_with('/') {
-        written.report(place.key("path"), format!("`{}` must start with `/`", route.path));
+        written.report(
+            place.key("path"),
+            format!("`{}` must start with `/`", route.path),
+        );
     }
     let public = route.access == Access::Public;
     if !public && written.config.issuers.is_empty() && !written.has(&KeyPath::of("issuers")) {
@@ -46,7 +52,10 @@ fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
         rule: match route.access {
             Access::Public => Rule::Public,
             Access::Authenticated => Rule::Authenticated,
-            Access::Owner(parameter) => Rule::Owner { parameter, mismatch },
+            Access::Owner(parameter) => Rule::Owner {
+                parameter,
+                mismatch,
+            },
         },
         pattern: route.path.into(),
         timeout: route.timeout,
@@ -59,14 +68,20 @@ fn mismatch(written: &mut Written, place: &KeyPath, route: &config::Route) -> Mi
         return Mismatch::default();
     };
     if !matches!(route.access, Access::Owner(_)) {
-        written.report(place.key("mismatch"), "means nothing on a route without an owner");
+        written.report(
+            place.key("mismatch"),
+            "means nothing on a route without an owner",
+        );
     }
     match status {
         403 => Mismatch::Forbidden,
         404 => Mismatch::NotFound,
         401 => Mismatch::Unauthorized,
         _ => {
-            written.report(place.key("mismatch"), format!("must be 403, 404 or 401, not {status}"));
+            written.report(
+                place.key("mismatch"),
+                format!("must be 403, 404 or 401, not {status}"),
+            );
             Mismatch::default()
         }
     }
@@ -78,7 +93,10 @@ fn methods(written: &mut Written, place: &KeyPath, names: Option<&[String]>) -> 
     };
     let place = place.key("methods");
     if names.is_empty() {
-        written.report(place.clone(), "needs at least one method; leave it out to allow all");
+        written.report(
+            place.clone(),
+            "needs at least one method; leave it out to allow all",
+        );
     }
     let mut methods = Vec::new();
     for (index, name) in names.iter().enumerate() {
@@ -105,7 +123,10 @@ fn upstream(written: &mut Written, place: &KeyPath, name: Option<&str>) -> usize
     let Some(name) = name else {
         if names.len() > 1 {
             let names = names.join("`, `");
-            written.report(place, format!("must be said, because there are several: `{names}`"));
+            written.report(
+                place,
+                format!("must be said, because there are several: `{names}`"),
+            );
         }
         return 0;
     };
@@ -124,7 +145,12 @@ fn upstream(written: &mut Written, place: &KeyPath, name: Option<&str>) -> usize
 }
 
 /// A path that names a user, on a route where any caller may name any user, is most likely a mistake.
-fn warn_about_ownerless(written: &Written, warnings: &mut Vec<String>, routes: &[Route], places: &[KeyPath]) {
+fn warn_about_ownerless(
+    written: &Written,
+    warnings: &mut Vec<String>,
+    routes: &[Route],
+    places: &[KeyPath],
+) {
     let mut owners = vec!["user_id"];
     for route in routes {
         if let Rule::Owner { parameter, .. } = &route.rule {
@@ -132,7 +158,9 @@ fn warn_about_ownerless(written: &Written, warnings: &mut Vec<String>, routes: &
         }
     }
     for (route, place) in routes.iter().zip(places) {
-        let owner = owners.iter().find(|owner| route.pattern.contains(&format!("{{{owner}}}")));
+        let owner = owners
+            .iter()
+            .find(|owner| route.pattern.contains(&format!("{{{owner}}}")));
         if let (Some(owner), false) = (owner, matches!(route.rule, Rule::Owner { .. })) {
             warnings.push(format!(
                 "{}: its path has `{{{owner}}}`, but nobody has to be that user: if only the user may, say `access = \

@@ -12,7 +12,10 @@ use crate::proxy::upstream::{Target, UpstreamPolicy};
 pub(super) fn compile(written: &mut Written) -> Vec<UpstreamPolicy> {
     let section = KeyPath::of("upstreams");
     if !written.has(&section) {
-        written.report(KeyPath::default(), "there is no upstream: write [upstreams.NAME] with a `url`");
+        written.report(
+            KeyPath::default(),
+            "there is no upstream: write [upstreams.NAME] with a `url`",
+        );
     }
     let mut compiled = Vec::new();
     for (name, upstream) in written.config.upstreams.clone() {
@@ -64,12 +67,18 @@ fn target(url: &str) -> Result<Target, String> {
             Err(format!("`{url}` needs an absolute path after `unix:`"))
         };
     }
-    let wrong = || format!("`{url}` is not a URL of an upstream: write \"http://127.0.0.1:3000\" or \"unix:/run/api.sock\"");
+    let wrong = || {
+        format!(
+            "`{url}` is not a URL of an upstream: write \"http://127.0.0.1:3000\" or \"unix:/run/api.sock\""
+        )
+    };
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     match uri.scheme_str() {
         Some("http") => {}
         Some(scheme @ ("https" | "h2c")) => {
-            return Err(format!("`{scheme}` upstreams are not supported yet: write `http://` or `unix:`"));
+            return Err(format!(
+                "`{scheme}` upstreams are not supported yet: write `http://` or `unix:`"
+            ));
         }
         _ => return Err(wrong()),
     }
@@ -78,9 +87,14 @@ fn target(url: &str) -> Result<Target, String> {
         return Err(wrong());
     }
     if uri.path() != "/" || uri.query().is_some() {
-        return Err(format!("`{url}` has a path: the path of a request is sent as it was judged, without a prefix"));
+        return Err(format!(
+            "`{url}` has a path: the path of a request is sent as it was judged, without a prefix"
+        ));
     }
-    Ok(Target::Tcp(authority.host().to_owned(), authority.port_u16().unwrap_or(80)))
+    Ok(Target::Tcp(
+        authority.host().to_owned(),
+        authority.port_u16().unwrap_or(80),
+    ))
 }
 
 fn is_remote(target: &Target) -> bool {

@@ -1,0 +1,27 @@
+//! `claimgate completions`.
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use super::{Arguments, Outcome};
+
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// For which shell.
+    shell: Shell,
+}
+
+impl Completions {
+    pub(super) fn run(self) -> Outcome {
+        let mut command = Arguments::command();
+        clap_complete::generate(
+            self.shell,
+            &mut command,
+            "claimgate",
+            &mut std::io::stdout(),
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,329 @@
+//! `claimgate dev`: an API behind the gate on a laptop.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Map;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::{Address, LogFormat, Written};
+use crate::gate::rule::Rule;
+use crate::observe::log;
+use crate::proxy::upstream::Target;
+
+use super::run::Signals;
+use super::token::Signer;
+use super::{Failure, Outcome, say, warn};
+
+/// The variable that Better Auth and its APIs read the secret from.
+const SECRET: &str = "BETTER_AUTH_SECRET";
+
+/// The user of the tokens.
+const USER: &str = "alice";
+
+/// Where the tokens are written, for a second terminal.
+const ENV_FILE: &str = ".claimgate-dev.env";
+
+/// How long the API may take to stop.
+const STOP: Duration = Duration::from_secs(10);
+
+/// How often it is tried whether the API listens.
+const KNOCK: Duration = Duration::from_millis(50);
+
+const ONE_HOUR: i64 = 60 * 60;
+
+#[derive(Debug, Args)]
+pub(super) struct Dev {
+    /// A configuration to use; left out, every path under /api/{user_id}/ belongs to that user, and /health and
+    /// /api/auth/ are public.
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the gate listens.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<Address>,
+    /// The API and its arguments. It has to listen on 127.0.0.1 and the port in $PORT; `{port}` in an argument is that
+    /// port.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl Dev {
+    pub(super) fn run(self) -> Outcome {
+        let (mut written, port) = match &self.config {
+            Some(file) => (Written::load(file)?, None),
+            None => {
+                let port = free_port()
+                    .map_err(|error| Failure::other(format_args!("find a free port: {error}")))?;
+                (
+                    Written::parse(Path::new("(built in)"), &built_in(port))?,
+                    Some(port),
+                )
+            }
+        };
+        if let Some(listen) = &self.listen {
+            written.config.listen.address = listen.clone();
+        }
+        written.config.log.format = LogFormat::Text;
+        let secret = written.variable(SECRET).unwrap_or_else(random_secret);
+        written.set_variable(SECRET, &secret);
+        let tokens = Tokens::sign(&written);
+        let app = App::compile(written)?;
+        let upstream = app
+            .policy
+            .upstreams
+            .first()
+            .map(|upstream| upstream.target.clone());
+        let port = port.or(match upstream {
+            Some(Target::Tcp(_, port)) => Some(port),
+            Some(Target::Unix(_)) | None => None,
+        });
+        let path = example_path(&app);
+        let (_log, _dropped) = log::start(&app.config.log);
+        for warning in app.warnings.iter().filter(|_| self.config.is_some()) {
+            warn(format_args!("warning: {warning}"));
+        }
+        let running = app.start(Clock::System).map_err(Failure::other)?;
+        let mut signals = Signals::listen().map_err(Failure::other)?;
+        let address = running.address().clone();
+        let mut api = signals
+            .runtime()
+            .block_on(async { self.spawn(port, &secret) })?;
+        let outcome = signals.wait_or(async {
+            if let Some(upstream) = &upstream
+                && let Some(ended) = wait_until_listening(&mut api, upstream).await
+            {
+                return ended;
+            }
+            let _file = tokens.as_ref().and_then(|tokens| tokens.write(&address));
+            show(&address, &path, tokens.as_ref());
+            exit_code(api.wait().await)
+        });
+        running.stop();
+        signals.runtime().block_on(stop(&mut api));
+        running.wait();
+        Ok(outcome.unwrap_or(ExitCode::SUCCESS))
+    }
+
+    fn spawn(&self, port: Option<u16>, secret: &str) -> Result<Child, Failure> {
+        let (program, arguments) = self
+            .command
+            .split_first()
+            .ok_or_else(|| Failure::other("find the command"))?;
+        let mut command = Command::new(program);
+        command.env(SECRET, secret).kill_on_drop(true);
+        let port = port.map(|port| port.to_string()).unwrap_or_default();
+        if !port.is_empty() {
+            command.env("PORT", &port).env("UVICORN_PORT", &port);
+        }
+        command.args(
+            arguments
+                .iter()
+                .map(|argument| argument.replace("{port}", &port)),
+        );
+        let spawned = command.spawn();
+        spawned.map_err(|error| Failure::other(format_args!("run `{program}`: {error}")))
+    }
+}
+
+/// The configuration of a laptop.
+fn built_in(port: u16) -> String {
+    format!(
+        r#"[listen]
+address = "127.0.0.1:8080"
+
+[upstreams.api]
+url = "http://127.0.0.1:{port}"
+
+[issuers.better-auth]
+keys = {{ secret_env = "{SECRET}", encoding = "utf8" }}
+
+[[routes]]
+path = "/health"
+access = "public"
+
+[[routes]]
+path = "/api/auth/{{*rest}}"
+access = "public"
+
+[[routes]]
+path = "/api/{{user_id}}/{{*rest}}"
+access = {{ owner = "user_id" }}
+"#
+    )
+}
+
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn random_secret() -> String {
+    let mut bytes = [0; 32];
+    // The kernel's random source does not fail once it is seeded; a secret of zeros must not be used if it does.
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        Err(_) => String::new(),
+    }
+}
+
+/// A path of the first route that has an owner, for the user of the tokens.
+fn example_path(app: &App) -> String {
+    let mut routes = app.policy.gate.routes().routes();
+    let owned = routes.find_map(|route| match &route.rule {
+        Rule::Owner { parameter, .. } => Some((route, parameter)),
+        Rule::Public | Rule::Authenticated => None,
+    });
+    let Some((route, parameter)) = owned else {
+        return "/".to_owned();
+    };
+    let path = route.pattern.replace(&format!("{{{parameter}}}"), USER);
+    match path.split_once("/{*") {
+        Some((path, _)) if path == format!("/api/{USER}") => format!("{path}/tasks"),
+        Some((path, _)) => path.to_owned(),
+        None => path,
+    }
+}
+
+/// Waits until the API accepts connections. Gives its exit code if it ends before.
+async fn wait_until_listening(api: &mut Child, upstream: &Target) -> Option<ExitCode> {
+    warn(format_args!("waiting for the API to listen on {upstream}"));
+    loop {
+        let listens = match upstream {
+            Target::Tcp(host, port) => TcpStream::connect((host.trim_matches(['[', ']']), *port))
+                .await
+                .is_ok(),
+            Target::Unix(path) => UnixStream::connect(path).await.is_ok(),
+        };
+        if listens {
+            return None;
+        }
+        if let Ok(ended) = timeout(KNOCK, api.wait()).await {
+            warn("the API has ended before it listened");
+            return Some(exit_code(ended));
+        }
+    }
+}
+
+fn exit_code(ended: std::io::Result<std::process::ExitStatus>) -> ExitCode {
+    let code = ended.ok().and_then(|status| status.code());
+    code.and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// Asks the API to stop, and makes it if it does not.
+async fn stop(api: &mut Child) {
+    let Some(id) = api
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(Pid::from_raw)
+    else {
+        return;
+    };
+    let _gone = kill_process(id, Signal::TERM);
+    if timeout(STOP, api.wait()).await.is_err() {
+        let _gone = api.kill().await;
+    }
+}
+
+/// Tokens to try the gate with.
+struct Tokens {
+    good: String,
+    expired: String,
+}
+
+impl Tokens {
+    fn sign(written: &Written) -> Option<Self> {
+        let signer = Signer::of(written, None).ok()?;
+        let now = Clock::System.now();
+        Some(Self {
+            good: signer.sign(USER, 24 * ONE_HOUR, Map::new(), now).ok()?,
+            expired: signer.sign(USER, -ONE_HOUR, Map::new(), now).ok()?,
+        })
+    }
+
+    /// Writes them for a second terminal, readable by this user alone.
+    fn write(&self, address: &Address) -> Option<EnvFile> {
+        let Self { good, expired } = self;
+        let path = PathBuf::from(ENV_FILE);
+        let text = format!(
+            "GATE={}\nUSER_ID={USER}\nTOKEN={good}\nEXPIRED={expired}\n",
+            url(address)
+        );
+        let _none = std::fs::remove_file(&path);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        match file.and_then(|mut file| file.write_all(text.as_bytes())) {
+            Ok(()) => Some(EnvFile(path)),
+            Err(error) => {
+                warn(format_args!("{ENV_FILE} could not be written: {error}"));
+                None
+            }
+        }
+    }
+}
+
+/// The file with the tokens, gone when the gate is.
+struct EnvFile(PathBuf);
+
+impl Drop for EnvFile {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_file(&self.0);
+    }
+}
+
+fn url(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => {
+            let host = if address.ip().is_unspecified() {
+                SocketAddr::from(([127, 0, 0, 1], address.port()))
+            } else {
+                *address
+            };
+            format!("http://{host}")
+        }
+        Address::Unix(_) => address.to_string(),
+    }
+}
+
+fn show(address: &Address, path: &str, tokens: Option<&Tokens>) {
+    let gate = url(address);
+    say(format_args!("\nThe gate is open: {gate}\n"));
+    let Some(tokens) = tokens else {
+        say("No issuer has a shared secret, so there is no token to try it with.");
+        return;
+    };
+    let other = path.replacen(USER, "bob", 1);
+    let Tokens { good, expired } = tokens;
+    say(format_args!(
+        "A token for `{USER}`, good for a day:\n\n{good}\n"
+    ));
+    say(format_args!(
+        "In a second terminal:\n\n. ./{ENV_FILE}    # TOKEN and EXPIRED"
+    ));
+    say(format_args!(
+        "curl -i {gate}{path} -H \"Authorization: Bearer $TOKEN\"      # served"
+    ));
+    say(format_args!(
+        "curl -i {gate}{other} -H \"Authorization: Bearer $TOKEN\"        # 403: another user's"
+    ));
+    say(format_args!(
+        "curl -i {gate}{path}                                        # 401: no token"
+    ));
+    say(format_args!(
+        "curl -i {gate}{path} -H \"Authorization: Bearer $EXPIRED\"    # 401: expired\n"
+    ));
+    let _ = expired;
+}

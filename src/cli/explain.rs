@@ -1,0 +1,261 @@
+//! `claimgate explain`: what would become of one request. The gate that decides here is the gate that serves.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
+
+use clap::Args;
+use http::header::{AUTHORIZATION, HOST};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
+
+use crate::clock::Clock;
+use crate::gate::permit::{Caller, Permit};
+use crate::gate::refusal::Refusal;
+use crate::gate::rule::Rule;
+use crate::gate::{Decision, Refused};
+use crate::proxy::headers::{self, Peer};
+use crate::proxy::shared::Policy;
+
+use super::{ConfigFile, Failure, Outcome, compile, say};
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Send this bearer token.
+    #[arg(long, short, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Send this header as well.
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// The method, as in `GET`.
+    method: Method,
+    /// The path with its query, as in `/api/alice/tasks`.
+    target: String,
+}
+
+/// The checks of the gate in their order, each with the refusals that it may end in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Check {
+    Head,
+    Path,
+    Route,
+    Token,
+    Verification,
+    Rule,
+}
+
+impl Check {
+    const ALL: [Self; 6] = [
+        Self::Head,
+        Self::Path,
+        Self::Route,
+        Self::Token,
+        Self::Verification,
+        Self::Rule,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Head => "request head",
+            Self::Path => "canonical path",
+            Self::Route => "route",
+            Self::Token => "one token",
+            Self::Verification => "verification",
+            Self::Rule => "rule",
+        }
+    }
+
+    fn of(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::PathNotCanonical => Self::Path,
+            Refusal::NoRoute | Refusal::MethodNotAllowed(_) => Self::Route,
+            Refusal::TokenMissing | Refusal::TokenRepeated => Self::Token,
+            Refusal::TokenMalformed
+            | Refusal::TokenSignature
+            | Refusal::TokenAlgorithm
+            | Refusal::TokenKeyUnknown
+            | Refusal::TokenExpired
+            | Refusal::TokenNotYetValid
+            | Refusal::TokenLifetime
+            | Refusal::TokenIssuer
+            | Refusal::TokenAudience
+            | Refusal::TokenSubject
+            | Refusal::TokenType
+            | Refusal::KeysUnavailable => Self::Verification,
+            Refusal::SubjectMismatch(_) => Self::Rule,
+            Refusal::RequestMalformed
+            | Refusal::RequestTimeout
+            | Refusal::BodyTooLarge
+            | Refusal::TargetTooLong
+            | Refusal::HeadersTooLarge
+            | Refusal::Overloaded
+            | Refusal::Draining
+            | Refusal::UpstreamUnreachable
+            | Refusal::UpstreamBroken
+            | Refusal::UpstreamTimeout => Self::Head,
+        }
+    }
+}
+
+impl Explain {
+    pub(super) fn run(self) -> Outcome {
+        let app = compile(&self.config.config)?;
+        let mut head = self.head()?;
+        say(format_args!("{} {}", head.method, self.target));
+        match app.policy.gate.decide(&head, Clock::System.now()) {
+            Decision::Forward(permit) => forwarded(&app.policy, &mut head, &permit),
+            Decision::Refuse(refused) => stopped(&refused),
+            Decision::NeedsKeys { issuer, otherwise } => {
+                stopped(&otherwise);
+                if let Some(issuer) = app.policy.gate.issuers().get(issuer) {
+                    say(format_args!(
+                        "\nThe keys of the issuer `{}` come from a URL, and nothing is fetched here: the running gate \
+                         fetches them before it answers.",
+                        issuer.name
+                    ));
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn head(&self) -> Result<Parts, Failure> {
+        let target: Uri = self.target.parse().map_err(|error| {
+            Failure::other(format_args!(
+                "read the target `{}`: {error}; it starts with `/`",
+                self.target
+            ))
+        })?;
+        let mut head = Request::new(()).into_parts().0;
+        head.method = self.method.clone();
+        head.uri = target;
+        for header in &self.headers {
+            let wrong = || {
+                Failure::other(format_args!(
+                    "read the header `{header}`: write `Name: value`"
+                ))
+            };
+            let (name, value) = header.split_once(':').ok_or_else(wrong)?;
+            let name: HeaderName = name.trim().parse().map_err(|_| wrong())?;
+            let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
+            head.headers.append(name, value);
+        }
+        if let Some(token) = &self.token {
+            let value = HeaderValue::from_str(&format!("Bearer {token}"));
+            let mut value = value.map_err(|_| {
+                Failure::other("read the token: it has characters that no header has")
+            })?;
+            value.set_sensitive(true);
+            head.headers.append(AUTHORIZATION, value);
+        }
+        if !head.headers.contains_key(HOST) {
+            head.headers
+                .insert(HOST, HeaderValue::from_static("localhost"));
+        }
+        Ok(head)
+    }
+}
+
+fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
+    let route = permit.route();
+    for check in Check::ALL {
+        match (check, permit.caller()) {
+            (Check::Route, _) => passed(
+                check,
+                format_args!("`{}`, {}", route.pattern, rule(&route.rule)),
+            ),
+            (Check::Token | Check::Verification | Check::Rule, Caller::Anonymous) => {
+                skipped(check, "the route is public")
+            }
+            (Check::Verification, Caller::Known(caller)) => passed(
+                check,
+                format_args!(
+                    "subject `{}`, issuer `{}`",
+                    caller.subject.as_str(),
+                    caller.issuer
+                ),
+            ),
+            _ => passed(check, ""),
+        }
+    }
+    let upstream = policy.upstreams.get(route.upstream);
+    let target = upstream.map(|upstream| format!("`{}` at {}", upstream.name, upstream.target));
+    say(format_args!(
+        "\nforwarded to {}:\n",
+        target.unwrap_or_default()
+    ));
+    let peer = Peer {
+        address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    };
+    let websocket = headers::asks_for_websocket(head);
+    let request_id = headers::request_id(&head.headers);
+    policy
+        .headers
+        .to_upstream(head, permit.caller(), peer, &request_id, websocket);
+    say(format_args!("  {} {} HTTP/1.1", head.method, head.uri));
+    for (name, value) in &head.headers {
+        let shown = if *name == AUTHORIZATION {
+            "(as it came)".into()
+        } else {
+            String::from_utf8_lossy(value.as_bytes())
+        };
+        say(format_args!("  {name}: {shown}"));
+    }
+}
+
+fn stopped(refused: &Refused) {
+    let Refused {
+        refusal,
+        route,
+        subject,
+        issuer,
+    } = refused;
+    let failed = Check::of(refusal);
+    for check in Check::ALL {
+        if check > failed {
+            skipped(check, "not reached");
+        } else if check == failed {
+            say(format_args!(
+                "  FAIL  {:<15} {}",
+                check.name(),
+                refusal.reason()
+            ));
+        } else if let (Check::Route, Some(route)) = (check, route) {
+            passed(
+                check,
+                format_args!("`{}`, {}", route.pattern, rule(&route.rule)),
+            );
+        } else if let (Check::Verification, Some(subject), Some(issuer)) = (check, subject, issuer)
+        {
+            passed(
+                check,
+                format_args!("subject `{}`, issuer `{issuer}`", subject.as_str()),
+            );
+        } else {
+            passed(check, "");
+        }
+    }
+    say(format_args!(
+        "\nanswered {}: {}",
+        refusal.status(),
+        refusal.detail()
+    ));
+}
+
+fn rule(rule: &Rule) -> String {
+    match rule {
+        Rule::Public => "public".to_owned(),
+        Rule::Authenticated => "for everybody with a token".to_owned(),
+        Rule::Owner { parameter, .. } => format!("for the owner `{{{parameter}}}`"),
+    }
+}
+
+fn passed(check: Check, text: impl std::fmt::Display) {
+    let line = format!("  ok    {:<15} {text}", check.name());
+    say(line.trim_end());
+}
+
+fn skipped(check: Check, why: &str) {
+    say(format_args!("  -     {:<15} {why}", check.name()));
+}

@@ -1,0 +1,106 @@
+//! `claimgate run`: serve until a signal says to stop.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, warn};
+
+use crate::app::Running;
+use crate::clock::Clock;
+use crate::observe::log;
+use crate::observe::metrics::Metrics;
+
+use super::{Failure, Outcome, compile};
+
+pub(super) fn run(file: &Path) -> Outcome {
+    let app = compile(file)?;
+    let (_log, dropped) = log::start(&app.config.log);
+    for warning in &app.warnings {
+        warn!("{warning}");
+    }
+    let running = app.start(Clock::System).map_err(Failure::other)?;
+    running.metrics().watch_log(dropped);
+    count_panics(Arc::clone(running.metrics()));
+    let mut signals = Signals::listen().map_err(Failure::other)?;
+    signals.wait();
+    running.stop();
+    std::thread::spawn(move || {
+        signals.wait();
+        // The second signal: whoever sent it does not want to wait.
+        std::process::exit(130);
+    });
+    Ok(stopped(running))
+}
+
+/// Waits for the stop. Connections that had to be cut do not make it a failure: the grace is the operator's.
+fn stopped(running: Running) -> ExitCode {
+    running.wait();
+    ExitCode::SUCCESS
+}
+
+/// A panic ends its connection, never the process; that it came to be is counted and logged.
+fn count_panics(metrics: Arc<Metrics>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        metrics.panics.fetch_add(1, Ordering::Relaxed);
+        // The message could hold what a client sent: the place is enough to find it.
+        let place = panic.location().map(ToString::to_string);
+        error!(place, "a fault of the gate has ended a connection");
+    }));
+}
+
+/// The signals that ask for a stop.
+pub(super) struct Signals {
+    runtime: tokio::runtime::Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn listen() -> std::io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (terminate, interrupt) = {
+            let _guard = runtime.enter();
+            (
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+            )
+        };
+        Ok(Self {
+            runtime,
+            terminate,
+            interrupt,
+        })
+    }
+
+    /// Waits for the next one.
+    pub(super) fn wait(&mut self) {
+        let (terminate, interrupt) = (&mut self.terminate, &mut self.interrupt);
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+    }
+
+    /// Waits for the next one, or until `other` is done. Gives what `other` gave, if it did.
+    pub(super) fn wait_or<T>(&mut self, other: impl Future<Output = T>) -> Option<T> {
+        let (terminate, interrupt) = (&mut self.terminate, &mut self.interrupt);
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => None,
+                _ = interrupt.recv() => None,
+                done = other => Some(done),
+            }
+        })
+    }
+
+    /// Where futures of `other` may be made.
+    pub(super) fn runtime(&self) -> &tokio::runtime::Runtime {
+        &self.runtime
+    }
+}

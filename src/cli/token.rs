@@ -1,0 +1,281 @@
+//! `claimgate token`: make a development token, or take one apart.
+
+use std::io::Read;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::{Args, Subcommand};
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Map, Value, json};
+
+use crate::clock::{Clock, UnixTime};
+use crate::config::{self, KeyPath, Written};
+use crate::gate::claims::Claims;
+use crate::gate::token::BearerToken;
+use crate::gate::verify::{self, Unverified};
+use crate::keys::Algorithm;
+use crate::keys::secret::Secret;
+
+use super::{ConfigFile, Failure, Outcome, compile, say};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Token {
+    /// Sign a token with the shared secret of an issuer, for development.
+    Mint(Mint),
+    /// Take a token apart, and say whether the configuration accepts it and why not.
+    Inspect(Inspect),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Mint {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Who the token is about.
+    #[arg(long, short, value_name = "SUBJECT")]
+    subject: String,
+    /// Which issuer's secret signs it; may be left out when there is one with a secret.
+    #[arg(long, value_name = "NAME")]
+    issuer: Option<String>,
+    /// How long it is good, as in `15m`; `-1h` makes one that has expired an hour ago.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "1h",
+        allow_hyphen_values = true
+    )]
+    lifetime: String,
+    /// A claim more, as in `email=alice@example.com`; JSON is taken as JSON.
+    #[arg(long = "claim", value_name = "NAME=VALUE")]
+    claims: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Inspect {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The token; `-` reads it from standard input.
+    token: String,
+}
+
+impl Token {
+    pub(super) fn run(self) -> Outcome {
+        match self {
+            Self::Mint(mint) => mint.run(),
+            Self::Inspect(inspect) => inspect.run(),
+        }
+    }
+}
+
+impl Mint {
+    fn run(self) -> Outcome {
+        let written = Written::load(&self.config.config)?;
+        let signer = Signer::of(&written, self.issuer.as_deref())?;
+        written.finish()?;
+        let lifetime = lifetime(&self.lifetime)?;
+        let mut extra = Map::new();
+        for claim in &self.claims {
+            let wrong =
+                || Failure::other(format_args!("read the claim `{claim}`: write `name=value`"));
+            let (name, value) = claim.split_once('=').ok_or_else(wrong)?;
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+            extra.insert(name.to_owned(), value);
+        }
+        say(signer.sign(&self.subject, lifetime, extra, Clock::System.now())?);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Seconds, negative for the past.
+fn lifetime(text: &str) -> Result<i64, Failure> {
+    let (sign, digits) = text
+        .strip_prefix('-')
+        .map_or((1, text), |digits| (-1, digits));
+    let duration: Duration = humantime::parse_duration(digits)
+        .map_err(|error| Failure::other(format_args!("read the lifetime `{text}`: {error}")))?;
+    Ok(sign * i64::try_from(duration.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// What signs development tokens: the shared secret of an issuer, and what that issuer demands.
+#[derive(Debug)]
+pub(super) struct Signer {
+    secret: Secret,
+    algorithm: Algorithm,
+    issuer: Option<String>,
+    audience: Option<String>,
+    subject_claim: String,
+}
+
+impl Signer {
+    /// The issuer of that name, or else the first that has a secret.
+    pub(super) fn of(written: &Written, name: Option<&str>) -> Result<Self, Failure> {
+        let mut issuers = written.config.issuers.iter();
+        let has_secret = |issuer: &config::Issuer| {
+            issuer.keys.secret_env.is_some() || issuer.keys.secret_file.is_some()
+        };
+        let found = issuers.find(|(key, issuer)| match name {
+            Some(name) => key.as_str() == name,
+            None => has_secret(issuer),
+        });
+        let Some((name, issuer)) = found else {
+            return Err(Failure::other(
+                "sign a token: there is no such issuer with a shared secret",
+            ));
+        };
+        let encoding = issuer.keys.encoding.unwrap_or_default();
+        let secret = match (&issuer.keys.secret_env, &issuer.keys.secret_file) {
+            (Some(variable), _) => {
+                Secret::from_variable(variable, written.variable(variable), encoding)
+            }
+            (None, Some(file)) => Secret::from_file(file, encoding),
+            (None, None) => {
+                return Err(Failure::other(format_args!(
+                    "sign a token: `{name}` has no shared secret"
+                )));
+            }
+        };
+        let place = written.place(&KeyPath::of("issuers").key(name));
+        let secret = secret
+            .map_err(|error| Failure::other(format_args!("sign a token: {place}: {error}")))?;
+        let first = |texts: &Option<config::OneOrMany>| {
+            texts.as_ref().and_then(|texts| texts.0.first().cloned())
+        };
+        let algorithms = issuer.algorithms.as_ref().and_then(|names| names.first());
+        Ok(Self {
+            secret,
+            algorithm: algorithms
+                .and_then(|name| Algorithm::named(name))
+                .unwrap_or(Algorithm::HS256),
+            issuer: first(&issuer.issuer),
+            audience: first(&issuer.audience),
+            subject_claim: issuer
+                .subject
+                .first()
+                .cloned()
+                .unwrap_or_else(|| "sub".to_owned()),
+        })
+    }
+
+    /// Signs a token for `lifetime` seconds from now.
+    pub(super) fn sign(
+        &self,
+        subject: &str,
+        lifetime: i64,
+        extra: Map<String, Value>,
+        now: UnixTime,
+    ) -> Result<String, Failure> {
+        let expires = now.0.saturating_add(lifetime);
+        let mut claims = Map::new();
+        claims.insert(self.subject_claim.clone(), json!(subject));
+        claims.insert(
+            "iat".to_owned(),
+            json!(now.0.min(expires.saturating_sub(1))),
+        );
+        claims.insert("exp".to_owned(), json!(expires));
+        claims.extend(
+            self.issuer
+                .as_ref()
+                .map(|issuer| ("iss".to_owned(), json!(issuer))),
+        );
+        claims.extend(
+            self.audience
+                .as_ref()
+                .map(|audience| ("aud".to_owned(), json!(audience))),
+        );
+        claims.extend(extra);
+        let key = EncodingKey::from_secret(self.secret.expose());
+        let signed = jsonwebtoken::encode(&Header::new(self.algorithm.inner()), &claims, &key);
+        signed.map_err(|error| Failure::other(format_args!("sign a token: {error}")))
+    }
+}
+
+impl Inspect {
+    fn run(self) -> Outcome {
+        let app = compile(&self.config.config)?;
+        let text = if self.token == "-" {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|error| Failure::other(format_args!("read the token: {error}")))?;
+            text.trim().to_owned()
+        } else {
+            self.token
+        };
+        let parts: Vec<&str> = text.split('.').collect();
+        for (name, part) in ["header", "claims"].iter().zip(&parts) {
+            match decoded(part) {
+                Some(json) => say(format_args!("{name}: {json}")),
+                None => say(format_args!("{name}: cannot be read")),
+            }
+        }
+        let now = Clock::System.now();
+        let issuers = app.policy.gate.issuers();
+        let verified = match BearerToken::new(&text) {
+            Ok(token) => verify::verify(issuers, token, now),
+            Err(refusal) => Err(refusal.into()),
+        };
+        match verified {
+            Ok(verified) => say(format_args!(
+                "\naccepted: a token of the issuer `{}` about `{}`",
+                verified.issuer,
+                verified.subject.as_str()
+            )),
+            Err(Unverified {
+                refusal, issuer, ..
+            }) => {
+                let judge = issuer.and_then(|issuer| issuers.get(issuer));
+                let judge = judge
+                    .map(|issuer| format!(" by the issuer `{}`", issuer.name))
+                    .unwrap_or_default();
+                say(format_args!(
+                    "\nrefused{judge} ({}): {}",
+                    refusal.reason(),
+                    refusal.detail()
+                ));
+                for hint in hints(&parts, now) {
+                    say(hint);
+                }
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn decoded(part: &str) -> Option<String> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
+    let value: Value = serde_json::from_slice(&bytes).ok()?;
+    serde_json::to_string_pretty(&value).ok()
+}
+
+/// What a person would want to know about a token that is refused.
+fn hints(parts: &[&str], now: UnixTime) -> Vec<String> {
+    let mut hints = Vec::new();
+    match parts.len() {
+        2 => hints.push(
+            "A token of two parts is a Better Auth session token, not a JWT: exchange it at /api/auth/token.".to_owned(),
+        ),
+        5 => hints.push("A token of five parts is encrypted (JWE): the gate verifies signed tokens.".to_owned()),
+        _ => {}
+    }
+    let claims = parts
+        .get(1)
+        .and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    let claims = claims.and_then(|json| Claims::parse(&json).ok());
+    let expires = claims
+        .as_ref()
+        .and_then(|claims| claims.get("exp"))
+        .and_then(Value::as_i64);
+    if let Some(past) = expires
+        .map(|expires| now.0 - expires)
+        .filter(|past| *past > 0)
+    {
+        let past = Duration::from_secs(past.unsigned_abs());
+        hints.push(format!(
+            "It has expired {} ago.",
+            humantime::format_duration(past)
+        ));
+    }
+    hints
+}
