@@ -90,7 +90,7 @@ impl Arguments {
             Command::Dev(dev) => dev.run(),
             Command::Token(token) => token.run(),
             Command::Drain(drain) => drain.run(),
-            Command::Completions(completions) => completions.run(),
+            Command::Completions(completions) => Ok(completions.run()),
         };
         match outcome {
             Ok(code) => code,

@@ -61,9 +61,8 @@ pub(super) fn start(
             }
             match TcpListener::from_std(admin) {
                 Ok(listener) => {
-                    Arc::new(Admin::new(Report(shared), metrics))
-                        .serve(listener)
-                        .await
+                    let admin = Arc::new(Admin::new(Report(shared), metrics));
+                    admin.serve(listener).await;
                 }
                 Err(error) => error!("failed to serve the admin listener: {error}"),
             }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{Arguments, Outcome};
+use super::Arguments;
 
 #[derive(Debug, Args)]
 pub(super) struct Completions {
@@ -14,7 +14,7 @@ pub(super) struct Completions {
 }
 
 impl Completions {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> ExitCode {
         let mut command = Arguments::command();
         clap_complete::generate(
             self.shell,
@@ -22,6 +22,6 @@ impl Completions {
             "claimgate",
             &mut std::io::stdout(),
         );
-        Ok(ExitCode::SUCCESS)
+        ExitCode::SUCCESS
     }
 }

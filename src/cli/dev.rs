@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Map;
@@ -45,8 +47,8 @@ const ONE_HOUR: i64 = 60 * 60;
 
 #[derive(Debug, Args)]
 pub(super) struct Dev {
-    /// A configuration to use; left out, every path under /api/{user_id}/ belongs to that user, and /health and
-    /// /api/auth/ are public.
+    /// A configuration to use; left out, every path under `/api/{user_id}/` belongs to that user, and
+    /// `/health` and `/api/auth/` are public.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where the gate listens.
@@ -75,7 +77,10 @@ impl Dev {
             written.config.listen.address = listen.clone();
         }
         written.config.log.format = LogFormat::Text;
-        let secret = written.variable(SECRET).unwrap_or_else(random_secret);
+        let secret = match written.variable(SECRET) {
+            Some(secret) => secret,
+            None => random_secret()?,
+        };
         written.set_variable(SECRET, &secret);
         let tokens = Tokens::sign(&written);
         let app = App::compile(written)?;
@@ -167,13 +172,10 @@ fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn random_secret() -> String {
+fn random_secret() -> Result<String, Failure> {
     let mut bytes = [0; 32];
-    // The kernel's random source does not fail once it is seeded; a secret of zeros must not be used if it does.
-    match aws_lc_rs::rand::fill(&mut bytes) {
-        Ok(()) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-        Err(_) => String::new(),
-    }
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::other("make a random secret"))?;
+    Ok(BASE64_STANDARD.encode(bytes))
 }
 
 /// A path of the first route that has an owner, for the user of the tokens.

@@ -166,7 +166,7 @@ fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
                 format_args!("`{}`, {}", route.pattern, rule(&route.rule)),
             ),
             (Check::Token | Check::Verification | Check::Rule, Caller::Anonymous) => {
-                skipped(check, "the route is public")
+                skipped(check, "the route is public");
             }
             (Check::Verification, Caller::Known(caller)) => passed(
                 check,

@@ -127,7 +127,9 @@ fn seconds(number: &Number) -> Option<UnixTime> {
     if !(0.0..=LAST_SECOND).contains(&approximate) {
         return None;
     }
-    Some(UnixTime(whole.unwrap_or(approximate.floor() as i64)))
+    Some(UnixTime(
+        whole.unwrap_or_else(|| approximate.floor() as i64),
+    ))
 }
 
 /// Claims are never shown: they are about a person.
@@ -139,10 +141,10 @@ impl fmt::Debug for Claims {
 
 impl<'de> Deserialize<'de> for Claims {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        match source.deserialize_any(Unique)? {
-            Value::Object(object) => Ok(Self(object)),
-            _ => Err(de::Error::custom("not an object")),
+        if let Value::Object(object) = source.deserialize_any(Unique)? {
+            return Ok(Self(object));
         }
+        Err(de::Error::custom("not an object"))
     }
 }
 

@@ -157,7 +157,12 @@ impl Refusal {
                  slashes or control characters.",
             ),
             Self::RequestMalformed => (StatusCode::BAD_REQUEST, None, "The request is malformed."),
-            Self::NoRoute => (StatusCode::NOT_FOUND, None, NOT_FOUND),
+            // A 404 for a mismatch must not differ from one for no route, or it hides nothing.
+            Self::NoRoute | Self::SubjectMismatch(Mismatch::NotFound) => (
+                StatusCode::NOT_FOUND,
+                None,
+                "There is nothing at this path.",
+            ),
             Self::MethodNotAllowed(_) => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 None,
@@ -233,7 +238,6 @@ impl Refusal {
                 None,
                 "This path belongs to another user.",
             ),
-            Self::SubjectMismatch(Mismatch::NotFound) => (StatusCode::NOT_FOUND, None, NOT_FOUND),
             Self::SubjectMismatch(Mismatch::Unauthorized) => (
                 StatusCode::UNAUTHORIZED,
                 InvalidToken,
@@ -295,10 +299,11 @@ impl Refusal {
     /// The answer, with `realm` in its challenge if it has one.
     pub fn answer(&self, realm: &str) -> (StatusCode, HeaderMap, Bytes) {
         let (status, challenge, detail) = self.row();
-        // A 404 for a mismatch must not differ from one for no route, or it hides nothing.
-        let reason = match self {
-            Self::SubjectMismatch(Mismatch::NotFound) => Self::NoRoute.reason(),
-            _ => self.reason(),
+        let hides = *self == Self::SubjectMismatch(Mismatch::NotFound);
+        let reason = if hides {
+            Self::NoRoute.reason()
+        } else {
+            self.reason()
         };
         let body = json!({
             "type": "about:blank",
@@ -329,8 +334,6 @@ impl Refusal {
         (status, headers, body)
     }
 }
-
-const NOT_FOUND: &str = "There is nothing at this path.";
 
 impl Challenge {
     fn text(&self, realm: &str, detail: &str) -> Option<String> {

@@ -177,22 +177,21 @@ fn check_signature(jws: &Jws<'_>, ring: &KeyRing) -> Result<(), Refusal> {
 
 impl<'a> Jws<'a> {
     fn parse(token: &'a str) -> Result<Self, Refusal> {
-        let malformed = Refusal::TokenMalformed;
         let mut parts = token.split('.');
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(malformed);
+            return Err(Refusal::TokenMalformed);
         };
-        let (signing_input, _) = token.rsplit_once('.').ok_or(malformed.clone())?;
-        let header = URL_SAFE_NO_PAD
-            .decode(header)
-            .map_err(|_| malformed.clone())?;
-        let payload = URL_SAFE_NO_PAD
-            .decode(payload)
-            .map_err(|_| malformed.clone())?;
-        // An unsecured token (RFC 7515 appendix A.5) has no signature, and gets to the keys no further.
-        URL_SAFE_NO_PAD.decode(signature).map_err(|_| malformed)?;
+        let (signing_input, _) = token.rsplit_once('.').unwrap_or_default();
+        let decode = |part: &str| {
+            URL_SAFE_NO_PAD
+                .decode(part)
+                .map_err(|_| Refusal::TokenMalformed)
+        };
+        let (header, payload) = (decode(header)?, decode(payload)?);
+        // An unsecured token (RFC 7515 appendix A.5) has an empty signature, which no key has made.
+        decode(signature)?;
         Ok(Self {
             header: Header::parse(&header)?,
             claims: Claims::parse(&payload)?,

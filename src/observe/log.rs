@@ -35,7 +35,7 @@ pub fn write(record: &Record) {
     let route = route.as_ref().map(|route| route.pattern.as_ref());
     let subject = subject.as_ref().map(|subject| printable(subject.as_str()));
     let client = client.map(tracing::field::display);
-    let upstream_ms = upstream.map(|upstream| millis(upstream));
+    let upstream_ms = upstream.map(millis);
     let request_id = request_id.to_str().unwrap_or_default();
     macro_rules! line {
         ($write:ident, $text:literal) => {

@@ -341,7 +341,7 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(),
             encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for (route, durations) in &sorted {
             let histogram = choose(durations);
-            let bounds = BUCKETS.iter().copied().chain([f64::MAX]);
+            let bounds = BUCKETS.iter().copied().chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
             let count = histogram.buckets.iter().sum();
             let labels = [("route", route.as_ref())];

@@ -1,8 +1,10 @@
 //! All header work, in both directions.
 
+use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::header::GetAll;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE, VIA,
@@ -117,7 +119,7 @@ impl HeaderPolicy {
                 head.headers.insert(name, value.clone());
             }
         }
-        write_forwarding(&mut head.headers, peer, told);
+        write_forwarding(&mut head.headers, peer, &told);
         head.headers.append(VIA, VIA_CLAIMGATE);
         head.headers.insert(X_REQUEST_ID, request_id.clone());
         if chunked {
@@ -155,75 +157,92 @@ impl HeaderPolicy {
     }
 }
 
-/// What a trusted proxy in front has told about the request.
+/// What a proxy in front has told about the request, if it is trusted.
 #[derive(Default)]
 struct Told {
-    forwarded: Option<HeaderValue>,
-    keep: bool,
+    is_trusted: bool,
+    forwarded: String,
 }
 
 impl Told {
-    fn by(trusted: bool, headers: &HeaderMap) -> Self {
-        if !trusted {
+    fn by(is_trusted: bool, headers: &HeaderMap) -> Self {
+        if !is_trusted {
             return Self::default();
         }
-        let forwarded = headers
-            .get_all(FORWARDED)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        let forwarded = forwarded.collect::<Vec<_>>().join(", ");
-        let forwarded = HeaderValue::from_str(&forwarded).ok();
         Self {
-            forwarded: forwarded.filter(|value| !value.is_empty()),
-            keep: true,
+            is_trusted,
+            forwarded: join(headers.get_all(FORWARDED)),
         }
     }
 }
 
 /// Writes `X-Forwarded-*` and `Forwarded` (RFC 7239) anew, or goes on with what a trusted proxy wrote.
-fn write_forwarding(headers: &mut HeaderMap, peer: Peer, told: Told) {
+fn write_forwarding(headers: &mut HeaderMap, peer: Peer, told: &Told) {
     let host = headers.get(HOST).cloned();
-    let mut element = String::from("for=");
-    match peer.address {
-        Some(IpAddr::V4(address)) => element.push_str(&address.to_string()),
-        // RFC 7239 section 6: an IPv6 address is bracketed and quoted.
-        Some(IpAddr::V6(address)) => element.push_str(&format!("\"[{address}]\"")),
-        None => element.push_str("unknown"),
-    }
-    if let Some(host) = host.as_ref().and_then(|host| host.to_str().ok()) {
-        element.push_str(&format!(";host=\"{host}\""));
-    }
-    element.push_str(";proto=http");
-    if let Some(before) = told
-        .forwarded
-        .as_ref()
-        .and_then(|before| before.to_str().ok())
-    {
-        element.insert_str(0, ", ");
-        element.insert_str(0, before);
-    }
-    if let Ok(value) = HeaderValue::from_str(&element) {
+    let host_text = host.as_ref().and_then(|host| host.to_str().ok());
+    // The chain of a peer that is not trusted was removed before: what is left was written by one that is.
+    let mut chain = join(headers.get_all(X_FORWARDED_FOR));
+    let mut forwarded = told.forwarded.clone();
+    let _infallible = write_hop(&mut chain, &mut forwarded, peer, host_text);
+    if let Ok(value) = HeaderValue::from_str(&forwarded) {
         headers.insert(FORWARDED, value);
     }
-    let address = peer.address.map(|address| address.to_string());
-    let before = headers
-        .get_all(X_FORWARDED_FOR)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let chain: Vec<&str> = before.chain(address.as_deref()).collect();
-    if let Ok(value) = HeaderValue::from_str(&chain.join(", "))
-        && !value.is_empty()
-    {
-        headers.insert(X_FORWARDED_FOR, value);
-    }
-    if !(told.keep && headers.contains_key(X_FORWARDED_PROTO)) {
+    match HeaderValue::from_str(&chain) {
+        Ok(value) if !chain.is_empty() => headers.insert(X_FORWARDED_FOR, value),
+        Ok(_) | Err(_) => headers.remove(X_FORWARDED_FOR),
+    };
+    if !(told.is_trusted && headers.contains_key(X_FORWARDED_PROTO)) {
         headers.insert(X_FORWARDED_PROTO, HTTP);
     }
     if let Some(host) = host
-        && !(told.keep && headers.contains_key(X_FORWARDED_HOST))
+        && !(told.is_trusted && headers.contains_key(X_FORWARDED_HOST))
     {
         headers.insert(X_FORWARDED_HOST, host);
     }
+}
+
+fn write_hop(
+    chain: &mut String,
+    forwarded: &mut String,
+    peer: Peer,
+    host: Option<&str>,
+) -> std::fmt::Result {
+    if !forwarded.is_empty() {
+        forwarded.push_str(", ");
+    }
+    match peer.address {
+        Some(address) => {
+            if !chain.is_empty() {
+                chain.push_str(", ");
+            }
+            write!(chain, "{address}")?;
+            match address {
+                IpAddr::V4(address) => write!(forwarded, "for={address}")?,
+                // RFC 7239 section 6: an IPv6 address is bracketed and quoted.
+                IpAddr::V6(address) => write!(forwarded, "for=\"[{address}]\"")?,
+            }
+        }
+        None => forwarded.push_str("for=unknown"),
+    }
+    if let Some(host) = host {
+        write!(forwarded, ";host=\"{host}\"")?;
+    }
+    forwarded.push_str(";proto=http");
+    Ok(())
+}
+
+/// Every value of a list header as one (RFC 9110 section 5.3).
+fn join(values: GetAll<'_, HeaderValue>) -> String {
+    let mut joined = String::new();
+    for value in values {
+        if let Ok(text) = value.to_str() {
+            if !joined.is_empty() {
+                joined.push_str(", ");
+            }
+            joined.push_str(text);
+        }
+    }
+    joined
 }
 
 /// RFC 9112 section 3.2.1: to an origin server goes the path alone, as it was judged.

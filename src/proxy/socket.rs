@@ -248,9 +248,8 @@ impl AsyncWrite for Socket {
             let mut buffer = ReadBuf::new(&mut scratch);
             match self.stream().poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(Ok(())),
-                Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if since.elapsed() < LINGER => {}
-                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending if self.read_timer.rings(since + LINGER, context) => {
                     return Poll::Ready(Ok(()));
                 }

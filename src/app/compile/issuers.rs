@@ -15,13 +15,13 @@ use crate::keys::{Algorithm, KeyRing, jwks, pem};
 use crate::tls;
 
 /// How often a key set is fetched, if the configuration does not say.
-const REFRESH: Duration = Duration::from_secs(5 * 60);
+const REFRESH: Duration = Duration::from_mins(5);
 
 /// How long keys are used after the last successful fetch, if the configuration does not say.
-const MAX_STALE: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_STALE: Duration = Duration::from_hours(24);
 
 /// The longest accepted difference of clocks.
-const MAX_LEEWAY: Duration = Duration::from_secs(5 * 60);
+const MAX_LEEWAY: Duration = Duration::from_mins(5);
 
 /// The issuers and, beside each, how its keys are fetched if they are.
 #[derive(Default)]
