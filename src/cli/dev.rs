@@ -100,7 +100,7 @@ impl Dev {
         }
         let running = app.start(Clock::System).map_err(Failure::other)?;
         let mut signals = Signals::listen().map_err(Failure::other)?;
-        let address = running.address().clone();
+        let (address, admin) = (running.address().clone(), running.admin_address());
         let mut api = signals
             .runtime()
             .block_on(async { self.spawn(port, &secret) })?;
@@ -112,6 +112,7 @@ impl Dev {
             }
             let _file = tokens.as_ref().and_then(|tokens| tokens.write(&address));
             show(&address, &path, tokens.as_ref());
+            say(format_args!("Probes and metrics: http://{admin}/metrics\n"));
             exit_code(api.wait().await)
         });
         running.stop();
@@ -146,6 +147,9 @@ fn built_in(port: u16) -> String {
     format!(
         r#"[listen]
 address = "127.0.0.1:8080"
+
+[admin]
+address = "127.0.0.1:0"
 
 [upstreams.api]
 url = "http://127.0.0.1:{port}"
@@ -308,7 +312,7 @@ fn show(address: &Address, path: &str, tokens: Option<&Tokens>) {
         return;
     };
     let other = path.replacen(USER, "bob", 1);
-    let Tokens { good, expired } = tokens;
+    let good = &tokens.good;
     say(format_args!(
         "A token for `{USER}`, good for a day:\n\n{good}\n"
     ));
@@ -327,5 +331,4 @@ fn show(address: &Address, path: &str, tokens: Option<&Tokens>) {
     say(format_args!(
         "curl -i {gate}{path} -H \"Authorization: Bearer $EXPIRED\"    # 401: expired\n"
     ));
-    let _ = expired;
 }
