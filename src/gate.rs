@@ -265,8 +265,11 @@ fn check_host(head: &Parts) -> Result<(), Refusal> {
         return Err(malformed);
     };
     let host = host.to_str().map_err(|_| malformed.clone())?;
-    // `Authority` takes user information, which `Host` has not.
-    let valid = !host.contains('@')
+    // RFC 3986 section 3.2.2 lets a name have more characters, which no name has and parsers read differently.
+    let plain = host
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
+    let valid = plain
         && host
             .parse::<Authority>()
             .is_ok_and(|host| !host.host().is_empty());

@@ -27,6 +27,8 @@ pub struct Record {
     pub status: StatusCode,
     /// Why the request was not served.
     pub reason: Option<&'static str>,
+    /// What went wrong between gate and upstream, in words.
+    pub cause: Option<String>,
     /// Whether the reason is about who the caller is.
     pub is_about_the_caller: bool,
     /// The subject of a good token.

@@ -135,6 +135,3 @@ fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
     }
     identity
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,1 +1,218 @@
+use http::Request;
+use http::header::AUTHORIZATION;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::json;
 
+use crate::config::Encoding;
+use crate::keys::secret::Secret;
+
+use super::claims::ClaimPolicy;
+use super::refusal::Mismatch;
+use super::routes::METHODS;
+use super::*;
+
+const SECRET: &str = "a secret of thirty-two bytes or more";
+const NOW: UnixTime = UnixTime(1_000_000);
+
+fn route(pattern: &str, rule: Rule) -> Route {
+    Route {
+        pattern: pattern.into(),
+        rule,
+        methods: METHODS.to_vec(),
+        upstream: 0,
+        timeout: None,
+        max_body_bytes: None,
+    }
+}
+
+fn gate(ring: KeyRing) -> Gate {
+    let owner = Rule::Owner {
+        parameter: "user_id".into(),
+        mismatch: Mismatch::Forbidden,
+    };
+    let (routes, problems) = RouteTable::new(vec![
+        route("/health", Rule::Public),
+        route("/me", Rule::Authenticated),
+        route("/api/{user_id}/tasks/{*rest}", owner),
+    ]);
+    assert!(problems.is_empty());
+    let issuer = Issuer {
+        name: "test".into(),
+        accepted: None,
+        policy: ClaimPolicy {
+            audience: None,
+            subject: vec!["sub".into(), "user_id".into()],
+            leeway: 30,
+            max_lifetime: None,
+        },
+        ring: Arc::new(ring),
+    };
+    let email = (
+        HeaderName::from_static("x-user-email"),
+        IdentityClaim::Named("email".into()),
+    );
+    let identity = vec![
+        (HeaderName::from_static("x-user-id"), IdentityClaim::Subject),
+        email,
+    ];
+    Gate::new(routes, vec![issuer], identity, 32 * 1024)
+}
+
+fn with_secret() -> Gate {
+    let secret = Secret::decode(SECRET.into(), Encoding::Utf8).unwrap();
+    gate(KeyRing::local(vec![secret.verification_key(None).unwrap()]))
+}
+
+fn token(subject: &str) -> String {
+    let claims = json!({"sub": subject, "email": "a@example.com", "exp": NOW.0 + 60});
+    encode(
+        &Header::new(Algorithm::HS256),
+        &claims,
+        &EncodingKey::from_secret(SECRET.as_bytes()),
+    )
+    .unwrap()
+}
+
+fn head(target: &str, fields: &[(&str, &str)]) -> Parts {
+    let mut request = Request::get(target).header(HOST, "api.example");
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn decided(gate: &Gate, head: &Parts) -> String {
+    match gate.decide(head, NOW) {
+        Decision::Forward(permit) => match permit.caller() {
+            Caller::Anonymous => "anonymous".into(),
+            Caller::Known(caller) => caller.subject.as_str().into(),
+        },
+        Decision::Refuse(refused) => refused.refusal.reason().into(),
+        Decision::NeedsKeys { otherwise, .. } => {
+            format!("needs keys, or {}", otherwise.refusal.reason())
+        }
+    }
+}
+
+#[test]
+fn a_head_goes_in_and_a_decision_comes_out() {
+    let gate = with_secret();
+    let alice = format!("Bearer {}", token("alice"));
+    let mail = format!("Bearer {}", token("a+b@example.com"));
+    let alice = [(AUTHORIZATION.as_str(), alice.as_str())];
+    let mail = [(AUTHORIZATION.as_str(), mail.as_str())];
+    let cases: &[(&str, &[(&str, &str)], &str)] = &[
+        ("/health", &[], "anonymous"),
+        (
+            "/health",
+            &[("authorization", "Bearer nonsense")],
+            "anonymous",
+        ),
+        ("/me", &alice, "alice"),
+        ("/me", &[], "token_missing"),
+        ("/api/alice/tasks", &alice, "alice"),
+        ("/api/alice/tasks?user_id=bob", &alice, "alice"),
+        ("/api/%61lice/tasks", &alice, "alice"),
+        ("/api/bob/tasks", &alice, "subject_mismatch"),
+        (
+            "/api/bob/tasks?x=/api/alice/tasks",
+            &alice,
+            "subject_mismatch",
+        ),
+        ("/api/Alice/tasks", &alice, "subject_mismatch"),
+        ("/api/alice/../bob/tasks", &alice, "path_not_canonical"),
+        ("/api/alice;a/tasks", &alice, "path_not_canonical"),
+        ("/api/a+b%40example.com/tasks", &mail, "a+b@example.com"),
+        ("/api/a+b@example.com/tasks", &mail, "a+b@example.com"),
+        ("/elsewhere", &alice, "no_route"),
+        (
+            "/api/alice/tasks",
+            &[("connection", "x-user-id")],
+            "request_malformed",
+        ),
+        (
+            "/health",
+            &[("connection", "close, X_User_Id")],
+            "request_malformed",
+        ),
+        (
+            "/health",
+            &[("host", "second.example")],
+            "request_malformed",
+        ),
+        ("http://api.example/health", &[], "anonymous"),
+        ("http://other.example/health", &[], "request_malformed"),
+    ];
+    for (target, fields, expected) in cases {
+        assert_eq!(
+            decided(&gate, &head(target, fields)),
+            *expected,
+            "{target} {fields:?}"
+        );
+    }
+}
+
+#[test]
+fn a_host_that_is_not_one_authority_is_refused() {
+    let gate = with_secret();
+    for host in [
+        "",
+        "a b",
+        "user@api.example",
+        "a/b",
+        "a,b",
+        "a:b:c",
+        "[::1",
+        "é",
+    ] {
+        let mut head = head("/health", &[]);
+        head.headers
+            .insert(HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
+        assert_eq!(decided(&gate, &head), "request_malformed", "{host:?}");
+    }
+    let mut without = head("/health", &[]);
+    without.headers.remove(HOST);
+    assert_eq!(decided(&gate, &without), "request_malformed");
+}
+
+#[test]
+fn what_is_too_long_is_refused_before_it_means_anything() {
+    let gate = with_secret();
+    let target = format!("/{}", "a".repeat(MAX_TARGET_BYTES));
+    assert_eq!(decided(&gate, &head(&target, &[])), "target_too_long");
+    let value = "a".repeat(32 * 1024);
+    assert_eq!(
+        decided(&gate, &head("/health", &[("x-a", &value)])),
+        "headers_too_large"
+    );
+}
+
+#[test]
+fn without_keys_nothing_is_decided_against_a_token() {
+    let gate = gate(KeyRing::awaited());
+    let bearer = format!("Bearer {}", token("alice"));
+    let head = head("/me", &[("authorization", &bearer)]);
+    assert_eq!(decided(&gate, &head), "needs keys, or keys_unavailable");
+}
+
+#[test]
+fn claims_become_headers() {
+    let gate = with_secret();
+    let bearer = format!("Bearer {}", token("alice"));
+    let Decision::Forward(permit) = gate.decide(&head("/me", &[("authorization", &bearer)]), NOW)
+    else {
+        panic!("refused");
+    };
+    let Caller::Known(caller) = permit.caller() else {
+        panic!("anonymous");
+    };
+    let headers: Vec<String> = caller
+        .headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value:?}"))
+        .collect();
+    assert_eq!(
+        headers,
+        ["x-user-id: \"alice\"", "x-user-email: \"a@example.com\""]
+    );
+}

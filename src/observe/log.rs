@@ -11,6 +11,9 @@ use crate::config::{Log, LogFormat, LogLevel};
 
 use super::Record;
 
+/// How many lines may wait to be written.
+const BUFFERED_LINES: usize = 8192;
+
 /// Writes the line of one exchange: a warning if the caller was not who the route demands or if the gate or the
 /// upstream failed. Never a token, a query or a body.
 pub fn write(record: &Record) {
@@ -20,6 +23,7 @@ pub fn write(record: &Record) {
         route,
         status,
         reason,
+        cause,
         is_about_the_caller,
         subject,
         issuer,
@@ -46,6 +50,7 @@ pub fn write(record: &Record) {
                 path = path.as_ref(),
                 status = status.as_u16(),
                 reason,
+                cause = cause.as_deref(),
                 subject = subject.as_deref(),
                 issuer = issuer.as_deref(),
                 client,
@@ -112,6 +117,7 @@ pub(super) fn method_label(method: &Method) -> &'static str {
 pub fn start(settings: &Log) -> (WorkerGuard, ErrorCounter) {
     let (writer, guard): (NonBlocking, WorkerGuard) = NonBlockingBuilder::default()
         .lossy(true)
+        .buffered_lines_limit(BUFFERED_LINES)
         .finish(std::io::stderr());
     let dropped = writer.error_counter();
     let level = match settings.level {

@@ -26,6 +26,7 @@ const BUCKETS: [f64; 14] = [
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
     counted: Mutex<Counted>,
+    no_route: Arc<str>,
     open: AtomicI64,
     accepted: AtomicU64,
     malformed: AtomicU64,
@@ -69,6 +70,7 @@ impl WorkerMetrics {
             route,
             status,
             reason,
+            cause: _,
             is_about_the_caller: _,
             subject: _,
             issuer: _,
@@ -82,9 +84,9 @@ impl WorkerMetrics {
         } = record;
         let route = route
             .as_ref()
-            .map_or_else(|| Arc::from(""), |route| Arc::clone(&route.pattern));
+            .map_or(&self.no_route, |route| &route.pattern);
         let labels = Labels {
-            route: Arc::clone(&route),
+            route: Arc::clone(route),
             method: method_label(method),
             status: status.as_u16(),
             reason: reason.unwrap_or_default(),
@@ -93,7 +95,7 @@ impl WorkerMetrics {
         *counted.requests.entry(labels).or_default() += 1;
         counted.request_bytes += request_bytes;
         counted.response_bytes += response_bytes;
-        let durations = counted.durations.entry(route).or_default();
+        let durations = counted.durations.entry(Arc::clone(route)).or_default();
         durations.whole.observe(*elapsed);
         if let Some(upstream) = upstream {
             durations.upstream.observe(*upstream);

@@ -11,7 +11,6 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::time::Instant;
-use tracing::warn;
 
 use crate::gate::Refused;
 use crate::gate::permit::{Caller, Permit};
@@ -54,6 +53,7 @@ pub struct Exchange {
     upstream: Option<Duration>,
     lease: Option<Lease>,
     outcome: Outcome,
+    cause: Option<String>,
     is_recorded: bool,
 }
 
@@ -94,6 +94,7 @@ impl Exchange {
             upstream: None,
             lease: None,
             outcome: Outcome::Pending,
+            cause: None,
             is_recorded: false,
         }
     }
@@ -168,13 +169,14 @@ impl Exchange {
     }
 
     /// Answers because the upstream gave none, or because the client's body did not come whole.
-    pub(super) fn upstream_failed(self, error: &UpstreamError) -> Answer {
+    pub(super) fn upstream_failed(mut self, error: &UpstreamError) -> Answer {
         if let Some(fault) = self.upload.as_ref().and_then(|upload| upload.fault()) {
             return self.fail(fault.into());
         }
-        let cause = std::error::Error::source(error).map(ToString::to_string);
-        let request_id = self.request_id.to_str().unwrap_or_default();
-        warn!(request_id, cause, "failed to {error}");
+        self.cause = Some(match std::error::Error::source(error) {
+            Some(source) => format!("failed to {error}: {source}"),
+            None => format!("failed to {error}"),
+        });
         self.fail(match error {
             UpstreamError::Connect { .. } => Refusal::UpstreamUnreachable,
             UpstreamError::ConnectTimeout { .. } | UpstreamError::Silent { .. } => {
@@ -220,6 +222,7 @@ impl Exchange {
             route: self.route.take(),
             status,
             reason,
+            cause: self.cause.take(),
             is_about_the_caller,
             subject: self.subject.take(),
             issuer: self.issuer.take(),

@@ -33,6 +33,9 @@ const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 
+/// About how many headers are written.
+const WRITTEN: usize = 8;
+
 /// The longest request id that is passed on, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -111,6 +114,7 @@ impl HeaderPolicy {
         for name in drop {
             head.headers.remove(name);
         }
+        head.headers.reserve(WRITTEN);
         if let Caller::Known(caller) = caller {
             if self.credential == Credential::Strip {
                 head.headers.remove(AUTHORIZATION);
@@ -184,11 +188,11 @@ fn write_forwarding(headers: &mut HeaderMap, peer: Peer, told: &Told) {
     let mut chain = join(headers.get_all(X_FORWARDED_FOR));
     let mut forwarded = told.forwarded.clone();
     let _infallible = write_hop(&mut chain, &mut forwarded, peer, host_text);
-    if let Ok(value) = HeaderValue::from_str(&forwarded) {
+    if let Ok(value) = HeaderValue::try_from(forwarded) {
         headers.insert(FORWARDED, value);
     }
-    match HeaderValue::from_str(&chain) {
-        Ok(value) if !chain.is_empty() => headers.insert(X_FORWARDED_FOR, value),
+    match HeaderValue::try_from(chain) {
+        Ok(value) if !value.is_empty() => headers.insert(X_FORWARDED_FOR, value),
         Ok(_) | Err(_) => headers.remove(X_FORWARDED_FOR),
     };
     if !(told.is_trusted && headers.contains_key(X_FORWARDED_PROTO)) {
@@ -304,8 +308,16 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
             return id.clone();
         }
     }
-    let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-    HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    let mut id = [0; 32];
+    let mut random = u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..));
+    for digit in &mut id {
+        *digit = b"0123456789abcdef"
+            .get((random & 15) as usize)
+            .copied()
+            .unwrap_or(b'0');
+        random >>= 4;
+    }
+    HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 #[cfg(test)]

@@ -1,1 +1,296 @@
+use std::net::{IpAddr, Ipv4Addr};
 
+use http::header::{COOKIE, HeaderName};
+
+use crate::gate::permit::KnownCaller;
+use crate::gate::subject::Subject;
+
+use super::*;
+
+const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+
+fn policy(credential: Credential, trusted: &str) -> HeaderPolicy {
+    HeaderPolicy {
+        managed: Arc::new(ManagedNames::new(&[X_USER_ID])),
+        credential,
+        trusted_proxies: vec![trusted.parse().unwrap()],
+    }
+}
+
+fn alice() -> Caller {
+    let subject = Subject::new("alice").unwrap();
+    Caller::Known(KnownCaller {
+        headers: vec![(X_USER_ID, subject.to_header_value())],
+        subject,
+        issuer: "test".into(),
+    })
+}
+
+fn head(fields: &[(&str, &str)]) -> Parts {
+    let mut request = http::Request::get("/api/alice/tasks?a=1").header("host", "api.example");
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn sent(policy: &HeaderPolicy, caller: &Caller, fields: &[(&str, &str)]) -> HeaderMap {
+    let mut head = head(fields);
+    let peer = Peer {
+        address: Some(CLIENT),
+    };
+    let id = HeaderValue::from_static("id-1");
+    policy.to_upstream(&mut head, caller, peer, &id, false);
+    assert_eq!(head.uri, "/api/alice/tasks?a=1");
+    head.headers
+}
+
+fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
+    let values = headers.get_all(name).iter();
+    values
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .collect()
+}
+
+#[test]
+fn a_clients_own_user_id_is_replaced_in_every_spelling() {
+    let policy = policy(Credential::Strip, "10.0.0.0/8");
+    let spoofed = [
+        ("x-user-id", "mallory"),
+        ("x-user-id", "eve"),
+        ("x_user_id", "mallory"),
+        ("x.user.id", "mallory"),
+        ("http_x_user_id", "mallory"),
+    ];
+    let headers = sent(&policy, &alice(), &spoofed);
+    assert_eq!(values(&headers, "x-user-id"), ["alice"]);
+    let anonymous = sent(&policy, &Caller::Anonymous, &spoofed);
+    for headers in [headers, anonymous] {
+        let mallory = headers
+            .values()
+            .any(|value| value == "mallory" || value == "eve");
+        assert!(!mallory, "{headers:?}");
+    }
+}
+
+#[test]
+fn what_concerns_one_connection_alone_stays_on_it() {
+    let policy = policy(Credential::Strip, "10.0.0.0/8");
+    let headers = sent(
+        &policy,
+        &alice(),
+        &[
+            ("connection", "close, x-once"),
+            ("connection", "X-Twice"),
+            ("x-once", "1"),
+            ("x-twice", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic YTpi"),
+            ("te", "trailers"),
+            ("trailer", "x-user-id"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABk"),
+            ("expect", "100-continue"),
+            ("x-kept", "1"),
+        ],
+    );
+    let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "forwarded",
+            "host",
+            "via",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+            "x-kept",
+            "x-request-id",
+            "x-user-id"
+        ]
+    );
+}
+
+#[test]
+fn the_credential_is_passed_on_only_if_asked_or_if_nobody_verified_it() {
+    let token = [("authorization", "Bearer a.b.c"), ("cookie", "a=b")];
+    let strip = policy(Credential::Strip, "10.0.0.0/8");
+    let forward = policy(Credential::Forward, "10.0.0.0/8");
+    for (policy, caller, passed) in [
+        (&strip, alice(), false),
+        (&strip, Caller::Anonymous, true),
+        (&forward, alice(), true),
+    ] {
+        let headers = sent(policy, &caller, &token);
+        assert_eq!(
+            headers.contains_key(AUTHORIZATION),
+            passed,
+            "{policy:?} {caller:?}"
+        );
+        assert!(headers.contains_key(COOKIE));
+    }
+}
+
+#[test]
+fn forwarding_is_told_anew_for_a_peer_that_is_not_trusted() {
+    let policy = policy(Credential::Strip, "10.0.0.0/8");
+    let headers = sent(
+        &policy,
+        &Caller::Anonymous,
+        &[
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-forwarded-prefix", "/admin"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x-original-url", "/admin"),
+            ("remote-user", "root"),
+        ],
+    );
+    assert_eq!(values(&headers, "x-forwarded-for"), ["192.0.2.7"]);
+    assert_eq!(values(&headers, "x-forwarded-proto"), ["http"]);
+    assert_eq!(values(&headers, "x-forwarded-host"), ["api.example"]);
+    assert_eq!(
+        values(&headers, "forwarded"),
+        ["for=192.0.2.7;host=\"api.example\";proto=http"]
+    );
+    for gone in [
+        "x-forwarded-prefix",
+        "x_forwarded_for",
+        "x-real-ip",
+        "x-original-url",
+        "remote-user",
+    ] {
+        assert!(!headers.contains_key(gone), "{gone}");
+    }
+}
+
+#[test]
+fn forwarding_goes_on_from_what_a_trusted_peer_tells() {
+    let policy = policy(Credential::Strip, "192.0.2.0/24");
+    let headers = sent(
+        &policy,
+        &Caller::Anonymous,
+        &[
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "public.example"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("forwarded", "for=203.0.113.9;proto=https"),
+            ("x-real-ip", "1.2.3.4"),
+        ],
+    );
+    assert_eq!(
+        values(&headers, "x-forwarded-for"),
+        ["203.0.113.9, 192.0.2.1, 192.0.2.7"]
+    );
+    assert_eq!(values(&headers, "x-forwarded-proto"), ["https"]);
+    assert_eq!(values(&headers, "x-forwarded-host"), ["public.example"]);
+    assert_eq!(
+        values(&headers, "forwarded"),
+        ["for=203.0.113.9;proto=https, for=192.0.2.7;host=\"api.example\";proto=http"]
+    );
+    assert!(!headers.contains_key("x_forwarded_for") && !headers.contains_key("x-real-ip"));
+}
+
+#[test]
+fn the_client_is_the_last_address_that_is_not_a_trusted_proxy() {
+    let policy = policy(Credential::Strip, "192.0.2.0/24");
+    let peer = Peer {
+        address: Some(CLIENT),
+    };
+    for (chain, client) in [
+        (vec![], "192.0.2.7"),
+        (vec!["203.0.113.9"], "203.0.113.9"),
+        (vec!["1.1.1.1, 203.0.113.9"], "203.0.113.9"),
+        (vec!["1.1.1.1, 203.0.113.9, 192.0.2.1"], "203.0.113.9"),
+        (vec!["1.1.1.1", "203.0.113.9"], "203.0.113.9"),
+        (vec!["192.0.2.9"], "192.0.2.9"),
+        (vec!["203.0.113.9, unknown"], "192.0.2.7"),
+    ] {
+        let fields: Vec<_> = chain
+            .iter()
+            .map(|value| ("x-forwarded-for", *value))
+            .collect();
+        let found = policy.client_address(peer, &head(&fields).headers);
+        assert_eq!(found, client.parse().ok(), "{chain:?}");
+    }
+    let stranger = Peer {
+        address: "198.51.100.1".parse().ok(),
+    };
+    let found = policy.client_address(stranger, &head(&[("x-forwarded-for", "1.1.1.1")]).headers);
+    assert_eq!(found, stranger.address);
+}
+
+#[test]
+fn a_chunked_body_stays_chunked() {
+    let policy = policy(Credential::Strip, "10.0.0.0/8");
+    let headers = sent(&policy, &alice(), &[("transfer-encoding", "chunked")]);
+    assert_eq!(values(&headers, "transfer-encoding"), ["chunked"]);
+}
+
+#[test]
+fn an_answer_is_cleaned_too() {
+    let policy = policy(Credential::Strip, "10.0.0.0/8");
+    let mut headers = head(&[
+        ("connection", "keep-alive, x-once"),
+        ("x-once", "1"),
+        ("keep-alive", "timeout=5"),
+        ("x_user_id", "alice"),
+        ("proxy-authenticate", "Basic"),
+        ("x-kept", "1"),
+        ("via", "1.0 other"),
+    ])
+    .headers;
+    policy.to_client(&mut headers, &HeaderValue::from_static("id-1"), false);
+    let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["host", "via", "x-kept", "x-request-id"]);
+    assert_eq!(values(&headers, "via"), ["1.0 other", "1.1 claimgate"]);
+}
+
+#[test]
+fn only_a_plain_request_id_is_passed_on() {
+    let id = |fields: &[(&str, &str)]| {
+        request_id(&head(fields).headers)
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(id(&[("x-request-id", "abc-123")]), "abc-123");
+    for bad in ["", "a b", "a\"b", "é", &"a".repeat(129)] {
+        let made = id(&[("x-request-id", bad)]);
+        assert!(
+            made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{made}"
+        );
+    }
+    assert_ne!(id(&[("x-request-id", "a"), ("x-request-id", "b")]), "a");
+    assert_ne!(id(&[]), id(&[]));
+}
+
+#[test]
+fn only_a_websocket_is_asked_for() {
+    let asks = |fields: &[(&str, &str)]| asks_for_websocket(&head(fields));
+    assert!(asks(&[
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "WebSocket")
+    ]));
+    assert!(!asks(&[("connection", "upgrade"), ("upgrade", "h2c")]));
+    assert!(!asks(&[
+        ("connection", "upgrade"),
+        ("upgrade", "websocket, h2c")
+    ]));
+    assert!(!asks(&[
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("upgrade", "h2c")
+    ]));
+    assert!(!asks(&[("upgrade", "websocket")]));
+}
