@@ -183,6 +183,10 @@ impl Running {
                 Err(_) => cut += 1,
             }
         }
+        if let Address::Unix(path) = &self.address {
+            // Nobody listens on it any more; whoever connects should see that at once.
+            let _gone = std::fs::remove_file(path);
+        }
         if cut > 0 {
             warn!(
                 cut,

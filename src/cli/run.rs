@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, warn};
@@ -16,12 +17,16 @@ use crate::observe::metrics::Metrics;
 
 use super::{Failure, Outcome, compile};
 
+/// For listeners, key fetches and the log.
+const SPARE_DESCRIPTORS: u64 = 64;
+
 pub(super) fn run(file: &Path) -> Outcome {
     let app = compile(file)?;
     let (_log, dropped) = log::start(&app.config.log);
     for warning in &app.warnings {
         warn!("{warning}");
     }
+    allow_descriptors(app.config.listen.max_connections);
     let running = app.start(Clock::System).map_err(Failure::other)?;
     running.metrics().watch_log(dropped);
     count_panics(Arc::clone(running.metrics()));
@@ -34,6 +39,24 @@ pub(super) fn run(file: &Path) -> Outcome {
         std::process::exit(130);
     });
     Ok(stopped(running))
+}
+
+/// Asks the kernel for as many file descriptors as it grants: a connection takes two, its own and the upstream's.
+fn allow_descriptors(max_connections: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!("failed to raise the limit of file descriptors: {error}");
+    }
+    let needed = 2 * max_connections as u64 + SPARE_DESCRIPTORS;
+    let granted = getrlimit(Resource::Nofile).current;
+    if let Some(granted) = granted.filter(|granted| *granted < needed) {
+        warn!(
+            granted,
+            needed,
+            "the limit of file descriptors is too low for `max_connections = {max_connections}`"
+        );
+    }
 }
 
 /// Waits for the stop. Connections that had to be cut do not make it a failure: the grace is the operator's.

@@ -12,6 +12,9 @@ use super::routes::METHODS;
 use super::*;
 
 const SECRET: &str = "a secret of thirty-two bytes or more";
+/// Header fields of a request.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 const NOW: UnixTime = UnixTime(1_000_000);
 
 fn route(pattern: &str, rule: Rule) -> Route {
@@ -101,7 +104,7 @@ fn a_head_goes_in_and_a_decision_comes_out() {
     let mail = format!("Bearer {}", token("a+b@example.com"));
     let alice = [(AUTHORIZATION.as_str(), alice.as_str())];
     let mail = [(AUTHORIZATION.as_str(), mail.as_str())];
-    let cases: [(&str, &[(&str, &str)], &str); 20] = [
+    let cases: [(&str, Fields<'_>, &str); 20] = [
         ("/health", &[], "anonymous"),
         (
             "/health",

@@ -1,6 +1,8 @@
 //! `[issuers.*]`, compiled, with their keys loaded.
 
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -216,6 +218,12 @@ fn source(
             set.keys
         }),
         _ => {
+            if keys.secret_file.as_deref().is_some_and(is_open_to_all) {
+                let place = written.place(&place);
+                warnings.push(format!(
+                    "{place}: every user of this machine may read the file"
+                ));
+            }
             let encoding = keys.encoding.unwrap_or_default();
             let secret = match (&keys.secret_env, &keys.secret_file) {
                 (Some(name), _) => Secret::from_variable(name, written.variable(name), encoding),
@@ -241,6 +249,11 @@ fn source(
             None
         }
     }
+}
+
+/// Whether every user of the machine may read a file.
+fn is_open_to_all(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
 /// Some keys only mean something beside one source.
