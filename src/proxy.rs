@@ -71,6 +71,22 @@ impl Proxy {
         peer: Peer,
     ) -> Answer {
         connection.begin_exchange();
+        let mut answer = self.judge(request, connection, peer).await;
+        if self.shared.phase() != Phase::Serving
+            && answer.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        answer
+    }
+
+    async fn judge(
+        &self,
+        request: Request<Incoming>,
+        connection: Rc<Connection>,
+        peer: Peer,
+    ) -> Answer {
         let (head, body) = request.into_parts();
         let mut snapshot = self.snapshot();
         let exchange = Exchange::begin(
@@ -152,11 +168,6 @@ impl Proxy {
                 target: upstream.policy().target.clone(),
             }),
             (false, _) => {
-                if self.shared.phase() != Phase::Serving {
-                    answer
-                        .headers
-                        .insert(CONNECTION, HeaderValue::from_static("close"));
-                }
                 let exchange = exchange.answering(answer.status, lease);
                 Response::from_parts(answer, ResponseBody::upstream(incoming, exchange))
             }

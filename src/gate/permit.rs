@@ -9,6 +9,14 @@ use super::subject::Subject;
 
 /// Proof that the gate let a request through, and as whose. Only the gate can make one; the act of
 /// forwarding uses it up.
+///
+/// ```compile_fail,E0624
+/// # use std::sync::Arc;
+/// use claimgate::gate::permit::{Caller, Permit};
+/// # fn forge(route: Arc<claimgate::gate::routes::Route>) {
+/// let forged = Permit::new(Caller::Anonymous, route);
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Permit {
     caller: Caller,
