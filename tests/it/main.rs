@@ -8,5 +8,6 @@
     reason = "a test fails by panicking"
 )]
 
+mod readme;
 #[cfg(feature = "task-service")]
 mod task_service;
