@@ -126,6 +126,7 @@ fn an_ellipsis_stands_for_anything_and_nothing_else_does() {
 
 #[cfg(feature = "task-service")]
 mod commands {
+    use std::fmt::Write as _;
     use std::io::{BufRead, BufReader};
     use std::process::{Child, Command, Stdio};
     use std::thread;
@@ -168,10 +169,10 @@ mod commands {
             });
             let mut said = String::new();
             while !said.contains("The gate is open: ") {
-                match lines.recv_timeout(PATIENCE) {
-                    Ok(line) => said.push_str(&line),
-                    Err(_) => panic!("`claimgate dev` did not open the gate; it said: {said}"),
-                }
+                let Ok(line) = lines.recv_timeout(PATIENCE) else {
+                    panic!("`claimgate dev` did not open the gate; it said: {said}");
+                };
+                said.push_str(&line);
             }
             dev
         }
@@ -214,7 +215,7 @@ mod commands {
                 let answer = blocks.get(at + 1).filter(|next| next.info == "text");
                 let answer = answer.unwrap_or_else(|| panic!("{}: shows no answer", block.place));
                 script.push_str(&block.text);
-                script.push_str(&format!("printf '\\n%s\\n' '{mark}'\n"));
+                writeln!(script, "printf '\\n%s\\n' '{mark}'").unwrap();
                 expected.push((block, answer));
             }
         }
