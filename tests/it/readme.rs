@@ -2,17 +2,26 @@
 //! and no metric is missing from its page.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use claimgate::app::App;
 use claimgate::clock::Clock;
-use claimgate::config::{Address, Written};
+use claimgate::config::Written;
 use claimgate::gate::refusal::{Mismatch, Refusal};
 use http::HeaderValue;
 use http::header::WWW_AUTHENTICATE;
+use jsonwebtoken::{EncodingKey, Header};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 
 const SECRET: &str = "a secret of the tests, 32 bytes at least";
 
@@ -124,127 +133,166 @@ fn an_ellipsis_stands_for_anything_and_nothing_else_does() {
     }
 }
 
+/// Far beyond what anything here takes: reached only when something is broken.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A program of this build in a folder of its own, and the lines it says.
+struct Program {
+    process: Child,
+    directory: TempDir,
+    lines: Receiver<String>,
+}
+
+impl Program {
+    /// Starts `claimgate` with a configuration, or nothing, in `gate.toml`; reads standard output, or else the log.
+    fn start(arguments: &[&str], config: &str, reads_log: bool) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("gate.toml"), config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_claimgate"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("BCRYPT_COST", "4")
+            .env("BETTER_AUTH_SECRET", SECRET)
+            .current_dir(directory.path())
+            .stdin(Stdio::null());
+        if reads_log {
+            command.stderr(Stdio::piped());
+        } else {
+            command.stdout(Stdio::piped());
+        }
+        let mut process = command.spawn().unwrap();
+        let stdout = process
+            .stdout
+            .take()
+            .map(|it| Box::new(it) as Box<dyn Read + Send>);
+        let stderr = process
+            .stderr
+            .take()
+            .map(|it| Box::new(it) as Box<dyn Read + Send>);
+        let said = BufReader::new(stdout.or(stderr).unwrap());
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in said.lines().map_while(Result::ok) {
+                // Read on, even when nobody listens any more.
+                let _ = sender.send(line);
+            }
+        });
+        Self {
+            process,
+            directory,
+            lines,
+        }
+    }
+
+    /// Waits for a line that has this text.
+    fn wait_for(&self, text: &str) -> String {
+        let mut said = String::new();
+        loop {
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                panic!("the program did not say `{text}`, but: {said}");
+            };
+            if line.contains(text) {
+                return line;
+            }
+            said.push_str(&line);
+            said.push('\n');
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Asked to stop, and not killed: it stops the program that it has started itself.
+        let _gone = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        let since = Instant::now();
+        while self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
+            if since.elapsed() > PATIENCE {
+                let _gone = self.process.kill();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 #[cfg(feature = "task-service")]
-mod commands {
-    use std::fmt::Write as _;
-    use std::io::{BufRead, BufReader};
-    use std::process::{Child, Command, Stdio};
-    use std::thread;
-    use std::time::{Duration, Instant};
+#[test]
+fn every_answer_that_the_readme_shows_is_the_real_one() {
+    let curl = Command::new("sh").args(["-c", "command -v curl"]).output();
+    assert!(
+        curl.unwrap().status.success(),
+        "this test runs the commands of README.md and needs curl: install it"
+    );
+    let page = root().join("README.md");
+    assert!(read(&page).contains("\ncargo run -- dev -- cargo run --bin task-service\n"));
 
-    use rustix::process::{Pid, Signal, kill_process};
-    use tempfile::TempDir;
-
-    use super::*;
-
-    /// Far beyond what anything here takes: reached only when something is broken.
-    const PATIENCE: Duration = Duration::from_mins(1);
-
-    /// What the README says to run, with the programs of this build, on a port that is free.
-    struct Dev {
-        process: Child,
-        directory: TempDir,
-    }
-
-    impl Dev {
-        fn start() -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            let mut process = Command::new(env!("CARGO_BIN_EXE_claimgate"))
-                .args(["dev", "--listen", "127.0.0.1:0", "--"])
-                .arg(env!("CARGO_BIN_EXE_task-service"))
-                .env_clear()
-                .env("BCRYPT_COST", "4")
-                .current_dir(directory.path())
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let stdout = BufReader::new(process.stdout.take().unwrap());
-            let dev = Self { process, directory };
-            let (sender, lines) = std::sync::mpsc::channel();
-            thread::spawn(move || {
-                for line in stdout.lines().map_while(Result::ok) {
-                    let _nobody_listens = sender.send(line);
-                }
-            });
-            let mut said = String::new();
-            while !said.contains("The gate is open: ") {
-                let Ok(line) = lines.recv_timeout(PATIENCE) else {
-                    panic!("`claimgate dev` did not open the gate; it said: {said}");
-                };
-                said.push_str(&line);
-            }
-            dev
-        }
-
-        fn stop(&mut self) {
-            let id = Pid::from_child(&self.process);
-            let _gone = kill_process(id, Signal::TERM);
-            let since = Instant::now();
-            while self.process.try_wait().unwrap().is_none() {
-                if since.elapsed() > PATIENCE {
-                    let _gone = self.process.kill();
-                }
-                thread::sleep(Duration::from_millis(10));
-            }
+    let blocks = blocks(&page);
+    let mut expected = Vec::new();
+    let mut script = String::new();
+    let mark = "--- the next block";
+    for (at, block) in blocks.iter().enumerate() {
+        if block.info == "sh" && block.text.contains("curl ") {
+            let answer = blocks.get(at + 1).filter(|next| next.info == "text");
+            let answer = answer.unwrap_or_else(|| panic!("{}: shows no answer", block.place));
+            script.push_str(&block.text);
+            writeln!(script, "printf '\\n%s\\n' '{mark}'").unwrap();
+            expected.push((block, answer));
         }
     }
+    assert!(expected.len() >= 8, "README.md shows too few commands");
 
-    impl Drop for Dev {
-        fn drop(&mut self) {
-            self.stop();
-        }
-    }
-
-    #[test]
-    fn every_answer_that_the_readme_shows_is_the_real_one() {
-        let curl = Command::new("sh").args(["-c", "command -v curl"]).output();
+    let service = env!("CARGO_BIN_EXE_task-service");
+    let dev = Program::start(
+        &["dev", "--listen", "127.0.0.1:0", "--", service],
+        "",
+        false,
+    );
+    dev.wait_for("The gate is open: ");
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(dev.directory.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(errors, "", "a command of README.md complained");
+    let output = String::from_utf8(output.stdout).unwrap().replace('\r', "");
+    let answers: Vec<&str> = output.split(&format!("{mark}\n")).collect();
+    assert_eq!(answers.len(), expected.len() + 1, "{output}");
+    for ((command, answer), real) in expected.iter().zip(answers) {
+        let wanted: Vec<&str> = answer.text.trim_end().lines().collect();
+        let found: Vec<&str> = real.trim_end().lines().collect();
         assert!(
-            curl.unwrap().status.success(),
-            "this test runs the commands of README.md and needs curl: install it"
+            shows(&wanted, &found),
+            "{}:\n{}was answered\n{real}\nand not\n{}",
+            answer.place,
+            command.text,
+            answer.text
         );
-        let readme = read(&root().join("README.md"));
-        assert!(readme.contains("cargo run -- dev -- cargo run --bin task-service\n"));
-
-        let blocks = blocks(&root().join("README.md"));
-        let mut expected = Vec::new();
-        let mut script = String::new();
-        let mark = "--- the next block";
-        for (at, block) in blocks.iter().enumerate() {
-            if block.info == "sh" && block.text.contains("curl ") {
-                let answer = blocks.get(at + 1).filter(|next| next.info == "text");
-                let answer = answer.unwrap_or_else(|| panic!("{}: shows no answer", block.place));
-                script.push_str(&block.text);
-                writeln!(script, "printf '\\n%s\\n' '{mark}'").unwrap();
-                expected.push((block, answer));
-            }
-        }
-        assert!(expected.len() >= 8, "README.md shows too few commands");
-
-        let dev = Dev::start();
-        let output = Command::new("sh")
-            .args(["-c", &script])
-            .current_dir(dev.directory.path())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(errors, "", "a command of README.md complained");
-        let output = String::from_utf8(output.stdout).unwrap().replace('\r', "");
-        let answers: Vec<&str> = output.split(&format!("{mark}\n")).collect();
-        assert_eq!(answers.len(), expected.len() + 1, "{output}");
-        for ((command, answer), real) in expected.iter().zip(answers) {
-            let wanted: Vec<&str> = answer.text.trim_end().lines().collect();
-            let found: Vec<&str> = real.trim_end().lines().collect();
-            assert!(
-                shows(&wanted, &found),
-                "{}:\n{}was answered\n{real}\nand not\n{}",
-                answer.place,
-                command.text,
-                answer.text
-            );
-        }
     }
+}
+
+#[test]
+fn every_field_of_the_access_line_is_described() {
+    let gate = Program::start(&["run", "--config", "gate.toml"], GATE, true);
+    let serving: Value = serde_json::from_str(&gate.wait_for("\"serving\"")).unwrap();
+    let address = serving["address"].as_str().unwrap();
+    // A request that is permitted and fails on the way has every field.
+    get(address, "/api/alice/tasks", &token());
+    let line = gate.wait_for("claimgate::access");
+    let line: Map<String, Value> = serde_json::from_str(&line).unwrap();
+    let found: BTreeSet<String> = line.keys().map(|key| format!("`{key}`")).collect();
+
+    let page = read(&root().join("docs/log.md"));
+    let (_, table) = page.split_once("| field |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let rows = table.lines().filter_map(|row| row.strip_prefix("| "));
+    let described: BTreeSet<String> = rows
+        .filter_map(|row| row.split(" |").next())
+        .filter(|cell| cell.starts_with('`'))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(found, described);
 }
 
 #[test]
@@ -410,9 +458,8 @@ fn every_refusal_has_its_row_in_the_table_of_answers() {
     }
 }
 
-/// What a gate of two issuers, one of which cannot be reached, counts after a request.
-fn exposition() -> String {
-    let text = r#"
+/// A gate of two issuers, one of which cannot be reached, before an upstream that is not there.
+const GATE: &str = r#"
 [listen]
 address = "127.0.0.1:0"
 workers = 1
@@ -431,22 +478,37 @@ keys = { jwks_url = "http://127.0.0.1:1/jwks" }
 issuer = "https://issuer.example"
 
 [[routes]]
-path = "/health"
-access = "public"
+path = "/api/{user_id}/{*rest}"
+access = { owner = "user_id" }
 "#;
-    let mut written = Written::parse(Path::new("gate.toml"), text).unwrap();
-    written.set_variable("BETTER_AUTH_SECRET", SECRET);
-    let running = App::compile(written).unwrap().start(Clock::System).unwrap();
-    let Address::Tcp(address) = *running.address() else {
-        panic!("not an address of TCP");
-    };
+
+/// Asks [`GATE`] for a path of an owner.
+fn get(address: &str, path: &str, token: &str) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+}
+
+/// A token for `alice`.
+fn token() -> String {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let claims = json!({ "sub": "alice", "exp": 4_000_000_000_u64 });
+    jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
+}
+
+/// What [`GATE`] counts after a request.
+fn exposition() -> String {
+    let mut written = Written::parse(Path::new("gate.toml"), GATE).unwrap();
+    written.set_variable("BETTER_AUTH_SECRET", SECRET);
+    let running = App::compile(written).unwrap().start(Clock::System).unwrap();
+    get(&running.address().to_string(), "/api/alice/tasks", &token());
     let exposition = running.metrics().exposition().unwrap();
     running.stop();
     running.wait();
@@ -484,14 +546,54 @@ fn labels(exposition: &str, family: &str) -> String {
         .lines()
         .find(|line| line.starts_with(family))
         .unwrap_or_else(|| panic!("{family} has no sample"));
+    // A value may have braces of its own, as a route has.
     let Some((_, rest)) = sample.split_once('{') else {
         return String::new();
     };
-    let (pairs, _) = rest.split_once('}').unwrap();
-    let names = pairs.split(',').filter_map(|pair| pair.split_once('='));
+    let (pairs, _) = rest.rsplit_once('}').unwrap();
+    let names = pairs.split("\",").filter_map(|pair| pair.split_once("=\""));
     let names = names.map(|(name, _)| name).filter(|name| *name != "le");
     names
         .map(|name| format!("`{name}`"))
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+#[test]
+fn every_source_and_test_that_the_architecture_names_exists() {
+    let page = read(&root().join("docs/ARCHITECTURE.md"));
+    let mut sources = Vec::new();
+    for folder in ["src", "tests/it"] {
+        collect(&root().join(folder), &mut sources);
+    }
+    assert!(sources.len() > 50, "{sources:?}");
+    let code: String = sources.iter().map(|file| read(file)).collect();
+    let (mut files, mut tests) = (0, 0);
+    for name in page.split('`').skip(1).step_by(2) {
+        let is_source = Path::new(name).extension().is_some_and(|it| it == "rs");
+        if is_source && !name.starts_with("tests/") {
+            let file = name.trim_start_matches("src/");
+            assert!(root().join("src").join(file).exists(), "there is no {name}");
+            files += 1;
+        } else if name.matches('_').count() >= 4 && !name.contains(['.', ' ', '/']) {
+            assert!(
+                code.contains(&format!("fn {name}(")),
+                "there is no test {name}"
+            );
+            tests += 1;
+        }
+    }
+    assert!(files > 30 && tests >= 5, "{files} files and {tests} tests");
+}
+
+/// Every Rust file under a folder.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
 }
