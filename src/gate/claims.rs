@@ -59,12 +59,12 @@ impl Claims {
         let expires = self.time("exp")?.ok_or(Refusal::TokenMalformed)?;
         let not_before = self.time("nbf")?;
         let issued = self.time("iat")?;
-        if now.0 >= expires.0.saturating_add(policy.leeway) {
+        if now.0 >= expires.second.saturating_add(policy.leeway) {
             return Err(Refusal::TokenExpired);
         }
         let latest = now.0.saturating_add(policy.leeway);
-        if not_before.is_some_and(|start| start.0 > latest)
-            || issued.is_some_and(|start| start.0 > latest)
+        if not_before.is_some_and(|start| start.is_after(latest))
+            || issued.is_some_and(|start| start.is_after(latest))
         {
             return Err(Refusal::TokenNotYetValid);
         }
@@ -72,16 +72,16 @@ impl Claims {
             return Ok(());
         };
         match issued {
-            Some(issued) if expires.0.saturating_sub(issued.0) <= longest => Ok(()),
+            Some(issued) if expires.second.saturating_sub(issued.second) <= longest => Ok(()),
             _ => Err(Refusal::TokenLifetime),
         }
     }
 
-    /// A `NumericDate`; a fraction is dropped. CVE-2026-25537 was a time of the wrong type taken as absent.
-    fn time(&self, name: &str) -> Result<Option<UnixTime>, Refusal> {
+    /// A time. CVE-2026-25537 was one of the wrong type taken as absent.
+    fn time(&self, name: &str) -> Result<Option<NumericDate>, Refusal> {
         match self.get(name) {
             None => Ok(None),
-            Some(Value::Number(number)) => match seconds(number) {
+            Some(Value::Number(number)) => match NumericDate::of(number) {
                 Some(time) => Ok(Some(time)),
                 None => Err(Refusal::TokenMalformed),
             },
@@ -116,20 +116,37 @@ impl Claims {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the range is checked first"
-)]
-#[expect(clippy::cast_precision_loss, reason = "only to check the range")]
-fn seconds(number: &Number) -> Option<UnixTime> {
-    let whole = number.as_i64();
-    let approximate = whole.map_or_else(|| number.as_f64(), |whole| Some(whole as f64))?;
-    if !(0.0..=LAST_SECOND).contains(&approximate) {
-        return None;
+/// A time of a token (RFC 7519 section 2), which may lie between two seconds of the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct NumericDate {
+    /// The second it is in: what a token is good for or may last counts in whole ones.
+    second: i64,
+    /// Whether it is later than the start of that second.
+    has_fraction: bool,
+}
+
+impl NumericDate {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the range is checked first"
+    )]
+    #[expect(clippy::cast_precision_loss, reason = "only to check the range")]
+    fn of(number: &Number) -> Option<Self> {
+        let whole = number.as_i64();
+        let approximate = whole.map_or_else(|| number.as_f64(), |whole| Some(whole as f64))?;
+        if !(0.0..=LAST_SECOND).contains(&approximate) {
+            return None;
+        }
+        Some(Self {
+            second: whole.unwrap_or_else(|| approximate.floor() as i64),
+            has_fraction: whole.is_none() && approximate.fract() > 0.0,
+        })
     }
-    Some(UnixTime(
-        whole.unwrap_or_else(|| approximate.floor() as i64),
-    ))
+
+    /// Whether it is later than the start of that second, be it by a fraction.
+    fn is_after(self, second: i64) -> bool {
+        self.second > second || (self.second == second && self.has_fraction)
+    }
 }
 
 /// Claims are never shown: they are about a person.
@@ -280,6 +297,12 @@ mod tests {
                 "{claim}"
             );
             assert_eq!(check(&json, &policy(), 101), Ok("a".into()), "{claim}");
+
+            // RFC 7519 section 4.1.5: not before that time, and 131.5 is later than 131.
+            let json = format!(r#"{{"sub":"a","exp":1000,"{claim}":131.5}}"#);
+            let early = check(&json, &policy(), 101);
+            assert_eq!(early, Err(Refusal::TokenNotYetValid), "{claim}");
+            assert_eq!(check(&json, &policy(), 102), Ok("a".into()), "{claim}");
         }
     }
 

@@ -11,3 +11,4 @@
 mod readme;
 #[cfg(feature = "task-service")]
 mod task_service;
+mod tokens;

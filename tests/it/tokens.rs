@@ -1,0 +1,188 @@
+//! Tokens that the project's own library did not make, each with its outcome: the files of `fixtures/tokens`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use claimgate::clock::UnixTime;
+use claimgate::config::Encoding;
+use claimgate::gate::claims::ClaimPolicy;
+use claimgate::gate::token::BearerToken;
+use claimgate::gate::verify::{self, Issuer, Unverified};
+use claimgate::keys::secret::Secret;
+use claimgate::keys::{Algorithm, KeyError, KeyRing, VerificationKey, jwks, pem};
+use serde::Deserialize;
+use serde_json::Value;
+
+const FILES: [&str; 3] = ["pyjwt.json", "jose.json", "rfc.json"];
+
+/// What a token can be refused for.
+const REASONS: [&str; 11] = [
+    "token_malformed",
+    "token_signature",
+    "token_algorithm",
+    "token_key_unknown",
+    "token_expired",
+    "token_not_yet_valid",
+    "token_lifetime",
+    "token_issuer",
+    "token_audience",
+    "token_subject",
+    "token_type",
+];
+
+/// A verifier, a token, a time, and what must come of them; the fixtures' README says what each member means.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    keys: Keys,
+    algorithms: Option<Vec<String>>,
+    issuer: Option<Vec<String>>,
+    audience: Option<Vec<String>>,
+    subject: Option<Vec<String>>,
+    leeway_seconds: i64,
+    max_lifetime_seconds: Option<i64>,
+    now: i64,
+    token: String,
+    expect: String,
+    sub: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Keys {
+    Secret(String),
+    SecretBase64url(String),
+    Jwks(Value),
+    Pem(String),
+}
+
+#[derive(Deserialize)]
+struct File {
+    cases: Vec<Case>,
+}
+
+#[test]
+fn every_token_made_elsewhere_has_its_outcome() {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut refused: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut differences = Vec::new();
+    for file in FILES {
+        let cases = read(file);
+        assert!(
+            !cases.is_empty(),
+            "{file} has no cases: the test would pass on nothing"
+        );
+        for case in cases {
+            let (expected, found) = (case.expected(), case.outcome());
+            if found != expected {
+                differences.push(format!(
+                    "{file}: {}: expected {expected}, found {found}",
+                    case.name
+                ));
+            }
+            *counts.entry(case.expect.clone()).or_default() += 1;
+            refused.entry(case.expect).or_default().insert(case.token);
+        }
+    }
+    for (outcome, count) in &counts {
+        println!("{outcome:20} {count:4}");
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    assert!(counts.get("accepted").is_some_and(|count| *count > 50));
+    for reason in REASONS {
+        let tokens = refused.get(reason).map_or(0, BTreeSet::len);
+        assert!(tokens >= 3, "only {tokens} different tokens are {reason}");
+    }
+}
+
+/// The rules are one function of the token: whatever else is sent, the answer never depends on another case.
+#[test]
+fn two_issuers_beside_each_other_judge_as_each_alone() {
+    let cases = read("jose.json");
+    let strangers = Issuer {
+        name: "stranger".into(),
+        accepted: Some(vec!["https://stranger.example".to_owned()]),
+        policy: ClaimPolicy {
+            audience: None,
+            subject: vec!["sub".to_owned()],
+            leeway: 0,
+            max_lifetime: None,
+        },
+        ring: Arc::new(KeyRing::default()),
+    };
+    for case in cases {
+        let issuers = [strangers.clone(), case.issuer()];
+        assert_eq!(case.judged_by(&issuers), case.expected(), "{}", case.name);
+    }
+}
+
+fn read(file: &str) -> Vec<Case> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/tokens")
+        .join(file);
+    let File { cases } = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    cases
+}
+
+impl Case {
+    fn expected(&self) -> String {
+        match &self.sub {
+            Some(subject) => format!("{}: {subject}", self.expect),
+            None => self.expect.clone(),
+        }
+    }
+
+    fn outcome(&self) -> String {
+        self.judged_by(&[self.issuer()])
+    }
+
+    fn judged_by(&self, issuers: &[Issuer]) -> String {
+        let verified = BearerToken::new(&self.token)
+            .map_err(Unverified::from)
+            .and_then(|token| verify::verify(issuers, token, UnixTime(self.now)));
+        match verified {
+            Ok(verified) => format!("accepted: {}", verified.subject.as_str()),
+            Err(unverified) => unverified.refusal.reason().to_owned(),
+        }
+    }
+
+    fn issuer(&self) -> Issuer {
+        let keys = self.keys();
+        let usual = || vec!["sub".to_owned(), "user_id".to_owned()];
+        Issuer {
+            name: "fixture".into(),
+            accepted: self.issuer.clone(),
+            policy: ClaimPolicy {
+                audience: self.audience.clone(),
+                subject: self.subject.clone().unwrap_or_else(usual),
+                leeway: self.leeway_seconds,
+                max_lifetime: self.max_lifetime_seconds,
+            },
+            ring: Arc::new(KeyRing::local(
+                keys.unwrap_or_else(|error| panic!("{}: its keys: {error}", self.name)),
+            )),
+        }
+    }
+
+    fn keys(&self) -> Result<Vec<VerificationKey>, KeyError> {
+        let named = |names: &Vec<String>| {
+            let named = names.iter().map(|name| Algorithm::named(name).unwrap());
+            named.collect::<Vec<_>>()
+        };
+        let allowed = self.algorithms.as_ref().map(named);
+        let allowed = allowed.as_deref();
+        let secret = |text: &str, encoding| {
+            let secret = Secret::decode(text.into(), encoding)?;
+            Ok(vec![secret.verification_key(allowed)?])
+        };
+        match &self.keys {
+            Keys::Secret(text) => secret(text, Encoding::Utf8),
+            Keys::SecretBase64url(text) => secret(text, Encoding::Base64url),
+            Keys::Jwks(set) => Ok(jwks::parse(set.to_string().as_bytes(), allowed)?.keys),
+            Keys::Pem(text) => pem::parse(text, allowed),
+        }
+    }
+}
