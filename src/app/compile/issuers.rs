@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use http::uri::Authority;
 
 use crate::config::{self, KeyPath, Keys, OneOrMany, Written};
 use crate::gate::claims::ClaimPolicy;
@@ -15,6 +16,8 @@ use crate::keys::remote::RemoteKeys;
 use crate::keys::secret::Secret;
 use crate::keys::{Algorithm, KeyRing, jwks, pem};
 use crate::tls;
+
+use super::{check_time, upstreams};
 
 /// How often a key set is fetched, if the configuration does not say.
 const REFRESH: Duration = Duration::from_mins(5);
@@ -281,10 +284,11 @@ fn remote(
 ) -> Option<Source> {
     let text = keys.jwks_url.as_deref()?;
     let url: Option<Uri> = text.parse().ok();
-    let url = url.filter(|url| {
-        url.authority()
-            .is_some_and(|authority| !authority.as_str().contains('@'))
-    });
+    let authority = url.as_ref().and_then(Uri::authority);
+    if authority.map_or(text, Authority::as_str).contains('@') {
+        written.report(place.clone(), upstreams::HAS_CREDENTIALS);
+        return None;
+    }
     let Some(url) = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https"))) else {
         written.report(
             place.clone(),

@@ -9,6 +9,12 @@ use http::Uri;
 use crate::config::{KeyPath, Upstream, Written};
 use crate::proxy::upstream::{Target, UpstreamPolicy};
 
+use super::check_time;
+
+/// What is wrong with `http://user:password@host`, in a configuration that holds no secrets.
+pub(super) const HAS_CREDENTIALS: &str =
+    "must not have a user name or a password in it: the gate would not send them";
+
 pub(super) fn compile(written: &mut Written) -> Vec<UpstreamPolicy> {
     let section = KeyPath::of("upstreams");
     if !written.has(&section) {
@@ -65,6 +71,10 @@ fn target(url: &str) -> Result<Target, String> {
             Ok(Target::Unix(path.into()))
         } else {
             Err(format!("`{url}` needs an absolute path after `unix:`"))
+    if url.contains('@') {
+        // Without the URL: a password must not stand in a terminal or a log.
+        return Err(HAS_CREDENTIALS.to_owned());
+    }
         };
     }
     let wrong = || {
@@ -83,7 +93,7 @@ fn target(url: &str) -> Result<Target, String> {
         _ => return Err(wrong()),
     }
     let authority = uri.authority().ok_or_else(wrong)?;
-    if authority.as_str().contains('@') || authority.host().is_empty() {
+    if authority.host().is_empty() {
         return Err(wrong());
     }
     if uri.path() != "/" || uri.query().is_some() {
