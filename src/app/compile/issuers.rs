@@ -169,7 +169,8 @@ fn algorithms(
             }
         }
     }
-    Some(algorithms)
+    // Without any, the keys decide as if nothing had been said: what is wrong has been reported.
+    (!algorithms.is_empty()).then_some(algorithms)
 }
 
 fn source(
