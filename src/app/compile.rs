@@ -86,9 +86,7 @@ fn check_listen(written: &mut Written) {
         ("idle_timeout", listen.idle_timeout),
     ];
     for (key, timeout) in timeouts {
-        if timeout == Duration::ZERO {
-            written.report(path.key(key), "must be longer than nothing");
-        }
+        check_time(written, &path.key(key), Some(timeout));
     }
     let admin = written.config.admin.address;
     if admin.port() != 0 && listen.address == config::Address::Tcp(admin) {
@@ -96,6 +94,13 @@ fn check_listen(written: &mut Written) {
             KeyPath::of("admin").key("address"),
             "is the address of [listen] too",
         );
+    }
+}
+
+/// A time of nothing would let no request through.
+fn check_time(written: &mut Written, path: &KeyPath, time: Option<Duration>) {
+    if time == Some(Duration::ZERO) {
+        written.report(path.clone(), "must be longer than nothing");
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issu
                 "needs the name of at least one claim, such as \"sub\"",
             );
         }
+        check_time(written, &path.key("max_lifetime"), issuer.max_lifetime);
         if audience.is_none() {
             warnings.push(format!(
                 "{}: has no `audience`: a token that this issuer made for another service is accepted",
@@ -213,7 +214,7 @@ fn source(
     check_companions(written, path, keys, key);
     let place = path.key(key);
     let loaded = match *key {
-        "jwks_url" => return remote(written, &place, keys, algorithms),
+        "jwks_url" => return remote(written, path, keys, algorithms),
         "pem_file" => pem::load(keys.pem_file.as_deref()?, algorithms),
         "jwks_file" => jwks::load(keys.jwks_file.as_deref()?, algorithms).map(|set| {
             for skipped in &set.skipped {
@@ -279,11 +280,12 @@ fn check_companions(written: &mut Written, path: &KeyPath, keys: &Keys, source: 
 
 fn remote(
     written: &mut Written,
-    place: &KeyPath,
+    path: &KeyPath,
     keys: &Keys,
     algorithms: Option<&[Algorithm]>,
 ) -> Option<Source> {
     let text = keys.jwks_url.as_deref()?;
+    let place = path.key("jwks_url");
     let url: Option<Uri> = text.parse().ok();
     let authority = url.as_ref().and_then(Uri::authority);
     if authority.map_or(text, Authority::as_str).contains('@') {
@@ -304,18 +306,27 @@ fn remote(
              `https://`, or say `allow_http = true`",
         );
     }
+    let refresh = keys.refresh.unwrap_or(REFRESH);
+    let max_stale = keys.max_stale.unwrap_or(MAX_STALE);
+    check_time(written, &path.key("refresh"), Some(refresh));
+    if max_stale < refresh {
+        written.report(
+            path.key("max_stale"),
+            "is shorter than `refresh`: the keys would be too old before they are fetched again",
+        );
+    }
     let tls = match tls::client_config() {
         Ok(tls) => tls,
         Err(error) => {
-            written.report(place.clone(), format!("TLS cannot be used: {error}"));
+            written.report(place, format!("TLS cannot be used: {error}"));
             return None;
         }
     };
     Some(Source::Remote(RemoteKeys {
         url,
         algorithms: algorithms.map(<[_]>::to_vec),
-        refresh: keys.refresh.unwrap_or(REFRESH).max(Duration::from_secs(1)),
-        max_stale: keys.max_stale.unwrap_or(MAX_STALE),
+        refresh: refresh.max(Duration::from_secs(1)),
+        max_stale,
         tls,
     }))
 }

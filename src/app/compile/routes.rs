@@ -7,6 +7,8 @@ use crate::gate::refusal::Mismatch;
 use crate::gate::routes::{METHODS, Route, RouteTable};
 use crate::gate::rule::Rule;
 
+use super::check_time;
+
 pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> RouteTable {
     let section = KeyPath::of("routes");
     if !written.has(&section) {
@@ -45,6 +47,7 @@ fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
             "needs a token, but there is no issuer whose tokens are good: write [issuers.NAME]",
         );
     }
+    check_time(written, &place.key("timeout"), route.timeout);
     let mismatch = mismatch(written, place, &route);
     Route {
         methods: methods(written, place, route.methods.as_deref()),

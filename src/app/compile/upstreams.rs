@@ -44,9 +44,7 @@ pub(super) fn compile(written: &mut Written) -> Vec<UpstreamPolicy> {
             );
         }
         for (key, timeout) in timeouts(&upstream) {
-            if timeout == Duration::ZERO {
-                written.report(path.key(key), "must be longer than nothing");
-            }
+            check_time(written, &path.key(key), Some(timeout));
         }
         compiled.push(UpstreamPolicy {
             name,
@@ -71,11 +69,11 @@ fn target(url: &str) -> Result<Target, String> {
             Ok(Target::Unix(path.into()))
         } else {
             Err(format!("`{url}` needs an absolute path after `unix:`"))
+        };
+    }
     if url.contains('@') {
         // Without the URL: a password must not stand in a terminal or a log.
         return Err(HAS_CREDENTIALS.to_owned());
-    }
-        };
     }
     let wrong = || {
         format!(
