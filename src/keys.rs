@@ -140,7 +140,7 @@ pub enum KeyError {
     #[error("the environment variable {0} is not set")]
     NoVariable(String),
     /// A file could not be read.
-    #[error("read {file}: {message}")]
+    #[error("{file} cannot be read: {message}")]
     File {
         /// Which file.
         file: String,
