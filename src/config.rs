@@ -76,9 +76,13 @@ impl Written {
 
     /// As [`Written::load`], from text.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Problems> {
-        let document = Node::parse(text).map_err(|errors| Problems {
-            file: file.to_owned(),
-            all: errors.into_iter().map(syntax_problem).collect(),
+        let document = Node::parse(text).map_err(|errors| {
+            let mut problems = Problems {
+                file: file.to_owned(),
+                all: errors.into_iter().map(syntax_problem).collect(),
+            };
+            problems.sort();
+            problems
         })?;
         let mut written = Self {
             config: Config::default(),

@@ -202,11 +202,12 @@ impl de::Error for ReadError {
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let (expected, found) = (in_words(&expected), in_words(&found));
         Self::custom(format_args!("expected {expected}, found {found}"))
     }
 
     fn invalid_value(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(format_args!("expected {expected}, found {found}"))
+        Self::invalid_type(found, expected)
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -222,6 +223,22 @@ impl de::Error for ReadError {
     fn missing_field(field: &'static str) -> Self {
         Self::from(Fault::MissingKey(field))
     }
+}
+
+/// What serde calls by the names of Rust, by the names of TOML.
+fn in_words(rust: &dyn std::fmt::Display) -> String {
+    let rust = rust.to_string();
+    let toml = match rust.as_str() {
+        "usize" | "u64" => "a whole number from 0",
+        "u16" => "a whole number up to 65535",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "sequence" => "list",
+        "map" => "table",
+        text if text == "a map" || text.starts_with("struct ") => "a table",
+        text => text,
+    };
+    toml.to_owned()
 }
 
 impl From<Fault> for ReadError {
@@ -279,14 +296,14 @@ impl<'de> de::Deserializer<'de> for &'de Node {
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        name: &'static str,
+        _: &'static str,
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ReadError> {
         let Value::Text(text) = &self.value else {
             let expected = variants.join("`, `");
             return Err(de::Error::custom(format_args!(
-                "expected one of `{expected}` for {name}"
+                "expected one of `{expected}`"
             )));
         };
         visitor.visit_enum(text.as_str().into_deserializer())

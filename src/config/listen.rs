@@ -57,6 +57,7 @@ impl Default for Listen {
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// Where to listen; read once at start.
+    #[serde(deserialize_with = "units::socket_address")]
     pub address: SocketAddr,
 }
 

@@ -57,7 +57,7 @@ access = "everybody"
             "gate.toml:5: listen.max_header_bytes: expected a size such as \"32KiB\" or \"10MiB\", \
              found integer `-1`",
             "gate.toml:7: upstreams.tasks: needs the key `url`",
-            "gate.toml:8: upstreams.tasks.allow_remote: expected a boolean, found string \"yes\"",
+            "gate.toml:8: upstreams.tasks.allow_remote: expected true or false, found string \"yes\"",
             "gate.toml:10: routes[0]: needs the key `access`",
             "gate.toml:15: routes[1].access: expected \"public\", \"authenticated\" or { owner = \
              \"user_id\" }, found string \"everybody\"",

@@ -105,6 +105,16 @@ impl std::fmt::Display for Address {
     }
 }
 
+/// Reads an IP address and a port.
+pub(super) fn socket_address<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr, D::Error> {
+    let text = source.deserialize_any(Text("an address such as \"127.0.0.1:9901\""))?;
+    text.parse().map_err(|_| {
+        de::Error::custom(format_args!(
+            "`{text}` is not an address: write an IP address and a port, as in \"127.0.0.1:9901\""
+        ))
+    })
+}
+
 /// A network such as `10.0.0.0/8`; a bare address is a network of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(pub IpNet);
