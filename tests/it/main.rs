@@ -9,6 +9,7 @@
 )]
 
 mod readme;
+mod configs;
 #[cfg(feature = "task-service")]
 mod task_service;
 mod tokens;

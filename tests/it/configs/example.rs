@@ -1,0 +1,253 @@
+//! `config.toml.example`: every key, its default, and nothing that does not exist.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use claimgate::app::App;
+use claimgate::config::{Config, Written};
+use toml::de::{DeTable, DeValue};
+
+/// A key that is like no other, so that the answer names the known ones.
+const NO_KEY: &str = "zzzzzzzzzzzzzzzzzzzzzzzz";
+
+#[test]
+fn the_example_is_good_as_it_stands() {
+    let app = compiled(&example()).unwrap();
+    assert_eq!(app.warnings.len(), 1, "{:?}", app.warnings);
+    assert!(
+        app.warnings[0].contains("has no `audience`"),
+        "{:?}",
+        app.warnings
+    );
+}
+
+#[test]
+fn every_line_of_the_example_that_is_commented_out_is_good_too() {
+    let variants = variants(&example());
+    assert!(variants.len() > 10, "only {} were found", variants.len());
+    for (line, text) in variants {
+        let written = Written::parse(Path::new("config.toml.example"), &text).unwrap();
+        if let Err(problems) = written.finish() {
+            panic!("{line}: {problems}");
+        }
+        // The files that it names are not there; anything else would be a mistake.
+        if let Err(problems) = compiled(&text) {
+            for problem in &problems.all {
+                let is_no_file = problem.message.contains("No such file or directory");
+                assert!(is_no_file, "{line}: {problems}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_key_is_in_the_example() {
+    let text = example();
+    let mut found = BTreeSet::new();
+    let known = keys_of(&Place::default());
+    for text in variants(&text).into_values().chain([text]) {
+        let table = DeTable::parse(&text).unwrap();
+        collect(table.get_ref(), &known, "", &mut found);
+    }
+    let mut all = BTreeSet::new();
+    list(&known, "", &mut all);
+    assert!(all.len() > 40, "only {} keys are known", all.len());
+    let missing: Vec<_> = all.difference(&found).collect();
+    assert!(missing.is_empty(), "the example lacks {missing:?}");
+}
+
+#[test]
+fn what_the_example_says_is_the_default() {
+    let said = read(&example());
+    let silent = read(concat!(
+        "[upstreams.tasks]\nurl = \"http://127.0.0.1:3000\"\n",
+        "[issuers.better-auth]\nkeys = { secret_env = \"BETTER_AUTH_SECRET\" }\n",
+    ));
+    let sections = |config: &Config| {
+        [
+            format!("{:?}", config.listen),
+            format!("{:?}", config.admin),
+            format!("{:?}", config.drain),
+            format!("{:?}", config.log),
+            format!("{:?}", config.identity),
+            format!("{:?}", config.upstreams),
+            format!("{:?}", config.issuers),
+        ]
+    };
+    assert_eq!(sections(&said), sections(&silent));
+}
+
+#[test]
+fn the_configuration_of_the_deployment_can_be_read() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes/sidecar.toml");
+    Written::load(&file).unwrap().finish().unwrap();
+}
+
+fn example() -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml.example");
+    fs::read_to_string(file).unwrap()
+}
+
+fn compiled(text: &str) -> Result<App, claimgate::config::Problems> {
+    let mut written = Written::parse(Path::new("config.toml.example"), text)?;
+    written.set_variable(
+        "BETTER_AUTH_SECRET",
+        "a secret of the tests, 32 bytes at least",
+    );
+    App::compile(written)
+}
+
+fn read(text: &str) -> Config {
+    let written = Written::parse(Path::new("gate.toml"), text).unwrap();
+    let config = written.config.clone();
+    written.finish().unwrap();
+    config
+}
+
+/// The example once for each line that is commented out, with that line in the place of the one with the same key.
+fn variants(text: &str) -> BTreeMap<String, String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut variants = BTreeMap::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(alternative) = line.strip_prefix("# ").filter(|text| key(text).is_some()) else {
+            continue;
+        };
+        let start = lines[..at].iter().rposition(|line| line.starts_with('['));
+        let start = start.expect("a section before its keys");
+        let end = lines[at..].iter().position(|line| line.starts_with('['));
+        let end = end.map_or(lines.len(), |end| at + end);
+        let mut variant = lines.clone();
+        for other in &mut variant[start..end] {
+            if key(other) == key(alternative) {
+                *other = "";
+            }
+        }
+        variant[at] = alternative;
+        let place = format!("config.toml.example:{}: {alternative}", at + 1);
+        variants.insert(place, variant.join("\n"));
+    }
+    variants
+}
+
+/// The key of a line `key = value`.
+fn key(line: &str) -> Option<&str> {
+    let (key, _) = line.split_once(" = ")?;
+    let is_bare = |c: char| c.is_ascii_lowercase() || c == '_';
+    key.chars().all(is_bare).then_some(key)
+}
+
+/// The keys of a table, each with those of the table that is its value, if it is one.
+type Keys = BTreeMap<String, Option<(Form, Box<KeysOf>)>>;
+
+struct KeysOf(Keys);
+
+/// How a table is reached from its key.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// `key = { … }`
+    Table,
+    /// `key = { any-name = { … } }`
+    Named,
+    /// `key = [{ … }]`
+    List,
+}
+
+/// What is written before and after the inside of a table.
+#[derive(Default)]
+struct Place {
+    before: String,
+    after: String,
+}
+
+impl Place {
+    fn under(&self, key: &str, form: Form) -> Self {
+        let (open, close) = match form {
+            Form::Table => ("{ ", " }"),
+            Form::Named => ("{ x = { ", " } }"),
+            Form::List => ("[{ ", " }]"),
+        };
+        Self {
+            before: format!("{}{key} = {open}", self.before),
+            after: format!("{close}{}", self.after),
+        }
+    }
+
+    /// The names that are known here, out of the answer to one that is not.
+    fn known(&self) -> Option<Vec<String>> {
+        let text = format!("{}{NO_KEY} = 0{}", self.before, self.after);
+        let problems = Written::parse(Path::new("gate.toml"), &text)
+            .unwrap()
+            .finish()
+            .unwrap_err();
+        let unknown = "unknown key; known here are `";
+        let mut names = problems
+            .all
+            .iter()
+            .filter_map(|problem| problem.message.strip_prefix(unknown));
+        let names = names.next()?.strip_suffix('`').unwrap();
+        Some(names.split("`, `").map(str::to_owned).collect())
+    }
+}
+
+/// Asks the reader for the keys of a table and of every table in it.
+fn keys_of(place: &Place) -> Keys {
+    let names = place.known().expect("a table");
+    let nested = |name: &String| {
+        [Form::Table, Form::Named, Form::List]
+            .into_iter()
+            .find_map(|form| {
+                let inner = place.under(name, form);
+                inner.known()?;
+                Some((form, Box::new(KeysOf(keys_of(&inner)))))
+            })
+    };
+    names
+        .into_iter()
+        .map(|name| {
+            let inner = nested(&name);
+            (name, inner)
+        })
+        .collect()
+}
+
+fn list(keys: &Keys, path: &str, all: &mut BTreeSet<String>) {
+    for (key, inner) in keys {
+        let path = format!("{path}.{key}");
+        if let Some((_, KeysOf(inner))) = inner.as_ref().map(|(form, inner)| (form, &**inner)) {
+            list(inner, &path, all);
+        }
+        all.insert(path);
+    }
+}
+
+/// Notes every known key that is in a table.
+fn collect(table: &DeTable<'_>, keys: &Keys, path: &str, found: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let Some(inner) = keys.get(key.get_ref().as_ref()) else {
+            panic!("{path} has no key `{}`", key.get_ref());
+        };
+        let path = format!("{path}.{}", key.get_ref());
+        if let Some((form, inner)) = inner {
+            for table in tables(value.get_ref(), *form) {
+                collect(table, &inner.0, &path, found);
+            }
+        }
+        found.insert(path);
+    }
+}
+
+fn tables<'a, 'de>(value: &'a DeValue<'de>, form: Form) -> Vec<&'a DeTable<'de>> {
+    match (form, value) {
+        (Form::Table, DeValue::Table(table)) => vec![table],
+        (Form::Named, DeValue::Table(table)) => table
+            .iter()
+            .filter_map(|(_, value)| value.get_ref().as_table())
+            .collect(),
+        (Form::List, DeValue::Array(items)) => items
+            .iter()
+            .filter_map(|value| value.get_ref().as_table())
+            .collect(),
+        _ => Vec::new(),
+    }
+}
