@@ -125,5 +125,5 @@ fn difference(file: &Path, found: &str) -> Option<String> {
 }
 
 fn lines(texts: &[String]) -> String {
-    texts.iter().map(|text| format!("{text}\n")).collect()
+    texts.iter().flat_map(|text| [text, "\n"]).collect()
 }

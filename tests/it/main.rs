@@ -9,6 +9,7 @@
 )]
 
 mod readme;
+mod binaries;
 mod configs;
 #[cfg(feature = "task-service")]
 mod task_service;

@@ -88,7 +88,7 @@ fn every_token_made_elsewhere_has_its_outcome() {
         }
     }
     for (outcome, count) in &counts {
-        println!("{outcome:20} {count:4}");
+        eprintln!("{outcome:20} {count:4}");
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     assert!(counts.get("accepted").is_some_and(|count| *count > 50));

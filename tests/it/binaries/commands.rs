@@ -1,0 +1,253 @@
+//! The commands that end by themselves: what they print, and their exit codes.
+
+use std::net::TcpListener;
+
+use super::upstream::Upstream;
+use super::{Directory, EIGHT_LINES, OTHER_SECRET, SECRET, eight_lines};
+
+#[test]
+fn a_missing_secret_is_named_and_nothing_is_started() {
+    let directory = Directory::with(EIGHT_LINES);
+    for arguments in [&["run"][..], &["check"], &["explain", "GET", "/"]] {
+        let ended = directory.claimgate_with(arguments, &[]).wait();
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
+        assert_eq!(ended.stdout, "", "{arguments:?}");
+        assert_eq!(
+            ended.stderr,
+            "config.toml:5: issuers.better-auth.keys.secret_env: the environment variable BETTER_AUTH_SECRET is not \
+             set\n1 problem: nothing was started\n",
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let config = eight_lines(taken);
+    let (listen, admin) = (
+        "[listen]\naddress = \"127.0.0.1:0\"",
+        "[admin]\naddress = \"127.0.0.1:0\"",
+    );
+    for section in [listen, admin] {
+        let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = occupied.local_addr().unwrap();
+        let section_with = section.replace("127.0.0.1:0", &address.to_string());
+        let directory = Directory::with(&config.replace(section, &section_with));
+        let ended = directory.call(&["run"]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert_eq!(
+            ended.stderr.lines().last(),
+            Some(
+                format!("failed to listen on {address}: Address already in use (os error 98)")
+                    .as_str()
+            ),
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
+fn a_second_gate_does_not_share_the_port_of_the_first() {
+    let upstream = Upstream::start();
+    let config = eight_lines(upstream.address);
+    let gate = Directory::with(&config);
+    let gate = gate.serve(&["run"]);
+    let second = config.replacen("127.0.0.1:0", &gate.address.to_string(), 1);
+    let ended = Directory::with(&second).call(&["run"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("Address already in use"), "{ended:?}");
+    assert_eq!(gate.stop().code, Some(0));
+}
+
+#[test]
+fn check_says_what_is_wrong_and_what_is_doubtful() {
+    let ended = Directory::with(EIGHT_LINES).call(&["check"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(
+        ended.stdout,
+        "config.toml: good: 1 routes, 1 issuers, 1 upstreams, 1 warnings\n"
+    );
+    assert_eq!(
+        ended.stderr,
+        "warning: config.toml:4: issuers.better-auth: has no `audience`: a token that this issuer made for another \
+         service is accepted\n"
+    );
+
+    let wrong = EIGHT_LINES.replace("url = ", "uri = ");
+    let ended = Directory::with(&wrong).call(&["check", "--config", "config.toml"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert_eq!(ended.stdout, "");
+    assert_eq!(
+        ended.stderr,
+        "config.toml:1: upstreams.tasks: needs the key `url`\n\
+         config.toml:2: upstreams.tasks.uri: unknown key; did you mean `url`?\n\
+         2 problems: nothing was started\n"
+    );
+
+    let ended = Directory::with("").call(&["check", "--config", "elsewhere.toml"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert_eq!(
+        ended.stderr,
+        "elsewhere.toml: cannot be read: No such file or directory (os error 2)\n\
+         1 problem: nothing was started\n"
+    );
+}
+
+#[test]
+fn a_token_is_minted_and_inspected() {
+    let directory = Directory::with(EIGHT_LINES);
+    let claims = [
+        "--claim",
+        "email=alice@example.com",
+        "--claim",
+        "admin=true",
+    ];
+    let token = directory.token("alice", &claims);
+    let inspect = |token: &str| directory.call(&["token", "inspect", token]);
+
+    let ended = inspect(&token);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for text in [
+        "\"alg\": \"HS256\"",
+        "\"sub\": \"alice\"",
+        "\"email\": \"alice@example.com\"",
+        "\"admin\": true",
+        "accepted: a token of the issuer `better-auth` about `alice`",
+    ] {
+        assert!(ended.stdout.contains(text), "`{text}`: {ended:?}");
+    }
+
+    let expired = directory.token("alice", &["--lifetime=-1h"]);
+    let stranger = Directory::with(EIGHT_LINES)
+        .claimgate_with(
+            &["token", "mint", "--subject", "alice"],
+            &[("BETTER_AUTH_SECRET", OTHER_SECRET)],
+        )
+        .wait();
+    let (head, _) = token.rsplit_once('.').unwrap();
+    for (token, last) in [
+        (expired.as_str(), "It has expired 1h"),
+        (
+            stranger.stdout.trim(),
+            "refused by the issuer `better-auth` (token_signature): ",
+        ),
+        (
+            "mGq4dPkzHh1nV0uWJ3cT8xYbS6rLeA2f.c2lnbmF0dXJl",
+            "A token of two parts is a Better Auth session token, not a JWT: exchange it at /api/auth/token.",
+        ),
+        ("a.b.c.d.e", "A token of five parts is encrypted (JWE)"),
+        (&format!("{head}."), "(token_signature): "),
+        ("Bearer", "refused (token_malformed): "),
+        ("", "refused (token_malformed): "),
+    ] {
+        let ended = inspect(token);
+        assert_eq!(ended.code, Some(1), "{token}: {ended:?}");
+        let line = ended.stdout.lines().last().unwrap_or_default();
+        assert!(line.contains(last), "{token}: {ended:?}");
+    }
+    let expired = inspect(&expired).stdout;
+    assert!(
+        expired.contains("refused by the issuer `better-auth` (token_expired): Token has expired."),
+        "{expired}"
+    );
+}
+
+#[test]
+fn a_token_is_read_from_standard_input() {
+    let directory = Directory::with(EIGHT_LINES);
+    let token = directory.token("alice", &[]);
+    let mut inspect = directory.claimgate(&["token", "inspect", "-"]);
+    inspect.write(&format!("{token}\n"));
+    let ended = inspect.wait();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("about `alice`"), "{ended:?}");
+}
+
+#[test]
+fn a_token_is_minted_as_its_issuer_demands() {
+    let config = format!(
+        "{EIGHT_LINES}\n[issuers.other]\nkeys = {{ secret_env = \"OTHER_SECRET\" }}\nalgorithms = [\"HS384\"]\n\
+         issuer = [\"https://app.example\"]\naudience = \"tasks\"\nsubject = [\"user_id\"]\nmax_lifetime = \"1h\"\n"
+    );
+    let directory = Directory::with(&config);
+    let environment = [
+        ("BETTER_AUTH_SECRET", SECRET),
+        ("OTHER_SECRET", OTHER_SECRET),
+    ];
+    let call = |arguments: &[&str]| directory.claimgate_with(arguments, &environment).wait();
+    let minted = call(&["token", "mint", "-s", "alice", "--issuer", "other"]);
+    assert_eq!(minted.code, Some(0), "{minted:?}");
+    let ended = call(&["token", "inspect", minted.stdout.trim()]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended
+            .stdout
+            .ends_with("accepted: a token of the issuer `other` about `alice`\n"),
+        "{ended:?}"
+    );
+    let long = call(&[
+        "token",
+        "mint",
+        "-s",
+        "alice",
+        "--issuer",
+        "other",
+        "--lifetime",
+        "2h",
+    ]);
+    let ended = call(&["token", "inspect", long.stdout.trim()]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("(token_lifetime)"), "{ended:?}");
+
+    let ended = call(&["token", "mint", "-s", "alice", "--issuer", "nobody"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.stderr.starts_with("failed to sign a token: "),
+        "{ended:?}"
+    );
+    let ended = call(&["token", "mint", "-s", "alice", "--lifetime", "soon"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .starts_with("failed to read the lifetime `soon`: "),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    let ended = Directory::with("").call(&["--version"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(ended.stdout, format!("claimgate {version}\n"));
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "fish", "zsh"] {
+        let ended = Directory::with("").call(&["completions", shell]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        for command in ["run", "check", "explain", "dev", "token", "drain"] {
+            assert!(ended.stdout.contains(command), "{shell}: {command}");
+        }
+    }
+}
+
+#[test]
+fn wrong_arguments_are_told_apart_from_a_wrong_configuration() {
+    let directory = Directory::with(EIGHT_LINES);
+    for arguments in [
+        &["serve"][..],
+        &["run", "--port", "80"],
+        &["explain", "GET"],
+        &["dev"],
+        &["dev", "--listen", "8080", "--", "true"],
+    ] {
+        let ended = directory.call(arguments);
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
+        assert!(ended.stderr.starts_with("error: "), "{ended:?}");
+    }
+}

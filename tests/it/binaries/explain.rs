@@ -1,0 +1,280 @@
+//! `claimgate explain` says what the running gate does: the same requests to both, and the same answers.
+
+use std::collections::BTreeSet;
+
+use super::program::Ended;
+use super::upstream::{Request, Upstream, fields};
+use super::{Directory, Gate, OTHER_SECRET, eight_lines};
+
+/// More than the eight lines, so that every check of the gate can fail.
+const MORE: &str = r#"
+[[routes]]
+path = "/health"
+access = "public"
+
+[[routes]]
+path = "/me"
+methods = ["GET"]
+access = "authenticated"
+
+[[routes]]
+path = "/hidden/{user_id}"
+access = { owner = "user_id" }
+mismatch = 404
+
+[[routes]]
+path = "/old/{user_id}"
+access = { owner = "user_id" }
+mismatch = 401
+
+[identity]
+headers = { "X-User-Email" = "email" }
+"#;
+
+/// What became of a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The line and the fields that the upstream gets.
+    Forwarded(String, Vec<String>),
+    /// The status, and what the body says.
+    Refused {
+        status: u16,
+        reason: String,
+        detail: String,
+    },
+}
+
+#[test]
+fn explain_says_what_the_running_gate_does() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&(eight_lines(upstream.address) + MORE));
+    let gate = directory.serve(&["run"]);
+    let requests = requests(&directory);
+    let (mut forwarded, mut refused) = (0, BTreeSet::new());
+    for (request, expected) in requests {
+        let explained = explained(&directory, &request);
+        let answered = answered(&gate, &upstream, &request);
+        assert_eq!(explained, answered, "{request:?}");
+        match (answered, expected) {
+            (Outcome::Forwarded(..), 200) => forwarded += 1,
+            (Outcome::Refused { status, reason, .. }, expected) if status == expected => {
+                refused.insert(reason);
+            }
+            (outcome, _) => panic!("{request:?}: expected {expected}: {outcome:?}"),
+        }
+    }
+    assert!(forwarded >= 8, "only {forwarded} requests were let through");
+    assert!(refused.len() >= 10, "only {refused:?}");
+    assert_eq!(gate.stop().code, Some(0));
+}
+
+#[test]
+fn explain_names_each_check_and_where_it_failed() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&(eight_lines(upstream.address) + MORE));
+    let token = directory.token("alice", &[]);
+    let ended = directory.call(&["explain", "--token", &token, "GET", "/api/bob/tasks"]);
+    assert_eq!(
+        ended.stdout,
+        "GET /api/bob/tasks\n  \
+           ok    request head\n  \
+           ok    canonical path\n  \
+           ok    route           `/api/{user_id}/tasks/{*rest}`, for the owner `{user_id}`\n  \
+           ok    one token\n  \
+           ok    verification    subject `alice`, issuer `better-auth`\n  \
+           FAIL  rule            subject_mismatch\n\
+         \n\
+         answered 403 Forbidden: This path belongs to another user.\n"
+    );
+    let ended = directory.call(&["explain", "GET", "/api/../bob/tasks"]);
+    assert_eq!(
+        ended.stdout,
+        "GET /api/../bob/tasks\n  \
+           ok    request head\n  \
+           FAIL  canonical path  path_not_canonical\n  \
+           -     route           not reached\n  \
+           -     one token       not reached\n  \
+           -     verification    not reached\n  \
+           -     rule            not reached\n\
+         \n\
+         answered 400 Bad Request: The path has more than one reading. Send it without dot segments, empty segments, \
+         encoded slashes or control characters.\n"
+    );
+    assert!(upstream.has_got_nothing());
+}
+
+#[test]
+fn explain_is_told_what_cannot_be_asked() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    for (arguments, text) in [
+        (
+            &["GET", "not a target"][..],
+            "failed to read the target `not a target`: ",
+        ),
+        (
+            &["GET", "/", "-H", "no colon"],
+            "failed to read the header `no colon`: write `Name: value`",
+        ),
+        (
+            &["GET", "/", "--token", "a\nb"],
+            "failed to read the token: it has characters that no header has",
+        ),
+    ] {
+        let ended = directory.call(&[&["explain"], arguments].concat());
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.starts_with(text), "{ended:?}");
+    }
+}
+
+/// Requests, each with the status that it must be answered; 200 is the upstream's.
+fn requests(directory: &Directory) -> Vec<(Request, u16)> {
+    let token = directory.token("alice", &["--claim", "email=alice@example.com"]);
+    let expired = directory.token("alice", &["--lifetime=-1h"]);
+    let stranger = directory
+        .claimgate_with(
+            &["token", "mint", "--subject", "alice"],
+            &[("BETTER_AUTH_SECRET", OTHER_SECRET)],
+        )
+        .wait();
+    let stranger = super::program::keep_secret(stranger.stdout.trim());
+    let (unsigned, _) = token.rsplit_once('.').unwrap();
+    let get = |target: &str| Request::new("GET", target);
+    let mine = || get("/api/alice/tasks").bearer(&token);
+    vec![
+        (mine(), 200),
+        (get("/api/alice/tasks/").bearer(&token), 200),
+        (
+            get("/api/alice/tasks/7?done=%20&x=/api/bob").bearer(&token),
+            200,
+        ),
+        (Request::new("HEAD", "/api/alice/tasks").bearer(&token), 200),
+        (
+            Request::new("POST", "/api/alice/tasks")
+                .bearer(&token)
+                .header("Content-Length", "0"),
+            200,
+        ),
+        (
+            get("/api/alice/tasks").header("Authorization", format!("bearer {token}")),
+            200,
+        ),
+        (
+            mine()
+                .header("X-User-Id", "bob")
+                .header("X_User_Id", "bob")
+                .header("x.user.id", "bob")
+                .header("X-User-Email", "bob@example.com")
+                .header("X-Forwarded-For", "10.0.0.1")
+                .header("Forwarded", "for=10.0.0.1")
+                .header("Cookie", "session=1; theme=dark"),
+            200,
+        ),
+        (
+            mine()
+                .header("Connection", "close, X-Extra")
+                .header("X-Extra", "1"),
+            200,
+        ),
+        (get("http://localhost/api/alice/tasks").bearer(&token), 200),
+        (get("/health"), 200),
+        (get("/health").bearer(&expired), 200),
+        (get("/me").bearer(&token), 200),
+        (get("/hidden/alice").bearer(&token), 200),
+        (get("/api/bob/tasks").bearer(&token), 403),
+        (get("/api/ALICE/tasks").bearer(&token), 403),
+        (get("/hidden/bob").bearer(&token), 404),
+        (get("/old/bob").bearer(&token), 401),
+        (get("/api/alice/tasks"), 401),
+        (get("/api/alice/tasks").bearer(&expired), 401),
+        (get("/api/alice/tasks").bearer(&stranger), 401),
+        (get("/api/alice/tasks").bearer(unsigned), 401),
+        (get("/api/alice/tasks").bearer("a.b"), 401),
+        (
+            get("/api/alice/tasks").header("Authorization", "Basic YTpi"),
+            401,
+        ),
+        (mine().bearer(&token), 400),
+        (get("/nothing").bearer(&token), 404),
+        (get("/"), 404),
+        (Request::new("DELETE", "/me").bearer(&token), 405),
+        (Request::new("BREW", "/me").bearer(&token), 405),
+        (Request::new("TRACE", "/me").bearer(&token), 405),
+        (get("/api/alice/../bob/tasks").bearer(&token), 400),
+        (get("/api/%61lice/tasks").bearer(&token), 200),
+        (get("/api/%2561lice/tasks").bearer(&token), 400),
+        (get("/api/alice%2Ftasks").bearer(&token), 400),
+        (get("//api/alice/tasks").bearer(&token), 400),
+        (get("/api/alice;x=1/tasks").bearer(&token), 400),
+        (get("http://elsewhere/api/alice/tasks").bearer(&token), 400),
+        (Request::new("OPTIONS", "*").bearer(&token), 400),
+        (mine().header("Connection", "close, X-User-Id"), 400),
+        (mine().header("Host", "a").header("Host", "b"), 400),
+        (mine().header("Host", "user@localhost"), 400),
+    ]
+    .into_iter()
+    // Named by the client, because a name that the gate makes up is another each time.
+    .map(|(request, status)| {
+        (
+            request.header("X-Request-Id", "a-name-of-the-tests"),
+            status,
+        )
+    })
+    .collect()
+}
+
+fn explained(directory: &Directory, request: &Request) -> Outcome {
+    let headers: Vec<String> = request
+        .headers
+        .iter()
+        .map(|(name, value)| format!("-H{name}: {value}"))
+        .collect();
+    let mut arguments = vec!["explain"];
+    arguments.extend(headers.iter().map(String::as_str));
+    arguments.extend([request.method, &request.target]);
+    let Ended {
+        code,
+        stdout,
+        stderr,
+    } = directory.call(&arguments);
+    assert_eq!(code, Some(0), "{request:?}: {stderr}");
+    let told = |text: &str| stdout.split_once(text).map(|(_, rest)| rest);
+    if let Some(rest) = told("\nforwarded to `tasks` at ") {
+        let (_, head) = rest.split_once(":\n\n").unwrap();
+        let (line, fields) = fields(head);
+        return Outcome::Forwarded(line, fields);
+    }
+    let (status, detail) = told("\nanswered ").unwrap().split_once(": ").unwrap();
+    let (status, _) = status.split_once(' ').unwrap();
+    let failed = stdout.lines().find(|line| line.starts_with("  FAIL  "));
+    let reason = failed.unwrap().split(' ').next_back().unwrap();
+    // What a 404 hides from the client is told to the operator.
+    let hidden = (status == "404" && reason == "subject_mismatch").then_some("no_route");
+    Outcome::Refused {
+        status: status.parse().unwrap(),
+        reason: hidden.unwrap_or(reason).to_owned(),
+        detail: detail.trim().to_owned(),
+    }
+}
+
+fn answered(gate: &Gate, upstream: &Upstream, request: &Request) -> Outcome {
+    let answer = request.answer(gate.address);
+    if answer.status == 200 {
+        let (line, fields) = fields(&upstream.next_head());
+        // A token that the upstream sees is not shown on a screen.
+        let shown = |field: String| match field.strip_prefix("authorization: ") {
+            Some(_) => "authorization: (as it came)".to_owned(),
+            None => field,
+        };
+        let fields = fields.into_iter().map(shown).collect();
+        return Outcome::Forwarded(line, fields);
+    }
+    assert!(upstream.has_got_nothing(), "{request:?}: {answer:?}");
+    let body = answer.json();
+    let text = |member: &str| body[member].as_str().unwrap().to_owned();
+    Outcome::Refused {
+        status: answer.status,
+        reason: text("reason"),
+        detail: text("detail"),
+    }
+}

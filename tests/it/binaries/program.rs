@@ -1,0 +1,172 @@
+//! A program that runs, all that it writes, and what it must never write.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Instant;
+
+use super::{OTHER_SECRET, PATIENCE, SECRET};
+
+/// What no program may write: the secrets, and the signature of every token.
+static CANARIES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Notes that nothing of these tests may write this token from now on.
+pub(super) fn keep_secret(token: &str) -> String {
+    let signature = token.rsplit('.').next().unwrap();
+    assert!(signature.len() > 20, "no signature: {token}");
+    CANARIES.lock().unwrap().insert(signature.to_owned());
+    token.to_owned()
+}
+
+/// A running program.
+pub(super) struct Program {
+    process: Child,
+    lines: Receiver<Line>,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+    /// Whether it is a command whose task is to print tokens.
+    may_print_tokens: bool,
+}
+
+enum Line {
+    Stdout(String),
+    Stderr(String),
+}
+
+/// What a program left when it ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// None if a signal ended it.
+    pub(super) code: Option<i32>,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+impl Program {
+    pub(super) fn start(
+        executable: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        directory: &Path,
+    ) -> Self {
+        let mut process = Command::new(executable)
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(environment.iter().copied())
+            .current_dir(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        read_lines(process.stdout.take().unwrap(), sender.clone(), Line::Stdout);
+        read_lines(process.stderr.take().unwrap(), sender, Line::Stderr);
+        Self {
+            process,
+            lines,
+            stdout: String::new(),
+            stderr: String::new(),
+            may_print_tokens: matches!(arguments.first(), Some(&("dev" | "token"))),
+        }
+    }
+
+    /// Gives it something to read, and then the end.
+    pub(super) fn write(&mut self, text: &str) {
+        let mut stdin = self.process.stdin.take().unwrap();
+        stdin.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits for a line with this text in it.
+    pub(super) fn wait_for_line(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.next_line(deadline) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => panic!(
+                    "`{text}` was never written:\n{}\n{}",
+                    self.stdout, self.stderr
+                ),
+            }
+        }
+    }
+
+    fn next_line(&mut self, deadline: Instant) -> Result<String, RecvTimeoutError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (line, output) = match self.lines.recv_timeout(left)? {
+            Line::Stdout(line) => (line, &mut self.stdout),
+            Line::Stderr(line) => (line, &mut self.stderr),
+        };
+        output.push_str(&line);
+        output.push('\n');
+        Ok(line)
+    }
+
+    pub(super) fn signal(&self, name: &str) {
+        let id = self.process.id();
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {id}")])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits until it and every program that it started have closed their output, which they do when they end.
+    pub(super) fn wait(mut self) -> Ended {
+        drop(self.process.stdin.take());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.next_line(deadline) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("it did not end:\n{}\n{}", self.stdout, self.stderr)
+                }
+            }
+        }
+        let ended = Ended {
+            code: self.process.wait().unwrap().code(),
+            stdout: std::mem::take(&mut self.stdout),
+            stderr: std::mem::take(&mut self.stderr),
+        };
+        ended.shows_no_secret(self.may_print_tokens);
+        ended
+    }
+}
+
+impl Ended {
+    fn shows_no_secret(&self, may_print_tokens: bool) {
+        let mut canaries = vec![SECRET.to_owned(), OTHER_SECRET.to_owned()];
+        if !may_print_tokens {
+            canaries.extend(CANARIES.lock().unwrap().iter().cloned());
+        }
+        for canary in canaries {
+            for output in [&self.stdout, &self.stderr] {
+                assert!(!output.contains(&canary), "`{canary}` is in:\n{output}");
+            }
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Fails only when it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Reads lines in a thread, so that the writer never waits.
+fn read_lines(from: impl Read + Send + 'static, to: Sender<Line>, of: fn(String) -> Line) {
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            // Read on, even when nobody listens any more.
+            let _ = to.send(of(line));
+        }
+    });
+}

@@ -1,0 +1,92 @@
+//! Draining, stopping, and what becomes of a request in flight.
+
+use std::fs;
+
+use super::upstream::{Answer, Request, Upstream};
+use super::{Directory, eight_lines};
+
+#[test]
+fn a_drained_gate_is_not_ready_and_still_serves() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    let gate = directory.serve(&["run"]);
+    let probe = |path: &str| {
+        let answer = Request::new("GET", path).answer(gate.admin);
+        (answer.status, answer.body)
+    };
+    let ready = (200, "ready\n".to_owned());
+    assert_eq!(probe("/readyz"), ready);
+
+    // A gate is found by its configuration, or by the address that is given.
+    let found = ADMIN_ALONE.replace("ADMIN", &gate.admin.to_string());
+    fs::write(directory.path("found.toml"), found).unwrap();
+    let ended = directory.call(&["drain", "--config", "found.toml"]);
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (Some(0), "draining\n"),
+        "{ended:?}"
+    );
+    assert_eq!(probe("/readyz"), (503, "not ready: draining\n".to_owned()));
+    assert_eq!(probe("/livez").0, 200);
+    let again = directory.call(&["drain", "--admin", &gate.admin.to_string()]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+
+    let token = directory.token("alice", &[]);
+    let answer = Request::new("GET", "/api/alice/tasks")
+        .bearer(&token)
+        .answer(gate.address);
+    assert_eq!(answer.status, 200, "{answer:?}");
+
+    let admin = gate.admin;
+    assert_eq!(gate.stop().code, Some(0));
+    let ended = directory.call(&["drain", "--admin", &admin.to_string()]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .starts_with("failed to reach the gate's admin listener at "),
+        "{ended:?}"
+    );
+}
+
+/// As much of a configuration as `drain` reads.
+const ADMIN_ALONE: &str = "[admin]\naddress = \"ADMIN\"\n";
+
+#[test]
+fn a_request_in_flight_is_finished_after_sigterm() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    let mut gate = directory.serve(&["run"]);
+    let token = directory.token("alice", &[]);
+    let held = Request::new("GET", "/api/alice/tasks/held").bearer(&token);
+    let mut stream = held.send(gate.address);
+    upstream.next_head();
+
+    gate.program.signal("TERM");
+    gate.program.wait_for_line("stopping");
+    upstream.let_go();
+    let answer = Answer::read(&mut stream);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.body.starts_with("GET /api/alice/tasks/held "));
+    let ended = gate.program.wait();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("\"stopped\""), "{ended:?}");
+}
+
+#[test]
+fn a_second_sigterm_ends_the_gate_at_once() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    let mut gate = directory.serve(&["run"]);
+    let token = directory.token("alice", &[]);
+    let held = Request::new("GET", "/api/alice/tasks/held").bearer(&token);
+    let _stream = held.send(gate.address);
+    upstream.next_head();
+
+    gate.program.signal("TERM");
+    gate.program.wait_for_line("stopping");
+    gate.program.signal("TERM");
+    // The request is still held: only the signal can have ended it.
+    let ended = gate.program.wait();
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+}

@@ -1,0 +1,267 @@
+//! The main job, with both executables: an API without a line of authentication, and the gate in front of it.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use super::program::{Program, keep_secret};
+use super::upstream::Request;
+use super::{Directory, eight_lines};
+
+const TASK_SERVICE: &str = env!("CARGO_BIN_EXE_task-service");
+
+/// `claimgate dev` with the task service behind it.
+struct Dev {
+    program: Program,
+    address: SocketAddr,
+    /// What a second terminal reads: `GATE`, `USER_ID`, `TOKEN` and `EXPIRED`.
+    variables: Vec<(String, String)>,
+}
+
+impl Dev {
+    fn start(directory: &Directory) -> Self {
+        let arguments = ["dev", "--listen", "127.0.0.1:0", "--", TASK_SERVICE];
+        let environment = [("BCRYPT_COST", "4")];
+        let mut program = directory.claimgate_with(&arguments, &environment);
+        let line = program.wait_for_line("The gate is open: ");
+        let address = line.strip_prefix("The gate is open: http://").unwrap();
+        let address = address.parse().unwrap();
+        program.wait_for_line("401: expired");
+        let file = fs::read_to_string(directory.path(".claimgate-dev.env")).unwrap();
+        let variables = file.lines().map(|line| {
+            let (name, value) = line.split_once('=').unwrap();
+            (name.to_owned(), value.to_owned())
+        });
+        Self {
+            program,
+            address,
+            variables: variables.collect(),
+        }
+    }
+
+    fn variable(&self, name: &str) -> &str {
+        let mut found = self.variables.iter().filter(|(known, _)| known == name);
+        &found.next().unwrap().1
+    }
+}
+
+#[test]
+fn dev_puts_an_api_behind_the_gate() {
+    let directory = Directory::with("");
+    let dev = Dev::start(&directory);
+    let address = dev.address;
+    assert_eq!(dev.variable("GATE"), format!("http://{address}"));
+    let file = fs::metadata(directory.path(".claimgate-dev.env")).unwrap();
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+
+    // The user of the token on the screen.
+    let (user, token) = (dev.variable("USER_ID"), dev.variable("TOKEN"));
+    keep_secret(token);
+    assert!(dev.program.stdout.contains(token));
+    let mine = Request::new("GET", format!("/api/{user}/tasks"));
+    assert_eq!(mine.clone().bearer(token).answer(address).json(), json!([]));
+    let expired = keep_secret(dev.variable("EXPIRED"));
+    let answer = mine.clone().bearer(&expired).answer(address);
+    assert_eq!(
+        answer.refused(401, "token_expired"),
+        "Token has expired. Please sign in again."
+    );
+
+    // A user who signs up.
+    let carol = json!({ "email": "carol@example.com", "password": "correct horse" });
+    let answer = Request::new("POST", "/api/auth/signup")
+        .json(&carol)
+        .answer(address);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let token = keep_secret(answer.json()["token"].as_str().unwrap());
+    let id = answer.json()["user"]["id"].as_str().unwrap().to_owned();
+    walk(address, &id, &token, user);
+
+    dev.program.signal("TERM");
+    // Both write to the same pipes, so the end of the output is the end of the API too.
+    let ended = dev.program.wait();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(!directory.path(".claimgate-dev.env").exists());
+    let waiting = "waiting for the API to listen on ";
+    let line = ended.stderr.lines().find_map(|l| l.strip_prefix(waiting));
+    let upstream: SocketAddr = line.unwrap().parse().unwrap();
+    assert!(TcpStream::connect(upstream).is_err(), "the API still runs");
+}
+
+#[test]
+fn two_devs_run_side_by_side() {
+    let (here, there) = (Directory::with(""), Directory::with(""));
+    let devs = [Dev::start(&here), Dev::start(&there)];
+    let [one, other] = &devs;
+    let mine = Request::new("GET", "/api/alice/tasks");
+    assert_eq!(
+        mine.clone()
+            .bearer(one.variable("TOKEN"))
+            .answer(one.address)
+            .status,
+        200
+    );
+    // Each has made a secret of its own.
+    mine.bearer(one.variable("TOKEN"))
+        .answer(other.address)
+        .refused(401, "token_signature");
+    for dev in devs {
+        dev.program.signal("INT");
+        assert_eq!(dev.program.wait().code, Some(0));
+    }
+}
+
+#[test]
+fn dev_stops_while_it_waits_for_its_api() {
+    let directory = Directory::with("");
+    let arguments = ["dev", "--listen", "127.0.0.1:0", "--"];
+    let never = ["sh", "-c", "echo started; read -r forever"];
+    let mut dev = directory.claimgate_with(&[&arguments[..], &never].concat(), &[]);
+    dev.wait_for_line("started");
+    dev.signal("TERM");
+    let ended = dev.wait();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(!ended.stdout.contains("The gate is open"), "{ended:?}");
+    assert!(!directory.path(".claimgate-dev.env").exists());
+}
+
+#[test]
+fn dev_takes_a_configuration_and_a_secret() {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let directory = Directory::with(&eight_lines(port));
+    let arguments = ["dev", "--config", "config.toml", "--", TASK_SERVICE];
+    let mut dev = directory.claimgate(&arguments);
+    let line = dev.wait_for_line("The gate is open: ");
+    let gate = line.strip_prefix("The gate is open: http://").unwrap();
+    let token = directory.token("alice", &[]);
+    let answer = Request::new("GET", "/api/alice/tasks")
+        .bearer(&token)
+        .answer(gate.parse().unwrap());
+    assert_eq!(answer.json(), json!([]));
+    dev.signal("TERM");
+    assert_eq!(dev.wait().code, Some(0));
+}
+
+#[test]
+fn dev_ends_as_its_api_does() {
+    let directory = Directory::with("");
+    let dev = |command: &[&str]| {
+        let arguments = [&["dev", "--listen", "127.0.0.1:0", "--"], command].concat();
+        directory.claimgate_with(&arguments, &[]).wait()
+    };
+    let ended = dev(&["sh", "-c", "exit 7"]);
+    assert_eq!(ended.code, Some(7), "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .contains("the API has ended before it listened")
+    );
+    let ended = dev(&["/no/such/api"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("failed to run `/no/such/api`: "));
+    assert!(!directory.path(".claimgate-dev.env").exists());
+}
+
+#[test]
+fn eight_lines_serve_the_task_service() {
+    let api = Directory::with("");
+    let environment = [
+        ("BETTER_AUTH_SECRET", super::SECRET),
+        ("TASK_SERVICE_ADDRESS", "127.0.0.1:0"),
+    ];
+    let mut service = Program::start(TASK_SERVICE, &[], &environment, api.0.path());
+    let line = service.wait_for_line("listening on ");
+    let (_, address) = line.split_once("listening on ").unwrap();
+    let directory = Directory::with(&eight_lines(address.parse().unwrap()));
+    let gate = directory.serve(&["run", "--config", "config.toml"]);
+
+    let token = directory.token("alice", &[]);
+    walk(gate.address, "alice", &token, "bob");
+    let expired = directory.token("alice", &["--lifetime=-1h"]);
+    let answer = Request::new("GET", "/api/alice/tasks")
+        .bearer(&expired)
+        .answer(gate.address);
+    assert_eq!(
+        answer.refused(401, "token_expired"),
+        "Token has expired. Please sign in again."
+    );
+    assert_eq!(gate.stop().code, Some(0));
+    service.signal("TERM");
+    assert_eq!(service.wait().code, Some(0));
+}
+
+#[test]
+fn run_is_what_is_done_without_a_command() {
+    let upstream = super::upstream::Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    for arguments in [
+        &[][..],
+        &["--config", "config.toml"],
+        &["run"],
+        &["run", "-c", "config.toml"],
+    ] {
+        let gate = directory.serve(arguments);
+        Request::new("GET", "/api/alice/tasks")
+            .answer(gate.address)
+            .refused(401, "token_missing");
+        assert_eq!(gate.stop().code, Some(0), "{arguments:?}");
+    }
+}
+
+/// A user's own tasks are served; another's, and everything without a good token, never reach the API.
+fn walk(gate: SocketAddr, user: &str, token: &str, other: &str) {
+    let tasks = format!("/api/{user}/tasks");
+    let made = Request::new("POST", &tasks)
+        .json(&json!({ "title": "water the plants" }))
+        .bearer(token)
+        .answer(gate);
+    assert_eq!(made.status, 201, "{made:?}");
+    let titles = |answer: super::upstream::Answer| -> Vec<Value> {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let tasks = answer.json();
+        let tasks = tasks.as_array().unwrap().iter();
+        tasks.map(|task| task["title"].clone()).collect()
+    };
+    let mine = Request::new("GET", &tasks);
+    assert_eq!(
+        titles(mine.clone().bearer(token).answer(gate)),
+        ["water the plants"]
+    );
+
+    Request::new("GET", format!("/api/{other}/tasks"))
+        .bearer(token)
+        .answer(gate)
+        .refused(403, "subject_mismatch");
+    let answer = mine.answer(gate);
+    answer.refused(401, "token_missing");
+    let challenge = "www-authenticate: Bearer realm=\"";
+    assert!(
+        answer
+            .fields
+            .iter()
+            .any(|field| field.starts_with(challenge)),
+        "{answer:?}"
+    );
+    Request::new("GET", "/nothing/here")
+        .bearer(token)
+        .answer(gate)
+        .refused(404, "no_route");
+
+    // The task service refuses a second `X-User-Id` and lists the tasks of the one: whoever forges it sees his own.
+    let mut forged = mine.clone().bearer(token);
+    for name in [
+        "X-User-Id",
+        "x-user-id",
+        "X_User_Id",
+        "X.User.Id",
+        "X-User-ID",
+    ] {
+        forged = forged.header(name, other);
+    }
+    assert_eq!(titles(forged.answer(gate)), ["water the plants"]);
+}
