@@ -1,6 +1,6 @@
 //! The route table: which requests exist. The only file that names matchit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +68,12 @@ pub enum RouteProblem {
     /// The path is not one that matchit can read.
     #[error("{0}")]
     Path(&'static str),
+    /// One name stands for two segments, of which only one would be looked at.
+    #[error("has two segments `{{{parameter}}}`: give each a name of its own")]
+    TwoSegments {
+        /// The name of both.
+        parameter: String,
+    },
     /// Another route has the same requests.
     #[error("conflicts with the route `{with}`: some requests would belong to both")]
     Conflict {
@@ -115,6 +121,7 @@ impl RouteTable {
         route: Arc<Route>,
         by_pattern: &mut BTreeMap<Arc<str>, usize>,
     ) -> Result<(), RouteProblem> {
+        check_pattern(&route.pattern)?;
         check_parameter(&route)?;
         if let Some(place) = by_pattern
             .get(&route.pattern)
@@ -219,6 +226,33 @@ fn check_parameter(route: &Route) -> Result<(), RouteProblem> {
         parameter: parameter.clone(),
         pattern: route.pattern.as_ref().to_owned(),
     })
+}
+
+/// A request is matched only after its path was found to have one reading.
+fn check_pattern(pattern: &str) -> Result<(), RouteProblem> {
+    if !pattern.starts_with('/') {
+        return Err(RouteProblem::Path("must start with `/`"));
+    }
+    let mut example = String::new();
+    let mut names = BTreeSet::new();
+    let mut rest = pattern;
+    while let Some((text, after)) = rest.split_once('{') {
+        let (name, after) = after.split_once('}').unwrap_or((after, ""));
+        if !names.insert(name) {
+            let parameter = name.to_owned();
+            return Err(RouteProblem::TwoSegments { parameter });
+        }
+        example.extend([text, "x"]);
+        rest = after;
+    }
+    example.push_str(rest);
+    if CanonicalPath::parse(&example).is_err() {
+        return Err(RouteProblem::Path(
+            "matches no request: a path with dot segments, empty segments or characters that RFC 3986 does not allow \
+             is refused before",
+        ));
+    }
+    Ok(())
 }
 
 fn explain(error: &InsertError) -> RouteProblem {
@@ -360,6 +394,40 @@ mod tests {
                 "3: its owner is `{user_id}`, but its path `/notes/{id}` has no such segment",
             ]
         );
+    }
+
+    #[test]
+    fn a_path_that_no_request_can_have_is_refused() {
+        for (pattern, expected) in [
+            ("api", "must start with `/`"),
+            ("", "must start with `/`"),
+            ("/a//b", "matches no request"),
+            ("/a/../b", "matches no request"),
+            ("/a/{x}/.", "matches no request"),
+            ("/Zoë", "matches no request"),
+            ("/a?b=c", "matches no request"),
+            ("/a/{{x}}", "matches no request"),
+            ("/{x}/a/{x}", "has two segments `{x}`"),
+        ] {
+            let (_, problems) = RouteTable::new(vec![route(pattern, &METHODS, Rule::Public)]);
+            let [(0, problem)] = problems.as_slice() else {
+                panic!("{pattern}: {problems:?}");
+            };
+            assert!(
+                problem.to_string().starts_with(expected),
+                "{pattern}: {problem}"
+            );
+        }
+        for pattern in [
+            "/",
+            "/{*rest}",
+            "/Zo%C3%AB/{x}",
+            "/img-{x}.png",
+            "/a/{x}/b/{y}/",
+        ] {
+            let (_, problems) = RouteTable::new(vec![route(pattern, &METHODS, Rule::Public)]);
+            assert_eq!(problems, [], "{pattern}");
+        }
     }
 
     #[test]

@@ -34,12 +34,6 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Rout
 }
 
 fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
-    if !route.path.starts_with('/') {
-        written.report(
-            place.key("path"),
-            format!("`{}` must start with `/`", route.path),
-        );
-    }
     let public = route.access == Access::Public;
     if !public && written.config.issuers.is_empty() && !written.has(&KeyPath::of("issuers")) {
         written.report(
