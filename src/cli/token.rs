@@ -71,8 +71,10 @@ impl Token {
 impl Mint {
     fn run(self) -> Outcome {
         let written = Written::load(&self.config.config)?;
-        let signer = Signer::of(&written, self.issuer.as_deref())?;
+        let signer = Signer::of(&written, self.issuer.as_deref());
+        // What could not be read comes first: it may be why there is no such issuer.
         written.finish()?;
+        let signer = signer?;
         let lifetime = lifetime(&self.lifetime)?;
         let mut extra = Map::new();
         for claim in &self.claims {

@@ -207,6 +207,13 @@ fn a_token_is_minted_as_its_issuer_demands() {
         ended.stderr.starts_with("failed to sign a token: "),
         "{ended:?}"
     );
+    let misspelt = Directory::with(&EIGHT_LINES.replace("[issuers.", "[isuers."));
+    let ended = misspelt.call(&["token", "mint", "-s", "alice"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(
+        ended.stderr.contains("did you mean `issuers`?"),
+        "{ended:?}"
+    );
     let ended = call(&["token", "mint", "-s", "alice", "--lifetime", "soon"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(
