@@ -13,6 +13,7 @@ use crate::gate::permit::{Caller, Permit};
 use crate::gate::refusal::Refusal;
 use crate::gate::rule::Rule;
 use crate::gate::{Decision, Refused};
+use crate::observe::log;
 use crate::proxy::headers::{self, Peer};
 use crate::proxy::shared::Policy;
 
@@ -172,7 +173,7 @@ fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
                 check,
                 format_args!(
                     "subject `{}`, issuer `{}`",
-                    caller.subject.as_str(),
+                    log::printable(caller.subject.as_str()),
                     caller.issuer
                 ),
             ),
@@ -200,7 +201,7 @@ fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
         } else {
             String::from_utf8_lossy(value.as_bytes())
         };
-        say(format_args!("  {name}: {shown}"));
+        say(format_args!("  {name}: {}", log::printable(&shown)));
     }
 }
 
@@ -230,7 +231,10 @@ fn stopped(refused: &Refused) {
         {
             passed(
                 check,
-                format_args!("subject `{}`, issuer `{issuer}`", subject.as_str()),
+                format_args!(
+                    "subject `{}`, issuer `{issuer}`",
+                    log::printable(subject.as_str())
+                ),
             );
         } else {
             passed(check, "");

@@ -17,6 +17,7 @@ use crate::gate::token::BearerToken;
 use crate::gate::verify::{self, Unverified};
 use crate::keys::Algorithm;
 use crate::keys::secret::Secret;
+use crate::observe::log;
 
 use super::{ConfigFile, Failure, Outcome, compile, say};
 
@@ -221,7 +222,7 @@ impl Inspect {
             Ok(verified) => say(format_args!(
                 "\naccepted: a token of the issuer `{}` about `{}`",
                 verified.issuer,
-                verified.subject.as_str()
+                log::printable(verified.subject.as_str())
             )),
             Err(Unverified {
                 refusal, issuer, ..
@@ -248,7 +249,10 @@ impl Inspect {
 fn decoded(part: &str) -> Option<String> {
     let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
     let value: Value = serde_json::from_slice(&bytes).ok()?;
-    serde_json::to_string_pretty(&value).ok()
+    let text = serde_json::to_string_pretty(&value).ok()?;
+    // JSON escapes only some of what a terminal obeys, and anybody may have written this token.
+    let lines: Vec<_> = text.lines().map(log::printable).collect();
+    Some(lines.join("\n"))
 }
 
 /// What a person would want to know about a token that is refused.

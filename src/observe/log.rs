@@ -82,7 +82,7 @@ fn millis(duration: std::time::Duration) -> f64 {
 }
 
 /// Text that a terminal shows as it is: control and direction characters are escaped (CVE-2024-45808).
-fn printable(text: &str) -> std::borrow::Cow<'_, str> {
+pub(crate) fn printable(text: &str) -> std::borrow::Cow<'_, str> {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text.into();
     }

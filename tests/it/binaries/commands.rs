@@ -155,6 +155,23 @@ fn a_token_is_minted_and_inspected() {
 }
 
 #[test]
+fn what_a_token_says_cannot_move_the_cursor() {
+    let directory = Directory::with(EIGHT_LINES);
+    let name = "--claim=name=\u{9b}2J\u{1b}[2J\u{202e}";
+    let token = directory.token("al\u{202e}ice", &[name]);
+    for arguments in [
+        &["token", "inspect", &token][..],
+        &["explain", "-t", &token, "GET", "/api/al%E2%80%AEice/tasks"],
+    ] {
+        let ended = directory.call(arguments);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let obeyed = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!ended.stdout.contains(obeyed), "{ended:?}");
+        assert!(ended.stdout.contains("`al\\u{202e}ice`"), "{ended:?}");
+    }
+}
+
+#[test]
 fn a_token_is_read_from_standard_input() {
     let directory = Directory::with(EIGHT_LINES);
     let token = directory.token("alice", &[]);
