@@ -104,6 +104,26 @@ fn explain_names_each_check_and_where_it_failed() {
 }
 
 #[test]
+fn explain_fetches_no_keys_and_says_so() {
+    let address = "127.0.0.1:9".parse().unwrap();
+    let config = eight_lines(address).replace(
+        "secret_env = \"BETTER_AUTH_SECRET\"",
+        "jwks_url = \"http://127.0.0.1:9/jwks\"",
+    );
+    let token = Directory::with(&eight_lines(address)).token("alice", &[]);
+    let directory = Directory::with(&config);
+    let ended = directory.call(&["explain", "--token", &token, "GET", "/api/alice/tasks"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for text in [
+        "FAIL  verification    keys_unavailable",
+        "answered 503 Service Unavailable: ",
+        "The keys of the issuer `better-auth` come from a URL, and nothing is fetched here: ",
+    ] {
+        assert!(ended.stdout.contains(text), "`{text}`: {ended:?}");
+    }
+}
+
+#[test]
 fn explain_is_told_what_cannot_be_asked() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));

@@ -1,6 +1,9 @@
 //! Draining, stopping, and what becomes of a request in flight.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 
 use super::upstream::{Answer, Request, Upstream};
 use super::{Directory, eight_lines};
@@ -71,6 +74,76 @@ fn a_request_in_flight_is_finished_after_sigterm() {
     let ended = gate.program.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("\"stopped\""), "{ended:?}");
+}
+
+#[test]
+fn a_connection_without_a_request_does_not_hold_up_the_stop() {
+    let upstream = Upstream::start();
+    let config = eight_lines(upstream.address) + "\n[drain]\ngrace = \"1d\"\n";
+    let directory = Directory::with(&config);
+    let gate = directory.serve(&["run"]);
+    let token = directory.token("alice", &[]);
+    let silent = TcpStream::connect(gate.address).unwrap();
+    let kept = Request::new("GET", "/api/alice/tasks")
+        .bearer(&token)
+        .header("Connection", "keep-alive");
+    let mut kept = BufReader::new(kept.send(gate.address));
+    let mut line = String::new();
+    kept.read_line(&mut line).unwrap();
+    assert!(line.starts_with("HTTP/1.1 200 "), "{line}");
+    upstream.next_head();
+
+    // With a grace of a day, it ends because nothing is in flight.
+    assert_eq!(gate.stop().code, Some(0));
+    drop(silent);
+    let rest = kept.read_to_end(&mut Vec::new());
+    assert!(rest.is_ok(), "the connection was reset: {rest:?}");
+}
+
+#[test]
+fn what_does_not_end_within_the_grace_is_cut() {
+    let upstream = Upstream::start();
+    let config = eight_lines(upstream.address) + "\n[drain]\ngrace = \"1ms\"\n";
+    let directory = Directory::with(&config);
+    let gate = directory.serve(&["run"]);
+    let token = directory.token("alice", &[]);
+    let held = Request::new("GET", "/api/alice/tasks/held").bearer(&token);
+    let mut stream = held.send(gate.address);
+    upstream.next_head();
+    let ended = gate.stop();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("\"cut\":1"), "{ended:?}");
+    let mut answer = String::new();
+    // The end or a reset: in no case an answer.
+    let _ = stream.read_to_string(&mut answer);
+    assert_eq!(answer, "");
+}
+
+#[test]
+fn a_gate_on_a_unix_socket_starts_again_after_a_crash() {
+    let upstream = Upstream::start();
+    let socket = "[listen]\naddress = \"unix:SOCKET\"";
+    let config = eight_lines(upstream.address);
+    let directory = Directory::with("");
+    let path = directory.path("gate.sock");
+    let socket = socket.replace("SOCKET", path.to_str().unwrap());
+    let config = config.replacen("[listen]\naddress = \"127.0.0.1:0\"", &socket, 1);
+    fs::write(directory.path("config.toml"), config).unwrap();
+    for signal in ["KILL", "TERM"] {
+        let mut gate = directory.claimgate(&["run"]);
+        gate.wait_for_line("\"serving\"");
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream
+            .write_all(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        gate.signal(signal);
+        let ended = gate.wait();
+        assert_eq!(ended.code, (signal == "TERM").then_some(0), "{ended:?}");
+        assert_eq!(path.exists(), signal == "KILL", "{signal}");
+    }
 }
 
 #[test]
