@@ -48,7 +48,9 @@ fn allow_descriptors(max_connections: usize) {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!("failed to raise the limit of file descriptors: {error}");
     }
-    let needed = 2 * max_connections as u64 + SPARE_DESCRIPTORS;
+    let needed = (max_connections as u64)
+        .saturating_mul(2)
+        .saturating_add(SPARE_DESCRIPTORS);
     let granted = getrlimit(Resource::Nofile).current;
     if let Some(granted) = granted.filter(|granted| *granted < needed) {
         warn!(
