@@ -14,3 +14,8 @@ mod configs;
 #[cfg(feature = "task-service")]
 mod task_service;
 mod tokens;
+
+mod answers;
+mod harness;
+mod identity;
+mod paths;

@@ -1,0 +1,186 @@
+//! A client that sends the bytes it is given.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
+
+use serde_json::Value;
+
+use super::wire::{Head, Wire};
+
+/// One connection.
+pub(crate) struct Client {
+    pub(crate) wire: Wire,
+}
+
+/// A request in the making: lines and a body.
+#[derive(Clone)]
+pub(crate) struct Request {
+    line: String,
+    lines: Vec<String>,
+    host: Option<String>,
+    body: Vec<u8>,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: Head,
+    pub(crate) body: Vec<u8>,
+}
+
+pub(crate) fn request(method: &str, target: &str) -> Request {
+    Request {
+        line: format!("{method} {target} HTTP/1.1"),
+        lines: Vec::new(),
+        host: Some("gate.test".to_owned()),
+        body: Vec::new(),
+    }
+}
+
+pub(crate) fn get(target: &str) -> Request {
+    request("GET", target)
+}
+
+/// A POST whose body has a length.
+pub(crate) fn post(target: &str, body: &[u8]) -> Request {
+    let length = format!("Content-Length: {}", body.len());
+    request("POST", target).line(&length).body(body)
+}
+
+impl Request {
+    /// Another line for the head.
+    pub(crate) fn line(mut self, line: &str) -> Self {
+        self.lines.push(line.to_owned());
+        self
+    }
+
+    pub(crate) fn bearer(self, token: &str) -> Self {
+        self.line(&format!("Authorization: Bearer {token}"))
+    }
+
+    /// Another `Host`, or none.
+    pub(crate) fn host(mut self, host: Option<&str>) -> Self {
+        self.host = host.map(str::to_owned);
+        self
+    }
+
+    /// What follows the head, as it is.
+    pub(crate) fn body(mut self, body: &[u8]) -> Self {
+        body.clone_into(&mut self.body);
+        self
+    }
+
+    /// The body in one chunk, and after it these trailers.
+    pub(crate) fn chunked(self, body: &[u8], trailers: &str) -> Self {
+        let mut framed = format!("{:x}\r\n", body.len()).into_bytes();
+        framed.extend_from_slice(body);
+        framed.extend_from_slice(format!("\r\n0\r\n{trailers}\r\n").as_bytes());
+        self.line("Transfer-Encoding: chunked").body(&framed)
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut text = format!("{}\r\n", self.line);
+        if let Some(host) = &self.host {
+            text.push_str(&format!("Host: {host}\r\n"));
+        }
+        for line in &self.lines {
+            text.push_str(line);
+            text.push_str("\r\n");
+        }
+        text.push_str("\r\n");
+        let mut bytes = text.into_bytes();
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+
+    fn is_head(&self) -> bool {
+        self.line.starts_with("HEAD ")
+    }
+}
+
+impl Client {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        Self {
+            wire: Wire::tcp(TcpStream::connect(address).unwrap()),
+        }
+    }
+
+    /// Sends bytes. That the other side has already hung up is found when its answer is read.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        let _gone = self.wire.write(bytes.as_ref());
+        self
+    }
+
+    /// Sends a request and reads its answer.
+    pub(crate) fn call(&mut self, request: &Request) -> Answer {
+        self.send(request.bytes());
+        self.read(request.is_head()).unwrap()
+    }
+
+    /// Reads an answer.
+    pub(crate) fn answer(&mut self) -> Answer {
+        self.read(false).unwrap()
+    }
+
+    /// Reads an answer, or how it broke off.
+    pub(crate) fn read(&mut self, to_head: bool) -> io::Result<Answer> {
+        let head = self.wire.read_head()?;
+        let head = head.ok_or_else(|| io::Error::from(ErrorKind::UnexpectedEof))?;
+        let status: u16 = head.line().split(' ').nth(1).unwrap().parse().unwrap();
+        let has_body = !to_head && status >= 200 && status != 204 && status != 304;
+        let is_framed =
+            head.value("content-length").is_some() || head.value("transfer-encoding").is_some();
+        let body = match (has_body, is_framed) {
+            (false, _) => Vec::new(),
+            (true, true) => self.wire.read_body(&head)?.0,
+            (true, false) => self.wire.read_to_end()?,
+        };
+        Ok(Answer { status, head, body })
+    }
+
+    /// Waits until the gate has closed the connection, and gives what it sent before.
+    pub(crate) fn until_closed(&mut self) -> Vec<u8> {
+        self.wire.until_closed()
+    }
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        self.head.value(name)
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let json = serde_json::from_slice(&self.body);
+        json.unwrap_or_else(|_| panic!("not JSON:\n{}{}", self.head.text(), self.text()))
+    }
+
+    /// Why the gate refused; empty if it did not.
+    pub(crate) fn reason(&self) -> String {
+        if self.header("content-type").as_deref() != Some("application/problem+json") {
+            return String::new();
+        }
+        self.json()["reason"].as_str().unwrap().to_owned()
+    }
+
+    /// The status and the reason, for tables.
+    pub(crate) fn outcome(&self) -> (u16, String) {
+        (self.status, self.reason())
+    }
+
+    /// Asserts the refusal that was expected.
+    #[track_caller]
+    pub(crate) fn refused(&self, status: u16, reason: &str) {
+        assert_eq!(
+            (self.status, self.reason().as_str()),
+            (status, reason),
+            "\n{}{}",
+            self.head.text(),
+            String::from_utf8_lossy(&self.body)
+        );
+    }
+}

@@ -1,0 +1,241 @@
+//! HTTP/1.1 as it is on the wire: as little understanding of it as the tests need.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+
+use socket2::SockRef;
+
+use super::PATIENCE;
+
+/// A connected socket and what was read of it too early.
+pub(crate) struct Wire {
+    stream: Stream,
+    early: Vec<u8>,
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A head as it came, line for line.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Head {
+    pub(crate) raw: Vec<u8>,
+}
+
+impl Wire {
+    pub(crate) fn tcp(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream: Stream::Tcp(stream),
+            early: Vec::new(),
+        }
+    }
+
+    pub(crate) fn unix(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            stream: Stream::Unix(stream),
+            early: Vec::new(),
+        }
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Unix(stream) => stream.write_all(bytes),
+        }
+    }
+
+    /// Ends the connection with a reset, not in order.
+    pub(crate) fn reset(&self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            let now = std::time::Duration::ZERO;
+            SockRef::from(stream).set_linger(Some(now)).unwrap();
+        }
+    }
+
+    /// A small window, so that few bytes fill it.
+    pub(crate) fn narrow(&self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            SockRef::from(stream).set_recv_buffer_size(4096).unwrap();
+        }
+    }
+
+    pub(crate) fn shut_sending(&self) {
+        let _gone = match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+        };
+    }
+
+    /// Reads something; nothing at the end.
+    pub(crate) fn read(&mut self) -> io::Result<Vec<u8>> {
+        if !self.early.is_empty() {
+            return Ok(std::mem::take(&mut self.early));
+        }
+        let mut bytes = vec![0; 16 * 1024];
+        let count = match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(&mut bytes),
+            Stream::Unix(stream) => stream.read(&mut bytes),
+        }
+        .map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, "nothing came in time"),
+            _ => error,
+        })?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+
+    fn more(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let read = self.read()?;
+        if read.is_empty() {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        bytes.extend(read);
+        Ok(())
+    }
+
+    fn read_until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
+        let mut bytes = std::mem::take(&mut self.early);
+        loop {
+            if let Some(at) = position(&bytes, end) {
+                self.early = bytes.split_off(at + end.len());
+                return Ok(bytes);
+            }
+            self.more(&mut bytes)?;
+        }
+    }
+
+    /// Exactly so many bytes.
+    pub(crate) fn read_exact(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = std::mem::take(&mut self.early);
+        while bytes.len() < count {
+            self.more(&mut bytes)?;
+        }
+        self.early = bytes.split_off(count);
+        Ok(bytes)
+    }
+
+    /// A head; nothing if the connection ends before its first byte.
+    pub(crate) fn read_head(&mut self) -> io::Result<Option<Head>> {
+        if self.early.is_empty() {
+            self.early = self.read()?;
+            if self.early.is_empty() {
+                return Ok(None);
+            }
+        }
+        let raw = self.read_until(b"\r\n\r\n")?;
+        Ok(Some(Head { raw }))
+    }
+
+    /// The body that a head announces, whole or an error; its trailers come after it.
+    pub(crate) fn read_body(&mut self, head: &Head) -> io::Result<(Vec<u8>, Head)> {
+        if head
+            .value("transfer-encoding")
+            .is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))
+        {
+            return self.read_chunks();
+        }
+        let length = head.value("content-length");
+        let length = length.map_or(0, |length| length.parse().unwrap());
+        Ok((self.read_exact(length)?, Head::default()))
+    }
+
+    fn read_chunks(&mut self) -> io::Result<(Vec<u8>, Head)> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.read_until(b"\r\n")?;
+            let line = String::from_utf8(line).unwrap();
+            let size = usize::from_str_radix(line.trim_end(), 16)
+                .map_err(|_| io::Error::new(ErrorKind::InvalidData, line))?;
+            if size == 0 {
+                break;
+            }
+            let mut chunk = self.read_exact(size + 2)?;
+            chunk.truncate(size);
+            body.extend(chunk);
+        }
+        let mut trailers = Vec::new();
+        loop {
+            let line = self.read_until(b"\r\n")?;
+            if line == b"\r\n" {
+                return Ok((body, Head { raw: trailers }));
+            }
+            trailers.extend(line);
+        }
+    }
+
+    /// All until the end.
+    pub(crate) fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = std::mem::take(&mut self.early);
+        loop {
+            match self.more(&mut bytes) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(bytes),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until the other side has ended the connection, in order or not, and gives what it sent before.
+    pub(crate) fn until_closed(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            match self.read() {
+                Ok(read) if read.is_empty() => return bytes,
+                Ok(read) => bytes.extend(read),
+                Err(error) if error.kind() == ErrorKind::TimedOut => {
+                    panic!("the other side keeps the connection open")
+                }
+                Err(_) => return bytes,
+            }
+        }
+    }
+}
+
+impl Head {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.raw).into_owned()
+    }
+
+    /// The first line.
+    pub(crate) fn line(&self) -> String {
+        let text = self.text();
+        text.lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// Every field in its order, the name as it is written.
+    pub(crate) fn fields(&self) -> Vec<(String, String)> {
+        let text = self.text();
+        let fields = text.split("\r\n").filter_map(|line| line.split_once(':'));
+        fields
+            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+            .collect()
+    }
+
+    /// Every value of a field.
+    pub(crate) fn values(&self, name: &str) -> Vec<String> {
+        let of_name =
+            |(found, value): (String, String)| found.eq_ignore_ascii_case(name).then_some(value);
+        self.fields().into_iter().filter_map(of_name).collect()
+    }
+
+    /// The value of a field that is there at most once.
+    pub(crate) fn value(&self, name: &str) -> Option<String> {
+        let mut values = self.values(name);
+        assert!(values.len() < 2, "{name} is there twice:\n{}", self.text());
+        values.pop()
+    }
+}
+
+fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes
+        .windows(wanted.len())
+        .position(|window| window == wanted)
+}

@@ -1,0 +1,248 @@
+//! Who the upstream is told the caller is, whatever the client says of itself.
+
+use serde_json::json;
+
+use crate::harness::issuer::claims;
+use crate::harness::upstream::Arrived;
+use crate::harness::{ROUTES, Upstream, get, request, start};
+
+/// A request to a route of each kind, and who the upstream should hear about.
+const KINDS: [(&str, Option<&str>); 3] = [
+    ("/api/alice/tasks", Some("alice")),
+    ("/me/notes", Some("alice")),
+    ("/open/page", None),
+];
+
+/// `X-User-Id` as some upstream could read it.
+const SPELLINGS: [&[&str]; 12] = [
+    &["X-User-Id: bob"],
+    &["x-user-id: bob"],
+    &["X-USER-ID:bob"],
+    &["x_user_id: bob"],
+    &["X_User_Id: bob"],
+    &["X.User.Id: bob"],
+    &["x-user_id: bob"],
+    &["x~user!id: bob"],
+    &["HTTP_X_USER_ID: bob"],
+    &["Http-X-User-Id: bob"],
+    &["X-User-Id: bob", "X-User-Id: carol"],
+    &["X-User-Id: alice", "x_user_id: bob", "X.USER.ID: carol"],
+];
+
+fn folded(name: &str) -> String {
+    let dashed = name
+        .to_ascii_lowercase()
+        .replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    dashed.strip_prefix("http-").unwrap_or(&dashed).to_owned()
+}
+
+/// Every value that some upstream could take for that of this header.
+fn heard(arrived: &Arrived, header: &str) -> Vec<String> {
+    let fields = arrived
+        .head
+        .fields()
+        .into_iter()
+        .chain(arrived.trailers.fields());
+    let heard = fields.filter(|(name, _)| folded(name) == header);
+    heard.map(|(_, value)| value).collect()
+}
+
+#[track_caller]
+fn assert_heard(upstream: &Upstream, subject: Option<&str>, what: &str) {
+    let arrived = upstream.arrived();
+    let last = arrived.last().unwrap();
+    let expected: Vec<_> = subject.map(str::to_owned).into_iter().collect();
+    assert_eq!(
+        heard(last, "x-user-id"),
+        expected,
+        "{what}\n{}",
+        last.head.text()
+    );
+    assert!(
+        !last.head.text().contains("carol"),
+        "{what}\n{}",
+        last.head.text()
+    );
+}
+
+#[test]
+fn a_clients_own_user_id_never_arrives_in_any_spelling() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    for (target, subject) in KINDS {
+        for spelling in SPELLINGS {
+            let mut spoofed = get(target).bearer(&issuer.token("alice"));
+            for line in spelling {
+                spoofed = spoofed.line(line);
+            }
+            let what = format!("{target} {spelling:?}");
+            assert_eq!(sidecar.call(&spoofed).status, 200, "{what}");
+            assert_heard(&upstream, subject, &what);
+        }
+    }
+    assert_eq!(upstream.arrived().len(), KINDS.len() * SPELLINGS.len());
+}
+
+#[test]
+fn a_user_id_in_a_trailer_never_arrives() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    for (target, subject) in KINDS {
+        let spoofed = request("POST", target)
+            .bearer(&issuer.token("alice"))
+            .line("Trailer: X-User-Id")
+            .chunked(b"body", "X-User-Id: bob\r\nx_user_id: bob\r\n");
+        assert_eq!(sidecar.call(&spoofed).status, 200, "{target}");
+        assert_heard(&upstream, subject, target);
+        let last = upstream.arrived().pop().unwrap();
+        assert_eq!(
+            (last.body.as_slice(), last.trailers.text()),
+            (&b"body"[..], String::new())
+        );
+    }
+}
+
+#[test]
+fn a_connection_field_cannot_have_the_user_id_dropped() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    for (target, _) in KINDS {
+        for named in [
+            "X-User-Id",
+            "close, x_user_id",
+            "HTTP_X_USER_ID",
+            "Authorization",
+            "Host",
+        ] {
+            let attack = get(target)
+                .bearer(&issuer.token("alice"))
+                .line(&format!("Connection: {named}"));
+            sidecar.call(&attack).refused(400, "request_malformed");
+            let second = get(target)
+                .bearer(&issuer.token("alice"))
+                .line("Connection: keep-alive")
+                .line(&format!("Connection: {named}"));
+            sidecar.call(&second).refused(400, "request_malformed");
+        }
+    }
+    upstream.untouched();
+}
+
+#[test]
+fn a_subject_is_compared_with_its_segment_decoded_once() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    for (subject, segment) in [
+        ("alice@example.com", "alice%40example.com"),
+        ("alice@example.com", "alice@example.com"),
+        ("Zoë", "Zo%C3%AB"),
+        ("用户", "%E7%94%A8%E6%88%B7"),
+        ("a b", "a%20b"),
+        ("auth0|42", "auth0%7C42"),
+        ("alice", "%61lice"),
+        ("100%", "100%25"),
+    ] {
+        let target = format!("/api/{segment}/tasks");
+        let answer = sidecar.call(&get(&target).bearer(&issuer.token(subject)));
+        assert_eq!(answer.status, 200, "{subject} {segment}");
+        assert_heard(&upstream, Some(subject), segment);
+        let line = upstream.arrived().pop().unwrap().head.line();
+        assert_eq!(line, format!("GET {target} HTTP/1.1"));
+    }
+    let before = upstream.arrived().len();
+    for (subject, segment) in [
+        ("alice", "Alice"),
+        ("alice", "alic%C3%A9"),
+        ("alice", "alice%20"),
+        // The same letters, composed and not.
+        ("Zoë", "Zoe%CC%88"),
+        ("k", "%E2%84%AA"),
+        ("alice", "alice%E2%80%8B"),
+        ("alice%40example.com", "alice%40example.com"),
+        ("alice", "{user_id}"),
+        ("alice", ":user_id"),
+        ("alice", "*"),
+        ("alice", "me"),
+    ] {
+        let target = format!("/api/{segment}/tasks");
+        let answer = sidecar.call(&get(&target).bearer(&issuer.token(subject)));
+        assert!(
+            answer.outcome() == (403, "subject_mismatch".to_owned())
+                || answer.outcome() == (400, "path_not_canonical".to_owned()),
+            "{subject} {segment}: {:?}",
+            answer.outcome()
+        );
+    }
+    assert_eq!(upstream.arrived().len(), before);
+}
+
+#[test]
+fn further_identity_headers_come_from_claims_and_never_from_the_client() {
+    let config = format!(
+        "[identity]\nheaders = {{ \"X-User-Email\" = \"email\", \"X-Tenant\" = \"org\", \"X-Caller\" = \"subject\" }}\n{ROUTES}"
+    );
+    let (sidecar, upstream, issuer) = start(&config);
+    let mut alice = claims("alice");
+    alice["email"] = json!("alice@example.com");
+    alice["org"] = json!(["not", "a", "text"]);
+    let spoofed = |target: &str| {
+        get(target)
+            .bearer(&issuer.sign(&alice))
+            .line("x_user_email: bob@example.com")
+            .line("X-User-Email: bob@example.com")
+            .line("X-Tenant: bobs")
+            .line("x.caller: bob")
+    };
+    for (target, subject) in KINDS {
+        assert_eq!(sidecar.call(&spoofed(target)).status, 200, "{target}");
+        assert_heard(&upstream, subject, target);
+        let last = upstream.arrived().pop().unwrap();
+        let email: Vec<_> = subject
+            .map(|_| "alice@example.com".to_owned())
+            .into_iter()
+            .collect();
+        assert_eq!(heard(&last, "x-user-email"), email, "{target}");
+        let caller: Vec<_> = subject.map(str::to_owned).into_iter().collect();
+        assert_eq!(heard(&last, "x-caller"), caller, "{target}");
+        // A claim that is no text is no header; the client's own is gone all the same.
+        assert_eq!(heard(&last, "x-tenant"), Vec::<String>::new(), "{target}");
+    }
+}
+
+#[test]
+fn the_upstream_does_not_see_the_token_unless_it_should() {
+    for (credential, forwarded) in [
+        ("", false),
+        ("[identity]\ncredential = \"forward\"\n", true),
+    ] {
+        let (sidecar, upstream, issuer) = start(&format!("{credential}{ROUTES}"));
+        let token = issuer.token("alice");
+        for (target, subject) in KINDS {
+            sidecar.call(&get(target).bearer(&token));
+            let seen = upstream
+                .arrived()
+                .pop()
+                .unwrap()
+                .head
+                .value("authorization");
+            // Nobody looked at it on a public route: there it is the upstream's own affair.
+            let expected = (forwarded || subject.is_none()).then(|| format!("Bearer {token}"));
+            assert_eq!(seen, expected, "{credential}{target}");
+        }
+    }
+}
+
+#[test]
+fn an_upstreams_user_id_does_not_reach_the_client() {
+    let upstream = Upstream::answering(|dialogue| {
+        dialogue.answer(
+            "200 OK",
+            "X-User-Id: alice\r\nx_user_id: alice\r\nKept: yes\r\n",
+            "",
+        )
+    });
+    let (sidecar, _upstream, _issuer) = crate::harness::start_with(ROUTES, upstream);
+    let answer = sidecar.call(&get("/open/page"));
+    assert_eq!(answer.header("kept").as_deref(), Some("yes"));
+    assert!(
+        !answer.head.text().contains("alice"),
+        "{}",
+        answer.head.text()
+    );
+}

@@ -1,0 +1,211 @@
+//! Request targets: one reading, or a refusal; and what was judged is what is sent.
+
+use crate::harness::{ROUTES, get, request, start};
+
+#[test]
+fn a_target_with_two_readings_is_refused() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    let token = issuer.token("alice");
+    for target in [
+        "/api/alice/../bob/tasks",
+        "/api/alice/./tasks",
+        "/api/alice/%2e%2e/bob/tasks",
+        "/api/alice/.%2E/bob/tasks",
+        "/api/alice/%252e%252e/bob/tasks",
+        "/api/alice/..;/bob/tasks",
+        "/api/alice/..;x=y/bob/tasks",
+        "/api/alice/tasks/..",
+        "/api/alice/tasks/.",
+        "/api/alice%2ftasks",
+        "/api/alice%2Ftasks/1",
+        "/api/alice%5ctasks",
+        "/api/alice%252ftasks",
+        "/api/alice\\tasks",
+        "/api/%c0%ae%c0%ae/tasks",
+        "/api/%ff/tasks",
+        "/api/alice/tasks/%",
+        "/api/alice/tasks/%2",
+        "/api/alice/tasks/%zz",
+        "/api/alice/tasks/%u002e",
+        "//api/alice/tasks",
+        "/api//alice/tasks",
+        "/api/alice//tasks",
+        "/api//tasks",
+        "/api/alice;x/tasks",
+        "/api/alice%3bx/tasks",
+        "/api/alice/tasks/%00",
+        "/api/alice/tasks/%0d%0aX-User-Id:%20bob",
+        "/api/alice/tasks/%09",
+        "/api/alice/tasks/%7f",
+        "/api/alice/tasks/%1b",
+        "/api/alice/tasks/\"",
+        "/api/alice/tasks/|",
+        "*",
+        "api/alice/tasks",
+        "gate.test:80",
+        "/api/alice/tasks\u{e9}",
+    ] {
+        let answer = sidecar.call(&get(target).bearer(&token));
+        assert_eq!(answer.status, 400, "{target}: {}", answer.text());
+    }
+    upstream.untouched();
+}
+
+#[test]
+fn a_target_that_passes_arrives_byte_for_byte() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    let token = issuer.token("alice");
+    let targets = [
+        "/api/alice/tasks",
+        "/api/alice/tasks/",
+        "/api/%61lice/tasks",
+        "/api/alice/tasks/1",
+        "/api/alice/tasks/%7Bx%7d",
+        "/api/alice/tasks/caf%C3%A9",
+        "/api/alice/tasks/a;b=c/d",
+        "/api/alice/tasks/a:b@c!$&'()*+,=~_-",
+        "/api/alice/tasks/...",
+        "/api/alice/tasks?",
+        "/api/alice/tasks?a=b&a=%2e%2e%2f",
+        "/api/alice/tasks?user_id=bob&x=/api/bob/tasks/../..",
+        "/api/alice/tasks?q=a//b\\c|d",
+        "/api/alice/tasks/?a?b",
+    ];
+    for target in targets {
+        let answer = sidecar.call(&get(target).bearer(&token));
+        assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+        let line = upstream.arrived().pop().unwrap().head.line();
+        assert_eq!(line, format!("GET {target} HTTP/1.1"));
+    }
+    assert_eq!(upstream.arrived().len(), targets.len());
+}
+
+#[test]
+fn a_fragment_never_arrives() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    let token = issuer.token("alice");
+    let mut passed = 0;
+    for target in [
+        "/api/alice/tasks#/api/bob/tasks",
+        "/api/alice/tasks#",
+        "/api/alice/tasks?a#b",
+        "/open#/../api/bob/tasks",
+        "/api/bob/tasks#/open",
+    ] {
+        let answer = sidecar.call(&get(target).bearer(&token));
+        passed += usize::from(answer.status == 200);
+        assert!(
+            matches!(answer.status, 200 | 400 | 403),
+            "{target}: {}",
+            answer.status
+        );
+    }
+    let arrived = upstream.arrived();
+    assert_eq!(arrived.len(), passed);
+    for arrived in arrived {
+        let line = arrived.head.line();
+        assert!(!line.contains('#') && !line.contains("bob"), "{line}");
+    }
+}
+
+#[test]
+fn an_absolute_target_must_name_its_host_and_is_reduced() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    let token = issuer.token("alice");
+    for (target, host) in [
+        ("http://gate.test/api/alice/tasks?a=b", "gate.test"),
+        ("http://GATE.test/api/alice/tasks?a=b", "gate.test"),
+        (
+            "http://gate.test:8080/api/alice/tasks?a=b",
+            "gate.test:8080",
+        ),
+    ] {
+        let answer = sidecar.call(&get(target).host(Some(host)).bearer(&token));
+        assert_eq!(answer.status, 200, "{target}");
+        let arrived = upstream.arrived().pop().unwrap();
+        assert_eq!(arrived.head.line(), "GET /api/alice/tasks?a=b HTTP/1.1");
+        assert_eq!(arrived.head.value("host").as_deref(), Some(host));
+    }
+    let before = upstream.arrived().len();
+    for (target, host) in [
+        ("http://other.test/api/alice/tasks", Some("gate.test")),
+        ("http://gate.test:81/api/alice/tasks", Some("gate.test")),
+        ("http://alice@gate.test/api/alice/tasks", Some("gate.test")),
+        (
+            "http://alice@gate.test/api/alice/tasks",
+            Some("alice@gate.test"),
+        ),
+        ("http://gate.test/api/alice/../bob/tasks", Some("gate.test")),
+        ("http://gate.test/api/alice/tasks", None),
+        ("http:///api/alice/tasks", Some("gate.test")),
+    ] {
+        let answer = sidecar.call(&get(target).host(host).bearer(&token));
+        assert_eq!(answer.status, 400, "{target} {host:?}");
+    }
+    assert_eq!(upstream.arrived().len(), before);
+}
+
+#[test]
+fn methods_that_are_not_about_a_path_go_nowhere() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    let token = issuer.token("alice");
+    for (request, status) in [
+        (request("OPTIONS", "*"), 400),
+        (request("CONNECT", "gate.test:80"), 405),
+        (request("CONNECT", "/api/alice/tasks"), 405),
+        (request("TRACE", "/api/alice/tasks"), 405),
+        (request("TRACE", "/open/page"), 405),
+        (request("PROPFIND", "/open/page"), 405),
+        (request("get", "/open/page"), 405),
+    ] {
+        let answer = sidecar.call(&request.clone().bearer(&token));
+        let sent = String::from_utf8(request.bytes()).unwrap();
+        // hyper refuses a target that does not fit its method by itself.
+        assert!(
+            answer.status == status || answer.status == 400,
+            "{sent}{}",
+            answer.status
+        );
+    }
+    upstream.untouched();
+}
+
+#[test]
+fn pipelined_requests_are_each_judged_by_themselves() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    let alice = get("/api/alice/tasks/1").bearer(&issuer.token("alice"));
+    let all = [
+        (alice.clone(), 200),
+        (get("/api/alice/tasks/2"), 401),
+        (get("/api/bob/tasks/3").bearer(&issuer.token("alice")), 403),
+        (get("/open/4"), 200),
+        (get("/nowhere"), 404),
+        (get("/api/bob/tasks/5").bearer(&issuer.token("bob")), 200),
+        (alice, 200),
+    ];
+    let mut client = sidecar.connect();
+    let bytes: Vec<u8> = all
+        .iter()
+        .flat_map(|(request, _)| request.bytes())
+        .collect();
+    client.send(bytes);
+    for (request, status) in &all {
+        let sent = String::from_utf8(request.bytes()).unwrap();
+        assert_eq!(client.answer().status, *status, "{sent}");
+    }
+    let arrived = upstream.arrived();
+    let heard: Vec<_> = arrived
+        .iter()
+        .map(|arrived| (arrived.head.line(), arrived.head.value("x-user-id")))
+        .collect();
+    let line = |target: &str| format!("GET {target} HTTP/1.1");
+    assert_eq!(
+        heard,
+        [
+            (line("/api/alice/tasks/1"), Some("alice".to_owned())),
+            (line("/open/4"), None),
+            (line("/api/bob/tasks/5"), Some("bob".to_owned())),
+            (line("/api/alice/tasks/1"), Some("alice".to_owned())),
+        ]
+    );
+}
