@@ -13,7 +13,7 @@ pub mod verify;
 
 use std::sync::Arc;
 
-use http::header::{CONNECTION, HOST};
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Version};
@@ -207,6 +207,7 @@ impl Gate {
             return Err(Refusal::HeadersTooLarge);
         }
         self.check_connection(head)?;
+        check_transfer_encoding(head)?;
         check_host(head)
     }
 
@@ -254,6 +255,16 @@ fn head_bytes(head: &Parts) -> usize {
     head.method.as_str().len() + target + "  HTTP/1.1\r\n\r\n".len() + fields.sum::<usize>()
 }
 
+/// RFC 9112 section 6.1: `chunked` alone, once. What other codings did to the body would be lost on the way.
+fn check_transfer_encoding(head: &Parts) -> Result<(), Refusal> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (Some(_), _) => Err(Refusal::RequestMalformed),
+    }
+}
+
 /// RFC 9112 section 3.2: exactly one `Host`, with a valid value; and a target in absolute form must name it.
 fn check_host(head: &Parts) -> Result<(), Refusal> {
     let malformed = Refusal::RequestMalformed;
@@ -272,7 +283,7 @@ fn check_host(head: &Parts) -> Result<(), Refusal> {
     let valid = plain
         && host
             .parse::<Authority>()
-            .is_ok_and(|host| !host.host().is_empty());
+            .is_ok_and(|parsed| !parsed.host().is_empty() && has_plain_port(host, parsed.host()));
     if !valid {
         return Err(malformed);
     }
@@ -281,6 +292,15 @@ fn check_host(head: &Parts) -> Result<(), Refusal> {
         Some(named) if named.as_str().eq_ignore_ascii_case(host) => Ok(()),
         Some(_) => Err(malformed),
     }
+}
+
+/// RFC 3986 section 3.2.3: what follows the name is nothing, or a colon and digits.
+fn has_plain_port(host: &str, name: &str) -> bool {
+    let port = host.strip_prefix(name).unwrap_or(host);
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    let is_number =
+        digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok();
+    port.is_empty() || digits.is_empty() || (port != digits && is_number)
 }
 
 #[cfg(test)]

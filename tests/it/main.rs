@@ -8,9 +8,9 @@
     reason = "a test fails by panicking"
 )]
 
-mod readme;
 mod binaries;
 mod configs;
+mod readme;
 #[cfg(feature = "task-service")]
 mod task_service;
 mod tokens;
