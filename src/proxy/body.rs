@@ -38,6 +38,7 @@ pub struct RequestBody {
 #[derive(Debug, Default)]
 pub struct Upload {
     bytes: Cell<u64>,
+    awaits_client: Cell<bool>,
     over_since: Cell<Option<Instant>>,
     fault: Cell<Option<UploadFault>>,
 }
@@ -75,6 +76,11 @@ impl Upload {
     /// How much has come, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.get()
+    }
+
+    /// Whether the client has to send more before anything moves. Otherwise the upstream has to read.
+    pub fn awaits_client(&self) -> bool {
+        self.awaits_client.get()
     }
 
     /// When all of it had come, if it has.
@@ -165,7 +171,9 @@ impl Body for RequestBody {
             let Some(incoming) = &mut self.incoming else {
                 return Poll::Ready(None);
             };
-            match Pin::new(incoming).poll_frame(context) {
+            let polled = Pin::new(incoming).poll_frame(context);
+            self.upload.awaits_client.set(polled.is_pending());
+            match polled {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         if self.is_end_stream() {

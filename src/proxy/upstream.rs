@@ -186,15 +186,23 @@ impl Upstream {
         let exchange = self.send(request);
         tokio::pin!(exchange);
         let mut deadline = upload.over_since().unwrap_or_else(Instant::now) + patience;
+        let mut uploaded = upload.bytes();
         loop {
             tokio::select! {
                 biased;
                 answer = &mut exchange => return answer,
                 () = sleep_until(deadline) => {}
             }
-            // The upload has its own clock; the answer's starts when the upload is over.
+            // The upload has its own clock while the client has to send; the answer's starts when the upload is over.
+            // An upstream that reads nothing of what has come is as silent as one that does not answer.
             let now = Instant::now();
-            deadline = upload.over_since().unwrap_or(now) + patience;
+            let moves = upload.awaits_client() || upload.bytes() > uploaded;
+            uploaded = upload.bytes();
+            deadline = match upload.over_since() {
+                Some(over) => over + patience,
+                None if moves => now + patience,
+                None => now,
+            };
             if deadline <= now {
                 return Err(UpstreamError::Silent {
                     target: self.policy.target.clone(),
