@@ -16,6 +16,7 @@ mod task_service;
 mod tokens;
 
 mod answers;
+mod framing;
 mod harness;
 mod identity;
 mod paths;

@@ -67,6 +67,16 @@ impl Wire {
         }
     }
 
+    /// The same connection, to write in another thread.
+    pub(crate) fn try_clone(&self) -> Self {
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => Stream::Tcp(stream.try_clone().unwrap()),
+            Stream::Unix(stream) => Stream::Unix(stream.try_clone().unwrap()),
+        };
+        let early = Vec::new();
+        Self { stream, early }
+    }
+
     pub(crate) fn shut_sending(&self) {
         let _gone = match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
