@@ -109,7 +109,7 @@ impl Written {
             };
             // A key that is missing because its value was wrong has been reported already.
             let reported = match fault {
-                Fault::MissingKey(key) => self.has(&path.key(key)),
+                Fault::MissingKey(key) => self.has(&path.key(key)) || self.was_misspelt(&path, key),
                 Fault::UnknownKey(_) | Fault::Invalid(_) => false,
             };
             if !reported {
@@ -117,6 +117,14 @@ impl Written {
             }
             self.take_away(&mut rest, path);
         }
+    }
+
+    /// Whether a key of the table at `path` was reported that is nearly this one.
+    fn was_misspelt(&self, path: &KeyPath, key: &str) -> bool {
+        self.removed.iter().any(|removed| {
+            let (parent, last) = removed.split_last();
+            parent == *path && last.is_some_and(|last| nearest(&last, &[key]).is_some())
+        })
     }
 
     /// Takes away what could not be read: the value itself, or else the nearest table around it.

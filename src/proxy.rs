@@ -101,10 +101,14 @@ impl Proxy {
         }
         let mut decision = snapshot.policy.gate.decide(&head, self.shared.clock.now());
         if let Decision::NeedsKeys { issuer, .. } = decision {
-            self.shared.fetch_keys(issuer).await;
+            let is_over = self.shared.fetch_keys(issuer).await;
             // Newer keys are a newer policy: all of it is judged anew, and this time for good.
             snapshot = self.snapshot();
             decision = snapshot.policy.gate.decide(&head, self.shared.clock.now());
+            if let (Decision::NeedsKeys { otherwise, .. }, false) = (&mut decision, is_over) {
+                // Nobody knows yet what the fetch would have told.
+                otherwise.refusal = Refusal::KeysUnavailable;
+            }
         }
         match decision {
             Decision::Forward(permit) => {

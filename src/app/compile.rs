@@ -122,7 +122,7 @@ fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
             ManagedNames::new([other]).is_identity(name.as_str())
         };
         if identity.iter().any(folds_to) {
-            written.report(path, "is another identity header in another spelling; `X-User-Id` always carries the subject");
+            written.report(path, "is an identity header already, in this or another spelling; `X-User-Id` always carries the subject");
         } else if nobody.must_not_be_dropped(name.as_str())
             || crate::proxy::headers::is_hop_by_hop(&name)
         {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use clap::Args;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Map;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, Command};
@@ -127,7 +127,11 @@ impl Dev {
             .split_first()
             .ok_or_else(|| Failure::other("find the command"))?;
         let mut command = Command::new(program);
-        command.env(SECRET, secret).kill_on_drop(true);
+        // A group of its own, so that what COMMAND starts is stopped with it.
+        command
+            .env(SECRET, secret)
+            .kill_on_drop(true)
+            .process_group(0);
         let port = port.map(|port| port.to_string()).unwrap_or_default();
         if !port.is_empty() {
             command.env("PORT", &port).env("UVICORN_PORT", &port);
@@ -235,9 +239,10 @@ async fn stop(api: &mut Child) {
     else {
         return;
     };
-    let _gone = kill_process(id, Signal::TERM);
+    let _gone = kill_process_group(id, Signal::TERM);
     if timeout(STOP, api.wait()).await.is_err() {
-        let _gone = api.kill().await;
+        let _gone = kill_process_group(id, Signal::KILL);
+        let _ended = api.wait().await;
     }
 }
 
@@ -317,7 +322,7 @@ fn show(address: &Address, path: &str, tokens: Option<&Tokens>) {
         "A token for `{USER}`, good for a day:\n\n{good}\n"
     ));
     say(format_args!(
-        "In a second terminal:\n\n. ./{ENV_FILE}    # TOKEN and EXPIRED"
+        "In a second terminal:\n\n. ./{ENV_FILE}    # GATE, USER_ID, TOKEN and EXPIRED"
     ));
     say(format_args!(
         "curl -i {gate}{path} -H \"Authorization: Bearer $TOKEN\"      # served"

@@ -105,7 +105,10 @@ impl Explain {
         let mut head = self.head()?;
         say(format_args!("{} {}", head.method, self.target));
         match app.policy.gate.decide(&head, Clock::System.now()) {
-            Decision::Forward(permit) => forwarded(&app.policy, &mut head, &permit),
+            Decision::Forward(permit) => {
+                forwarded(&app.policy, &mut head, &permit);
+                return Ok(ExitCode::SUCCESS);
+            }
             Decision::Refuse(refused) => stopped(&refused),
             Decision::NeedsKeys { issuer, otherwise } => {
                 stopped(&otherwise);
@@ -118,7 +121,7 @@ impl Explain {
                 }
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(ExitCode::FAILURE)
     }
 
     fn head(&self) -> Result<Parts, Failure> {

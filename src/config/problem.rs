@@ -43,6 +43,15 @@ impl KeyPath {
         &self.0
     }
 
+    /// The path around the last step, and the key that the last step is.
+    pub(crate) fn split_last(&self) -> (Self, Option<String>) {
+        let mut parent = self.clone();
+        match parent.0.pop() {
+            Some(Step::Key(key)) => (parent, Some(key)),
+            Some(Step::Index(_)) | None => (parent, None),
+        }
+    }
+
     /// Takes the last step away. False if there was none.
     pub(super) fn pop(&mut self) -> bool {
         self.0.pop().is_some()

@@ -312,7 +312,8 @@ impl Refusal {
             "detail": detail,
             "reason": reason,
         });
-        let body = Bytes::from(body.to_string());
+        // A line end, so that a shell goes on below it.
+        let body = Bytes::from(format!("{body}\n"));
         let mut headers = HeaderMap::with_capacity(5);
         headers.insert(
             CONTENT_TYPE,

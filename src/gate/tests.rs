@@ -115,7 +115,7 @@ fn a_head_goes_in_and_a_decision_comes_out() {
         ("/me", &[], "token_missing"),
         ("/api/alice/tasks", &alice, "alice"),
         ("/api/alice/tasks?user_id=bob", &alice, "alice"),
-        ("/api/%61lice/tasks", &alice, "alice"),
+        ("/api/%61lice/tasks", &alice, "path_not_canonical"),
         ("/api/bob/tasks", &alice, "subject_mismatch"),
         (
             "/api/bob/tasks?x=/api/alice/tasks",

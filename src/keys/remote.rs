@@ -106,13 +106,12 @@ pub struct Refresher {
 }
 
 impl Refresher {
-    /// Asks for a fetch and waits until one has ended or none is due.
-    pub async fn ask(&self) {
+    /// Asks for a fetch and waits until one has ended or none is due. False if that took too long.
+    pub async fn ask(&self) -> bool {
         let mut rounds = self.rounds.subscribe();
         rounds.mark_unchanged();
         self.wanted.notify_one();
-        // Whatever came of it, the gate is asked again: it knows the difference.
-        let _bounded = timeout(PATIENCE, rounds.changed()).await;
+        timeout(PATIENCE, rounds.changed()).await.is_ok()
     }
 }
 

@@ -11,6 +11,12 @@ use crate::config::{Log, LogFormat, LogLevel};
 
 use super::Record;
 
+/// The reason of an exchange whose client left before its answer.
+pub const CLIENT_GONE: &str = "client_gone";
+
+/// The longest path in a line, in bytes.
+const MAX_PATH_BYTES: usize = 1024;
+
 /// How many lines may wait to be written.
 const BUFFERED_LINES: usize = 8192;
 
@@ -35,7 +41,8 @@ pub fn write(record: &Record) {
         response_bytes,
         whole,
     } = record;
-    let path = printable(target.as_ref().map_or("*", |target| target.path()));
+    let path = target.as_ref().map_or("*", |target| target.path());
+    let path = printable(path.get(..MAX_PATH_BYTES).unwrap_or(path));
     let route = route.as_ref().map(|route| route.pattern.as_ref());
     let subject = subject.as_ref().map(|subject| printable(subject.as_str()));
     let client = client.map(tracing::field::display);
@@ -64,10 +71,13 @@ pub fn write(record: &Record) {
             )
         };
     }
-    if *is_about_the_caller || status.is_server_error() {
-        line!(warn, "refused");
-    } else {
-        line!(info, "answered");
+    let is_trouble = *is_about_the_caller || status.is_server_error();
+    match (is_trouble, reason) {
+        (true, Some(_)) => line!(warn, "refused"),
+        (true, None) => line!(warn, "answered"),
+        (false, Some(CLIENT_GONE)) => line!(info, "abandoned"),
+        (false, Some(_)) => line!(info, "refused"),
+        (false, None) => line!(info, "answered"),
     }
 }
 

@@ -14,6 +14,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_appender::non_blocking::ErrorCounter;
 
+use crate::gate::refusal::Refusal;
+
 use super::Record;
 use super::log::method_label;
 
@@ -29,8 +31,32 @@ pub struct WorkerMetrics {
     no_route: Arc<str>,
     open: AtomicI64,
     accepted: AtomicU64,
-    malformed: AtomicU64,
+    heads_malformed: AtomicU64,
+    heads_too_large: AtomicU64,
+    heads_too_late: AtomicU64,
     beat: AtomicU64,
+}
+
+/// Why a head came to no exchange: it has no route, and is no request yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadFault {
+    /// It is not HTTP/1.1.
+    Malformed,
+    /// It is larger than can be answered in words.
+    TooLarge,
+    /// It did not arrive in time.
+    TooLate,
+}
+
+impl HeadFault {
+    /// The name of the refusal it would have been.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed => Refusal::RequestMalformed.reason(),
+            Self::TooLarge => Refusal::HeadersTooLarge.reason(),
+            Self::TooLate => Refusal::RequestTimeout.reason(),
+        }
+    }
 }
 
 #[derive(Debug, Default, Clone)]
@@ -118,9 +144,14 @@ impl WorkerMetrics {
         usize::try_from(self.open.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// A head could not be read.
-    pub fn head_malformed(&self) {
-        self.malformed.fetch_add(1, Ordering::Relaxed);
+    /// A head came to no exchange.
+    pub fn head_refused(&self, fault: HeadFault) {
+        let count = match fault {
+            HeadFault::Malformed => &self.heads_malformed,
+            HeadFault::TooLarge => &self.heads_too_large,
+            HeadFault::TooLate => &self.heads_too_late,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The worker's event loop turns.
@@ -145,6 +176,10 @@ impl Histogram {
         if let Some(bucket) = self.buckets.get_mut(bucket) {
             *bucket += 1;
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|count| *count == 0)
     }
 
     fn add(&mut self, other: &Self) {
@@ -199,7 +234,7 @@ impl Metrics {
         let _once = self.dropped_lines.set(dropped);
     }
 
-    /// Everything in the Prometheus text format.
+    /// Everything in the text format of `OpenMetrics`, which Prometheus reads.
     pub fn exposition(self: &Arc<Self>) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("claimgate");
         registry.register_collector(Box::new(Scrape(Arc::clone(self))));
@@ -279,12 +314,22 @@ impl Collector for Scrape {
             "Client connections accepted",
             sum(|worker| &worker.accepted),
         )?;
-        let malformed = sum(|worker| &worker.malformed);
-        counter(
+        heads(
             &mut encoder,
-            "malformed_heads",
-            "Requests whose head could not be read",
-            malformed,
+            [
+                (
+                    HeadFault::Malformed.reason(),
+                    sum(|worker| &worker.heads_malformed),
+                ),
+                (
+                    HeadFault::TooLarge.reason(),
+                    sum(|worker| &worker.heads_too_large),
+                ),
+                (
+                    HeadFault::TooLate.reason(),
+                    sum(|worker| &worker.heads_too_late),
+                ),
+            ],
         )?;
         counter(
             &mut encoder,
@@ -343,6 +388,9 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(),
             encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for (route, durations) in &sorted {
             let histogram = choose(durations);
+            if histogram.is_empty() {
+                continue;
+            }
             let bounds = BUCKETS.iter().copied().chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
             let count = histogram.buckets.iter().sum();
@@ -350,6 +398,19 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(),
             let mut one = family.encode_family(&labels)?;
             one.encode_histogram::<NoLabelSet>(histogram.sum, count, &buckets, None)?;
         }
+    }
+    Ok(())
+}
+
+fn heads(
+    encoder: &mut DescriptorEncoder<'_>,
+    by_reason: [(&str, u64); 3],
+) -> Result<(), fmt::Error> {
+    let help = "Heads that came to no exchange";
+    let mut family = encoder.encode_descriptor("heads_refused", help, None, MetricType::Counter)?;
+    for (reason, count) in by_reason {
+        let labels = [("reason", reason)];
+        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

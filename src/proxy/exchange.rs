@@ -206,7 +206,7 @@ impl Exchange {
         let (status, reason, is_about_the_caller) = match &self.outcome {
             Outcome::Pending => {
                 let status = StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST);
-                (status, Some("client_gone"), false)
+                (status, Some(observe::log::CLIENT_GONE), false)
             }
             Outcome::Answered(status) => (*status, None, false),
             Outcome::Refused(refusal) => (

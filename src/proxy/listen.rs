@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::gate::refusal::Refusal;
-use crate::observe::metrics::WorkerMetrics;
+use crate::observe::metrics::{HeadFault, WorkerMetrics};
 
 use super::Proxy;
 use super::headers::Peer;
@@ -258,17 +258,15 @@ async fn serve_connection(
         }
     })
     .await;
-    if let Err(error) = served
-        && error.is_parse()
-    {
-        metrics.head_malformed();
-        let client = peer.address.map(tracing::field::display);
-        info!(
-            client,
-            reason = Refusal::RequestMalformed.reason(),
-            "refused a head that cannot be read: {error}"
-        );
-    }
+    let (fault, cause) = match served {
+        Err(error) if error.is_parse_too_large() => (HeadFault::TooLarge, Some(error.to_string())),
+        Err(error) if error.is_parse() => (HeadFault::Malformed, Some(error.to_string())),
+        Ok(()) | Err(_) if connection.head_was_late() => (HeadFault::TooLate, None),
+        Ok(()) | Err(_) => return,
+    };
+    metrics.head_refused(fault);
+    let client = peer.address.map(tracing::field::display);
+    info!(client, reason = fault.reason(), cause, "refused a head");
 }
 
 fn is_the_clients(error: &io::Error) -> bool {

@@ -95,10 +95,11 @@ impl Shared {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
     }
 
-    /// Has the keys of an issuer fetched, and waits for that a bounded time.
-    pub async fn fetch_keys(&self, issuer: usize) {
-        if let Some(Some(refresher)) = self.refreshers.get(issuer) {
-            refresher.ask().await;
+    /// Has the keys of an issuer fetched, and waits for that a bounded time. False if that was not long enough.
+    pub async fn fetch_keys(&self, issuer: usize) -> bool {
+        match self.refreshers.get(issuer) {
+            Some(Some(refresher)) => refresher.ask().await,
+            Some(None) | None => true,
         }
     }
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ struct Pace {
     start: Instant,
     /// Milliseconds since `start`, and what is awaited in the two lowest bits.
     word: AtomicU64,
+    head_was_late: AtomicBool,
 }
 
 /// What a connection is waiting for.
@@ -63,6 +64,11 @@ impl Pace {
         if self.word.load(Ordering::Relaxed) & 3 == Awaits::Request as u64 {
             self.set(Awaits::Head);
         }
+    }
+
+    fn note_timeout(&self) {
+        let is_head = self.word.load(Ordering::Relaxed) & 3 == Awaits::Head as u64;
+        self.head_was_late.store(is_head, Ordering::Relaxed);
     }
 
     fn deadline(&self, timeouts: Timeouts) -> Option<Instant> {
@@ -93,6 +99,7 @@ impl Connection {
             pace: Arc::new(Pace {
                 start: Instant::now(),
                 word: AtomicU64::new(Awaits::Head as u64),
+                head_was_late: AtomicBool::new(false),
             }),
             closing: Cell::new(false),
             waker: RefCell::new(None),
@@ -114,6 +121,11 @@ impl Connection {
     /// The answer is out.
     pub(super) fn end_exchange(&self) {
         self.pace.set(Awaits::Request);
+    }
+
+    /// Whether it ended because a head did not arrive in time.
+    pub(super) fn head_was_late(&self) -> bool {
+        self.pace.head_was_late.load(Ordering::Relaxed)
     }
 
     /// Asks the connection to end after what it is doing.
@@ -212,6 +224,7 @@ impl AsyncRead for Socket {
         if let Some(deadline) = self.pace.deadline(self.timeouts)
             && self.read_timer.rings(deadline, context)
         {
+            self.pace.note_timeout();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending

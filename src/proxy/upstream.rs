@@ -317,7 +317,10 @@ async fn shake_hands(
 ) -> std::io::Result<Connection> {
     let mut builder = http1::Builder::new();
     // Small heads and bodies flatten into one write.
-    builder.writev(false).max_buf_size(MAX_HEAD_BYTES);
+    builder
+        .writev(false)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_header_size(MAX_HEAD_BYTES);
     let handshake = builder.handshake(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(std::io::Error::other)?;
     let connection = connection.with_upgrades();

@@ -26,6 +26,10 @@ fn a_target_with_two_readings_is_refused() {
         "/api/alice/tasks/%",
         "/api/alice/tasks/%2",
         "/api/alice/tasks/%zz",
+        "/api/%61lice/tasks",
+        "/%61pi/alice/tasks",
+        "/api/alice/%74asks",
+        "/api/alice/tasks/%7E",
         "/api/alice/tasks/%u002e",
         "//api/alice/tasks",
         "/api//alice/tasks",
@@ -58,7 +62,6 @@ fn a_target_that_passes_arrives_byte_for_byte() {
     let targets = [
         "/api/alice/tasks",
         "/api/alice/tasks/",
-        "/api/%61lice/tasks",
         "/api/alice/tasks/1",
         "/api/alice/tasks/%7Bx%7d",
         "/api/alice/tasks/caf%C3%A9",

@@ -14,7 +14,7 @@ use crate::gate::claims::ClaimPolicy;
 use crate::gate::verify::Issuer;
 use crate::keys::remote::RemoteKeys;
 use crate::keys::secret::Secret;
-use crate::keys::{Algorithm, KeyRing, jwks, pem};
+use crate::keys::{Algorithm, KeyKind, KeyRing, jwks, pem};
 use crate::tls;
 
 use super::{check_time, upstreams};
@@ -212,6 +212,9 @@ fn source(
         return None;
     };
     check_companions(written, path, keys, key);
+    if !check_kinds(written, path, key, algorithms.unwrap_or_default()) {
+        return None;
+    }
     let place = path.key(key);
     let loaded = match *key {
         "jwks_url" => return remote(written, path, keys, algorithms),
@@ -259,6 +262,27 @@ fn source(
 /// Whether every user of the machine may read a file.
 fn is_open_to_all(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+/// A secret verifies nothing that a public key does, nor the other way round.
+fn check_kinds(
+    written: &mut Written,
+    path: &KeyPath,
+    source: &str,
+    algorithms: &[Algorithm],
+) -> bool {
+    let is_secret = source.starts_with("secret_");
+    let misfit = |algorithm: &&Algorithm| (algorithm.kind() == KeyKind::Secret) != is_secret;
+    let Some(misfit) = algorithms.iter().find(misfit) else {
+        return true;
+    };
+    let (issuer, _) = path.split_last();
+    let message = format!(
+        "`{}` cannot be verified with the keys of `{source}`",
+        misfit.name()
+    );
+    written.report(issuer.key("algorithms"), message);
+    false
 }
 
 /// Some keys only mean something beside one source.

@@ -24,6 +24,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Rout
         compiled.push(one(written, place, route));
     }
     warn_about_ownerless(written, warnings, &compiled, &places);
+    warn_about_broad_public(written, warnings, &compiled, &places);
     let (table, problems) = RouteTable::new(compiled);
     for (index, problem) in problems {
         if let Some(place) = places.get(index) {
@@ -139,6 +140,34 @@ fn upstream(written: &mut Written, place: &KeyPath, name: Option<&str>) -> usize
         written.report(place, format!("there is no upstream `{name}`; {hint}"));
     }
     0
+}
+
+/// A path that a stricter route does not see, because its upstream reads it less exactly than the gate, falls to a
+/// broader public one.
+fn warn_about_broad_public(
+    written: &Written,
+    warnings: &mut Vec<String>,
+    routes: &[Route],
+    places: &[KeyPath],
+) {
+    for (route, place) in routes.iter().zip(places) {
+        let (Rule::Public, Some((prefix, _))) = (&route.rule, route.pattern.split_once("/{*"))
+        else {
+            continue;
+        };
+        let is_narrower = |other: &&Route| {
+            let rest = other.pattern.strip_prefix(prefix);
+            other.rule != Rule::Public && rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        if let Some(stricter) = routes.iter().find(is_narrower) {
+            warnings.push(format!(
+                "{}: is public and broader than `{}`: an upstream that takes no notice of case would serve \
+                 what the other protects, under another spelling of its path",
+                written.place(&place.key("path")),
+                stricter.pattern
+            ));
+        }
+    }
 }
 
 /// A path that names a user, on a route where any caller may name any user, is most likely a mistake.
