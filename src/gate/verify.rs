@@ -166,9 +166,11 @@ impl<'a> Jws<'a> {
         let (header, payload) = (decode(header)?, decode(payload)?);
         // An unsecured token (RFC 7515 appendix A.5) has an empty signature, which no key has made.
         decode(signature)?;
+        // What cannot be read is named before what a readable header says.
+        let claims = Claims::parse(&payload)?;
         Ok(Self {
             header: Header::parse(&header)?,
-            claims: Claims::parse(&payload)?,
+            claims,
             signing_input,
             signature,
         })
@@ -196,8 +198,11 @@ impl Header {
             return Err(Refusal::TokenMalformed);
         }
         let is_jwt = |typ: &str| typ.eq_ignore_ascii_case("JWT");
-        // RFC 7519 section 5.2: `cty` of `JWT` says that the payload is another token.
-        if text("typ")?.is_some_and(|typ| !is_jwt(typ)) || text("cty")?.is_some_and(is_jwt) {
+        let (typ, cty) = (text("typ")?, text("cty")?);
+        // RFC 7519 section 5.2: `cty` of `JWT` says that the payload is another token. RFC 7515 section 4.1.10:
+        // `application/jwt` is the same.
+        let is_nested = cty.is_some_and(|cty| cty.rsplit('/').next().is_some_and(is_jwt));
+        if typ.is_some_and(|typ| !is_jwt(typ)) || is_nested {
             return Err(Refusal::TokenType);
         }
         Ok(Self {
