@@ -113,11 +113,10 @@ impl Jwk {
         match (self.kty.as_str(), self.crv.as_deref()) {
             ("RSA", _) => {
                 let (modulus, exponent) = (decode(self.n.as_deref())?, decode(self.e.as_deref())?);
-                let bits_of = |bytes: &[u8]| bytes.iter().skip_while(|byte| **byte == 0).count();
-                if bits_of(&modulus) < SHORTEST_MODULUS {
+                if without_zeros(&modulus).len() < SHORTEST_MODULUS {
                     return Err(unusable("the RSA key has fewer than 2048 bits"));
                 }
-                if exponent.iter().all(|byte| *byte == 0) || exponent == [1] {
+                if matches!(without_zeros(&exponent), [] | [1 | 2]) {
                     return Err(unusable("the RSA exponent is less than 3"));
                 }
                 Ok((
@@ -163,6 +162,14 @@ impl Jwk {
             ))),
         }
     }
+}
+
+/// A number without the zeros at its front.
+fn without_zeros(mut bytes: &[u8]) -> &[u8] {
+    while let [0, rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
 }
 
 fn decode(text: Option<&str>) -> Result<Vec<u8>, KeyError> {
@@ -218,6 +225,24 @@ mod tests {
              key 9: it is not for verifying signatures\n\
              key 10: not a JSON Web Key"
         );
+    }
+
+    #[test]
+    fn an_rsa_key_is_judged_by_its_numbers_not_by_their_spelling() {
+        let rsa = |zeros: usize, bytes: usize, exponent: &str| {
+            let modulus = [vec![0; zeros], vec![0xff; bytes]].concat();
+            let modulus = URL_SAFE_NO_PAD.encode(modulus);
+            let text = format!(r#"{{"kty":"RSA","n":"{modulus}","e":"{exponent}"}}"#);
+            set(&[&text]).map_err(|error| error.to_string())
+        };
+        assert!(rsa(0, 256, "AQAB").is_ok());
+        assert!(rsa(1, 256, "AAEAAQ").is_ok());
+        let short = rsa(1, 255, "AQAB").unwrap_err();
+        assert!(short.contains("fewer than 2048 bits"), "{short}");
+        for exponent in ["", "AA", "AQ", "AAE", "Ag", "AAAC"] {
+            let small = rsa(0, 256, exponent).unwrap_err();
+            assert!(small.contains("less than 3"), "{exponent}: {small}");
+        }
     }
 
     #[test]
