@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use super::upstream::Upstream;
+use super::upstream::{Request, Upstream};
 use super::{Directory, EIGHT_LINES, OTHER_SECRET, SECRET, eight_lines};
 
 #[test]
@@ -18,6 +18,24 @@ fn a_missing_secret_is_named_and_nothing_is_started() {
              set\n1 problem: nothing was started\n",
             "{arguments:?}"
         );
+    }
+}
+
+#[test]
+fn run_is_what_is_done_without_a_command() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    for arguments in [
+        &[][..],
+        &["--config", "config.toml"],
+        &["run"],
+        &["run", "-c", "config.toml"],
+    ] {
+        let gate = directory.serve(arguments);
+        Request::new("GET", "/api/alice/tasks")
+            .answer(gate.address)
+            .refused(401, "token_missing");
+        assert_eq!(gate.stop().code, Some(0), "{arguments:?}");
     }
 }
 

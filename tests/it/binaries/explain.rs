@@ -56,7 +56,12 @@ fn explain_says_what_the_running_gate_does() {
         let answered = answered(&gate, &upstream, &request);
         assert_eq!(explained, answered, "{request:?}");
         match (answered, expected) {
-            (Outcome::Forwarded(..), 200) => forwarded += 1,
+            (Outcome::Forwarded(_, fields), 200) => {
+                let public = request.target == "/health";
+                let expected: &[&str] = if public { &[] } else { &["x-user-id: alice"] };
+                assert_eq!(users(&fields), expected, "{request:?}");
+                forwarded += 1;
+            }
             (Outcome::Refused { status, reason, .. }, expected) if status == expected => {
                 refused.insert(reason);
             }
@@ -241,6 +246,15 @@ fn requests(directory: &Directory) -> Vec<(Request, u16)> {
         )
     })
     .collect()
+}
+
+/// The fields whose names a careless upstream could read as `X-User-Id`.
+fn users(fields: &[String]) -> Vec<&str> {
+    let folds = |field: &&str| {
+        let (name, _) = field.split_once(": ").unwrap();
+        name.replace(|c: char| !c.is_ascii_alphanumeric(), "-") == "x-user-id"
+    };
+    fields.iter().map(String::as_str).filter(folds).collect()
 }
 
 fn explained(directory: &Directory, request: &Request) -> Outcome {

@@ -195,24 +195,6 @@ fn eight_lines_serve_the_task_service() {
     assert_eq!(service.wait().code, Some(0));
 }
 
-#[test]
-fn run_is_what_is_done_without_a_command() {
-    let upstream = super::upstream::Upstream::start();
-    let directory = Directory::with(&eight_lines(upstream.address));
-    for arguments in [
-        &[][..],
-        &["--config", "config.toml"],
-        &["run"],
-        &["run", "-c", "config.toml"],
-    ] {
-        let gate = directory.serve(arguments);
-        Request::new("GET", "/api/alice/tasks")
-            .answer(gate.address)
-            .refused(401, "token_missing");
-        assert_eq!(gate.stop().code, Some(0), "{arguments:?}");
-    }
-}
-
 /// A user's own tasks are served; another's, and everything without a good token, never reach the API.
 fn walk(gate: SocketAddr, user: &str, token: &str, other: &str) {
     let tasks = format!("/api/{user}/tasks");
