@@ -1,5 +1,6 @@
 //! The gate: a request head and the time in, a decision out. No socket, no clock, no waiting.
 
+pub mod cache;
 pub mod claims;
 pub mod names;
 pub mod path;
@@ -22,6 +23,7 @@ use serde_json::Value;
 use crate::clock::UnixTime;
 use crate::keys::KeyRing;
 
+use cache::{Remembered, TokenCache};
 use claims::Claims;
 use names::ManagedNames;
 use path::CanonicalPath;
@@ -137,8 +139,9 @@ impl Gate {
         &self.managed
     }
 
-    /// Judges a request head. Reads no clock, opens no socket, never waits.
-    pub fn decide(&self, head: &Parts, now: UnixTime) -> Decision {
+    /// Judges a request head. Reads no clock, opens no socket, never waits. The cache is the caller's, and must have
+    /// seen no other gate.
+    pub fn decide(&self, head: &Parts, now: UnixTime, cache: &mut TokenCache) -> Decision {
         if let Err(refusal) = self.check_head(head) {
             return Decision::Refuse(refusal.into());
         }
@@ -163,8 +166,8 @@ impl Gate {
             Ok(token) => token,
             Err(refusal) => return Decision::Refuse(refused(refusal)),
         };
-        let verified = match verify::verify(&self.issuers, token, now) {
-            Ok(verified) => verified,
+        let caller = match self.identify(token, now, cache) {
+            Ok(caller) => caller,
             Err(Unverified {
                 refusal,
                 issuer: Some(issuer),
@@ -175,19 +178,43 @@ impl Gate {
             }
             Err(Unverified { refusal, .. }) => return Decision::Refuse(refused(refusal)),
         };
-        if let Err(refusal) = route.rule.admit(&verified.subject, found.owner) {
+        if let Err(refusal) = route.rule.admit(&caller.subject, found.owner) {
             return Decision::Refuse(Refused {
-                subject: Some(verified.subject),
-                issuer: Some(verified.issuer),
+                subject: Some(caller.subject),
+                issuer: Some(caller.issuer),
                 ..refused(refusal)
             });
         }
+        Decision::Forward(Permit::new(Caller::Known(caller), route))
+    }
+
+    /// Finds out who the token is about, from the cache if it was asked before.
+    fn identify(
+        &self,
+        token: BearerToken<'_>,
+        now: UnixTime,
+        cache: &mut TokenCache,
+    ) -> Result<KnownCaller, Unverified> {
+        let digest = TokenCache::digest(token);
+        if let Some(Remembered { caller, validity }) = cache.find(&digest) {
+            validity.check(now)?;
+            return Ok(caller.clone());
+        }
+        let verified = verify::verify(&self.issuers, token, now)?;
         let caller = KnownCaller {
-            headers: self.identity_of(&verified.subject, &verified.claims),
+            headers: self.identity_of(&verified.subject, &verified.claims).into(),
             subject: verified.subject,
             issuer: verified.issuer,
         };
-        Decision::Forward(Permit::new(Caller::Known(caller), route))
+        let validity = verified.validity;
+        cache.remember(
+            digest,
+            Remembered {
+                caller: caller.clone(),
+                validity,
+            },
+        );
+        Ok(caller)
     }
 
     /// What RFC 9112 demands of a head before its path can mean anything.

@@ -22,7 +22,9 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::task::spawn_local;
 
+use crate::clock::UnixTime;
 use crate::gate::Decision;
+use crate::gate::cache::TokenCache;
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
 use crate::observe::metrics::WorkerMetrics;
@@ -46,6 +48,8 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Snapshot {
     policy: Arc<Policy>,
+    /// The tokens that this policy has verified: another one starts with none.
+    tokens: RefCell<TokenCache>,
     upstreams: Vec<Rc<Upstream>>,
 }
 
@@ -99,17 +103,19 @@ impl Proxy {
         if let Some(refusal) = exchange.connection().refuses_all() {
             return exchange.refuse(refusal.into());
         }
-        let mut decision = snapshot.policy.gate.decide(&head, self.shared.clock.now());
+        let mut decision = snapshot.decide(&head, self.shared.clock.now());
         if let Decision::NeedsKeys { issuer, .. } = decision {
             let is_over = self.shared.fetch_keys(issuer).await;
             // Newer keys are a newer policy: all of it is judged anew, and this time for good.
             snapshot = self.snapshot();
-            decision = snapshot.policy.gate.decide(&head, self.shared.clock.now());
+            decision = snapshot.decide(&head, self.shared.clock.now());
             if let (Decision::NeedsKeys { otherwise, .. }, false) = (&mut decision, is_over) {
                 // Nobody knows yet what the fetch would have told.
                 otherwise.refusal = Refusal::KeysUnavailable;
             }
         }
+        self.metrics
+            .tokens_looked_for(snapshot.tokens.borrow_mut().take_counted());
         match decision {
             Decision::Forward(permit) => {
                 self.forward(&snapshot, head, body, permit, exchange).await
@@ -209,6 +215,12 @@ fn tunnel(
 }
 
 impl Snapshot {
+    fn decide(&self, head: &Parts, now: UnixTime) -> Decision {
+        self.policy
+            .gate
+            .decide(head, now, &mut self.tokens.borrow_mut())
+    }
+
     /// Takes over the connections to every upstream that has not changed.
     fn new(policy: Arc<Policy>, before: &[Rc<Upstream>]) -> Self {
         let pool = |wanted: &upstream::UpstreamPolicy| {
@@ -216,6 +228,10 @@ impl Snapshot {
             kept.map_or_else(|| Rc::new(Upstream::new(wanted.clone())), Rc::clone)
         };
         let upstreams = policy.upstreams.iter().map(pool).collect();
-        Self { policy, upstreams }
+        Self {
+            policy,
+            tokens: RefCell::default(),
+            upstreams,
+        }
     }
 }

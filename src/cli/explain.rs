@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 
 use crate::clock::Clock;
+use crate::gate::cache::TokenCache;
 use crate::gate::permit::{Caller, Permit};
 use crate::gate::refusal::Refusal;
 use crate::gate::rule::Rule;
@@ -104,7 +105,11 @@ impl Explain {
         let app = compile(&self.config.config)?;
         let mut head = self.head()?;
         say(format_args!("{} {}", head.method, self.target));
-        match app.policy.gate.decide(&head, Clock::System.now()) {
+        match app
+            .policy
+            .gate
+            .decide(&head, Clock::System.now(), &mut TokenCache::default())
+        {
             Decision::Forward(permit) => {
                 forwarded(&app.policy, &mut head, &permit);
                 return Ok(ExitCode::SUCCESS);

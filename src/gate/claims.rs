@@ -29,6 +29,26 @@ pub struct ClaimPolicy {
     pub max_lifetime: Option<i64>,
 }
 
+/// From when until when a token is good, the leeway included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    from: Option<UnixTime>,
+    until: UnixTime,
+}
+
+impl Validity {
+    /// Whether it is good now.
+    pub fn check(self, now: UnixTime) -> Result<(), Refusal> {
+        if now >= self.until {
+            return Err(Refusal::TokenExpired);
+        }
+        if self.from.is_some_and(|from| now < from) {
+            return Err(Refusal::TokenNotYetValid);
+        }
+        Ok(())
+    }
+}
+
 /// The last second of the year 9999; a time after it is a mistake or an attack.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
@@ -48,31 +68,40 @@ impl Claims {
         self.get(name).and_then(Value::as_str)
     }
 
-    /// Checks times, audience and subject (RFC 7519 sections 4.1.2 to 4.1.6), and gives the subject.
-    pub fn check(&self, policy: &ClaimPolicy, now: UnixTime) -> Result<Subject, Refusal> {
-        self.check_times(policy, now)?;
+    /// Checks times, audience and subject (RFC 7519 sections 4.1.2 to 4.1.6), and gives the subject and how long all
+    /// of it holds.
+    pub fn check(
+        &self,
+        policy: &ClaimPolicy,
+        now: UnixTime,
+    ) -> Result<(Subject, Validity), Refusal> {
+        let validity = self.validity(policy)?;
+        validity.check(now)?;
+        self.check_lifetime(policy)?;
         self.check_audience(policy)?;
-        self.subject(policy)
+        Ok((self.subject(policy)?, validity))
     }
 
-    fn check_times(&self, policy: &ClaimPolicy, now: UnixTime) -> Result<(), Refusal> {
+    fn validity(&self, policy: &ClaimPolicy) -> Result<Validity, Refusal> {
         let expires = self.time("exp")?.ok_or(Refusal::TokenMalformed)?;
-        let not_before = self.time("nbf")?;
-        let issued = self.time("iat")?;
-        if now.0 >= expires.second.saturating_add(policy.leeway) {
-            return Err(Refusal::TokenExpired);
-        }
-        let latest = now.0.saturating_add(policy.leeway);
-        if not_before.is_some_and(|start| start.is_after(latest))
-            || issued.is_some_and(|start| start.is_after(latest))
-        {
-            return Err(Refusal::TokenNotYetValid);
-        }
+        let starts = self.time("nbf")?.max(self.time("iat")?);
+        Ok(Validity {
+            until: UnixTime(expires.second.saturating_add(policy.leeway)),
+            from: starts
+                .map(|starts| UnixTime(starts.first_second().saturating_sub(policy.leeway))),
+        })
+    }
+
+    fn check_lifetime(&self, policy: &ClaimPolicy) -> Result<(), Refusal> {
         let Some(longest) = policy.max_lifetime else {
             return Ok(());
         };
-        match issued {
-            Some(issued) if expires.second.saturating_sub(issued.second) <= longest => Ok(()),
+        match (self.time("iat")?, self.time("exp")?) {
+            (Some(issued), Some(expires))
+                if expires.second.saturating_sub(issued.second) <= longest =>
+            {
+                Ok(())
+            }
             _ => Err(Refusal::TokenLifetime),
         }
     }
@@ -117,7 +146,7 @@ impl Claims {
 }
 
 /// A time of a token (RFC 7519 section 2), which may lie between two seconds of the clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct NumericDate {
     /// The second it is in: what a token is good for or may last counts in whole ones.
     second: i64,
@@ -143,9 +172,9 @@ impl NumericDate {
         })
     }
 
-    /// Whether it is later than the start of that second, be it by a fraction.
-    fn is_after(self, second: i64) -> bool {
-        self.second > second || (self.second == second && self.has_fraction)
+    /// The first whole second that is not before it.
+    fn first_second(self) -> i64 {
+        self.second + i64::from(self.has_fraction)
     }
 }
 
@@ -242,7 +271,7 @@ mod tests {
 
     fn check(json: &str, policy: &ClaimPolicy, now: i64) -> Result<String, Refusal> {
         let claims = Claims::parse(json.as_bytes())?;
-        let subject = claims.check(policy, UnixTime(now))?;
+        let (subject, _) = claims.check(policy, UnixTime(now))?;
         Ok(subject.as_str().to_owned())
     }
 

@@ -40,7 +40,7 @@ pub struct KnownCaller {
     /// The name of the issuer, as the configuration has it.
     pub issuer: Arc<str>,
     /// The identity headers for the upstream.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: Arc<[(HeaderName, HeaderValue)]>,
 }
 
 impl Permit {

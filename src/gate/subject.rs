@@ -1,6 +1,7 @@
 //! The name of a caller, once it is safe to compare, to log and to send.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::HeaderValue;
 
@@ -12,7 +13,7 @@ const MAX_SUBJECT_BYTES: usize = 256;
 /// It is not empty, has no control characters and no space at its ends, so that it means the same as
 /// the value of a header field (RFC 9110 section 5.5) as in the token. Text beyond ASCII is sent as UTF-8.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Subject(HeaderValue, String);
+pub struct Subject(HeaderValue, Arc<str>);
 
 impl Subject {
     /// Takes the value of a claim, if it can be a subject.
@@ -20,7 +21,7 @@ impl Subject {
         if text.is_empty() || text.len() > MAX_SUBJECT_BYTES {
             return None;
         }
-        Some(Self(field_value(text)?, text.to_owned()))
+        Some(Self(field_value(text)?, text.into()))
     }
 
     /// The subject as text.

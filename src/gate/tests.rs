@@ -85,7 +85,7 @@ fn head(target: &str, fields: &[(&str, &str)]) -> Parts {
 }
 
 fn decided(gate: &Gate, head: &Parts) -> String {
-    match gate.decide(head, NOW) {
+    match gate.decide(head, NOW, &mut TokenCache::default()) {
         Decision::Forward(permit) => match permit.caller() {
             Caller::Anonymous => "anonymous".into(),
             Caller::Known(caller) => caller.subject.as_str().into(),
@@ -202,8 +202,11 @@ fn without_keys_nothing_is_decided_against_a_token() {
 fn claims_become_headers() {
     let gate = with_secret();
     let bearer = format!("Bearer {}", token("alice"));
-    let Decision::Forward(permit) = gate.decide(&head("/me", &[("authorization", &bearer)]), NOW)
-    else {
+    let Decision::Forward(permit) = gate.decide(
+        &head("/me", &[("authorization", &bearer)]),
+        NOW,
+        &mut TokenCache::default(),
+    ) else {
         panic!("refused");
     };
     let Caller::Known(caller) = permit.caller() else {
@@ -218,4 +221,52 @@ fn claims_become_headers() {
         headers,
         ["x-user-id: \"alice\"", "x-user-email: \"a@example.com\""]
     );
+}
+
+#[test]
+fn a_token_that_is_remembered_still_expires() {
+    let gate = with_secret();
+    let mut cache = TokenCache::default();
+    let bearer = format!("Bearer {}", token("alice"));
+    let head = head("/me", &[("authorization", &bearer)]);
+    for (now, expected) in [
+        (0, None),
+        (0, None),
+        (89, None),
+        (90, Some("token_expired")),
+        (0, None),
+    ] {
+        let reason = match gate.decide(&head, UnixTime(NOW.0 + now), &mut cache) {
+            Decision::Forward(_) => None,
+            Decision::Refuse(refused)
+            | Decision::NeedsKeys {
+                otherwise: refused, ..
+            } => Some(refused.refusal.reason()),
+        };
+        assert_eq!(reason, expected, "after {now} seconds");
+    }
+    assert_eq!(cache.take_counted().misses, 1);
+}
+
+#[test]
+fn a_remembered_token_is_bound_to_each_path_anew() {
+    let gate = with_secret();
+    let mut cache = TokenCache::default();
+    let bearer = format!("Bearer {}", token("alice"));
+    for (target, is_forwarded) in [
+        ("/api/alice/tasks", true),
+        ("/api/bob/tasks", false),
+        ("/api/alice/tasks", true),
+    ] {
+        let decision = gate.decide(
+            &head(target, &[("authorization", &bearer)]),
+            NOW,
+            &mut cache,
+        );
+        assert_eq!(
+            matches!(decision, Decision::Forward(_)),
+            is_forwarded,
+            "{target}"
+        );
+    }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::clock::UnixTime;
 use crate::keys::{Algorithm, KeyRing};
 
-use super::claims::{ClaimPolicy, Claims};
+use super::claims::{ClaimPolicy, Claims, Validity};
 use super::refusal::Refusal;
 use super::subject::Subject;
 use super::token::BearerToken;
@@ -42,6 +42,8 @@ pub struct Verified {
     pub issuer: Arc<str>,
     /// All claims.
     pub claims: Claims,
+    /// How long it is good.
+    pub validity: Validity,
 }
 
 /// Why a token is not good, or not yet known to be.
@@ -122,11 +124,13 @@ pub fn verify(
         };
         unverified(refusal, unknown)
     })?;
-    let subject = jws.claims.check(&issuer.policy, now);
+    let checked = jws.claims.check(&issuer.policy, now);
+    let (subject, validity) = checked.map_err(|refusal| unverified(refusal, false))?;
     Ok(Verified {
-        subject: subject.map_err(|refusal| unverified(refusal, false))?,
+        subject,
         issuer: Arc::clone(&issuer.name),
         claims: jws.claims,
+        validity,
     })
 }
 

@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_appender::non_blocking::ErrorCounter;
 
+use crate::gate::cache::Counted;
 use crate::gate::refusal::Refusal;
 
 use super::Record;
@@ -27,10 +28,12 @@ const BUCKETS: [f64; 14] = [
 /// What one worker has counted. Only its worker writes it, so that the lock is free but for a scrape.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
-    counted: Mutex<Counted>,
+    counted: Mutex<Tally>,
     no_route: Arc<str>,
     open: AtomicI64,
     accepted: AtomicU64,
+    cache_hits: AtomicU64,
+    cache_misses: AtomicU64,
     heads_malformed: AtomicU64,
     heads_too_large: AtomicU64,
     heads_too_late: AtomicU64,
@@ -60,7 +63,7 @@ impl HeadFault {
 }
 
 #[derive(Debug, Default, Clone)]
-struct Counted {
+struct Tally {
     requests: HashMap<Labels, u64>,
     durations: HashMap<Arc<str>, Durations>,
     request_bytes: u64,
@@ -142,6 +145,13 @@ impl WorkerMetrics {
     /// How many connections are open.
     pub fn open_connections(&self) -> usize {
         usize::try_from(self.open.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Tokens were looked for among those already verified.
+    pub fn tokens_looked_for(&self, counted: Counted) {
+        let Counted { hits, misses } = counted;
+        self.cache_hits.fetch_add(hits, Ordering::Relaxed);
+        self.cache_misses.fetch_add(misses, Ordering::Relaxed);
     }
 
     /// A head came to no exchange.
@@ -243,8 +253,8 @@ impl Metrics {
         Ok(text)
     }
 
-    fn total(&self) -> Counted {
-        let mut total = Counted::default();
+    fn total(&self) -> Tally {
+        let mut total = Tally::default();
         for worker in &self.workers {
             let counted = worker
                 .counted
@@ -314,6 +324,11 @@ impl Collector for Scrape {
             "Client connections accepted",
             sum(|worker| &worker.accepted),
         )?;
+        token_cache(
+            &mut encoder,
+            sum(|worker| &worker.cache_hits),
+            sum(|worker| &worker.cache_misses),
+        )?;
         heads(
             &mut encoder,
             [
@@ -351,7 +366,7 @@ impl Collector for Scrape {
     }
 }
 
-fn requests(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(), fmt::Error> {
+fn requests(encoder: &mut DescriptorEncoder<'_>, total: &Tally) -> Result<(), fmt::Error> {
     let mut family =
         encoder.encode_descriptor("requests", "Requests answered", None, MetricType::Counter)?;
     let sorted: BTreeMap<_, _> = total.requests.iter().collect();
@@ -368,7 +383,7 @@ fn requests(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(), 
     Ok(())
 }
 
-fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(), fmt::Error> {
+fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Tally) -> Result<(), fmt::Error> {
     type Choose = fn(&Durations) -> &Histogram;
     let histograms: [(&str, &str, Choose); 2] = [
         (
@@ -398,6 +413,20 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Counted) -> Result<(),
             let mut one = family.encode_family(&labels)?;
             one.encode_histogram::<NoLabelSet>(histogram.sum, count, &buckets, None)?;
         }
+    }
+    Ok(())
+}
+
+fn token_cache(
+    encoder: &mut DescriptorEncoder<'_>,
+    hits: u64,
+    misses: u64,
+) -> Result<(), fmt::Error> {
+    let help = "Tokens looked for among those already verified";
+    let mut family = encoder.encode_descriptor("token_cache", help, None, MetricType::Counter)?;
+    for (result, count) in [("hit", hits), ("miss", misses)] {
+        let labels = [("result", result)];
+        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

@@ -119,7 +119,7 @@ impl HeaderPolicy {
             if self.credential == Credential::Strip {
                 head.headers.remove(AUTHORIZATION);
             }
-            for (name, value) in &caller.headers {
+            for (name, value) in caller.headers.iter() {
                 head.headers.insert(name, value.clone());
             }
         }

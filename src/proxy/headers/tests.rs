@@ -21,7 +21,7 @@ fn policy(credential: Credential, trusted: &str) -> HeaderPolicy {
 fn alice() -> Caller {
     let subject = Subject::new("alice").unwrap();
     Caller::Known(KnownCaller {
-        headers: vec![(X_USER_ID, subject.to_header_value())],
+        headers: Arc::new([(X_USER_ID, subject.to_header_value())]),
         subject,
         issuer: "test".into(),
     })

@@ -1,0 +1,194 @@
+//! Tokens already verified: the costly part of a decision, remembered for as long as it cannot change.
+//!
+//! A cache belongs to one policy with its keys, and is thrown away with it. What time can change is checked at every
+//! hit.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::mem;
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use super::claims::Validity;
+use super::permit::KnownCaller;
+use super::token::BearerToken;
+
+/// The most tokens of one generation.
+const MAX_TOKENS: usize = 4096;
+
+/// The most memory that the callers of one generation take, in bytes.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Verified tokens by their digest, in two generations: when the young one is full it becomes the old one, and what
+/// was old and not asked for again is forgotten.
+///
+/// The tokens themselves are not kept, and no other token has the same digest (SHA-256).
+#[derive(Default)]
+pub struct TokenCache {
+    young: Generation,
+    old: Generation,
+    counted: Counted,
+}
+
+/// How often a cache was asked, and how often it knew.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Tokens that were known.
+    pub hits: u64,
+    /// Tokens that had to be verified.
+    pub misses: u64,
+}
+
+/// What stands for a token.
+pub(super) type Digest = [u8; 32];
+
+/// What a token was found to say.
+#[derive(Debug, Clone)]
+pub(super) struct Remembered {
+    pub(super) caller: KnownCaller,
+    pub(super) validity: Validity,
+}
+
+#[derive(Default)]
+struct Generation {
+    tokens: HashMap<Digest, Remembered>,
+    bytes: usize,
+}
+
+impl TokenCache {
+    pub(super) fn digest(token: BearerToken<'_>) -> Digest {
+        let mut context = Context::new(&SHA256);
+        context.update(token.expose().as_bytes());
+        let mut digest = Digest::default();
+        for (to, from) in digest.iter_mut().zip(context.finish().as_ref()) {
+            *to = *from;
+        }
+        digest
+    }
+
+    pub(super) fn find(&mut self, digest: &Digest) -> Option<&Remembered> {
+        if let Some(remembered) = self.old.tokens.remove(digest) {
+            self.keep(*digest, remembered);
+        }
+        let found = self.young.tokens.get(digest);
+        match found {
+            Some(_) => self.counted.hits += 1,
+            None => self.counted.misses += 1,
+        }
+        found
+    }
+
+    pub(super) fn remember(&mut self, digest: Digest, remembered: Remembered) {
+        self.keep(digest, remembered);
+    }
+
+    fn keep(&mut self, digest: Digest, remembered: Remembered) {
+        if self.young.tokens.len() >= MAX_TOKENS || self.young.bytes >= MAX_BYTES {
+            self.old = mem::take(&mut self.young);
+        }
+        self.young.bytes += size(&remembered);
+        self.young.tokens.insert(digest, remembered);
+    }
+
+    /// What was counted since this was last asked.
+    pub fn take_counted(&mut self) -> Counted {
+        mem::take(&mut self.counted)
+    }
+}
+
+/// About how much memory a caller takes, in bytes.
+fn size(remembered: &Remembered) -> usize {
+    let caller = &remembered.caller;
+    let headers = caller
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 64);
+    size_of::<(Digest, Remembered)>() + 2 * caller.subject.as_str().len() + headers.sum::<usize>()
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "TokenCache({} tokens)",
+            self.young.tokens.len() + self.old.tokens.len()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::UnixTime;
+    use crate::gate::claims::{ClaimPolicy, Claims};
+    use crate::gate::subject::Subject;
+
+    use super::*;
+
+    fn remembered(subject: &str) -> Remembered {
+        let policy = ClaimPolicy {
+            audience: None,
+            subject: vec!["sub".into()],
+            leeway: 0,
+            max_lifetime: None,
+        };
+        let claims = Claims::parse(br#"{"sub":"a","exp":100}"#).unwrap();
+        Remembered {
+            caller: KnownCaller {
+                subject: Subject::new(subject).unwrap(),
+                issuer: "test".into(),
+                headers: Vec::new().into(),
+            },
+            validity: claims.check(&policy, UnixTime(1)).unwrap().1,
+        }
+    }
+
+    fn digest(token: &str) -> Digest {
+        TokenCache::digest(BearerToken::new(token).unwrap())
+    }
+
+    #[test]
+    fn a_token_is_found_by_all_of_its_bytes() {
+        let mut cache = TokenCache::default();
+        cache.remember(digest("a.b.c"), remembered("alice"));
+        let found = cache.find(&digest("a.b.c")).unwrap();
+        assert_eq!(found.caller.subject.as_str(), "alice");
+        for other in ["a.b.d", "a.b.", "A.b.c", "a.b.cc"] {
+            assert!(cache.find(&digest(other)).is_none(), "{other}");
+        }
+        assert_eq!(cache.take_counted(), Counted { hits: 1, misses: 4 });
+        assert_eq!(cache.take_counted(), Counted::default());
+    }
+
+    #[test]
+    fn the_cache_stays_bounded_and_keeps_what_is_asked_for() {
+        let mut cache = TokenCache::default();
+        let favourite = digest("favourite");
+        cache.remember(favourite, remembered("alice"));
+        for number in 0..10 * MAX_TOKENS {
+            cache.remember(digest(&number.to_string()), remembered("bob"));
+            assert!(cache.find(&favourite).is_some(), "{number}");
+            assert!(cache.young.tokens.len() + cache.old.tokens.len() <= 2 * MAX_TOKENS);
+        }
+        assert!(cache.find(&digest("0")).is_none());
+    }
+
+    #[test]
+    fn large_callers_fill_a_generation_sooner() {
+        let mut cache = TokenCache::default();
+        let large = "x".repeat(256);
+        let mut largest = remembered(&large);
+        let value = http::HeaderValue::from_str(&"y".repeat(8000)).unwrap();
+        largest.caller.headers = vec![(http::header::COOKIE, value); 4].into();
+        for number in 0..MAX_TOKENS {
+            cache.remember(digest(&number.to_string()), largest.clone());
+            assert!(cache.young.bytes <= MAX_BYTES + size(&largest));
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_token_is_shown() {
+        let mut cache = TokenCache::default();
+        cache.remember(digest("a.b.c"), remembered("alice"));
+        assert_eq!(format!("{cache:?}"), "TokenCache(1 tokens)");
+    }
+}
