@@ -61,7 +61,7 @@ impl Pace {
     }
 
     fn begin_head(&self) {
-        if self.word.load(Ordering::Relaxed) & 3 == Awaits::Request as u64 {
+        if self.awaits_request() {
             self.set(Awaits::Head);
         }
     }
@@ -69,6 +69,10 @@ impl Pace {
     fn note_timeout(&self) {
         let is_head = self.word.load(Ordering::Relaxed) & 3 == Awaits::Head as u64;
         self.head_was_late.store(is_head, Ordering::Relaxed);
+    }
+
+    fn awaits_request(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & 3 == Awaits::Request as u64
     }
 
     fn deadline(&self, timeouts: Timeouts) -> Option<Instant> {
@@ -226,6 +230,11 @@ impl AsyncRead for Socket {
         {
             self.pace.note_timeout();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if !self.pace.awaits_request() {
+            // hyper does not read again when the exchange ends: the timer looks then what is awaited.
+            let soon = Instant::now() + self.timeouts.idle.min(self.timeouts.header);
+            self.read_timer.rings(soon, context);
         }
         Poll::Pending
     }
