@@ -169,6 +169,7 @@ impl Proxy {
         };
         let (mut answer, incoming) = response.into_parts();
         let switched = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+        let client = client.filter(|_| headers::names_websocket(&answer.headers));
         policy
             .headers
             .to_client(&mut answer.headers, exchange.request_id(), switched);

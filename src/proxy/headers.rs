@@ -289,14 +289,19 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 
 /// Whether a request asks for a WebSocket (RFC 6455 section 4.1). No other protocol is switched to.
 pub fn asks_for_websocket(head: &Parts) -> bool {
-    let mut upgrades = head.headers.get_all(UPGRADE).iter();
+    names_websocket(&head.headers)
+        && head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && named_by_connection(&head.headers).contains(&UPGRADE)
+}
+
+/// Whether the one protocol that `Upgrade` names is WebSocket.
+pub fn names_websocket(headers: &HeaderMap) -> bool {
+    let mut upgrades = headers.get_all(UPGRADE).iter();
     let (Some(upgrade), None) = (upgrades.next(), upgrades.next()) else {
         return false;
     };
     upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
-        && head.method == Method::GET
-        && head.version == Version::HTTP_11
-        && named_by_connection(&head.headers).contains(&UPGRADE)
 }
 
 /// The request's own id if it has a plain one, or a new one.
