@@ -16,7 +16,10 @@ mod task_service;
 mod tokens;
 
 mod answers;
+mod forwarding;
 mod framing;
 mod harness;
 mod identity;
+mod limits;
 mod paths;
+mod websocket;

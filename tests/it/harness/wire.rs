@@ -60,13 +60,6 @@ impl Wire {
         }
     }
 
-    /// A small window, so that few bytes fill it.
-    pub(crate) fn narrow(&self) {
-        if let Stream::Tcp(stream) = &self.stream {
-            SockRef::from(stream).set_recv_buffer_size(4096).unwrap();
-        }
-    }
-
     /// The same connection, to write in another thread.
     pub(crate) fn try_clone(&self) -> Self {
         let stream = match &self.stream {
@@ -100,6 +93,20 @@ impl Wire {
         })?;
         bytes.truncate(count);
         Ok(bytes)
+    }
+
+    /// What has been read beyond what was asked for, or can be read without waiting.
+    pub(crate) fn early(&mut self) -> Vec<u8> {
+        if self.early.is_empty()
+            && let Stream::Tcp(stream) = &mut self.stream
+        {
+            stream.set_nonblocking(true).unwrap();
+            let mut bytes = vec![0; 1024];
+            let count = stream.read(&mut bytes).unwrap_or(0);
+            self.early.extend_from_slice(&bytes[..count]);
+            stream.set_nonblocking(false).unwrap();
+        }
+        self.early.clone()
     }
 
     fn more(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {

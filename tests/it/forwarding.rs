@@ -1,0 +1,194 @@
+//! What the upstream is told about the way of a request.
+
+use std::collections::BTreeSet;
+
+use crate::harness::{ROUTES, get, start};
+
+const TASKS: &str = "/api/alice/tasks";
+
+const TRUSTING: &str = "[listen]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n";
+
+/// What a client or a proxy in front may have written.
+const TOLD: [&str; 9] = [
+    "X-Forwarded-For: 192.0.2.1, 10.1.1.1",
+    "X-Forwarded-Proto: https",
+    "X-Forwarded-Host: app.test",
+    "X-Forwarded-Prefix: /app",
+    "Forwarded: for=192.0.2.1;proto=https;host=app.test",
+    "X-Real-IP: 192.0.2.1",
+    "X_Forwarded_For: 192.0.2.9",
+    "X-Original-URL: /api/bob/tasks",
+    "X-Auth-Request-User: bob",
+];
+
+#[test]
+fn a_peer_that_is_not_trusted_has_nothing_to_say_about_the_way() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    for target in [TASKS, "/me/notes", "/open/page"] {
+        let mut request = get(target).bearer(&issuer.token("alice"));
+        for line in TOLD {
+            request = request.line(line);
+        }
+        assert_eq!(sidecar.call(&request).status, 200);
+        let head = upstream.arrived().pop().unwrap().head;
+        assert_eq!(head.values("x-forwarded-for"), ["127.0.0.1"]);
+        assert_eq!(head.values("x-forwarded-proto"), ["http"]);
+        assert_eq!(head.values("x-forwarded-host"), ["gate.test"]);
+        let forwarded = "for=127.0.0.1;host=\"gate.test\";proto=http";
+        assert_eq!(head.values("forwarded"), [forwarded]);
+        let text = head.text();
+        for gone in ["192.0.2", "app.test", "/app", "bob", "https"] {
+            assert!(!text.contains(gone), "{gone} in\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_trusted_proxy_is_believed_and_gone_on_with() {
+    let (sidecar, upstream, issuer) = start(&format!("{TRUSTING}{ROUTES}"));
+    let mut request = get(TASKS).bearer(&issuer.token("alice"));
+    for line in TOLD {
+        request = request.line(line);
+    }
+    assert_eq!(sidecar.call(&request).status, 200);
+    let head = upstream.only().head;
+    assert_eq!(
+        head.values("x-forwarded-for"),
+        ["192.0.2.1, 10.1.1.1, 127.0.0.1"]
+    );
+    assert_eq!(head.values("x-forwarded-proto"), ["https"]);
+    assert_eq!(head.values("x-forwarded-host"), ["app.test"]);
+    assert_eq!(head.values("x-forwarded-prefix"), ["/app"]);
+    assert_eq!(
+        head.values("forwarded"),
+        ["for=192.0.2.1;proto=https;host=app.test, for=127.0.0.1;host=\"gate.test\";proto=http"]
+    );
+    let text = head.text();
+    // What speaks of the way in another spelling, or of the caller, is nobody's but the gate's.
+    for gone in ["192.0.2.9", "bob", "Real-IP", "real-ip"] {
+        assert!(!text.contains(gone), "{gone} in\n{text}");
+    }
+}
+
+#[test]
+fn a_trusted_proxy_that_says_nothing_changes_nothing() {
+    let (sidecar, upstream, issuer) = start(&format!("{TRUSTING}{ROUTES}"));
+    assert_eq!(
+        sidecar
+            .call(&get(TASKS).bearer(&issuer.token("alice")))
+            .status,
+        200
+    );
+    let head = upstream.only().head;
+    assert_eq!(head.values("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(head.values("x-forwarded-proto"), ["http"]);
+    assert_eq!(head.values("x-forwarded-host"), ["gate.test"]);
+}
+
+#[test]
+fn several_fields_of_a_trusted_proxy_are_one_list() {
+    let (sidecar, upstream, _issuer) = start(&format!("{TRUSTING}{ROUTES}"));
+    let request = get("/open/page")
+        .line("X-Forwarded-For: 192.0.2.1")
+        .line("X-Forwarded-For: 192.0.2.2")
+        .line("Forwarded: for=192.0.2.1")
+        .line("Forwarded: for=192.0.2.2");
+    assert_eq!(sidecar.call(&request).status, 200);
+    let head = upstream.only().head;
+    assert_eq!(
+        head.values("x-forwarded-for"),
+        ["192.0.2.1, 192.0.2.2, 127.0.0.1"]
+    );
+    assert_eq!(head.values("forwarded").len(), 1);
+    assert!(head.values("forwarded")[0].starts_with("for=192.0.2.1, for=192.0.2.2, for=127.0.0.1"));
+}
+
+#[test]
+fn both_sides_are_told_that_there_is_a_proxy() {
+    let (sidecar, upstream, _issuer) = start(ROUTES);
+    let answer = sidecar.call(&get("/open/page").line("Via: 1.0 front"));
+    assert_eq!(
+        upstream.only().head.values("via"),
+        ["1.0 front", "1.1 claimgate"]
+    );
+    assert_eq!(answer.head.values("via"), ["1.1 claimgate"]);
+}
+
+#[test]
+fn a_plain_request_id_is_passed_on_and_any_other_replaced() {
+    let (sidecar, upstream, _issuer) = start(ROUTES);
+    let long = "x".repeat(129);
+    let plain = [
+        "abc",
+        "0af7651916cd43dd8448eb211c80319c",
+        "a-b_c.d:e/f+g=h@i",
+        &long[1..],
+    ];
+    for id in plain {
+        let answer = sidecar.call(&get("/open/page").line(&format!("X-Request-Id: {id}")));
+        let arrived = upstream.arrived().pop().unwrap();
+        assert_eq!(arrived.head.values("x-request-id"), [id]);
+        assert_eq!(answer.head.values("x-request-id"), [id]);
+    }
+    let mut made = BTreeSet::new();
+    let odd: [&[&str]; 7] = [
+        &[],
+        &["X-Request-Id:"],
+        &["X-Request-Id: a b"],
+        &["X-Request-Id: \"x\""],
+        &["X-Request-Id: ${jndi}"],
+        &["X-Request-Id: one", "X-Request-Id: two"],
+        &[&format!("X-Request-Id: {long}")],
+    ];
+    for lines in odd {
+        let request = lines
+            .iter()
+            .fold(get("/open/page"), |request, line| request.line(line));
+        let answer = sidecar.call(&request);
+        let arrived = upstream.arrived().pop().unwrap();
+        let id = arrived.head.value("x-request-id").unwrap();
+        assert_eq!(
+            answer.header("x-request-id").as_deref(),
+            Some(id.as_str()),
+            "{lines:?}"
+        );
+        assert_eq!(id.len(), 32, "{lines:?}");
+        assert!(
+            id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{lines:?}: {id}"
+        );
+        assert!(made.insert(id), "{lines:?}: made twice");
+    }
+    // A refusal has one too: it is how a user's complaint is found in the log.
+    let answer = sidecar.call(&get(TASKS).line("X-Request-Id: mine"));
+    assert_eq!(answer.head.values("x-request-id"), ["mine"]);
+}
+
+#[test]
+fn what_means_nothing_to_the_gate_passes_in_both_directions() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    let lines = [
+        "Accept: text/html, */*;q=0.1",
+        "Cookie: a=b; c=d",
+        "Cookie: e=f",
+        "X-HTTP-Method-Override: DELETE",
+        "If-None-Match: \"x\"",
+        "Content-Type: application/json",
+        "X-Custom: \u{e9}",
+        "Empty:",
+    ];
+    let mut request = get(TASKS).bearer(&issuer.token("alice"));
+    for line in lines {
+        request = request.line(line);
+    }
+    assert_eq!(sidecar.call(&request).status, 200);
+    let head = upstream.only().head;
+    for line in lines {
+        let (name, value) = line.split_once(':').unwrap();
+        let values = head.values(name);
+        assert!(
+            values.contains(&value.trim().to_owned()),
+            "{line}: {values:?}"
+        );
+    }
+}
