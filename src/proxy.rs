@@ -67,8 +67,23 @@ impl Proxy {
         }
     }
 
-    /// Answers one request.
+    /// Answers one request, and sends the client away if the gate is about to stop.
     pub async fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: Rc<Connection>,
+        peer: Peer,
+    ) -> Answer {
+        let mut answer = self.answer(request, connection, peer).await;
+        let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if self.shared.phase() != Phase::Serving && !switched {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        answer
+    }
+
+    async fn answer(
         &self,
         request: Request<Incoming>,
         connection: Rc<Connection>,
