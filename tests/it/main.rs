@@ -14,12 +14,20 @@ mod readme;
 #[cfg(feature = "task-service")]
 mod task_service;
 mod tokens;
+mod harness;
 
+mod admin;
 mod answers;
 mod forwarding;
 mod framing;
-mod harness;
 mod identity;
+mod invariants;
+mod keys;
 mod limits;
 mod paths;
+mod stopping;
+mod tidy;
 mod websocket;
+
+#[cfg(feature = "task-service")]
+mod task_service;

@@ -1,0 +1,234 @@
+//! The admin listener: probes, metrics and the drain.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::harness::{ROUTES, get, post, request, start};
+
+const TASKS: &str = "/api/alice/tasks";
+
+/// Every series of an exposition with its value, and the type of every family.
+fn parse(exposition: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
+    let (mut series, mut types) = (BTreeMap::new(), BTreeMap::new());
+    assert!(exposition.ends_with("# EOF\n"), "{exposition}");
+    for line in exposition.lines() {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = family.split_once(' ').unwrap();
+            assert_eq!(
+                types.insert(name.to_owned(), kind.to_owned()),
+                None,
+                "{name} twice"
+            );
+        } else if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            let value = value.parse().unwrap_or_else(|_| panic!("{line}"));
+            assert_eq!(series.insert(name.to_owned(), value), None, "{name} twice");
+        }
+    }
+    (series, types)
+}
+
+#[test]
+fn the_probes_answer() {
+    let (sidecar, upstream, _issuer) = start(ROUTES);
+    for (path, text) in [
+        ("/startupz", "started\n"),
+        ("/readyz", "ready\n"),
+        ("/livez", "alive\n"),
+    ] {
+        let answer = sidecar.admin(&get(path));
+        assert_eq!((answer.status, answer.text().as_str()), (200, text));
+        let answer = sidecar.admin(&post(path, b""));
+        assert_eq!(
+            (answer.status, answer.header("allow").as_deref()),
+            (405, Some("GET, HEAD"))
+        );
+    }
+    assert_eq!(
+        sidecar.admin(&get("/open/page")).status,
+        404,
+        "it is no way to the upstream"
+    );
+    // And their paths mean nothing where requests come in.
+    for path in ["/startupz", "/readyz", "/livez", "/metrics", "/drain"] {
+        sidecar.call(&get(path)).refused(404, "no_route");
+    }
+    sidecar.call(&post("/drain", b"")).refused(404, "no_route");
+    assert_eq!(sidecar.admin(&get("/readyz")).status, 200);
+    upstream.untouched();
+}
+
+#[test]
+fn only_a_command_on_this_machine_starts_the_drain() {
+    let (sidecar, _upstream, _issuer) = start(ROUTES);
+    for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
+        let answer = sidecar.admin(&request(method, "/drain"));
+        assert_eq!(
+            (answer.status, answer.header("allow").as_deref()),
+            (405, Some("POST")),
+            "{method}"
+        );
+    }
+    // A page that a browser on this machine shows can send a POST, but not without its origin.
+    for origin in ["http://127.0.0.1:9901", "https://evil.test", "null"] {
+        let answer = sidecar.admin(&post("/drain", b"").line(&format!("Origin: {origin}")));
+        assert_eq!(answer.status, 403, "{origin}");
+    }
+    assert_eq!(sidecar.admin(&get("/readyz")).status, 200);
+    assert_eq!(sidecar.admin(&post("/drain", b"")).status, 200);
+    assert_eq!(sidecar.admin(&get("/readyz")).status, 503);
+}
+
+#[test]
+fn the_metrics_can_be_parsed_and_have_these_names() {
+    let (sidecar, _upstream, issuer) = start(ROUTES);
+    assert_eq!(
+        sidecar
+            .call(&get(TASKS).bearer(&issuer.token("alice")))
+            .status,
+        200
+    );
+    let answer = sidecar.admin(&get("/metrics"));
+    let format = answer.header("content-type").unwrap();
+    assert!(
+        format.starts_with("application/openmetrics-text"),
+        "{format}"
+    );
+    let (series, types) = parse(&answer.text());
+    let types: Vec<_> = types
+        .iter()
+        .map(|(name, kind)| (name.as_str(), kind.as_str()))
+        .collect();
+    assert_eq!(
+        types,
+        [
+            ("claimgate_build_info", "gauge"),
+            ("claimgate_connections", "counter"),
+            ("claimgate_connections_open", "gauge"),
+            ("claimgate_key_fetches", "counter"),
+            ("claimgate_key_last_success_timestamp_seconds", "gauge"),
+            ("claimgate_keys", "gauge"),
+            ("claimgate_log_lines_dropped", "counter"),
+            ("claimgate_malformed_heads", "counter"),
+            ("claimgate_panics", "counter"),
+            ("claimgate_request_body_bytes", "counter"),
+            ("claimgate_request_duration_seconds", "histogram"),
+            ("claimgate_requests", "counter"),
+            ("claimgate_response_body_bytes", "counter"),
+            ("claimgate_upstream_duration_seconds", "histogram"),
+        ]
+    );
+    assert_eq!(series["claimgate_keys{issuer=\"test\"}"], 1.0);
+    assert_eq!(series["claimgate_panics_total"], 0.0);
+}
+
+#[test]
+fn every_request_is_counted_by_route_method_status_and_reason() {
+    let (sidecar, _upstream, issuer) = start(ROUTES);
+    let token = issuer.token("alice");
+    let (owner, public) = ("/api/{user_id}/tasks/{*rest}", "/open/{*rest}");
+    let calls = [
+        (get(TASKS).bearer(&token), owner, "GET", 200, "", 3),
+        (
+            post(TASKS, b"body").bearer(&token),
+            owner,
+            "POST",
+            200,
+            "",
+            2,
+        ),
+        (
+            get("/api/bob/tasks").bearer(&token),
+            owner,
+            "GET",
+            403,
+            "subject_mismatch",
+            2,
+        ),
+        (get(TASKS), owner, "GET", 401, "token_missing", 4),
+        (get("/open/page"), public, "GET", 200, "", 1),
+        (get("/nowhere"), "", "GET", 404, "no_route", 2),
+        (
+            request("BREW", "/open/page"),
+            "",
+            "other",
+            405,
+            "method_not_allowed",
+            1,
+        ),
+        (get("/open//page"), "", "GET", 400, "path_not_canonical", 1),
+    ];
+    let mut client = sidecar.connect();
+    let mut all = 0;
+    for (request, .., times) in &calls {
+        for _ in 0..*times {
+            client.call(request);
+            all += 1;
+        }
+    }
+    let (series, _) = parse(&sidecar.admin(&get("/metrics")).text());
+    for (_, route, method, status, reason, times) in calls {
+        let name = format!(
+            "claimgate_requests_total{{route=\"{route}\",method=\"{method}\",status=\"{status}\",reason=\"{reason}\"}}"
+        );
+        let counted = series.get(&name).copied();
+        assert_eq!(counted, Some(f64::from(times)), "{name}\n{series:#?}");
+    }
+    let counted = series
+        .iter()
+        .filter(|(name, _)| name.starts_with("claimgate_requests_total"));
+    assert_eq!(counted.map(|(_, count)| count).sum::<f64>(), f64::from(all));
+    assert_eq!(series["claimgate_request_body_bytes_total"], 8.0);
+    let duration = "claimgate_request_duration_seconds_count";
+    assert_eq!(series[&format!("{duration}{{route=\"{owner}\"}}")], 11.0);
+    let upstream = "claimgate_upstream_duration_seconds_count";
+    assert_eq!(series[&format!("{upstream}{{route=\"{owner}\"}}")], 5.0);
+}
+
+#[test]
+fn nothing_that_a_client_invents_becomes_a_label() {
+    let (sidecar, _upstream, issuer) = start(ROUTES);
+    let mut client = sidecar.connect();
+    let names = || parse(&sidecar.admin(&get("/metrics")).text()).0.into_keys();
+    for (path, method) in [
+        ("/nowhere", "GET"),
+        ("/nowhere", "BREW"),
+        ("/open/page", "BREW"),
+    ] {
+        client.call(&request(method, path));
+    }
+    let before: BTreeSet<String> = names().collect();
+    for number in 0..1000 {
+        let path = ["/x", "/open/x", "/api/x"][number % 3];
+        let method = ["GET".to_owned(), format!("M{number}")][number % 2].clone();
+        let invented = request(&method, &format!("{path}{number}?{number}"))
+            .bearer(&issuer.token(&format!("user{number}")))
+            .line(&format!("X-Request-Id: {number}"));
+        client.call(&invented);
+    }
+    let more: Vec<String> = names().filter(|name| !before.contains(name)).collect();
+    assert!(more.len() <= 40, "{more:#?}");
+    for name in more {
+        assert!(
+            !name.contains("user") || name.contains("{user_id}"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_counted() {
+    let (sidecar, upstream, _issuer) = start(ROUTES);
+    for _ in 0..3 {
+        let mut client = sidecar.connect();
+        client.send("nonsense\r\n\r\n");
+        client.until_closed();
+    }
+    crate::harness::eventually("three", || {
+        sidecar.metric("claimgate_malformed_heads_total") == Some(3.0)
+    });
+    crate::harness::eventually("all closed", || {
+        sidecar.metric("claimgate_connections_open") == Some(0.0)
+    });
+    assert_eq!(sidecar.metric("claimgate_connections_total"), Some(3.0));
+    upstream.untouched();
+}

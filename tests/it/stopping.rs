@@ -1,0 +1,183 @@
+//! The end: what is in flight finishes, what is idle is closed, what never ends is cut.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{
+    Client, Dialogue, Issuer, Latch, ROUTES, Sidecar, Upstream, eventually, get, post, start,
+    start_with,
+};
+
+const TASKS: &str = "/api/alice/tasks";
+
+/// A gate whose upstream answers when the latch is open.
+fn slow(grace: &str) -> (Sidecar, Upstream, Issuer, Latch) {
+    let latch = Latch::default();
+    let waits = latch.clone();
+    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
+        waits.wait();
+        dialogue.echo()
+    });
+    let config = format!("[listen]\nworkers = 2\n[drain]\ngrace = \"{grace}\"\n{ROUTES}");
+    let (sidecar, upstream, issuer) = start_with(&config, upstream);
+    (sidecar, upstream, issuer, latch)
+}
+
+#[test]
+fn every_request_in_flight_finishes() {
+    let (sidecar, upstream, issuer, latch) = slow("15s");
+    let token = issuer.token("alice");
+    let target = |number: usize| format!("{TASKS}/{number}");
+    let mut clients: Vec<Client> = (0..100).map(|_| sidecar.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        let request = if number % 2 == 0 {
+            get(&target(number))
+        } else {
+            post(&target(number), b"body")
+        };
+        client.send(request.bearer(&token).bytes());
+    }
+    upstream.wait_for(100);
+    let mut idle = sidecar.connect();
+    sidecar.stop();
+    assert_eq!(idle.until_closed(), b"");
+    latch.open();
+    for (number, client) in clients.iter_mut().enumerate() {
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.text()), (200, target(number)));
+        assert_eq!(answer.header("connection").as_deref(), Some("close"));
+        assert_eq!(client.until_closed(), b"");
+    }
+    let began = Instant::now();
+    assert_eq!(sidecar.wait(), 0);
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "it waited for the grace"
+    );
+}
+
+#[test]
+fn a_request_that_never_ends_is_cut_after_the_grace() {
+    let (sidecar, upstream, issuer, latch) = slow("300ms");
+    let mut endless: Vec<Client> = (0..3).map(|_| sidecar.connect()).collect();
+    for client in &mut endless {
+        client.send(get(TASKS).bearer(&issuer.token("alice")).bytes());
+    }
+    upstream.wait_for(3);
+    sidecar.stop();
+    assert_eq!(sidecar.wait(), 3);
+    for client in &mut endless {
+        assert!(client.read(false).is_err());
+    }
+    latch.open();
+}
+
+#[test]
+fn an_idle_connection_is_closed_at_once() {
+    let (sidecar, _upstream, _issuer) = start(&format!("[drain]\ngrace = \"15s\"\n{ROUTES}"));
+    let mut used = sidecar.connect();
+    assert_eq!(used.call(&get("/open/page")).status, 200);
+    let mut fresh = sidecar.connect();
+    eventually("accepted", || {
+        sidecar.metric("claimgate_connections_open") == Some(2.0)
+    });
+    sidecar.stop();
+    assert_eq!(used.until_closed(), b"");
+    assert_eq!(fresh.until_closed(), b"");
+    let began = Instant::now();
+    assert_eq!(sidecar.wait(), 0);
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "it waited for the grace"
+    );
+}
+
+#[test]
+fn a_gate_that_stops_is_not_ready_and_refuses_whoever_comes() {
+    let (sidecar, upstream, issuer, latch) = slow("15s");
+    let request = get(TASKS).bearer(&issuer.token("alice"));
+    let mut in_flight = sidecar.connect();
+    in_flight.send(request.bytes());
+    upstream.wait_for(1);
+    sidecar.stop();
+    assert_eq!(sidecar.admin(&get("/readyz")).status, 503);
+    assert_eq!(sidecar.admin(&get("/livez")).status, 200);
+    let mut late = sidecar.connect();
+    late.send(request.bytes());
+    // It may have come before the workers heard of the stop; then it is in flight like the other.
+    eventually("answered", || {
+        let mut later = sidecar.connect();
+        later.send(get("/nowhere").bytes());
+        later
+            .read(false)
+            .is_ok_and(|answer| answer.reason() == "draining")
+    });
+    latch.open();
+    assert_eq!(in_flight.answer().status, 200);
+    let late = late.answer();
+    assert!(late.status == 200 || late.outcome() == (503, "draining".to_owned()));
+    assert_eq!(sidecar.wait(), 0);
+}
+
+#[test]
+fn a_draining_gate_still_serves_and_sends_its_clients_away() {
+    let (sidecar, upstream, issuer) = start(&format!("[drain]\ngrace = \"15s\"\n{ROUTES}"));
+    let request = get(TASKS).bearer(&issuer.token("alice"));
+    let mut before = sidecar.connect();
+    let answer = before.call(&request);
+    assert_eq!((answer.status, answer.header("connection")), (200, None));
+
+    assert_eq!(sidecar.admin(&post("/drain", b"")).status, 200);
+    let ready = sidecar.admin(&get("/readyz"));
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("draining"), "{}", ready.text());
+    assert_eq!(sidecar.admin(&get("/livez")).status, 200);
+
+    let answer = before.call(&request);
+    assert_eq!(
+        (answer.status, answer.header("connection").as_deref()),
+        (200, Some("close"))
+    );
+    assert_eq!(before.until_closed(), b"");
+    // A new connection is served too: it may come from whoever has not heard yet.
+    let mut new = sidecar.connect();
+    let answer = new.call(&request);
+    assert_eq!(
+        (answer.status, answer.header("connection").as_deref()),
+        (200, Some("close"))
+    );
+    assert_eq!(new.until_closed(), b"");
+    // So is a refusal.
+    let mut refused = sidecar.connect();
+    let answer = refused.call(&get(TASKS));
+    assert_eq!(
+        (answer.status, answer.header("connection").as_deref()),
+        (401, Some("close"))
+    );
+    assert_eq!(refused.until_closed(), b"");
+    assert_eq!(upstream.arrived().len(), 3);
+    drop([before, new, refused]);
+    sidecar.stop();
+    assert_eq!(sidecar.wait(), 0);
+}
+
+#[test]
+fn a_tunnel_is_cut_after_the_grace() {
+    let upstream = Upstream::answering(|dialogue| {
+        dialogue.write(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        dialogue.wire.until_closed();
+        crate::harness::Next::Close
+    });
+    let (sidecar, upstream, _issuer) =
+        start_with(&format!("[drain]\ngrace = \"300ms\"\n{ROUTES}"), upstream);
+    let mut client = sidecar.connect();
+    let handshake = get("/open/socket")
+        .line("Connection: upgrade")
+        .line("Upgrade: websocket");
+    assert_eq!(client.call(&handshake).status, 101);
+    sidecar.stop();
+    assert_eq!(sidecar.wait(), 1);
+    assert_eq!(client.until_closed(), b"");
+    upstream.wait_for_closed(1);
+}
