@@ -196,9 +196,18 @@ impl Gate {
         cache: &mut TokenCache,
     ) -> Result<KnownCaller, Unverified> {
         let digest = TokenCache::digest(token);
-        if let Some(Remembered { caller, validity }) = cache.find(&digest) {
-            validity.check(now)?;
-            return Ok(caller.clone());
+        if let Some(Remembered {
+            caller,
+            validity,
+            issuer,
+        }) = cache.find(&digest)
+        {
+            // Keys that have become too old vouch for nothing any more, not even for what they have verified.
+            let issuer = self.issuers.get(*issuer);
+            if issuer.is_some_and(|issuer| issuer.ring.is_usable(now)) {
+                validity.check(now)?;
+                return Ok(caller.clone());
+            }
         }
         let verified = verify::verify(&self.issuers, token, now)?;
         let caller = KnownCaller {
@@ -206,12 +215,13 @@ impl Gate {
             subject: verified.subject,
             issuer: verified.issuer,
         };
-        let validity = verified.validity;
+        let (validity, issuer) = (verified.validity, verified.place);
         cache.remember(
             digest,
             Remembered {
                 caller: caller.clone(),
                 validity,
+                issuer,
             },
         );
         Ok(caller)

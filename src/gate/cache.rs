@@ -47,6 +47,8 @@ pub(super) type Digest = [u8; 32];
 pub(super) struct Remembered {
     pub(super) caller: KnownCaller,
     pub(super) validity: Validity,
+    /// Whose keys verified it, by the issuer's place.
+    pub(super) issuer: usize,
 }
 
 #[derive(Default)]
@@ -139,6 +141,7 @@ mod tests {
                 headers: Vec::new().into(),
             },
             validity: claims.check(&policy, UnixTime(1)).unwrap().1,
+            issuer: 0,
         }
     }
 

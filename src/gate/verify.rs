@@ -40,6 +40,8 @@ pub struct Verified {
     pub subject: Subject,
     /// The name of the issuer in the configuration.
     pub issuer: Arc<str>,
+    /// The issuer, by its place.
+    pub place: usize,
     /// All claims.
     pub claims: Claims,
     /// How long it is good.
@@ -129,6 +131,7 @@ pub fn verify(
     Ok(Verified {
         subject,
         issuer: Arc::clone(&issuer.name),
+        place,
         claims: jws.claims,
         validity,
     })

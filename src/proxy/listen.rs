@@ -32,6 +32,9 @@ use super::socket::{Connection, Socket, Stream, Timeouts};
 /// How many connections above the limit are told that they are too many; the rest are closed at once.
 const TURNED_AWAY: usize = 64;
 
+/// How often a stopping worker looks whether the others are done.
+const GLANCE: Duration = Duration::from_millis(10);
+
 /// How long accepting rests when the process has no file descriptor left.
 const EXHAUSTED_REST: Duration = Duration::from_millis(50);
 
@@ -76,6 +79,8 @@ struct OpenConnections {
 #[derive(Debug)]
 pub struct Registration {
     number: u64,
+    /// It came after the stop began: it is turned away, and the stop does not wait for it.
+    is_late: bool,
     open: Rc<OpenConnections>,
     shared: Arc<Shared>,
     metrics: Arc<WorkerMetrics>,
@@ -85,7 +90,9 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.open.by_number.borrow_mut().remove(&self.number);
         self.open.changed.notify_one();
-        self.shared.connection_closed();
+        if !self.is_late {
+            self.shared.connection_closed();
+        }
         self.metrics.connection_closed();
     }
 }
@@ -124,7 +131,7 @@ impl Door {
         }
     }
 
-    /// Serves until the process stops and every connection has ended. Whoever calls it bounds that time.
+    /// Serves until the process stops and every connection of every worker has ended. Whoever calls it bounds that time.
     pub async fn serve(self, mut phase: watch::Receiver<Phase>) {
         let mut stopping = false;
         loop {
@@ -136,8 +143,11 @@ impl Door {
                     self.close_all();
                 }
                 () = self.open.changed.notified(), if stopping => {}
+                () = sleep(GLANCE), if stopping => {}
             }
-            if stopping && self.open.by_number.borrow().is_empty() {
+            // As long as another worker is not done, this one turns away what comes: with its listener closed, the
+            // kernel would reset it.
+            if stopping && self.shared.open_connections() == 0 {
                 return;
             }
         }
@@ -176,8 +186,13 @@ impl Door {
     }
 
     fn open(&self, stream: Stream, address: Option<IpAddr>, stopping: bool) {
-        let registration = self.register();
-        let connections = self.shared.connection_opened();
+        let registration = self.register(stopping);
+        let connections = self
+            .open
+            .by_number
+            .borrow()
+            .len()
+            .max(self.shared.open_connections());
         let above = connections.saturating_sub(self.shared.max_connections);
         if above > TURNED_AWAY {
             return;
@@ -205,12 +220,16 @@ impl Door {
         ));
     }
 
-    fn register(&self) -> Registration {
+    fn register(&self, is_late: bool) -> Registration {
         let number = self.open.last_number.get() + 1;
         self.open.last_number.set(number);
         self.metrics.connection_opened();
+        if !is_late {
+            self.shared.connection_opened();
+        }
         Registration {
             number,
+            is_late,
             open: Rc::clone(&self.open),
             shared: Arc::clone(&self.shared),
             metrics: Arc::clone(&self.metrics),

@@ -103,9 +103,14 @@ impl Shared {
         }
     }
 
-    /// Counts a connection more, and gives how many there are.
-    pub(super) fn connection_opened(&self) -> usize {
-        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    /// Counts a connection more.
+    pub(super) fn connection_opened(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections there are.
+    pub(super) fn open_connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Counts a connection less.

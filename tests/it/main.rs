@@ -8,26 +8,22 @@
     reason = "a test fails by panicking"
 )]
 
-mod binaries;
-mod configs;
-mod readme;
-#[cfg(feature = "task-service")]
-mod task_service;
-mod tokens;
-mod harness;
-
 mod admin;
 mod answers;
+mod binaries;
+mod configs;
 mod forwarding;
 mod framing;
+mod harness;
 mod identity;
 mod invariants;
 mod keys;
 mod limits;
 mod paths;
+mod readme;
 mod stopping;
-mod tidy;
-mod websocket;
-
 #[cfg(feature = "task-service")]
 mod task_service;
+mod tidy;
+mod tokens;
+mod websocket;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use claimgate::app::App;
 use claimgate::clock::Clock;
@@ -205,13 +205,7 @@ impl Drop for Program {
     fn drop(&mut self) {
         // Asked to stop, and not killed: it stops the program that it has started itself.
         let _gone = kill_process(Pid::from_child(&self.process), Signal::TERM);
-        let since = Instant::now();
-        while self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
-            if since.elapsed() > PATIENCE {
-                let _gone = self.process.kill();
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        let _ended = self.process.wait();
     }
 }
 
