@@ -349,6 +349,36 @@ fn an_upstreams_early_answer_to_a_long_upload_reaches_the_client() {
 }
 
 #[test]
+fn a_connection_whose_upload_is_not_over_serves_nobody_else() {
+    let upstream = Upstream::answering(|dialogue| {
+        if dialogue.head.line().starts_with("POST ") {
+            return dialogue.answer("200 OK", "", "early");
+        }
+        dialogue.echo()
+    });
+    let (sidecar, upstream, issuer) = start_with(ROUTES, upstream);
+    for round in 0..20 {
+        let mut uploading = sidecar.connect();
+        uploading.send(head("Content-Length: 1000\r\n", &issuer.token("alice")));
+        uploading.send("GET /open/smuggled HTTP/1.1\r\nHost: gate.test\r\n\r\n");
+        assert_eq!(uploading.answer().text(), "early", "{round}");
+        let answer = sidecar.call(&get("/open/page"));
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, "/open/page"),
+            "{round}"
+        );
+        let last = upstream.arrived().pop().unwrap();
+        let before = upstream
+            .arrived()
+            .into_iter()
+            .rev()
+            .find(|arrived| arrived.head.line().starts_with("POST "));
+        assert_ne!(last.connection, before.unwrap().connection, "{round}");
+    }
+}
+
+#[test]
 fn an_upstream_that_neither_reads_nor_answers_is_504() {
     let latch = Latch::default();
     let stuck = latch.clone();
@@ -529,12 +559,12 @@ fn a_post_that_may_have_been_sent_is_not_sent_twice() {
     let token = issuer.token("alice");
     let mut client = sidecar.connect();
     for number in 1..=20 {
-        // So that there is a connection in the pool, and not a new one.
-        assert_eq!(client.call(&get(TASKS).bearer(&token)).status, 200);
-        let answer = client.call(&post(TASKS, b"once").bearer(&token));
-        answer.refused(502, "upstream_broken");
-        let answer = client.call(&post(TASKS, b"").bearer(&token));
-        answer.refused(502, "upstream_broken");
+        for body in [&b"once"[..], b""] {
+            // So that there is a connection in the pool, and not a new one.
+            assert_eq!(client.call(&get(TASKS).bearer(&token)).status, 200);
+            let answer = client.call(&post(TASKS, body).bearer(&token));
+            answer.refused(502, "upstream_broken");
+        }
         let posts = upstream.arrived().into_iter();
         let posts = posts.filter(|arrived| arrived.head.line().starts_with("POST "));
         assert_eq!(posts.count(), number * 2);
@@ -693,7 +723,15 @@ fn a_unix_socket_is_an_upstream_like_any_other() {
         let answer = client.call(&post(&target, b"body").bearer(&issuer.token("alice")));
         assert_eq!((answer.status, answer.text()), (200, target));
     }
-    assert_eq!((upstream.arrived().len(), upstream.connections()), (10, 1));
+    let over: Vec<usize> = upstream
+        .arrived()
+        .iter()
+        .map(|arrived| arrived.connection)
+        .collect();
+    assert_eq!(
+        over, [1; 10],
+        "one connection is enough for requests that come one after the other"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! WebSockets: a tunnel after the upstream's 101 and not before; no other protocol.
+//! The WebSocket: a tunnel after the upstream's 101 and not before; no other protocol.
 
 use crate::harness::{Dialogue, Latch, Next, ROUTES, Request, Upstream, get, start, start_with};
 
@@ -193,6 +193,18 @@ fn a_101_that_nobody_asked_for_is_502() {
     let (sidecar, _upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
     let answer = sidecar.call(&get(SOCKET).bearer(&issuer.token("alice")));
     answer.refused(502, "upstream_broken");
+}
+
+#[test]
+fn a_101_for_an_upgrade_that_was_not_passed_on_is_502() {
+    let (sidecar, _upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
+    for upgrade in ["h2c", "websocket, h2c"] {
+        let request = get(SOCKET)
+            .bearer(&issuer.token("alice"))
+            .line("Connection: Upgrade")
+            .line(&format!("Upgrade: {upgrade}"));
+        sidecar.call(&request).refused(502, "upstream_broken");
+    }
 }
 
 #[test]

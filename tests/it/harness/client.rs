@@ -82,7 +82,7 @@ impl Request {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut text = format!("{}\r\n", self.line);
         if let Some(host) = &self.host {
-            text.push_str(&format!("Host: {host}\r\n"));
+            text.extend(["Host: ", host, "\r\n"]);
         }
         for line in &self.lines {
             text.push_str(line);

@@ -37,7 +37,7 @@ pub(crate) enum Window {
     /// The end of the connection at once.
     Closed,
     /// What the other gives, but not before the latch is open.
-    Held(Latch, Box<Window>),
+    Held(Latch, Box<Self>),
 }
 
 /// A key pair, or a secret.
@@ -45,7 +45,7 @@ pub(crate) enum Window {
 pub(crate) struct Key {
     pub(crate) kid: Option<String>,
     algorithm: Algorithm,
-    key: EncodingKey,
+    signs: EncodingKey,
 }
 
 fn pem(name: &str) -> Vec<u8> {
@@ -58,7 +58,7 @@ impl Key {
         Self {
             kid: None,
             algorithm: Algorithm::HS256,
-            key: EncodingKey::from_secret(secret),
+            signs: EncodingKey::from_secret(secret),
         }
     }
 
@@ -71,7 +71,7 @@ impl Key {
         Self {
             kid: Some(kid.to_owned()),
             algorithm: Algorithm::EdDSA,
-            key: EncodingKey::from_ed_pem(&pem(file)).unwrap(),
+            signs: EncodingKey::from_ed_pem(&pem(file)).unwrap(),
         }
     }
 
@@ -79,7 +79,7 @@ impl Key {
         Self {
             kid: Some(kid.to_owned()),
             algorithm: Algorithm::ES256,
-            key: EncodingKey::from_ec_pem(&pem("p256")).unwrap(),
+            signs: EncodingKey::from_ec_pem(&pem("p256")).unwrap(),
         }
     }
 
@@ -87,12 +87,12 @@ impl Key {
         Self {
             kid: Some(kid.to_owned()),
             algorithm: Algorithm::RS256,
-            key: EncodingKey::from_rsa_pem(&pem("rsa")).unwrap(),
+            signs: EncodingKey::from_rsa_pem(&pem("rsa")).unwrap(),
         }
     }
 
     fn published(&self) -> Value {
-        let jwk = Jwk::from_encoding_key(&self.key, self.algorithm).unwrap();
+        let jwk = Jwk::from_encoding_key(&self.signs, self.algorithm).unwrap();
         let mut jwk = serde_json::to_value(jwk).unwrap();
         jwk["kid"] = json!(self.kid);
         jwk
@@ -114,7 +114,7 @@ impl Key {
             URL_SAFE_NO_PAD.encode(payload),
         );
         let input = format!("{header}.{payload}");
-        let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &self.key, self.algorithm);
+        let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &self.signs, self.algorithm);
         format!("{input}.{}", signature.unwrap())
     }
 }

@@ -41,10 +41,7 @@ impl Sidecar {
 
     /// As [`Sidecar::start`], with keys that are fetched from the issuer.
     pub(crate) fn start_fetching(config: &str, upstream: &Upstream, issuer: &Issuer) -> Self {
-        let keys = format!(
-            "[issuers.test]\nkeys = {{ jwks_url = \"{}\" }}\n",
-            issuer.url()
-        );
+        let keys = "[issuers.test]\nkeys = { jwks_url = \"{issuer}\" }\n";
         Self::start(&format!("{keys}{config}"), upstream, issuer)
     }
 
@@ -106,17 +103,16 @@ impl Drop for Sidecar {
     }
 }
 
-/// Compiles a configuration for this upstream and this issuer.
+/// Compiles a configuration for this upstream and this issuer, whose URL is written `{issuer}`.
 pub(crate) fn compile(config: &str, upstream: &Upstream, issuer: &Issuer) -> App {
-    let _used_for_its_address_only = issuer;
-    let mut text = config.to_owned();
+    let mut text = config.replace("{issuer}", &issuer.url());
     let mut add = |section: &str, lines: &str, unless: &str| {
         let header = format!("[{section}]\n");
         if text.contains(unless) {
         } else if text.contains(&header) {
             text = text.replace(&header, &format!("{header}{lines}\n"));
         } else {
-            text.push_str(&format!("\n{header}{lines}\n"));
+            text.extend(["\n", &header, lines, "\n"]);
         }
     };
     add("listen", "workers = 1", "workers = ");

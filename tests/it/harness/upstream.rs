@@ -21,7 +21,7 @@ enum Place {
     Tcp(SocketAddr),
     Unix(TempDir),
     /// A port that is taken, and where nobody listens.
-    Nowhere(Socket, SocketAddr),
+    Nowhere(Socket),
 }
 
 /// A request as it arrived.
@@ -118,16 +118,19 @@ impl Upstream {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         socket.bind(&any.into()).unwrap();
-        let address = socket.local_addr().unwrap().as_socket().unwrap();
         Self {
-            place: Place::Nowhere(socket, address),
+            place: Place::Nowhere(socket),
             kept: Arc::default(),
         }
     }
 
     pub(crate) fn url(&self) -> String {
         match &self.place {
-            Place::Tcp(address) | Place::Nowhere(_, address) => format!("http://{address}"),
+            Place::Tcp(address) => format!("http://{address}"),
+            Place::Nowhere(socket) => {
+                let address = socket.local_addr().unwrap().as_socket().unwrap();
+                format!("http://{address}")
+            }
             Place::Unix(directory) => {
                 format!("unix:{}", directory.path().join("socket").display())
             }
@@ -152,11 +155,6 @@ impl Upstream {
     pub(crate) fn untouched(&self) {
         let state = self.kept.state.lock().unwrap();
         assert_eq!(state.connections, 0, "{:#?}", state.arrived);
-    }
-
-    /// How many connections there have been.
-    pub(crate) fn connections(&self) -> usize {
-        self.kept.state.lock().unwrap().connections
     }
 
     /// Waits until so many requests have arrived.

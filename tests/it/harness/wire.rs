@@ -87,9 +87,12 @@ impl Wire {
             Stream::Tcp(stream) => stream.read(&mut bytes),
             Stream::Unix(stream) => stream.read(&mut bytes),
         }
-        .map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, "nothing came in time"),
-            _ => error,
+        .map_err(|error| {
+            if error.kind() == ErrorKind::WouldBlock {
+                io::Error::new(ErrorKind::TimedOut, "nothing came in time")
+            } else {
+                error
+            }
         })?;
         bytes.truncate(count);
         Ok(bytes)
