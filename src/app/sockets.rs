@@ -30,12 +30,12 @@ pub(super) fn listen(address: &Address, count: usize) -> io::Result<(Address, Ve
     }
 }
 
-fn tcp(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Bound>)> {
-    // SO_REUSEPORT would let a second gate share the port of a first and take half of its requests unnoticed: without
-    // it, the port must be free.
-    let free = std::net::TcpListener::bind(address)?;
-    let address = free.local_addr()?;
-    drop(free);
+fn tcp(mut address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Bound>)> {
+    if address.port() != 0 {
+        // SO_REUSEPORT would let a second gate share the port of a first and take half of its requests unnoticed:
+        // without it, the port must be free.
+        drop(std::net::TcpListener::bind(address)?);
+    }
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -44,7 +44,10 @@ fn tcp(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Bound>)
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        sockets.push(Bound::Tcp(socket.into()));
+        let socket = std::net::TcpListener::from(socket);
+        // For port 0, the first gets a port that nobody has, and the others the same.
+        address = socket.local_addr()?;
+        sockets.push(Bound::Tcp(socket));
     }
     Ok((address, sockets))
 }
