@@ -307,6 +307,9 @@ fn answers_without_a_body_have_none() {
             Some("9"),
             "{round}"
         );
+        // A refusal of the gate's own keeps to it as well.
+        let answer = client.call(&request("HEAD", TASKS));
+        assert_eq!(answer.status, 401, "{round}");
         assert_eq!(client.call(&get("/open/204")).status, 204, "{round}");
         let answer = client.call(&get("/open/304"));
         assert_eq!(answer.status, 304, "{round}");

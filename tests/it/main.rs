@@ -21,6 +21,7 @@ mod keys;
 mod limits;
 mod paths;
 mod readme;
+mod starting;
 mod stopping;
 #[cfg(feature = "task-service")]
 mod task_service;

@@ -1,0 +1,50 @@
+//! The start: whose port it is.
+
+use std::collections::BTreeSet;
+use std::thread;
+
+use claimgate::app::AppError;
+use claimgate::clock::Clock;
+
+use crate::harness::sidecar::compile;
+use crate::harness::{Issuer, ROUTES, Upstream, get, start};
+
+#[test]
+fn a_second_gate_cannot_take_a_part_of_the_first_ones_requests() {
+    let config = format!("[listen]\nworkers = 2\n{ROUTES}");
+    let (first, upstream, issuer) = start(&config);
+    let mut app = compile(&config, &upstream, &issuer);
+    app.config.listen.address = first.running().address().clone();
+    let AppError::Listen { address, .. } = app.start(Clock::System).unwrap_err() else {
+        panic!("it failed for another reason");
+    };
+    assert_eq!(address, first.address.to_string());
+    for _ in 0..20 {
+        assert_eq!(first.call(&get("/open/page")).status, 200);
+    }
+}
+
+#[test]
+fn gates_that_start_together_have_ports_of_their_own() {
+    let (upstream, issuer) = (Upstream::start(), Issuer::start());
+    let config = format!("[listen]\nworkers = 2\n{ROUTES}");
+    let starting = || {
+        compile(&config, &upstream, &issuer)
+            .start(Clock::System)
+            .unwrap()
+    };
+    let gates: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..30).map(|_| scope.spawn(starting)).collect();
+        let gates = threads.into_iter().map(|thread| thread.join().unwrap());
+        gates.collect()
+    });
+    let ports: BTreeSet<String> = gates
+        .iter()
+        .map(|gate| gate.address().to_string())
+        .collect();
+    assert_eq!(ports.len(), gates.len());
+    for gate in gates {
+        gate.stop();
+        assert_eq!(gate.wait(), 0);
+    }
+}
