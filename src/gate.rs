@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod claims;
+pub mod ends;
 pub mod names;
 pub mod path;
 pub mod permit;
@@ -14,7 +15,7 @@ pub mod verify;
 
 use std::sync::Arc;
 
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Version};
@@ -244,7 +245,9 @@ impl Gate {
             return Err(Refusal::HeadersTooLarge);
         }
         self.check_connection(head)?;
-        check_transfer_encoding(head)?;
+        if !ends::has_one_end(&head.headers) {
+            return Err(Refusal::RequestMalformed);
+        }
         check_host(head)
     }
 
@@ -290,16 +293,6 @@ fn head_bytes(head: &Parts) -> usize {
     let fields = head.headers.iter();
     let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
     head.method.as_str().len() + target + "  HTTP/1.1\r\n\r\n".len() + fields.sum::<usize>()
-}
-
-/// RFC 9112 section 6.1: `chunked` alone, once. What other codings did to the body would be lost on the way.
-fn check_transfer_encoding(head: &Parts) -> Result<(), Refusal> {
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        (Some(_), _) => Err(Refusal::RequestMalformed),
-    }
 }
 
 /// RFC 9112 section 3.2: exactly one `Host`, with a valid value; and a target in absolute form must name it.

@@ -25,6 +25,7 @@ use tokio::task::spawn_local;
 use crate::clock::UnixTime;
 use crate::gate::Decision;
 use crate::gate::cache::TokenCache;
+use crate::gate::ends::has_one_end;
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
 use crate::observe::metrics::WorkerMetrics;
@@ -183,6 +184,11 @@ impl Proxy {
             Err(error) => return exchange.upstream_failed(&error),
         };
         let (mut answer, incoming) = response.into_parts();
+        if !has_one_end(&answer.headers) {
+            return exchange.upstream_failed(&UpstreamError::Ends {
+                target: upstream.policy().target.clone(),
+            });
+        }
         let switched = answer.status == StatusCode::SWITCHING_PROTOCOLS;
         let client = client.filter(|_| headers::names_websocket(&answer.headers));
         policy

@@ -182,9 +182,9 @@ impl Exchange {
             UpstreamError::ConnectTimeout { .. } | UpstreamError::Silent { .. } => {
                 Refusal::UpstreamTimeout
             }
-            UpstreamError::Broken { .. } | UpstreamError::Switched { .. } => {
-                Refusal::UpstreamBroken
-            }
+            UpstreamError::Broken { .. }
+            | UpstreamError::Ends { .. }
+            | UpstreamError::Switched { .. } => Refusal::UpstreamBroken,
         })
     }
 

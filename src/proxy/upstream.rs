@@ -97,6 +97,12 @@ pub enum UpstreamError {
         #[source]
         source: hyper::Error,
     },
+    /// Its answer has more than one end.
+    #[error("read the answer of {target}: it says in two ways where it ends")]
+    Ends {
+        /// Whose.
+        target: Target,
+    },
     /// It switched protocols without being asked.
     #[error("read the answer of {target}: it switched protocols without being asked")]
     Switched {
