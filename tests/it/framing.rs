@@ -27,6 +27,7 @@ fn a_message_with_two_ends_is_refused() {
     for (lines, body) in [
         ("Content-Length: 4\r\nContent-Length: 5\r\n", "body!"),
         ("Content-Length: 4, 5\r\n", "body!"),
+        ("Content-Length: 4, 4\r\n", "body"),
         ("Content-Length: +4\r\n", "body"),
         ("Content-Length: -4\r\n", "body"),
         ("Content-Length: 0x4\r\n", "body"),
@@ -78,6 +79,19 @@ fn a_message_with_two_ends_is_refused() {
         assert_eq!(answer.status, 400, "{what}: {}", answer.head.text());
         client.until_closed();
         assert_nothing_whole(&upstream, &what);
+    }
+}
+
+#[test]
+fn a_length_that_is_said_twice_arrives_once_or_not() {
+    // RFC 9112 section 6.3: equal lengths may be taken for one.
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    let lines = "Content-Length: 4\r\nContent-Length: 4\r\n";
+    let answer = sidecar.raw(head(lines, &issuer.token("alice")) + "body");
+    assert!(matches!(answer.status, 200 | 400), "{}", answer.status);
+    for arrived in upstream.arrived() {
+        assert_eq!(arrived.head.values("content-length"), ["4"]);
+        assert_eq!(arrived.body, b"body");
     }
 }
 
@@ -505,6 +519,47 @@ fn what_is_no_answer_is_502_and_the_next_request_is_served() {
     sidecar
         .call(&get("/open/page"))
         .refused(502, "upstream_broken");
+}
+
+#[test]
+fn an_answer_with_two_ends_is_502() {
+    for (lines, body) in [
+        (
+            "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+            "4\r\nbody\r\n0\r\n\r\n",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nContent-Length: 9\r\n",
+            "4\r\nbody\r\n0\r\n\r\n",
+        ),
+        (
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "4\r\nbody\r\n0\r\n\r\n",
+        ),
+        (
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "4\r\nbody\r\n0\r\n\r\n",
+        ),
+        ("Transfer-Encoding: gzip\r\n", "body"),
+        (
+            "Content-Length: 4\r\nTransfer-Encoding: identity\r\n",
+            "body",
+        ),
+        ("Content-Length: 4, 4\r\n", "body"),
+    ] {
+        let upstream = Upstream::answering(move |dialogue| {
+            dialogue.write(format!("HTTP/1.1 200 OK\r\n{lines}\r\n{body}"));
+            Next::Close
+        });
+        let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream);
+        let answer = sidecar.call(&get("/open/page"));
+        assert_eq!(
+            answer.outcome(),
+            (502, "upstream_broken".to_owned()),
+            "{lines:?}: {}",
+            answer.head.text()
+        );
+    }
 }
 
 #[test]
