@@ -134,6 +134,26 @@ fn a_body_that_stands_still_is_answered_and_cut() {
 }
 
 #[test]
+fn a_client_that_ends_its_sending_is_taken_for_gone() {
+    // A FIN alone does not say whether the client still reads, and the work of a client that left must end.
+    let latch = Latch::default();
+    let slow = latch.clone();
+    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
+        slow.wait();
+        dialogue.echo()
+    });
+    let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
+    let mut client = sidecar.connect();
+    client.send(get("/open/page").bytes());
+    upstream.wait_for(1);
+    client.wire.shut_sending();
+    assert_eq!(said(&mut client), "");
+    let gone = "claimgate_requests_total{route=\"/open/{*rest}\",method=\"GET\",status=\"499\",reason=\"client_gone\"}";
+    eventually("counted", || sidecar.metric(gone) == Some(1.0));
+    latch.open();
+}
+
+#[test]
 fn a_refusal_does_not_wait_for_the_body() {
     let (sidecar, upstream, _issuer) = start(ROUTES);
     for (target, status) in [(TASKS, 401), ("/nowhere", 404), ("/api/../x", 400)] {
