@@ -9,6 +9,9 @@ pub mod secret;
 
 use std::fmt;
 
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, VerificationAlgorithm};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 
 use crate::clock::UnixTime;
@@ -28,12 +31,13 @@ pub enum Algorithm {
     PS512,
     ES256,
     ES384,
+    ES512,
     EdDSA,
 }
 
 impl Algorithm {
     /// Every algorithm.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::HS256,
         Self::HS384,
         Self::HS512,
@@ -45,11 +49,15 @@ impl Algorithm {
         Self::PS512,
         Self::ES256,
         Self::ES384,
+        Self::ES512,
         Self::EdDSA,
     ];
 
-    /// The algorithm with this exact name.
+    /// The algorithm with this exact name. RFC 9864 calls `EdDSA` with Ed25519 `Ed25519`.
     pub fn named(name: &str) -> Option<Self> {
+        if name == "Ed25519" {
+            return Some(Self::EdDSA);
+        }
         Self::ALL
             .into_iter()
             .find(|algorithm| algorithm.name() == name)
@@ -69,6 +77,7 @@ impl Algorithm {
             Self::PS512 => "PS512",
             Self::ES256 => "ES256",
             Self::ES384 => "ES384",
+            Self::ES512 => "ES512",
             Self::EdDSA => "EdDSA",
         }
     }
@@ -82,13 +91,14 @@ impl Algorithm {
             }
             Self::ES256 => KeyKind::P256,
             Self::ES384 => KeyKind::P384,
+            Self::ES512 => KeyKind::P521,
             Self::EdDSA => KeyKind::Ed25519,
         }
     }
 
-    /// As jsonwebtoken has it.
-    pub(crate) fn inner(self) -> jsonwebtoken::Algorithm {
-        match self {
+    /// As jsonwebtoken has it, which is not all.
+    pub(crate) fn inner(self) -> Option<jsonwebtoken::Algorithm> {
+        Some(match self {
             Self::HS256 => jsonwebtoken::Algorithm::HS256,
             Self::HS384 => jsonwebtoken::Algorithm::HS384,
             Self::HS512 => jsonwebtoken::Algorithm::HS512,
@@ -101,7 +111,8 @@ impl Algorithm {
             Self::ES256 => jsonwebtoken::Algorithm::ES256,
             Self::ES384 => jsonwebtoken::Algorithm::ES384,
             Self::EdDSA => jsonwebtoken::Algorithm::EdDSA,
-        }
+            Self::ES512 => return None,
+        })
     }
 }
 
@@ -116,6 +127,8 @@ pub enum KeyKind {
     P256,
     /// A public key on the curve P-384.
     P384,
+    /// A public key on the curve P-521.
+    P521,
     /// An Ed25519 public key.
     Ed25519,
 }
@@ -128,6 +141,7 @@ impl KeyKind {
             Self::Rsa => Algorithm::RS256,
             Self::P256 => Algorithm::ES256,
             Self::P384 => Algorithm::ES384,
+            Self::P521 => Algorithm::ES512,
             Self::Ed25519 => Algorithm::EdDSA,
         }
     }
@@ -235,14 +249,27 @@ impl VerificationKey {
     /// Whether the signature is this key's. False for an algorithm that it may not verify.
     pub fn verifies(&self, algorithm: Algorithm, signing_input: &str, signature: &str) -> bool {
         self.is_for(algorithm)
-            && jsonwebtoken::crypto::verify(
-                signature,
-                signing_input.as_bytes(),
-                &self.key,
-                algorithm.inner(),
-            )
-            .unwrap_or(false)
+            && match algorithm.inner() {
+                Some(known) => jsonwebtoken::crypto::verify(
+                    signature,
+                    signing_input.as_bytes(),
+                    &self.key,
+                    known,
+                )
+                .unwrap_or(false),
+                None => p521_verifies(&self.key, signing_input, signature),
+            }
     }
+}
+
+/// ES512 (RFC 7518 section 3.4), which jsonwebtoken has not, by the library that does its other work.
+fn p521_verifies(key: &DecodingKey, signing_input: &str, signature: &str) -> bool {
+    let (Ok(point), Ok(signature)) = (key.try_get_as_bytes(), URL_SAFE_NO_PAD.decode(signature))
+    else {
+        return false;
+    };
+    let verified = ECDSA_P521_SHA512_FIXED.verify_sig(point, signing_input.as_bytes(), &signature);
+    verified.is_ok()
 }
 
 impl fmt::Debug for VerificationKey {

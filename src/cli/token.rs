@@ -188,7 +188,11 @@ impl Signer {
         );
         claims.extend(extra);
         let key = EncodingKey::from_secret(self.secret.expose());
-        let signed = jsonwebtoken::encode(&Header::new(self.algorithm.inner()), &claims, &key);
+        let signed = jsonwebtoken::encode(
+            &Header::new(self.algorithm.inner().unwrap_or_default()),
+            &claims,
+            &key,
+        );
         signed.map_err(|error| Failure::other(format_args!("sign a token: {error}")))
     }
 }

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED,
+    EcdsaVerificationAlgorithm, ParsedPublicKey,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
@@ -124,24 +128,9 @@ impl Jwk {
                     DecodingKey::from_rsa_raw_components(&modulus, &exponent),
                 ))
             }
-            ("EC", Some(curve @ ("P-256" | "P-384"))) => {
-                let (kind, length) = if curve == "P-256" {
-                    (KeyKind::P256, 32)
-                } else {
-                    (KeyKind::P384, 48)
-                };
-                let (x, y) = (
-                    self.x.as_deref().unwrap_or_default(),
-                    self.y.as_deref().unwrap_or_default(),
-                );
-                // RFC 7518 section 6.2.1.2: the full length of a coordinate, zeros at the front included.
-                if decode(Some(x))?.len() != length || decode(Some(y))?.len() != length {
-                    return Err(unusable("a coordinate has the wrong length for the curve"));
-                }
-                let key = DecodingKey::from_ec_components(x, y)
-                    .map_err(|_| unusable("not a point of the curve"))?;
-                Ok((kind, key))
-            }
+            ("EC", Some("P-256")) => self.point(KeyKind::P256, 32, &ECDSA_P256_SHA256_FIXED),
+            ("EC", Some("P-384")) => self.point(KeyKind::P384, 48, &ECDSA_P384_SHA384_FIXED),
+            ("EC", Some("P-521")) => self.point(KeyKind::P521, 66, &ECDSA_P521_SHA512_FIXED),
             ("OKP", Some("Ed25519")) => {
                 let x = self.x.as_deref().unwrap_or_default();
                 if decode(Some(x))?.len() != 32 {
@@ -161,6 +150,25 @@ impl Jwk {
                     .unwrap_or_default()
             ))),
         }
+    }
+
+    /// RFC 7518 section 6.2.1: two coordinates, each in the full length of the curve, zeros at the front included.
+    fn point(
+        &self,
+        kind: KeyKind,
+        length: usize,
+        curve: &'static EcdsaVerificationAlgorithm,
+    ) -> Result<(KeyKind, DecodingKey), KeyError> {
+        let unusable = |text: &str| KeyError::Unusable(text.to_owned());
+        let (x, y) = (self.x.as_deref(), self.y.as_deref());
+        if decode(x)?.len() != length || decode(y)?.len() != length {
+            return Err(unusable("a coordinate has the wrong length for the curve"));
+        }
+        let key = DecodingKey::from_ec_components(x.unwrap_or_default(), y.unwrap_or_default());
+        let key = key.map_err(|_| unusable("not a point of the curve"))?;
+        let point = key.try_get_as_bytes().unwrap_or_default();
+        ParsedPublicKey::new(curve, point).map_err(|_| unusable("not a point of the curve"))?;
+        Ok((kind, key))
     }
 }
 

@@ -58,9 +58,10 @@ fn one(
         let kind = match key.try_get_as_bytes().map(<[u8]>::len) {
             Ok(65) => KeyKind::P256,
             Ok(97) => KeyKind::P384,
+            Ok(133) => KeyKind::P521,
             _ => {
                 return Err(KeyError::Unusable(
-                    "the curve of the key is not P-256 or P-384".to_owned(),
+                    "the curve of the key is not P-256, P-384 or P-521".to_owned(),
                 ));
             }
         };
@@ -78,7 +79,7 @@ fn one(
         return VerificationKey::bind(key, KeyKind::Rsa, None, allowed);
     }
     Err(KeyError::Unusable(format!(
-        "the PEM block `{label}` is not an RSA, P-256, P-384 or Ed25519 public key"
+        "the PEM block `{label}` is not an RSA, P-256, P-384, P-521 or Ed25519 public key"
     )))
 }
 

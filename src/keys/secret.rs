@@ -121,6 +121,7 @@ fn shortest(algorithm: Algorithm) -> usize {
         | Algorithm::PS512
         | Algorithm::ES256
         | Algorithm::ES384
+        | Algorithm::ES512
         | Algorithm::EdDSA => 32,
     }
 }
