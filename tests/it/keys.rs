@@ -205,6 +205,25 @@ fn a_redirect_is_not_followed() {
 }
 
 #[test]
+fn only_a_200_brings_keys() {
+    let keys = Window::Keys(vec![one()]).body();
+    for status in [
+        "302 Found",
+        "500 Internal Server Error",
+        "404 Not Found",
+        "203 Non-Authoritative Information",
+    ] {
+        let (sidecar, _upstream, _issuer) = fetching(Window::answer(status, &keys));
+        let answer = sidecar.call(&tasks_of_alice(&one()));
+        assert_eq!(
+            answer.outcome(),
+            (503, "keys_unavailable".to_owned()),
+            "{status}"
+        );
+    }
+}
+
+#[test]
 fn a_set_that_is_too_large_is_refused() {
     let mut published = Window::Keys(vec![one()]).body();
     published.pop();
