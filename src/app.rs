@@ -16,7 +16,8 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::{Address, Config};
-use crate::keys::remote::{Refresher, RemoteKeys};
+use crate::keys::refresh::Refresher;
+use crate::keys::remote::RemoteKeys;
 use crate::observe::metrics::{IssuerMetrics, Metrics, WorkerMetrics};
 use crate::proxy::shared::{Phase, Policy, Shared};
 

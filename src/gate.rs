@@ -69,6 +69,8 @@ pub enum Decision {
     NeedsKeys {
         /// The issuer, by its place.
         issuer: usize,
+        /// The name of the key that is not known; none if no key is.
+        kid: Option<String>,
         /// The answer when no keys come.
         otherwise: Refused,
     },
@@ -173,9 +175,13 @@ impl Gate {
                 refusal,
                 issuer: Some(issuer),
                 newer_keys_may_help: true,
+                kid,
             }) => {
-                let otherwise = refused(refusal);
-                return Decision::NeedsKeys { issuer, otherwise };
+                return Decision::NeedsKeys {
+                    issuer,
+                    kid,
+                    otherwise: refused(refusal),
+                };
             }
             Err(Unverified { refusal, .. }) => return Decision::Refuse(refused(refusal)),
         };

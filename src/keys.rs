@@ -2,8 +2,10 @@
 //!
 //! With [`crate::gate`]'s verification the only place that names jsonwebtoken.
 
+pub mod fetch;
 pub mod jwks;
 pub mod pem;
+pub mod refresh;
 pub mod remote;
 pub mod secret;
 

@@ -28,6 +28,7 @@ use crate::gate::cache::TokenCache;
 use crate::gate::ends::has_one_end;
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
+use crate::keys::refresh::Asked;
 use crate::observe::metrics::WorkerMetrics;
 
 use body::{RequestBody, ResponseBody};
@@ -120,14 +121,22 @@ impl Proxy {
             return exchange.refuse(refusal.into());
         }
         let mut decision = snapshot.decide(&head, self.shared.clock.now());
-        if let Decision::NeedsKeys { issuer, .. } = decision {
-            let is_over = self.shared.fetch_keys(issuer).await;
-            // Newer keys are a newer policy: all of it is judged anew, and this time for good.
+        let mut since = None;
+        while let Decision::NeedsKeys { issuer, kid, .. } = &decision {
+            let asked = self
+                .shared
+                .fetch_keys(*issuer, kid.as_deref(), &mut since)
+                .await;
+            // Newer keys are a newer policy: all of it is judged anew.
             snapshot = self.snapshot();
             decision = snapshot.decide(&head, self.shared.clock.now());
-            if let (Decision::NeedsKeys { otherwise, .. }, false) = (&mut decision, is_over) {
-                // Nobody knows yet what the fetch would have told.
+            if let (Decision::NeedsKeys { otherwise, .. }, Asked::Undecided) =
+                (&mut decision, asked)
+            {
                 otherwise.refusal = Refusal::KeysUnavailable;
+            }
+            if asked != Asked::Newer {
+                break;
             }
         }
         self.metrics

@@ -74,6 +74,7 @@ impl Check {
             Refusal::NoRoute | Refusal::MethodNotAllowed(_) => Self::Route,
             Refusal::TokenMissing | Refusal::TokenRepeated => Self::Token,
             Refusal::TokenMalformed
+            | Refusal::TokenOpaque
             | Refusal::TokenSignature
             | Refusal::TokenAlgorithm
             | Refusal::TokenKeyUnknown
@@ -115,7 +116,9 @@ impl Explain {
                 return Ok(ExitCode::SUCCESS);
             }
             Decision::Refuse(refused) => stopped(&refused),
-            Decision::NeedsKeys { issuer, otherwise } => {
+            Decision::NeedsKeys {
+                issuer, otherwise, ..
+            } => {
                 stopped(&otherwise);
                 if let Some(issuer) = app.policy.gate.issuers().get(issuer) {
                     say(format_args!(

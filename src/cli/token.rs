@@ -115,7 +115,8 @@ impl Signer {
     pub(super) fn of(written: &Written, name: Option<&str>) -> Result<Self, Failure> {
         let mut issuers = written.config.issuers.iter();
         let has_secret = |issuer: &config::Issuer| {
-            issuer.keys.secret_env.is_some() || issuer.keys.secret_file.is_some()
+            let keys = issuer.keys.as_ref();
+            keys.is_some_and(|keys| keys.secret_env.is_some() || keys.secret_file.is_some())
         };
         let found = issuers.find(|(key, issuer)| match name {
             Some(name) => key.as_str() == name,
@@ -126,8 +127,9 @@ impl Signer {
                 "sign a token: there is no such issuer with a shared secret",
             ));
         };
-        let encoding = issuer.keys.encoding.unwrap_or_default();
-        let secret = match (&issuer.keys.secret_env, &issuer.keys.secret_file) {
+        let keys = issuer.keys.clone().unwrap_or_default();
+        let encoding = keys.encoding.unwrap_or_default();
+        let secret = match (&keys.secret_env, &keys.secret_file) {
             (Some(variable), _) => {
                 Secret::from_variable(variable, written.variable(variable), encoding)
             }

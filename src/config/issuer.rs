@@ -11,8 +11,12 @@ use super::units::{self, OneOrMany};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
-    /// Where the keys come from.
-    pub keys: Keys,
+    /// Where the keys come from; unless `better_auth` says.
+    #[serde(default)]
+    pub keys: Option<Keys>,
+    /// The URL of a Better Auth server: key set, issuer and audience follow from it.
+    #[serde(default)]
+    pub better_auth: Option<String>,
     /// The algorithms its keys may verify; left out, the keys decide.
     #[serde(default)]
     pub algorithms: Option<Vec<String>>,
@@ -57,13 +61,19 @@ pub struct Keys {
     pub jwks_file: Option<PathBuf>,
     /// The URL of a JSON Web Key Set.
     pub jwks_url: Option<String>,
-    /// How often the set is fetched again; only with `jwks_url`.
+    /// The URL of an issuer's description (OpenID Connect Discovery), which says where its key set is.
+    pub discovery: Option<String>,
+    /// A file of PEM certificates that prove who the issuer's server is, instead of the system's; only for a fetch.
+    pub ca_file: Option<PathBuf>,
+    /// A file with a bearer token for the issuer's server; only for a fetch.
+    pub token_file: Option<PathBuf>,
+    /// How often the set is fetched again; only for a fetch.
     #[serde(deserialize_with = "units::optional_duration")]
     pub refresh: Option<Duration>,
-    /// How long keys are used after the last successful fetch; only with `jwks_url`.
+    /// How long keys are used after the last successful fetch; only for a fetch.
     #[serde(deserialize_with = "units::optional_duration")]
     pub max_stale: Option<Duration>,
-    /// Whether the set may be fetched without TLS from another machine; only with `jwks_url`.
+    /// Whether the set may be fetched without TLS from another machine; only for a fetch.
     pub allow_http: bool,
 }
 

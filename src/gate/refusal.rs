@@ -26,6 +26,8 @@ pub enum Refusal {
     TokenRepeated,
     /// The token is not a signed JWT that can be read.
     TokenMalformed,
+    /// The token is a session token of Better Auth: no JWT at all.
+    TokenOpaque,
     /// The signature is wrong.
     TokenSignature,
     /// The algorithm is not one of the key's.
@@ -105,6 +107,7 @@ impl Refusal {
             Self::TokenMissing => "token_missing",
             Self::TokenRepeated => "token_repeated",
             Self::TokenMalformed => "token_malformed",
+            Self::TokenOpaque => "token_opaque",
             Self::TokenSignature => "token_signature",
             Self::TokenAlgorithm => "token_algorithm",
             Self::TokenKeyUnknown => "token_key_unknown",
@@ -182,6 +185,11 @@ impl Refusal {
                 StatusCode::UNAUTHORIZED,
                 InvalidToken,
                 "The token is not a signed JWT that can be read.",
+            ),
+            Self::TokenOpaque => (
+                StatusCode::UNAUTHORIZED,
+                InvalidToken,
+                "This is a session token, not a JWT: exchange it at /api/auth/token.",
             ),
             Self::TokenSignature => (
                 StatusCode::UNAUTHORIZED,

@@ -35,6 +35,9 @@ impl<'a> BearerToken<'a> {
 
     /// Takes a token that has its header's or its flag's wrapping off.
     pub fn new(token: &'a str) -> Result<Self, Refusal> {
+        if is_session_token(token) {
+            return Err(Refusal::TokenOpaque);
+        }
         if token.len() > MAX_TOKEN_BYTES || !token.bytes().all(is_token_byte) {
             return Err(Refusal::TokenMalformed);
         }
@@ -45,6 +48,19 @@ impl<'a> BearerToken<'a> {
     pub(super) fn expose(self) -> &'a str {
         self.0
     }
+}
+
+/// What sign-in at Better Auth gives: 32 letters and digits, alone or with a dot and an HMAC-SHA256 in base64, which may
+/// be percent-encoded. Its users send it by mistake.
+fn is_session_token(token: &str) -> bool {
+    let (name, signature) = token.split_once('.').unwrap_or((token, ""));
+    let is_name = name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_signature = signature.is_empty()
+        || ((44..=132).contains(&signature.len())
+            && signature
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+/=%".contains(&byte)));
+    is_name && is_signature
 }
 
 /// RFC 7515 section 7.1: base64url parts, joined by dots.
@@ -101,6 +117,31 @@ mod tests {
             }
             let taken = BearerToken::take(&headers).map(BearerToken::expose);
             assert_eq!(taken, *expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_token_is_told_apart() {
+        let name = "sVeJ2xKq0NzYwLb7Rt5Hc9Mf3Gp1Du8A";
+        let signed = format!("{name}.3q2+7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        let encoded = signed.replace('+', "%2B").replace('=', "%3D");
+        for token in [name, &signed, &encoded] {
+            assert_eq!(
+                BearerToken::new(token).unwrap_err(),
+                Refusal::TokenOpaque,
+                "{token}"
+            );
+        }
+        for token in [
+            &format!("{name}.e30.AAAA"),
+            &name[1..],
+            &format!("{name}.e30"),
+        ] {
+            assert_ne!(
+                BearerToken::new(token).err(),
+                Some(Refusal::TokenOpaque),
+                "{token}"
+            );
         }
     }
 

@@ -57,6 +57,8 @@ pub struct Unverified {
     pub issuer: Option<usize>,
     /// Whether newer keys of that issuer could change the answer.
     pub newer_keys_may_help: bool,
+    /// The name of the key that is not known, if that is why.
+    pub kid: Option<String>,
 }
 
 impl From<Refusal> for Unverified {
@@ -65,6 +67,7 @@ impl From<Refusal> for Unverified {
             refusal,
             issuer: None,
             newer_keys_may_help: false,
+            kid: None,
         }
     }
 }
@@ -111,6 +114,7 @@ pub fn verify(
         refusal,
         issuer: Some(place),
         newer_keys_may_help,
+        kid: None,
     };
     if !issuer.ring.is_usable(now) {
         return Err(unverified(Refusal::KeysUnavailable, true));
@@ -124,7 +128,10 @@ pub fn verify(
         } else {
             refusal
         };
-        unverified(refusal, unknown)
+        Unverified {
+            kid: jws.header.kid.clone().filter(|_| unknown),
+            ..unverified(refusal, unknown)
+        }
     })?;
     let checked = jws.claims.check(&issuer.policy, now);
     let (subject, validity) = checked.map_err(|refusal| unverified(refusal, false))?;

@@ -1,118 +1,82 @@
 //! Key sets from a URL: fetched in the background, kept while the issuer is away.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ACCEPT, HOST, USER_AGENT};
-use http::{Request, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsConnector;
+use http::Uri;
+use serde::Deserialize;
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::clock::{Clock, UnixTime};
 use crate::observe::metrics::IssuerMetrics;
 
+use super::fetch::{FetchError, Fetcher};
 use super::jwks::{self, KeySet};
-use super::{Algorithm, KeyError, KeyRing};
-
-/// The largest key set, in bytes.
-const MAX_BYTES: usize = 256 * 1024;
-
-/// How long a connection to the issuer may take to open.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long a whole fetch may take.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a request waits for a fetch that it has asked for.
-const PATIENCE: Duration = Duration::from_secs(3);
-
-/// How soon after a fetch a request may cause another.
-const COOL_DOWN: Duration = Duration::from_secs(5);
+use super::refresh::{Allowance, Refresher};
+use super::{Algorithm, KeyRing};
 
 /// How soon a failed fetch is tried again; doubled each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// How soon a failed fetch is tried again at the latest.
+/// How soon a failed fetch is tried again at the latest, unless the issuer asks for more patience.
 const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// The longest that an issuer is left alone because it asks for it.
+const LONGEST_PATIENCE: Duration = Duration::from_mins(10);
+
+/// How often a set is fetched, if neither the configuration nor the issuer says.
+pub const REFRESH: Duration = Duration::from_mins(5);
+
+/// What an issuer may say about how often.
+const ISSUERS_REFRESH: std::ops::RangeInclusive<Duration> =
+    Duration::from_mins(1)..=Duration::from_hours(1);
 
 /// Where a key set is, and how it is kept.
 #[derive(Debug, Clone)]
 pub struct RemoteKeys {
     /// Where.
-    pub url: Uri,
+    pub place: Place,
+    /// How it is fetched.
+    pub fetcher: Fetcher,
     /// The algorithms that the operator allows.
     pub algorithms: Option<Vec<Algorithm>>,
-    /// How often it is fetched.
-    pub refresh: Duration,
+    /// How often it is fetched; none if the issuer may say.
+    pub refresh: Option<Duration>,
     /// How long it is used after the last successful fetch.
     pub max_stale: Duration,
-    /// How the issuer proves who it is.
-    pub tls: Arc<rustls::ClientConfig>,
 }
 
-/// Why a key set could not be fetched.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// The name has no address.
-    #[error("look up {host}: {source}")]
-    Lookup {
-        /// The name.
-        host: String,
-        /// Why not.
-        source: std::io::Error,
+/// Where a key set is.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// At this URL.
+    Set(Uri),
+    /// Where the issuer's own description says (OpenID Connect Discovery 1.0 section 4).
+    Discovery {
+        /// Where the description is.
+        url: Uri,
+        /// What the issuer must call itself.
+        issuer: String,
+        /// Whether the set may be fetched without TLS.
+        allow_http: bool,
     },
-    /// No connection.
-    #[error("connect: {0}")]
-    Connect(std::io::Error),
-    /// No secure connection.
-    #[error("agree on TLS: {0}")]
-    Tls(std::io::Error),
-    /// No answer that is HTTP.
-    #[error("read the answer: {0}")]
-    Http(hyper::Error),
-    /// Not 200. A redirect is not followed.
-    #[error("read the answer: its status is {0}")]
-    Status(http::StatusCode),
-    /// The body broke off or is too large.
-    #[error("read the key set: {0}")]
-    Body(Box<dyn std::error::Error + Send + Sync>),
-    /// Nothing in it can be used.
-    #[error("use the key set: {0}")]
-    Keys(#[from] KeyError),
-    /// It took too long.
-    #[error("fetch within {0:?}")]
-    TooSlow(Duration),
-    /// The URL is not one that can be fetched.
-    #[error("understand the URL")]
-    Url,
 }
 
-/// How requests ask for a fetch: all that ask while one runs share it.
-#[derive(Debug, Default)]
-pub struct Refresher {
-    wanted: Notify,
-    rounds: watch::Sender<u64>,
+/// What is needed of an issuer's description (OpenID Connect Discovery 1.0 section 3).
+#[derive(Deserialize)]
+struct Description {
+    issuer: String,
+    jwks_uri: String,
 }
 
-impl Refresher {
-    /// Asks for a fetch and waits until one has ended or none is due. False if that took too long.
-    pub async fn ask(&self) -> bool {
-        let mut rounds = self.rounds.subscribe();
-        rounds.mark_unchanged();
-        self.wanted.notify_one();
-        timeout(PATIENCE, rounds.changed()).await.is_ok()
-    }
+/// A set just fetched, and how long its issuer says that it is fresh.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The keys.
+    pub set: KeySet,
+    max_age: Option<Duration>,
 }
 
 impl RemoteKeys {
@@ -125,45 +89,40 @@ impl RemoteKeys {
         publish: impl Fn(KeyRing),
     ) {
         let mut ring = KeyRing::awaited();
-        let mut failures = Failures::default();
+        let mut told = Told::default();
+        let mut allowance = Allowance::new(Instant::now());
         loop {
+            refresher.begin().await;
             let fetched = self.fetch().await;
+            let well = fetched.is_ok();
             let pause = match fetched {
-                Ok(set) => {
-                    ring = self.learn(set, &metrics, clock.now(), &mut failures);
-                    jittered(self.refresh)
+                Ok(Fetched { set, max_age }) => {
+                    told.success(&metrics.name, self.url(), &set);
+                    ring = self.learn(set, &metrics, clock.now());
+                    let said = max_age
+                        .map(|age| age.clamp(*ISSUERS_REFRESH.start(), *ISSUERS_REFRESH.end()));
+                    jittered(self.refresh.or(said).unwrap_or(REFRESH))
                 }
                 Err(error) => {
                     metrics.failed.fetch_add(1, Ordering::Relaxed);
                     ring = ring.after_failure();
-                    failures.note(&metrics.name, &self.url, &error)
+                    told.failure(&metrics.name, self.url(), &error)
                 }
             };
             publish(ring.clone());
-            refresher.rounds.send_modify(|rounds| *rounds += 1);
-            rest(&refresher, pause).await;
+            refresher.end(well);
+            rest(&refresher, pause, &mut allowance).await;
         }
     }
 
-    fn learn(
-        &self,
-        set: KeySet,
-        metrics: &IssuerMetrics,
-        now: UnixTime,
-        failures: &mut Failures,
-    ) -> KeyRing {
-        let issuer = metrics.name.as_str();
-        let known: Vec<&str> = set
-            .keys
-            .iter()
-            .map(|key| key.kid().unwrap_or("(without kid)"))
-            .collect();
-        if failures.news(&known, &set.skipped) {
-            info!(issuer, url = %self.url, kids = known.join(" "), "fetched the key set");
-            for skipped in &set.skipped {
-                warn!(issuer, url = %self.url, "skipped {skipped}");
-            }
+    /// The URL that the configuration names.
+    pub fn url(&self) -> &Uri {
+        match &self.place {
+            Place::Set(url) | Place::Discovery { url, .. } => url,
         }
+    }
+
+    fn learn(&self, set: KeySet, metrics: &IssuerMetrics, now: UnixTime) -> KeyRing {
         metrics.fetched.fetch_add(1, Ordering::Relaxed);
         metrics.keys.store(set.keys.len() as u64, Ordering::Relaxed);
         metrics.last_success.store(now.0, Ordering::Relaxed);
@@ -172,103 +131,63 @@ impl RemoteKeys {
     }
 
     /// Fetches the set once.
-    pub async fn fetch(&self) -> Result<KeySet, FetchError> {
-        let fetched = timeout(FETCH_TIMEOUT, self.get()).await;
-        let json = fetched.unwrap_or(Err(FetchError::TooSlow(FETCH_TIMEOUT)))?;
-        Ok(jwks::parse(&json, self.algorithms.as_deref())?)
-    }
-
-    async fn get(&self) -> Result<Bytes, FetchError> {
-        let secure = self.url.scheme_str() == Some("https");
-        let host = self
-            .url
-            .host()
-            .ok_or(FetchError::Url)?
-            .trim_matches(['[', ']']);
-        let port = self.url.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let tcp = connect(host, port).await?;
-        if !secure {
-            return self.request(tcp).await;
-        }
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| FetchError::Url)?;
-        let tls = TlsConnector::from(Arc::clone(&self.tls))
-            .connect(name, tcp)
-            .await;
-        self.request(tls.map_err(FetchError::Tls)?).await
-    }
-
-    async fn request(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin,
-    ) -> Result<Bytes, FetchError> {
-        let target = self
-            .url
-            .path_and_query()
-            .map_or("/", |target| target.as_str());
-        let host = self
-            .url
-            .authority()
-            .map_or("", |authority| authority.as_str());
-        let request = Request::get(target)
-            .header(HOST, host)
-            .header(ACCEPT, "application/jwk-set+json, application/json")
-            .header(USER_AGENT, concat!("claimgate/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::<Bytes>::new())
-            .map_err(|_| FetchError::Url)?;
-        let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(FetchError::Http)?;
-        let exchange = async {
-            let response = sender
-                .send_request(request)
-                .await
-                .map_err(FetchError::Http)?;
-            if response.status() != http::StatusCode::OK {
-                return Err(FetchError::Status(response.status()));
+    pub async fn fetch(&self) -> Result<Fetched, FetchError> {
+        let document = match &self.place {
+            Place::Set(url) => self.fetcher.get(url).await?,
+            Place::Discovery {
+                url,
+                issuer,
+                allow_http,
+            } => {
+                let description = self.fetcher.get(url).await?.body;
+                let url = key_set_of(&description, issuer, *allow_http)?;
+                self.fetcher.get(&url).await?
             }
-            let body = Limited::new(response.into_body(), MAX_BYTES)
-                .collect()
-                .await;
-            Ok(body.map_err(FetchError::Body)?.to_bytes())
         };
-        tokio::pin!(exchange);
-        tokio::select! {
-            fetched = &mut exchange => fetched,
-            ended = connection => {
-                ended.map_err(FetchError::Http)?;
-                exchange.await
-            }
-        }
+        Ok(Fetched {
+            set: jwks::parse(&document.body, self.algorithms.as_deref())?,
+            max_age: document.max_age,
+        })
     }
 }
 
-async fn connect(host: &str, port: u16) -> Result<TcpStream, FetchError> {
-    let addresses = lookup_host((host, port))
-        .await
-        .map_err(|source| FetchError::Lookup {
-            host: host.to_owned(),
-            source,
-        })?;
-    let addresses: Vec<_> = addresses.collect();
-    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(addresses.as_slice())).await;
-    connected
-        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-        .map_err(FetchError::Connect)
+/// Where the description of an issuer says that its keys are. OpenID Connect Discovery 1.0 section 4.3: it must be the
+/// description of the issuer that was asked for.
+fn key_set_of(description: &[u8], issuer: &str, allow_http: bool) -> Result<Uri, FetchError> {
+    let wrong = |text: String| FetchError::Discovery(text);
+    let description: Description = serde_json::from_slice(description)
+        .map_err(|_| wrong("it is no JSON object with `issuer` and `jwks_uri`".to_owned()))?;
+    if description.issuer != issuer {
+        return Err(wrong(format!(
+            "it is about `{}`, and `{issuer}` was asked for",
+            description.issuer
+        )));
+    }
+    let url: Option<Uri> = description.jwks_uri.parse().ok();
+    let url = url.filter(|url| url.host().is_some());
+    match url {
+        Some(url)
+            if url.scheme_str() == Some("https")
+                || (url.scheme_str() == Some("http") && allow_http) =>
+        {
+            Ok(url)
+        }
+        _ => Err(wrong(format!(
+            "its jwks_uri `{}` is not an https URL",
+            description.jwks_uri
+        ))),
+    }
 }
 
-/// Waits until the next fetch is due: after the pause, or when a request asks for one and the last is not too recent.
-async fn rest(refresher: &Refresher, pause: Duration) {
-    let ended = Instant::now();
-    loop {
-        tokio::select! {
-            () = sleep_until(ended + pause) => return,
-            () = refresher.wanted.notified() => {
-                if ended.elapsed() >= COOL_DOWN {
-                    return;
-                }
-                refresher.rounds.send_modify(|rounds| *rounds += 1);
-            }
-        }
+/// Waits until the next fetch is due: after the pause, or when a request asks for one and may.
+async fn rest(refresher: &Refresher, pause: Duration, allowance: &mut Allowance) {
+    let due = Instant::now() + pause;
+    tokio::select! {
+        () = sleep_until(due) => return,
+        () = refresher.wanted() => {}
     }
+    sleep_until(due.min(allowance.next(Instant::now()))).await;
+    allowance.take(Instant::now());
 }
 
 /// Up to a tenth less, so that many gates do not ask at the same moment.
@@ -276,38 +195,98 @@ fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(1.0 - fastrand::f64() / 10.0)
 }
 
-/// What was said in the log, so that it is said once for each change.
-#[derive(Default)]
-struct Failures {
-    in_a_row: u32,
-    said: String,
+/// What was said in the log, so that each change is said once.
+#[derive(Debug, Default)]
+struct Told {
+    last: String,
+    failures: u32,
 }
 
-impl Failures {
-    fn note(&mut self, issuer: &str, url: &Uri, error: &FetchError) -> Duration {
-        let text = error.to_string();
-        if self.said != text {
-            warn!(issuer, %url, "failed to fetch the key set: {text}");
-            self.said = text;
+impl Told {
+    fn success(&mut self, issuer: &str, url: &Uri, set: &KeySet) {
+        self.failures = 0;
+        let kids = set
+            .keys
+            .iter()
+            .map(|key| key.kid().unwrap_or("(without kid)"));
+        let kids = kids.collect::<Vec<_>>().join(" ");
+        let text = format!("{kids} {:?}", set.skipped);
+        if self.last != text {
+            info!(issuer, %url, kids, "fetched the key set");
+            for skipped in &set.skipped {
+                warn!(issuer, %url, "skipped {skipped}");
+            }
+            self.last = text;
         }
-        let pause = FIRST_RETRY
-            .saturating_mul(2_u32.saturating_pow(self.in_a_row))
-            .min(LAST_RETRY);
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        jittered(pause)
     }
 
-    fn news(&mut self, known: &[&str], skipped: &[String]) -> bool {
-        self.in_a_row = 0;
-        let text = format!("{known:?} {skipped:?}");
-        let is_news = self.said != text;
-        self.said = text;
-        is_news
+    /// Gives how long to wait before the next try.
+    fn failure(&mut self, issuer: &str, url: &Uri, error: &FetchError) -> Duration {
+        let text = error.to_string();
+        if self.last != text {
+            warn!(issuer, %url, "failed to fetch the key set: {text}");
+            self.last = text;
+        }
+        let doubled = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        let pause = jittered(doubled.min(LAST_RETRY));
+        let asked = error.retry_after().unwrap_or_default();
+        pause.max(asked.min(LONGEST_PATIENCE))
     }
 }
 
-impl fmt::Debug for Failures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Failures({})", self.in_a_row)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_must_be_of_the_issuer_that_was_asked_for() {
+        let of = |json: &str, allow_http| {
+            let found = key_set_of(json.as_bytes(), "https://a.example", allow_http);
+            found
+                .map(|url| url.to_string())
+                .map_err(|error| error.to_string())
+        };
+        let good = r#"{"issuer":"https://a.example","jwks_uri":"https://keys.example/set"}"#;
+        assert_eq!(of(good, false), Ok("https://keys.example/set".into()));
+        let other = good.replace("a.example", "b.example");
+        let error = of(&other, false).unwrap_err();
+        assert_eq!(
+            error,
+            "discovery: it is about `https://b.example`, and `https://a.example` was asked for"
+        );
+        let plain = good.replace("https://keys", "http://keys");
+        assert!(of(&plain, false).is_err() && of(&plain, true).is_ok());
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"issuer":"https://a.example","jwks_uri":"/set"}"#,
+        ] {
+            assert!(of(bad, true).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_that_asks_for_patience_gets_it_within_bounds() {
+        let mut told = Told::default();
+        let url = Uri::from_static("https://a.example/jwks");
+        let busy = |seconds| FetchError::Status {
+            status: http::StatusCode::TOO_MANY_REQUESTS,
+            retry_after: Some(Duration::from_secs(seconds)),
+        };
+        assert_eq!(told.failure("a", &url, &busy(60)).as_secs(), 60);
+        assert_eq!(told.failure("a", &url, &busy(86_400)), LONGEST_PATIENCE);
+        let mut told = Told::default();
+        let slow = FetchError::TooSlow(Duration::from_secs(5));
+        let pauses: Vec<f64> = (0..8)
+            .map(|_| told.failure("a", &url, &slow).as_secs_f64())
+            .collect();
+        for (pause, at_most) in pauses
+            .iter()
+            .zip([1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0])
+        {
+            assert!((at_most * 0.9..=at_most).contains(pause), "{pauses:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::gate::Gate;
-use crate::keys::remote::Refresher;
+use crate::keys::refresh::{Asked, Refresher};
 
 use super::headers::HeaderPolicy;
 use super::upstream::UpstreamPolicy;
@@ -95,11 +95,16 @@ impl Shared {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
     }
 
-    /// Has the keys of an issuer fetched, and waits for that a bounded time. False if that was not long enough.
-    pub async fn fetch_keys(&self, issuer: usize) -> bool {
+    /// Has the keys of an issuer fetched, and waits for that a bounded time.
+    pub async fn fetch_keys(
+        &self,
+        issuer: usize,
+        kid: Option<&str>,
+        since: &mut Option<u64>,
+    ) -> Asked {
         match self.refreshers.get(issuer) {
-            Some(Some(refresher)) => refresher.ask().await,
-            Some(None) | None => true,
+            Some(Some(refresher)) => refresher.ask(kid, since).await,
+            Some(None) | None => Asked::Fetched,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// What the tables below and this file's tests together have to reach.
-const REASONS: [&str; 28] = [
+const REASONS: [&str; 29] = [
     "path_not_canonical",
     "request_malformed",
     "no_route",
@@ -19,6 +19,7 @@ const REASONS: [&str; 28] = [
     "token_missing",
     "token_repeated",
     "token_malformed",
+    "token_opaque",
     "token_signature",
     "token_algorithm",
     "token_key_unknown",
@@ -165,6 +166,11 @@ fn table() -> Vec<(u16, &'static str, Request)> {
         ),
         (400, "token_repeated", to_tasks(&alices).bearer(&alices)),
         (401, "token_malformed", to_tasks("a.b")),
+        (
+            401,
+            "token_opaque",
+            to_tasks("sVeJ2xKq0NzYwLb7Rt5Hc9Mf3Gp1Du8A"),
+        ),
         (
             401,
             "token_malformed",

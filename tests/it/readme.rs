@@ -381,6 +381,7 @@ fn every_refusal() -> Vec<Refusal> {
         Refusal::TokenMissing,
         Refusal::TokenRepeated,
         Refusal::TokenMalformed,
+        Refusal::TokenOpaque,
         Refusal::TokenSignature,
         Refusal::TokenAlgorithm,
         Refusal::TokenKeyUnknown,

@@ -12,15 +12,13 @@ use http::uri::Authority;
 use crate::config::{self, KeyPath, Keys, OneOrMany, Written};
 use crate::gate::claims::ClaimPolicy;
 use crate::gate::verify::Issuer;
-use crate::keys::remote::RemoteKeys;
+use crate::keys::fetch::Fetcher;
+use crate::keys::remote::{Place, REFRESH, RemoteKeys};
 use crate::keys::secret::Secret;
 use crate::keys::{Algorithm, KeyKind, KeyRing, jwks, pem};
 use crate::tls;
 
 use super::{check_time, upstreams};
-
-/// How often a key set is fetched, if the configuration does not say.
-const REFRESH: Duration = Duration::from_mins(5);
 
 /// How long keys are used after the last successful fetch, if the configuration does not say.
 const MAX_STALE: Duration = Duration::from_hours(24);
@@ -35,6 +33,21 @@ pub(super) struct Issuers {
     pub(super) remote_keys: Vec<Option<RemoteKeys>>,
 }
 
+/// What the configuration says of where an issuer's keys come from, and what follows from it.
+#[derive(Default)]
+struct Origin {
+    keys: Option<Keys>,
+    place: KeyPath,
+    names: Names,
+}
+
+/// The names that an issuer uses in its tokens, unless the configuration says others.
+#[derive(Default)]
+struct Names {
+    issuer: Option<OneOrMany>,
+    audience: Option<OneOrMany>,
+}
+
 /// Where the keys of one issuer come from.
 enum Source {
     Ring(KeyRing),
@@ -46,15 +59,12 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issu
     for (name, issuer) in written.config.issuers.clone() {
         let path = KeyPath::of("issuers").key(&name);
         let algorithms = algorithms(written, &path, issuer.algorithms.as_deref());
-        let source = source(
-            written,
-            warnings,
-            &path.key("keys"),
-            &issuer.keys,
-            algorithms.as_deref(),
-        );
-        let accepted = texts(written, &path.key("issuer"), issuer.issuer);
-        let audience = texts(written, &path.key("audience"), issuer.audience);
+        let Origin { keys, place, names } = origin(written, &path, &issuer);
+        let source =
+            keys.and_then(|keys| source(written, warnings, &place, &keys, algorithms.as_deref()));
+        let (stated, audience) = (issuer.issuer, issuer.audience.or(names.audience));
+        let accepted = texts(written, &path.key("issuer"), stated.or(names.issuer));
+        let audience = texts(written, &path.key("audience"), audience);
         if issuer.leeway > MAX_LEEWAY {
             written.report(path.key("leeway"), "must be at most \"5m\"");
         }
@@ -125,6 +135,85 @@ fn check_selection(written: &mut Written, issuers: &[Issuer]) {
     }
 }
 
+fn origin(written: &mut Written, path: &KeyPath, issuer: &config::Issuer) -> Origin {
+    let (keys, server) = (path.key("keys"), path.key("better_auth"));
+    match (&issuer.keys, &issuer.better_auth) {
+        (Some(_), Some(_)) => {
+            written.report(
+                server,
+                "says where the keys are, and `keys` does too: leave one of them out",
+            );
+            Origin::default()
+        }
+        (None, None) => {
+            if !written.is_broken(&keys) && !written.is_broken(&server) {
+                written.report(
+                    path.clone(),
+                    "needs the key `keys` or the key `better_auth`",
+                );
+            }
+            Origin::default()
+        }
+        (Some(found), None) => Origin {
+            names: Names {
+                issuer: found
+                    .discovery
+                    .as_deref()
+                    .and_then(described_issuer)
+                    .map(|issuer| {
+                        // Some issuers end their name with a `/`, which their description's URL has only once.
+                        OneOrMany(vec![issuer.to_owned(), format!("{issuer}/")])
+                    }),
+                audience: None,
+            },
+            keys: Some(found.clone()),
+            place: keys,
+        },
+        (None, Some(url)) => better_auth(written, server, url),
+    }
+}
+
+/// A Better Auth server signs with the keys at `/jwks` under its base path, and calls itself and its audience by the
+/// origin of its URL.
+fn better_auth(written: &mut Written, place: KeyPath, text: &str) -> Origin {
+    let url: Option<Uri> = text.parse().ok();
+    let parts = url
+        .as_ref()
+        .and_then(|url| Some((url.scheme_str()?, url.authority()?, url.path())));
+    let Some((scheme @ ("http" | "https"), authority, base)) = parts else {
+        written.report(
+            place,
+            format!("`{text}` is not a URL such as \"https://app.example\""),
+        );
+        return Origin::default();
+    };
+    let host = authority.host().to_ascii_lowercase();
+    let usual = if scheme == "https" { 443 } else { 80 };
+    let port = authority.port_u16().filter(|port| *port != usual);
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    let base = match base.trim_end_matches('/') {
+        "" => "/api/auth",
+        base => base,
+    };
+    let origin = format!("{scheme}://{host}{port}");
+    Origin {
+        keys: Some(Keys {
+            jwks_url: Some(format!("{scheme}://{authority}{base}/jwks")),
+            ..Keys::default()
+        }),
+        place,
+        names: Names {
+            issuer: Some(OneOrMany(vec![origin.clone()])),
+            audience: Some(OneOrMany(vec![origin])),
+        },
+    }
+}
+
+/// OpenID Connect Discovery 1.0 section 4: the description of an issuer stands under its name.
+fn described_issuer(url: &str) -> Option<&str> {
+    url.strip_suffix("/.well-known/openid-configuration")
+}
+
 fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
@@ -187,6 +276,7 @@ fn source(
         ("pem_file", keys.pem_file.is_some()),
         ("jwks_file", keys.jwks_file.is_some()),
         ("jwks_url", keys.jwks_url.is_some()),
+        ("discovery", keys.discovery.is_some()),
     ];
     let named: Vec<&str> = sources
         .iter()
@@ -217,7 +307,7 @@ fn source(
     }
     let place = path.key(key);
     let loaded = match *key {
-        "jwks_url" => return remote(written, path, keys, algorithms),
+        "jwks_url" | "discovery" => return remote(written, path, key, keys, algorithms),
         "pem_file" => pem::load(keys.pem_file.as_deref()?, algorithms),
         "jwks_file" => jwks::load(keys.jwks_file.as_deref()?, algorithms).map(|set| {
             for skipped in &set.skipped {
@@ -288,12 +378,14 @@ fn check_kinds(
 /// Some keys only mean something beside one source.
 fn check_companions(written: &mut Written, path: &KeyPath, keys: &Keys, source: &str) {
     let is_secret = source.starts_with("secret_");
-    let is_remote = source == "jwks_url";
+    let is_remote = matches!(source, "jwks_url" | "discovery");
     let misplaced = [
         ("encoding", keys.encoding.is_some() && !is_secret),
         ("refresh", keys.refresh.is_some() && !is_remote),
         ("max_stale", keys.max_stale.is_some() && !is_remote),
         ("allow_http", keys.allow_http && !is_remote),
+        ("ca_file", keys.ca_file.is_some() && !is_remote),
+        ("token_file", keys.token_file.is_some() && !is_remote),
     ];
     for (key, is_misplaced) in misplaced {
         if is_misplaced {
@@ -305,11 +397,79 @@ fn check_companions(written: &mut Written, path: &KeyPath, keys: &Keys, source: 
 fn remote(
     written: &mut Written,
     path: &KeyPath,
+    source: &str,
     keys: &Keys,
     algorithms: Option<&[Algorithm]>,
 ) -> Option<Source> {
-    let text = keys.jwks_url.as_deref()?;
-    let place = path.key("jwks_url");
+    // The preset of Better Auth stands at the key itself.
+    let is_preset = !written.has(&path.key(source));
+    let place = if is_preset {
+        path.clone()
+    } else {
+        path.key(source)
+    };
+    let text = keys.jwks_url.as_deref().or(keys.discovery.as_deref())?;
+    let url = fetched_url(written, &place, text, keys.allow_http)?;
+    if let Some(refresh) = keys.refresh {
+        check_time(written, &path.key("refresh"), Some(refresh));
+    }
+    let max_stale = keys.max_stale.unwrap_or(MAX_STALE);
+    if max_stale < keys.refresh.unwrap_or(REFRESH) {
+        written.report(
+            path.key("max_stale"),
+            "is shorter than `refresh`: the keys would be too old before they are fetched again",
+        );
+    }
+    let tls = match tls::client_config(keys.ca_file.as_deref()) {
+        Ok(tls) => tls,
+        Err(error) => {
+            let place = if keys.ca_file.is_some() {
+                path.key("ca_file")
+            } else {
+                place
+            };
+            written.report(place, error.to_string());
+            return None;
+        }
+    };
+    if let Some(Err(error)) = keys.token_file.as_deref().map(std::fs::metadata) {
+        written.report(path.key("token_file"), format!("cannot be read: {error}"));
+    }
+    let place = if keys.discovery.is_some() {
+        let Some(issuer) = described_issuer(text) else {
+            written.report(
+                place,
+                format!("`{text}` does not end with /.well-known/openid-configuration"),
+            );
+            return None;
+        };
+        Place::Discovery {
+            issuer: issuer.to_owned(),
+            allow_http: keys.allow_http || is_this_machine(&url),
+            url,
+        }
+    } else {
+        Place::Set(url)
+    };
+    Some(Source::Remote(RemoteKeys {
+        place,
+        fetcher: Fetcher {
+            tls,
+            token_file: keys.token_file.clone(),
+        },
+        algorithms: algorithms.map(<[_]>::to_vec),
+        refresh: keys.refresh,
+        max_stale,
+    }))
+}
+
+/// A URL that may be fetched.
+fn fetched_url(
+    written: &mut Written,
+    place: &KeyPath,
+    text: &str,
+    allow_http: bool,
+) -> Option<Uri> {
     let url: Option<Uri> = text.parse().ok();
     let authority = url.as_ref().and_then(Uri::authority);
     if authority.map_or(text, Authority::as_str).contains('@') {
@@ -323,36 +483,14 @@ fn remote(
         );
         return None;
     };
-    if url.scheme_str() == Some("http") && !keys.allow_http && !is_this_machine(&url) {
+    if url.scheme_str() == Some("http") && !allow_http && !is_this_machine(&url) {
         written.report(
             place.clone(),
             "would fetch keys from another machine without TLS, where anybody between could put in their own: write \
              `https://`, or say `allow_http = true`",
         );
     }
-    let refresh = keys.refresh.unwrap_or(REFRESH);
-    let max_stale = keys.max_stale.unwrap_or(MAX_STALE);
-    check_time(written, &path.key("refresh"), Some(refresh));
-    if max_stale < refresh {
-        written.report(
-            path.key("max_stale"),
-            "is shorter than `refresh`: the keys would be too old before they are fetched again",
-        );
-    }
-    let tls = match tls::client_config() {
-        Ok(tls) => tls,
-        Err(error) => {
-            written.report(place, format!("TLS cannot be used: {error}"));
-            return None;
-        }
-    };
-    Some(Source::Remote(RemoteKeys {
-        url,
-        algorithms: algorithms.map(<[_]>::to_vec),
-        refresh: refresh.max(Duration::from_secs(1)),
-        max_stale,
-        tls,
-    }))
+    Some(url)
 }
 
 fn is_this_machine(url: &Uri) -> bool {

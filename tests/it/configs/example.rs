@@ -63,6 +63,7 @@ fn what_the_example_says_is_the_default() {
     let silent = read(concat!(
         "[upstreams.tasks]\nurl = \"http://127.0.0.1:3000\"\n",
         "[issuers.better-auth]\nkeys = { secret_env = \"BETTER_AUTH_SECRET\" }\n",
+        "[issuers.app]\nbetter_auth = \"https://login.example\"\n",
     ));
     let sections = |config: &Config| {
         [
