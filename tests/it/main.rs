@@ -21,6 +21,7 @@ mod keys;
 mod limits;
 mod paths;
 mod readme;
+mod remembered;
 mod starting;
 mod stopping;
 #[cfg(feature = "task-service")]
