@@ -3,10 +3,12 @@
 mod check;
 mod completions;
 mod dev;
+mod doctor;
 mod drain;
 mod explain;
 mod run;
 mod token;
+mod verdict;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -41,6 +43,8 @@ enum Command {
     /// Make a development token, or take one apart.
     #[command(subcommand)]
     Token(token::Token),
+    /// Fetch every key set once, and say what is wrong with it, or with a token.
+    Doctor(doctor::Doctor),
     /// Tell the running gate not to be ready any more; it goes on serving.
     Drain(drain::Drain),
     /// Print the completions for a shell.
@@ -89,6 +93,7 @@ impl Arguments {
             Command::Explain(explain) => explain.run(),
             Command::Dev(dev) => dev.run(),
             Command::Token(token) => token.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Drain(drain) => drain.run(),
             Command::Completions(completions) => Ok(completions.run()),
         };

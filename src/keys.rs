@@ -243,6 +243,11 @@ impl VerificationKey {
         self.kind
     }
 
+    /// What it may verify.
+    pub fn algorithms(&self) -> &[Algorithm] {
+        &self.algorithms
+    }
+
     /// Whether it may verify this algorithm.
     pub fn is_for(&self, algorithm: Algorithm) -> bool {
         self.algorithms.contains(&algorithm)

@@ -12,14 +12,11 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::{Clock, UnixTime};
 use crate::config::{self, KeyPath, Written};
-use crate::gate::claims::Claims;
-use crate::gate::token::BearerToken;
-use crate::gate::verify::{self, Unverified};
 use crate::keys::Algorithm;
 use crate::keys::secret::Secret;
 use crate::observe::log;
 
-use super::{ConfigFile, Failure, Outcome, compile, say};
+use super::{ConfigFile, Failure, Outcome, compile, say, verdict};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Token {
@@ -218,37 +215,16 @@ impl Inspect {
                 None => say(format_args!("{name}: cannot be read")),
             }
         }
-        let now = Clock::System.now();
-        let issuers = app.policy.gate.issuers();
-        let verified = match BearerToken::new(&text) {
-            Ok(token) => verify::verify(issuers, token, now),
-            Err(refusal) => Err(refusal.into()),
-        };
-        match verified {
-            Ok(verified) => say(format_args!(
-                "\naccepted: a token of the issuer `{}` about `{}`",
-                verified.issuer,
-                log::printable(verified.subject.as_str())
-            )),
-            Err(Unverified {
-                refusal, issuer, ..
-            }) => {
-                let judge = issuer.and_then(|issuer| issuers.get(issuer));
-                let judge = judge
-                    .map(|issuer| format!(" by the issuer `{}`", issuer.name))
-                    .unwrap_or_default();
-                say(format_args!(
-                    "\nrefused{judge} ({}): {}",
-                    refusal.reason(),
-                    refusal.detail()
-                ));
-                for hint in hints(&parts, now) {
-                    say(hint);
-                }
-                return Ok(ExitCode::FAILURE);
-            }
+        let verdict = verdict::of(app.policy.gate.issuers(), &text, Clock::System.now());
+        say(format_args!("\n{}", verdict.sentence));
+        for other in &verdict.others {
+            say(format_args!("  {other}"));
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(if verdict.is_accepted {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 
@@ -259,35 +235,4 @@ fn decoded(part: &str) -> Option<String> {
     // JSON escapes only some of what a terminal obeys, and anybody may have written this token.
     let lines: Vec<_> = text.lines().map(log::printable).collect();
     Some(lines.join("\n"))
-}
-
-/// What a person would want to know about a token that is refused.
-fn hints(parts: &[&str], now: UnixTime) -> Vec<String> {
-    let mut hints = Vec::new();
-    match parts.len() {
-        2 => hints.push(
-            "A token of two parts is a Better Auth session token, not a JWT: exchange it at /api/auth/token.".to_owned(),
-        ),
-        5 => hints.push("A token of five parts is encrypted (JWE): the gate verifies signed tokens.".to_owned()),
-        _ => {}
-    }
-    let claims = parts
-        .get(1)
-        .and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-    let claims = claims.and_then(|json| Claims::parse(&json).ok());
-    let expires = claims
-        .as_ref()
-        .and_then(|claims| claims.get("exp"))
-        .and_then(Value::as_i64);
-    if let Some(past) = expires
-        .map(|expires| now.0 - expires)
-        .filter(|past| *past > 0)
-    {
-        let past = Duration::from_secs(past.unsigned_abs());
-        hints.push(format!(
-            "It has expired {} ago.",
-            humantime::format_duration(past)
-        ));
-    }
-    hints
 }

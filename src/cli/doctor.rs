@@ -1,0 +1,116 @@
+//! `claimgate doctor`: every key set fetched once, and what is wrong with it in words.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::runtime::Builder;
+
+use crate::clock::{Clock, UnixTime};
+use crate::gate::Gate;
+use crate::gate::verify::Issuer;
+use crate::keys::remote::RemoteKeys;
+use crate::keys::{KeyRing, VerificationKey};
+use crate::observe::log::printable;
+
+use super::{ConfigFile, Failure, Outcome, compile, say, verdict, warn};
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Say what every issuer makes of this token.
+    #[arg(long, short, value_name = "TOKEN")]
+    token: Option<String>,
+}
+
+impl Doctor {
+    pub(super) fn run(self) -> Outcome {
+        let app = compile(&self.config.config)?;
+        for warning in &app.warnings {
+            warn(format_args!("warning: {warning}"));
+        }
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Failure::other)?;
+        let now = Clock::System.now();
+        let mut gate = app.policy.gate;
+        let mut all_good = true;
+        for (place, remote) in app.remote_keys.iter().enumerate() {
+            let Some(issuer) = gate.issuers().get(place) else {
+                continue;
+            };
+            match remote {
+                None => say(format_args!(
+                    "issuer `{}`: {}",
+                    issuer.name,
+                    described(issuer.ring.keys())
+                )),
+                Some(remote) => match runtime.block_on(fetch(remote, issuer)) {
+                    Some(ring) => gate = gate.with_ring(place, Arc::new(ring)),
+                    None => all_good = false,
+                },
+            }
+        }
+        if let Some(token) = &self.token {
+            all_good &= judge(&gate, token, now);
+        }
+        Ok(if all_good {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}
+
+async fn fetch(remote: &RemoteKeys, issuer: &Issuer) -> Option<KeyRing> {
+    match remote.fetch().await {
+        Ok(fetched) => {
+            say(format_args!(
+                "issuer `{}`: {} from {}",
+                issuer.name,
+                described(&fetched.set.keys),
+                remote.url()
+            ));
+            for skipped in &fetched.set.skipped {
+                say(format_args!("  skipped {}", printable(skipped)));
+            }
+            Some(KeyRing::fetched(fetched.set.keys, UnixTime(i64::MAX)))
+        }
+        Err(error) => {
+            let error = error.to_string();
+            say(format_args!(
+                "issuer `{}`: no keys from {}: {}",
+                issuer.name,
+                remote.url(),
+                printable(&error)
+            ));
+            None
+        }
+    }
+}
+
+fn described(keys: &[VerificationKey]) -> String {
+    let one = |key: &VerificationKey| {
+        let algorithms: Vec<&str> = key
+            .algorithms()
+            .iter()
+            .map(|algorithm| algorithm.name())
+            .collect();
+        let name = key.kid().map(|kid| format!("`{}` for ", printable(kid)));
+        format!("{}{}", name.unwrap_or_default(), algorithms.join(" and "))
+    };
+    let noun = if keys.len() == 1 { "key" } else { "keys" };
+    let each: Vec<String> = keys.iter().map(one).collect();
+    format!("{} {noun} ({})", keys.len(), each.join(", "))
+}
+
+fn judge(gate: &Gate, token: &str, now: UnixTime) -> bool {
+    let verdict = verdict::of(gate.issuers(), token, now);
+    say(format_args!("\n{}", verdict.sentence));
+    for other in &verdict.others {
+        say(format_args!("  {other}"));
+    }
+    verdict.is_accepted
+}
