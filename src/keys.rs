@@ -253,29 +253,26 @@ impl VerificationKey {
         self.algorithms.contains(&algorithm)
     }
 
-    /// Whether the signature is this key's. False for an algorithm that it may not verify.
-    pub fn verifies(&self, algorithm: Algorithm, signing_input: &str, signature: &str) -> bool {
+    /// Whether the signature, in base64url, is this key's. False for an algorithm that it may not verify.
+    pub fn verifies(&self, algorithm: Algorithm, signing_input: &[u8], signature: &str) -> bool {
         self.is_for(algorithm)
             && match algorithm.inner() {
-                Some(known) => jsonwebtoken::crypto::verify(
-                    signature,
-                    signing_input.as_bytes(),
-                    &self.key,
-                    known,
-                )
-                .unwrap_or(false),
+                Some(known) => {
+                    jsonwebtoken::crypto::verify(signature, signing_input, &self.key, known)
+                        .unwrap_or(false)
+                }
                 None => p521_verifies(&self.key, signing_input, signature),
             }
     }
 }
 
 /// ES512 (RFC 7518 section 3.4), which jsonwebtoken has not, by the library that does its other work.
-fn p521_verifies(key: &DecodingKey, signing_input: &str, signature: &str) -> bool {
+fn p521_verifies(key: &DecodingKey, signing_input: &[u8], signature: &str) -> bool {
     let (Ok(point), Ok(signature)) = (key.try_get_as_bytes(), URL_SAFE_NO_PAD.decode(signature))
     else {
         return false;
     };
-    let verified = ECDSA_P521_SHA512_FIXED.verify_sig(point, signing_input.as_bytes(), &signature);
+    let verified = ECDSA_P521_SHA512_FIXED.verify_sig(point, signing_input, &signature);
     verified.is_ok()
 }
 

@@ -157,7 +157,8 @@ fn check_signature(jws: &Jws<'_>, ring: &KeyRing) -> Result<(), Refusal> {
     if fitting.peek().is_none() {
         return Err(Refusal::TokenAlgorithm);
     }
-    if fitting.any(|key| key.verifies(algorithm, jws.signing_input, jws.signature)) {
+    let signed = jws.signing_input.as_bytes();
+    if fitting.any(|key| key.verifies(algorithm, signed, jws.signature)) {
         return Ok(());
     }
     Err(Refusal::TokenSignature)
