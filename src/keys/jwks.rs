@@ -117,15 +117,17 @@ impl Jwk {
         match (self.kty.as_str(), self.crv.as_deref()) {
             ("RSA", _) => {
                 let (modulus, exponent) = (decode(self.n.as_deref())?, decode(self.e.as_deref())?);
-                if without_zeros(&modulus).len() < SHORTEST_MODULUS {
+                let (modulus, exponent) = (without_zeros(&modulus), without_zeros(&exponent));
+                if modulus.len() < SHORTEST_MODULUS {
                     return Err(unusable("the RSA key has fewer than 2048 bits"));
                 }
-                if matches!(without_zeros(&exponent), [] | [1 | 2]) {
+                if matches!(exponent, [] | [1 | 2]) {
                     return Err(unusable("the RSA exponent is less than 3"));
                 }
+                // RFC 7518 section 6.3.1.1: some issuers put a zero in front, which the verifier does not take.
                 Ok((
                     KeyKind::Rsa,
-                    DecodingKey::from_rsa_raw_components(&modulus, &exponent),
+                    DecodingKey::from_rsa_raw_components(modulus, exponent),
                 ))
             }
             ("EC", Some("P-256")) => self.point(KeyKind::P256, 32, &ECDSA_P256_SHA256_FIXED),
