@@ -28,4 +28,5 @@ mod stopping;
 mod task_service;
 mod tidy;
 mod tokens;
+mod vectors;
 mod websocket;
