@@ -1,0 +1,176 @@
+"""The programs of a test: started, waited for, asked, stopped. Each ends by itself after `LIFETIME` seconds."""
+
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+
+LIFETIME = 120
+START_SECONDS = 20
+STOP_SECONDS = 10
+NODE = pathlib.Path(sys.executable).with_name("node")
+HIDDEN = {"BETTER_AUTH_SECRET", "DATABASE_URL", "PORT"}
+
+
+def free_port() -> int:
+    """A port that nobody has now; for a program that must be told its port, or must come back on it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def http_client(url: str) -> httpx.Client:
+    """One that does not ask the environment's proxies: all traffic stays on loopback."""
+    return httpx.Client(base_url=url, timeout=10, trust_env=False)
+
+
+class Program:
+    """One running program. What it writes goes to a file, so that it never waits for a reader."""
+
+    def __init__(self, directory: pathlib.Path, command: list, environment: dict):
+        self.written = directory / f"{pathlib.Path(command[0]).name}.log"
+        inherited = {name: value for name, value in os.environ.items() if name not in HIDDEN}
+        with self.written.open("wb") as output:
+            self.process = subprocess.Popen(
+                ["timeout", "--kill-after=5", str(LIFETIME), *map(str, command)],
+                cwd=directory, env=inherited | environment,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that what is left over can be ended without ending pytest
+            )
+
+    def said(self) -> str:
+        return self.written.read_text(errors="replace")
+
+    def wait_for(self, pattern: str) -> re.Match:
+        """Waits until it has written a line like this."""
+        deadline = time.monotonic() + START_SECONDS
+        while not (found := re.search(pattern, self.said())):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise AssertionError(f"{self.written.stem} never wrote {pattern}:\n{self.said()}")
+            time.sleep(0.02)
+        return found
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Issuer:
+    """A Better Auth server. Stopped and started again it is the same: its port, accounts, sessions and keys stay."""
+
+    def __init__(self, directory: pathlib.Path, algorithm: str = "EdDSA", origin: str | None = None):
+        self.directory = directory
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.origin = origin or self.url
+        self.jwks_url = f"{self.url}/api/auth/jwks"
+        self.environment = {
+            "PORT": str(self.port), "ORIGIN": self.origin, "ALGORITHM": algorithm,
+            "DATABASE": str(directory / "auth.sqlite3"),
+            "BETTER_AUTH_SECRET": "mC0xq8Yw3kTfZ6uJr1LsVb9dNgHp5eAi",
+        }
+        self.client = http_client(self.url)
+        self.start()
+
+    def start(self):
+        server = pathlib.Path(os.environ["BETTER_AUTH_SERVER"])
+        self.program = Program(self.directory, [NODE, server], self.environment)
+        self.program.wait_for("listening on port")
+
+    def stop(self):
+        self.program.stop()
+
+    def rotate(self):
+        """From now on no key signs: the next token makes a new one."""
+        self.client.post("/rotate").raise_for_status()
+
+    def fetched(self) -> int:
+        """How often it has given out the key set since it was started."""
+        return int(self.client.get("/fetched").text)
+
+    def sign_up(self, email: str = "ada@example.com") -> "User":
+        return User(self, self.client, email)
+
+
+class User:
+    """Somebody with an account, signed in, over whatever client reaches the issuer."""
+
+    def __init__(self, issuer: Issuer, client: httpx.Client, email: str):
+        self.client = client
+        # As a browser says it; with a cookie and without it, Better Auth refuses.
+        self.headers = {"Origin": issuer.origin}
+        account = {"email": email, "password": "correct horse battery staple"}
+        self._post("sign-up", account | {"name": "Ada Lovelace, žena"})
+        signed_in = self._post("sign-in", account)
+        self.id = signed_in.json()["user"]["id"]
+        self.session = signed_in.json()["token"]
+        # Not left in the jar: other users have the same client.
+        self.cookie = signed_in.headers["set-cookie"].split(";")[0]
+        client.cookies.clear()
+
+    def _post(self, what: str, body: dict) -> httpx.Response:
+        answer = self.client.post(f"/api/auth/{what}/email", json=body, headers=self.headers)
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    def token(self) -> str:
+        answer = self.client.get("/api/auth/token", headers=self.headers | {"Cookie": self.cookie})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["token"]
+
+
+class Gate:
+    """`claimgate run` with a configuration."""
+
+    def __init__(self, directory: pathlib.Path, configuration: str):
+        (directory / "config.toml").write_text(configuration)
+        self.program = Program(directory, [os.environ["CLAIMGATE"], "run", "--config", "config.toml"], {})
+        serving = self.program.wait_for(r'"message":"serving".*')[0]
+        self.url, self.admin_url = (
+            "http://" + re.search(rf'"{name}":"([^"]+)"', serving)[1] for name in ("address", "admin")
+        )
+        self.client = http_client(self.url)
+        self.admin = http_client(self.admin_url)
+
+    def stop(self):
+        self.program.stop()
+
+    def ask(self, method: str, path: str, token: str | None = None, **more) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        return self.client.request(method, path, headers=headers, **more)
+
+    def metric(self, series: str) -> float:
+        exposition = self.admin.get("/metrics").text
+        found = re.search(rf"^{re.escape(series)} (\S+)$", exposition, re.MULTILINE)
+        assert found, f"no {series} in\n{exposition}"
+        return float(found[1])
+
+    def fetches(self, outcome: str) -> int:
+        return int(self.metric(f'claimgate_key_fetches_total{{issuer="better-auth",outcome="{outcome}"}}'))
+
+
+class TaskService:
+    """The API behind the gate. Its own tokens are under another secret, and nobody asks for one."""
+
+    def __init__(self, directory: pathlib.Path):
+        self.program = Program(directory, [os.environ["TASK_SERVICE"]], {
+            "TASK_SERVICE_ADDRESS": "127.0.0.1:0", "DATABASE_URL": "sqlite::memory:",
+            "BETTER_AUTH_SECRET": "the secret of the task service, and of nobody else",
+        })
+        self.url = "http://" + self.program.wait_for(r"listening on (127\.0\.0\.1:\d+)")[1]
+
+    def stop(self):
+        self.program.stop()

@@ -1,0 +1,427 @@
+"""The gate in front of a real Better Auth server: its tokens, the rotation of its keys, its absence, a flood."""
+
+import asyncio
+import base64
+import collections
+import contextlib
+import json
+import re
+import secrets
+import time
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from programs import Gate, Issuer, TaskService, free_port
+
+CONFIGURATION = """
+[listen]
+address = "127.0.0.1:{port}"
+
+[admin]
+address = "127.0.0.1:0"
+
+[upstreams.tasks]
+url = "{tasks.url}"
+
+[upstreams.better-auth]
+url = "{issuer.url}"
+
+[issuers.better-auth]
+keys = {{ jwks_url = "{issuer.jwks_url}", refresh = "{refresh}" }}
+issuer = "{issuer.origin}"
+audience = "{issuer.origin}"
+
+[[routes]]
+path = "/api/auth/{{*rest}}"
+access = "public"
+upstream = "better-auth"
+
+[[routes]]
+path = "/api/{{user_id}}/tasks/{{*rest}}"
+access = {{ owner = "user_id" }}
+upstream = "tasks"
+"""
+
+# What the gate needs between two fetches that requests ask for, and a little.
+COOL_DOWN = 5.5
+
+
+@contextlib.contextmanager
+def programs(directory):
+    """Gives a function that starts programs in this directory. All are stopped at the end, the last first."""
+    with contextlib.ExitStack() as stack:
+        def start(kind, *arguments, **more):
+            place = directory / kind.__name__
+            place.mkdir()
+            started = kind(place, *arguments, **more)
+            stack.callback(started.stop)
+            return started
+        yield start
+
+
+@pytest.fixture
+def start(tmp_path):
+    with programs(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    with programs(tmp_path_factory.mktemp("tasks")) as start:
+        yield start(TaskService)
+
+
+def configured(issuer, tasks, refresh: str = "5m", port: int = 0) -> str:
+    return CONFIGURATION.format(issuer=issuer, tasks=tasks, refresh=refresh, port=port)
+
+
+def path(user) -> str:
+    return f"/api/{user.id}/tasks"
+
+
+def reason(answer) -> str:
+    return answer.json().get("reason", "") if "problem+json" in answer.headers.get("content-type", "") else ""
+
+
+def outcome(answer) -> str:
+    """`200`, or `401 token_expired`."""
+    return f"{answer.status_code} {reason(answer)}".strip()
+
+
+def wait_until(condition, seconds: float) -> float:
+    """Asks twenty times a second, and returns how long it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() < began + seconds, f"not within {seconds} s"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def ready(gate) -> bool:
+    return gate.admin.get("/readyz").status_code == 200
+
+
+def started(gate) -> Gate:
+    wait_until(lambda: ready(gate), 5)
+    return gate
+
+
+def told(capsys, text: str):
+    """The counts are for people too: they are shown whether the test fails or not."""
+    with capsys.disabled():
+        print(f"\n    {text}", end="")
+
+
+# --- its tokens
+
+@pytest.fixture(scope="module", params=["EdDSA", "ES256", "ES512", "RS256", "PS256"])
+def signed_in(request, tmp_path_factory, tasks):
+    with programs(tmp_path_factory.mktemp(request.param)) as start:
+        issuer = start(Issuer, algorithm=request.param)
+        gate = started(start(Gate, configured(issuer, tasks)))
+        user = issuer.sign_up()
+        token = user.token()
+        assert jwt.get_unverified_header(token)["alg"] == request.param
+        yield SimpleNamespace(gate=gate, user=user, token=token)
+
+
+def test_a_user_makes_a_task_and_lists_it(signed_in):
+    made = signed_in.gate.ask("POST", path(signed_in.user), signed_in.token, json={"title": "Buy milk"})
+    assert made.status_code == 201, made.text
+    listed = signed_in.gate.ask("GET", path(signed_in.user), signed_in.token)
+    assert listed.status_code == 200, listed.text
+    assert [(task["title"], task["user_id"]) for task in listed.json()] == [("Buy milk", signed_in.user.id)]
+
+
+def test_another_users_path_is_forbidden(signed_in):
+    answer = signed_in.gate.ask("GET", f"/api/{signed_in.user.id.swapcase()}/tasks", signed_in.token)
+    assert outcome(answer) == "403 subject_mismatch"
+
+
+def test_the_session_token_is_not_taken_for_a_jwt(signed_in):
+    signed = unquote(signed_in.user.cookie.split("=", 1)[1])
+    assert signed.split(".")[0] == signed_in.user.session
+    for session in (signed_in.user.session, signed):
+        answer = signed_in.gate.ask("GET", path(signed_in.user), session)
+        assert outcome(answer) == "401 token_malformed"
+
+
+@pytest.mark.parametrize("place", [0, 20, -1])
+def test_a_flipped_byte_of_the_signature_is_seen(signed_in, place):
+    content, _, signature = signed_in.token.rpartition(".")
+    flipped = bytearray(base64.urlsafe_b64decode(signature + "=="))
+    flipped[place] ^= 1
+    token = f"{content}.{base64.urlsafe_b64encode(flipped).decode().rstrip('=')}"
+    assert outcome(signed_in.gate.ask("GET", path(signed_in.user), token)) == "401 token_signature"
+    assert outcome(signed_in.gate.ask("GET", path(signed_in.user), signed_in.token)) == "200"
+
+
+# --- many clients at once
+
+class Crowd:
+    """Clients that call the gate again and again, each with tokens of its own, and what they were answered."""
+
+    def __init__(self, gate: Gate, issuer: Issuer, users: list, size: int):
+        self.issuer, self.size = issuer, size
+        self.users = [users[place % len(users)] for place in range(size)]
+        self.tokens = [[user.token()] for user in self.users]
+        self.answers = collections.Counter()
+        self.slowest = 0.0
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        self.http = httpx.AsyncClient(base_url=gate.url, timeout=10, trust_env=False, limits=limits)
+
+    async def _call_until(self, ended: asyncio.Event, place: int):
+        while not ended.is_set():
+            for age, token in enumerate(self.tokens[place]):
+                began = time.monotonic()
+                answer = await self.http.get(path(self.users[place]), headers={"Authorization": f"Bearer {token}"})
+                self.slowest = max(self.slowest, time.monotonic() - began)
+                self.answers[f"token {age}: {outcome(answer)}"] += 1
+            await asyncio.sleep(0.02)
+
+    @contextlib.asynccontextmanager
+    async def calling(self):
+        ended = asyncio.Event()
+        async with self.http:
+            calls = [asyncio.create_task(self._call_until(ended, place)) for place in range(self.size)]
+            try:
+                yield
+            finally:
+                ended.set()
+                await asyncio.gather(*calls)
+
+    async def new_tokens(self):
+        """Each client fetches a new token, all at once, and uses it beside those it has."""
+        async with httpx.AsyncClient(base_url=self.issuer.url, timeout=10, trust_env=False) as http:
+            async def fetch(place: int):
+                answer = await http.get("/api/auth/token", headers={"Cookie": self.users[place].cookie})
+                self.tokens[place].append(answer.json()["token"])
+            await asyncio.gather(*map(fetch, range(self.size)))
+
+    def said(self) -> str:
+        counts = ", ".join(f"{count} × {answer}" for answer, count in sorted(self.answers.items()))
+        return f"{counts}; slowest {self.slowest * 1000:.0f} ms"
+
+    def kids(self) -> set:
+        return {jwt.get_unverified_header(token)["kid"] for tokens in self.tokens for token in tokens}
+
+    def failures(self) -> dict:
+        return {answer: count for answer, count in self.answers.items() if not answer.endswith(" 200")}
+
+
+def crowd(gate: Gate, issuer: Issuer, size: int) -> Crowd:
+    return Crowd(gate, issuer, [issuer.sign_up(f"user{number}@example.com") for number in range(10)], size)
+
+
+def test_nobody_notices_a_rotation(start, tasks, capsys):
+    issuer = start(Issuer)
+    issuer.sign_up().token()
+    gate = started(start(Gate, configured(issuer, tasks)))
+    fifty = crowd(gate, issuer, 50)
+
+    async def rotation():
+        async with fifty.calling():
+            await asyncio.sleep(COOL_DOWN)
+            issuer.rotate()
+            fifty.users[0].token()
+            await fifty.new_tokens()
+            await asyncio.sleep(2)
+
+    asyncio.run(rotation())
+    told(capsys, f"{len(fifty.kids())} keys, {gate.fetches('success')} fetches: {fifty.said()}")
+    assert len(fifty.kids()) == 2
+    assert not fifty.failures()
+
+
+def test_nobody_notices_rotations_in_a_row_with_many_new_keys(start, tasks, capsys):
+    issuer = start(Issuer)
+    issuer.sign_up().token()
+    gate = started(start(Gate, configured(issuer, tasks)))
+    fifty = crowd(gate, issuer, 50)
+
+    async def rotations():
+        async with fifty.calling():
+            await asyncio.sleep(1)
+            for _ in range(3):
+                issuer.rotate()
+                # Better Auth makes a key for each of the first tokens that are asked for at the same moment.
+                await fifty.new_tokens()
+                await asyncio.sleep(1.5)
+
+    asyncio.run(rotations())
+    told(capsys, f"{len(fifty.kids())} keys, {gate.fetches('success')} fetches: {fifty.said()}")
+    assert len(fifty.kids()) >= 4
+    assert not fifty.failures()
+
+
+# --- its absence
+
+def test_users_with_known_keys_do_not_notice_that_the_issuer_is_away(start, tasks, capsys):
+    issuer = start(Issuer)
+    issuer.sign_up().token()
+    gate = started(start(Gate, configured(issuer, tasks, refresh="1s")))
+    twenty = crowd(gate, issuer, 20)
+    readiness = collections.Counter()
+    foreign = stranger()(issuer.origin, twenty.users[0].id)
+
+    async def absence():
+        async with twenty.calling(), httpx.AsyncClient(base_url=gate.admin_url, trust_env=False) as admin:
+            await asyncio.sleep(1)
+            await asyncio.to_thread(issuer.stop)
+            for _ in range(20):
+                readiness[(await admin.get("/readyz")).status_code] += 1
+                await asyncio.sleep(0.5)
+
+    asyncio.run(absence())
+    failed = gate.fetches("failure")
+    told(capsys, f"{failed} fetches failed: {twenty.said()}")
+    assert not twenty.failures()
+    assert readiness == {200: 20}
+    assert failed >= 3
+
+    # A key that is not known may be a new one: that cannot be decided now.
+    assert outcome(gate.ask("GET", path(twenty.users[0]), foreign)) == "503 keys_unavailable"
+
+    issuer.start()
+    issuer.rotate()
+    token = twenty.users[0].token()
+    answers = collections.Counter()
+
+    def is_known() -> bool:
+        answer = outcome(gate.ask("GET", path(twenty.users[0]), token))
+        answers[answer] += 1
+        return answer == "200"
+
+    took = wait_until(is_known, 10)
+    told(capsys, f"a new key was known {took:.1f} s after the return: {dict(answers)}")
+    assert set(answers) <= {"200", "503 keys_unavailable"}
+
+
+def test_a_gate_that_was_there_before_the_issuer_waits_for_it(start, tasks, capsys):
+    issuer = start(Issuer)
+    user = issuer.sign_up()
+    token = user.token()
+    issuer.stop()
+    gate = start(Gate, configured(issuer, tasks))
+
+    readiness = gate.admin.get("/readyz")
+    assert readiness.status_code == 503
+    assert "better-auth" in readiness.text
+    answer = gate.ask("GET", path(user), token)
+    assert outcome(answer) == "503 keys_unavailable"
+    assert int(answer.headers["retry-after"]) > 0
+    assert "www-authenticate" not in answer.headers
+    assert gate.client.get("/api/auth/ok").status_code == 502, "a public route does not wait for keys"
+
+    issuer.start()
+    took = wait_until(lambda: ready(gate), 10)
+    told(capsys, f"ready {took:.1f} s after the issuer")
+    assert outcome(gate.ask("GET", path(user), token)) == "200"
+
+
+# --- a flood
+
+def stranger():
+    """Makes tokens that look right, with a new `kid` each, and a signature of nobody's."""
+    key = Ed25519PrivateKey.generate()
+    now = int(time.time())
+
+    def token(origin: str, subject: str) -> str:
+        claims = {"iss": origin, "aud": origin, "sub": subject, "iat": now, "exp": now + 900}
+        kid = secrets.token_urlsafe(24)
+        return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": kid, "typ": None})
+
+    return token
+
+
+async def ask_in_a_row(url: str, path: str, tokens: list, answers: collections.Counter):
+    """Sends all requests over one connection without waiting, and reads the answers as they come."""
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+
+    async def send():
+        for token in tokens:
+            head = f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: Bearer {token}\r\n\r\n"
+            writer.write(head.encode())
+            await writer.drain()
+
+    sending = asyncio.create_task(send())
+    try:
+        for _ in tokens:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = int(re.search(r"content-length: (\d+)", head, re.IGNORECASE)[1])
+            body = json.loads(await reader.readexactly(length))
+            answers[f"{head.split()[1]} {body['reason']}"] += 1
+        await sending
+    finally:
+        sending.cancel()
+        writer.close()
+
+
+def test_a_flood_of_unknown_keys_is_neither_the_issuers_nor_the_users(start, tasks, capsys):
+    issuer = start(Issuer)
+    issuer.sign_up().token()
+    gate = started(start(Gate, configured(issuer, tasks)))
+    ten = crowd(gate, issuer, 10)
+    token = stranger()
+    floods = [[token(issuer.origin, ten.users[0].id) for _ in range(100)] for _ in range(100)]
+    answers = collections.Counter()
+    before = issuer.fetched()
+
+    async def flood() -> float:
+        began = time.monotonic()
+        async with ten.calling():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(20):
+                    calls = [ask_in_a_row(gate.url, path(ten.users[0]), tokens, answers) for tokens in floods]
+                    await asyncio.gather(*calls)
+        return time.monotonic() - began
+
+    took = asyncio.run(flood())
+    fetched = issuer.fetched() - before
+    told(capsys, f"{dict(answers)} in {took:.1f} s, {fetched} fetches; meanwhile {ten.said()}")
+    assert not ten.failures()
+    assert answers.total() > 0 and set(answers) <= {"401 token_key_unknown", "503 keys_unavailable"}
+    assert fetched <= 2 + took, "more than one a second"
+
+
+# --- Better Auth behind the gate
+
+def test_better_auth_itself_may_be_behind_the_gate(start, tasks):
+    port = free_port()
+    origin = f"http://127.0.0.1:{port}"
+    issuer = start(Issuer, origin=origin)
+    gate = started(start(Gate, configured(issuer, tasks, port=port)))
+    assert gate.url == origin
+
+    answer = gate.client.post(
+        "/api/auth/sign-up/email", headers={"Origin": origin, "X-User-Id": "mallory"},
+        json={"email": "ada@example.com", "password": "correct horse battery staple", "name": "Ada"},
+    )
+    assert answer.status_code == 200, answer.text
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("better-auth.session_token=") and "HttpOnly" in cookie
+    user = SimpleNamespace(id=answer.json()["user"]["id"])
+
+    # The client's jar has the cookie now, and gives it back as it came.
+    session = gate.client.get("/api/auth/get-session")
+    assert session.json()["user"]["id"] == user.id
+    token = gate.client.get("/api/auth/token").json()["token"]
+    assert session.headers["set-auth-jwt"].count(".") == 2
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert (claims["iss"], claims["aud"], claims["sub"]) == (origin, origin, user.id)
+    assert outcome(gate.ask("GET", path(user), token)) == "200"
+
+    # A session is no token: the cookie alone opens nothing.
+    assert gate.client.cookies
+    assert outcome(gate.ask("GET", path(user))) == "401 token_missing"
+
+    signed_out = gate.client.post("/api/auth/sign-out", headers={"Origin": origin}, json={})
+    assert signed_out.status_code == 200, signed_out.text
+    assert "Max-Age=0" in signed_out.headers["set-cookie"]
+    assert gate.client.get("/api/auth/token").status_code == 401
