@@ -148,7 +148,8 @@ def test_the_session_token_is_not_taken_for_a_jwt(signed_in):
     assert signed.split(".")[0] == signed_in.user.session
     for session in (signed_in.user.session, signed):
         answer = signed_in.gate.ask("GET", path(signed_in.user), session)
-        assert outcome(answer) == "401 token_malformed"
+        assert outcome(answer) == "401 token_opaque"
+        assert "exchange it at /api/auth/token" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("place", [0, 20, -1])
