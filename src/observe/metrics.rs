@@ -1,17 +1,14 @@
 //! Counters and histograms. Each worker counts for itself; a scrape adds up.
 
-use std::collections::{BTreeMap, HashMap};
+mod exposition;
+
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::gate::cache::Counted;
@@ -247,7 +244,7 @@ impl Metrics {
     /// Everything in the text format of `OpenMetrics`, which Prometheus reads.
     pub fn exposition(self: &Arc<Self>) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("claimgate");
-        registry.register_collector(Box::new(Scrape(Arc::clone(self))));
+        registry.register_collector(Box::new(exposition::Scrape(Arc::clone(self))));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry)?;
         Ok(text)
@@ -274,237 +271,4 @@ impl Metrics {
         }
         total
     }
-}
-
-#[derive(Debug)]
-struct Scrape(Arc<Metrics>);
-
-impl Collector for Scrape {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Metrics {
-            workers,
-            issuers,
-            panics,
-            dropped_lines,
-        } = self.0.as_ref();
-        let total = self.0.total();
-        let sum = |count: fn(&WorkerMetrics) -> &AtomicU64| -> u64 {
-            workers
-                .iter()
-                .map(|worker| count(worker).load(Ordering::Relaxed))
-                .sum()
-        };
-        requests(&mut encoder, &total)?;
-        durations(&mut encoder, &total)?;
-        counter(
-            &mut encoder,
-            "request_body_bytes",
-            "Bytes of request bodies passed on",
-            total.request_bytes,
-        )?;
-        counter(
-            &mut encoder,
-            "response_body_bytes",
-            "Bytes of answer bodies sent",
-            total.response_bytes,
-        )?;
-        let open: i64 = workers
-            .iter()
-            .map(|worker| worker.open.load(Ordering::Relaxed))
-            .sum();
-        gauge(
-            &mut encoder,
-            "connections_open",
-            "Open client connections",
-            open,
-        )?;
-        counter(
-            &mut encoder,
-            "connections",
-            "Client connections accepted",
-            sum(|worker| &worker.accepted),
-        )?;
-        token_cache(
-            &mut encoder,
-            sum(|worker| &worker.cache_hits),
-            sum(|worker| &worker.cache_misses),
-        )?;
-        heads(
-            &mut encoder,
-            [
-                (
-                    HeadFault::Malformed.reason(),
-                    sum(|worker| &worker.heads_malformed),
-                ),
-                (
-                    HeadFault::TooLarge.reason(),
-                    sum(|worker| &worker.heads_too_large),
-                ),
-                (
-                    HeadFault::TooLate.reason(),
-                    sum(|worker| &worker.heads_too_late),
-                ),
-            ],
-        )?;
-        counter(
-            &mut encoder,
-            "panics",
-            "Connections ended by a fault of the gate",
-            panics.load(Ordering::Relaxed),
-        )?;
-        let dropped = dropped_lines
-            .get()
-            .map_or(0, |dropped| dropped.dropped_lines() as u64);
-        counter(
-            &mut encoder,
-            "log_lines_dropped",
-            "Log lines that could not be written in time",
-            dropped,
-        )?;
-        keys(&mut encoder, issuers)?;
-        build_info(&mut encoder)
-    }
-}
-
-fn requests(encoder: &mut DescriptorEncoder<'_>, total: &Tally) -> Result<(), fmt::Error> {
-    let mut family =
-        encoder.encode_descriptor("requests", "Requests answered", None, MetricType::Counter)?;
-    let sorted: BTreeMap<_, _> = total.requests.iter().collect();
-    for (labels, count) in sorted {
-        let status = labels.status.to_string();
-        let labels = [
-            ("route", labels.route.as_ref()),
-            ("method", labels.method),
-            ("status", status.as_str()),
-            ("reason", labels.reason),
-        ];
-        ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Tally) -> Result<(), fmt::Error> {
-    type Choose = fn(&Durations) -> &Histogram;
-    let histograms: [(&str, &str, Choose); 2] = [
-        (
-            "request_duration",
-            "From the head of a request to the end of its answer",
-            |durations| &durations.whole,
-        ),
-        (
-            "upstream_duration",
-            "From a request sent to the head of the upstream's answer",
-            |durations| &durations.upstream,
-        ),
-    ];
-    let sorted: BTreeMap<_, _> = total.durations.iter().collect();
-    for (name, help, choose) in histograms {
-        let mut family =
-            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        for (route, durations) in &sorted {
-            let histogram = choose(durations);
-            if histogram.is_empty() {
-                continue;
-            }
-            let bounds = BUCKETS.iter().copied().chain([f64::INFINITY]);
-            let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
-            let count = histogram.buckets.iter().sum();
-            let labels = [("route", route.as_ref())];
-            let mut one = family.encode_family(&labels)?;
-            one.encode_histogram::<NoLabelSet>(histogram.sum, count, &buckets, None)?;
-        }
-    }
-    Ok(())
-}
-
-fn token_cache(
-    encoder: &mut DescriptorEncoder<'_>,
-    hits: u64,
-    misses: u64,
-) -> Result<(), fmt::Error> {
-    let help = "Tokens looked for among those already verified";
-    let mut family = encoder.encode_descriptor("token_cache", help, None, MetricType::Counter)?;
-    for (result, count) in [("hit", hits), ("miss", misses)] {
-        let labels = [("result", result)];
-        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn heads(
-    encoder: &mut DescriptorEncoder<'_>,
-    by_reason: [(&str, u64); 3],
-) -> Result<(), fmt::Error> {
-    let help = "Heads that came to no exchange";
-    let mut family = encoder.encode_descriptor("heads_refused", help, None, MetricType::Counter)?;
-    for (reason, count) in by_reason {
-        let labels = [("reason", reason)];
-        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn keys(
-    encoder: &mut DescriptorEncoder<'_>,
-    issuers: &[Arc<IssuerMetrics>],
-) -> Result<(), fmt::Error> {
-    let mut family = encoder.encode_descriptor("keys", "Keys held", None, MetricType::Gauge)?;
-    for issuer in issuers {
-        let labels = [("issuer", issuer.name.as_str())];
-        let keys = i64::try_from(issuer.keys.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-        ConstGauge::new(keys).encode(family.encode_family(&labels)?)?;
-    }
-    let remote = || issuers.iter().filter(|issuer| issuer.is_remote);
-    let help = "Fetches of key sets";
-    let mut family = encoder.encode_descriptor("key_fetches", help, None, MetricType::Counter)?;
-    for issuer in remote() {
-        for (outcome, count) in [("success", &issuer.fetched), ("failure", &issuer.failed)] {
-            let labels = [("issuer", issuer.name.as_str()), ("outcome", outcome)];
-            ConstCounter::new(count.load(Ordering::Relaxed))
-                .encode(family.encode_family(&labels)?)?;
-        }
-    }
-    let help = "When a key set was last fetched, in Unix time; 0 for never";
-    let mut family = encoder.encode_descriptor(
-        "key_last_success_timestamp",
-        help,
-        Some(&Unit::Seconds),
-        MetricType::Gauge,
-    )?;
-    for issuer in remote() {
-        let labels = [("issuer", issuer.name.as_str())];
-        let last = issuer.last_success.load(Ordering::Relaxed);
-        ConstGauge::new(last).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn counter(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: u64,
-) -> Result<(), fmt::Error> {
-    ConstCounter::new(value).encode(encoder.encode_descriptor(
-        name,
-        help,
-        None,
-        MetricType::Counter,
-    )?)
-}
-
-fn gauge(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: i64,
-) -> Result<(), fmt::Error> {
-    ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
-}
-
-fn build_info(encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-    let mut family =
-        encoder.encode_descriptor("build_info", "The program", None, MetricType::Gauge)?;
-    let labels = [("version", env!("CARGO_PKG_VERSION"))];
-    ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)
 }
