@@ -11,7 +11,10 @@ pub mod secret;
 
 use std::fmt;
 
-use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, VerificationAlgorithm};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
+    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
+};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
@@ -146,6 +149,21 @@ impl KeyKind {
             Self::P521 => Algorithm::ES512,
             Self::Ed25519 => Algorithm::EdDSA,
         }
+    }
+
+    /// Whether a public key of this kind can verify anything: a point on the curve, an RSA key of 2048 to 8192 bits
+    /// with an exponent that RSA can have. Else every token would be refused, and nobody told why.
+    fn admits(self, public: &DecodingKey) -> bool {
+        let algorithm: &'static dyn VerificationAlgorithm = match self {
+            Self::Secret => return false,
+            Self::Rsa => &RSA_PKCS1_2048_8192_SHA256,
+            Self::P256 => &ECDSA_P256_SHA256_FIXED,
+            Self::P384 => &ECDSA_P384_SHA384_FIXED,
+            Self::P521 => &ECDSA_P521_SHA512_FIXED,
+            Self::Ed25519 => &ED25519,
+        };
+        let bytes = public.try_get_as_bytes();
+        bytes.is_ok_and(|bytes| ParsedPublicKey::new(algorithm, bytes).is_ok())
     }
 }
 
@@ -387,6 +405,23 @@ impl KeyRing {
             Some(_) => key.kid.is_none(),
         })
     }
+}
+
+/// Whether an RSA modulus is as long as RFC 7518 section 3.3 asks: 2048 bits.
+fn is_long_enough(modulus: &[u8]) -> bool {
+    let modulus = without_zeros(modulus);
+    match modulus.first() {
+        Some(first) if modulus.len() == 2048 / 8 => *first >= 0x80,
+        _ => modulus.len() > 2048 / 8,
+    }
+}
+
+/// A number without the zeros at its front.
+fn without_zeros(mut bytes: &[u8]) -> &[u8] {
+    while let [0, rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
 }
 
 /// Reads a file of keys or of a secret.

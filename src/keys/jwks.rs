@@ -2,23 +2,16 @@
 
 use std::path::Path;
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED,
-    EcdsaVerificationAlgorithm, ParsedPublicKey,
-};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Algorithm, KeyError, KeyKind, VerificationKey};
+use super::{Algorithm, KeyError, KeyKind, VerificationKey, is_long_enough, without_zeros};
 
 /// The most keys that are read of one set.
 const MAX_KEYS: usize = 100;
-
-/// The shortest accepted RSA modulus (RFC 7518 section 3.3), in bytes.
-const SHORTEST_MODULUS: usize = 2048 / 8;
 
 /// The keys of a set that can be used, and why the others cannot.
 #[derive(Debug, Default)]
@@ -118,7 +111,7 @@ impl Jwk {
             ("RSA", _) => {
                 let (modulus, exponent) = (decode(self.n.as_deref())?, decode(self.e.as_deref())?);
                 let (modulus, exponent) = (without_zeros(&modulus), without_zeros(&exponent));
-                if modulus.len() < SHORTEST_MODULUS {
+                if !is_long_enough(modulus) {
                     return Err(unusable("the RSA key has fewer than 2048 bits"));
                 }
                 if matches!(exponent, [] | [1 | 2]) {
@@ -130,9 +123,9 @@ impl Jwk {
                     DecodingKey::from_rsa_raw_components(modulus, exponent),
                 ))
             }
-            ("EC", Some("P-256")) => self.point(KeyKind::P256, 32, &ECDSA_P256_SHA256_FIXED),
-            ("EC", Some("P-384")) => self.point(KeyKind::P384, 48, &ECDSA_P384_SHA384_FIXED),
-            ("EC", Some("P-521")) => self.point(KeyKind::P521, 66, &ECDSA_P521_SHA512_FIXED),
+            ("EC", Some("P-256")) => self.point(KeyKind::P256, 32),
+            ("EC", Some("P-384")) => self.point(KeyKind::P384, 48),
+            ("EC", Some("P-521")) => self.point(KeyKind::P521, 66),
             ("OKP", Some("Ed25519")) => {
                 let x = self.x.as_deref().unwrap_or_default();
                 if decode(Some(x))?.len() != 32 {
@@ -155,31 +148,18 @@ impl Jwk {
     }
 
     /// RFC 7518 section 6.2.1: two coordinates, each in the full length of the curve, zeros at the front included.
-    fn point(
-        &self,
-        kind: KeyKind,
-        length: usize,
-        curve: &'static EcdsaVerificationAlgorithm,
-    ) -> Result<(KeyKind, DecodingKey), KeyError> {
+    fn point(&self, kind: KeyKind, length: usize) -> Result<(KeyKind, DecodingKey), KeyError> {
         let unusable = |text: &str| KeyError::Unusable(text.to_owned());
         let (x, y) = (self.x.as_deref(), self.y.as_deref());
         if decode(x)?.len() != length || decode(y)?.len() != length {
             return Err(unusable("a coordinate has the wrong length for the curve"));
         }
         let key = DecodingKey::from_ec_components(x.unwrap_or_default(), y.unwrap_or_default());
-        let key = key.map_err(|_| unusable("not a point of the curve"))?;
-        let point = key.try_get_as_bytes().unwrap_or_default();
-        ParsedPublicKey::new(curve, point).map_err(|_| unusable("not a point of the curve"))?;
-        Ok((kind, key))
+        match key {
+            Ok(key) if kind.admits(&key) => Ok((kind, key)),
+            _ => Err(unusable("not a point of the curve")),
+        }
     }
-}
-
-/// A number without the zeros at its front.
-fn without_zeros(mut bytes: &[u8]) -> &[u8] {
-    while let [0, rest @ ..] = bytes {
-        bytes = rest;
-    }
-    bytes
 }
 
 fn decode(text: Option<&str>) -> Result<Vec<u8>, KeyError> {
@@ -248,6 +228,10 @@ mod tests {
         assert!(rsa(0, 256, "AQAB").is_ok());
         assert!(rsa(1, 256, "AAEAAQ").is_ok());
         let short = rsa(1, 255, "AQAB").unwrap_err();
+        assert!(short.contains("fewer than 2048 bits"), "{short}");
+        let modulus = URL_SAFE_NO_PAD.encode([0x7f; 256]);
+        let text = format!(r#"{{"kty":"RSA","n":"{modulus}","e":"AQAB"}}"#);
+        let short = set(&[&text]).unwrap_err().to_string();
         assert!(short.contains("fewer than 2048 bits"), "{short}");
         for exponent in ["", "AA", "AQ", "AAE", "Ag", "AAAC"] {
             let small = rsa(0, 256, exponent).unwrap_err();

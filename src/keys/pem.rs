@@ -4,10 +4,7 @@ use std::path::Path;
 
 use jsonwebtoken::DecodingKey;
 
-use super::{Algorithm, KeyError, KeyKind, VerificationKey};
-
-/// The shortest accepted DER form of an RSA key, in bytes: that of a 2048-bit modulus (PKCS #1).
-const SHORTEST_RSA_DER: usize = 268;
+use super::{Algorithm, KeyError, KeyKind, VerificationKey, is_long_enough};
 
 /// Reads every public key of a file.
 pub fn load(file: &Path, allowed: Option<&[Algorithm]>) -> Result<Vec<VerificationKey>, KeyError> {
@@ -50,46 +47,66 @@ fn one(
     allowed: Option<&[Algorithm]>,
 ) -> Result<VerificationKey, KeyError> {
     let bytes = block.as_bytes();
+    let bind = |kind: KeyKind, key: DecodingKey, otherwise: &str| {
+        if !kind.admits(&key) {
+            return Err(KeyError::Unusable(otherwise.to_owned()));
+        }
+        VerificationKey::bind(key, kind, None, allowed)
+    };
     if let Ok(key) = DecodingKey::from_ed_pem(bytes) {
-        return VerificationKey::bind(key, KeyKind::Ed25519, None, allowed);
+        return bind(KeyKind::Ed25519, key, "an Ed25519 key has 32 bytes");
     }
     if let Ok(key) = DecodingKey::from_ec_pem(bytes) {
-        // RFC 5480 section 2.2: an uncompressed point is 0x04 and both coordinates.
-        let kind = match key.try_get_as_bytes().map(<[u8]>::len) {
-            Ok(65) => KeyKind::P256,
-            Ok(97) => KeyKind::P384,
-            Ok(133) => KeyKind::P521,
-            _ => {
-                return Err(KeyError::Unusable(
-                    "the curve of the key is not P-256, P-384 or P-521".to_owned(),
-                ));
-            }
+        let other = "the curve of the key is not P-256, P-384 or P-521";
+        // RFC 5480 section 2.2: an uncompressed point is 0x04 and both coordinates. What is as long and of another
+        // curve is not on this one.
+        return match key.try_get_as_bytes().map(<[u8]>::len) {
+            Ok(65) => bind(KeyKind::P256, key, other),
+            Ok(97) => bind(KeyKind::P384, key, other),
+            Ok(133) => bind(KeyKind::P521, key, other),
+            _ => Err(KeyError::Unusable(other.to_owned())),
         };
-        return VerificationKey::bind(key, kind, None, allowed);
     }
     if let Ok(key) = DecodingKey::from_rsa_pem(bytes) {
-        if key
-            .try_get_as_bytes()
-            .is_ok_and(|der| der.len() < SHORTEST_RSA_DER)
-        {
+        let is_long = |der: &[u8]| modulus(der).is_some_and(is_long_enough);
+        if !key.try_get_as_bytes().is_ok_and(is_long) {
             return Err(KeyError::Unusable(
                 "the RSA key has fewer than 2048 bits".to_owned(),
             ));
         }
-        return VerificationKey::bind(key, KeyKind::Rsa, None, allowed);
+        return bind(KeyKind::Rsa, key, "not an RSA key of 2048 to 8192 bits");
     }
     Err(KeyError::Unusable(format!(
         "the PEM block `{label}` is not an RSA, P-256, P-384, P-521 or Ed25519 public key"
     )))
 }
 
+/// The modulus of an RSA key in DER (RFC 8017 appendix A.1.1): the first number of a sequence. From 2048 bits on, both
+/// have lengths of two bytes.
+fn modulus(der: &[u8]) -> Option<&[u8]> {
+    match der {
+        [0x30, 0x82, _, _, 0x02, 0x82, high, low, rest @ ..] => {
+            rest.get(..usize::from(u16::from_be_bytes([*high, *low])))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     // RFC 8410 section 10.1.
     const ED25519: &str = "-----BEGIN PUBLIC KEY-----\n\
         MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+
+    // Of a curve whose points are as long as those of P-256.
+    const SECP256K1: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAE8B1rkBirQh3UEEBMuGkHIGVSK/hXNACP\n\
+        EFzzhaAjqA8OuinQ8MVAjtaBmE3FJZgqvvzNn3/wHdJtpJmc8/ailQ==\n-----END PUBLIC KEY-----\n";
 
     #[test]
     fn the_kind_of_a_key_is_its_own() {
@@ -107,6 +124,51 @@ mod tests {
             error.to_string(),
             "no algorithm of a key of kind Ed25519 is allowed"
         );
+    }
+
+    /// A key of the fixtures, after a change to its DER.
+    fn changed(pem: &str, change: impl FnOnce(&mut Vec<u8>)) -> Result<KeyKind, String> {
+        let body = pem.split("-----").nth(2).unwrap();
+        let mut der = STANDARD.decode(body.replace('\n', "")).unwrap();
+        change(&mut der);
+        let begin = "-----BEGIN PUBLIC KEY-----\n";
+        let pem = format!(
+            "{begin}{}\n-----END PUBLIC KEY-----\n",
+            STANDARD.encode(der)
+        );
+        parse(&pem, None)
+            .map(|keys| keys[0].kind())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_key_that_can_verify_nothing_is_refused_in_words() {
+        let rsa = include_str!("../../tests/fixtures/keys/rsa.public.pem");
+        let p256 = include_str!("../../tests/fixtures/keys/p256.public.pem");
+        let p521 = include_str!("../../tests/fixtures/keys/p521.public.pem");
+        // An RSA key ends in its modulus and `02 03 01 00 01`, the exponent; an EC key in its point.
+        assert_eq!(changed(rsa, |_| ()), Ok(KeyKind::Rsa));
+        let odd = Err("not an RSA key of 2048 to 8192 bits".to_owned());
+        assert_eq!(changed(rsa, |der| *der.last_mut().unwrap() = 2), odd);
+        assert_eq!(
+            changed(rsa, |der| *der.iter_mut().nth_back(5).unwrap() &= 0xfe),
+            odd
+        );
+        let short = changed(rsa, |der| {
+            *der.iter_mut().nth_back(5 + 255).unwrap() &= 0x7f;
+        });
+        assert_eq!(
+            short,
+            Err("the RSA key has fewer than 2048 bits".to_owned())
+        );
+
+        let flip = |der: &mut Vec<u8>| *der.last_mut().unwrap() ^= 1;
+        let other = Err("the curve of the key is not P-256, P-384 or P-521".to_owned());
+        for (pem, kind) in [(p256, KeyKind::P256), (p521, KeyKind::P521)] {
+            assert_eq!(changed(pem, |_| ()), Ok(kind));
+            assert_eq!(changed(pem, flip), other);
+        }
+        assert_eq!(changed(SECP256K1, |_| ()), other);
     }
 
     #[test]
