@@ -1,0 +1,135 @@
+//! What a decision of the gate costs, by the algorithm of the token: the first time, and again from the cache.
+//!
+//! `cargo bench --bench verify`. The tokens are those of `tests/fixtures/tokens`.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a measurement that cannot be made fails, and one that was made is printed"
+)]
+
+use std::fs;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use claimgate::clock::UnixTime;
+use claimgate::config::Encoding;
+use claimgate::gate::cache::TokenCache;
+use claimgate::gate::claims::ClaimPolicy;
+use claimgate::gate::refusal::Mismatch;
+use claimgate::gate::routes::{METHODS, Route, RouteTable};
+use claimgate::gate::rule::Rule;
+use claimgate::gate::verify::Issuer;
+use claimgate::gate::{Decision, Gate, IdentityClaim};
+use claimgate::keys::secret::Secret;
+use claimgate::keys::{Algorithm, KeyRing, pem};
+use http::header::{AUTHORIZATION, HOST};
+use http::request::Parts;
+use http::{HeaderName, Request};
+use serde_json::Value;
+
+/// The algorithms, each with the name of its case.
+const CASES: [(Algorithm, &str); 7] = [
+    (Algorithm::HS256, "HS256 with a shared secret"),
+    (Algorithm::RS256, "RS256 with an RSA key in PEM"),
+    (Algorithm::PS256, "PS256 with an RSA key in PEM"),
+    (Algorithm::ES256, "ES256 with a P-256 key in PEM"),
+    (Algorithm::ES384, "ES384 with a P-384 key in PEM"),
+    (Algorithm::ES512, "ES512 with a P-521 key in PEM"),
+    (Algorithm::EdDSA, "EdDSA with an Ed25519 key in PEM"),
+];
+
+/// How often each is measured, and how long at least.
+const ROUNDS: usize = 100;
+const ROUND: Duration = Duration::from_millis(5);
+
+fn main() {
+    // `cargo test --benches` runs this too, without the flag, and has no use for numbers.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/tokens/pyjwt.json"
+    );
+    let text = fs::read_to_string(path).expect("the fixtures are there");
+    let file: Value = serde_json::from_str(&text).expect("the fixtures are JSON");
+    let cases = file["cases"].as_array().expect("the fixtures are a list");
+
+    println!("| algorithm | first time, µs | from the cache, µs |");
+    println!("| --- | ---: | ---: |");
+    for (algorithm, name) in CASES {
+        let case = cases.iter().find(|case| case["name"] == name);
+        let case = case.expect("there is a case of this name");
+        let now = UnixTime(case["now"].as_i64().expect("a case has a time"));
+        let (gate, head) = (gate(case, algorithm), head(case));
+        let decide = |cache: &mut TokenCache| {
+            let decision = gate.decide(black_box(&head), now, cache);
+            assert!(matches!(black_box(decision), Decision::Forward(_)));
+        };
+        let first = fastest(|| decide(&mut TokenCache::default()));
+        let mut cache = TokenCache::default();
+        let again = fastest(|| decide(&mut cache));
+        println!("| {} | {first:.1} | {again:.2} |", algorithm.name());
+    }
+}
+
+fn gate(case: &Value, algorithm: Algorithm) -> Gate {
+    let allowed = Some(&[algorithm][..]);
+    let keys = match case["keys"]["secret"].as_str() {
+        Some(text) => Secret::decode(text.into(), Encoding::Utf8)
+            .and_then(|secret| Ok(vec![secret.verification_key(allowed)?])),
+        None => pem::parse(case["keys"]["pem"].as_str().unwrap_or_default(), allowed),
+    };
+    let issuer = Issuer {
+        name: "bench".into(),
+        accepted: None,
+        policy: ClaimPolicy {
+            audience: None,
+            subject: vec!["sub".to_owned()],
+            leeway: 30,
+            max_lifetime: None,
+        },
+        ring: Arc::new(KeyRing::local(
+            keys.expect("the key of the case can be used"),
+        )),
+    };
+    let (routes, _) = RouteTable::new(vec![Route {
+        pattern: "/api/{user_id}/tasks".into(),
+        rule: Rule::Owner {
+            parameter: "user_id".into(),
+            mismatch: Mismatch::Forbidden,
+        },
+        methods: METHODS.to_vec(),
+        upstream: 0,
+        timeout: None,
+        max_body_bytes: None,
+    }]);
+    let identity = vec![(HeaderName::from_static("x-user-id"), IdentityClaim::Subject)];
+    Gate::new(routes, vec![issuer], identity, 32 * 1024)
+}
+
+fn head(case: &Value) -> Parts {
+    let token = case["token"].as_str().unwrap_or_default();
+    let request = Request::get("/api/alice/tasks")
+        .header(HOST, "api.example")
+        .header(AUTHORIZATION, format!("Bearer {token}"));
+    request.body(()).expect("the head is sound").into_parts().0
+}
+
+/// What one call takes in the fastest round, in microseconds: whatever else runs here can only make it slower.
+fn fastest(mut call: impl FnMut()) -> f64 {
+    let rounds = (0..ROUNDS).map(|_| {
+        let (start, mut calls) = (Instant::now(), 0_u32);
+        while start.elapsed() < ROUND {
+            for _ in 0..16 {
+                call();
+            }
+            calls += 16;
+        }
+        start.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
+    });
+    rounds.fold(f64::INFINITY, f64::min)
+}
