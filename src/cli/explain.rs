@@ -85,6 +85,7 @@ impl Check {
             | Refusal::TokenAudience
             | Refusal::TokenSubject
             | Refusal::TokenType
+            | Refusal::TokenConfirmation
             | Refusal::KeysUnavailable => Self::Verification,
             Refusal::SubjectMismatch(_) => Self::Rule,
             Refusal::RequestMalformed

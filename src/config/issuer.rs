@@ -35,6 +35,19 @@ pub struct Issuer {
     /// The longest accepted time from `iat` to `exp`.
     #[serde(default, deserialize_with = "units::optional_duration")]
     pub max_lifetime: Option<Duration>,
+    /// The accepted values of `typ`; a token without one counts as a `JWT`.
+    #[serde(default = "jwt_only")]
+    pub types: Vec<String>,
+    /// The accepted values of `azp`; left out, `azp` is not looked at.
+    #[serde(default)]
+    pub authorized_party: Option<OneOrMany>,
+    /// Whether a token that is bound to a key is accepted, although the gate does not check that the caller has the key.
+    #[serde(default)]
+    pub allow_bound: bool,
+}
+
+fn jwt_only() -> Vec<String> {
+    vec!["JWT".to_owned()]
 }
 
 fn subject_claims() -> Vec<String> {

@@ -129,6 +129,8 @@ mod tests {
     fn remembered(subject: &str) -> Remembered {
         let policy = ClaimPolicy {
             audience: None,
+            authorized_party: None,
+            allow_bound: false,
             subject: vec!["sub".into()],
             leeway: 0,
             max_lifetime: None,

@@ -21,6 +21,10 @@ pub struct Claims(Map<String, Value>);
 pub struct ClaimPolicy {
     /// The accepted `aud`; any if none.
     pub audience: Option<Vec<String>>,
+    /// The accepted `azp`; any, and none, if nothing is said.
+    pub authorized_party: Option<Vec<String>>,
+    /// Whether a token may be bound to a key (`cnf`), which nobody here asks the caller to show.
+    pub allow_bound: bool,
     /// The claims that name the subject, the first that is present counts.
     pub subject: Vec<String>,
     /// How far clocks may differ, in seconds.
@@ -68,7 +72,7 @@ impl Claims {
         self.get(name).and_then(Value::as_str)
     }
 
-    /// Checks times, audience and subject (RFC 7519 sections 4.1.2 to 4.1.6), and gives the subject and how long all
+    /// Checks times, audience, what it is bound to and subject (RFC 7519 sections 4.1.2 to 4.1.6), and gives the subject and how long all
     /// of it holds.
     pub fn check(
         &self,
@@ -79,6 +83,8 @@ impl Claims {
         validity.check(now)?;
         self.check_lifetime(policy)?;
         self.check_audience(policy)?;
+        self.check_authorized_party(policy)?;
+        self.check_confirmation(policy)?;
         Ok((self.subject(policy)?, validity))
     }
 
@@ -135,6 +141,29 @@ impl Claims {
             Ok(())
         } else {
             Err(Refusal::TokenAudience)
+        }
+    }
+
+    /// `OpenID` Connect Core section 2: `azp` is the client that the token was made for.
+    fn check_authorized_party(&self, policy: &ClaimPolicy) -> Result<(), Refusal> {
+        let Some(accepted) = &policy.authorized_party else {
+            return Ok(());
+        };
+        let party = self.text("azp");
+        if party.is_some_and(|party| accepted.iter().any(|accepted| accepted == party)) {
+            Ok(())
+        } else {
+            Err(Refusal::TokenAudience)
+        }
+    }
+
+    /// RFC 7800 section 3.1: whoever shows a token with `cnf` must show its key as well, or may have stolen it. Nobody
+    /// does here, so the mere presence of the claim counts.
+    fn check_confirmation(&self, policy: &ClaimPolicy) -> Result<(), Refusal> {
+        if policy.allow_bound || self.get("cnf").is_none() {
+            Ok(())
+        } else {
+            Err(Refusal::TokenConfirmation)
         }
     }
 
@@ -263,6 +292,8 @@ mod tests {
     fn policy() -> ClaimPolicy {
         ClaimPolicy {
             audience: None,
+            authorized_party: None,
+            allow_bound: false,
             subject: vec!["sub".into(), "user_id".into()],
             leeway: 30,
             max_lifetime: None,
@@ -387,6 +418,41 @@ mod tests {
             check(r#"{"sub":"a","exp":100}"#, &policy, 50),
             Err(Refusal::TokenAudience)
         );
+    }
+
+    #[test]
+    fn an_authorized_party_that_is_demanded_is_one_text() {
+        let policy = ClaimPolicy {
+            authorized_party: Some(vec!["web".into(), "app".into()]),
+            ..policy()
+        };
+        for (azp, expected) in [
+            (r#","azp":"web""#, Ok("a".into())),
+            (r#","azp":"app""#, Ok("a".into())),
+            ("", Err(Refusal::TokenAudience)),
+            (r#","azp":"WEB""#, Err(Refusal::TokenAudience)),
+            (r#","azp":"web app""#, Err(Refusal::TokenAudience)),
+            (r#","azp":["web"]"#, Err(Refusal::TokenAudience)),
+            (r#","azp":null"#, Err(Refusal::TokenAudience)),
+            (r#","client_id":"web""#, Err(Refusal::TokenAudience)),
+        ] {
+            let json = format!(r#"{{"sub":"a","exp":100{azp}}}"#);
+            assert_eq!(check(&json, &policy, 50), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_bound_to_a_key_is_refused_unless_it_may_be() {
+        let lenient = ClaimPolicy {
+            allow_bound: true,
+            ..policy()
+        };
+        for cnf in [r#"{"jkt":"x"}"#, r#"{"x5t#S256":"x"}"#, "{}", "null", "7"] {
+            let json = format!(r#"{{"sub":"a","exp":100,"cnf":{cnf}}}"#);
+            let refused = check(&json, &policy(), 50);
+            assert_eq!(refused, Err(Refusal::TokenConfirmation), "{json}");
+            assert_eq!(check(&json, &lenient, 50), Ok("a".into()), "{json}");
+        }
     }
 
     #[test]

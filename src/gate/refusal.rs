@@ -48,6 +48,8 @@ pub enum Refusal {
     TokenSubject,
     /// `typ` is not accepted.
     TokenType,
+    /// The token is bound to a key, which the caller has not shown.
+    TokenConfirmation,
     /// The caller is not the owner; what the route answers then.
     SubjectMismatch(Mismatch),
     /// The client took too long to send its request.
@@ -118,6 +120,7 @@ impl Refusal {
             Self::TokenAudience => "token_audience",
             Self::TokenSubject => "token_subject",
             Self::TokenType => "token_type",
+            Self::TokenConfirmation => "token_confirmation",
             Self::SubjectMismatch(_) => "subject_mismatch",
             Self::RequestTimeout => "request_timeout",
             Self::BodyTooLarge => "body_too_large",
@@ -240,6 +243,11 @@ impl Refusal {
                 StatusCode::UNAUTHORIZED,
                 InvalidToken,
                 "The token is of a type that is not accepted.",
+            ),
+            Self::TokenConfirmation => (
+                StatusCode::UNAUTHORIZED,
+                InvalidToken,
+                "The token is bound to a key that was not shown.",
             ),
             Self::SubjectMismatch(Mismatch::Forbidden) => (
                 StatusCode::FORBIDDEN,

@@ -42,8 +42,11 @@ fn gate(ring: KeyRing) -> Gate {
     let issuer = Issuer {
         name: "test".into(),
         accepted: None,
+        types: vec!["JWT".into()],
         policy: ClaimPolicy {
             audience: None,
+            authorized_party: None,
+            allow_bound: false,
             subject: vec!["sub".into(), "user_id".into()],
             leeway: 30,
             max_lifetime: None,

@@ -27,6 +27,8 @@ pub struct Issuer {
     pub name: Arc<str>,
     /// The accepted `iss`; any if none.
     pub accepted: Option<Vec<String>>,
+    /// The accepted `typ`; a token without one counts as a `JWT`.
+    pub types: Vec<String>,
     /// What its claims must fulfil.
     pub policy: ClaimPolicy,
     /// Its keys.
@@ -84,6 +86,7 @@ struct Jws<'a> {
 struct Header {
     alg: String,
     kid: Option<String>,
+    typ: Option<String>,
 }
 
 /// Verifies a token against the issuers it may come from.
@@ -116,6 +119,9 @@ pub fn verify(
         newer_keys_may_help,
         kid: None,
     };
+    if !issuer.accepts_type(jws.header.typ.as_deref()) {
+        return Err(unverified(Refusal::TokenType, false));
+    }
     if !issuer.ring.is_usable(now) {
         return Err(unverified(Refusal::KeysUnavailable, true));
     }
@@ -142,6 +148,24 @@ pub fn verify(
         claims: jws.claims,
         validity,
     })
+}
+
+impl Issuer {
+    /// RFC 8725 section 3.11: what was made for another use must not pass for this one.
+    fn accepts_type(&self, typ: Option<&str>) -> bool {
+        let typ = media_type(typ.unwrap_or("JWT"));
+        let mut accepted = self.types.iter();
+        accepted.any(|accepted| media_type(accepted).eq_ignore_ascii_case(typ))
+    }
+}
+
+/// RFC 7515 section 4.1.9: a type without a `/` is one of `application/`.
+fn media_type(typ: &str) -> &str {
+    let prefix = "application/";
+    match typ.split_at_checked(prefix.len()) {
+        Some((start, name)) if start.eq_ignore_ascii_case(prefix) && !name.contains('/') => name,
+        Some(_) | None => typ,
+    }
 }
 
 fn check_signature(jws: &Jws<'_>, ring: &KeyRing) -> Result<(), Refusal> {
@@ -217,12 +241,13 @@ impl Header {
         // RFC 7519 section 5.2: `cty` of `JWT` says that the payload is another token. RFC 7515 section 4.1.10:
         // `application/jwt` is the same.
         let is_nested = cty.is_some_and(|cty| cty.rsplit('/').next().is_some_and(is_jwt));
-        if typ.is_some_and(|typ| !is_jwt(typ)) || is_nested {
+        if is_nested {
             return Err(Refusal::TokenType);
         }
         Ok(Self {
             alg: alg.to_owned(),
             kid: kid.map(str::to_owned),
+            typ: typ.map(str::to_owned),
         })
     }
 }
@@ -230,5 +255,56 @@ impl Header {
 impl fmt::Debug for Jws<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Jws(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepts(types: &[&str], typ: Option<&str>) -> bool {
+        let issuer = Issuer {
+            name: "test".into(),
+            accepted: None,
+            types: types.iter().map(|typ| (*typ).to_owned()).collect(),
+            policy: ClaimPolicy {
+                audience: None,
+                authorized_party: None,
+                allow_bound: false,
+                subject: Vec::new(),
+                leeway: 0,
+                max_lifetime: None,
+            },
+            ring: Arc::new(KeyRing::default()),
+        };
+        issuer.accepts_type(typ)
+    }
+
+    #[test]
+    fn a_type_is_a_media_type_and_none_is_jwt() {
+        for (types, typ, expected) in [
+            (&["JWT"][..], None, true),
+            (&["JWT"], Some("JWT"), true),
+            (&["JWT"], Some("jwt"), true),
+            (&["JWT"], Some("application/jwt"), true),
+            (&["JWT"], Some("APPLICATION/JWT"), true),
+            (&["application/JWT"], Some("jwt"), true),
+            (&["application/JWT"], None, true),
+            (&["JWT"], Some("at+jwt"), false),
+            (&["JWT"], Some(""), false),
+            (&["JWT"], Some(" JWT"), false),
+            (&["JWT"], Some("text/jwt"), false),
+            (&["JWT"], Some("application/application/jwt"), false),
+            (&["JWT", "at+jwt"], None, true),
+            (&["JWT", "at+jwt"], Some("application/at+jwt"), true),
+            (&["JWT", "at+jwt"], Some("AT+JWT"), true),
+            (&["JWT", "at+jwt"], Some("logout+jwt"), false),
+            // An ID token has no type, and is not to pass for an access token.
+            (&["at+jwt"], None, false),
+            (&["at+jwt"], Some("JWT"), false),
+            (&["at+jwt"], Some("at+jwt"), true),
+        ] {
+            assert_eq!(accepts(types, typ), expected, "{types:?} {typ:?}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// What the tables below and this file's tests together have to reach.
-const REASONS: [&str; 29] = [
+const REASONS: [&str; 30] = [
     "path_not_canonical",
     "request_malformed",
     "no_route",
@@ -30,6 +30,7 @@ const REASONS: [&str; 29] = [
     "token_audience",
     "token_subject",
     "token_type",
+    "token_confirmation",
     "subject_mismatch",
     "request_timeout",
     "body_too_large",
@@ -218,6 +219,11 @@ fn table() -> Vec<(u16, &'static str, Request)> {
             401,
             "token_type",
             to_tasks(&headed(r#"{"alg":"HS256","typ":"dpop+jwt"}"#)),
+        ),
+        (
+            401,
+            "token_confirmation",
+            to_tasks(&with("cnf", json!({ "jkt": "x" }))),
         ),
         (
             403,

@@ -392,6 +392,7 @@ fn every_refusal() -> Vec<Refusal> {
         Refusal::TokenAudience,
         Refusal::TokenSubject,
         Refusal::TokenType,
+        Refusal::TokenConfirmation,
         Refusal::SubjectMismatch(Mismatch::Forbidden),
         Refusal::SubjectMismatch(Mismatch::NotFound),
         Refusal::SubjectMismatch(Mismatch::Unauthorized),

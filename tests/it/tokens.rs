@@ -18,7 +18,7 @@ use serde_json::Value;
 const FILES: [&str; 3] = ["pyjwt.json", "jose.json", "rfc.json"];
 
 /// What a token can be refused for.
-const REASONS: [&str; 11] = [
+const REASONS: [&str; 12] = [
     "token_malformed",
     "token_signature",
     "token_algorithm",
@@ -30,6 +30,7 @@ const REASONS: [&str; 11] = [
     "token_audience",
     "token_subject",
     "token_type",
+    "token_confirmation",
 ];
 
 /// A verifier, a token, a time, and what must come of them; the fixtures' README says what each member means.
@@ -44,6 +45,10 @@ struct Case {
     subject: Option<Vec<String>>,
     leeway_seconds: i64,
     max_lifetime_seconds: Option<i64>,
+    types: Option<Vec<String>>,
+    authorized_party: Option<Vec<String>>,
+    #[serde(default)]
+    allow_bound: bool,
     now: i64,
     token: String,
     expect: String,
@@ -105,8 +110,11 @@ fn two_issuers_beside_each_other_judge_as_each_alone() {
     let strangers = Issuer {
         name: "stranger".into(),
         accepted: Some(vec!["https://stranger.example".to_owned()]),
+        types: vec!["JWT".to_owned()],
         policy: ClaimPolicy {
             audience: None,
+            authorized_party: None,
+            allow_bound: false,
             subject: vec!["sub".to_owned()],
             leeway: 0,
             max_lifetime: None,
@@ -155,8 +163,11 @@ impl Case {
         Issuer {
             name: "fixture".into(),
             accepted: self.issuer.clone(),
+            types: self.types.clone().unwrap_or_else(|| vec!["JWT".to_owned()]),
             policy: ClaimPolicy {
                 audience: self.audience.clone(),
+                authorized_party: self.authorized_party.clone(),
+                allow_bound: self.allow_bound,
                 subject: self.subject.clone().unwrap_or_else(usual),
                 leeway: self.leeway_seconds,
                 max_lifetime: self.max_lifetime_seconds,

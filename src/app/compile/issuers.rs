@@ -65,6 +65,17 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issu
         let (stated, audience) = (issuer.issuer, issuer.audience.or(names.audience));
         let accepted = texts(written, &path.key("issuer"), stated.or(names.issuer));
         let audience = texts(written, &path.key("audience"), audience);
+        let authorized_party = texts(
+            written,
+            &path.key("authorized_party"),
+            issuer.authorized_party,
+        );
+        if issuer.types.is_empty() || issuer.types.iter().any(String::is_empty) {
+            written.report(
+                path.key("types"),
+                "needs at least one text that is not empty, such as \"JWT\" or \"at+jwt\"",
+            );
+        }
         if issuer.leeway > MAX_LEEWAY {
             written.report(path.key("leeway"), "must be at most \"5m\"");
         }
@@ -90,8 +101,11 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issu
         compiled.issuers.push(Issuer {
             name: name.into(),
             accepted,
+            types: issuer.types,
             policy: ClaimPolicy {
                 audience,
+                authorized_party,
+                allow_bound: issuer.allow_bound,
                 subject: issuer.subject,
                 leeway: seconds(issuer.leeway),
                 max_lifetime: issuer.max_lifetime.map(seconds),
