@@ -3,9 +3,11 @@
 pub mod cache;
 pub mod claims;
 pub mod ends;
+pub mod identity;
 pub mod names;
 pub mod path;
 pub mod permit;
+pub mod pointer;
 pub mod refusal;
 pub mod routes;
 pub mod rule;
@@ -19,13 +21,13 @@ use http::header::{CONNECTION, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Version};
-use serde_json::Value;
 
 use crate::clock::UnixTime;
 use crate::keys::KeyRing;
 
 use cache::{Remembered, TokenCache};
 use claims::Claims;
+use identity::IdentityClaim;
 use names::ManagedNames;
 use path::CanonicalPath;
 use permit::{Caller, KnownCaller, Permit};
@@ -47,15 +49,6 @@ pub struct Gate {
     identity: Arc<[(HeaderName, IdentityClaim)]>,
     managed: Arc<ManagedNames>,
     max_header_bytes: usize,
-}
-
-/// What an identity header carries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IdentityClaim {
-    /// The subject, whichever claim it came from.
-    Subject,
-    /// A claim by its name.
-    Named(String),
 }
 
 /// What the gate has decided.
@@ -270,22 +263,9 @@ impl Gate {
     }
 
     fn identity_of(&self, subject: &Subject, claims: &Claims) -> Vec<(HeaderName, HeaderValue)> {
-        let value = |claim: &IdentityClaim| match claim {
-            IdentityClaim::Subject => Some(subject.to_header_value()),
-            IdentityClaim::Named(name) => match claims.get(name)? {
-                Value::String(text) => subject::field_value(text),
-                Value::Number(number) => HeaderValue::from_str(&number.to_string()).ok(),
-                Value::Bool(truth) => Some(HeaderValue::from_static(if *truth {
-                    "true"
-                } else {
-                    "false"
-                })),
-                Value::Null | Value::Array(_) | Value::Object(_) => None,
-            },
-        };
         let headers = self.identity.iter();
         headers
-            .filter_map(|(name, claim)| Some((name.clone(), value(claim)?)))
+            .filter_map(|(name, claim)| Some((name.clone(), claim.value(subject, claims)?)))
             .collect()
     }
 }

@@ -9,8 +9,10 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::config::{self, KeyPath, Problems, Written};
+use crate::gate::Gate;
+use crate::gate::identity::IdentityClaim;
 use crate::gate::names::ManagedNames;
-use crate::gate::{Gate, IdentityClaim};
+use crate::gate::pointer::Pointer;
 use crate::proxy::headers::HeaderPolicy;
 use crate::proxy::shared::Policy;
 
@@ -129,13 +131,13 @@ fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
             written.report(path, "has a meaning of its own and cannot carry a claim");
         } else if claim.is_empty() {
             written.report(path, "needs the name of a claim, or `subject`");
+        } else if claim == "subject" {
+            identity.push((name, IdentityClaim::Subject));
         } else {
-            let claim = if claim == "subject" {
-                IdentityClaim::Subject
-            } else {
-                IdentityClaim::Named(claim)
-            };
-            identity.push((name, claim));
+            match Pointer::parse(&claim) {
+                Ok(pointer) => identity.push((name, IdentityClaim::Named(pointer))),
+                Err(problem) => written.report(path, problem.to_string()),
+            }
         }
     }
     identity

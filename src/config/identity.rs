@@ -8,7 +8,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
-    /// Header = claim; the word `subject` stands for the subject. `X-User-Id` is always written.
+    /// Header = claim, or a part of one as `a.b` or `/a/b`; the word `subject` stands for the subject. `X-User-Id` is always written.
     pub headers: BTreeMap<String, String>,
     /// What becomes of a token that the gate has verified.
     pub credential: Credential,

@@ -55,7 +55,7 @@ fn gate(ring: KeyRing) -> Gate {
     };
     let email = (
         HeaderName::from_static("x-user-email"),
-        IdentityClaim::Named("email".into()),
+        IdentityClaim::Named(pointer::Pointer::parse("email").unwrap()),
     );
     let identity = vec![
         (HeaderName::from_static("x-user-id"), IdentityClaim::Subject),

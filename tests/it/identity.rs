@@ -179,7 +179,7 @@ fn further_identity_headers_come_from_claims_and_never_from_the_client() {
     let (sidecar, upstream, issuer) = start(&config);
     let mut alice = claims("alice");
     alice["email"] = json!("alice@example.com");
-    alice["org"] = json!(["not", "a", "text"]);
+    alice["org"] = json!({ "not": "a text" });
     let spoofed = |target: &str| {
         get(target)
             .bearer(&issuer.sign(&alice))
@@ -199,8 +199,46 @@ fn further_identity_headers_come_from_claims_and_never_from_the_client() {
         assert_eq!(heard(&last, "x-user-email"), email, "{target}");
         let caller: Vec<_> = subject.map(str::to_owned).into_iter().collect();
         assert_eq!(heard(&last, "x-caller"), caller, "{target}");
-        // A claim that is no text is no header; the client's own is gone all the same.
+        // A claim that is an object is no header; the client's own is gone all the same.
         assert_eq!(heard(&last, "x-tenant"), Vec::<String>::new(), "{target}");
+    }
+}
+
+#[test]
+fn a_part_of_a_claim_and_a_list_arrive_as_one_header_or_not_at_all() {
+    let config = format!(
+        "[identity.headers]\n\
+         \"X-Roles\" = \"realm_access.roles\"\n\
+         \"X-Teams\" = \"/https:~1~1app.example~1teams\"\n{ROUTES}"
+    );
+    let (sidecar, upstream, issuer) = start(&config);
+    for (roles, teams, expected) in [
+        (
+            json!(["admin", "editor"]),
+            json!(["é", 7]),
+            [Some("admin,editor"), Some("é,7")],
+        ),
+        (json!("admin"), json!(7.5), [Some("admin"), Some("7.5")]),
+        (json!(["a,admin"]), json!(["a", null]), [None, None]),
+        (json!(["a\r\nX-User-Id: bob"]), json!("a\nb"), [None, None]),
+        (json!([]), json!({ "a": "b" }), [None, None]),
+    ] {
+        let mut alice = claims("alice");
+        alice["realm_access"] = json!({ "roles": roles });
+        alice["https://app.example/teams"] = teams;
+        // It stands where a careless reader would look.
+        alice["realm_access.roles"] = json!("carol");
+        let request = get("/me/notes")
+            .bearer(&issuer.sign(&alice))
+            .line("X-Roles: bob")
+            .line("x_teams: bob");
+        assert_eq!(sidecar.call(&request).status, 200, "{alice}");
+        assert_heard(&upstream, Some("alice"), &alice.to_string());
+        let last = upstream.arrived().pop().unwrap();
+        for (header, expected) in ["x-roles", "x-teams"].into_iter().zip(expected) {
+            let expected: Vec<_> = expected.map(str::to_owned).into_iter().collect();
+            assert_eq!(heard(&last, header), expected, "{header}: {alice}");
+        }
     }
 }
 
