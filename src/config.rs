@@ -8,6 +8,7 @@ mod issuer;
 mod listen;
 mod problem;
 mod route;
+mod rule;
 mod units;
 mod upstream;
 
@@ -22,6 +23,7 @@ pub use issuer::{Encoding, Issuer, Keys};
 pub use listen::{Admin, Drain, Listen, Log, LogFormat, LogLevel};
 pub use problem::{KeyPath, Problem, Problems, Step};
 pub use route::{Access, Route};
+pub use rule::{ClaimRule, Scalar};
 pub use units::{Address, Network, OneOrMany};
 pub use upstream::Upstream;
 

@@ -15,6 +15,7 @@ pub mod subject;
 pub mod token;
 pub mod verify;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, HOST};
@@ -33,7 +34,7 @@ use path::CanonicalPath;
 use permit::{Caller, KnownCaller, Permit};
 use refusal::Refusal;
 use routes::{Route, RouteTable};
-use rule::Rule;
+use rule::{Asking, Rule};
 use subject::Subject;
 use token::BearerToken;
 use verify::{Issuer, Unverified};
@@ -48,6 +49,8 @@ pub struct Gate {
     issuers: Vec<Issuer>,
     identity: Arc<[(HeaderName, IdentityClaim)]>,
     managed: Arc<ManagedNames>,
+    /// The claims that rules of routes ask for.
+    ruling: Arc<BTreeSet<String>>,
     max_header_bytes: usize,
 }
 
@@ -101,7 +104,9 @@ impl Gate {
         identity: Vec<(HeaderName, IdentityClaim)>,
         max_header_bytes: usize,
     ) -> Self {
+        let asked = routes.routes().flat_map(|route| route.demands.claims());
         Self {
+            ruling: Arc::new(asked.map(str::to_owned).collect()),
             managed: Arc::new(ManagedNames::new(identity.iter().map(|(name, _)| name))),
             routes: Arc::new(routes),
             issuers,
@@ -162,8 +167,13 @@ impl Gate {
             Ok(token) => token,
             Err(refusal) => return Decision::Refuse(refused(refusal)),
         };
-        let caller = match self.identify(token, now, cache) {
-            Ok(caller) => caller,
+        let Remembered {
+            caller,
+            claims,
+            issuer,
+            ..
+        } = match self.identify(token, now, cache) {
+            Ok(known) => known,
             Err(Unverified {
                 refusal,
                 issuer: Some(issuer),
@@ -178,7 +188,12 @@ impl Gate {
             }
             Err(Unverified { refusal, .. }) => return Decision::Refuse(refused(refusal)),
         };
-        if let Err(refusal) = route.rule.admit(&caller.subject, found.owner) {
+        let asking = Asking {
+            subject: &caller.subject,
+            claims: &claims,
+            issuer,
+        };
+        if let Err(refusal) = route.demands.admit(&route.rule, asking, found.owner) {
             return Decision::Refuse(Refused {
                 subject: Some(caller.subject),
                 issuer: Some(caller.issuer),
@@ -188,43 +203,38 @@ impl Gate {
         Decision::Forward(Permit::new(Caller::Known(caller), route))
     }
 
-    /// Finds out who the token is about, from the cache if it was asked before.
+    /// Finds out who the token is about and what it says, from the cache if it was asked before.
     fn identify(
         &self,
         token: BearerToken<'_>,
         now: UnixTime,
         cache: &mut TokenCache,
-    ) -> Result<KnownCaller, Unverified> {
+    ) -> Result<Remembered, Unverified> {
         let digest = TokenCache::digest(token);
-        if let Some(Remembered {
-            caller,
-            validity,
-            issuer,
-        }) = cache.find(&digest)
-        {
+        if let Some(known) = cache.find(&digest) {
             // Keys that have become too old vouch for nothing any more, not even for what they have verified.
-            let issuer = self.issuers.get(*issuer);
+            let issuer = self.issuers.get(known.issuer);
             if issuer.is_some_and(|issuer| issuer.ring.is_usable(now)) {
-                validity.check(now)?;
-                return Ok(caller.clone());
+                known.validity.check(now)?;
+                return Ok(known.clone());
             }
         }
-        let verified = verify::verify(&self.issuers, token, now)?;
+        let mut verified = verify::verify(&self.issuers, token, now)?;
         let caller = KnownCaller {
             headers: self.identity_of(&verified.subject, &verified.claims).into(),
             subject: verified.subject,
             issuer: verified.issuer,
         };
-        let (validity, issuer) = (verified.validity, verified.place);
-        cache.remember(
-            digest,
-            Remembered {
-                caller: caller.clone(),
-                validity,
-                issuer,
-            },
-        );
-        Ok(caller)
+        // Claims are about a person: what no rule asks for is not kept.
+        verified.claims.keep_only(&self.ruling);
+        let known = Remembered {
+            caller,
+            claims: Arc::new(verified.claims),
+            validity: verified.validity,
+            issuer: verified.place,
+        };
+        cache.remember(digest, known.clone());
+        Ok(known)
     }
 
     /// What RFC 9112 demands of a head before its path can mean anything.

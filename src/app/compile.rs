@@ -1,5 +1,6 @@
 //! From the configuration as written to the parts that serve. Every problem is collected, none is left for a request.
 
+mod demands;
 mod issuers;
 mod routes;
 mod upstreams;

@@ -87,7 +87,7 @@ impl Check {
             | Refusal::TokenType
             | Refusal::TokenConfirmation
             | Refusal::KeysUnavailable => Self::Verification,
-            Refusal::SubjectMismatch(_) => Self::Rule,
+            Refusal::SubjectMismatch(_) | Refusal::ClaimMissing(_) => Self::Rule,
             Refusal::RequestMalformed
             | Refusal::RequestTimeout
             | Refusal::BodyTooLarge

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::units;
+use super::{ClaimRule, units};
 
 /// `[[routes]]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,6 +30,15 @@ pub struct Route {
     /// Instead of the listener's `max_body_bytes`.
     #[serde(default, deserialize_with = "units::optional_size")]
     pub max_body_bytes: Option<u64>,
+    /// The issuers that a token may come from; left out, any.
+    #[serde(default)]
+    pub issuers: Option<Vec<String>>,
+    /// What the claims of a token must say, all of it.
+    #[serde(default)]
+    pub require: Option<Vec<ClaimRule>>,
+    /// Who may act for every owner.
+    #[serde(default)]
+    pub exempt: Option<ClaimRule>,
 }
 
 /// Who may use a route.

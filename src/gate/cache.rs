@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::mem;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::claims::Validity;
+use super::claims::{Claims, Validity};
 use super::permit::KnownCaller;
 use super::token::BearerToken;
 
@@ -46,6 +47,8 @@ pub(super) type Digest = [u8; 32];
 #[derive(Debug, Clone)]
 pub(super) struct Remembered {
     pub(super) caller: KnownCaller,
+    /// The claims that rules of routes ask for, and no others.
+    pub(super) claims: Arc<Claims>,
     pub(super) validity: Validity,
     /// Whose keys verified it, by the issuer's place.
     pub(super) issuer: usize,
@@ -105,7 +108,11 @@ fn size(remembered: &Remembered) -> usize {
         .headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 64);
-    size_of::<(Digest, Remembered)>() + 2 * caller.subject.as_str().len() + headers.sum::<usize>()
+    size_of::<(Digest, Remembered)>()
+        + 2 * caller.subject.as_str().len()
+        + headers.sum::<usize>()
+        + size_of::<Claims>()
+        + remembered.claims.bytes()
 }
 
 impl fmt::Debug for TokenCache {
@@ -121,7 +128,7 @@ impl fmt::Debug for TokenCache {
 #[cfg(test)]
 mod tests {
     use crate::clock::UnixTime;
-    use crate::gate::claims::{ClaimPolicy, Claims};
+    use crate::gate::claims::ClaimPolicy;
     use crate::gate::subject::Subject;
 
     use super::*;
@@ -143,6 +150,7 @@ mod tests {
                 headers: Vec::new().into(),
             },
             validity: claims.check(&policy, UnixTime(1)).unwrap().1,
+            claims: Arc::default(),
             issuer: 0,
         }
     }
@@ -187,6 +195,21 @@ mod tests {
         for number in 0..MAX_TOKENS {
             cache.remember(digest(&number.to_string()), largest.clone());
             assert!(cache.young.bytes <= MAX_BYTES + size(&largest));
+        }
+    }
+
+    #[test]
+    fn large_claims_fill_a_generation_sooner() {
+        let objects = vec![r#"{"":0}"#; 800].join(",");
+        let claims = Claims::parse(format!(r#"{{"role":[{objects}]}}"#).as_bytes()).unwrap();
+        let largest = Remembered {
+            claims: Arc::new(claims),
+            ..remembered("alice")
+        };
+        let mut cache = TokenCache::default();
+        for number in 0..100 {
+            cache.remember(digest(&number.to_string()), largest.clone());
+            assert!(cache.young.tokens.len() < 16, "{number}");
         }
     }
 

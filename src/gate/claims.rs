@@ -1,5 +1,6 @@
 //! The claims of a token, typed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -53,6 +54,9 @@ impl Validity {
     }
 }
 
+/// What an allocation takes beside what was asked for, in bytes.
+const ALLOCATION: usize = 16;
+
 /// The last second of the year 9999; a time after it is a mistake or an attack.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
@@ -65,6 +69,16 @@ impl Claims {
     /// A claim by its name.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
+    }
+
+    /// Forgets every claim but these.
+    pub(super) fn keep_only(&mut self, names: &BTreeSet<String>) {
+        self.0.retain(|name, _| names.contains(name));
+    }
+
+    /// About how much memory they take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        object_bytes(&self.0)
     }
 
     /// A claim that must be text.
@@ -205,6 +219,28 @@ impl NumericDate {
     fn first_second(self) -> i64 {
         self.second + i64::from(self.has_fraction)
     }
+}
+
+/// What a value takes beside its own place. An attacker who chooses a claim chooses what takes most.
+fn value_bytes(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len() + ALLOCATION,
+        Value::Array(items) => {
+            // A list that has grown has room for up to as many again.
+            let room = 2 * items.len() * size_of::<Value>() + ALLOCATION;
+            room + items.iter().map(value_bytes).sum::<usize>()
+        }
+        Value::Object(members) => object_bytes(members),
+    }
+}
+
+fn object_bytes(members: &Map<String, Value>) -> usize {
+    // A node of a B-tree has places for eleven, and at least five of them are taken, but for the first node.
+    let node = 11 * size_of::<(String, Value)>() + ALLOCATION;
+    let nodes = members.len().div_ceil(5) * node;
+    let names = members.keys().map(|name| name.len() + ALLOCATION);
+    nodes + names.sum::<usize>() + members.values().map(value_bytes).sum::<usize>()
 }
 
 /// Claims are never shown: they are about a person.
@@ -476,6 +512,27 @@ mod tests {
         ] {
             assert_eq!(check(json, &policy(), 50), expected, "{json}");
         }
+    }
+
+    #[test]
+    fn claims_are_weighed_with_all_that_is_in_them() {
+        let bytes = |json: &str| Claims::parse(json.as_bytes()).unwrap().bytes();
+        assert_eq!(bytes("{}"), 0);
+        let text = "x".repeat(1000);
+        assert!(bytes(&format!(r#"{{"a":"{text}"}}"#)) > 1000);
+        assert!(bytes(&format!(r#"{{"a":[[{{"b":["{text}"]}}]]}}"#)) > 1000);
+        assert!(bytes(&format!(r#"{{"{text}":1}}"#)) > 1000);
+        // The most memory for a byte of a token: a node of a tree for each `{"":0}`.
+        let objects = vec![r#"{"":0}"#; 1000].join(",");
+        assert!(bytes(&format!(r#"{{"a":[{objects}]}}"#)) > 500_000);
+    }
+
+    #[test]
+    fn claims_that_nobody_asks_for_are_forgotten() {
+        let mut claims = Claims::parse(br#"{"sub":"a","email":"b","role":"c"}"#).unwrap();
+        claims.keep_only(&BTreeSet::from(["role".to_owned(), "scope".to_owned()]));
+        assert_eq!(claims.text("role"), Some("c"));
+        assert_eq!((claims.get("sub"), claims.get("email")), (None, None));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The one table of answers: for every reason not to serve a request, what the client sees.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
+
+use super::rule::Requirement;
 
 /// Why a request is not served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub enum Refusal {
     TokenConfirmation,
     /// The caller is not the owner; what the route answers then.
     SubjectMismatch(Mismatch),
+    /// A claim does not say what the route demands.
+    ClaimMissing(Unmet),
     /// The client took too long to send its request.
     RequestTimeout,
     /// The body is larger than the route allows.
@@ -86,13 +91,24 @@ pub enum Mismatch {
     Unauthorized,
 }
 
-/// How a 401 or 400 says that a bearer token was at fault (RFC 6750 section 3).
+/// What a claim does not say. The client is told the scope and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmet {
+    /// What was demanded.
+    pub requirement: Arc<Requirement>,
+    /// The scope that a token needs for the path, if a scope is what it lacks.
+    pub scope: Option<Arc<str>>,
+}
+
+/// How an answer says that a bearer token was at fault (RFC 6750 section 3).
 enum Challenge {
     None,
     /// No token came: RFC 6750 section 3.1 says to give no error then.
     Plain,
     InvalidRequest,
     InvalidToken,
+    /// With the scope that would be enough.
+    InsufficientScope(Option<Arc<str>>),
 }
 
 /// How soon a client may try again.
@@ -122,6 +138,7 @@ impl Refusal {
             Self::TokenType => "token_type",
             Self::TokenConfirmation => "token_confirmation",
             Self::SubjectMismatch(_) => "subject_mismatch",
+            Self::ClaimMissing(_) => "claim_missing",
             Self::RequestTimeout => "request_timeout",
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
@@ -154,7 +171,7 @@ impl Refusal {
     }
 
     fn row(&self) -> (StatusCode, Challenge, &'static str) {
-        use Challenge::{InvalidRequest, InvalidToken, None, Plain};
+        use Challenge::{InsufficientScope, InvalidRequest, InvalidToken, None, Plain};
         match self {
             Self::PathNotCanonical => (
                 StatusCode::BAD_REQUEST,
@@ -259,6 +276,11 @@ impl Refusal {
                 InvalidToken,
                 "This path belongs to another user.",
             ),
+            Self::ClaimMissing(unmet) => (
+                StatusCode::FORBIDDEN,
+                InsufficientScope(unmet.scope.clone()),
+                "The token does not grant what this path needs.",
+            ),
             Self::RequestTimeout => (
                 StatusCode::REQUEST_TIMEOUT,
                 None,
@@ -359,10 +381,14 @@ impl Challenge {
             Self::Plain => return Some(format!("Bearer realm=\"{realm}\"")),
             Self::InvalidRequest => "invalid_request",
             Self::InvalidToken => "invalid_token",
+            Self::InsufficientScope(_) => "insufficient_scope",
         };
-        Some(format!(
-            "Bearer realm=\"{realm}\", error=\"{error}\", error_description=\"{detail}\""
-        ))
+        let mut text =
+            format!("Bearer realm=\"{realm}\", error=\"{error}\", error_description=\"{detail}\"");
+        if let Self::InsufficientScope(Some(scope)) = self {
+            text.extend([", scope=\"", scope.as_ref(), "\""]);
+        }
+        Some(text)
     }
 }
 

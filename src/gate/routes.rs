@@ -9,7 +9,7 @@ use matchit::{InsertError, Router};
 
 use super::path::{BoundSegment, CanonicalPath};
 use super::refusal::Refusal;
-use super::rule::Rule;
+use super::rule::{Demands, Rule};
 
 /// The methods that a route may have. CONNECT and TRACE are never served.
 pub const METHODS: [Method; 7] = [
@@ -29,6 +29,8 @@ pub struct Route {
     pub pattern: Arc<str>,
     /// Who may.
     pub rule: Rule,
+    /// What their tokens must say.
+    pub demands: Demands,
     /// The methods it has.
     pub methods: Vec<Method>,
     /// Which upstream, counted in the order of their names.
@@ -279,6 +281,7 @@ mod tests {
         Route {
             pattern: pattern.into(),
             rule,
+            demands: Demands::default(),
             methods: methods.to_vec(),
             upstream: 0,
             timeout: None,

@@ -9,6 +9,7 @@ use crate::keys::secret::Secret;
 use super::claims::ClaimPolicy;
 use super::refusal::Mismatch;
 use super::routes::METHODS;
+use super::rule::Demands;
 use super::*;
 
 const SECRET: &str = "a secret of thirty-two bytes or more";
@@ -21,6 +22,7 @@ fn route(pattern: &str, rule: Rule) -> Route {
     Route {
         pattern: pattern.into(),
         rule,
+        demands: Demands::default(),
         methods: METHODS.to_vec(),
         upstream: 0,
         timeout: None,
@@ -249,6 +251,34 @@ fn a_token_that_is_remembered_still_expires() {
         assert_eq!(reason, expected, "after {now} seconds");
     }
     assert_eq!(cache.take_counted().misses, 1);
+}
+
+#[test]
+fn of_a_remembered_token_only_the_claims_of_rules_are_kept() {
+    let gate = with_secret();
+    let mut cache = TokenCache::default();
+    let bearer = token("alice");
+    let plain = gate.identify(BearerToken::new(&bearer).unwrap(), NOW, &mut cache);
+    assert_eq!(*plain.unwrap().claims, Claims::default());
+
+    let requirement = rule::Requirement {
+        claim: pointer::Pointer::parse("email.x").unwrap(),
+        expected: rule::Expected::Has("a".into()),
+    };
+    let mut ruled = route("/mail", Rule::Authenticated);
+    ruled.demands.exempt = Some(requirement);
+    let (routes, _) = RouteTable::new(vec![ruled]);
+    let gate = Gate::new(routes, gate.issuers, Vec::new(), 32 * 1024);
+    let mut cache = TokenCache::default();
+    for _ in 0..2 {
+        let known = gate.identify(BearerToken::new(&bearer).unwrap(), NOW, &mut cache);
+        let kept = known.unwrap().claims;
+        assert_eq!(
+            *kept,
+            Claims::parse(br#"{"email":"a@example.com"}"#).unwrap()
+        );
+    }
+    assert_eq!(cache.take_counted().hits, 1);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// What the tables below and this file's tests together have to reach.
-const REASONS: [&str; 30] = [
+const REASONS: [&str; 31] = [
     "path_not_canonical",
     "request_malformed",
     "no_route",
@@ -32,6 +32,7 @@ const REASONS: [&str; 30] = [
     "token_type",
     "token_confirmation",
     "subject_mismatch",
+    "claim_missing",
     "request_timeout",
     "body_too_large",
     "target_too_long",
@@ -80,6 +81,11 @@ mismatch = 404
 path = "/older/{user_id}"
 access = { owner = "user_id" }
 mismatch = 401
+
+[[routes]]
+path = "/paid/{*rest}"
+access = "authenticated"
+require = [{ claim = "plan", equals = "pro" }]
 "#;
 
 const TASKS: &str = "/api/alice/tasks";
@@ -128,6 +134,10 @@ fn assert_row(answer: &Answer, status: u16, reason: &str) {
             ))
         }
         (401, _) => Some(format!("{INVALID}{detail}\"")),
+        (_, "claim_missing") => {
+            let challenge = INVALID.replace("invalid_token", "insufficient_scope");
+            Some(format!("{challenge}{detail}\""))
+        }
         _ => None,
     };
     assert_eq!(answer.header("www-authenticate"), challenge, "{reason}");
@@ -231,6 +241,7 @@ fn table() -> Vec<(u16, &'static str, Request)> {
             get("/api/bob/tasks").bearer(&alices),
         ),
         (401, "subject_mismatch", get("/older/bob").bearer(&alices)),
+        (403, "claim_missing", get("/paid/x").bearer(&alices)),
         (
             413,
             "body_too_large",

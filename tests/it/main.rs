@@ -11,6 +11,7 @@
 mod admin;
 mod answers;
 mod binaries;
+mod claims;
 mod configs;
 mod forwarding;
 mod framing;

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -15,7 +16,9 @@ use std::time::Duration;
 use claimgate::app::App;
 use claimgate::clock::Clock;
 use claimgate::config::Written;
-use claimgate::gate::refusal::{Mismatch, Refusal};
+use claimgate::gate::pointer::Pointer;
+use claimgate::gate::refusal::{Mismatch, Refusal, Unmet};
+use claimgate::gate::rule::{Expected, Requirement};
 use http::HeaderValue;
 use http::header::WWW_AUTHENTICATE;
 use jsonwebtoken::{EncodingKey, Header};
@@ -396,6 +399,13 @@ fn every_refusal() -> Vec<Refusal> {
         Refusal::SubjectMismatch(Mismatch::Forbidden),
         Refusal::SubjectMismatch(Mismatch::NotFound),
         Refusal::SubjectMismatch(Mismatch::Unauthorized),
+        Refusal::ClaimMissing(Unmet {
+            requirement: Arc::new(Requirement {
+                claim: Pointer::parse("scope").unwrap(),
+                expected: Expected::Has("tasks".to_owned()),
+            }),
+            scope: Some("tasks".into()),
+        }),
         Refusal::RequestTimeout,
         Refusal::BodyTooLarge,
         Refusal::TargetTooLong,

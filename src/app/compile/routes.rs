@@ -7,7 +7,7 @@ use crate::gate::refusal::Mismatch;
 use crate::gate::routes::{METHODS, Route, RouteTable};
 use crate::gate::rule::Rule;
 
-use super::check_time;
+use super::{check_time, demands};
 
 pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> RouteTable {
     let section = KeyPath::of("routes");
@@ -45,6 +45,7 @@ fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
     check_time(written, &place.key("timeout"), route.timeout);
     let mismatch = mismatch(written, place, &route);
     Route {
+        demands: demands::compile(written, place, &route),
         methods: methods(written, place, route.methods.as_deref()),
         upstream: upstream(written, place, route.upstream.as_deref()),
         rule: match route.access {

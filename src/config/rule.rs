@@ -1,0 +1,70 @@
+//! `require` and `exempt` of a route: what a claim must say.
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+
+/// `{ claim = "role", any = ["admin"] }`: a claim and exactly one demand on it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimRule {
+    /// The claim, or a part of one as `a.b` or `/a/b`.
+    pub claim: String,
+    /// What must be in it: one of its words, or an element of it.
+    #[serde(default)]
+    pub has: Option<String>,
+    /// Of which at least one must be in it.
+    #[serde(default)]
+    pub any: Option<Vec<String>>,
+    /// What it must be.
+    #[serde(default)]
+    pub equals: Option<Scalar>,
+}
+
+/// A text, a number or a truth value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scalar {
+    /// A text.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// Any other number.
+    Float(f64),
+    /// A truth value.
+    Boolean(bool),
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        source.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl Visitor<'_> for ScalarVisitor {
+    type Value = Scalar;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a text, a number, true or false")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+        Ok(Scalar::Text(text.to_owned()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Scalar, E> {
+        Ok(Scalar::Integer(number))
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Scalar, E> {
+        if number.is_finite() {
+            Ok(Scalar::Float(number))
+        } else {
+            Err(E::custom("is a number that JSON does not have"))
+        }
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Scalar, E> {
+        Ok(Scalar::Boolean(truth))
+    }
+}
