@@ -12,7 +12,9 @@ use crate::clock::Clock;
 use crate::gate::cache::TokenCache;
 use crate::gate::permit::{Caller, Permit};
 use crate::gate::refusal::Refusal;
-use crate::gate::rule::Rule;
+use crate::gate::routes::Route;
+use crate::gate::rule::{Demands, Rule};
+use crate::gate::verify::Issuer;
 use crate::gate::{Decision, Refused};
 use crate::observe::log;
 use crate::proxy::headers::{self, Peer};
@@ -116,11 +118,11 @@ impl Explain {
                 forwarded(&app.policy, &mut head, &permit);
                 return Ok(ExitCode::SUCCESS);
             }
-            Decision::Refuse(refused) => stopped(&refused),
+            Decision::Refuse(refused) => stopped(&refused, app.policy.gate.issuers()),
             Decision::NeedsKeys {
                 issuer, otherwise, ..
             } => {
-                stopped(&otherwise);
+                stopped(&otherwise, app.policy.gate.issuers());
                 if let Some(issuer) = app.policy.gate.issuers().get(issuer) {
                     say(format_args!(
                         "\nThe keys of the issuer `{}` come from a URL, and nothing is fetched here: the running gate \
@@ -174,10 +176,7 @@ fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
     let route = permit.route();
     for check in Check::ALL {
         match (check, permit.caller()) {
-            (Check::Route, _) => passed(
-                check,
-                format_args!("`{}`, {}", route.pattern, rule(&route.rule)),
-            ),
+            (Check::Route, _) => passed(check, rule(route, policy.gate.issuers())),
             (Check::Token | Check::Verification | Check::Rule, Caller::Anonymous) => {
                 skipped(check, "the route is public");
             }
@@ -217,7 +216,7 @@ fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
     }
 }
 
-fn stopped(refused: &Refused) {
+fn stopped(refused: &Refused, issuers: &[Issuer]) {
     let Refused {
         refusal,
         route,
@@ -234,11 +233,11 @@ fn stopped(refused: &Refused) {
                 check.name(),
                 refusal.reason()
             ));
+            if let Some(why) = why(refused) {
+                say(format_args!("{:24}{why}", ""));
+            }
         } else if let (Check::Route, Some(route)) = (check, route) {
-            passed(
-                check,
-                format_args!("`{}`, {}", route.pattern, rule(&route.rule)),
-            );
+            passed(check, rule(route, issuers));
         } else if let (Check::Verification, Some(subject), Some(issuer)) = (check, subject, issuer)
         {
             passed(
@@ -259,12 +258,44 @@ fn stopped(refused: &Refused) {
     ));
 }
 
-fn rule(rule: &Rule) -> String {
-    match rule {
-        Rule::Public => "public".to_owned(),
-        Rule::Authenticated => "for everybody with a token".to_owned(),
-        Rule::Owner { parameter, .. } => format!("for the owner `{{{parameter}}}`"),
+/// What the operator is told beyond what the client is: which demand was not met, and nothing of what a claim says.
+fn why(refused: &Refused) -> Option<String> {
+    match (&refused.refusal, &refused.issuer) {
+        (Refusal::ClaimMissing(unmet), _) => Some(format!("not met: {}", unmet.requirement)),
+        // The token is good, or nobody would know whose it is.
+        (Refusal::TokenIssuer, Some(issuer)) => {
+            Some(format!("the route does not accept the issuer `{issuer}`"))
+        }
+        _ => None,
     }
+}
+
+fn rule(route: &Route, issuers: &[Issuer]) -> String {
+    let Demands {
+        issuers: accepted,
+        require,
+        exempt,
+    } = &route.demands;
+    let mut text = format!("`{}`, ", route.pattern);
+    match &route.rule {
+        Rule::Public => text.push_str("public"),
+        Rule::Authenticated => text.push_str("for everybody with a token"),
+        Rule::Owner { parameter, .. } => {
+            text.extend(["for the owner `{", parameter, "}`"]);
+        }
+    }
+    if let Some(exempt) = exempt {
+        text.extend([", and for whom ", &exempt.to_string()]);
+    }
+    for requirement in require {
+        text.extend([", if ", &requirement.to_string()]);
+    }
+    if let Some(accepted) = accepted {
+        let names = accepted.iter().filter_map(|place| issuers.get(*place));
+        let names: Vec<&str> = names.map(|issuer| issuer.name.as_ref()).collect();
+        text.extend([", of `", &names.join("`, `"), "`"]);
+    }
+    text
 }
 
 fn passed(check: Check, text: impl std::fmt::Display) {

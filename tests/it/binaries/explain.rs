@@ -27,6 +27,22 @@ path = "/old/{user_id}"
 access = { owner = "user_id" }
 mismatch = 401
 
+[[routes]]
+path = "/admin/{user_id}"
+access = { owner = "user_id" }
+issuers = ["better-auth"]
+require = [{ claim = "plan", equals = "pro" }, { claim = "scope", has = "tasks" }]
+exempt = { claim = "role", any = ["admin", "support"] }
+
+[[routes]]
+path = "/partners"
+access = "authenticated"
+issuers = ["partner"]
+
+[issuers.partner]
+keys = { secret_env = "BETTER_AUTH_SECRET" }
+issuer = "https://partner.example"
+
 [identity]
 headers = { "X-User-Email" = "email" }
 "#;
@@ -109,6 +125,55 @@ fn explain_names_each_check_and_where_it_failed() {
 }
 
 #[test]
+fn explain_names_the_demand_that_was_not_met() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&(eight_lines(upstream.address) + MORE));
+    let mint = |claims: &[&str]| {
+        let claims: Vec<&str> = claims.iter().flat_map(|claim| ["--claim", claim]).collect();
+        directory.token("alice", &claims)
+    };
+    let route = "`/admin/{user_id}`, for the owner `{user_id}`, and for whom `role` has any of `admin`, `support`, if \
+                 `plan` equals `pro`, if `scope` has `tasks`, of `better-auth`";
+    for (claims, target, expected) in [
+        (
+            &["plan=secret-plan", "scope=tasks"][..],
+            "/admin/alice",
+            "  FAIL  rule            claim_missing\n                        not met: `plan` equals `pro`\n",
+        ),
+        (
+            &["plan=pro", "scope=secret-plan"],
+            "/admin/alice",
+            "  FAIL  rule            claim_missing\n                        not met: `scope` has `tasks`\n",
+        ),
+        (
+            &["role=secret-plan"],
+            "/admin/bob",
+            "  FAIL  rule            subject_mismatch\n\n",
+        ),
+        (
+            &["plan=secret-plan"],
+            "/partners",
+            "  FAIL  verification    token_issuer\n                        the route does not accept the issuer \
+             `better-auth`\n",
+        ),
+    ] {
+        let token = mint(claims);
+        let ended = directory.call(&["explain", "--token", &token, "GET", target]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stdout.contains(expected), "{}", ended.stdout);
+        assert!(!ended.stdout.contains("secret-plan"), "{}", ended.stdout);
+        if target.starts_with("/admin/") {
+            assert!(ended.stdout.contains(route), "{}", ended.stdout);
+        }
+    }
+    let token = mint(&["plan=pro", "scope=tasks", "role=support"]);
+    let ended = directory.call(&["explain", "--token", &token, "GET", "/admin/bob"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("  ok    rule\n"), "{}", ended.stdout);
+    assert!(upstream.has_got_nothing());
+}
+
+#[test]
 fn explain_fetches_no_keys_and_says_so() {
     let address = "127.0.0.1:9".parse().unwrap();
     let config = eight_lines(address).replace(
@@ -156,6 +221,9 @@ fn explain_is_told_what_cannot_be_asked() {
 fn requests(directory: &Directory) -> Vec<(Request, u16)> {
     let token = directory.token("alice", &["--claim", "email=alice@example.com"]);
     let expired = directory.token("alice", &["--lifetime=-1h"]);
+    let pro = ["--claim", "plan=pro", "--claim", "scope=openid tasks"];
+    let pro_token = directory.token("alice", &pro);
+    let support = directory.token("alice", &[&pro[..], &["--claim", "role=support"]].concat());
     let stranger = directory
         .claimgate_with(
             &["token", "mint", "--subject", "alice"],
@@ -206,6 +274,11 @@ fn requests(directory: &Directory) -> Vec<(Request, u16)> {
         (get("/health").bearer(&expired), 200),
         (get("/me").bearer(&token), 200),
         (get("/hidden/alice").bearer(&token), 200),
+        (get("/admin/alice").bearer(&pro_token), 200),
+        (get("/admin/bob").bearer(&support), 200),
+        (get("/admin/bob").bearer(&pro_token), 403),
+        (get("/admin/alice").bearer(&token), 403),
+        (get("/partners").bearer(&token), 401),
         (get("/api/bob/tasks").bearer(&token), 403),
         (get("/api/ALICE/tasks").bearer(&token), 403),
         (get("/hidden/bob").bearer(&token), 404),
