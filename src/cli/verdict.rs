@@ -175,10 +175,22 @@ impl Facts {
                 list(issuer.accepted.iter().flatten()),
                 self.claim("iss")
             ),
-            Refusal::TokenAudience => format!(
-                "signed by its key{kid}, but expects the audience {}; the token says {}",
-                list(issuer.policy.audience.iter().flatten()),
-                self.claim("aud")
+            Refusal::TokenAudience => {
+                let audience = issuer.policy.audience.iter();
+                let audience = audience.map(|names| ("the audience", names, "aud"));
+                let party = issuer.policy.authorized_party.iter();
+                let party = party.map(|names| ("the client (`azp`)", names, "azp"));
+                let expected = audience.chain(party).map(|(what, names, claim)| {
+                    let (names, said) = (list(names.iter()), self.claim(claim));
+                    format!("expects {what} {names}; the token says {said}")
+                });
+                let expected: Vec<String> = expected.collect();
+                format!("signed by its key{kid}, but {}", expected.join("; and "))
+            }
+            Refusal::TokenType => format!(
+                "expects the `typ` {}; the token says {}",
+                list(issuer.types.iter()),
+                shown(self.header.get("typ"))
             ),
             Refusal::TokenKeyUnknown => format!("has no key{kid}; it has {}", keys(issuer)),
             Refusal::TokenAlgorithm => format!(

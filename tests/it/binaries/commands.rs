@@ -292,6 +292,35 @@ fn wrong_arguments_are_told_apart_from_a_wrong_configuration() {
 }
 
 #[test]
+fn doctor_says_which_client_and_which_type_are_expected() {
+    let config = concat!(
+        "[upstreams.tasks]\nurl = \"http://127.0.0.1:9\"\n",
+        "[issuers.ours]\nkeys = { secret_env = \"BETTER_AUTH_SECRET\" }\n",
+        "issuer = \"https://ours.example\"\naudience = \"tasks\"\nauthorized_party = [\"web\"]\n",
+        "[issuers.theirs]\nkeys = { secret_env = \"BETTER_AUTH_SECRET\" }\n",
+        "issuer = \"https://theirs.example\"\ntypes = [\"at+jwt\"]\n",
+        "[[routes]]\npath = \"/tasks\"\naccess = \"authenticated\"\n",
+    );
+    let directory = Directory::with(config);
+    for (claim, expected) in [
+        (
+            "azp=app",
+            "refused by the issuer `ours` (token_audience): signed by its key, but expects the audience \"tasks\"; the \
+             token says \"tasks\"; and expects the client (`azp`) \"web\"; the token says \"app\"\n",
+        ),
+        (
+            "iss=https://theirs.example",
+            "refused by the issuer `theirs` (token_type): expects the `typ` \"at+jwt\"; the token says ",
+        ),
+    ] {
+        let token = directory.token("alice", &["--claim", claim]);
+        let ended = directory.call(&["doctor", "--token", &token]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stdout.contains(expected), "{}", ended.stdout);
+    }
+}
+
+#[test]
 fn doctor_says_what_is_wrong_with_keys_and_tokens() {
     let config = concat!(
         "[upstreams.tasks]\nurl = \"http://127.0.0.1:9\"\n",
