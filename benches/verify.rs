@@ -18,11 +18,12 @@ use claimgate::clock::UnixTime;
 use claimgate::config::Encoding;
 use claimgate::gate::cache::TokenCache;
 use claimgate::gate::claims::ClaimPolicy;
+use claimgate::gate::identity::IdentityClaim;
 use claimgate::gate::refusal::Mismatch;
 use claimgate::gate::routes::{METHODS, Route, RouteTable};
-use claimgate::gate::rule::Rule;
+use claimgate::gate::rule::{Demands, Rule};
 use claimgate::gate::verify::Issuer;
-use claimgate::gate::{Decision, Gate, IdentityClaim};
+use claimgate::gate::{Decision, Gate};
 use claimgate::keys::secret::Secret;
 use claimgate::keys::{Algorithm, KeyRing, pem};
 use http::header::{AUTHORIZATION, HOST};
@@ -91,7 +92,10 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
             subject: vec!["sub".to_owned()],
             leeway: 30,
             max_lifetime: None,
+            authorized_party: None,
+            allow_bound: false,
         },
+        types: vec!["JWT".to_owned()],
         ring: Arc::new(KeyRing::local(
             keys.expect("the key of the case can be used"),
         )),
@@ -106,6 +110,7 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
         upstream: 0,
         timeout: None,
         max_body_bytes: None,
+        demands: Demands::default(),
     }]);
     let identity = vec![(HeaderName::from_static("x-user-id"), IdentityClaim::Subject)];
     Gate::new(routes, vec![issuer], identity, 32 * 1024)
