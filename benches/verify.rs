@@ -89,7 +89,7 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
         accepted: None,
         policy: ClaimPolicy {
             audience: None,
-            subject: vec!["sub".to_owned()],
+            subject: vec!["sub".parse().expect("the name of a claim")],
             leeway: 30,
             max_lifetime: None,
             authorized_party: None,

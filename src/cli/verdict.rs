@@ -226,10 +226,18 @@ impl Facts {
                     self.claim("exp")
                 )
             }
-            Refusal::TokenSubject => format!(
-                "signed by its key{kid}, but has no usable text in {}",
-                list(issuer.policy.subject.iter())
-            ),
+            Refusal::TokenSubject => {
+                let claims: Vec<String> = issuer
+                    .policy
+                    .subject
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect();
+                format!(
+                    "signed by its key{kid}, but has no usable text in {}",
+                    claims.join(" or ")
+                )
+            }
             Refusal::KeysUnavailable => {
                 "its keys could not be fetched, so nobody can tell".to_owned()
             }

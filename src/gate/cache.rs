@@ -138,7 +138,7 @@ mod tests {
             audience: None,
             authorized_party: None,
             allow_bound: false,
-            subject: vec!["sub".into()],
+            subject: vec!["sub".parse().unwrap()],
             leeway: 0,
             max_lifetime: None,
         };

@@ -8,6 +8,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::clock::UnixTime;
 
+use super::pointer::Pointer;
 use super::refusal::Refusal;
 use super::subject::Subject;
 
@@ -27,7 +28,7 @@ pub struct ClaimPolicy {
     /// Whether a token may be bound to a key (`cnf`), which nobody here asks the caller to show.
     pub allow_bound: bool,
     /// The claims that name the subject, the first that is present counts.
-    pub subject: Vec<String>,
+    pub subject: Vec<Pointer>,
     /// How far clocks may differ, in seconds.
     pub leeway: i64,
     /// The longest time from `iat` to `exp`, in seconds.
@@ -182,7 +183,7 @@ impl Claims {
     }
 
     fn subject(&self, policy: &ClaimPolicy) -> Result<Subject, Refusal> {
-        let claim = policy.subject.iter().find_map(|name| self.get(name));
+        let claim = policy.subject.iter().find_map(|claim| claim.find(self));
         let subject = claim.and_then(Value::as_str).and_then(Subject::new);
         subject.ok_or(Refusal::TokenSubject)
     }
@@ -330,7 +331,7 @@ mod tests {
             audience: None,
             authorized_party: None,
             allow_bound: false,
-            subject: vec!["sub".into(), "user_id".into()],
+            subject: vec!["sub".parse().unwrap(), "user_id".parse().unwrap()],
             leeway: 30,
             max_lifetime: None,
         }
@@ -533,6 +534,29 @@ mod tests {
         claims.keep_only(&BTreeSet::from(["role".to_owned(), "scope".to_owned()]));
         assert_eq!(claims.text("role"), Some("c"));
         assert_eq!((claims.get("sub"), claims.get("email")), (None, None));
+    }
+
+    /// Better Auth's cached session names its user inside, and its e-mail links name one outside.
+    #[test]
+    fn a_subject_may_stand_inside_another_claim() {
+        let policy = ClaimPolicy {
+            subject: vec!["/user/id".parse().unwrap()],
+            ..policy()
+        };
+        let session = r#"{"session":{"userId":"u1"},"user":{"id":"u1"},"exp":100}"#;
+        assert_eq!(check(session, &policy, 50), Ok("u1".into()));
+        for other in [
+            r#"{"email":"a@b.c","userId":"u1","exp":100}"#,
+            r#"{"sub":"u1","exp":100}"#,
+            r#"{"user":{"id":7},"exp":100}"#,
+            r#"{"user":"u1","exp":100}"#,
+        ] {
+            assert_eq!(
+                check(other, &policy, 50),
+                Err(Refusal::TokenSubject),
+                "{other}"
+            );
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The way to a claim: its name, names with dots between them, or a JSON pointer.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde_json::Value;
 
@@ -112,6 +113,14 @@ fn index(step: &str) -> Option<usize> {
     let is_plain = step.bytes().all(|byte| byte.is_ascii_digit());
     let has_zero_in_front = step.len() > 1 && step.starts_with('0');
     (is_plain && !has_zero_in_front).then(|| step.parse().ok())?
+}
+
+impl FromStr for Pointer {
+    type Err = PointerProblem;
+
+    fn from_str(written: &str) -> Result<Self, PointerProblem> {
+        Self::parse(written)
+    }
 }
 
 impl fmt::Display for Pointer {

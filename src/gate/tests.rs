@@ -49,7 +49,7 @@ fn gate(ring: KeyRing) -> Gate {
             audience: None,
             authorized_party: None,
             allow_bound: false,
-            subject: vec!["sub".into(), "user_id".into()],
+            subject: vec!["sub".parse().unwrap(), "user_id".parse().unwrap()],
             leeway: 30,
             max_lifetime: None,
         },

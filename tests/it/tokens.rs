@@ -115,7 +115,7 @@ fn two_issuers_beside_each_other_judge_as_each_alone() {
             audience: None,
             authorized_party: None,
             allow_bound: false,
-            subject: vec!["sub".to_owned()],
+            subject: vec!["sub".parse().unwrap()],
             leeway: 0,
             max_lifetime: None,
         },
@@ -168,7 +168,13 @@ impl Case {
                 audience: self.audience.clone(),
                 authorized_party: self.authorized_party.clone(),
                 allow_bound: self.allow_bound,
-                subject: self.subject.clone().unwrap_or_else(usual),
+                subject: self
+                    .subject
+                    .clone()
+                    .unwrap_or_else(usual)
+                    .iter()
+                    .map(|claim| claim.parse().unwrap())
+                    .collect(),
                 leeway: self.leeway_seconds,
                 max_lifetime: self.max_lifetime_seconds,
             },

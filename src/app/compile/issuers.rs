@@ -11,6 +11,7 @@ use http::uri::Authority;
 
 use crate::config::{self, KeyPath, Keys, OneOrMany, Written};
 use crate::gate::claims::ClaimPolicy;
+use crate::gate::pointer::Pointer;
 use crate::gate::verify::Issuer;
 use crate::keys::fetch::Fetcher;
 use crate::keys::remote::{Place, REFRESH, RemoteKeys};
@@ -79,12 +80,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issu
         if issuer.leeway > MAX_LEEWAY {
             written.report(path.key("leeway"), "must be at most \"5m\"");
         }
-        if issuer.subject.is_empty() || issuer.subject.iter().any(String::is_empty) {
-            written.report(
-                path.key("subject"),
-                "needs the name of at least one claim, such as \"sub\"",
-            );
-        }
+        let subject = subject(written, &path.key("subject"), &issuer.subject);
         check_time(written, &path.key("max_lifetime"), issuer.max_lifetime);
         if audience.is_none() {
             warnings.push(format!(
@@ -106,7 +102,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issu
                 audience,
                 authorized_party,
                 allow_bound: issuer.allow_bound,
-                subject: issuer.subject,
+                subject,
                 leeway: seconds(issuer.leeway),
                 max_lifetime: issuer.max_lifetime.map(seconds),
             },
@@ -226,6 +222,24 @@ fn better_auth(written: &mut Written, place: KeyPath, text: &str) -> Origin {
 /// OpenID Connect Discovery 1.0 section 4: the description of an issuer stands under its name.
 fn described_issuer(url: &str) -> Option<&str> {
     url.strip_suffix("/.well-known/openid-configuration")
+}
+
+/// The claims that name the subject.
+fn subject(written: &mut Written, path: &KeyPath, claims: &[String]) -> Vec<Pointer> {
+    if claims.is_empty() {
+        written.report(
+            path.clone(),
+            "needs the name of at least one claim, such as \"sub\"",
+        );
+    }
+    let mut pointers = Vec::new();
+    for (index, claim) in claims.iter().enumerate() {
+        match Pointer::parse(claim) {
+            Ok(pointer) => pointers.push(pointer),
+            Err(problem) => written.report(path.index(index), problem.to_string()),
+        }
+    }
+    pointers
 }
 
 fn seconds(duration: Duration) -> i64 {
