@@ -2,6 +2,7 @@
 
 mod demands;
 mod issuers;
+mod keys;
 mod routes;
 mod upstreams;
 
