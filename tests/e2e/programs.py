@@ -12,7 +12,7 @@ import time
 
 import httpx
 
-LIFETIME = 120
+LIFETIME = 300
 START_SECONDS = 20
 STOP_SECONDS = 10
 NODE = pathlib.Path(sys.executable).with_name("node")
@@ -146,6 +146,9 @@ class Gate:
         self.admin = http_client(self.admin_url)
 
     def stop(self):
+        # A gate that stops gives its clients a moment to read the last answer.
+        self.client.close()
+        self.admin.close()
         self.program.stop()
 
     def ask(self, method: str, path: str, token: str | None = None, **more) -> httpx.Response:
