@@ -169,7 +169,7 @@ class Crowd:
         self.users = [users[place % len(users)] for place in range(size)]
         self.tokens = [[user.token()] for user in self.users]
         self.answers = collections.Counter()
-        self.slowest = 0.0
+        self.slowest = collections.Counter()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         self.http = httpx.AsyncClient(base_url=gate.url, timeout=10, trust_env=False, limits=limits)
 
@@ -178,8 +178,8 @@ class Crowd:
             for age, token in enumerate(self.tokens[place]):
                 began = time.monotonic()
                 answer = await self.http.get(path(self.users[place]), headers={"Authorization": f"Bearer {token}"})
-                self.slowest = max(self.slowest, time.monotonic() - began)
                 self.answers[f"token {age}: {outcome(answer)}"] += 1
+                self.slowest[f"token {age}"] = max(self.slowest[f"token {age}"], time.monotonic() - began)
             await asyncio.sleep(0.02)
 
     @contextlib.asynccontextmanager
@@ -203,7 +203,8 @@ class Crowd:
 
     def said(self) -> str:
         counts = ", ".join(f"{count} × {answer}" for answer, count in sorted(self.answers.items()))
-        return f"{counts}; slowest {self.slowest * 1000:.0f} ms"
+        slowest = ", ".join(f"{token} {seconds * 1000:.0f} ms" for token, seconds in sorted(self.slowest.items()))
+        return f"{counts}; slowest: {slowest}"
 
     def kids(self) -> set:
         return {jwt.get_unverified_header(token)["kid"] for tokens in self.tokens for token in tokens}
