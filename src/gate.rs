@@ -13,6 +13,7 @@ pub mod routes;
 pub mod rule;
 pub mod subject;
 pub mod token;
+pub mod upgrade;
 pub mod verify;
 
 use std::collections::BTreeSet;

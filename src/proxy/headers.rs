@@ -10,12 +10,14 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use ipnet::IpNet;
 
 use crate::config::Credential;
 use crate::gate::names::ManagedNames;
 use crate::gate::permit::Caller;
+use crate::gate::upgrade::named_by_connection;
+pub use crate::gate::upgrade::{asks_for_websocket, names_websocket};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -276,32 +278,6 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
         Some(b'h') => *name == HTTP2_SETTINGS,
         _ => false,
     }
-}
-
-/// The names in every `Connection` field: `HeaderMap::get` would see the first alone.
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(CONNECTION).iter();
-    let names = values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|names| names.split(','));
-    names.filter_map(|name| name.trim().parse().ok()).collect()
-}
-
-/// Whether a request asks for a WebSocket (RFC 6455 section 4.1). No other protocol is switched to.
-pub fn asks_for_websocket(head: &Parts) -> bool {
-    names_websocket(&head.headers)
-        && head.method == Method::GET
-        && head.version == Version::HTTP_11
-        && named_by_connection(&head.headers).contains(&UPGRADE)
-}
-
-/// Whether the one protocol that `Upgrade` names is WebSocket.
-pub fn names_websocket(headers: &HeaderMap) -> bool {
-    let mut upgrades = headers.get_all(UPGRADE).iter();
-    let (Some(upgrade), None) = (upgrades.next(), upgrades.next()) else {
-        return false;
-    };
-    upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
 }
 
 /// The request's own id if it has a plain one, or a new one.
