@@ -5,6 +5,7 @@ pub mod claims;
 pub mod ends;
 pub mod identity;
 pub mod names;
+pub mod origin;
 pub mod path;
 pub mod permit;
 pub mod pointer;
@@ -156,7 +157,7 @@ impl Gate {
         };
         let route = Arc::clone(found.route);
         if route.rule == Rule::Public {
-            return Decision::Forward(Permit::new(Caller::Anonymous, route));
+            return Decision::Forward(Permit::new(Caller::Anonymous, route, None));
         }
         let refused = |refusal| Refused {
             refusal,
@@ -164,16 +165,20 @@ impl Gate {
             subject: None,
             issuer: None,
         };
-        let token = match BearerToken::take(&head.headers) {
-            Ok(token) => token,
+        let taken = match route.tokens.take(head) {
+            Ok(taken) => taken,
             Err(refusal) => return Decision::Refuse(refused(refusal)),
         };
+        // A token that is remembered says nothing about the page that sends it this time.
+        if let Err(refusal) = route.tokens.check_origin(&taken, head) {
+            return Decision::Refuse(refused(refusal));
+        }
         let Remembered {
             caller,
             claims,
             issuer,
             ..
-        } = match self.identify(token, now, cache) {
+        } = match self.identify(taken.token(), now, cache) {
             Ok(known) => known,
             Err(Unverified {
                 refusal,
@@ -201,7 +206,8 @@ impl Gate {
                 ..refused(refusal)
             });
         }
-        Decision::Forward(Permit::new(Caller::Known(caller), route))
+        let source = Some(taken.source);
+        Decision::Forward(Permit::new(Caller::Known(caller), route, source))
     }
 
     /// Finds out who the token is about and what it says, from the cache if it was asked before.

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::CONNECTION;
+use http::header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
 use http::response;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -26,6 +26,7 @@ use crate::clock::UnixTime;
 use crate::gate::Decision;
 use crate::gate::cache::TokenCache;
 use crate::gate::ends::has_one_end;
+use crate::gate::origin::Scheme;
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
 use crate::keys::refresh::Asked;
@@ -108,8 +109,11 @@ impl Proxy {
         connection: Rc<Connection>,
         peer: Peer,
     ) -> Answer {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let mut snapshot = self.snapshot();
+        if snapshot.policy.headers.scheme(peer, &head.headers) == Scheme::Https {
+            head.extensions.insert(Scheme::Https);
+        }
         let exchange = Exchange::begin(
             Arc::clone(&self.metrics),
             connection,
@@ -178,10 +182,12 @@ impl Proxy {
         policy.headers.to_upstream(
             &mut head,
             permit.caller(),
+            &permit.route().tokens,
             exchange.peer(),
             exchange.request_id(),
             websocket,
         );
+        let subprotocol = policy.headers.kept_subprotocol(&permit);
         let body = RequestBody::new(body, limit, policy.body_timeout);
         exchange.sending(body.upload());
         let answered = upstream
@@ -203,6 +209,10 @@ impl Proxy {
         policy
             .headers
             .to_client(&mut answer.headers, exchange.request_id(), switched);
+        if let (true, Some(subprotocol)) = (switched, subprotocol) {
+            let chosen = answer.headers.entry(SEC_WEBSOCKET_PROTOCOL);
+            chosen.or_insert(subprotocol);
+        }
         match (switched, client) {
             (true, Some(client)) => tunnel(answer, client, lease, exchange),
             (true, None) => exchange.upstream_failed(&UpstreamError::Switched {

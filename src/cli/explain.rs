@@ -14,6 +14,7 @@ use crate::gate::permit::{Caller, Permit};
 use crate::gate::refusal::Refusal;
 use crate::gate::routes::Route;
 use crate::gate::rule::{Demands, Rule};
+use crate::gate::token::TokenSource;
 use crate::gate::verify::Issuer;
 use crate::gate::{Decision, Refused};
 use crate::observe::log;
@@ -74,7 +75,9 @@ impl Check {
         match refusal {
             Refusal::PathNotCanonical => Self::Path,
             Refusal::NoRoute | Refusal::MethodNotAllowed(_) => Self::Route,
-            Refusal::TokenMissing | Refusal::TokenRepeated => Self::Token,
+            Refusal::TokenMissing | Refusal::TokenRepeated | Refusal::OriginNotAllowed => {
+                Self::Token
+            }
             Refusal::TokenMalformed
             | Refusal::TokenOpaque
             | Refusal::TokenSignature
@@ -108,12 +111,14 @@ impl Explain {
     pub(super) fn run(self) -> Outcome {
         let app = compile(&self.config.config)?;
         let mut head = self.head()?;
-        say(format_args!("{} {}", head.method, self.target));
-        match app
-            .policy
-            .gate
-            .decide(&head, Clock::System.now(), &mut TokenCache::default())
-        {
+        let gate = &app.policy.gate;
+        let decision = gate.decide(&head, Clock::System.now(), &mut TokenCache::default());
+        say(format_args!(
+            "{} {}",
+            head.method,
+            self.shown(&head, &decision)
+        ));
+        match decision {
             Decision::Forward(permit) => {
                 forwarded(&app.policy, &mut head, &permit);
                 return Ok(ExitCode::SUCCESS);
@@ -133,6 +138,22 @@ impl Explain {
             }
         }
         Ok(ExitCode::FAILURE)
+    }
+
+    /// The target, without a token in its query.
+    fn shown(&self, head: &Parts, decision: &Decision) -> String {
+        let route = match decision {
+            Decision::Forward(permit) => Some(permit.route()),
+            Decision::Refuse(refused)
+            | Decision::NeedsKeys {
+                otherwise: refused, ..
+            } => refused.route.as_ref(),
+        };
+        let bare = route.map(|route| without_token(head, route).uri);
+        match bare {
+            Some(bare) if bare.query() != head.uri.query() => bare.to_string(),
+            Some(_) | None => self.target.clone(),
+        }
     }
 
     fn head(&self) -> Result<Parts, Failure> {
@@ -172,6 +193,13 @@ impl Explain {
     }
 }
 
+/// What a screen may show of a head: the token is for the upstream alone, if it gets it.
+fn without_token(head: &Parts, route: &Route) -> Parts {
+    let mut head = head.clone();
+    route.tokens.strip(&mut head, false);
+    head
+}
+
 fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
     let route = permit.route();
     for check in Check::ALL {
@@ -188,6 +216,10 @@ fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
                     caller.issuer
                 ),
             ),
+            (Check::Token, Caller::Known(_)) => match permit.source() {
+                None | Some(TokenSource::Authorization) => passed(check, ""),
+                Some(source) => passed(check, format_args!("in {source}")),
+            },
             _ => passed(check, ""),
         }
     }
@@ -202,15 +234,31 @@ fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
     };
     let websocket = headers::asks_for_websocket(head);
     let request_id = headers::request_id(&head.headers);
-    policy
-        .headers
-        .to_upstream(head, permit.caller(), peer, &request_id, websocket);
-    say(format_args!("  {} {} HTTP/1.1", head.method, head.uri));
+    policy.headers.to_upstream(
+        head,
+        permit.caller(),
+        &route.tokens,
+        peer,
+        &request_id,
+        websocket,
+    );
+    let bare = without_token(head, route);
+    let target = if route.rule == Rule::Public {
+        &head.uri
+    } else {
+        &bare.uri
+    };
+    say(format_args!("  {} {target} HTTP/1.1", head.method));
     for (name, value) in &head.headers {
-        let shown = if *name == AUTHORIZATION {
-            "(as it came)".into()
-        } else {
+        let is_shown = bare
+            .headers
+            .get_all(name)
+            .iter()
+            .any(|shown| shown == value);
+        let shown = if is_shown && *name != AUTHORIZATION {
             String::from_utf8_lossy(value.as_bytes())
+        } else {
+            "(as it came)".into()
         };
         say(format_args!("  {name}: {}", log::printable(&shown)));
     }

@@ -39,6 +39,26 @@ pub struct Route {
     /// Who may act for every owner.
     #[serde(default)]
     pub exempt: Option<ClaimRule>,
+    /// Where the token may be; left out, `Authorization: Bearer` alone.
+    #[serde(default)]
+    pub tokens: Option<Vec<TokenSource>>,
+    /// The origins whose pages may send the token's cookie, beside the request's own.
+    #[serde(default)]
+    pub origins: Option<Vec<String>>,
+}
+
+/// One of `tokens = [{ … }]`: exactly one place.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenSource {
+    /// A header: `Authorization`, or one that has the token alone.
+    pub header: Option<String>,
+    /// A cookie.
+    pub cookie: Option<String>,
+    /// A parameter of the query.
+    pub query: Option<String>,
+    /// The subprotocol of a WebSocket before the one that is the token.
+    pub websocket: Option<String>,
 }
 
 /// Who may use a route.

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::routes::Route;
 use super::subject::Subject;
+use super::token::TokenSource;
 
 /// Proof that the gate let a request through, and as whose. Only the gate can make one; the act of
 /// forwarding uses it up.
@@ -14,13 +15,14 @@ use super::subject::Subject;
 /// # use std::sync::Arc;
 /// use claimgate::gate::permit::{Caller, Permit};
 /// # fn forge(route: Arc<claimgate::gate::routes::Route>) {
-/// let forged = Permit::new(Caller::Anonymous, route);
+/// let forged = Permit::new(Caller::Anonymous, route, None);
 /// # }
 /// ```
 #[derive(Debug)]
 pub struct Permit {
     caller: Caller,
     route: Arc<Route>,
+    source: Option<usize>,
 }
 
 /// Who asked.
@@ -44,13 +46,22 @@ pub struct KnownCaller {
 }
 
 impl Permit {
-    pub(super) fn new(caller: Caller, route: Arc<Route>) -> Self {
-        Self { caller, route }
+    pub(super) fn new(caller: Caller, route: Arc<Route>, source: Option<usize>) -> Self {
+        Self {
+            caller,
+            route,
+            source,
+        }
     }
 
     /// Who asked.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// Where the token was, if one was looked for.
+    pub fn source(&self) -> Option<&TokenSource> {
+        self.route.tokens.sources.get(self.source?)
     }
 
     /// The route that lets the request through.

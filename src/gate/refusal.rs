@@ -25,7 +25,7 @@ pub enum Refusal {
     MethodNotAllowed(HeaderValue),
     /// No bearer token came.
     TokenMissing,
-    /// More than one `Authorization` field came.
+    /// More than one token came.
     TokenRepeated,
     /// The token is not a signed JWT that can be read.
     TokenMalformed,
@@ -57,6 +57,8 @@ pub enum Refusal {
     SubjectMismatch(Mismatch),
     /// A claim does not say what the route demands.
     ClaimMissing(Unmet),
+    /// The token came in a cookie, and not from a page that may send it.
+    OriginNotAllowed,
     /// The client took too long to send its request.
     RequestTimeout,
     /// The body is larger than the route allows.
@@ -139,6 +141,7 @@ impl Refusal {
             Self::TokenConfirmation => "token_confirmation",
             Self::SubjectMismatch(_) => "subject_mismatch",
             Self::ClaimMissing(_) => "claim_missing",
+            Self::OriginNotAllowed => "origin_not_allowed",
             Self::RequestTimeout => "request_timeout",
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
@@ -166,7 +169,7 @@ impl Refusal {
     pub fn is_about_the_caller(&self) -> bool {
         let (status, challenge, _) = self.row();
         !matches!(challenge, Challenge::None)
-            || matches!(self, Self::SubjectMismatch(_))
+            || matches!(self, Self::SubjectMismatch(_) | Self::OriginNotAllowed)
             || status == StatusCode::UNAUTHORIZED
     }
 
@@ -199,7 +202,7 @@ impl Refusal {
             Self::TokenRepeated => (
                 StatusCode::BAD_REQUEST,
                 InvalidRequest,
-                "Send exactly one Authorization header.",
+                "Send exactly one token, and send it once.",
             ),
             Self::TokenMalformed => (
                 StatusCode::UNAUTHORIZED,
@@ -280,6 +283,11 @@ impl Refusal {
                 StatusCode::FORBIDDEN,
                 InsufficientScope(unmet.scope.clone()),
                 "The token does not grant what this path needs.",
+            ),
+            Self::OriginNotAllowed => (
+                StatusCode::FORBIDDEN,
+                None,
+                "This page may not use the cookie of this site.",
             ),
             Self::RequestTimeout => (
                 StatusCode::REQUEST_TIMEOUT,

@@ -10,6 +10,7 @@ use matchit::{InsertError, Router};
 use super::path::{BoundSegment, CanonicalPath};
 use super::refusal::Refusal;
 use super::rule::{Demands, Rule};
+use super::token::TokenSources;
 
 /// The methods that a route may have. CONNECT and TRACE are never served.
 pub const METHODS: [Method; 7] = [
@@ -31,6 +32,8 @@ pub struct Route {
     pub rule: Rule,
     /// What their tokens must say.
     pub demands: Demands,
+    /// Where its token may be.
+    pub tokens: TokenSources,
     /// The methods it has.
     pub methods: Vec<Method>,
     /// Which upstream, counted in the order of their names.
@@ -282,6 +285,7 @@ mod tests {
             pattern: pattern.into(),
             rule,
             demands: Demands::default(),
+            tokens: TokenSources::default(),
             methods: methods.to_vec(),
             upstream: 0,
             timeout: None,

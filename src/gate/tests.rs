@@ -10,6 +10,7 @@ use super::claims::ClaimPolicy;
 use super::refusal::Mismatch;
 use super::routes::METHODS;
 use super::rule::Demands;
+use super::token::TokenSources;
 use super::*;
 
 const SECRET: &str = "a secret of thirty-two bytes or more";
@@ -23,6 +24,7 @@ fn route(pattern: &str, rule: Rule) -> Route {
         pattern: pattern.into(),
         rule,
         demands: Demands::default(),
+        tokens: TokenSources::default(),
         methods: METHODS.to_vec(),
         upstream: 0,
         timeout: None,

@@ -1,38 +1,206 @@
 //! Exactly one token, or the reason why not.
 
+mod cookie;
+mod query;
+mod subprotocol;
+
+use std::borrow::Cow;
 use std::fmt;
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 
+pub use cookie::CookieName;
+pub use query::ParameterName;
+pub use subprotocol::Subprotocol;
+
+use super::origin::{self, Origin};
 use super::refusal::Refusal;
 
 /// The largest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
+/// Where a route takes its token from. What it does not name is not looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenSources {
+    /// Each place; of all together, one may have a token.
+    pub sources: Vec<TokenSource>,
+    /// The origins of pages that may send a cookie, beside the request's own.
+    pub origins: Vec<Origin>,
+}
+
+/// A place where a token may stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenSource {
+    /// `Authorization: Bearer TOKEN` (RFC 6750 section 2.1).
+    Authorization,
+    /// Another header, which has the token alone, or `Bearer TOKEN`.
+    Header(HeaderName),
+    /// A cookie.
+    Cookie(CookieName),
+    /// A parameter of the query.
+    Query(ParameterName),
+    /// The subprotocol after this one, when a WebSocket is asked for.
+    WebSocket(Subprotocol),
+}
+
+/// The one token of a request, and where it was.
+pub(super) struct Taken<'a> {
+    text: Cow<'a, str>,
+    /// By its place among the route's sources.
+    pub(super) source: usize,
+}
+
 /// A bearer token as it came, not yet verified (RFC 6750 section 2.1). Never shown.
 #[derive(Clone, Copy)]
 pub struct BearerToken<'a>(&'a str);
 
-impl<'a> BearerToken<'a> {
+impl Default for TokenSources {
+    fn default() -> Self {
+        Self {
+            sources: vec![TokenSource::Authorization],
+            origins: Vec::new(),
+        }
+    }
+}
+
+impl TokenSources {
     /// Takes the one token of a request.
-    pub(super) fn take(headers: &'a HeaderMap) -> Result<Self, Refusal> {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let Some(value) = values.next() else {
-            return Err(Refusal::TokenMissing);
-        };
-        if values.next().is_some() {
-            return Err(Refusal::TokenRepeated);
+    pub(super) fn take<'a>(&self, head: &'a Parts) -> Result<Taken<'a>, Refusal> {
+        let mut taken = Err(Refusal::TokenMissing);
+        for (source, place) in self.sources.iter().enumerate() {
+            let found = match place.look(head) {
+                Ok(None) => continue,
+                Ok(Some(text)) => Ok(Taken { text, source }),
+                Err(refusal) => Err(refusal),
+            };
+            // RFC 6750 section 2: a client must not use more than one way. Which of them counts is not for the gate
+            // to guess: the upstream may guess otherwise.
+            if !matches!(taken, Err(Refusal::TokenMissing)) {
+                return Err(Refusal::TokenRepeated);
+            }
+            taken = found;
         }
-        let text = value.to_str().map_err(|_| Refusal::TokenMalformed)?;
-        let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-        // RFC 9110 section 11.1: scheme names are case-insensitive.
-        if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
-            return Err(Refusal::TokenMissing);
-        }
-        Self::new(token)
+        let taken = taken?;
+        BearerToken::new(&taken.text)?;
+        Ok(taken)
     }
 
+    /// Whether the page that sent the token may: only a cookie is sent without the page's doing.
+    pub(super) fn check_origin(&self, taken: &Taken<'_>, head: &Parts) -> Result<(), Refusal> {
+        match self.sources.get(taken.source) {
+            Some(TokenSource::Cookie(_)) | None => origin::check(head, &self.origins),
+            Some(
+                TokenSource::Authorization
+                | TokenSource::Header(_)
+                | TokenSource::Query(_)
+                | TokenSource::WebSocket(_),
+            ) => Ok(()),
+        }
+    }
+
+    /// Takes everything out of a head, its target in origin form, that could be the token of this route.
+    pub fn strip(&self, head: &mut Parts, websocket: bool) {
+        for source in &self.sources {
+            match source {
+                TokenSource::Authorization => {
+                    head.headers.remove(AUTHORIZATION);
+                }
+                TokenSource::Header(name) => {
+                    head.headers.remove(name);
+                }
+                TokenSource::Cookie(name) => name.strip(&mut head.headers),
+                TokenSource::Query(name) => name.strip(&mut head.uri),
+                TokenSource::WebSocket(name) => name.strip(&mut head.headers, websocket),
+            }
+        }
+    }
+}
+
+impl TokenSource {
+    /// What stands here. An empty value is none.
+    fn look<'a>(&self, head: &'a Parts) -> Result<Option<Cow<'a, str>>, Refusal> {
+        let found = match self {
+            Self::Authorization => bearer(&head.headers)?,
+            Self::Header(name) => bare(&head.headers, name)?,
+            Self::Cookie(name) => name.take(&head.headers)?,
+            Self::Query(name) => name.take(&head.uri)?,
+            Self::WebSocket(name) => name.take(head)?,
+        };
+        Ok(found.filter(|text| !text.is_empty()))
+    }
+
+    /// Whether one token could be in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cookie(one), Self::Cookie(other)) => one.overlaps(other),
+            _ => self == other,
+        }
+    }
+}
+
+impl fmt::Display for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authorization => write!(f, "`Authorization`"),
+            Self::Header(name) => write!(f, "the header `{name}`"),
+            Self::Cookie(name) => write!(f, "the cookie `{}`", name.as_str()),
+            Self::Query(name) => write!(f, "the parameter `{}` of the query", name.as_str()),
+            Self::WebSocket(name) => write!(f, "the subprotocol after `{}`", name.as_str()),
+        }
+    }
+}
+
+/// What `Authorization` has.
+fn bearer(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Refusal> {
+    let Some(text) = only(headers, &AUTHORIZATION)? else {
+        return Ok(None);
+    };
+    Ok(after_bearer(text).map(Cow::from))
+}
+
+/// What another header has.
+fn bare<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Cow<'a, str>>, Refusal> {
+    let Some(text) = only(headers, name)? else {
+        return Ok(None);
+    };
+    Ok(Some(after_bearer(text).unwrap_or(text).into()))
+}
+
+/// What comes after the scheme, if the scheme is this one.
+fn after_bearer(text: &str) -> Option<&str> {
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    // RFC 9110 section 11.1: scheme names are case-insensitive.
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// The one field of this name, if there is any.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(Refusal::TokenRepeated);
+    }
+    let text = value.to_str().map_err(|_| Refusal::TokenMalformed)?;
+    Ok(Some(text))
+}
+
+/// RFC 9110 section 5.6.2: what names are made of.
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+impl Taken<'_> {
+    /// The token.
+    pub(super) fn token(&self) -> BearerToken<'_> {
+        BearerToken(&self.text)
+    }
+}
+
+impl<'a> BearerToken<'a> {
     /// Takes a token that has its header's or its flag's wrapping off.
     pub fn new(token: &'a str) -> Result<Self, Refusal> {
         if is_session_token(token) {
@@ -68,6 +236,12 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
+impl fmt::Debug for Taken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Taken(..)")
+    }
+}
+
 impl fmt::Debug for BearerToken<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BearerToken(..)")
@@ -76,9 +250,20 @@ impl fmt::Debug for BearerToken<'_> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, Request};
 
     use super::*;
+
+    /// Header fields of a request.
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    fn head(method: &str, target: &str, fields: Fields<'_>) -> Parts {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        request.body(()).unwrap().into_parts().0
+    }
 
     #[test]
     fn exactly_one_bearer_token_is_taken() {
@@ -111,13 +296,378 @@ mod tests {
             (&["", "Bearer a.b.c"], Err(Refusal::TokenRepeated)),
         ];
         for (values, expected) in cases {
-            let mut headers = HeaderMap::new();
-            for value in *values {
-                headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
-            }
-            let taken = BearerToken::take(&headers).map(BearerToken::expose);
-            assert_eq!(taken, *expected, "{values:?}");
+            let fields: Vec<_> = values
+                .iter()
+                .map(|value| ("authorization", *value))
+                .collect();
+            let head = head("GET", "/", &fields);
+            let taken = TokenSources::default().take(&head);
+            let taken = taken.map(|taken| taken.text.into_owned());
+            let expected = expected.clone().map(str::to_owned);
+            assert_eq!(taken, expected, "{values:?}");
         }
+    }
+
+    /// Every kind of source at once.
+    fn every_source() -> TokenSources {
+        TokenSources {
+            sources: vec![
+                TokenSource::Authorization,
+                TokenSource::Header(HeaderName::from_static("x-token")),
+                TokenSource::Cookie(CookieName::new("session").unwrap()),
+                TokenSource::Query(ParameterName::new("access_token").unwrap()),
+                TokenSource::WebSocket(Subprotocol::new("bearer").unwrap()),
+            ],
+            origins: Vec::new(),
+        }
+    }
+
+    const AUTHORIZATION: &str = "authorization";
+    const UPGRADE: [(&str, &str); 2] = [("connection", "upgrade"), ("upgrade", "websocket")];
+
+    /// The token and where it was, or the reason.
+    fn taken(head: &Parts) -> String {
+        let sources = every_source();
+        match sources.take(head) {
+            Ok(taken) => format!(
+                "{} in {}",
+                taken.token().expose(),
+                sources.sources[taken.source]
+            ),
+            Err(refusal) => refusal.reason().to_owned(),
+        }
+    }
+
+    #[test]
+    fn each_source_has_its_form() {
+        let of_a_cookie = "a.b.c in the cookie `session`";
+        let of_a_header = "a.b.c in the header `x-token`";
+        let of_the_query = "a.b.c in the parameter `access_token` of the query";
+        let (missing, malformed, repeated) = ("token_missing", "token_malformed", "token_repeated");
+        let cases: &[(&str, Fields<'_>, &str)] = &[
+            ("/", &[], missing),
+            (
+                "/",
+                &[(AUTHORIZATION, "Bearer a.b.c")],
+                "a.b.c in `Authorization`",
+            ),
+            // A header of its own.
+            ("/", &[("x-token", "a.b.c")], of_a_header),
+            ("/", &[("x-token", "Bearer a.b.c")], of_a_header),
+            ("/", &[("x-token", "BEARER a.b.c")], of_a_header),
+            ("/", &[("x-token", "")], missing),
+            ("/", &[("x-token", "Bearer")], missing),
+            ("/", &[("x-token", "Basic a.b.c")], malformed),
+            ("/", &[("x-token", "a.b.c, d.e.f")], malformed),
+            ("/", &[("x-token", "ä")], malformed),
+            ("/", &[("x-token", "a.b.c"), ("x-token", "a.b.c")], repeated),
+            ("/", &[("x_token", "a.b.c")], missing),
+            // A cookie.
+            ("/", &[("cookie", "session=a.b.c")], of_a_cookie),
+            ("/", &[("cookie", "a=1;session=a.b.c ; b=2;")], of_a_cookie),
+            (
+                "/",
+                &[("cookie", "a=ä"), ("cookie", "session=a.b.c")],
+                of_a_cookie,
+            ),
+            ("/", &[("cookie", "__Secure-session=a.b.c")], of_a_cookie),
+            ("/", &[("cookie", "__Host-session=a.b.c")], of_a_cookie),
+            (
+                "/",
+                &[("cookie", "Session=a.b.c; xsession=a.b.c; session2=a.b.c")],
+                missing,
+            ),
+            (
+                "/",
+                &[("cookie", "__host-session=a.b.c; __Http-session=a.b.c")],
+                missing,
+            ),
+            (
+                "/",
+                &[("cookie", "a=session=a.b.c; a.b.c; =a.b.c")],
+                missing,
+            ),
+            ("/", &[("cookie", "session=; session2=a.b.c")], missing),
+            ("/", &[("cookie", "session")], missing),
+            ("/", &[("cookie", "session=\"a.b.c\"")], malformed),
+            ("/", &[("cookie", "session=a.b.c, d")], malformed),
+            ("/", &[("cookie", "session=a.b.ä")], malformed),
+            ("/", &[("cookie", "session=a.b.c; session=a.b.c")], repeated),
+            ("/", &[("cookie", "session=a.b.c; session=")], repeated),
+            ("/", &[("cookie", "session=a.b.c; session")], repeated),
+            (
+                "/",
+                &[
+                    ("cookie", "session=a.b.c; a=1"),
+                    ("cookie", "session=a.b.c"),
+                ],
+                repeated,
+            ),
+            (
+                "/",
+                &[("cookie", "session=a.b.c; __Host-session=a.b.c")],
+                repeated,
+            ),
+            // A cookie in pieces.
+            (
+                "/",
+                &[("cookie", "session.0=a.; session.1=b.c")],
+                of_a_cookie,
+            ),
+            (
+                "/",
+                &[("cookie", "session.1=b.c; a=1"), ("cookie", "session.0=a.")],
+                of_a_cookie,
+            ),
+            ("/", &[("cookie", "session.0=a.b.c")], of_a_cookie),
+            (
+                "/",
+                &[("cookie", "__Secure-session.1=c; __Secure-session.0=a.b.")],
+                of_a_cookie,
+            ),
+            (
+                "/",
+                &[(
+                    "cookie",
+                    "session.10=l; session.9=k; session.8=i; session.7=h; session.6=g; session.5=f; \
+                             session.4=e; session.3=d; session.2=c; session.1=b; session.0=a",
+                )],
+                "abcdefghikl in the cookie `session`",
+            ),
+            ("/", &[("cookie", "session.1=b.c")], malformed),
+            ("/", &[("cookie", "session.0=a.; session.2=c")], malformed),
+            (
+                "/",
+                &[("cookie", "session.0=a.; session.0=a.; session.1=b.c")],
+                repeated,
+            ),
+            (
+                "/",
+                &[("cookie", "session.0=a.; session.1=b.c; session=a.b.c")],
+                repeated,
+            ),
+            (
+                "/",
+                &[("cookie", "session.0=a.; __Host-session.1=b.c")],
+                repeated,
+            ),
+            (
+                "/",
+                &[(
+                    "cookie",
+                    "session.00=a.b.c; session.x=a; session.=a; session.0.0=a",
+                )],
+                missing,
+            ),
+            // The query.
+            ("/?access_token=a.b.c", &[], of_the_query),
+            ("/?a=1&access_token=a.b.c&b", &[], of_the_query),
+            ("/?access_token=", &[], missing),
+            ("/?access_token", &[], missing),
+            (
+                "/?Access_token=a.b.c&xaccess_token=a.b.c&access_tokens=a.b.c",
+                &[],
+                missing,
+            ),
+            ("/?a=access_token=a.b.c", &[], missing),
+            ("/?access_token=a%2Eb.c", &[], malformed),
+            ("/?access_token=a+b", &[], malformed),
+            ("/?access%5Ftoken=a.b.c", &[], malformed),
+            ("/?access_token=a.b.c&access_token=a.b.c", &[], repeated),
+            ("/?access_token=a.b.c&access_token", &[], repeated),
+            ("/?access_token=a.b.c&access%5ftoken=a.b.c", &[], repeated),
+            // Two sources.
+            (
+                "/?access_token=a.b.c",
+                &[(AUTHORIZATION, "Bearer a.b.c")],
+                repeated,
+            ),
+            (
+                "/",
+                &[(AUTHORIZATION, "Bearer a.b.c"), ("cookie", "session=a.b.c")],
+                repeated,
+            ),
+            (
+                "/",
+                &[(AUTHORIZATION, "Bearer a.b.c"), ("cookie", "session=\"\"")],
+                repeated,
+            ),
+            (
+                "/",
+                &[(AUTHORIZATION, "Bearer !"), ("x-token", "a.b.c")],
+                repeated,
+            ),
+            ("/", &[("x-token", "!"), ("cookie", "session=!")], repeated),
+            (
+                "/",
+                &[("x-token", "a.b.c"), ("cookie", "session=")],
+                of_a_header,
+            ),
+            (
+                "/",
+                &[(AUTHORIZATION, "Basic YTpi"), ("x-token", "a.b.c")],
+                of_a_header,
+            ),
+        ];
+        for (target, fields, expected) in cases {
+            let found = taken(&head("GET", target, fields));
+            assert_eq!(found, *expected, "{target} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_subprotocol_is_a_token_of_a_websocket_alone() {
+        let found = "a.b.c in the subprotocol after `bearer`";
+        let (missing, malformed, repeated) = ("token_missing", "token_malformed", "token_repeated");
+        let cases: &[(&[&str], &str)] = &[
+            (&["bearer, a.b.c"], found),
+            (&["bearer,a.b.c,chat"], found),
+            (&["chat, bearer, a.b.c, other"], found),
+            (&["chat", "bearer", "a.b.c"], found),
+            (&["bearer,, a.b.c"], found),
+            (&["bearer"], missing),
+            (&["chat, bearer"], missing),
+            (&["Bearer, a.b.c"], missing),
+            (&["a.b.c"], missing),
+            (&["bearer a.b.c"], missing),
+            (&["bearer, a~b"], malformed),
+            (&["bearer, ä"], malformed),
+            (&["bearer, a.b.c, bearer, a.b.c"], repeated),
+            (&["bearer, a.b.c", "bearer"], repeated),
+        ];
+        for (offered, expected) in cases {
+            let fields = offered
+                .iter()
+                .map(|value| ("sec-websocket-protocol", *value));
+            let handshake: Vec<_> = UPGRADE.into_iter().chain(fields.clone()).collect();
+            assert_eq!(
+                taken(&head("GET", "/", &handshake)),
+                *expected,
+                "{offered:?}"
+            );
+            let plain: Vec<_> = fields.collect();
+            assert_eq!(taken(&head("GET", "/", &plain)), missing, "{offered:?}");
+            assert_eq!(
+                taken(&head("POST", "/", &handshake)),
+                missing,
+                "{offered:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_token_is_taken_out() {
+        let left = |method: &str, target: &str, fields: &[(&str, &str)]| {
+            let mut head = head(method, target, fields);
+            let websocket = crate::gate::upgrade::asks_for_websocket(&head);
+            every_source().strip(&mut head, websocket);
+            let fields = head
+                .headers
+                .iter()
+                .filter(|(name, _)| !UPGRADE.iter().any(|(plain, _)| name == plain));
+            let fields: Vec<String> = fields
+                .map(|(name, value)| {
+                    format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
+                })
+                .collect();
+            (head.uri.to_string(), fields)
+        };
+        let headers: &[(Fields<'_>, &[&str])] = &[
+            (
+                &[
+                    (AUTHORIZATION, "Bearer a.b.c"),
+                    ("x-token", "a"),
+                    ("x-tokens", "b"),
+                ],
+                &["x-tokens: b"],
+            ),
+            (&[("cookie", "session=a.b.c")], &[]),
+            (&[("cookie", "session=a.b.c;")], &[]),
+            (&[("cookie", "a=1; session=a.b.c")], &["cookie: a=1"]),
+            (&[("cookie", "session=a.b.c; a=1")], &["cookie: a=1"]),
+            (
+                &[("cookie", "a=1;  b=\"ä\" ;session=a.b.c;c;; =d")],
+                &["cookie: a=1;  b=\"ä\" ;c;; =d"],
+            ),
+            (&[("cookie", " a=1 ;b=2;")], &["cookie:  a=1 ;b=2;"]),
+            (
+                &[
+                    ("cookie", "a=1; session.1=b"),
+                    ("cookie", "session.0=a"),
+                    ("cookie", "session.x=1"),
+                ],
+                &["cookie: a=1", "cookie: session.x=1"],
+            ),
+            (
+                &[(
+                    "cookie",
+                    "__Secure-session=a; __Host-session.0=a; __host-session=a",
+                )],
+                &["cookie: __host-session=a"],
+            ),
+            // Without a handshake, nobody has looked.
+            (&[("sec-websocket-protocol", "bearer, a.b.c, chat")], &[]),
+            (
+                &[("sec-websocket-protocol", "chat, a.b.c")],
+                &["sec-websocket-protocol: chat, a.b.c"],
+            ),
+        ];
+        for (fields, expected) in headers {
+            assert_eq!(left("POST", "/", fields).1, *expected, "{fields:?}");
+        }
+        for (offered, expected) in [
+            (&["bearer, a.b.c"][..], None),
+            (&["bearer, a.b.c, chat"], Some("chat")),
+            (&["chat,  bearer,a.b.c,other"], Some("chat, other")),
+            (&["chat, bearer", "a.b.c, other"], Some("chat, other")),
+            (&["chat,other"], Some("chat,other")),
+        ] {
+            let fields = offered
+                .iter()
+                .map(|value| ("sec-websocket-protocol", *value));
+            let handshake: Vec<_> = UPGRADE.into_iter().chain(fields).collect();
+            let expected: Vec<String> = expected
+                .map(|rest| format!("sec-websocket-protocol: {rest}"))
+                .into_iter()
+                .collect();
+            assert_eq!(left("GET", "/", &handshake).1, expected, "{offered:?}");
+        }
+        for (target, expected) in [
+            ("/", "/"),
+            ("/?", "/?"),
+            ("/a%20b?", "/a%20b?"),
+            ("/?a=%20&b", "/?a=%20&b"),
+            ("/a%2eb;c?access_token=a.b.c", "/a%2eb;c"),
+            ("/?access_token=a.b.c&", "/?"),
+            ("/?a=1&access_token=a.b.c&b=%2F&&c", "/?a=1&b=%2F&&c"),
+            ("/?access_token=a.b.c&a=1", "/?a=1"),
+            ("/?a=1&access_token", "/?a=1"),
+            (
+                "/?access%5Ftoken=a.b.c&access_token=d&x=?access_token=1",
+                "/?x=?access_token=1",
+            ),
+        ] {
+            assert_eq!(left("GET", target, &[]).0, expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn what_one_cookie_could_be_twice_overlaps() {
+        let name = |name| CookieName::new(name).unwrap();
+        for other in [
+            "session",
+            "__Host-session",
+            "__Secure-session",
+            "session.0",
+            "__Host-session.1",
+        ] {
+            assert!(name("session").overlaps(&name(other)), "{other}");
+            assert!(name(other).overlaps(&name("session")), "{other}");
+        }
+        for other in ["Session", "session2", "session.x", "__Host-__Host-session"] {
+            assert!(!name("session").overlaps(&name(other)), "{other}");
+        }
+        assert!(!name("__Host-session").overlaps(&name("__Secure-session")));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use http::header::GetAll;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    VIA,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -15,7 +15,9 @@ use ipnet::IpNet;
 
 use crate::config::Credential;
 use crate::gate::names::ManagedNames;
-use crate::gate::permit::Caller;
+use crate::gate::origin::Scheme;
+use crate::gate::permit::{Caller, Permit};
+use crate::gate::token::{TokenSource, TokenSources};
 use crate::gate::upgrade::named_by_connection;
 pub use crate::gate::upgrade::{asks_for_websocket, names_websocket};
 
@@ -87,12 +89,33 @@ impl HeaderPolicy {
         Some(client)
     }
 
+    /// How the client has reached the gate, or the trusted peer that says so.
+    pub fn scheme(&self, peer: Peer, headers: &HeaderMap) -> Scheme {
+        let trusted = peer.address.is_some_and(|address| self.trusts(address));
+        let mut told = headers.get_all(X_FORWARDED_PROTO).iter();
+        match (trusted, told.next(), told.next()) {
+            (true, Some(told), None) if told.as_bytes().eq_ignore_ascii_case(b"https") => {
+                Scheme::Https
+            }
+            _ => Scheme::Http,
+        }
+    }
+
+    /// The subprotocol that stood before the token, and that the upstream has not seen.
+    pub fn kept_subprotocol(&self, permit: &Permit) -> Option<HeaderValue> {
+        match (permit.source()?, self.credential) {
+            (TokenSource::WebSocket(name), Credential::Strip) => Some(name.as_answer().clone()),
+            _ => None,
+        }
+    }
+
     /// Turns the head that was judged into the head that is sent: removes what concerns this connection alone and
     /// what only the gate may write, then writes it.
     pub fn to_upstream(
         &self,
         head: &mut Parts,
         caller: &Caller,
+        tokens: &TokenSources,
         peer: Peer,
         request_id: &HeaderValue,
         websocket: bool,
@@ -117,9 +140,10 @@ impl HeaderPolicy {
             head.headers.remove(name);
         }
         head.headers.reserve(WRITTEN);
+        reduce_to_origin_form(head);
         if let Caller::Known(caller) = caller {
             if self.credential == Credential::Strip {
-                head.headers.remove(AUTHORIZATION);
+                tokens.strip(head, websocket);
             }
             for (name, value) in caller.headers.iter() {
                 head.headers.insert(name, value.clone());
@@ -138,7 +162,6 @@ impl HeaderPolicy {
             head.headers.insert(UPGRADE, WEBSOCKET);
         }
         head.version = Version::HTTP_11;
-        reduce_to_origin_form(head);
     }
 
     /// Cleans the head of an answer of the upstream.

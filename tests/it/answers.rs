@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// What the tables below and this file's tests together have to reach.
-const REASONS: [&str; 31] = [
+const REASONS: [&str; 32] = [
     "path_not_canonical",
     "request_malformed",
     "no_route",
@@ -33,6 +33,7 @@ const REASONS: [&str; 31] = [
     "token_confirmation",
     "subject_mismatch",
     "claim_missing",
+    "origin_not_allowed",
     "request_timeout",
     "body_too_large",
     "target_too_long",
@@ -86,6 +87,11 @@ mismatch = 401
 path = "/paid/{*rest}"
 access = "authenticated"
 require = [{ claim = "plan", equals = "pro" }]
+
+[[routes]]
+path = "/page/{user_id}"
+access = { owner = "user_id" }
+tokens = [{ cookie = "session" }]
 "#;
 
 const TASKS: &str = "/api/alice/tasks";
@@ -242,6 +248,13 @@ fn table() -> Vec<(u16, &'static str, Request)> {
         ),
         (401, "subject_mismatch", get("/older/bob").bearer(&alices)),
         (403, "claim_missing", get("/paid/x").bearer(&alices)),
+        (
+            403,
+            "origin_not_allowed",
+            post("/page/alice", b"")
+                .line(&format!("Cookie: session={alices}"))
+                .line("Origin: http://evil.test"),
+        ),
         (
             413,
             "body_too_large",

@@ -11,7 +11,7 @@ use proptest::sample::select;
 
 use claimgate::clock::UnixTime;
 use claimgate::gate::cache::TokenCache;
-use claimgate::gate::permit::Caller;
+use claimgate::gate::permit::{Caller, Permit};
 use claimgate::gate::refusal::Refusal;
 use claimgate::gate::rule::Rule;
 use claimgate::gate::{Decision, Gate};
@@ -226,13 +226,14 @@ fn speaks_of_the_way(folded: &str) -> bool {
         || ["forwarded", "x-real-ip", "x-original-url", "remote-user"].contains(&folded)
 }
 
-fn send(policy: &HeaderPolicy, mut head: Parts, caller: &Caller) -> Parts {
+fn send(policy: &HeaderPolicy, mut head: Parts, permit: &Permit) -> Parts {
     let peer = Peer {
         address: Some([192, 0, 2, 7].into()),
     };
     let id = HeaderValue::from_static("id");
     let websocket = asks_for_websocket(&head);
-    policy.to_upstream(&mut head, caller, peer, &id, websocket);
+    let (caller, tokens) = (permit.caller(), &permit.route().tokens);
+    policy.to_upstream(&mut head, caller, tokens, peer, &id, websocket);
     head
 }
 
@@ -247,7 +248,7 @@ proptest! {
         let Some(head) = head else { return Ok(()) };
         let policy: &Policy = if strips { &STRIPPING } else { &FORWARDING };
         let Decision::Forward(permit) = policy.gate.decide(&head, UnixTime(NOW), &mut TokenCache::default()) else { return Ok(()) };
-        let sent = send(&policy.headers, head.clone(), permit.caller());
+        let sent = send(&policy.headers, head.clone(), &permit);
         let heard = |header: &str| -> Vec<&[u8]> {
             let heard = sent.headers.iter().filter(|(name, _)| folded(name) == header);
             heard.map(|(_, value)| value.as_bytes()).collect()

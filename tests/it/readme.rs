@@ -406,6 +406,7 @@ fn every_refusal() -> Vec<Refusal> {
             }),
             scope: Some("tasks".into()),
         }),
+        Refusal::OriginNotAllowed,
         Refusal::RequestTimeout,
         Refusal::BodyTooLarge,
         Refusal::TargetTooLong,

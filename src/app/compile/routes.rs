@@ -1,5 +1,7 @@
 //! `[[routes]]`, compiled.
 
+mod tokens;
+
 use http::Method;
 
 use crate::config::{self, Access, KeyPath, Written};
@@ -44,6 +46,7 @@ fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
     }
     check_time(written, &place.key("timeout"), route.timeout);
     let mismatch = mismatch(written, place, &route);
+    let tokens = tokens::compile(written, place, &route);
     Route {
         demands: demands::compile(written, place, &route),
         methods: methods(written, place, route.methods.as_deref()),
@@ -56,6 +59,7 @@ fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
                 mismatch,
             },
         },
+        tokens,
         pattern: route.path.into(),
         timeout: route.timeout,
         max_body_bytes: route.max_body_bytes,

@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::header::{COOKIE, HeaderName};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 
 use crate::gate::permit::KnownCaller;
 use crate::gate::subject::Subject;
@@ -41,7 +41,14 @@ fn sent(policy: &HeaderPolicy, caller: &Caller, fields: &[(&str, &str)]) -> Head
         address: Some(CLIENT),
     };
     let id = HeaderValue::from_static("id-1");
-    policy.to_upstream(&mut head, caller, peer, &id, false);
+    policy.to_upstream(
+        &mut head,
+        caller,
+        &TokenSources::default(),
+        peer,
+        &id,
+        false,
+    );
     assert_eq!(head.uri, "/api/alice/tasks?a=1");
     head.headers
 }

@@ -43,6 +43,17 @@ issuers = ["partner"]
 keys = { secret_env = "BETTER_AUTH_SECRET" }
 issuer = "https://partner.example"
 
+[[routes]]
+path = "/any/{user_id}"
+access = { owner = "user_id" }
+tokens = [
+    { header = "Authorization" },
+    { header = "X-Token" },
+    { cookie = "session" },
+    { query = "access_token" },
+    { websocket = "bearer" },
+]
+
 [identity]
 headers = { "X-User-Email" = "email" }
 "#;
@@ -174,6 +185,33 @@ fn explain_names_the_demand_that_was_not_met() {
 }
 
 #[test]
+fn explain_says_where_the_token_was_and_does_not_show_it() {
+    let upstream = Upstream::start();
+    let config = eight_lines(upstream.address) + MORE;
+    let directory = Directory::with(&config);
+    let token = directory.token("alice", &[]);
+    let in_the_query = format!("/any/alice?a=1&access_token={token}");
+    let in_a_cookie = format!("Cookie: a=1; session={token}");
+    let forwarding = config.replace("[identity]", "[identity]\ncredential = \"forward\"");
+    let forwarding = Directory::with(&forwarding);
+    for directory in [directory, forwarding] {
+        let ended = directory.call(&["explain", "GET", &in_the_query]);
+        let ok = "ok    one token       in the parameter `access_token` of the query";
+        for text in [
+            "GET /any/alice?a=1\n",
+            ok,
+            "\n  GET /any/alice?a=1 HTTP/1.1\n",
+        ] {
+            assert!(ended.stdout.contains(text), "`{text}`: {ended:?}");
+        }
+        let ended = directory.call(&["explain", "GET", "/any/alice", "-H", &in_a_cookie]);
+        let ok = "ok    one token       in the cookie `session`";
+        assert!(ended.stdout.contains(ok), "{ended:?}");
+    }
+    assert!(upstream.has_got_nothing());
+}
+
+#[test]
 fn explain_fetches_no_keys_and_says_so() {
     let address = "127.0.0.1:9".parse().unwrap();
     let config = eight_lines(address).replace(
@@ -279,6 +317,29 @@ fn requests(directory: &Directory) -> Vec<(Request, u16)> {
         (get("/admin/bob").bearer(&pro_token), 403),
         (get("/admin/alice").bearer(&token), 403),
         (get("/partners").bearer(&token), 401),
+        (get("/any/alice").bearer(&token), 200),
+        (get("/any/alice").header("X-Token", token.as_str()), 200),
+        (
+            get("/any/alice").header("Cookie", format!("a=1; session={token}; b=2")),
+            200,
+        ),
+        (
+            get(&format!("/any/alice?a=%20&access_token={token}&b")),
+            200,
+        ),
+        (
+            get(&format!("http://localhost/any/alice?access_token={token}")),
+            200,
+        ),
+        (
+            Request::new("DELETE", "/any/alice").header("Cookie", format!("session={token}")),
+            403,
+        ),
+        (
+            get(&format!("/any/alice?access_token={token}&access_token=")),
+            400,
+        ),
+        (get(&format!("/any/bob?access_token={token}")), 403),
         (get("/api/bob/tasks").bearer(&token), 403),
         (get("/api/ALICE/tasks").bearer(&token), 403),
         (get("/hidden/bob").bearer(&token), 404),

@@ -1,0 +1,157 @@
+//! `tokens` and `origins` of a route, compiled.
+
+use http::HeaderName;
+use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
+
+use crate::app::compile::X_USER_ID;
+use crate::config::{self, Access, KeyPath, Written};
+use crate::gate::names::ManagedNames;
+use crate::gate::origin::Origin;
+use crate::gate::token::{CookieName, ParameterName, Subprotocol, TokenSource, TokenSources};
+use crate::proxy::headers::is_hop_by_hop;
+
+pub(super) fn compile(
+    written: &mut Written,
+    place: &KeyPath,
+    route: &config::Route,
+) -> TokenSources {
+    let mut tokens = TokenSources::default();
+    if let Some(named) = &route.tokens {
+        tokens.sources = sources(written, &place.key("tokens"), named);
+        if route.access == Access::Public {
+            written.report(
+                place.key("tokens"),
+                "means nothing on a public route: nobody looks for a token there",
+            );
+        }
+    }
+    if let Some(named) = &route.origins {
+        let path = place.key("origins");
+        let is_cookie = |source: &TokenSource| matches!(source, TokenSource::Cookie(_));
+        if !tokens.sources.iter().any(is_cookie) && !written.is_broken(&place.key("tokens")) {
+            written.report(
+                path.clone(),
+                "means nothing on a route that takes no token from a cookie",
+            );
+        }
+        tokens.origins = origins(written, &path, named);
+    }
+    tokens
+}
+
+fn sources(
+    written: &mut Written,
+    path: &KeyPath,
+    named: &[config::TokenSource],
+) -> Vec<TokenSource> {
+    if named.is_empty() && !written.is_broken(path) {
+        written.report(
+            path.clone(),
+            "must name a source; left out, it is `Authorization: Bearer`",
+        );
+    }
+    let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
+    let mut sources: Vec<TokenSource> = Vec::new();
+    for (named, place) in named.iter().zip(places) {
+        let Some(source) = source(written, &place, named) else {
+            continue;
+        };
+        match sources.iter().find(|other| source.overlaps(other)) {
+            Some(other) => written.report(place, format!("is there already: {other}")),
+            None => sources.push(source),
+        }
+    }
+    sources
+}
+
+fn source(
+    written: &mut Written,
+    place: &KeyPath,
+    named: &config::TokenSource,
+) -> Option<TokenSource> {
+    let config::TokenSource {
+        header,
+        cookie,
+        query,
+        websocket,
+    } = named;
+    let (key, source) = match (header, cookie, query, websocket) {
+        (Some(name), None, None, None) => ("header", self::header(written, name)),
+        (None, Some(name), None, None) => (
+            "cookie",
+            CookieName::new(name)
+                .map(TokenSource::Cookie)
+                .ok_or("is not the name of a cookie"),
+        ),
+        (None, None, Some(name), None) => (
+            "query",
+            ParameterName::new(name)
+                .map(TokenSource::Query)
+                .ok_or("must be a name of letters, digits and `-._~`"),
+        ),
+        (None, None, None, Some(name)) => (
+            "websocket",
+            Subprotocol::new(name)
+                .map(TokenSource::WebSocket)
+                .ok_or("is not the name of a subprotocol"),
+        ),
+        _ => {
+            if !written.is_broken(place) {
+                written.report(
+                    place.clone(),
+                    "needs exactly one of `header`, `cookie`, `query` and `websocket`",
+                );
+            }
+            return None;
+        }
+    };
+    source
+        .map_err(|problem| written.report(place.key(key), problem))
+        .ok()
+}
+
+fn header(written: &Written, name: &str) -> Result<TokenSource, &'static str> {
+    let Ok(name) = name.parse::<HeaderName>() else {
+        return Err("is not a header name");
+    };
+    if name == AUTHORIZATION {
+        return Ok(TokenSource::Authorization);
+    }
+    if name == COOKIE {
+        return Err("has a form of its own: write { cookie = \"NAME\" }");
+    }
+    if name == SEC_WEBSOCKET_PROTOCOL {
+        return Err("has a form of its own: write { websocket = \"NAME\" }");
+    }
+    let identity = written.config.identity.headers.keys();
+    let identity: Vec<HeaderName> = identity.filter_map(|name| name.parse().ok()).collect();
+    let managed = ManagedNames::new(identity.iter().chain(&[X_USER_ID]));
+    if managed.must_not_be_dropped(name.as_str()) || is_hop_by_hop(&name) {
+        return Err("has a meaning of its own and cannot carry a token");
+    }
+    Ok(TokenSource::Header(name))
+}
+
+fn origins(written: &mut Written, path: &KeyPath, named: &[String]) -> Vec<Origin> {
+    if named.is_empty() && !written.is_broken(path) {
+        written.report(
+            path.clone(),
+            "must name an origin; left out, it is the request's own",
+        );
+    }
+    let mut origins = Vec::new();
+    let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
+    for (text, place) in named.iter().zip(places) {
+        match Origin::new(text) {
+            Some(origin) => origins.push(origin),
+            None => written.report(
+                place,
+                format!(
+                    "`{text}` is not an origin as browsers send it: scheme and host in lower case, and the port unless \
+                     it is the usual one, as in `https://app.example`"
+                ),
+            ),
+        }
+    }
+    origins
+}

@@ -1,0 +1,378 @@
+//! From which pages a cookie may be sent.
+//!
+//! A browser sends a cookie along with whatever any page makes it send. Which page it was, only the browser can say.
+
+use std::fmt;
+
+use http::header::{HOST, ORIGIN};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Method};
+
+use super::refusal::Refusal;
+use super::upgrade::asks_for_websocket;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// A web origin as browsers write it (RFC 6454 section 6.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(String);
+
+/// How a client has reached the gate, or the trusted proxy in front of it. The proxy puts it among the extensions of a
+/// head, because no byte of the head says so; without it, it was HTTP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Scheme {
+    /// Without TLS.
+    #[default]
+    Http,
+    /// With TLS.
+    Https,
+}
+
+impl Scheme {
+    fn start(self) -> &'static str {
+        match self {
+            Self::Http => "http://",
+            Self::Https => "https://",
+        }
+    }
+
+    /// The port that no origin names.
+    fn port(self) -> &'static str {
+        match self {
+            Self::Http => ":80",
+            Self::Https => ":443",
+        }
+    }
+}
+
+impl Origin {
+    /// Takes what a browser could send: scheme and host in lower case, and a port unless it is the scheme's own.
+    pub fn new(text: &str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let mut letters = scheme.bytes();
+        let is_scheme = letters.next().is_some_and(|byte| byte.is_ascii_lowercase())
+            && letters.all(|byte| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte)
+            });
+        let plain = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]".contains(&byte)
+        };
+        if !is_scheme || !authority.bytes().all(plain) {
+            return None;
+        }
+        let parsed: Authority = authority.parse().ok()?;
+        let port = authority.strip_prefix(parsed.host())?;
+        let is_port = |port: &str| {
+            let number = port
+                .strip_prefix(':')
+                .and_then(|port| port.parse::<u16>().ok());
+            number.is_some_and(|number| port == format!(":{number}"))
+        };
+        let is_default = [Scheme::Http, Scheme::Https]
+            .iter()
+            .any(|known| text.starts_with(known.start()) && port == known.port());
+        let valid = !parsed.host().is_empty() && (port.is_empty() || is_port(port)) && !is_default;
+        valid.then(|| Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether a request that is who it is by a cookie may do what it is about to.
+pub(super) fn check(head: &Parts, allowed: &[Origin]) -> Result<(), Refusal> {
+    let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    // A WebSocket begins with a GET, and no browser holds pages back from opening one elsewhere.
+    if is_safe && !asks_for_websocket(head) {
+        return Ok(());
+    }
+    let is_allowed = match only(head, &ORIGIN)? {
+        Some(origin) => {
+            allowed.iter().any(|allowed| origin == allowed.0.as_str()) || is_own(origin, head)
+        }
+        None => only(head, &SEC_FETCH_SITE)?.is_some_and(|site| site == "same-origin"),
+    };
+    if is_allowed {
+        Ok(())
+    } else {
+        Err(Refusal::OriginNotAllowed)
+    }
+}
+
+/// Whether the page is of the scheme and the host that the request itself is for.
+fn is_own(origin: &HeaderValue, head: &Parts) -> bool {
+    let scheme = head.extensions.get::<Scheme>().copied().unwrap_or_default();
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let (Ok(origin), Some(host)) = (origin.to_str(), host) else {
+        return false;
+    };
+    let host = host.strip_suffix(scheme.port()).unwrap_or(host);
+    let named = origin.strip_prefix(scheme.start());
+    named.is_some_and(|named| named.eq_ignore_ascii_case(host))
+}
+
+/// The one field of this name, if there is any.
+fn only<'a>(head: &'a Parts, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Refusal> {
+    let mut values = head.headers.get_all(name).iter();
+    let value = values.next();
+    match values.next() {
+        Some(_) => Err(Refusal::OriginNotAllowed),
+        None => Ok(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    /// Header fields of a request.
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    #[test]
+    fn an_origin_is_written_as_browsers_write_it() {
+        for good in [
+            "https://app.example",
+            "http://localhost:3000",
+            "https://app.example:80",
+            "http://[::1]:8080",
+            "http://127.0.0.1",
+            "capacitor://localhost",
+            "chrome-extension://abcdef",
+        ] {
+            assert_eq!(
+                Origin::new(good).map(|origin| origin.0).as_deref(),
+                Some(good)
+            );
+        }
+        for bad in [
+            "",
+            "*",
+            "null",
+            "app.example",
+            "https://",
+            "://app.example",
+            "https://app.example/",
+            "https://app.example?",
+            "https://App.example",
+            "HTTPS://app.example",
+            "https://app.example:443",
+            "http://app.example:80",
+            "https://app.example:",
+            "https://app.example:0443",
+            "https://app.example:+44",
+            "https://app.example:70000",
+            "https://a@app.example",
+            "https://*.example",
+            "https://app.example https://b.example",
+        ] {
+            assert_eq!(Origin::new(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_for_pages_that_may_send_it() {
+        let allowed = [Origin::new("https://app.example").unwrap()];
+        let (own, https) = (
+            ("origin", "http://api.example:8080"),
+            ("origin", "https://api.example:8080"),
+        );
+        let cases: &[(&str, Fields<'_>, Scheme, bool)] = &[
+            // What changes nothing.
+            ("GET", &[], Scheme::Http, true),
+            (
+                "HEAD",
+                &[("origin", "https://evil.example")],
+                Scheme::Http,
+                true,
+            ),
+            (
+                "OPTIONS",
+                &[("sec-fetch-site", "cross-site")],
+                Scheme::Http,
+                true,
+            ),
+            // What may.
+            ("POST", &[], Scheme::Http, false),
+            (
+                "POST",
+                &[("origin", "https://app.example")],
+                Scheme::Http,
+                true,
+            ),
+            ("POST", &[own], Scheme::Http, true),
+            ("POST", &[https], Scheme::Http, false),
+            ("POST", &[https], Scheme::Https, true),
+            ("POST", &[own], Scheme::Https, false),
+            (
+                "POST",
+                &[("origin", "http://api.example")],
+                Scheme::Http,
+                false,
+            ),
+            (
+                "POST",
+                &[("origin", "http://app.example")],
+                Scheme::Http,
+                false,
+            ),
+            (
+                "POST",
+                &[("origin", "https://app.example.evil.example")],
+                Scheme::Http,
+                false,
+            ),
+            (
+                "POST",
+                &[("origin", "https://evil.example")],
+                Scheme::Http,
+                false,
+            ),
+            ("POST", &[("origin", "null")], Scheme::Http, false),
+            ("POST", &[("origin", "")], Scheme::Http, false),
+            (
+                "POST",
+                &[("origin", "https://app.example https://evil.example")],
+                Scheme::Http,
+                false,
+            ),
+            (
+                "POST",
+                &[
+                    ("origin", "https://app.example"),
+                    ("origin", "https://evil.example"),
+                ],
+                Scheme::Http,
+                false,
+            ),
+            (
+                "POST",
+                &[("referer", "https://app.example/")],
+                Scheme::Http,
+                false,
+            ),
+            (
+                "PUT",
+                &[("origin", "https://evil.example")],
+                Scheme::Http,
+                false,
+            ),
+            (
+                "PATCH",
+                &[("origin", "https://evil.example")],
+                Scheme::Http,
+                false,
+            ),
+            (
+                "DELETE",
+                &[("origin", "https://evil.example")],
+                Scheme::Http,
+                false,
+            ),
+            // Without an origin.
+            (
+                "POST",
+                &[("sec-fetch-site", "same-origin")],
+                Scheme::Http,
+                true,
+            ),
+            (
+                "POST",
+                &[("sec-fetch-site", "same-site")],
+                Scheme::Http,
+                false,
+            ),
+            (
+                "POST",
+                &[("sec-fetch-site", "cross-site")],
+                Scheme::Http,
+                false,
+            ),
+            ("POST", &[("sec-fetch-site", "none")], Scheme::Http, false),
+            (
+                "POST",
+                &[
+                    ("sec-fetch-site", "same-origin"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                Scheme::Http,
+                false,
+            ),
+            (
+                "POST",
+                &[
+                    ("origin", "https://evil.example"),
+                    ("sec-fetch-site", "same-origin"),
+                ],
+                Scheme::Http,
+                false,
+            ),
+            // A WebSocket.
+            (
+                "GET",
+                &[("connection", "upgrade"), ("upgrade", "websocket")],
+                Scheme::Http,
+                false,
+            ),
+            (
+                "GET",
+                &[("connection", "upgrade"), ("upgrade", "websocket"), own],
+                Scheme::Http,
+                true,
+            ),
+            (
+                "GET",
+                &[
+                    ("connection", "upgrade"),
+                    ("upgrade", "websocket"),
+                    ("origin", "https://evil.example"),
+                ],
+                Scheme::Http,
+                false,
+            ),
+        ];
+        for (method, fields, scheme, expected) in cases {
+            let mut request = Request::builder()
+                .method(*method)
+                .uri("/")
+                .extension(*scheme);
+            request = request.header("host", "api.example:8080");
+            for (name, value) in *fields {
+                request = request.header(*name, *value);
+            }
+            let head = request.body(()).unwrap().into_parts().0;
+            let found = check(&head, &allowed);
+            let expected = if *expected {
+                Ok(())
+            } else {
+                Err(Refusal::OriginNotAllowed)
+            };
+            assert_eq!(found, expected, "{method} {fields:?} {scheme:?}");
+        }
+    }
+
+    #[test]
+    fn the_usual_port_is_the_same_origin() {
+        for (host, scheme, origin, expected) in [
+            ("API.example:80", Scheme::Http, "http://api.example", true),
+            (
+                "api.example:443",
+                Scheme::Https,
+                "https://api.example",
+                true,
+            ),
+            ("api.example:443", Scheme::Http, "http://api.example", false),
+            ("[::1]:8080", Scheme::Http, "http://[::1]:8080", true),
+        ] {
+            let request = Request::post("/").extension(scheme);
+            let request = request.header("host", host).header("origin", origin);
+            let head = request.body(()).unwrap().into_parts().0;
+            assert_eq!(check(&head, &[]).is_ok(), expected, "{host} {origin}");
+        }
+    }
+}

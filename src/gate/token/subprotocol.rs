@@ -1,0 +1,97 @@
+//! A token among the subprotocols of a WebSocket: a browser cannot set any other header of its handshake.
+
+use std::borrow::Cow;
+
+use http::header::SEC_WEBSOCKET_PROTOCOL;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+
+use crate::gate::refusal::Refusal;
+use crate::gate::upgrade::asks_for_websocket;
+
+use super::is_name_byte;
+
+/// The subprotocol after which the token stands, as in `Sec-WebSocket-Protocol: bearer, TOKEN`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subprotocol {
+    name: String,
+    value: HeaderValue,
+}
+
+impl Subprotocol {
+    /// Takes a name that a subprotocol can have (RFC 6455 section 4.1).
+    pub fn new(name: &str) -> Option<Self> {
+        if name.is_empty() || !name.bytes().all(is_name_byte) {
+            return None;
+        }
+        let value = HeaderValue::from_str(name).ok()?;
+        let name = name.to_owned();
+        Some(Self { name, value })
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// What the answer to a handshake chooses, if the upstream has chosen nothing: browsers close a WebSocket for which
+    /// they have offered subprotocols and got none.
+    pub fn as_answer(&self) -> &HeaderValue {
+        &self.value
+    }
+
+    /// The token, if there is one.
+    pub(super) fn take<'a>(&self, head: &'a Parts) -> Result<Option<Cow<'a, str>>, Refusal> {
+        if !asks_for_websocket(head) {
+            return Ok(None);
+        }
+        let offered: Vec<&[u8]> = offered(&head.headers).collect();
+        let names = |name: &&[u8]| *name == self.name.as_bytes();
+        if offered.iter().filter(|name| names(name)).count() > 1 {
+            return Err(Refusal::TokenRepeated);
+        }
+        let mut rest = offered.into_iter().skip_while(|name| !names(name)).skip(1);
+        let Some(token) = rest.next() else {
+            return Ok(None);
+        };
+        let token = std::str::from_utf8(token).map_err(|_| Refusal::TokenMalformed)?;
+        Ok(Some(token.into()))
+    }
+
+    /// Takes the pair out, and leaves the other subprotocols in their order.
+    pub(super) fn strip(&self, headers: &mut HeaderMap, websocket: bool) {
+        let mut others: Vec<&[u8]> = Vec::new();
+        let (mut is_token, mut found) = (false, false);
+        for name in offered(headers) {
+            if is_token {
+                is_token = false;
+            } else if name == self.name.as_bytes() {
+                (is_token, found) = (true, true);
+            } else {
+                others.push(name);
+            }
+        }
+        if !found {
+            return;
+        }
+        // Without a handshake nobody has judged them, and they mean nothing.
+        let rest = if websocket {
+            others.join(&b", "[..])
+        } else {
+            Vec::new()
+        };
+        headers.remove(SEC_WEBSOCKET_PROTOCOL);
+        if let (Ok(rest), false) = (HeaderValue::from_bytes(&rest), rest.is_empty()) {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, rest);
+        }
+    }
+}
+
+/// Every subprotocol of every field, in order.
+fn offered(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let names = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    names
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.is_empty())
+}
