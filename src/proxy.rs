@@ -26,7 +26,6 @@ use crate::clock::UnixTime;
 use crate::gate::Decision;
 use crate::gate::cache::TokenCache;
 use crate::gate::ends::has_one_end;
-use crate::gate::origin::Scheme;
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
 use crate::keys::refresh::Asked;
@@ -111,9 +110,7 @@ impl Proxy {
     ) -> Answer {
         let (mut head, body) = request.into_parts();
         let mut snapshot = self.snapshot();
-        if snapshot.policy.headers.scheme(peer, &head.headers) == Scheme::Https {
-            head.extensions.insert(Scheme::Https);
-        }
+        snapshot.policy.headers.note_scheme(peer, &mut head);
         let exchange = Exchange::begin(
             Arc::clone(&self.metrics),
             connection,

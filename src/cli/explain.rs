@@ -23,6 +23,11 @@ use crate::proxy::shared::Policy;
 
 use super::{ConfigFile, Failure, Outcome, compile, say};
 
+/// Who asks: somebody on this machine.
+const PEER: Peer = Peer {
+    address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+};
+
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     #[command(flatten)]
@@ -111,6 +116,7 @@ impl Explain {
     pub(super) fn run(self) -> Outcome {
         let app = compile(&self.config.config)?;
         let mut head = self.head()?;
+        app.policy.headers.note_scheme(PEER, &mut head);
         let gate = &app.policy.gate;
         let decision = gate.decide(&head, Clock::System.now(), &mut TokenCache::default());
         say(format_args!(
@@ -229,16 +235,13 @@ fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
         "\nforwarded to {}:\n",
         target.unwrap_or_default()
     ));
-    let peer = Peer {
-        address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-    };
     let websocket = headers::asks_for_websocket(head);
     let request_id = headers::request_id(&head.headers);
     policy.headers.to_upstream(
         head,
         permit.caller(),
         &route.tokens,
-        peer,
+        PEER,
         &request_id,
         websocket,
     );

@@ -89,15 +89,14 @@ impl HeaderPolicy {
         Some(client)
     }
 
-    /// How the client has reached the gate, or the trusted peer that says so.
-    pub fn scheme(&self, peer: Peer, headers: &HeaderMap) -> Scheme {
+    /// Notes for the gate how the client has reached the trusted peer that says so.
+    pub fn note_scheme(&self, peer: Peer, head: &mut Parts) {
         let trusted = peer.address.is_some_and(|address| self.trusts(address));
-        let mut told = headers.get_all(X_FORWARDED_PROTO).iter();
-        match (trusted, told.next(), told.next()) {
-            (true, Some(told), None) if told.as_bytes().eq_ignore_ascii_case(b"https") => {
-                Scheme::Https
-            }
-            _ => Scheme::Http,
+        let mut told = head.headers.get_all(X_FORWARDED_PROTO).iter();
+        if let (true, Some(told), None) = (trusted, told.next(), told.next())
+            && told.as_bytes().eq_ignore_ascii_case(b"https")
+        {
+            head.extensions.insert(Scheme::Https);
         }
     }
 
