@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub(crate) use client::{Answer, Client, Request, get, post, request};
 pub(crate) use issuer::{Issuer, Key};
 pub(crate) use sidecar::Sidecar;
-pub(crate) use upstream::{Dialogue, Next, Upstream};
+pub(crate) use upstream::{Arrived, Dialogue, Next, Upstream};
 
 /// Far beyond what anything here takes: reached only when something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

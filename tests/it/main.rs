@@ -23,6 +23,7 @@ mod limits;
 mod paths;
 mod readme;
 mod remembered;
+mod sources;
 mod starting;
 mod stopping;
 #[cfg(feature = "task-service")]

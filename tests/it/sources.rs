@@ -1,0 +1,422 @@
+//! Where a token may be: every place that a route can name, what is taken out of it, and whose pages may send a cookie.
+
+use serde_json::json;
+
+use crate::harness::issuer::claims;
+use crate::harness::{
+    Arrived, Dialogue, Issuer, Next, Request, Sidecar, Upstream, get, post, request, start,
+    start_with,
+};
+
+const SOURCES: &str = r#"
+[[routes]]
+path = "/any/{user_id}"
+access = { owner = "user_id" }
+tokens = [
+    { header = "Authorization" },
+    { header = "X-Token" },
+    { cookie = "session" },
+    { query = "access_token" },
+    { websocket = "bearer" },
+]
+
+[[routes]]
+path = "/page/{user_id}"
+access = { owner = "user_id" }
+tokens = [{ cookie = "session" }]
+origins = ["https://app.test"]
+
+[[routes]]
+path = "/plain/{user_id}"
+access = { owner = "user_id" }
+
+[[routes]]
+path = "/open"
+access = "public"
+"#;
+
+const FORWARD: &str = "[identity]\ncredential = \"forward\"\n";
+
+/// A request in which the token is in each of the places, and the lines of it that hold the token.
+fn everywhere(token: &str) -> Vec<(Request, Vec<String>)> {
+    let (first, second) = token.split_at(token.len() / 2);
+    let any = || get("/any/alice?a=%20&b");
+    let of = |lines: &[String]| {
+        let request = lines.iter().fold(any(), |request, line| request.line(line));
+        (request, lines.to_vec())
+    };
+    vec![
+        of(&[format!("Authorization: Bearer {token}")]),
+        of(&[format!("X-Token: {token}")]),
+        of(&[format!("X-Token: bearer {token}")]),
+        of(&[format!("Cookie: session={token}")]),
+        of(&[format!("Cookie: __Secure-session={token}")]),
+        of(&[format!("Cookie: __Host-session={token}")]),
+        of(&[format!("Cookie: session.1={second}; session.0={first}")]),
+        of(&[
+            format!("Cookie: session.1={second}"),
+            format!("Cookie: session.0={first}"),
+        ]),
+        (
+            get(&format!("/any/alice?a=%20&access_token={token}&b")),
+            Vec::new(),
+        ),
+        handshake(&format!("bearer, {token}")),
+    ]
+}
+
+fn handshake(subprotocols: &str) -> (Request, Vec<String>) {
+    let line = format!("Sec-WebSocket-Protocol: {subprotocols}");
+    let request = upgrade(get("/any/alice?a=%20&b").line(&line));
+    (request, vec![line])
+}
+
+fn upgrade(request: Request) -> Request {
+    request
+        .line("Connection: Upgrade")
+        .line("Upgrade: websocket")
+        .line("Sec-WebSocket-Version: 13")
+        .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+}
+
+fn last(upstream: &Upstream) -> Arrived {
+    upstream.arrived().pop().expect("a request")
+}
+
+#[test]
+fn a_token_is_found_in_every_place_and_taken_out_of_it() {
+    let (sidecar, upstream, issuer) = start(SOURCES);
+    let token = issuer.token("alice");
+    let requests = everywhere(&token);
+    assert_eq!(requests.len(), 10);
+    for (request, lines) in requests {
+        let answer = sidecar.call(&request);
+        assert_eq!(answer.outcome(), (200, String::new()), "{lines:?}");
+        let head = last(&upstream).head;
+        assert_eq!(head.values("x-user-id"), ["alice"]);
+        assert_eq!(head.line(), "GET /any/alice?a=%20&b HTTP/1.1", "{lines:?}");
+        let text = head.text();
+        for part in token.split('.') {
+            assert!(!text.contains(&part[..part.len() / 3]), "{lines:?}\n{text}");
+        }
+        for name in [
+            "authorization",
+            "x-token",
+            "cookie",
+            "sec-websocket-protocol",
+        ] {
+            assert_eq!(head.values(name), Vec::<String>::new(), "{lines:?}");
+        }
+    }
+}
+
+#[test]
+fn a_credential_that_is_forwarded_stays_where_it_was() {
+    let (sidecar, upstream, issuer) = start(&format!("{FORWARD}{SOURCES}"));
+    let token = issuer.token("alice");
+    for (request, lines) in everywhere(&token) {
+        assert_eq!(sidecar.call(&request).status, 200, "{lines:?}");
+        let head = last(&upstream).head;
+        let text = head.text().to_ascii_lowercase();
+        for line in &lines {
+            let line = line.to_ascii_lowercase();
+            assert!(text.contains(&line), "{line}\n{text}");
+        }
+        if lines.is_empty() {
+            let line = format!("GET /any/alice?a=%20&access_token={token}&b HTTP/1.1");
+            assert_eq!(head.line(), line);
+        }
+    }
+}
+
+#[test]
+fn a_token_is_bound_to_the_path_wherever_it_is() {
+    let (sidecar, upstream, issuer) = start(SOURCES);
+    for (request, _) in everywhere(&issuer.token("bob")) {
+        sidecar.call(&request).refused(403, "subject_mismatch");
+        upstream.untouched();
+    }
+}
+
+#[test]
+fn a_token_too_large_for_one_cookie_comes_in_pieces() {
+    let (sidecar, upstream, issuer) = start(SOURCES);
+    let mut claims = claims("alice");
+    claims["session"] = json!("x".repeat(4500));
+    let token = issuer.sign(&claims);
+    let (first, rest) = token.split_at(3000);
+    let (second, third) = rest.split_at(3000);
+    let name = "__Secure-session";
+    let whole = format!("Cookie: a=1; {name}.0={first}; {name}.1={second}; {name}.2={third}");
+    assert_eq!(sidecar.call(&get("/page/alice").line(&whole)).status, 200);
+    assert_eq!(upstream.only().head.values("cookie"), ["a=1"]);
+    let torn = format!("Cookie: a=1; {name}.0={first}; {name}.2={third}");
+    let torn = sidecar.call(&get("/page/alice").line(&torn));
+    torn.refused(401, "token_malformed");
+    upstream.only();
+}
+
+#[test]
+fn two_tokens_are_refused_wherever_they_are() {
+    let (sidecar, upstream, issuer) = start(SOURCES);
+    let token = issuer.token("alice");
+    let lines = [
+        format!("Authorization: Bearer {token}"),
+        format!("X-Token: {token}"),
+        format!("Cookie: session={token}"),
+        format!("Cookie: __Host-session={token}"),
+        format!("Cookie: session.0={token}"),
+        format!("Sec-WebSocket-Protocol: bearer, {token}"),
+    ];
+    let mut checked = 0;
+    for query in [String::new(), format!("?access_token={token}")] {
+        for one in &lines {
+            for other in &lines {
+                let any = upgrade(get(&format!("/any/alice{query}")))
+                    .line(one)
+                    .line(other);
+                sidecar.call(&any).refused(400, "token_repeated");
+                checked += 1;
+            }
+            if !query.is_empty() {
+                let any = upgrade(get(&format!("/any/alice{query}"))).line(one);
+                sidecar.call(&any).refused(400, "token_repeated");
+            }
+        }
+    }
+    let twice = format!("/any/alice?access_token={token}&access_token={token}");
+    sidecar.call(&get(&twice)).refused(400, "token_repeated");
+    assert_eq!(checked, 72);
+    upstream.untouched();
+}
+
+#[test]
+fn a_place_that_the_route_does_not_name_is_not_looked_at() {
+    let (sidecar, upstream, issuer) = start(SOURCES);
+    let token = issuer.token("alice");
+    let cookie = format!("Cookie: a=1; session={token}");
+    let header = format!("X-Token: {token}");
+    let target = format!("/plain/alice?access_token={token}");
+    let elsewhere = || get(&target).line(&cookie).line(&header);
+    sidecar.call(&elsewhere()).refused(401, "token_missing");
+    upstream.untouched();
+    // Beside the token, it passes as it came.
+    assert_eq!(sidecar.call(&elsewhere().bearer(&token)).status, 200);
+    let head = last(&upstream).head;
+    assert_eq!(head.line(), format!("GET {target} HTTP/1.1"));
+    assert_eq!(head.values("cookie"), [format!("a=1; session={token}")]);
+    assert_eq!(head.values("x-token"), [token.as_str()]);
+    assert_eq!(head.values("authorization"), Vec::<String>::new());
+    // So does `Authorization` where it is not named: even twice.
+    let page = get("/page/alice").line(&cookie);
+    let page = page.line("Authorization: Basic YTpi").bearer("other");
+    assert_eq!(sidecar.call(&page).status, 200);
+    let head = last(&upstream).head;
+    assert_eq!(head.values("authorization"), ["Basic YTpi", "Bearer other"]);
+    assert_eq!(head.values("cookie"), ["a=1"]);
+    let bearer = get("/page/alice").bearer(&token);
+    sidecar.call(&bearer).refused(401, "token_missing");
+}
+
+#[test]
+fn on_a_public_route_everything_passes_as_it_came() {
+    let (sidecar, upstream, _issuer) = start(SOURCES);
+    let open = request("POST", "/open?access_token=1&access_token=2");
+    let open = open.line("Cookie: session=1; session=2").line("X-Token: 3");
+    let open = open
+        .line("Content-Length: 0")
+        .line("Origin: https://evil.test");
+    let open = open.bearer("4").bearer("5");
+    assert_eq!(sidecar.call(&open).status, 200);
+    let head = upstream.only().head;
+    assert_eq!(
+        head.line(),
+        "POST /open?access_token=1&access_token=2 HTTP/1.1"
+    );
+    assert_eq!(head.values("cookie"), ["session=1; session=2"]);
+    assert_eq!(head.values("x-token"), ["3"]);
+    assert_eq!(head.values("authorization"), ["Bearer 4", "Bearer 5"]);
+}
+
+#[test]
+fn a_cookie_changes_something_only_for_pages_that_may() {
+    let (sidecar, upstream, issuer) = start(SOURCES);
+    let cookie = format!("Cookie: session={}", issuer.token("alice"));
+    // Remembered from here on: that it is known says nothing about the page.
+    assert_eq!(sidecar.call(&get("/page/alice").line(&cookie)).status, 200);
+    let (yes, no) = ((200, String::new()), (403, "origin_not_allowed".to_owned()));
+    let cases: [(&[&str], _); 13] = [
+        (&["Origin: https://app.test"], &yes),
+        (&["Origin: http://gate.test"], &yes),
+        (&["Sec-Fetch-Site: same-origin"], &yes),
+        (
+            &["Origin: https://app.test", "Sec-Fetch-Site: cross-site"],
+            &yes,
+        ),
+        (&[], &no),
+        (&["Origin: https://evil.test"], &no),
+        (&["Origin: https://gate.test"], &no),
+        (&["Origin: http://app.test"], &no),
+        (&["Origin: null"], &no),
+        (
+            &["Origin: https://app.test", "Origin: https://evil.test"],
+            &no,
+        ),
+        (&["Sec-Fetch-Site: same-site"], &no),
+        (&["Sec-Fetch-Site: none"], &no),
+        (
+            &["Origin: https://evil.test", "Sec-Fetch-Site: same-origin"],
+            &no,
+        ),
+    ];
+    for (lines, expected) in cases {
+        for method in ["POST", "PUT", "PATCH", "DELETE", "GET", "HEAD", "OPTIONS"] {
+            let request = request(method, "/page/alice").line(&cookie);
+            let request = lines
+                .iter()
+                .fold(request, |request, line| request.line(line));
+            let is_safe = matches!(method, "GET" | "HEAD" | "OPTIONS");
+            let expected = if is_safe { &yes } else { expected };
+            assert_eq!(
+                sidecar.call(&request).outcome(),
+                *expected,
+                "{method} {lines:?}"
+            );
+        }
+    }
+    // 13 of each safe method, 4 of each other, and the first.
+    assert_eq!(upstream.arrived().len(), 3 * 13 + 4 * 4 + 1);
+}
+
+#[test]
+fn only_a_cookie_is_asked_whose_page_sent_it() {
+    let (sidecar, upstream, issuer) = start(SOURCES);
+    let token = issuer.token("alice");
+    let evil = |request: Request| request.line("Origin: https://evil.test");
+    let query = format!("/any/alice?access_token={token}");
+    let bearer = post("/any/alice", b"").bearer(&token);
+    let header = post("/any/alice", b"").line(&format!("X-Token: {token}"));
+    // A cookie that is no token does not matter.
+    let beside = bearer.clone().line("Cookie: a=1; session=");
+    let passing = [bearer, header, post(&query, b""), beside];
+    for request in passing {
+        assert_eq!(sidecar.call(&evil(request)).outcome(), (200, String::new()));
+    }
+    assert_eq!(upstream.arrived().len(), 4);
+    let cookie = post("/any/alice", b"").line(&format!("Cookie: session={token}"));
+    sidecar
+        .call(&evil(cookie))
+        .refused(403, "origin_not_allowed");
+    assert_eq!(upstream.arrived().len(), 4);
+}
+
+#[test]
+fn only_a_trusted_proxy_says_that_the_page_has_tls() {
+    let trusting = format!("[listen]\ntrusted_proxies = [\"127.0.0.0/8\"]\n{SOURCES}");
+    let outcome = |sidecar: &Sidecar, issuer: &Issuer, origin: &str, proto: &str| {
+        let request = post("/page/alice", b"")
+            .line(&format!("Cookie: session={}", issuer.token("alice")))
+            .line(&format!("Origin: {origin}"))
+            .line(&format!("X-Forwarded-Proto: {proto}"));
+        sidecar.call(&request).status
+    };
+    let (trusting, _behind, issuer) = start(&trusting);
+    let (wary, _upstream, other) = start(SOURCES);
+    for (origin, proto, trusted, untrusted) in [
+        ("https://gate.test", "https", 200, 403),
+        ("https://gate.test", "http", 403, 403),
+        ("http://gate.test", "https", 403, 200),
+        ("http://gate.test", "http", 200, 200),
+        ("https://gate.test", "https, http", 403, 403),
+        (
+            "https://gate.test",
+            "https\r\nX-Forwarded-Proto: http",
+            403,
+            403,
+        ),
+    ] {
+        assert_eq!(
+            outcome(&trusting, &issuer, origin, proto),
+            trusted,
+            "{origin} {proto}"
+        );
+        assert_eq!(
+            outcome(&wary, &other, origin, proto),
+            untrusted,
+            "{origin} {proto}"
+        );
+    }
+}
+
+/// Answers 101 and chooses this subprotocol, or none.
+fn switching(chosen: &'static str) -> Upstream {
+    Upstream::answering(move |dialogue: &mut Dialogue| {
+        dialogue.write(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{chosen}\r\n"
+        ));
+        Next::Close
+    })
+}
+
+#[test]
+fn a_websocket_has_its_token_among_the_subprotocols() {
+    for (offered, seen, chosen, expected) in [
+        ("bearer, TOKEN", None, "", "bearer"),
+        ("chat, bearer, TOKEN, v2", Some("chat, v2"), "", "bearer"),
+        (
+            "bearer, TOKEN, chat",
+            Some("chat"),
+            "Sec-WebSocket-Protocol: chat\r\n",
+            "chat",
+        ),
+    ] {
+        let (sidecar, upstream, issuer) = start_with(SOURCES, switching(chosen));
+        let offered = offered.replace("TOKEN", &issuer.token("alice"));
+        let answer = sidecar.call(&handshake(&offered).0);
+        assert_eq!(answer.status, 101, "{offered}");
+        let seen: Vec<&str> = seen.into_iter().collect();
+        assert_eq!(upstream.only().head.values("sec-websocket-protocol"), seen);
+        assert_eq!(answer.head.values("sec-websocket-protocol"), [expected]);
+    }
+    // With the token in another place, or forwarded, the choice is the upstream's alone.
+    let forward = format!("{FORWARD}{SOURCES}");
+    for (config, in_the_query) in [(SOURCES, true), (&forward, false)] {
+        let (sidecar, _upstream, issuer) = start_with(config, switching(""));
+        let token = issuer.token("alice");
+        let request = if in_the_query {
+            upgrade(get(&format!("/any/alice?access_token={token}")))
+        } else {
+            handshake(&format!("bearer, {token}")).0
+        };
+        let answer = sidecar.call(&request);
+        assert_eq!(answer.status, 101);
+        assert_eq!(answer.header("sec-websocket-protocol"), None);
+    }
+}
+
+#[test]
+fn a_subprotocol_is_no_token_without_a_websocket() {
+    let (sidecar, upstream, issuer) = start(SOURCES);
+    let token = issuer.token("alice");
+    let line = format!("Sec-WebSocket-Protocol: bearer, {token}");
+    let plain = get("/any/alice").line(&line);
+    sidecar.call(&plain).refused(401, "token_missing");
+    upstream.untouched();
+    // Nor does the upstream see it.
+    assert_eq!(sidecar.call(&plain.bearer(&token)).status, 200);
+    let head = upstream.only().head;
+    assert_eq!(head.values("sec-websocket-protocol"), Vec::<String>::new());
+}
+
+#[test]
+fn another_page_opens_no_websocket_with_a_cookie() {
+    let (sidecar, upstream, issuer) = start_with(SOURCES, switching(""));
+    let cookie = format!("Cookie: session={}", issuer.token("alice"));
+    let socket = || upgrade(get("/page/alice").line(&cookie));
+    for request in [socket(), socket().line("Origin: https://evil.test")] {
+        sidecar.call(&request).refused(403, "origin_not_allowed");
+    }
+    upstream.untouched();
+    let own = socket().line("Origin: https://app.test");
+    assert_eq!(sidecar.call(&own).status, 101);
+}
