@@ -97,7 +97,16 @@ fn explain_says_what_the_running_gate_does() {
     }
     assert!(forwarded >= 8, "only {forwarded} requests were let through");
     assert!(refused.len() >= 10, "only {refused:?}");
-    assert_eq!(gate.stop().code, Some(0));
+    let ended = gate.stop();
+    assert_eq!(ended.code, Some(0));
+    // The log has the reason, and nothing of what the claims of these tokens say.
+    for reason in ["claim_missing", "token_issuer", "subject_mismatch"] {
+        let logged = format!("\"reason\":\"{reason}\"");
+        assert!(ended.stderr.contains(&logged), "{reason}: {}", ended.stderr);
+    }
+    for claim in ["alice@example.com", "openid", "support"] {
+        assert!(!ended.stderr.contains(claim), "{claim}: {}", ended.stderr);
+    }
 }
 
 #[test]
