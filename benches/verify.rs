@@ -22,6 +22,7 @@ use claimgate::gate::identity::IdentityClaim;
 use claimgate::gate::refusal::Mismatch;
 use claimgate::gate::routes::{METHODS, Route, RouteTable};
 use claimgate::gate::rule::{Demands, Rule};
+use claimgate::gate::token::TokenSources;
 use claimgate::gate::verify::Issuer;
 use claimgate::gate::{Decision, Gate};
 use claimgate::keys::secret::Secret;
@@ -111,6 +112,7 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
         timeout: None,
         max_body_bytes: None,
         demands: Demands::default(),
+        tokens: TokenSources::default(),
     }]);
     let identity = vec![(HeaderName::from_static("x-user-id"), IdentityClaim::Subject)];
     Gate::new(routes, vec![issuer], identity, 32 * 1024)
