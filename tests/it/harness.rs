@@ -19,7 +19,7 @@ pub(crate) use sidecar::Sidecar;
 pub(crate) use upstream::{Arrived, Dialogue, Next, Upstream};
 
 /// Far beyond what anything here takes: reached only when something is broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The time of day in every sidecar, until its test sets another.
 pub(crate) const NOW: i64 = 1_800_000_000;
