@@ -71,7 +71,7 @@ class Program:
 class Issuer:
     """A Better Auth server. Stopped and started again it is the same: its port, accounts, sessions and keys stay."""
 
-    def __init__(self, directory: pathlib.Path, algorithm: str = "EdDSA", origin: str | None = None):
+    def __init__(self, directory: pathlib.Path, algorithm: str = "EdDSA", origin: str | None = None, **more):
         self.directory = directory
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -81,7 +81,7 @@ class Issuer:
             "PORT": str(self.port), "ORIGIN": self.origin, "ALGORITHM": algorithm,
             "DATABASE": str(directory / "auth.sqlite3"),
             "BETTER_AUTH_SECRET": "mC0xq8Yw3kTfZ6uJr1LsVb9dNgHp5eAi",
-        }
+        } | more
         self.client = http_client(self.url)
         self.start()
 

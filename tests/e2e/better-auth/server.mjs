@@ -5,10 +5,11 @@
 //   ORIGIN     its public address, if that is another (it is what `iss` and `aud` say)
 //   ALGORITHM  what a new key is for: EdDSA, ES256, ES512, RS256, PS256
 //   DATABASE   the SQLite file; it outlives the server
+//   IDS        "serial" for 1, 2, 3 as the names of users, sessions and keys; else they are random
 //   BETTER_AUTH_SECRET
 //
 // For the tests alone, beside /api/auth:
-//   POST /rotate   the end of every key that signs, as `rotationInterval` would bring it: the next token makes a new one
+//   POST /rotate   the end of every key that signs, as of `rotationInterval`: the next token makes a new one
 //   GET /fetched   how often the key set was given out
 
 import { createServer } from "node:http";
@@ -19,7 +20,7 @@ import { getMigrations } from "better-auth/db/migration";
 import { toNodeHandler } from "better-auth/node";
 import { jwt } from "better-auth/plugins/jwt";
 
-const { PORT, ALGORITHM, DATABASE } = process.env;
+const { PORT, ALGORITHM, DATABASE, IDS } = process.env;
 const origin = process.env.ORIGIN ?? `http://127.0.0.1:${PORT}`;
 
 const database = new DatabaseSync(DATABASE);
@@ -30,6 +31,7 @@ const options = {
   database,
   emailAndPassword: { enabled: true },
   plugins: [jwt({ jwks: { keyPairConfig: { alg: ALGORITHM } } })],
+  advanced: { database: { generateId: IDS } },
   rateLimit: { enabled: false },
   telemetry: { enabled: false },
 };
