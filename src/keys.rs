@@ -390,6 +390,11 @@ impl KeyRing {
         matches!(self.origin, Origin::Remote { .. })
     }
 
+    /// Whether a key has this name.
+    pub fn has(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid() == Some(kid))
+    }
+
     /// Every key.
     pub fn keys(&self) -> &[VerificationKey] {
         &self.keys

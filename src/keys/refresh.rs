@@ -1,6 +1,6 @@
 //! How requests ask for newer keys: all that ask while one fetch runs share it, and nobody can ask too often.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,27 +19,25 @@ const MAX_WAITING: usize = 512;
 const BURST: u32 = 4;
 
 /// How often requests may cause one more.
-const REFILL: Duration = Duration::from_secs(15);
+const REFILL: Duration = Duration::from_secs(5);
 
 /// How far apart two fetches that requests cause are at least.
 const SPACING: Duration = Duration::from_millis(500);
 
-/// How long a `kid` that a fetch did not bring is known not to exist.
-const MADE_UP_FOR: Duration = Duration::from_mins(1);
+/// How long a `kid` that a fetch did not bring causes no other.
+const MISSED_FOR: Duration = Duration::from_secs(10);
 
-/// How many such names are remembered.
-const MAX_MADE_UP: usize = 4096;
+/// How many names of each kind are remembered.
+const MAX_NAMES: usize = 4096;
 
 /// What came of asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// A fetch has ended since: what the newest keys say holds.
+    /// A fetch has ended since, or none is needed: what the newest keys say holds.
     Fetched,
     /// A fetch has ended that had begun before: if it did not bring the key, ask again.
     Newer,
-    /// A fetch not long ago did not bring this `kid`: it is made up.
-    MadeUp,
-    /// Nobody knows: it took too long, too many wait, or too many fetches were caused already.
+    /// Nobody knows: it took too long, too many wait, too many fetches were caused, or this `kid` just caused one.
     Undecided,
 }
 
@@ -51,9 +49,18 @@ pub struct Refresher {
     begun: AtomicU64,
     ended: watch::Sender<Ended>,
     waiting: AtomicUsize,
-    names: RandomState,
-    /// By the hash of the name, so that a flood of long names takes no more room than one of short ones.
-    made_up: Mutex<HashMap<u64, Instant>>,
+    hasher: RandomState,
+    names: Mutex<Names>,
+}
+
+/// What is known of names that no key has, by their hashes, so that long ones take no more room than short ones.
+#[derive(Debug, Default)]
+struct Names {
+    /// A fetch did not bring them, at that moment. They may exist in the next: a stranger can guess the name of a key to
+    /// come.
+    missed: HashMap<u64, Instant>,
+    /// Keys had them and are gone.
+    retired: HashSet<u64>,
 }
 
 /// A fetch that has ended, counted from 1.
@@ -70,8 +77,8 @@ impl Default for Refresher {
             begun: AtomicU64::new(0),
             ended: watch::Sender::default(),
             waiting: AtomicUsize::new(0),
-            names: RandomState::new(),
-            made_up: Mutex::default(),
+            hasher: RandomState::new(),
+            names: Mutex::default(),
         }
     }
 }
@@ -80,9 +87,9 @@ impl Refresher {
     /// Asks for a fetch because of a `kid`, or because there are no keys at all. `since` is kept by a request that has
     /// to ask again.
     pub async fn ask(&self, kid: Option<&str>, since: &mut Option<u64>) -> Asked {
-        let name = kid.map(|kid| self.names.hash_one(kid));
-        if name.is_some_and(|name| self.is_made_up(name)) {
-            return Asked::MadeUp;
+        let name = kid.map(|kid| self.hasher.hash_one(kid));
+        if let Some(known) = name.and_then(|name| self.known(name)) {
+            return known;
         }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -108,7 +115,7 @@ impl Refresher {
             Some(_) if awaited <= first => Asked::Newer,
             Some(name) => {
                 if ended.well {
-                    self.note_made_up(name);
+                    self.note_missed(name);
                 }
                 Asked::Fetched
             }
@@ -136,20 +143,33 @@ impl Refresher {
         self.ended.send_replace(Ended { number, well });
     }
 
-    fn is_made_up(&self, name: u64) -> bool {
-        let made_up = self.made_up.lock().unwrap_or_else(PoisonError::into_inner);
-        made_up
-            .get(&name)
-            .is_some_and(|since| since.elapsed() < MADE_UP_FOR)
+    /// The names of keys that are gone: nobody has to ask for them again.
+    pub(super) fn retire<'a>(&self, gone: impl Iterator<Item = &'a str>) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        for kid in gone {
+            if names.retired.len() >= MAX_NAMES {
+                names.retired.clear();
+            }
+            names.retired.insert(self.hasher.hash_one(kid));
+        }
     }
 
-    /// Only asked about again while no ring has the name, so a name that turns out to exist does no harm.
-    fn note_made_up(&self, name: u64) {
-        let mut made_up = self.made_up.lock().unwrap_or_else(PoisonError::into_inner);
-        if made_up.len() >= MAX_MADE_UP {
-            made_up.clear();
+    /// What can be said of a name without a fetch. Nobody asks about a name that the newest keys have.
+    fn known(&self, name: u64) -> Option<Asked> {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.retired.contains(&name) {
+            return Some(Asked::Fetched);
         }
-        made_up.insert(name, Instant::now());
+        let missed = names.missed.get(&name)?;
+        (missed.elapsed() < MISSED_FOR).then_some(Asked::Undecided)
+    }
+
+    fn note_missed(&self, name: u64) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.missed.len() >= MAX_NAMES {
+            names.missed.clear();
+        }
+        names.missed.insert(name, Instant::now());
     }
 }
 
@@ -212,13 +232,16 @@ mod tests {
         let mut allowance = Allowance::new(start);
         let mut now = start;
         let mut begun = Vec::new();
-        while now < start + Duration::from_mins(1) {
+        while now < start + Duration::from_secs(29) {
             if allowance.next(now) <= now {
                 allowance.take(now);
                 begun.push((now - start).as_millis());
             }
             now += Duration::from_millis(100);
         }
-        assert_eq!(begun, [0, 500, 1000, 1500, 15_000, 30_000, 45_000]);
+        assert_eq!(
+            begun,
+            [0, 500, 1000, 1500, 5000, 10_000, 15_000, 20_000, 25_000]
+        );
     }
 }

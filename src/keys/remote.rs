@@ -15,7 +15,7 @@ use crate::observe::metrics::IssuerMetrics;
 use super::fetch::{FetchError, Fetcher};
 use super::jwks::{self, KeySet};
 use super::refresh::{Allowance, Refresher};
-use super::{Algorithm, KeyRing};
+use super::{Algorithm, KeyRing, VerificationKey};
 
 /// How soon a failed fetch is tried again; doubled each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -98,7 +98,10 @@ impl RemoteKeys {
             let pause = match fetched {
                 Ok(Fetched { set, max_age }) => {
                     told.success(&metrics.name, self.url(), &set);
-                    ring = self.learn(set, &metrics, clock.now());
+                    let newer = self.learn(set, &metrics, clock.now());
+                    let kids = ring.keys().iter().filter_map(VerificationKey::kid);
+                    refresher.retire(kids.filter(|kid| !newer.has(kid)));
+                    ring = newer;
                     let said = max_age
                         .map(|age| age.clamp(*ISSUERS_REFRESH.start(), *ISSUERS_REFRESH.end()));
                     jittered(self.refresh.or(said).unwrap_or(REFRESH))

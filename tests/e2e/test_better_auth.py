@@ -448,7 +448,6 @@ def test_a_new_key_in_the_middle_of_a_flood_is_not_called_unknown(start, tasks, 
     assert set(answers) <= {"200", "503 keys_unavailable"}
 
 
-@pytest.mark.xfail(strict=True, reason="a kid that did not exist when a stranger named it is refused for a minute")
 def test_nobody_can_make_the_name_of_the_next_key_a_bad_one(start, tasks):
     issuer = start(Issuer, IDS="serial")
     user = issuer.sign_up()
