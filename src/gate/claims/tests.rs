@@ -1,0 +1,252 @@
+use super::*;
+
+fn policy() -> ClaimPolicy {
+    ClaimPolicy {
+        audience: None,
+        authorized_party: None,
+        allow_bound: false,
+        subject: vec!["sub".parse().unwrap(), "user_id".parse().unwrap()],
+        leeway: 30,
+        max_lifetime: None,
+    }
+}
+
+fn check(json: &str, policy: &ClaimPolicy, now: i64) -> Result<String, Refusal> {
+    let claims = Claims::parse(json.as_bytes())?;
+    let (subject, _) = claims.check(policy, UnixTime(now))?;
+    Ok(subject.as_str().to_owned())
+}
+
+#[test]
+fn a_token_is_good_until_exp_and_leeway() {
+    let json = r#"{"sub":"a","exp":100}"#;
+    assert_eq!(check(json, &policy(), 129), Ok("a".into()));
+    assert_eq!(check(json, &policy(), 130), Err(Refusal::TokenExpired));
+}
+
+#[test]
+fn a_time_of_another_type_is_never_taken_as_absent() {
+    for time in [
+        "\"100\"",
+        "null",
+        "true",
+        "[100]",
+        "{}",
+        "-1",
+        "1e300",
+        "18446744073709551616",
+    ] {
+        for json in [
+            format!(r#"{{"sub":"a","exp":{time}}}"#),
+            format!(r#"{{"sub":"a","exp":100,"nbf":{time}}}"#),
+            format!(r#"{{"sub":"a","exp":100,"iat":{time}}}"#),
+        ] {
+            assert_eq!(
+                check(&json, &policy(), 50),
+                Err(Refusal::TokenMalformed),
+                "{json}"
+            );
+        }
+    }
+    assert_eq!(
+        check(r#"{"sub":"a"}"#, &policy(), 50),
+        Err(Refusal::TokenMalformed)
+    );
+    assert_eq!(
+        check(r#"{"sub":"a","exp":100.5}"#, &policy(), 129),
+        Ok("a".into())
+    );
+}
+
+#[test]
+fn a_token_of_the_future_is_not_valid_yet() {
+    for claim in ["nbf", "iat"] {
+        let json = format!(r#"{{"sub":"a","exp":1000,"{claim}":131}}"#);
+        assert_eq!(
+            check(&json, &policy(), 100),
+            Err(Refusal::TokenNotYetValid),
+            "{claim}"
+        );
+        assert_eq!(check(&json, &policy(), 101), Ok("a".into()), "{claim}");
+
+        // RFC 7519 section 4.1.5: not before that time, and 131.5 is later than 131.
+        let json = format!(r#"{{"sub":"a","exp":1000,"{claim}":131.5}}"#);
+        let early = check(&json, &policy(), 101);
+        assert_eq!(early, Err(Refusal::TokenNotYetValid), "{claim}");
+        assert_eq!(check(&json, &policy(), 102), Ok("a".into()), "{claim}");
+    }
+}
+
+#[test]
+fn a_lifetime_is_measured_from_iat() {
+    let policy = ClaimPolicy {
+        max_lifetime: Some(10),
+        ..policy()
+    };
+    assert_eq!(
+        check(r#"{"sub":"a","iat":90,"exp":100}"#, &policy, 95),
+        Ok("a".into())
+    );
+    for json in [
+        r#"{"sub":"a","iat":89,"exp":100}"#,
+        r#"{"sub":"a","exp":100}"#,
+    ] {
+        assert_eq!(
+            check(json, &policy, 95),
+            Err(Refusal::TokenLifetime),
+            "{json}"
+        );
+    }
+}
+
+#[test]
+fn an_audience_is_one_text_or_a_list_of_texts() {
+    let policy = ClaimPolicy {
+        audience: Some(vec!["api".into()]),
+        ..policy()
+    };
+    for (aud, good) in [
+        (r#""api""#, true),
+        (r#"["web","api"]"#, true),
+        (r#"["api"]"#, true),
+        (r#""apis""#, false),
+        (r#""API""#, false),
+        (r#"["web"]"#, false),
+        (r#"["api",1]"#, false),
+        (r#"[["api"]]"#, false),
+        (r#"{"api":true}"#, false),
+        ("null", false),
+    ] {
+        let json = format!(r#"{{"sub":"a","exp":100,"aud":{aud}}}"#);
+        let expected = if good {
+            Ok("a".into())
+        } else {
+            Err(Refusal::TokenAudience)
+        };
+        assert_eq!(check(&json, &policy, 50), expected, "{aud}");
+    }
+    assert_eq!(
+        check(r#"{"sub":"a","exp":100}"#, &policy, 50),
+        Err(Refusal::TokenAudience)
+    );
+}
+
+#[test]
+fn an_authorized_party_that_is_demanded_is_one_text() {
+    let policy = ClaimPolicy {
+        authorized_party: Some(vec!["web".into(), "app".into()]),
+        ..policy()
+    };
+    for (azp, expected) in [
+        (r#","azp":"web""#, Ok("a".into())),
+        (r#","azp":"app""#, Ok("a".into())),
+        ("", Err(Refusal::TokenAudience)),
+        (r#","azp":"WEB""#, Err(Refusal::TokenAudience)),
+        (r#","azp":"web app""#, Err(Refusal::TokenAudience)),
+        (r#","azp":["web"]"#, Err(Refusal::TokenAudience)),
+        (r#","azp":null"#, Err(Refusal::TokenAudience)),
+        (r#","client_id":"web""#, Err(Refusal::TokenAudience)),
+    ] {
+        let json = format!(r#"{{"sub":"a","exp":100{azp}}}"#);
+        assert_eq!(check(&json, &policy, 50), expected, "{json}");
+    }
+}
+
+#[test]
+fn a_token_that_is_bound_to_a_key_is_refused_unless_it_may_be() {
+    let lenient = ClaimPolicy {
+        allow_bound: true,
+        ..policy()
+    };
+    for cnf in [r#"{"jkt":"x"}"#, r#"{"x5t#S256":"x"}"#, "{}", "null", "7"] {
+        let json = format!(r#"{{"sub":"a","exp":100,"cnf":{cnf}}}"#);
+        let refused = check(&json, &policy(), 50);
+        assert_eq!(refused, Err(Refusal::TokenConfirmation), "{json}");
+        assert_eq!(check(&json, &lenient, 50), Ok("a".into()), "{json}");
+    }
+}
+
+#[test]
+fn the_first_subject_claim_that_is_present_decides() {
+    for (json, expected) in [
+        (r#"{"exp":100,"sub":"a","user_id":"b"}"#, Ok("a".into())),
+        (r#"{"exp":100,"user_id":"b"}"#, Ok("b".into())),
+        (
+            r#"{"exp":100,"sub":"","user_id":"b"}"#,
+            Err(Refusal::TokenSubject),
+        ),
+        (
+            r#"{"exp":100,"sub":null,"user_id":"b"}"#,
+            Err(Refusal::TokenSubject),
+        ),
+        (r#"{"exp":100,"sub":7}"#, Err(Refusal::TokenSubject)),
+        (
+            r#"{"exp":100,"email":"a@b.c","userId":"b"}"#,
+            Err(Refusal::TokenSubject),
+        ),
+    ] {
+        assert_eq!(check(json, &policy(), 50), expected, "{json}");
+    }
+}
+
+#[test]
+fn claims_are_weighed_with_all_that_is_in_them() {
+    let bytes = |json: &str| Claims::parse(json.as_bytes()).unwrap().bytes();
+    assert_eq!(bytes("{}"), 0);
+    let text = "x".repeat(1000);
+    assert!(bytes(&format!(r#"{{"a":"{text}"}}"#)) > 1000);
+    assert!(bytes(&format!(r#"{{"a":[[{{"b":["{text}"]}}]]}}"#)) > 1000);
+    assert!(bytes(&format!(r#"{{"{text}":1}}"#)) > 1000);
+    // The most memory for a byte of a token: a node of a tree for each `{"":0}`.
+    let objects = vec![r#"{"":0}"#; 1000].join(",");
+    assert!(bytes(&format!(r#"{{"a":[{objects}]}}"#)) > 500_000);
+}
+
+#[test]
+fn claims_that_nobody_asks_for_are_forgotten() {
+    let mut claims = Claims::parse(br#"{"sub":"a","email":"b","role":"c"}"#).unwrap();
+    claims.keep_only(&BTreeSet::from(["role".to_owned(), "scope".to_owned()]));
+    assert_eq!(claims.text("role"), Some("c"));
+    assert_eq!((claims.get("sub"), claims.get("email")), (None, None));
+}
+
+/// Better Auth's cached session names its user inside, and its e-mail links name one outside.
+#[test]
+fn a_subject_may_stand_inside_another_claim() {
+    let policy = ClaimPolicy {
+        subject: vec!["/user/id".parse().unwrap()],
+        ..policy()
+    };
+    let session = r#"{"session":{"userId":"u1"},"user":{"id":"u1"},"exp":100}"#;
+    assert_eq!(check(session, &policy, 50), Ok("u1".into()));
+    for other in [
+        r#"{"email":"a@b.c","userId":"u1","exp":100}"#,
+        r#"{"sub":"u1","exp":100}"#,
+        r#"{"user":{"id":7},"exp":100}"#,
+        r#"{"user":"u1","exp":100}"#,
+    ] {
+        assert_eq!(
+            check(other, &policy, 50),
+            Err(Refusal::TokenSubject),
+            "{other}"
+        );
+    }
+}
+
+#[test]
+fn a_name_that_stands_twice_is_refused_at_any_depth() {
+    for json in [
+        r#"{"sub":"a","sub":"b"}"#,
+        r#"{"a":{"b":1,"b":2}}"#,
+        r#"{"a":[{"b":1,"b":2}]}"#,
+        "[]",
+        "1",
+        "",
+    ] {
+        assert_eq!(
+            Claims::parse(json.as_bytes()),
+            Err(Refusal::TokenMalformed),
+            "{json}"
+        );
+    }
+}

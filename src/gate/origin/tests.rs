@@ -1,0 +1,248 @@
+use http::Request;
+
+use super::*;
+
+/// Header fields of a request.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
+#[test]
+fn an_origin_is_written_as_browsers_write_it() {
+    for good in [
+        "https://app.example",
+        "http://localhost:3000",
+        "https://app.example:80",
+        "http://[::1]:8080",
+        "http://127.0.0.1",
+        "capacitor://localhost",
+        "chrome-extension://abcdef",
+    ] {
+        assert_eq!(
+            Origin::new(good).map(|origin| origin.0).as_deref(),
+            Some(good)
+        );
+    }
+    for bad in [
+        "",
+        "*",
+        "null",
+        "app.example",
+        "https://",
+        "://app.example",
+        "https://app.example/",
+        "https://app.example?",
+        "https://App.example",
+        "HTTPS://app.example",
+        "https://app.example:443",
+        "http://app.example:80",
+        "https://app.example:",
+        "https://app.example:0443",
+        "https://app.example:+44",
+        "https://app.example:70000",
+        "https://a@app.example",
+        "https://*.example",
+        "https://app.example https://b.example",
+    ] {
+        assert_eq!(Origin::new(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn a_cookie_is_for_pages_that_may_send_it() {
+    let allowed = [Origin::new("https://app.example").unwrap()];
+    let (own, https) = (
+        ("origin", "http://api.example:8080"),
+        ("origin", "https://api.example:8080"),
+    );
+    let cases: &[(&str, Fields<'_>, Scheme, bool)] = &[
+        // What changes nothing.
+        ("GET", &[], Scheme::Http, true),
+        (
+            "HEAD",
+            &[("origin", "https://evil.example")],
+            Scheme::Http,
+            true,
+        ),
+        (
+            "OPTIONS",
+            &[("sec-fetch-site", "cross-site")],
+            Scheme::Http,
+            true,
+        ),
+        // What may.
+        ("POST", &[], Scheme::Http, false),
+        (
+            "POST",
+            &[("origin", "https://app.example")],
+            Scheme::Http,
+            true,
+        ),
+        ("POST", &[own], Scheme::Http, true),
+        ("POST", &[https], Scheme::Http, false),
+        ("POST", &[https], Scheme::Https, true),
+        ("POST", &[own], Scheme::Https, false),
+        (
+            "POST",
+            &[("origin", "http://api.example")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "POST",
+            &[("origin", "http://app.example")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "POST",
+            &[("origin", "https://app.example.evil.example")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "POST",
+            &[("origin", "https://evil.example")],
+            Scheme::Http,
+            false,
+        ),
+        ("POST", &[("origin", "null")], Scheme::Http, false),
+        ("POST", &[("origin", "")], Scheme::Http, false),
+        (
+            "POST",
+            &[("origin", "https://app.example https://evil.example")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "POST",
+            &[
+                ("origin", "https://app.example"),
+                ("origin", "https://evil.example"),
+            ],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "POST",
+            &[("referer", "https://app.example/")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "PUT",
+            &[("origin", "https://evil.example")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "PATCH",
+            &[("origin", "https://evil.example")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "DELETE",
+            &[("origin", "https://evil.example")],
+            Scheme::Http,
+            false,
+        ),
+        // Without an origin.
+        (
+            "POST",
+            &[("sec-fetch-site", "same-origin")],
+            Scheme::Http,
+            true,
+        ),
+        (
+            "POST",
+            &[("sec-fetch-site", "same-site")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "POST",
+            &[("sec-fetch-site", "cross-site")],
+            Scheme::Http,
+            false,
+        ),
+        ("POST", &[("sec-fetch-site", "none")], Scheme::Http, false),
+        (
+            "POST",
+            &[
+                ("sec-fetch-site", "same-origin"),
+                ("sec-fetch-site", "cross-site"),
+            ],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "POST",
+            &[
+                ("origin", "https://evil.example"),
+                ("sec-fetch-site", "same-origin"),
+            ],
+            Scheme::Http,
+            false,
+        ),
+        // A WebSocket.
+        (
+            "GET",
+            &[("connection", "upgrade"), ("upgrade", "websocket")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "GET",
+            &[("connection", "upgrade"), ("upgrade", "websocket"), own],
+            Scheme::Http,
+            true,
+        ),
+        (
+            "GET",
+            &[
+                ("connection", "upgrade"),
+                ("upgrade", "websocket"),
+                ("origin", "https://evil.example"),
+            ],
+            Scheme::Http,
+            false,
+        ),
+    ];
+    for (method, fields, scheme, expected) in cases {
+        let mut request = Request::builder()
+            .method(*method)
+            .uri("/")
+            .extension(*scheme);
+        request = request.header("host", "api.example:8080");
+        for (name, value) in *fields {
+            request = request.header(*name, *value);
+        }
+        let head = request.body(()).unwrap().into_parts().0;
+        let found = check(&head, &allowed);
+        let expected = if *expected {
+            Ok(())
+        } else {
+            Err(Refusal::OriginNotAllowed)
+        };
+        assert_eq!(found, expected, "{method} {fields:?} {scheme:?}");
+    }
+}
+
+#[test]
+fn the_usual_port_is_the_same_origin() {
+    for (host, scheme, origin, expected) in [
+        ("API.example:80", Scheme::Http, "http://api.example", true),
+        (
+            "api.example:443",
+            Scheme::Https,
+            "https://api.example",
+            true,
+        ),
+        ("api.example:443", Scheme::Http, "http://api.example", false),
+        ("[::1]:8080", Scheme::Http, "http://[::1]:8080", true),
+    ] {
+        let request = Request::post("/").extension(scheme);
+        let request = request.header("host", host).header("origin", origin);
+        let head = request.body(()).unwrap().into_parts().0;
+        assert_eq!(check(&head, &[]).is_ok(), expected, "{host} {origin}");
+    }
+}

@@ -1,0 +1,231 @@
+use serde_json::json;
+
+use super::*;
+
+fn requirement(claim: &str, expected: Expected) -> Requirement {
+    Requirement {
+        claim: Pointer::parse(claim).unwrap(),
+        expected,
+    }
+}
+
+fn has(claim: &str, wanted: &str) -> Requirement {
+    requirement(claim, Expected::Has(wanted.into()))
+}
+
+fn any(claim: &str, wanted: &[&str]) -> Requirement {
+    let wanted = wanted.iter().map(|wanted| (*wanted).to_owned());
+    requirement(claim, Expected::Any(wanted.collect()))
+}
+
+fn equals(claim: &str, wanted: Value) -> Requirement {
+    requirement(claim, Expected::Equals(wanted))
+}
+
+fn claims(json: &str) -> Claims {
+    Claims::parse(json.as_bytes()).unwrap_or_else(|_| panic!("{json}"))
+}
+
+fn alice() -> Subject {
+    Subject::new("alice").unwrap()
+}
+
+#[test]
+fn a_claim_has_a_word_or_an_element() {
+    for (claim, wanted, expected) in [
+        (r#""tasks""#, "tasks", true),
+        (r#""openid tasks mail""#, "tasks", true),
+        (r#""user,admin""#, "admin", true),
+        (r#""user, admin""#, "admin", true),
+        (r#""  tasks  ""#, "tasks", true),
+        (r#"["openid","tasks"]"#, "tasks", true),
+        (r#"["Site Admin"]"#, "Site Admin", true),
+        (r#""Site Admin""#, "Site Admin", false),
+        (r#"["Site Admin"]"#, "Admin", false),
+        (r#"["user,admin"]"#, "admin", false),
+        (r#""tasks:read""#, "tasks", false),
+        (r#""task""#, "tasks", false),
+        (r#""Tasks""#, "tasks", false),
+        (r#""tasks\n""#, "tasks", false),
+        (r#""a\ttasks""#, "tasks", false),
+        (r#""a;tasks""#, "tasks", false),
+        ("\"a\u{a0}tasks\"", "tasks", false),
+        (r#""""#, "tasks", false),
+        ("[]", "tasks", false),
+        (r#"["tasks",1]"#, "tasks", false),
+        (r#"["tasks",null]"#, "tasks", false),
+        (r#"[["tasks"]]"#, "tasks", false),
+        (r#"{"tasks":true}"#, "tasks", false),
+        ("true", "true", false),
+        ("7", "7", false),
+        ("null", "null", false),
+    ] {
+        let claims = claims(&format!(r#"{{"scope":{claim},"other":"tasks admin"}}"#));
+        assert_eq!(
+            has("scope", wanted).holds(&claims),
+            expected,
+            "{claim} {wanted}"
+        );
+        let one_of = any("scope", &["none of them", wanted]);
+        assert_eq!(one_of.holds(&claims), expected, "{claim} {wanted}");
+    }
+    assert!(!has("scope", "tasks").holds(&Claims::default()));
+    assert!(!any("scope", &[]).holds(&claims(r#"{"scope":"tasks"}"#)));
+}
+
+#[test]
+fn a_claim_equals_a_value_of_its_own_kind() {
+    for (claim, wanted, expected) in [
+        (r#""pro""#, json!("pro"), true),
+        (r#""pro plus""#, json!("pro plus"), true),
+        (r#""""#, json!(""), true),
+        (r#""pro plus""#, json!("pro"), false),
+        (r#""Pro""#, json!("pro"), false),
+        (r#"["pro"]"#, json!("pro"), false),
+        (r#""true""#, json!(true), false),
+        (r#""7""#, json!(7), false),
+        ("true", json!(true), true),
+        ("false", json!(false), true),
+        ("false", json!(true), false),
+        ("1", json!(true), false),
+        ("null", json!(false), false),
+        ("7", json!(7), true),
+        ("7.0", json!(7), true),
+        ("7e0", json!(7), true),
+        ("7", json!(7.0), true),
+        ("-7", json!(-7), true),
+        ("7.5", json!(7.5), true),
+        ("7.5", json!(7), false),
+        ("0", json!(-0.0), true),
+        ("9007199254740993", json!(9_007_199_254_740_993_i64), true),
+        (
+            "9007199254740992.0",
+            json!(9_007_199_254_740_993_i64),
+            false,
+        ),
+        ("9007199254740992", json!(9_007_199_254_740_993_i64), false),
+        ("18446744073709551615", json!(-1), false),
+    ] {
+        let claims = claims(&format!(r#"{{"plan":{claim}}}"#));
+        let holds = equals("plan", wanted.clone()).holds(&claims);
+        assert_eq!(holds, expected, "{claim} {wanted}");
+    }
+    for wanted in [json!(""), json!(0), json!(false)] {
+        let missing = equals("plan", wanted).holds(&claims(r#"{"plans":""}"#));
+        assert!(!missing, "a claim that is missing is nothing");
+    }
+}
+
+#[test]
+fn every_demand_must_hold_and_only_the_owner_can_be_made_up_for() {
+    let owner = Rule::Owner {
+        parameter: "user_id".into(),
+        mismatch: Mismatch::NotFound,
+    };
+    let demands = Demands {
+        issuers: Some(vec![1, 3]),
+        require: vec![
+            has("scope", "tasks").into(),
+            equals("plan", json!("pro")).into(),
+        ],
+        exempt: Some(any("/realm/roles", &["admin", "support"])),
+    };
+    let all = r#"{"scope":"tasks","plan":"pro""#;
+    let admin = r#","realm":{"roles":["support"]}}"#;
+    for (json, issuer, segment, expected) in [
+        (format!("{all}}}"), 1, "alice", Ok(())),
+        (format!("{all}}}"), 3, "alice", Ok(())),
+        (format!("{all}}}"), 0, "alice", Err("token_issuer")),
+        (format!("{all}}}"), 2, "bob", Err("token_issuer")),
+        (format!("{all}}}"), 1, "bob", Err("subject_mismatch")),
+        (format!("{all}{admin}"), 1, "bob", Ok(())),
+        (format!("{all}{admin}"), 0, "bob", Err("token_issuer")),
+        (
+            r#"{"scope":"tasks"}"#.into(),
+            1,
+            "alice",
+            Err("claim_missing"),
+        ),
+        (r#"{"plan":"pro"}"#.into(), 1, "alice", Err("claim_missing")),
+        ("{}".into(), 1, "alice", Err("claim_missing")),
+        ("{}".into(), 1, "bob", Err("subject_mismatch")),
+        (
+            format!(r#"{{"plan":"pro"{admin}"#),
+            1,
+            "bob",
+            Err("claim_missing"),
+        ),
+    ] {
+        let subject = alice();
+        let asking = Asking {
+            subject: &subject,
+            claims: &claims(&json),
+            issuer,
+        };
+        let segment = BoundSegment::new(segment).unwrap();
+        let admitted = demands.admit(&owner, asking, Some(segment));
+        let admitted = admitted.map_err(|refusal| refusal.reason());
+        assert_eq!(admitted, expected, "{json} of issuer {issuer}");
+    }
+}
+
+#[test]
+fn a_scope_that_is_missing_is_named_with_all_that_the_route_needs() {
+    let scope_of = |require: Vec<Requirement>| {
+        let subject = alice();
+        let asking = Asking {
+            subject: &subject,
+            claims: &Claims::default(),
+            issuer: 0,
+        };
+        let demands = Demands {
+            require: require.into_iter().map(Arc::new).collect(),
+            ..Demands::default()
+        };
+        match demands.admit(&Rule::Authenticated, asking, None) {
+            Err(Refusal::ClaimMissing(unmet)) => unmet.scope.map(|scope| scope.to_string()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let tasks = || has("scope", "tasks");
+    for (require, expected) in [
+        (vec![tasks()], Some("tasks")),
+        (vec![has("/scope", "tasks")], Some("tasks")),
+        (
+            vec![
+                tasks(),
+                equals("plan", json!("pro")),
+                any("scope", &["mail", "all"]),
+                tasks(),
+            ],
+            Some("tasks mail"),
+        ),
+        (
+            vec![equals("scope", json!("openid tasks"))],
+            Some("openid tasks"),
+        ),
+        (vec![equals("plan", json!("pro")), tasks()], None),
+        (vec![has("scopes", "tasks")], None),
+        (vec![has("scope.x", "tasks")], None),
+        (vec![equals("scope", json!("a\"b"))], None),
+        (vec![equals("scope", json!("a\\b"))], None),
+        (vec![equals("scope", json!("é"))], None),
+        (vec![equals("scope", json!(""))], None),
+        (vec![equals("scope", json!(7))], None),
+    ] {
+        let shown = format!("{require:?}");
+        assert_eq!(scope_of(require).as_deref(), expected, "{shown}");
+    }
+}
+
+#[test]
+fn a_requirement_says_in_words_what_is_expected() {
+    for (requirement, expected) in [
+        (has("scope", "tasks"), "`scope` has `tasks`"),
+        (any("/a/b", &["c", "d"]), "`/a/b` has any of `c`, `d`"),
+        (equals("plan", json!("pro")), "`plan` equals `pro`"),
+        (equals("staff", json!(true)), "`staff` equals true"),
+    ] {
+        assert_eq!(requirement.to_string(), expected);
+    }
+}

@@ -1,0 +1,448 @@
+use http::{HeaderValue, Request};
+
+use super::*;
+
+/// Header fields of a request.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
+fn head(method: &str, target: &str, fields: Fields<'_>) -> Parts {
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in fields {
+        request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+#[test]
+fn exactly_one_bearer_token_is_taken() {
+    let long = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1));
+    let cases: &[(&[&str], Result<&str, Refusal>)] = &[
+        (&["Bearer a.b.c"], Ok("a.b.c")),
+        (&["bearer a.b.c"], Ok("a.b.c")),
+        (&["BEARER a.b.c"], Ok("a.b.c")),
+        (&[], Err(Refusal::TokenMissing)),
+        (&[""], Err(Refusal::TokenMissing)),
+        (&["Bearer"], Err(Refusal::TokenMissing)),
+        (&["Bearer "], Err(Refusal::TokenMissing)),
+        (&["Basic YTpi"], Err(Refusal::TokenMissing)),
+        (&["a.b.c"], Err(Refusal::TokenMissing)),
+        (&["Bearer\ta.b.c"], Err(Refusal::TokenMissing)),
+        (&["Bearer  a.b.c"], Err(Refusal::TokenMalformed)),
+        (
+            &["Bearer a.b.c, Bearer d.e.f"],
+            Err(Refusal::TokenMalformed),
+        ),
+        (&["Bearer \"a.b.c\""], Err(Refusal::TokenMalformed)),
+        (&["Bearer a.b.c="], Err(Refusal::TokenMalformed)),
+        (&["Bearer {\"payload\":1}"], Err(Refusal::TokenMalformed)),
+        (&[&long], Err(Refusal::TokenMalformed)),
+        (
+            &["Bearer a.b.c", "Bearer a.b.c"],
+            Err(Refusal::TokenRepeated),
+        ),
+        (&["Bearer a.b.c", "Basic YTpi"], Err(Refusal::TokenRepeated)),
+        (&["", "Bearer a.b.c"], Err(Refusal::TokenRepeated)),
+    ];
+    for (values, expected) in cases {
+        let fields: Vec<_> = values
+            .iter()
+            .map(|value| ("authorization", *value))
+            .collect();
+        let head = head("GET", "/", &fields);
+        let taken = TokenSources::default().take(&head);
+        let taken = taken.map(|taken| taken.text.into_owned());
+        let expected = expected.clone().map(str::to_owned);
+        assert_eq!(taken, expected, "{values:?}");
+    }
+}
+
+/// Every kind of source at once.
+fn every_source() -> TokenSources {
+    TokenSources {
+        sources: vec![
+            TokenSource::Authorization,
+            TokenSource::Header(HeaderName::from_static("x-token")),
+            TokenSource::Cookie(CookieName::new("session").unwrap()),
+            TokenSource::Query(ParameterName::new("access_token").unwrap()),
+            TokenSource::WebSocket(Subprotocol::new("bearer").unwrap()),
+        ],
+        origins: Vec::new(),
+    }
+}
+
+const AUTHORIZATION: &str = "authorization";
+const UPGRADE: [(&str, &str); 2] = [("connection", "upgrade"), ("upgrade", "websocket")];
+
+/// The token and where it was, or the reason.
+fn taken(head: &Parts) -> String {
+    let sources = every_source();
+    match sources.take(head) {
+        Ok(taken) => format!(
+            "{} in {}",
+            taken.token().expose(),
+            sources.sources[taken.source]
+        ),
+        Err(refusal) => refusal.reason().to_owned(),
+    }
+}
+
+#[test]
+fn each_source_has_its_form() {
+    let of_a_cookie = "a.b.c in the cookie `session`";
+    let of_a_header = "a.b.c in the header `x-token`";
+    let of_the_query = "a.b.c in the parameter `access_token` of the query";
+    let (missing, malformed, repeated) = ("token_missing", "token_malformed", "token_repeated");
+    let cases: &[(&str, Fields<'_>, &str)] = &[
+        ("/", &[], missing),
+        (
+            "/",
+            &[(AUTHORIZATION, "Bearer a.b.c")],
+            "a.b.c in `Authorization`",
+        ),
+        // A header of its own.
+        ("/", &[("x-token", "a.b.c")], of_a_header),
+        ("/", &[("x-token", "Bearer a.b.c")], of_a_header),
+        ("/", &[("x-token", "BEARER a.b.c")], of_a_header),
+        ("/", &[("x-token", "")], missing),
+        ("/", &[("x-token", "Bearer")], missing),
+        ("/", &[("x-token", "Basic a.b.c")], malformed),
+        ("/", &[("x-token", "a.b.c, d.e.f")], malformed),
+        ("/", &[("x-token", "ä")], malformed),
+        ("/", &[("x-token", "a.b.c"), ("x-token", "a.b.c")], repeated),
+        ("/", &[("x_token", "a.b.c")], missing),
+        // A cookie.
+        ("/", &[("cookie", "session=a.b.c")], of_a_cookie),
+        ("/", &[("cookie", "a=1;session=a.b.c ; b=2;")], of_a_cookie),
+        (
+            "/",
+            &[("cookie", "a=ä"), ("cookie", "session=a.b.c")],
+            of_a_cookie,
+        ),
+        ("/", &[("cookie", "__Secure-session=a.b.c")], of_a_cookie),
+        ("/", &[("cookie", "__Host-session=a.b.c")], of_a_cookie),
+        (
+            "/",
+            &[("cookie", "Session=a.b.c; xsession=a.b.c; session2=a.b.c")],
+            missing,
+        ),
+        (
+            "/",
+            &[("cookie", "__host-session=a.b.c; __Http-session=a.b.c")],
+            missing,
+        ),
+        (
+            "/",
+            &[("cookie", "a=session=a.b.c; a.b.c; =a.b.c")],
+            missing,
+        ),
+        ("/", &[("cookie", "session=; session2=a.b.c")], missing),
+        ("/", &[("cookie", "session")], missing),
+        ("/", &[("cookie", "session=\"a.b.c\"")], malformed),
+        ("/", &[("cookie", "session=a.b.c, d")], malformed),
+        ("/", &[("cookie", "session=a.b.ä")], malformed),
+        ("/", &[("cookie", "session=a.b.c; session=a.b.c")], repeated),
+        ("/", &[("cookie", "session=a.b.c; session=")], repeated),
+        ("/", &[("cookie", "session=a.b.c; session")], repeated),
+        (
+            "/",
+            &[
+                ("cookie", "session=a.b.c; a=1"),
+                ("cookie", "session=a.b.c"),
+            ],
+            repeated,
+        ),
+        (
+            "/",
+            &[("cookie", "session=a.b.c; __Host-session=a.b.c")],
+            repeated,
+        ),
+        // A cookie in pieces.
+        (
+            "/",
+            &[("cookie", "session.0=a.; session.1=b.c")],
+            of_a_cookie,
+        ),
+        (
+            "/",
+            &[("cookie", "session.1=b.c; a=1"), ("cookie", "session.0=a.")],
+            of_a_cookie,
+        ),
+        ("/", &[("cookie", "session.0=a.b.c")], of_a_cookie),
+        (
+            "/",
+            &[("cookie", "__Secure-session.1=c; __Secure-session.0=a.b.")],
+            of_a_cookie,
+        ),
+        (
+            "/",
+            &[(
+                "cookie",
+                "session.10=l; session.9=k; session.8=i; session.7=h; session.6=g; session.5=f; \
+                         session.4=e; session.3=d; session.2=c; session.1=b; session.0=a",
+            )],
+            "abcdefghikl in the cookie `session`",
+        ),
+        ("/", &[("cookie", "session.1=b.c")], malformed),
+        ("/", &[("cookie", "session.0=a.; session.2=c")], malformed),
+        (
+            "/",
+            &[("cookie", "session.0=a.; session.0=a.; session.1=b.c")],
+            repeated,
+        ),
+        (
+            "/",
+            &[("cookie", "session.0=a.; session.1=b.c; session=a.b.c")],
+            repeated,
+        ),
+        (
+            "/",
+            &[("cookie", "session.0=a.; __Host-session.1=b.c")],
+            repeated,
+        ),
+        (
+            "/",
+            &[(
+                "cookie",
+                "session.00=a.b.c; session.x=a; session.=a; session.0.0=a",
+            )],
+            missing,
+        ),
+        // The query.
+        ("/?access_token=a.b.c", &[], of_the_query),
+        ("/?a=1&access_token=a.b.c&b", &[], of_the_query),
+        ("/?access_token=", &[], missing),
+        ("/?access_token", &[], missing),
+        (
+            "/?Access_token=a.b.c&xaccess_token=a.b.c&access_tokens=a.b.c",
+            &[],
+            missing,
+        ),
+        ("/?a=access_token=a.b.c", &[], missing),
+        ("/?access_token=a%2Eb.c", &[], malformed),
+        ("/?access_token=a+b", &[], malformed),
+        ("/?access%5Ftoken=a.b.c", &[], malformed),
+        ("/?access_token=a.b.c&access_token=a.b.c", &[], repeated),
+        ("/?access_token=a.b.c&access_token", &[], repeated),
+        ("/?access_token=a.b.c&access%5ftoken=a.b.c", &[], repeated),
+        // Two sources.
+        (
+            "/?access_token=a.b.c",
+            &[(AUTHORIZATION, "Bearer a.b.c")],
+            repeated,
+        ),
+        (
+            "/",
+            &[(AUTHORIZATION, "Bearer a.b.c"), ("cookie", "session=a.b.c")],
+            repeated,
+        ),
+        (
+            "/",
+            &[(AUTHORIZATION, "Bearer a.b.c"), ("cookie", "session=\"\"")],
+            repeated,
+        ),
+        (
+            "/",
+            &[(AUTHORIZATION, "Bearer !"), ("x-token", "a.b.c")],
+            repeated,
+        ),
+        ("/", &[("x-token", "!"), ("cookie", "session=!")], repeated),
+        (
+            "/",
+            &[("x-token", "a.b.c"), ("cookie", "session=")],
+            of_a_header,
+        ),
+        (
+            "/",
+            &[(AUTHORIZATION, "Basic YTpi"), ("x-token", "a.b.c")],
+            of_a_header,
+        ),
+    ];
+    for (target, fields, expected) in cases {
+        let found = taken(&head("GET", target, fields));
+        assert_eq!(found, *expected, "{target} {fields:?}");
+    }
+}
+
+#[test]
+fn a_subprotocol_is_a_token_of_a_websocket_alone() {
+    let found = "a.b.c in the subprotocol after `bearer`";
+    let (missing, malformed, repeated) = ("token_missing", "token_malformed", "token_repeated");
+    let cases: &[(&[&str], &str)] = &[
+        (&["bearer, a.b.c"], found),
+        (&["bearer,a.b.c,chat"], found),
+        (&["chat, bearer, a.b.c, other"], found),
+        (&["chat", "bearer", "a.b.c"], found),
+        (&["bearer,, a.b.c"], found),
+        (&["bearer"], missing),
+        (&["chat, bearer"], missing),
+        (&["Bearer, a.b.c"], missing),
+        (&["a.b.c"], missing),
+        (&["bearer a.b.c"], missing),
+        (&["bearer, a~b"], malformed),
+        (&["bearer, ä"], malformed),
+        (&["bearer, a.b.c, bearer, a.b.c"], repeated),
+        (&["bearer, a.b.c", "bearer"], repeated),
+    ];
+    for (offered, expected) in cases {
+        let fields = offered
+            .iter()
+            .map(|value| ("sec-websocket-protocol", *value));
+        let handshake: Vec<_> = UPGRADE.into_iter().chain(fields.clone()).collect();
+        assert_eq!(
+            taken(&head("GET", "/", &handshake)),
+            *expected,
+            "{offered:?}"
+        );
+        let plain: Vec<_> = fields.collect();
+        assert_eq!(taken(&head("GET", "/", &plain)), missing, "{offered:?}");
+        assert_eq!(
+            taken(&head("POST", "/", &handshake)),
+            missing,
+            "{offered:?}"
+        );
+    }
+}
+
+#[test]
+fn only_the_token_is_taken_out() {
+    let left = |method: &str, target: &str, fields: &[(&str, &str)]| {
+        let mut head = head(method, target, fields);
+        let websocket = crate::gate::upgrade::asks_for_websocket(&head);
+        every_source().strip(&mut head, websocket);
+        let fields = head
+            .headers
+            .iter()
+            .filter(|(name, _)| !UPGRADE.iter().any(|(plain, _)| name == plain));
+        let fields: Vec<String> = fields
+            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+            .collect();
+        (head.uri.to_string(), fields)
+    };
+    let headers: &[(Fields<'_>, &[&str])] = &[
+        (
+            &[
+                (AUTHORIZATION, "Bearer a.b.c"),
+                ("x-token", "a"),
+                ("x-tokens", "b"),
+            ],
+            &["x-tokens: b"],
+        ),
+        (&[("cookie", "session=a.b.c")], &[]),
+        (&[("cookie", "session=a.b.c;")], &[]),
+        (&[("cookie", "a=1; session=a.b.c")], &["cookie: a=1"]),
+        (&[("cookie", "session=a.b.c; a=1")], &["cookie: a=1"]),
+        (
+            &[("cookie", "a=1;  b=\"ä\" ;session=a.b.c;c;; =d")],
+            &["cookie: a=1;  b=\"ä\" ;c;; =d"],
+        ),
+        (&[("cookie", " a=1 ;b=2;")], &["cookie:  a=1 ;b=2;"]),
+        (
+            &[
+                ("cookie", "a=1; session.1=b"),
+                ("cookie", "session.0=a"),
+                ("cookie", "session.x=1"),
+            ],
+            &["cookie: a=1", "cookie: session.x=1"],
+        ),
+        (
+            &[(
+                "cookie",
+                "__Secure-session=a; __Host-session.0=a; __host-session=a",
+            )],
+            &["cookie: __host-session=a"],
+        ),
+        // Without a handshake, nobody has looked.
+        (&[("sec-websocket-protocol", "bearer, a.b.c, chat")], &[]),
+        (
+            &[("sec-websocket-protocol", "chat, a.b.c")],
+            &["sec-websocket-protocol: chat, a.b.c"],
+        ),
+    ];
+    for (fields, expected) in headers {
+        assert_eq!(left("POST", "/", fields).1, *expected, "{fields:?}");
+    }
+    for (offered, expected) in [
+        (&["bearer, a.b.c"][..], None),
+        (&["bearer, a.b.c, chat"], Some("chat")),
+        (&["chat,  bearer,a.b.c,other"], Some("chat, other")),
+        (&["chat, bearer", "a.b.c, other"], Some("chat, other")),
+        (&["chat,other"], Some("chat,other")),
+    ] {
+        let fields = offered
+            .iter()
+            .map(|value| ("sec-websocket-protocol", *value));
+        let handshake: Vec<_> = UPGRADE.into_iter().chain(fields).collect();
+        let expected: Vec<String> = expected
+            .map(|rest| format!("sec-websocket-protocol: {rest}"))
+            .into_iter()
+            .collect();
+        assert_eq!(left("GET", "/", &handshake).1, expected, "{offered:?}");
+    }
+    for (target, expected) in [
+        ("/", "/"),
+        ("/?", "/?"),
+        ("/a%20b?", "/a%20b?"),
+        ("/?a=%20&b", "/?a=%20&b"),
+        ("/a%2eb;c?access_token=a.b.c", "/a%2eb;c"),
+        ("/?access_token=a.b.c&", "/?"),
+        ("/?a=1&access_token=a.b.c&b=%2F&&c", "/?a=1&b=%2F&&c"),
+        ("/?access_token=a.b.c&a=1", "/?a=1"),
+        ("/?a=1&access_token", "/?a=1"),
+        (
+            "/?access%5Ftoken=a.b.c&access_token=d&x=?access_token=1",
+            "/?x=?access_token=1",
+        ),
+    ] {
+        assert_eq!(left("GET", target, &[]).0, expected, "{target}");
+    }
+}
+
+#[test]
+fn what_one_cookie_could_be_twice_overlaps() {
+    let name = |name| CookieName::new(name).unwrap();
+    for other in [
+        "session",
+        "__Host-session",
+        "__Secure-session",
+        "session.0",
+        "__Host-session.1",
+    ] {
+        assert!(name("session").overlaps(&name(other)), "{other}");
+        assert!(name(other).overlaps(&name("session")), "{other}");
+    }
+    for other in ["Session", "session2", "session.x", "__Host-__Host-session"] {
+        assert!(!name("session").overlaps(&name(other)), "{other}");
+    }
+    assert!(!name("__Host-session").overlaps(&name("__Secure-session")));
+}
+
+#[test]
+fn a_session_token_is_told_apart() {
+    let name = "sVeJ2xKq0NzYwLb7Rt5Hc9Mf3Gp1Du8A";
+    let signed = format!("{name}.3q2+7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let encoded = signed.replace('+', "%2B").replace('=', "%3D");
+    for token in [name, &signed, &encoded] {
+        assert_eq!(
+            BearerToken::new(token).unwrap_err(),
+            Refusal::TokenOpaque,
+            "{token}"
+        );
+    }
+    for token in [
+        &format!("{name}.e30.AAAA"),
+        &name[1..],
+        &format!("{name}.e30"),
+    ] {
+        assert_ne!(
+            BearerToken::new(token).err(),
+            Some(Refusal::TokenOpaque),
+            "{token}"
+        );
+    }
+}
+
+#[test]
+fn a_token_is_never_shown() {
+    let token = BearerToken::new("secret.secret.secret").unwrap();
+    assert_eq!(format!("{token:?}"), "BearerToken(..)");
+}
