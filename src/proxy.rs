@@ -111,13 +111,14 @@ impl Proxy {
         let (mut head, body) = request.into_parts();
         let mut snapshot = self.snapshot();
         snapshot.policy.headers.note_scheme(peer, &mut head);
-        let exchange = Exchange::begin(
+        let mut exchange = Exchange::begin(
             Arc::clone(&self.metrics),
             connection,
             &head,
             peer,
             &snapshot.policy,
         );
+        exchange.note_body(!body.is_end_stream());
         if let Some(refusal) = exchange.connection().refuses_all() {
             return exchange.refuse(refusal.into());
         }
@@ -216,6 +217,11 @@ impl Proxy {
                 target: upstream.policy().target.clone(),
             }),
             (false, _) => {
+                if exchange.leaves_a_body() {
+                    answer
+                        .headers
+                        .insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 let exchange = exchange.answering(answer.status, lease);
                 Response::from_parts(answer, ResponseBody::upstream(incoming, exchange))
             }

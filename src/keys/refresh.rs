@@ -200,10 +200,7 @@ impl Allowance {
 
     /// When the next fetch that a request causes may begin.
     pub(super) fn next(&mut self, now: Instant) -> Instant {
-        while self.left < BURST && now >= self.since + REFILL {
-            self.left += 1;
-            self.since += REFILL;
-        }
+        self.refill(now);
         let spaced = self.last.map_or(now, |last| last + SPACING);
         if self.left > 0 {
             spaced
@@ -214,11 +211,19 @@ impl Allowance {
 
     /// A request has caused a fetch.
     pub(super) fn take(&mut self, now: Instant) {
+        self.refill(now);
         if self.left == BURST {
             self.since = now;
         }
         self.left = self.left.saturating_sub(1);
         self.last = Some(now);
+    }
+
+    fn refill(&mut self, now: Instant) {
+        while self.left < BURST && now >= self.since + REFILL {
+            self.left += 1;
+            self.since += REFILL;
+        }
     }
 }
 
@@ -232,16 +237,17 @@ mod tests {
         let mut allowance = Allowance::new(start);
         let mut now = start;
         let mut begun = Vec::new();
+        // As in a flood: somebody always asks, and waits until it is time.
         while now < start + Duration::from_secs(29) {
-            if allowance.next(now) <= now {
-                allowance.take(now);
-                begun.push((now - start).as_millis());
-            }
-            now += Duration::from_millis(100);
+            now = now.max(allowance.next(now));
+            allowance.take(now);
+            begun.push((now - start).as_millis());
         }
         assert_eq!(
             begun,
-            [0, 500, 1000, 1500, 5000, 10_000, 15_000, 20_000, 25_000]
+            [
+                0, 500, 1000, 1500, 5000, 10_000, 15_000, 20_000, 25_000, 30_000
+            ]
         );
     }
 }

@@ -48,6 +48,7 @@ pub struct Exchange {
     route: Option<Arc<Route>>,
     subject: Option<Subject>,
     issuer: Option<Arc<str>>,
+    has_body: bool,
     upload: Option<Rc<Upload>>,
     sent: Option<Instant>,
     upstream: Option<Duration>,
@@ -89,6 +90,7 @@ impl Exchange {
             route: None,
             subject: None,
             issuer: None,
+            has_body: false,
             upload: None,
             sent: None,
             upstream: None,
@@ -109,6 +111,21 @@ impl Exchange {
 
     pub(super) fn request_id(&self) -> &HeaderValue {
         &self.request_id
+    }
+
+    /// A body follows the head.
+    pub(super) fn note_body(&mut self, has_body: bool) {
+        self.has_body = has_body;
+    }
+
+    /// Whether a part of the body has not been read. hyper closes a connection on which such a part is still to come,
+    /// and a client that was not told would lose its next request.
+    pub(super) fn leaves_a_body(&self) -> bool {
+        let is_over = self
+            .upload
+            .as_ref()
+            .is_some_and(|upload| upload.over_since().is_some());
+        self.has_body && !is_over
     }
 
     /// The gate has let the request through.
@@ -192,7 +209,7 @@ impl Exchange {
     pub(super) fn fail(mut self, refusal: Refusal) -> Answer {
         let (status, mut headers, body) = refusal.answer(REALM);
         headers.insert(headers::X_REQUEST_ID, self.request_id.clone());
-        if ends_the_connection(&refusal) {
+        if ends_the_connection(&refusal) || self.leaves_a_body() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         self.outcome = Outcome::Refused(refusal);

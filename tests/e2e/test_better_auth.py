@@ -461,6 +461,73 @@ def test_nobody_can_make_the_name_of_the_next_key_a_bad_one(start, tasks):
     assert outcome(gate.ask("GET", path(user), token)) in ("200", "503 keys_unavailable")
 
 
+# --- other ways to say whose tokens are good
+
+def test_one_line_is_enough_for_a_better_auth_server(start, tasks):
+    issuer = start(Issuer)
+    user = issuer.sign_up()
+    others = start(type("Others", (Issuer,), {}))
+    configuration = f"""
+[listen]
+address = "127.0.0.1:0"
+[admin]
+address = "127.0.0.1:0"
+[upstreams.tasks]
+url = "{tasks.url}"
+[issuers.app]
+better_auth = "{issuer.url}"
+[[routes]]
+path = "/api/{{user_id}}/tasks/{{*rest}}"
+access = {{ owner = "user_id" }}
+"""
+    gate = started(start(Gate, configuration))
+    assert outcome(gate.ask("GET", path(user), user.token())) == "200"
+    stranger_there = others.sign_up()
+    assert outcome(gate.ask("GET", path(stranger_there), stranger_there.token())) == "401 token_issuer"
+
+
+def test_a_cached_session_is_a_token_if_the_operator_says_so_and_an_email_link_is_none(start, tasks):
+    issuer = start(Issuer, CACHE="jwt")
+    account = {"email": "ada@example.com", "password": "correct horse battery staple", "name": "Ada"}
+    answer = issuer.client.post("/api/auth/sign-up/email", json=account, headers={"Origin": issuer.origin})
+    assert answer.status_code == 200, answer.text
+    user = SimpleNamespace(id=answer.json()["user"]["id"])
+    cookies = dict(line.split(";")[0].split("=", 1) for line in answer.headers.get_list("set-cookie"))
+    session = cookies["better-auth.session_data"]
+    secret = issuer.environment["BETTER_AUTH_SECRET"]
+    (issuer.directory / "secret").write_text(secret)
+    configuration = f"""
+[listen]
+address = "127.0.0.1:0"
+[admin]
+address = "127.0.0.1:0"
+[upstreams.tasks]
+url = "{tasks.url}"
+[issuers.session]
+keys = {{ secret_file = "{issuer.directory}/secret" }}
+subject = ["/user/id"]
+max_lifetime = "5m"
+[[routes]]
+path = "/api/{{user_id}}/tasks/{{*rest}}"
+access = {{ owner = "user_id" }}
+tokens = [{{ cookie = "better-auth.session_data" }}]
+origins = ["{issuer.origin}"]
+"""
+    gate = started(start(Gate, configuration))
+
+    def ask(method, token, **headers):
+        headers = {"Cookie": f"theme=dark; better-auth.session_data={token}", **headers}
+        return outcome(gate.client.request(method, path(user), headers=headers, json={"title": "Buy milk"}))
+
+    assert ask("GET", session) == "200"
+    assert ask("POST", session, Origin=issuer.origin) == "201"
+    assert ask("POST", session, Origin="https://evil.example") == "403 origin_not_allowed"
+    assert ask("POST", session) == "403 origin_not_allowed"
+    now = int(time.time())
+    link = jwt.encode({"email": account["email"], "userId": user.id, "iat": now, "exp": now + 200}, secret, "HS256")
+    assert ask("GET", link) == "401 token_subject"
+
+
 # --- Better Auth behind the gate
 
 def test_better_auth_itself_may_be_behind_the_gate(start, tasks):

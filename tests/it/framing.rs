@@ -813,3 +813,24 @@ fn a_large_body_passes_whole_in_both_directions() {
         assert!(answer.body == body, "{} bytes came back", answer.body.len());
     }
 }
+
+/// hyper closes a connection on which a part of a request is still to come: who was not told would lose the next one.
+#[test]
+fn an_answer_to_half_a_request_says_that_the_connection_ends() {
+    let (sidecar, upstream, _issuer) = start(ROUTES);
+    let mut half = sidecar.connect();
+    half.send("POST /api/alice/tasks HTTP/1.1\r\nHost: gate.test\r\nContent-Length: 5\r\n\r\n");
+    let answer = half.answer();
+    answer.refused(401, "token_missing");
+    assert_eq!(answer.header("connection").as_deref(), Some("close"));
+    half.until_closed();
+
+    let mut whole = sidecar.connect();
+    for _ in 0..3 {
+        whole.send("GET /api/alice/tasks HTTP/1.1\r\nHost: gate.test\r\n\r\n");
+        let answer = whole.answer();
+        answer.refused(401, "token_missing");
+        assert_eq!(answer.header("connection"), None);
+    }
+    upstream.untouched();
+}

@@ -6,6 +6,7 @@
 //   ALGORITHM  what a new key is for: EdDSA, ES256, ES512, RS256, PS256
 //   DATABASE   the SQLite file; it outlives the server
 //   IDS        "serial" for 1, 2, 3 as the names of users, sessions and keys; else they are random
+//   CACHE      "jwt" for a cookie with the session in it, signed with the secret
 //   BETTER_AUTH_SECRET
 //
 // For the tests alone, beside /api/auth:
@@ -20,7 +21,7 @@ import { getMigrations } from "better-auth/db/migration";
 import { toNodeHandler } from "better-auth/node";
 import { jwt } from "better-auth/plugins/jwt";
 
-const { PORT, ALGORITHM, DATABASE, IDS } = process.env;
+const { PORT, ALGORITHM, DATABASE, IDS, CACHE } = process.env;
 const origin = process.env.ORIGIN ?? `http://127.0.0.1:${PORT}`;
 
 const database = new DatabaseSync(DATABASE);
@@ -31,6 +32,7 @@ const options = {
   database,
   emailAndPassword: { enabled: true },
   plugins: [jwt({ jwks: { keyPairConfig: { alg: ALGORITHM } } })],
+  session: { cookieCache: { enabled: CACHE !== undefined, maxAge: 300, strategy: CACHE } },
   advanced: { database: { generateId: IDS } },
   rateLimit: { enabled: false },
   telemetry: { enabled: false },
