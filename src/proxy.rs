@@ -125,10 +125,15 @@ impl Proxy {
         let mut decision = snapshot.decide(&head, self.shared.clock.now());
         let mut since = None;
         while let Decision::NeedsKeys { issuer, kid, .. } = &decision {
-            let asked = self
-                .shared
-                .fetch_keys(*issuer, kid.as_deref(), &mut since)
-                .await;
+            // Keys that came while this was judged are not asked for once more.
+            let newest = self.snapshot();
+            let asked = if Rc::ptr_eq(&newest, &snapshot) {
+                self.shared
+                    .fetch_keys(*issuer, kid.as_deref(), &mut since)
+                    .await
+            } else {
+                Asked::Newer
+            };
             // Newer keys are a newer policy: all of it is judged anew.
             snapshot = self.snapshot();
             decision = snapshot.decide(&head, self.shared.clock.now());
