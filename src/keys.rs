@@ -261,9 +261,14 @@ impl VerificationKey {
         self.kind
     }
 
-    /// What it may verify.
-    pub fn algorithms(&self) -> &[Algorithm] {
-        &self.algorithms
+    /// What it may verify, in words, as in `RS256 and PS256`.
+    pub fn algorithms(&self) -> String {
+        let names: Vec<&str> = self
+            .algorithms
+            .iter()
+            .map(|algorithm| algorithm.name())
+            .collect();
+        names.join(" and ")
     }
 
     /// Whether it may verify this algorithm.

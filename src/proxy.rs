@@ -111,14 +111,14 @@ impl Proxy {
         let (mut head, body) = request.into_parts();
         let mut snapshot = self.snapshot();
         snapshot.policy.headers.note_scheme(peer, &mut head);
-        let mut exchange = Exchange::begin(
+        let exchange = Exchange::begin(
             Arc::clone(&self.metrics),
             connection,
             &head,
             peer,
             &snapshot.policy,
+            !body.is_end_stream(),
         );
-        exchange.note_body(!body.is_end_stream());
         if let Some(refusal) = exchange.connection().refuses_all() {
             return exchange.refuse(refusal.into());
         }

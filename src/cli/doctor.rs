@@ -93,13 +93,8 @@ async fn fetch(remote: &RemoteKeys, issuer: &Issuer) -> Option<KeyRing> {
 
 fn described(keys: &[VerificationKey]) -> String {
     let one = |key: &VerificationKey| {
-        let algorithms: Vec<&str> = key
-            .algorithms()
-            .iter()
-            .map(|algorithm| algorithm.name())
-            .collect();
         let name = key.kid().map(|kid| format!("`{}` for ", printable(kid)));
-        format!("{}{}", name.unwrap_or_default(), algorithms.join(" and "))
+        format!("{}{}", name.unwrap_or_default(), key.algorithms())
     };
     let noun = if keys.len() == 1 { "key" } else { "keys" };
     let each: Vec<String> = keys.iter().map(one).collect();

@@ -10,7 +10,6 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, warn};
 
-use crate::app::Running;
 use crate::clock::Clock;
 use crate::observe::log;
 use crate::observe::metrics::Metrics;
@@ -38,7 +37,9 @@ pub(super) fn run(file: &Path) -> Outcome {
         // The second signal: whoever sent it does not want to wait.
         std::process::exit(130);
     });
-    Ok(stopped(running))
+    // Connections that had to be cut do not make it a failure: the grace is the operator's.
+    running.wait();
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Asks the kernel for as many file descriptors as it grants: a connection takes two, its own and the upstream's.
@@ -59,12 +60,6 @@ fn allow_descriptors(max_connections: usize) {
             "the limit of file descriptors is too low for `max_connections = {max_connections}`"
         );
     }
-}
-
-/// Waits for the stop. Connections that had to be cut do not make it a failure: the grace is the operator's.
-fn stopped(running: Running) -> ExitCode {
-    running.wait();
-    ExitCode::SUCCESS
 }
 
 /// A panic ends its connection, never the process; that it came to be is counted and logged.

@@ -248,15 +248,10 @@ impl Facts {
 
 fn keys(issuer: &Issuer) -> String {
     let keys = issuer.ring.keys().iter().map(|key| {
-        let algorithms: Vec<&str> = key
-            .algorithms()
-            .iter()
-            .map(|algorithm| algorithm.name())
-            .collect();
         format!(
             "{} for {}",
             printable(key.kid().unwrap_or("(without a name)")),
-            algorithms.join(" and ")
+            key.algorithms()
         )
     });
     let keys: Vec<String> = keys.collect();

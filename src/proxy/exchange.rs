@@ -77,6 +77,7 @@ impl Exchange {
         head: &Parts,
         peer: Peer,
         policy: &Policy,
+        has_body: bool,
     ) -> Self {
         Self {
             metrics,
@@ -90,7 +91,7 @@ impl Exchange {
             route: None,
             subject: None,
             issuer: None,
-            has_body: false,
+            has_body,
             upload: None,
             sent: None,
             upstream: None,
@@ -111,11 +112,6 @@ impl Exchange {
 
     pub(super) fn request_id(&self) -> &HeaderValue {
         &self.request_id
-    }
-
-    /// A body follows the head.
-    pub(super) fn note_body(&mut self, has_body: bool) {
-        self.has_body = has_body;
     }
 
     /// Whether a part of the body has not been read. hyper closes a connection on which such a part is still to come,
