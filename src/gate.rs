@@ -1,6 +1,7 @@
 //! The gate: a request head and the time in, a decision out. No socket, no clock, no waiting.
 
 pub mod cache;
+pub mod certificate;
 pub mod claims;
 pub mod ends;
 pub mod identity;

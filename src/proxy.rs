@@ -6,6 +6,7 @@ pub mod headers;
 pub mod listen;
 pub mod shared;
 pub mod socket;
+pub mod tasks;
 pub mod tunnel;
 pub mod upstream;
 
@@ -74,28 +75,12 @@ impl Proxy {
         &self,
         request: Request<Incoming>,
         connection: Rc<Connection>,
-        peer: Peer,
-    ) -> Answer {
-        let mut answer = self.answer(request, connection, peer).await;
-        let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if self.shared.phase() != Phase::Serving && !switched {
-            let close = HeaderValue::from_static("close");
-            answer.headers_mut().insert(CONNECTION, close);
-        }
-        answer
-    }
-
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-        connection: Rc<Connection>,
-        peer: Peer,
+        peer: Rc<Peer>,
     ) -> Answer {
         connection.begin_exchange();
         let mut answer = self.judge(request, connection, peer).await;
-        if self.shared.phase() != Phase::Serving
-            && answer.status() != StatusCode::SWITCHING_PROTOCOLS
-        {
+        let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if self.shared.phase() != Phase::Serving && !switched {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(CONNECTION, close);
         }
@@ -106,11 +91,11 @@ impl Proxy {
         &self,
         request: Request<Incoming>,
         connection: Rc<Connection>,
-        peer: Peer,
+        peer: Rc<Peer>,
     ) -> Answer {
         let (mut head, body) = request.into_parts();
         let mut snapshot = self.snapshot();
-        snapshot.policy.headers.note_scheme(peer, &mut head);
+        snapshot.policy.headers.note_peer(&peer, &mut head);
         let exchange = Exchange::begin(
             Arc::clone(&self.metrics),
             connection,

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 
 use crate::clock::Clock;
 use crate::gate::cache::TokenCache;
+use crate::gate::origin::Scheme;
 use crate::gate::permit::{Caller, Permit};
 use crate::gate::refusal::Refusal;
 use crate::gate::routes::Route;
@@ -26,6 +27,8 @@ use super::{ConfigFile, Failure, Outcome, compile, say};
 /// Who asks: somebody on this machine.
 const PEER: Peer = Peer {
     address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    scheme: Scheme::Http,
+    certificate: None,
 };
 
 #[derive(Debug, Args)]
@@ -116,7 +119,7 @@ impl Explain {
     pub(super) fn run(self) -> Outcome {
         let app = compile(&self.config.config)?;
         let mut head = self.head()?;
-        app.policy.headers.note_scheme(PEER, &mut head);
+        app.policy.headers.note_peer(&PEER, &mut head);
         let gate = &app.policy.gate;
         let decision = gate.decide(&head, Clock::System.now(), &mut TokenCache::default());
         say(format_args!(
@@ -241,7 +244,7 @@ fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
         head,
         permit.caller(),
         &route.tokens,
-        PEER,
+        &PEER,
         &request_id,
         websocket,
     );

@@ -39,7 +39,7 @@ const CLIENT_GONE: u16 = 499;
 pub struct Exchange {
     metrics: Arc<WorkerMetrics>,
     connection: Rc<Connection>,
-    peer: Peer,
+    peer: Rc<Peer>,
     client: Option<IpAddr>,
     method: Method,
     target: Option<PathAndQuery>,
@@ -75,15 +75,15 @@ impl Exchange {
         metrics: Arc<WorkerMetrics>,
         connection: Rc<Connection>,
         head: &Parts,
-        peer: Peer,
+        peer: Rc<Peer>,
         policy: &Policy,
         has_body: bool,
     ) -> Self {
         Self {
             metrics,
             connection,
+            client: policy.headers.client_address(&peer, &head.headers),
             peer,
-            client: policy.headers.client_address(peer, &head.headers),
             method: head.method.clone(),
             target: head.uri.path_and_query().cloned(),
             request_id: headers::request_id(&head.headers),
@@ -106,8 +106,8 @@ impl Exchange {
         &self.connection
     }
 
-    pub(super) fn peer(&self) -> Peer {
-        self.peer
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     pub(super) fn request_id(&self) -> &HeaderValue {

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use ipnet::IpNet;
 
 use crate::config::Credential;
+use crate::gate::certificate::ClientCertificate;
 use crate::gate::names::ManagedNames;
 use crate::gate::origin::Scheme;
 use crate::gate::permit::{Caller, Permit};
@@ -36,6 +37,7 @@ const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 /// About how many headers are written.
 const WRITTEN: usize = 8;
@@ -54,11 +56,15 @@ pub struct HeaderPolicy {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// Where a request came from.
-#[derive(Debug, Clone, Copy)]
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Default)]
 pub struct Peer {
-    /// The address of the other end; none for a Unix socket.
+    /// Its address; none for a Unix socket.
     pub address: Option<IpAddr>,
+    /// Whether the connection is encrypted.
+    pub scheme: Scheme,
+    /// The certificate it has proven to have.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl HeaderPolicy {
@@ -69,7 +75,7 @@ impl HeaderPolicy {
     }
 
     /// The address of the client: the peer's, or if the peer is trusted the last in `X-Forwarded-For` that is not.
-    pub fn client_address(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+    pub fn client_address(&self, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
         let peer = peer.address?;
         if !self.trusts(peer) {
             return Some(peer);
@@ -89,8 +95,15 @@ impl HeaderPolicy {
         Some(client)
     }
 
-    /// Notes for the gate how the client has reached the trusted peer that says so.
-    pub fn note_scheme(&self, peer: Peer, head: &mut Parts) {
+    /// Notes for the gate what no byte of the head says: how the client has come here, or to the trusted peer that
+    /// says so, and the certificate of the peer.
+    pub fn note_peer(&self, peer: &Peer, head: &mut Parts) {
+        if let Some(certificate) = &peer.certificate {
+            head.extensions.insert(Arc::clone(certificate));
+        }
+        if peer.scheme == Scheme::Https {
+            head.extensions.insert(Scheme::Https);
+        }
         let trusted = peer.address.is_some_and(|address| self.trusts(address));
         let mut told = head.headers.get_all(X_FORWARDED_PROTO).iter();
         if let (true, Some(told), None) = (trusted, told.next(), told.next())
@@ -115,7 +128,7 @@ impl HeaderPolicy {
         head: &mut Parts,
         caller: &Caller,
         tokens: &TokenSources,
-        peer: Peer,
+        peer: &Peer,
         request_id: &HeaderValue,
         websocket: bool,
     ) {
@@ -205,7 +218,7 @@ impl Told {
 }
 
 /// Writes `X-Forwarded-*` and `Forwarded` (RFC 7239) anew, or goes on with what a trusted proxy wrote.
-fn write_forwarding(headers: &mut HeaderMap, peer: Peer, told: &Told) {
+fn write_forwarding(headers: &mut HeaderMap, peer: &Peer, told: &Told) {
     let host = headers.get(HOST).cloned();
     let host_text = host.as_ref().and_then(|host| host.to_str().ok());
     // The chain of a peer that is not trusted was removed before: what is left was written by one that is.
@@ -220,7 +233,11 @@ fn write_forwarding(headers: &mut HeaderMap, peer: Peer, told: &Told) {
         Ok(_) | Err(_) => headers.remove(X_FORWARDED_FOR),
     };
     if !(told.is_trusted && headers.contains_key(X_FORWARDED_PROTO)) {
-        headers.insert(X_FORWARDED_PROTO, HTTP);
+        let scheme = match peer.scheme {
+            Scheme::Http => HTTP,
+            Scheme::Https => HTTPS,
+        };
+        headers.insert(X_FORWARDED_PROTO, scheme);
     }
     if let Some(host) = host
         && !(told.is_trusted && headers.contains_key(X_FORWARDED_HOST))
@@ -232,7 +249,7 @@ fn write_forwarding(headers: &mut HeaderMap, peer: Peer, told: &Told) {
 fn write_hop(
     chain: &mut String,
     forwarded: &mut String,
-    peer: Peer,
+    peer: &Peer,
     host: Option<&str>,
 ) -> std::fmt::Result {
     if !forwarded.is_empty() {
@@ -255,7 +272,10 @@ fn write_hop(
     if let Some(host) = host {
         write!(forwarded, ";host=\"{host}\"")?;
     }
-    forwarded.push_str(";proto=http");
+    forwarded.push_str(match peer.scheme {
+        Scheme::Http => ";proto=http",
+        Scheme::Https => ";proto=https",
+    });
     Ok(())
 }
 

@@ -209,7 +209,10 @@ impl Door {
             .borrow_mut()
             .insert(number, Rc::downgrade(&connection));
         let socket = Socket::new(stream, &connection, self.limits.timeouts);
-        let peer = Peer { address };
+        let peer = Rc::new(Peer {
+            address,
+            ..Peer::default()
+        });
         spawn_local(serve_connection(
             socket,
             connection,
@@ -241,14 +244,15 @@ async fn serve_connection(
     socket: Socket,
     connection: Rc<Connection>,
     proxy: Rc<Proxy>,
-    peer: Peer,
+    peer: Rc<Peer>,
     limits: Limits,
     metrics: Arc<WorkerMetrics>,
 ) {
     let service = {
-        let connection = Rc::clone(&connection);
+        let (connection, peer) = (Rc::clone(&connection), Rc::clone(&peer));
         service_fn(move |request| {
             let (proxy, connection) = (Rc::clone(&proxy), Rc::clone(&connection));
+            let peer = Rc::clone(&peer);
             async move { Ok::<_, Infallible>(proxy.handle(request, connection, peer).await) }
         })
     };

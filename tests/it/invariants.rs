@@ -229,11 +229,12 @@ fn speaks_of_the_way(folded: &str) -> bool {
 fn send(policy: &HeaderPolicy, mut head: Parts, permit: &Permit) -> Parts {
     let peer = Peer {
         address: Some([192, 0, 2, 7].into()),
+        ..Peer::default()
     };
     let id = HeaderValue::from_static("id");
     let websocket = asks_for_websocket(&head);
     let (caller, tokens) = (permit.caller(), &permit.route().tokens);
-    policy.to_upstream(&mut head, caller, tokens, peer, &id, websocket);
+    policy.to_upstream(&mut head, caller, tokens, &peer, &id, websocket);
     head
 }
 

@@ -39,13 +39,14 @@ fn sent(policy: &HeaderPolicy, caller: &Caller, fields: &[(&str, &str)]) -> Head
     let mut head = head(fields);
     let peer = Peer {
         address: Some(CLIENT),
+        ..Peer::default()
     };
     let id = HeaderValue::from_static("id-1");
     policy.to_upstream(
         &mut head,
         caller,
         &TokenSources::default(),
-        peer,
+        &peer,
         &id,
         false,
     );
@@ -211,6 +212,7 @@ fn the_client_is_the_last_address_that_is_not_a_trusted_proxy() {
     let policy = policy(Credential::Strip, "192.0.2.0/24");
     let peer = Peer {
         address: Some(CLIENT),
+        ..Peer::default()
     };
     for (chain, client) in [
         (vec![], "192.0.2.7"),
@@ -225,13 +227,14 @@ fn the_client_is_the_last_address_that_is_not_a_trusted_proxy() {
             .iter()
             .map(|value| ("x-forwarded-for", *value))
             .collect();
-        let found = policy.client_address(peer, &head(&fields).headers);
+        let found = policy.client_address(&peer, &head(&fields).headers);
         assert_eq!(found, client.parse().ok(), "{chain:?}");
     }
     let stranger = Peer {
         address: "198.51.100.1".parse().ok(),
+        ..Peer::default()
     };
-    let found = policy.client_address(stranger, &head(&[("x-forwarded-for", "1.1.1.1")]).headers);
+    let found = policy.client_address(&stranger, &head(&[("x-forwarded-for", "1.1.1.1")]).headers);
     assert_eq!(found, stranger.address);
 }
 
