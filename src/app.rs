@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
@@ -55,7 +54,6 @@ pub enum AppError {
 pub struct Running {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
-    phase: watch::Sender<Phase>,
     address: Address,
     admin_address: SocketAddr,
     workers: Vec<JoinHandle<worker::Stopped>>,
@@ -111,7 +109,6 @@ impl App {
             .map(|remote| remote.as_ref().map(|_| Arc::new(Refresher::default())));
         let shared = Shared::new(policy, listen.max_connections, clock, refreshers.collect());
         let shared = Arc::new(shared);
-        let (phase, _) = watch::channel(Phase::Serving);
 
         control::start(
             admin,
@@ -129,7 +126,6 @@ impl App {
                 limits,
                 shared: Arc::clone(&shared),
                 metrics: Arc::clone(metrics),
-                phase: phase.subscribe(),
                 grace: config.drain.grace,
             };
             workers.push(worker.start()?);
@@ -138,7 +134,6 @@ impl App {
         Ok(Running {
             shared,
             metrics,
-            phase,
             address,
             admin_address,
             workers,
@@ -172,7 +167,6 @@ impl Running {
     pub fn stop(&self) {
         info!(grace = ?self.grace, "stopping: finishing what is in flight");
         self.shared.advance(Phase::Stopping);
-        self.phase.send_replace(Phase::Stopping);
     }
 
     /// Waits until every connection has ended, or the grace is over. Gives how many connections were cut.

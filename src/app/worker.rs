@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::{interval, timeout};
 use tracing::error;
@@ -31,7 +30,6 @@ pub(super) struct Worker {
     pub(super) limits: Limits,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<WorkerMetrics>,
-    pub(super) phase: watch::Receiver<Phase>,
     pub(super) grace: Duration,
 }
 
@@ -86,15 +84,14 @@ impl Worker {
         let door = Door::new(
             listener,
             self.limits,
-            self.shared,
+            Arc::clone(&self.shared),
             Arc::clone(&self.metrics),
         );
-        let mut phase = self.phase.clone();
-        let serving = door.serve(self.phase);
+        let serving = door.serve();
         tokio::pin!(serving);
         tokio::select! {
             () = &mut serving => return Stopped { cut: 0 },
-            _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {}
+            () = self.shared.reaches(Phase::Stopping) => {}
         }
         match timeout(self.grace, serving).await {
             Ok(()) => Stopped { cut: 0 },

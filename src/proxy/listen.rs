@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -132,12 +132,13 @@ impl Door {
     }
 
     /// Serves until the process stops and every connection of every worker has ended. Whoever calls it bounds that time.
-    pub async fn serve(self, mut phase: watch::Receiver<Phase>) {
+    pub async fn serve(self) {
         let mut stopping = false;
+        let mut stop = pin!(self.shared.reaches(Phase::Stopping));
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => self.admit(accepted, stopping).await,
-                _ = phase.wait_for(|phase| *phase == Phase::Stopping), if !stopping => {
+                () = &mut stop, if !stopping => {
                     stopping = true;
                     self.admit_waiting().await;
                     self.close_all();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::gate::Gate;
@@ -29,7 +30,7 @@ pub struct Policy {
 }
 
 /// Where the process is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Everything is as it should be.
     Serving,
@@ -43,7 +44,10 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Shared {
     policy: ArcSwap<Policy>,
+    /// The same as the last of `phases`, for every request to read.
     phase: AtomicU8,
+    phases: watch::Sender<Phase>,
+    policies: watch::Sender<()>,
     connections: AtomicUsize,
     /// How many connections may be open at once.
     pub max_connections: usize,
@@ -64,6 +68,8 @@ impl Shared {
         Self {
             policy: ArcSwap::from_pointee(policy),
             phase: AtomicU8::new(Phase::Serving as u8),
+            phases: watch::Sender::new(Phase::Serving),
+            policies: watch::Sender::new(()),
             connections: AtomicUsize::new(0),
             max_connections,
             clock,
@@ -79,6 +85,12 @@ impl Shared {
     /// Puts another policy in force for every request that begins from now on.
     pub fn change_policy(&self, change: impl Fn(&Policy) -> Policy) {
         self.policy.rcu(|policy| change(policy));
+        self.policies.send_replace(());
+    }
+
+    /// Says when another policy is in force.
+    pub fn policies(&self) -> watch::Receiver<()> {
+        self.policies.subscribe()
     }
 
     /// Where the process is in its life.
@@ -93,6 +105,18 @@ impl Shared {
     /// Goes on to a later phase; never back.
     pub fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+        self.phases.send_if_modified(|current| {
+            let is_later = phase > *current;
+            *current = phase.max(*current);
+            is_later
+        });
+    }
+
+    /// Waits until it is in this phase or a later one.
+    pub async fn reaches(&self, phase: Phase) {
+        let mut phases = self.phases.subscribe();
+        // It cannot fail: the sender lives as long as `self`.
+        let _reached = phases.wait_for(|now| *now >= phase).await;
     }
 
     /// Has the keys of an issuer fetched, and waits for that a bounded time.
