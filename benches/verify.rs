@@ -20,7 +20,7 @@ use claimgate::gate::cache::TokenCache;
 use claimgate::gate::claims::ClaimPolicy;
 use claimgate::gate::identity::IdentityClaim;
 use claimgate::gate::refusal::Mismatch;
-use claimgate::gate::routes::{METHODS, Route, RouteTable};
+use claimgate::gate::routes::{METHODS, Route, RouteTable, Streams};
 use claimgate::gate::rule::{Demands, Rule};
 use claimgate::gate::token::TokenSources;
 use claimgate::gate::verify::Issuer;
@@ -111,6 +111,8 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
         upstream: 0,
         timeout: None,
         max_body_bytes: None,
+        request_timeout: None,
+        streams: Streams::default(),
         demands: Demands::default(),
         tokens: TokenSources::default(),
     }]);

@@ -22,7 +22,7 @@ pub use identity::{Credential, Identity};
 pub use issuer::{Encoding, Issuer, Keys};
 pub use listen::{Admin, Drain, Listen, Log, LogFormat, LogLevel};
 pub use problem::{KeyPath, Problem, Problems, Step};
-pub use route::{Access, Route, TokenSource};
+pub use route::{Access, Route, StreamEnd, TokenSource};
 pub use rule::{ClaimRule, Scalar};
 pub use units::{Address, Network, OneOrMany};
 pub use upstream::Upstream;

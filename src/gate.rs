@@ -232,6 +232,7 @@ impl Gate {
             headers: self.identity_of(&verified.subject, &verified.claims).into(),
             subject: verified.subject,
             issuer: verified.issuer,
+            expires: verified.validity.until(),
         };
         // Claims are about a person: what no rule asks for is not kept.
         verified.claims.keep_only(&self.ruling);
@@ -319,6 +320,10 @@ fn check_host(head: &Parts) -> Result<(), Refusal> {
             .parse::<Authority>()
             .is_ok_and(|parsed| !parsed.host().is_empty() && has_plain_port(host, parsed.host()));
     if !valid {
+        return Err(malformed);
+    }
+    // RFC 9113 section 8.3.1: over HTTP/2 the scheme is told, and could be any.
+    if !matches!(head.uri.scheme_str(), None | Some("http" | "https")) {
         return Err(malformed);
     }
     match head.uri.authority() {

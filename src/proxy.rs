@@ -3,9 +3,12 @@
 pub mod body;
 pub mod exchange;
 pub mod headers;
+mod http2;
+pub mod lifetime;
 pub mod listen;
 pub mod shared;
 pub mod socket;
+mod stay;
 pub mod tasks;
 pub mod tunnel;
 pub mod upstream;
@@ -14,10 +17,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL};
+use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
 use http::response;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -32,11 +35,13 @@ use crate::gate::refusal::Refusal;
 use crate::keys::refresh::Asked;
 use crate::observe::metrics::WorkerMetrics;
 
-use body::{RequestBody, ResponseBody};
-use exchange::Exchange;
+use body::{Kind, RequestBody, ResponseBody};
+use exchange::{Exchange, Form};
 use headers::Peer;
+use lifetime::Lifetime;
 use shared::{Phase, Policy, Shared};
 use socket::Connection;
+use stay::{Stay, within};
 use upstream::{Lease, Upstream, UpstreamError};
 
 /// What serves the requests of one worker.
@@ -77,10 +82,11 @@ impl Proxy {
         connection: Rc<Connection>,
         peer: Rc<Peer>,
     ) -> Answer {
+        let is_http2 = request.version() == Version::HTTP_2;
         connection.begin_exchange();
         let mut answer = self.judge(request, connection, peer).await;
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if self.shared.phase() != Phase::Serving && !switched {
+        if self.shared.phase() != Phase::Serving && !switched && !is_http2 {
             let close = HeaderValue::from_static("close");
             answer.headers_mut().insert(CONNECTION, close);
         }
@@ -94,6 +100,13 @@ impl Proxy {
         peer: Rc<Peer>,
     ) -> Answer {
         let (mut head, body) = request.into_parts();
+        let form = Form {
+            is_http2: head.version == Version::HTTP_2,
+            has_body: !body.is_end_stream(),
+        };
+        if form.is_http2 {
+            http2::to_http1(&mut head, form.has_body);
+        }
         let mut snapshot = self.snapshot();
         snapshot.policy.headers.note_peer(&peer, &mut head);
         let exchange = Exchange::begin(
@@ -101,8 +114,8 @@ impl Proxy {
             connection,
             &head,
             peer,
-            &snapshot.policy,
-            !body.is_end_stream(),
+            Rc::clone(&snapshot),
+            form,
         );
         if let Some(refusal) = exchange.connection().refuses_all() {
             return exchange.refuse(refusal.into());
@@ -135,7 +148,9 @@ impl Proxy {
             .tokens_looked_for(snapshot.tokens.borrow_mut().take_counted());
         match decision {
             Decision::Forward(permit) => {
-                self.forward(&snapshot, head, body, permit, exchange).await
+                let stay = Stay::of(&permit, &head, &snapshot.policy);
+                self.forward(&snapshot, head, body, permit, stay, exchange)
+                    .await
             }
             Decision::Refuse(refused)
             | Decision::NeedsKeys {
@@ -151,6 +166,7 @@ impl Proxy {
         mut head: Parts,
         body: Incoming,
         permit: Permit,
+        stay: Stay,
         mut exchange: Exchange,
     ) -> Answer {
         let policy = &snapshot.policy;
@@ -175,16 +191,24 @@ impl Proxy {
             exchange.request_id(),
             websocket,
         );
+        let key = (websocket && exchange.is_http2())
+            .then(|| head.headers.get(SEC_WEBSOCKET_KEY).cloned())
+            .flatten();
         let subprotocol = policy.headers.kept_subprotocol(&permit);
-        let body = RequestBody::new(body, limit, policy.body_timeout);
+        // The messages of a gRPC call come when they come.
+        let patience = (!exchange.is_grpc()).then_some(policy.body_timeout);
+        let body = RequestBody::new(body, limit, patience);
         exchange.sending(body.upload());
-        let answered = upstream
-            .exchange(permit, Request::from_parts(head, body))
-            .await;
+        let answering = upstream.exchange(permit, Request::from_parts(head, body));
+        // The answer of a gRPC call may be a stream that has not begun.
+        let is_stream = exchange.is_grpc();
+        let expiry = is_stream.then(|| stay.expiry(&self.shared)).flatten();
+        let answered = within(expiry, exchange.overdue(), answering).await;
         exchange.answered();
         let (response, lease) = match answered {
-            Ok(answered) => answered,
-            Err(error) => return exchange.upstream_failed(&error),
+            Ok(Ok(answered)) => answered,
+            Ok(Err(error)) => return exchange.upstream_failed(&error),
+            Err(refusal) => return exchange.fail(refusal),
         };
         let (mut answer, incoming) = response.into_parts();
         if !has_one_end(&answer.headers) {
@@ -192,6 +216,7 @@ impl Proxy {
                 target: upstream.policy().target.clone(),
             });
         }
+        answer.version = Version::HTTP_11;
         let switched = answer.status == StatusCode::SWITCHING_PROTOCOLS;
         let client = client.filter(|_| headers::names_websocket(&answer.headers));
         policy
@@ -201,8 +226,16 @@ impl Proxy {
             let chosen = answer.headers.entry(SEC_WEBSOCKET_PROTOCOL);
             chosen.or_insert(subprotocol);
         }
-        match (switched, client) {
-            (true, Some(client)) => tunnel(answer, client, lease, exchange),
+        let understood = match &key {
+            Some(key) if switched => http2::from_switching(&mut answer, key),
+            Some(_) | None => true,
+        };
+        match (switched, client.filter(|_| understood)) {
+            (true, Some(client)) => {
+                let idle = upstream.policy().idle_timeout;
+                let lifetime = stay.websocket(&self.shared, idle, exchange.overdue());
+                tunnel(answer, client, lease, lifetime, exchange)
+            }
             (true, None) => exchange.upstream_failed(&UpstreamError::Switched {
                 target: upstream.policy().target.clone(),
             }),
@@ -212,8 +245,18 @@ impl Proxy {
                         .headers
                         .insert(CONNECTION, HeaderValue::from_static("close"));
                 }
+                let kind = Kind::of(&answer.headers);
+                let is_stream = kind != Kind::Plain || incoming.size_hint().exact().is_none();
+                let idle = upstream.policy().idle_timeout;
+                let overdue = exchange.overdue();
+                let lifetime = if is_stream {
+                    stay.stream(&self.shared, kind, idle, overdue)
+                } else {
+                    Lifetime::new(idle, overdue)
+                };
                 let exchange = exchange.answering(answer.status, lease);
-                Response::from_parts(answer, ResponseBody::upstream(incoming, exchange))
+                let body = ResponseBody::upstream(incoming, kind, lifetime, exchange);
+                Response::from_parts(answer, body)
             }
         }
     }
@@ -234,6 +277,7 @@ fn tunnel(
     mut answer: response::Parts,
     client: OnUpgrade,
     lease: Lease,
+    lifetime: Lifetime,
     exchange: Exchange,
 ) -> Answer {
     let upstream = answer.extensions.remove::<OnUpgrade>();
@@ -241,7 +285,7 @@ fn tunnel(
     let mut exchange = exchange.switching();
     spawn_local(async move {
         if let Some(upstream) = upstream {
-            let tunnelled = tunnel::join(client, upstream).await;
+            let tunnelled = tunnel::join(client, upstream, lifetime).await;
             exchange.tunnelled(tunnelled);
         }
     });

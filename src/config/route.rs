@@ -30,6 +30,15 @@ pub struct Route {
     /// Instead of the listener's `max_body_bytes`.
     #[serde(default, deserialize_with = "units::optional_size")]
     pub max_body_bytes: Option<u64>,
+    /// How long a whole exchange may take, to the end of its answer; left out, any time.
+    #[serde(default, deserialize_with = "units::optional_duration")]
+    pub request_timeout: Option<Duration>,
+    /// What becomes of a stream when its token expires.
+    #[serde(default = "close")]
+    pub at_expiry: StreamEnd,
+    /// What becomes of a stream when a newer configuration, or newer keys, would not allow it.
+    #[serde(default = "keep")]
+    pub at_change: StreamEnd,
     /// The issuers that a token may come from; left out, any.
     #[serde(default)]
     pub issuers: Option<Vec<String>>,
@@ -45,6 +54,24 @@ pub struct Route {
     /// The origins whose pages may send the token's cookie, beside the request's own.
     #[serde(default)]
     pub origins: Option<Vec<String>>,
+}
+
+/// What becomes of a stream: an answer without an end in sight, or a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamEnd {
+    /// It is ended.
+    Close,
+    /// It goes on.
+    Keep,
+}
+
+fn close() -> StreamEnd {
+    StreamEnd::Close
+}
+
+fn keep() -> StreamEnd {
+    StreamEnd::Keep
 }
 
 /// One of `tokens = [{ … }]`: exactly one place.

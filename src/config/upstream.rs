@@ -21,6 +21,14 @@ pub struct Upstream {
     /// How long the upstream may take from the whole request to the head of its answer.
     #[serde(default = "half_a_minute", deserialize_with = "units::duration")]
     pub response_timeout: Duration,
+    /// How long an answer or a WebSocket may stand still, in both directions; 0 is no limit.
+    #[serde(default = "five_minutes", deserialize_with = "units::duration")]
+    pub idle_timeout: Duration,
+}
+
+/// Longer than most servers and clients let a connection rest.
+fn five_minutes() -> Duration {
+    Duration::from_mins(5)
 }
 
 fn one_second() -> Duration {

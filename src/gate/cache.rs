@@ -147,6 +147,7 @@ mod tests {
             caller: KnownCaller {
                 subject: Subject::new(subject).unwrap(),
                 issuer: "test".into(),
+                expires: UnixTime(100),
                 headers: Vec::new().into(),
             },
             validity: claims.check(&policy, UnixTime(1)).unwrap().1,

@@ -43,6 +43,11 @@ pub struct Validity {
 }
 
 impl Validity {
+    /// From when on it is not good any more.
+    pub fn until(self) -> UnixTime {
+        self.until
+    }
+
     /// Whether it is good now.
     pub fn check(self, now: UnixTime) -> Result<(), Refusal> {
         if now >= self.until {

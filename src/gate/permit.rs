@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::clock::UnixTime;
+
 use super::routes::Route;
 use super::subject::Subject;
 use super::token::TokenSource;
@@ -41,6 +43,8 @@ pub struct KnownCaller {
     pub subject: Subject,
     /// The name of the issuer, as the configuration has it.
     pub issuer: Arc<str>,
+    /// From when on the token is not good any more, the leeway included.
+    pub expires: UnixTime,
     /// The identity headers for the upstream.
     pub headers: Arc<[(HeaderName, HeaderValue)]>,
 }

@@ -7,10 +7,13 @@ use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::rule::Requirement;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Why a request is not served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +161,47 @@ impl Refusal {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         self.row().0
+    }
+
+    /// The status that a gRPC call is answered with, as the gRPC project maps those of HTTP ("HTTP to gRPC Status Code
+    /// Mapping"); where it has none, the nearest in meaning.
+    pub fn grpc_status(&self) -> u8 {
+        match self.status() {
+            StatusCode::BAD_REQUEST => 13,
+            StatusCode::UNAUTHORIZED => 16,
+            StatusCode::FORBIDDEN => 7,
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => 12,
+            StatusCode::REQUEST_TIMEOUT => 4,
+            StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::URI_TOO_LONG
+            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => 8,
+            StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => 14,
+            _ => 2,
+        }
+    }
+
+    /// The fields that end a gRPC call: its trailers, or its whole answer.
+    pub fn grpc_trailers(&self) -> HeaderMap {
+        let mut fields = HeaderMap::with_capacity(8);
+        fields.insert(
+            GRPC_STATUS,
+            HeaderValue::from(u16::from(self.grpc_status())),
+        );
+        // The texts are printable ASCII without a percent sign, which gRPC would have escaped.
+        fields.insert(GRPC_MESSAGE, HeaderValue::from_static(self.detail()));
+        fields
+    }
+
+    /// The answer to a gRPC call: HTTP says that all went well, and gRPC why it did not. Clients of gRPC make one
+    /// status of every 401 page and another of every 403, and lose the text.
+    pub fn grpc_answer(&self, realm: &str) -> (StatusCode, HeaderMap) {
+        let (_, mut headers, _) = self.answer(realm);
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.extend(self.grpc_trailers());
+        (StatusCode::OK, headers)
     }
 
     /// The text of the answer.

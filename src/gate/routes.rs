@@ -42,6 +42,28 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// The largest body in bytes, if not what the listener says; 0 is no limit.
     pub max_body_bytes: Option<u64>,
+    /// How long a whole exchange may take, to the end of its answer; none is no limit.
+    pub request_timeout: Option<Duration>,
+    /// When its streams are ended.
+    pub streams: Streams,
+}
+
+/// When a stream is ended although neither side wants that: an answer without an end in sight, or a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streams {
+    /// As soon as the token that allowed it has expired.
+    pub end_at_expiry: bool,
+    /// As soon as another policy is in force that would not allow it.
+    pub end_at_change: bool,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            end_at_expiry: true,
+            end_at_change: false,
+        }
+    }
 }
 
 /// Every route by path and method. What is not in it does not exist.

@@ -29,6 +29,8 @@ fn route(pattern: &str, rule: Rule) -> Route {
         upstream: 0,
         timeout: None,
         max_body_bytes: None,
+        request_timeout: None,
+        streams: routes::Streams::default(),
     }
 }
 

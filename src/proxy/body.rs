@@ -8,12 +8,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::gate::refusal::Refusal;
 
+use super::lifetime::Lifetime;
 use super::socket::Alarm;
 
 /// After waiting this long for a body in all, its client must keep up [`SLOWEST`].
@@ -27,7 +30,8 @@ const SLOWEST: u64 = 1024;
 pub struct RequestBody {
     incoming: Option<Incoming>,
     limit: u64,
-    timeout: Duration,
+    /// How long it may stand still; none where a body is a stream, which may.
+    timeout: Option<Duration>,
     upload: Rc<Upload>,
     alarm: Alarm,
     waiting_since: Option<Instant>,
@@ -95,8 +99,9 @@ impl Upload {
 }
 
 impl RequestBody {
-    /// A body of at most `limit` bytes (0: any) that may stand still for `timeout`.
-    pub fn new(incoming: Incoming, limit: u64, timeout: Duration) -> Self {
+    /// A body of at most `limit` bytes (0: any) that may stand still for `timeout`, or if there is none, may come as it
+    /// will.
+    pub fn new(incoming: Incoming, limit: u64, timeout: Option<Duration>) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
@@ -119,7 +124,7 @@ impl RequestBody {
         Self {
             incoming: None,
             limit: 0,
-            timeout: Duration::ZERO,
+            timeout: None,
             upload: Rc::default(),
             alarm: Alarm::default(),
             waiting_since: None,
@@ -152,7 +157,10 @@ impl RequestBody {
         if self.limit > 0 && bytes > self.limit {
             return self.fail(UploadFault::TooLarge);
         }
-        if self.waited > PATIENCE && bytes < SLOWEST.saturating_mul(self.waited.as_secs()) {
+        if self.timeout.is_some()
+            && self.waited > PATIENCE
+            && bytes < SLOWEST.saturating_mul(self.waited.as_secs())
+        {
             return self.fail(UploadFault::TooSlow);
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
@@ -190,8 +198,8 @@ impl Body for RequestBody {
                 }
                 Poll::Pending => {
                     let since = *self.waiting_since.get_or_insert_with(Instant::now);
-                    let deadline = since + self.timeout;
-                    if self.alarm.rings(deadline, context) {
+                    let deadline = self.timeout.map(|timeout| since + timeout);
+                    if deadline.is_some_and(|deadline| self.alarm.rings(deadline, context)) {
                         return self.fail(UploadFault::TooSlow);
                     }
                     return Poll::Pending;
@@ -219,26 +227,83 @@ pub struct ResponseBody<E: Ending> {
     bytes: u64,
 }
 
-/// What is told when the body of an answer has ended.
+/// What has a part in the end of an answer's body.
 pub trait Ending: Unpin {
     /// The body is out, whole or not, with this many bytes.
     fn ended(self, bytes: u64, whole: bool);
+
+    /// The gate has ended the body after this many bytes, and why.
+    fn cut(self, bytes: u64, refusal: &Refusal);
+
+    /// Takes out of the trailers of the upstream what a client must not see.
+    fn clean(&self, trailers: &mut HeaderMap);
+}
+
+/// What an answer is made of, which decides how it can be ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Server-sent events: any end is a good end, and the client comes back by itself.
+    Events,
+    /// gRPC: trailers say how it ended.
+    Grpc,
+    /// Anything else. Cut short, it must not look whole.
+    Plain,
+}
+
+impl Kind {
+    /// The kind of an answer, by its head.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let is = |name: &[u8]| {
+            let start = kind.and_then(|kind| kind.split_at_checked(name.len()));
+            start.is_some_and(|(start, rest)| {
+                start.eq_ignore_ascii_case(name)
+                    && matches!(rest.first(), None | Some(b';' | b'+' | b' '))
+            })
+        };
+        if is(b"text/event-stream") {
+            Self::Events
+        } else if is(b"application/grpc") {
+            Self::Grpc
+        } else {
+            Self::Plain
+        }
+    }
+}
+
+/// Why the body of an answer broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The upstream broke off.
+    #[error(transparent)]
+    Upstream(#[from] hyper::Error),
+    /// The gate did.
+    #[error("the answer was cut short")]
+    Cut,
 }
 
 #[derive(Debug)]
 enum Source {
     Own(Option<Bytes>),
-    Upstream(Incoming),
+    Upstream {
+        incoming: Incoming,
+        kind: Kind,
+        lifetime: Lifetime,
+    },
 }
+
+type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 impl<E: Ending> ResponseBody<E> {
     /// A body of the gate's own.
     pub fn own(bytes: Bytes, ending: E) -> Self {
-        Self {
-            source: Source::Own(Some(bytes)),
+        let mut body = Self {
+            source: Source::Own((!bytes.is_empty()).then_some(bytes)),
             ending: Some(ending),
             bytes: 0,
-        }
+        };
+        body.end_if_over();
+        body
     }
 
     /// No body, and nobody to tell.
@@ -250,10 +315,14 @@ impl<E: Ending> ResponseBody<E> {
         }
     }
 
-    /// A body of the upstream.
-    pub fn upstream(incoming: Incoming, ending: E) -> Self {
+    /// A body of the upstream, for as long as `lifetime` lets it.
+    pub fn upstream(incoming: Incoming, kind: Kind, lifetime: Lifetime, ending: E) -> Self {
         let mut body = Self {
-            source: Source::Upstream(incoming),
+            source: Source::Upstream {
+                incoming,
+                kind,
+                lifetime,
+            },
             ending: Some(ending),
             bytes: 0,
         };
@@ -272,22 +341,53 @@ impl<E: Ending> ResponseBody<E> {
             ending.ended(self.bytes, whole);
         }
     }
+
+    fn cut(&mut self, kind: Kind, refusal: &Refusal) -> Polled {
+        self.source = Source::Own(None);
+        if let Some(ending) = self.ending.take() {
+            ending.cut(self.bytes, refusal);
+        }
+        Poll::Ready(match kind {
+            // What stands still or takes too long may be half an event.
+            Kind::Events if *refusal != Refusal::UpstreamTimeout => None,
+            Kind::Grpc => Some(Ok(Frame::trailers(refusal.grpc_trailers()))),
+            Kind::Events | Kind::Plain => Some(Err(BodyError::Cut)),
+        })
+    }
 }
 
 impl<E: Ending> Body for ResponseBody<E> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = match &mut self.source {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
+        let mut polled = match &mut self.source {
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::Upstream(incoming) => Pin::new(incoming).poll_frame(context),
+            Source::Upstream {
+                incoming,
+                kind,
+                lifetime,
+            } => {
+                let polled = Pin::new(incoming).poll_frame(context);
+                let too_late = match &polled {
+                    Poll::Ready(_) => lifetime.moves(),
+                    Poll::Pending => match lifetime.poll_end(context) {
+                        Poll::Ready(refusal) => Some(refusal),
+                        Poll::Pending => None,
+                    },
+                };
+                if let Some(refusal) = too_late {
+                    let kind = *kind;
+                    return self.cut(kind, &refusal);
+                }
+                polled.map_err(BodyError::Upstream)
+            }
         };
-        match &polled {
+        match &mut polled {
             Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(trailers), Some(ending)) = (frame.trailers_mut(), &self.ending) {
+                    ending.clean(trailers);
+                }
                 self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 // hyper may not ask again after the last byte.
                 self.end_if_over();
@@ -302,7 +402,7 @@ impl<E: Ending> Body for ResponseBody<E> {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
-            Source::Upstream(incoming) => incoming.is_end_stream(),
+            Source::Upstream { incoming, .. } => incoming.is_end_stream(),
         }
     }
 
@@ -311,7 +411,7 @@ impl<E: Ending> Body for ResponseBody<E> {
             Source::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Source::Upstream(incoming) => incoming.size_hint(),
+            Source::Upstream { incoming, .. } => incoming.size_hint(),
         }
     }
 }

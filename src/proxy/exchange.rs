@@ -20,13 +20,12 @@ use crate::gate::subject::Subject;
 use crate::observe::metrics::WorkerMetrics;
 use crate::observe::{self, Record};
 
-use super::Answer;
 use super::body::{Ending, ResponseBody, Upload};
 use super::headers::{self, Peer};
-use super::shared::Policy;
 use super::socket::Connection;
 use super::tunnel::Tunnelled;
 use super::upstream::{Lease, UpstreamError};
+use super::{Answer, Snapshot};
 
 /// The name of the protection space in a challenge (RFC 9110 section 11.5).
 const REALM: &str = "claimgate";
@@ -39,6 +38,8 @@ const CLIENT_GONE: u16 = 499;
 pub struct Exchange {
     metrics: Arc<WorkerMetrics>,
     connection: Rc<Connection>,
+    /// The policy that it began with.
+    snapshot: Rc<Snapshot>,
     peer: Rc<Peer>,
     client: Option<IpAddr>,
     method: Method,
@@ -48,7 +49,8 @@ pub struct Exchange {
     route: Option<Arc<Route>>,
     subject: Option<Subject>,
     issuer: Option<Arc<str>>,
-    has_body: bool,
+    form: Form,
+    is_grpc: bool,
     upload: Option<Rc<Upload>>,
     sent: Option<Instant>,
     upstream: Option<Duration>,
@@ -56,6 +58,15 @@ pub struct Exchange {
     outcome: Outcome,
     cause: Option<String>,
     is_recorded: bool,
+}
+
+/// In which form a request came.
+#[derive(Debug, Clone, Copy)]
+pub struct Form {
+    /// Over HTTP/2, where one connection has many exchanges.
+    pub is_http2: bool,
+    /// With a body.
+    pub has_body: bool,
 }
 
 /// How an exchange has gone so far.
@@ -67,6 +78,8 @@ enum Outcome {
     Answered(StatusCode),
     /// The gate has answered.
     Refused(Refusal),
+    /// The upstream's answer has this status, and the gate has ended it.
+    Cut(StatusCode, Refusal),
 }
 
 impl Exchange {
@@ -76,13 +89,14 @@ impl Exchange {
         connection: Rc<Connection>,
         head: &Parts,
         peer: Rc<Peer>,
-        policy: &Policy,
-        has_body: bool,
+        snapshot: Rc<Snapshot>,
+        form: Form,
     ) -> Self {
         Self {
             metrics,
             connection,
-            client: policy.headers.client_address(&peer, &head.headers),
+            client: snapshot.policy.headers.client_address(&peer, &head.headers),
+            snapshot,
             peer,
             method: head.method.clone(),
             target: head.uri.path_and_query().cloned(),
@@ -91,7 +105,8 @@ impl Exchange {
             route: None,
             subject: None,
             issuer: None,
-            has_body,
+            is_grpc: headers::is_grpc(&head.headers),
+            form,
             upload: None,
             sent: None,
             upstream: None,
@@ -114,14 +129,29 @@ impl Exchange {
         &self.request_id
     }
 
-    /// Whether a part of the body has not been read. hyper closes a connection on which such a part is still to come,
+    pub(super) fn is_http2(&self) -> bool {
+        self.form.is_http2
+    }
+
+    /// Whether it is a call of gRPC, whose refusals are no pages.
+    pub(super) fn is_grpc(&self) -> bool {
+        self.is_grpc
+    }
+
+    /// When it must be over, if its route says so.
+    pub(super) fn overdue(&self) -> Option<Instant> {
+        let limit = self.route.as_ref()?.request_timeout?;
+        Some(self.started + limit)
+    }
+
+    /// Whether a part of the body has not been read, on a connection that has to end then. hyper closes a connection on which such a part is still to come,
     /// and a client that was not told would lose its next request.
     pub(super) fn leaves_a_body(&self) -> bool {
         let is_over = self
             .upload
             .as_ref()
             .is_some_and(|upload| upload.over_since().is_some());
-        self.has_body && !is_over
+        !self.form.is_http2 && self.form.has_body && !is_over
     }
 
     /// The gate has let the request through.
@@ -163,7 +193,11 @@ impl Exchange {
             from_client,
             to_client,
             whole,
+            cut,
         } = tunnelled;
+        if let Some(refusal) = cut {
+            self.outcome = Outcome::Cut(StatusCode::SWITCHING_PROTOCOLS, refusal);
+        }
         self.record(Some(from_client), to_client, whole);
     }
 
@@ -203,9 +237,14 @@ impl Exchange {
 
     /// Answers with a refusal of its own.
     pub(super) fn fail(mut self, refusal: Refusal) -> Answer {
-        let (status, mut headers, body) = refusal.answer(REALM);
+        let (status, mut headers, body) = if self.is_grpc {
+            let (status, headers) = refusal.grpc_answer(REALM);
+            (status, headers, Bytes::new())
+        } else {
+            refusal.answer(REALM)
+        };
         headers.insert(headers::X_REQUEST_ID, self.request_id.clone());
-        if ends_the_connection(&refusal) || self.leaves_a_body() {
+        if !self.form.is_http2 && (ends_the_connection(&refusal) || self.leaves_a_body()) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         self.outcome = Outcome::Refused(refusal);
@@ -222,6 +261,7 @@ impl Exchange {
                 (status, Some(observe::log::CLIENT_GONE), false)
             }
             Outcome::Answered(status) => (*status, None, false),
+            Outcome::Cut(status, refusal) => (*status, Some(refusal.reason()), false),
             Outcome::Refused(refusal) => (
                 refusal.status(),
                 Some(refusal.reason()),
@@ -265,6 +305,17 @@ impl Ending for Exchange {
             lease.give_back();
         }
         self.record(None, bytes, whole);
+    }
+
+    fn cut(mut self, bytes: u64, refusal: &Refusal) {
+        if let Outcome::Answered(status) = self.outcome {
+            self.outcome = Outcome::Cut(status, refusal.clone());
+        }
+        self.record(None, bytes, false);
+    }
+
+    fn clean(&self, trailers: &mut HeaderMap) {
+        self.snapshot.policy.headers.clean_trailers(trailers);
     }
 }
 

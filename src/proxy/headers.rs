@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use http::header::GetAll;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -35,6 +35,7 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const VIA_CLAIMGATE: HeaderValue = HeaderValue::from_static("1.1 claimgate");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
@@ -133,6 +134,7 @@ impl HeaderPolicy {
         websocket: bool,
     ) {
         let chunked = head.headers.contains_key(TRANSFER_ENCODING);
+        let takes_trailers = takes_trailers(&head.headers) && is_grpc(&head.headers);
         let trusted = peer.address.is_some_and(|address| self.trusts(address));
         let told = Told::by(trusted, &head.headers);
         let named = named_by_connection(&head.headers);
@@ -173,7 +175,25 @@ impl HeaderPolicy {
             head.headers.insert(CONNECTION, UPGRADE_TOKEN);
             head.headers.insert(UPGRADE, WEBSOCKET);
         }
+        if takes_trailers {
+            head.headers.insert(TE, TRAILERS);
+        }
         head.version = Version::HTTP_11;
+    }
+
+    /// Takes out of trailers what a client must not see or would have to obey: the names of the gate, and what RFC 9110
+    /// section 6.5.1 does not let trailers say.
+    pub fn clean_trailers(&self, trailers: &mut HeaderMap) {
+        let mut drop = Vec::new();
+        for name in trailers.keys() {
+            let frames = [&CONTENT_LENGTH, &HOST, &SET_COOKIE, &WWW_AUTHENTICATE].contains(&name);
+            if frames || is_hop_by_hop(name) || self.managed.covers(name.as_str()) {
+                drop.push(name.clone());
+            }
+        }
+        for name in drop {
+            trailers.remove(name);
+        }
     }
 
     /// Cleans the head of an answer of the upstream.
@@ -182,7 +202,9 @@ impl HeaderPolicy {
         let mut drop = Vec::new();
         for name in headers.keys() {
             let managed = self.managed.is_identity(name.as_str());
-            if managed || is_hop_by_hop(name) || named.iter().any(|named| named == name) {
+            // It says which trailers come, and they are passed on.
+            let hop_by_hop = is_hop_by_hop(name) && *name != TRAILER;
+            if managed || hop_by_hop || named.iter().any(|named| named == name) {
                 drop.push(name.clone());
             }
         }
@@ -301,6 +323,22 @@ fn reduce_to_origin_form(head: &mut Parts) {
     if let Some(target) = head.uri.path_and_query().cloned() {
         head.uri = http::Uri::from(target);
     }
+}
+
+/// Whether a message is one of gRPC. gRPC-Web has its trailers in the body, but an answer without a body has its status
+/// in the same place.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}
+
+/// Whether the client takes trailers (RFC 9110 section 10.1.4), which servers of gRPC ask for.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(TE).iter();
+    let mut codings = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    codings.any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
 /// RFC 9110 section 7.6.1.

@@ -40,6 +40,8 @@ pub struct UpstreamPolicy {
     pub connect_timeout: Duration,
     /// How long from the whole request to the head of its answer.
     pub response_timeout: Duration,
+    /// How long an answer or a WebSocket may stand still; zero is no limit.
+    pub idle_timeout: Duration,
 }
 
 /// Where an upstream is.

@@ -385,14 +385,15 @@ fn a_connection_whose_upload_is_not_over_serves_nobody_else() {
             (200, "/open/page"),
             "{round}"
         );
-        // An upload that was cut off may be written down after what came later.
+        // An upload that was cut off may be written down after what came later, and a piece of it, which this upstream
+        // does not know for one, as a request.
         let arrived = upstream.arrived();
-        let newest = |method: &str| {
-            let mut of_method = arrived.iter().rev();
-            let found = of_method.find(|arrived| arrived.head.line().starts_with(method));
+        let newest = |line: &str| {
+            let mut latest = arrived.iter().rev();
+            let found = latest.find(|arrived| arrived.head.line().starts_with(line));
             found.unwrap().connection
         };
-        assert_ne!(newest("GET "), newest("POST "), "{round}");
+        assert_ne!(newest("GET /open/page"), newest("POST "), "{round}");
     }
 }
 
@@ -667,7 +668,6 @@ fn what_concerns_the_upstreams_connection_stays_there() {
         "proxy-connection",
         "upgrade",
         "te",
-        "trailer",
     ] {
         assert_eq!(answer.head.values(gone), Vec::<String>::new(), "{gone}");
     }

@@ -161,7 +161,7 @@ fn a_draining_gate_still_serves_and_sends_its_clients_away() {
 }
 
 #[test]
-fn a_tunnel_is_cut_after_the_grace() {
+fn a_websocket_is_told_to_go_elsewhere() {
     let upstream = Upstream::answering(|dialogue| {
         dialogue.write(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
@@ -169,15 +169,21 @@ fn a_tunnel_is_cut_after_the_grace() {
         dialogue.wire.until_closed();
         crate::harness::Next::Close
     });
-    let (sidecar, upstream, _issuer) =
-        start_with(&format!("[drain]\ngrace = \"300ms\"\n{ROUTES}"), upstream);
+    let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
     let mut client = sidecar.connect();
     let handshake = get("/open/socket")
         .line("Connection: upgrade")
         .line("Upgrade: websocket");
     assert_eq!(client.call(&handshake).status, 101);
     sidecar.stop();
-    assert_eq!(sidecar.wait(), 1);
-    assert_eq!(client.until_closed(), b"");
+    let told = client.until_closed();
+    // A close frame with 1001, going away (RFC 6455 section 7.4.1), and why.
+    assert_eq!(
+        told[..4],
+        [0x88, u8::try_from(told.len() - 2).unwrap(), 3, 233]
+    );
+    assert!(String::from_utf8_lossy(&told[4..]).contains("stopping"));
     upstream.wait_for_closed(1);
+    drop(client);
+    assert_eq!(sidecar.wait(), 0);
 }

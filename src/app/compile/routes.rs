@@ -4,9 +4,9 @@ mod tokens;
 
 use http::Method;
 
-use crate::config::{self, Access, KeyPath, Written};
+use crate::config::{self, Access, KeyPath, StreamEnd, Written};
 use crate::gate::refusal::Mismatch;
-use crate::gate::routes::{METHODS, Route, RouteTable};
+use crate::gate::routes::{METHODS, Route, RouteTable, Streams};
 use crate::gate::rule::Rule;
 
 use super::{check_time, demands};
@@ -45,6 +45,12 @@ fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
         );
     }
     check_time(written, &place.key("timeout"), route.timeout);
+    check_time(
+        written,
+        &place.key("request_timeout"),
+        route.request_timeout,
+    );
+    let streams = streams(written, place, &route);
     let mismatch = mismatch(written, place, &route);
     let tokens = tokens::compile(written, place, &route);
     Route {
@@ -63,6 +69,21 @@ fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
         pattern: route.path.into(),
         timeout: route.timeout,
         max_body_bytes: route.max_body_bytes,
+        request_timeout: route.request_timeout,
+        streams,
+    }
+}
+
+fn streams(written: &mut Written, place: &KeyPath, route: &config::Route) -> Streams {
+    if route.access == Access::Public && written.has(&place.key("at_expiry")) {
+        written.report(
+            place.key("at_expiry"),
+            "means nothing on a public route: no token allows its streams",
+        );
+    }
+    Streams {
+        end_at_expiry: route.at_expiry == StreamEnd::Close,
+        end_at_change: route.at_change == StreamEnd::Close,
     }
 }
 

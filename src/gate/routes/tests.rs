@@ -10,6 +10,8 @@ fn route(pattern: &str, methods: &[Method], rule: Rule) -> Route {
         upstream: 0,
         timeout: None,
         max_body_bytes: None,
+        request_timeout: None,
+        streams: Streams::default(),
     }
 }
 

@@ -1,3 +1,4 @@
+use crate::clock::UnixTime;
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
@@ -24,6 +25,7 @@ fn alice() -> Caller {
         headers: Arc::new([(X_USER_ID, subject.to_header_value())]),
         subject,
         issuer: "test".into(),
+        expires: UnixTime(100),
     })
 }
 
