@@ -18,6 +18,7 @@ use crate::config::{Address, Config};
 use crate::keys::refresh::Refresher;
 use crate::keys::remote::RemoteKeys;
 use crate::observe::metrics::{IssuerMetrics, Metrics, WorkerMetrics};
+use crate::proxy::listen::Entry;
 use crate::proxy::shared::{Phase, Policy, Shared};
 
 /// Everything that a configuration says, built and found good.
@@ -25,6 +26,8 @@ use crate::proxy::shared::{Phase, Policy, Shared};
 pub struct App {
     /// The settings of the process itself.
     pub config: Config,
+    /// Where requests come in.
+    pub entries: Vec<Entry>,
     /// What judges requests and where they go.
     pub policy: Policy,
     /// The keys that are fetched, by issuer.
@@ -55,6 +58,7 @@ pub struct Running {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     address: Address,
+    addresses: Vec<Address>,
     admin_address: SocketAddr,
     workers: Vec<JoinHandle<worker::Stopped>>,
     grace: Duration,
@@ -65,6 +69,7 @@ impl App {
     pub fn start(self, clock: Clock) -> Result<Running, AppError> {
         let Self {
             config,
+            entries,
             policy,
             remote_keys,
             warnings: _,
@@ -78,8 +83,18 @@ impl App {
             address: address.to_string(),
             source,
         };
-        let (address, listeners) =
-            sockets::listen(&listen.address, count).map_err(|e| at(&listen.address, e))?;
+        let mut doors: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+        let mut addresses = Vec::with_capacity(entries.len());
+        for mut entry in entries {
+            let (address, sockets) =
+                sockets::listen(&entry.address, count).map_err(|e| at(&entry.address, e))?;
+            addresses.push(address.clone());
+            entry.address = address;
+            let entry = Arc::new(entry);
+            for (door, socket) in doors.iter_mut().zip(sockets) {
+                door.push((Arc::clone(&entry), socket));
+            }
+        }
         let admin = std::net::TcpListener::bind(config.admin.address)
             .map_err(|e| at(&config.admin.address, e))?;
         admin.set_nonblocking(true)?;
@@ -118,11 +133,10 @@ impl App {
         )?;
         let limits = worker::limits(listen);
         let mut workers = Vec::with_capacity(count);
-        for (number, (listener, metrics)) in listeners.into_iter().zip(&metrics.workers).enumerate()
-        {
+        for (number, (entries, metrics)) in doors.into_iter().zip(&metrics.workers).enumerate() {
             let worker = worker::Worker {
                 number,
-                listener,
+                entries,
                 limits,
                 shared: Arc::clone(&shared),
                 metrics: Arc::clone(metrics),
@@ -130,11 +144,13 @@ impl App {
             };
             workers.push(worker.start()?);
         }
-        info!(%address, admin = %admin_address, workers = count, "serving");
+        let named: Vec<String> = addresses.iter().map(Address::to_string).collect();
+        info!(address = %named.join(" "), admin = %admin_address, workers = count, "serving");
         Ok(Running {
             shared,
             metrics,
-            address,
+            address: addresses.first().unwrap_or(&listen.address).clone(),
+            addresses,
             admin_address,
             workers,
             grace: config.drain.grace,
@@ -143,9 +159,14 @@ impl App {
 }
 
 impl Running {
-    /// Where requests are served.
+    /// Where requests are served: the address of `[listen]`.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Everywhere that requests are served: the address of `[listen]`, then those of `[[listeners]]`.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
     }
 
     /// Where probes and metrics are.
@@ -178,9 +199,11 @@ impl Running {
                 Err(_) => cut += 1,
             }
         }
-        if let Address::Unix(path) = &self.address {
-            // Nobody listens on it any more; whoever connects should see that at once.
-            let _gone = std::fs::remove_file(path);
+        for address in &self.addresses {
+            if let Address::Unix(path) = address {
+                // Nobody listens on it any more; whoever connects should see that at once.
+                let _gone = std::fs::remove_file(path);
+            }
         }
         if cut > 0 {
             warn!(

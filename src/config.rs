@@ -20,7 +20,7 @@ use serde::Deserialize;
 use document::{Fault, Node, ReadError};
 pub use identity::{Credential, Identity};
 pub use issuer::{Encoding, Issuer, Keys};
-pub use listen::{Admin, Drain, Listen, Log, LogFormat, LogLevel};
+pub use listen::{Admin, Drain, Listen, Listener, Log, LogFormat, LogLevel};
 pub use problem::{KeyPath, Problem, Problems, Step};
 pub use route::{Access, Route, StreamEnd, TokenSource};
 pub use rule::{ClaimRule, Scalar};
@@ -33,6 +33,8 @@ pub use upstream::Upstream;
 pub struct Config {
     /// Where requests come in.
     pub listen: Listen,
+    /// Where else they come in.
+    pub listeners: Vec<Listener>,
     /// Probes and metrics.
     pub admin: Admin,
     /// How the gate stops.

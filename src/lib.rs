@@ -6,7 +6,7 @@
 //!
 //! A client connects. The kernel gives the connection to one of the workers, each a thread with an event loop of its
 //! own ([`app`]), and it stays there. [`proxy::listen`] accepts it, or turns it away if there are too many;
-//! [`proxy::socket`] keeps its deadlines.
+//! [`proxy::socket`] keeps its deadlines, and [`proxy::serve`] speaks HTTP on it.
 //!
 //! When a whole head has arrived, [`proxy::Proxy::handle`] takes the policy in force and asks its [`gate`]. The gate
 //! is a function of the head, the keys and the time: it finds the one reading of the path ([`gate::path`]) or refuses,

@@ -6,6 +6,7 @@ pub mod headers;
 mod http2;
 pub mod lifetime;
 pub mod listen;
+pub mod serve;
 pub mod shared;
 pub mod socket;
 mod stay;

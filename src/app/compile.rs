@@ -3,6 +3,7 @@
 mod demands;
 mod issuers;
 mod keys;
+mod listen;
 mod routes;
 mod upstreams;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::config::{self, KeyPath, Problems, Written};
+use crate::config::{KeyPath, Problems, Written};
 use crate::gate::Gate;
 use crate::gate::identity::IdentityClaim;
 use crate::gate::names::ManagedNames;
@@ -23,17 +24,11 @@ use super::App;
 /// The header that always carries the subject.
 const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
-/// The sizes of a head that a listener may be given, in bytes.
-const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
-
-/// The most worker threads.
-const MAX_WORKERS: usize = 1024;
-
 impl App {
     /// Builds everything, or says everything that is wrong.
     pub fn compile(mut written: Written) -> Result<Self, Problems> {
         let mut warnings = Vec::new();
-        check_listen(&mut written);
+        let entries = listen::compile(&mut written);
         let identity = identity(&mut written);
         let upstreams = upstreams::compile(&mut written);
         let issuers = issuers::compile(&mut written, &mut warnings);
@@ -62,42 +57,11 @@ impl App {
         };
         Ok(Self {
             config,
+            entries,
             policy,
             remote_keys: issuers.remote_keys,
             warnings,
         })
-    }
-}
-
-fn check_listen(written: &mut Written) {
-    let path = KeyPath::of("listen");
-    let listen = written.config.listen.clone();
-    if !HEADER_BYTES.contains(&listen.max_header_bytes) {
-        written.report(path.key("max_header_bytes"), "must be from 1KiB to 1MiB");
-    }
-    if listen.workers > MAX_WORKERS {
-        written.report(
-            path.key("workers"),
-            format!("must be at most {MAX_WORKERS}; 0 is one for each CPU"),
-        );
-    }
-    if listen.max_connections == 0 {
-        written.report(path.key("max_connections"), "must be at least 1");
-    }
-    let timeouts = [
-        ("header_timeout", listen.header_timeout),
-        ("body_timeout", listen.body_timeout),
-        ("idle_timeout", listen.idle_timeout),
-    ];
-    for (key, timeout) in timeouts {
-        check_time(written, &path.key(key), Some(timeout));
-    }
-    let admin = written.config.admin.address;
-    if admin.port() != 0 && listen.address == config::Address::Tcp(admin) {
-        written.report(
-            KeyPath::of("admin").key("address"),
-            "is the address of [listen] too",
-        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! A worker: one thread, one event loop, one listener, its own connections to the upstreams.
+//! A worker: one thread, one event loop, a socket for each listener, its own connections to the upstreams.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use tracing::error;
 
 use crate::config::Listen;
 use crate::observe::metrics::WorkerMetrics;
-use crate::proxy::listen::{Door, Limits, Listener};
+use crate::proxy::listen::{Door, Entry, Listener};
+use crate::proxy::serve::Limits;
 use crate::proxy::shared::{Phase, Shared};
 use crate::proxy::socket::Timeouts;
 
@@ -26,7 +27,7 @@ const BEAT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) number: usize,
-    pub(super) listener: Bound,
+    pub(super) entries: Vec<(Arc<Entry>, Bound)>,
     pub(super) limits: Limits,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<WorkerMetrics>,
@@ -73,8 +74,10 @@ impl Worker {
     }
 
     async fn serve(self) -> Stopped {
-        let listener = match self.listener.into_listener() {
-            Ok(listener) => listener,
+        let entries = self.entries.into_iter();
+        let entries = entries.map(|(entry, bound)| Ok((entry, bound.into_listener()?)));
+        let entries = match entries.collect::<io::Result<Vec<_>>>() {
+            Ok(entries) => entries,
             Err(error) => {
                 error!("failed to listen in the event loop of a worker: {error}");
                 return Stopped { cut: 0 };
@@ -82,7 +85,7 @@ impl Worker {
         };
         spawn_local(beat(Arc::clone(&self.metrics)));
         let door = Door::new(
-            listener,
+            entries,
             self.limits,
             Arc::clone(&self.shared),
             Arc::clone(&self.metrics),

@@ -52,6 +52,14 @@ impl Default for Listen {
     }
 }
 
+/// `[[listeners]]`: another address where requests come in. The limits of `[listen]` hold for it too.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Where to listen; read once at start.
+    pub address: Address,
+}
+
 /// `[admin]`: the listener for probes, metrics and `claimgate drain`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -2,32 +2,29 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::warn;
 
+use crate::config::Address;
 use crate::gate::refusal::Refusal;
-use crate::observe::metrics::{HeadFault, WorkerMetrics};
+use crate::observe::metrics::WorkerMetrics;
 
 use super::Proxy;
-use super::headers::Peer;
+use super::serve::{Arrival, Limits};
 use super::shared::{Phase, Shared};
-use super::socket::{Connection, Socket, Stream, Timeouts};
+use super::socket::{Connection, Wire};
 
 /// How many connections above the limit are told that they are too many; the rest are closed at once.
 const TURNED_AWAY: usize = 64;
@@ -38,7 +35,14 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// How long accepting rests when the process has no file descriptor left.
 const EXHAUSTED_REST: Duration = Duration::from_millis(50);
 
-/// Where one worker listens.
+/// One of the places where requests come in, and what is spoken there.
+#[derive(Debug)]
+pub struct Entry {
+    /// Where it is.
+    pub address: Address,
+}
+
+/// The socket of one worker at an entry.
 #[derive(Debug)]
 pub enum Listener {
     /// Over TCP.
@@ -47,24 +51,25 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
-/// The limits of a connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// How long a client may take.
-    pub timeouts: Timeouts,
-    /// The largest head, in bytes.
-    pub max_header_bytes: usize,
-}
-
-/// The listener of one worker with all its connections.
+/// The listeners of one worker with all their connections.
 #[derive(Debug)]
 pub struct Door {
-    listener: Listener,
+    entries: Vec<(Arc<Entry>, Listener)>,
+    /// Which is asked first, so that none has to wait for another.
+    first: Cell<usize>,
     limits: Limits,
     proxy: Rc<Proxy>,
     shared: Arc<Shared>,
     metrics: Arc<WorkerMetrics>,
     open: Rc<OpenConnections>,
+}
+
+/// A stream just accepted.
+#[derive(Debug)]
+struct Accepted {
+    entry: Arc<Entry>,
+    wire: Wire,
+    address: Option<IpAddr>,
 }
 
 /// The connections of one worker that have not ended.
@@ -98,31 +103,32 @@ impl Drop for Registration {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
-        match self {
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Wire, Option<IpAddr>)>> {
+        Poll::Ready(Ok(match self {
             Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
+                let (stream, address) = ready!(listener.poll_accept(context))?;
                 stream.set_nodelay(true)?;
-                Ok((Stream::Tcp(stream), Some(address.ip().to_canonical())))
+                (stream.into(), Some(address.ip().to_canonical()))
             }
             Self::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), None))
+                let (stream, _) = ready!(listener.poll_accept(context))?;
+                (stream.into(), None)
             }
-        }
+        }))
     }
 }
 
 impl Door {
     /// A door that nobody has come through yet.
     pub fn new(
-        listener: Listener,
+        entries: Vec<(Arc<Entry>, Listener)>,
         limits: Limits,
         shared: Arc<Shared>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         Self {
-            listener,
+            entries,
+            first: Cell::new(0),
             limits,
             proxy: Rc::new(Proxy::new(Arc::clone(&shared), Arc::clone(&metrics))),
             shared,
@@ -137,7 +143,7 @@ impl Door {
         let mut stop = pin!(self.shared.reaches(Phase::Stopping));
         loop {
             tokio::select! {
-                accepted = self.listener.accept() => self.admit(accepted, stopping).await,
+                accepted = self.accept() => self.admit(accepted, stopping).await,
                 () = &mut stop, if !stopping => {
                     stopping = true;
                     self.admit_waiting().await;
@@ -159,7 +165,7 @@ impl Door {
         loop {
             tokio::select! {
                 biased;
-                accepted = self.listener.accept() => self.admit(accepted, false).await,
+                accepted = self.accept() => self.admit(accepted, false).await,
                 () = std::future::ready(()) => return,
             }
         }
@@ -174,9 +180,28 @@ impl Door {
         }
     }
 
-    async fn admit(&self, accepted: io::Result<(Stream, Option<IpAddr>)>, stopping: bool) {
+    async fn accept(&self) -> io::Result<Accepted> {
+        poll_fn(|context| {
+            let first = self.first.get();
+            let (before, after) = self.entries.split_at(first.min(self.entries.len()));
+            for (entry, listener) in after.iter().chain(before) {
+                self.first.set((self.first.get() + 1) % self.entries.len());
+                if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                    return Poll::Ready(accepted.map(|(wire, address)| Accepted {
+                        entry: Arc::clone(entry),
+                        wire,
+                        address,
+                    }));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    async fn admit(&self, accepted: io::Result<Accepted>, stopping: bool) {
         match accepted {
-            Ok((stream, address)) => self.open(stream, address, stopping),
+            Ok(accepted) => self.open(accepted, stopping),
             // The client was gone before it was accepted.
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
@@ -186,7 +211,7 @@ impl Door {
         }
     }
 
-    fn open(&self, stream: Stream, address: Option<IpAddr>, stopping: bool) {
+    fn open(&self, accepted: Accepted, stopping: bool) {
         let registration = self.register(stopping);
         let connections = self
             .open
@@ -209,19 +234,18 @@ impl Door {
             .by_number
             .borrow_mut()
             .insert(number, Rc::downgrade(&connection));
-        let socket = Socket::new(stream, &connection, self.limits.timeouts);
-        let peer = Rc::new(Peer {
-            address,
-            ..Peer::default()
-        });
-        spawn_local(serve_connection(
-            socket,
+        let arrival = Arrival {
+            wire: accepted.wire,
+            address: accepted.address,
+            entry: accepted.entry,
             connection,
+        };
+        let serving = arrival.serve(
             Rc::clone(&self.proxy),
-            peer,
             self.limits,
             Arc::clone(&self.metrics),
-        ));
+        );
+        spawn_local(serving);
     }
 
     fn register(&self, is_late: bool) -> Registration {
@@ -239,58 +263,6 @@ impl Door {
             metrics: Arc::clone(&self.metrics),
         }
     }
-}
-
-async fn serve_connection(
-    socket: Socket,
-    connection: Rc<Connection>,
-    proxy: Rc<Proxy>,
-    peer: Rc<Peer>,
-    limits: Limits,
-    metrics: Arc<WorkerMetrics>,
-) {
-    let service = {
-        let (connection, peer) = (Rc::clone(&connection), Rc::clone(&peer));
-        service_fn(move |request| {
-            let (proxy, connection) = (Rc::clone(&proxy), Rc::clone(&connection));
-            let peer = Rc::clone(&peer);
-            async move { Ok::<_, Infallible>(proxy.handle(request, connection, peer).await) }
-        })
-    };
-    let mut builder = http1::Builder::new();
-    // The socket keeps the deadlines. A head that is a little too large is still read, to be answered in words.
-    builder
-        .writev(false)
-        .header_read_timeout(None)
-        .max_buf_size(limits.max_header_bytes.saturating_mul(2).max(16 * 1024));
-    let serving = builder
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades();
-    let mut serving = pin!(serving);
-    let mut told = false;
-    let served = poll_fn(|context| {
-        loop {
-            // What has arrived is read before an idle connection is closed, so that no request is lost.
-            if let Poll::Ready(served) = serving.as_mut().poll(context) {
-                return Poll::Ready(served);
-            }
-            if told || !connection.is_closing(context) {
-                return Poll::Pending;
-            }
-            told = true;
-            serving.as_mut().graceful_shutdown();
-        }
-    })
-    .await;
-    let (fault, cause) = match served {
-        Err(error) if error.is_parse_too_large() => (HeadFault::TooLarge, Some(error.to_string())),
-        Err(error) if error.is_parse() => (HeadFault::Malformed, Some(error.to_string())),
-        Ok(()) | Err(_) if connection.head_was_late() => (HeadFault::TooLate, None),
-        Ok(()) | Err(_) => return,
-    };
-    metrics.head_refused(fault);
-    let client = peer.address.map(tracing::field::display);
-    info!(client, reason = fault.reason(), cause, "refused a head");
 }
 
 fn is_the_clients(error: &io::Error) -> bool {

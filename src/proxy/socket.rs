@@ -1,7 +1,9 @@
 //! A client's socket that keeps its deadlines itself: hyper waits for a silent client as long as it takes.
 
+mod stream;
+
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,15 +12,22 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::gate::refusal::Refusal;
 
 use super::listen::Registration;
 
+pub use stream::{Stream, Wire};
+
 /// The longest a closing connection is still read, so that the last answer is not lost.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// What a connection over HTTP/2 begins with (RFC 9113 section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How much is read at once to find out what a client speaks: most first requests are no larger.
+const FIRST_READ: usize = 2048;
 
 /// How long a client may take for each step.
 #[derive(Debug, Clone, Copy)]
@@ -156,15 +165,6 @@ impl Connection {
     }
 }
 
-/// The stream of a client.
-#[derive(Debug)]
-pub enum Stream {
-    /// Over TCP.
-    Tcp(TcpStream),
-    /// Over a Unix socket.
-    Unix(UnixStream),
-}
-
 /// A client's socket with its deadlines.
 #[derive(Debug)]
 pub struct Socket {
@@ -189,6 +189,32 @@ impl Socket {
             blocked_since: None,
             shut_since: None,
         }
+    }
+
+    /// Reads until it is clear whether the client speaks HTTP/2, and puts what was read back.
+    pub(super) async fn speaks_http2(&mut self) -> io::Result<bool> {
+        let mut read = Vec::new();
+        let speaks_http2 = loop {
+            let so_far = read.len().min(HTTP2_PREFACE.len());
+            if !HTTP2_PREFACE.starts_with(read.get(..so_far).unwrap_or_default()) {
+                break false;
+            }
+            if so_far == HTTP2_PREFACE.len() {
+                break true;
+            }
+            let more = poll_fn(|context| {
+                let mut scratch = [0; FIRST_READ];
+                let mut buffer = ReadBuf::new(&mut scratch);
+                ready!(Pin::new(&mut *self).poll_read(context, &mut buffer))?;
+                read.extend_from_slice(buffer.filled());
+                Poll::Ready(io::Result::Ok(buffer.filled().len()))
+            });
+            if more.await? == 0 {
+                break false;
+            }
+        };
+        self.stream.put_back(read);
+        Ok(speaks_http2)
     }
 
     fn stream(&mut self) -> Pin<&mut Stream> {
@@ -277,46 +303,6 @@ impl AsyncWrite for Socket {
                 }
                 Poll::Pending => return Poll::Pending,
             }
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

@@ -191,7 +191,7 @@ fn what_is_not_http_1_is_not_served() {
         "GET /open/page\r\n\r\n",
         "GET /open/page HTTP/2.0\r\nHost: gate.test\r\n\r\n",
         "GET /open/page HTTP/1.9\r\nHost: gate.test\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
         "GET  /open/page HTTP/1.1\r\nHost: gate.test\r\n\r\n",
         "\u{16}\u{3}\u{1}\u{2}\u{0}\r\n\r\n",
     ] {

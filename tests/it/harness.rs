@@ -5,6 +5,7 @@
 //! [`PATIENCE`].
 
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod issuer;
 pub(crate) mod sidecar;
 pub(crate) mod upstream;

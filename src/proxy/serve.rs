@@ -1,0 +1,252 @@
+//! One connection: what comes before HTTP, then HTTP/1.1 or HTTP/2, until it has ended.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tracing::info;
+
+use crate::observe::metrics::{HeadFault, WorkerMetrics};
+
+use super::Proxy;
+use super::headers::Peer;
+use super::listen::Entry;
+use super::socket::{Connection, Socket, Stream, Timeouts, Wire};
+use super::tasks::LocalTasks;
+
+/// How many exchanges one connection over HTTP/2 may have at once.
+const MAX_STREAMS: u32 = 100;
+
+/// How much of a request body a client may send ahead, in bytes: in one exchange, and in all of a connection.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// How much of an answer waits for a client over HTTP/2 that does not take it, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// How many exchanges a client may have reset that the gate has not seen yet, before the connection ends
+/// (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 20;
+
+/// How many exchanges a client may have the gate reset by its own faults, before the connection ends (CVE-2025-8671).
+const MAX_PROVOKED_RESETS: usize = 128;
+
+/// The limits of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long a client may take.
+    pub timeouts: Timeouts,
+    /// The largest head, in bytes.
+    pub max_header_bytes: usize,
+}
+
+impl Limits {
+    /// A head that is a little too large is still read, to be answered in words.
+    fn read_header_bytes(&self) -> usize {
+        self.max_header_bytes.saturating_mul(2).max(16 * 1024)
+    }
+}
+
+/// A connection just accepted and counted.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) wire: Wire,
+    /// The address at the other end; none for a Unix socket.
+    pub(super) address: Option<IpAddr>,
+    pub(super) entry: Arc<Entry>,
+    pub(super) connection: Rc<Connection>,
+}
+
+/// A connection on which HTTP can be spoken.
+struct Opened {
+    socket: Socket,
+    peer: Peer,
+    speaks_http2: bool,
+}
+
+impl Arrival {
+    /// Serves the connection to its end.
+    pub(super) async fn serve(self, proxy: Rc<Proxy>, limits: Limits, metrics: Arc<WorkerMetrics>) {
+        let connection = Rc::clone(&self.connection);
+        let (address, entry) = (self.address, Arc::clone(&self.entry));
+        let served = async {
+            // Nobody has asked for anything before a head: a stop does not wait for that.
+            let Some(opened) = unless_closing(&connection, self.open(limits)).await else {
+                return Ok(());
+            };
+            let Opened {
+                socket,
+                peer,
+                speaks_http2,
+            } = opened?;
+            let client = Client {
+                proxy,
+                connection: Rc::clone(&connection),
+                peer: Rc::new(peer),
+            };
+            if speaks_http2 {
+                // In a box, because most connections are not, and would have to have room for it.
+                Box::pin(client.serve_http2(socket, limits)).await
+            } else {
+                client.serve_http1(socket, limits).await
+            }
+        };
+        let served: Result<(), ServeError> = served.await;
+        let (fault, cause) = match served {
+            Err(ServeError::Http(error)) if error.is_parse_too_large() => {
+                (HeadFault::TooLarge, Some(error.to_string()))
+            }
+            Err(ServeError::Http(error)) if error.is_parse() => {
+                (HeadFault::Malformed, Some(error.to_string()))
+            }
+            Ok(()) | Err(_) if connection.head_was_late() => (HeadFault::TooLate, None),
+            Ok(()) | Err(_) => return,
+        };
+        metrics.head_refused(fault);
+        let client = address.map(tracing::field::display);
+        let listener = &entry.address;
+        info!(client, %listener, reason = fault.reason(), cause, "refused a head");
+    }
+
+    /// What comes before HTTP. All of it and the first head have to be there in the time of a head.
+    async fn open(self, limits: Limits) -> Result<Opened, ServeError> {
+        let peer = Peer {
+            address: self.address,
+            ..Peer::default()
+        };
+        let stream = Stream::Plain(self.wire);
+        let mut socket = Socket::new(stream, &self.connection, limits.timeouts);
+        let speaks_http2 = socket.speaks_http2().await?;
+        Ok(Opened {
+            socket,
+            peer,
+            speaks_http2,
+        })
+    }
+}
+
+/// Why a connection has ended otherwise than in order.
+enum ServeError {
+    /// Before HTTP was spoken.
+    Handshake,
+    /// In HTTP.
+    Http(hyper::Error),
+}
+
+impl From<io::Error> for ServeError {
+    fn from(_: io::Error) -> Self {
+        Self::Handshake
+    }
+}
+
+impl From<hyper::Error> for ServeError {
+    fn from(error: hyper::Error) -> Self {
+        Self::Http(error)
+    }
+}
+
+/// Who asks on a connection, and who answers.
+#[derive(Clone)]
+struct Client {
+    proxy: Rc<Proxy>,
+    connection: Rc<Connection>,
+    peer: Rc<Peer>,
+}
+
+impl Client {
+    async fn serve_http1(self, socket: Socket, limits: Limits) -> Result<(), ServeError> {
+        let connection = Rc::clone(&self.connection);
+        let service = service_fn(move |request| {
+            let Self {
+                proxy,
+                connection,
+                peer,
+            } = self.clone();
+            async move { Ok::<_, Infallible>(proxy.handle(request, connection, peer).await) }
+        });
+        let mut builder = http1::Builder::new();
+        // The socket keeps the deadlines.
+        builder
+            .writev(false)
+            .header_read_timeout(None)
+            .max_buf_size(limits.read_header_bytes());
+        let serving = builder
+            .serve_connection(TokioIo::new(socket), service)
+            .with_upgrades();
+        drive(pin!(serving), &connection, |serving| {
+            serving.graceful_shutdown();
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn serve_http2(self, socket: Socket, limits: Limits) -> Result<(), ServeError> {
+        let connection = Rc::clone(&self.connection);
+        let service = service_fn(move |request| {
+            let Self {
+                proxy,
+                connection,
+                peer,
+            } = self.clone();
+            async move { Ok::<_, Infallible>(proxy.handle(request, connection, peer).await) }
+        });
+        let max_header_bytes = u32::try_from(limits.read_header_bytes()).unwrap_or(u32::MAX);
+        let mut builder = http2::Builder::new(LocalTasks);
+        builder
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(max_header_bytes)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+            .max_local_error_reset_streams(MAX_PROVOKED_RESETS);
+        let serving = builder.serve_connection(TokioIo::new(socket), service);
+        drive(pin!(serving), &connection, |serving| {
+            serving.graceful_shutdown();
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// Polls a connection to its end, and has it finish what it is doing when it is asked to close.
+async fn drive<F: Future>(
+    mut serving: Pin<&mut F>,
+    connection: &Connection,
+    finish: impl Fn(Pin<&mut F>),
+) -> F::Output {
+    let mut told = false;
+    poll_fn(|context| {
+        loop {
+            // What has arrived is read before an idle connection is closed, so that no request is lost.
+            if let Poll::Ready(served) = serving.as_mut().poll(context) {
+                return Poll::Ready(served);
+            }
+            if told || !connection.is_closing(context) {
+                return Poll::Pending;
+            }
+            told = true;
+            finish(serving.as_mut());
+        }
+    })
+    .await
+}
+
+/// What `opening` gives, unless the connection is asked to close first.
+async fn unless_closing<F: Future>(connection: &Connection, opening: F) -> Option<F::Output> {
+    let mut opening = pin!(opening);
+    let poll = |context: &mut Context<'_>| match opening.as_mut().poll(context) {
+        Poll::Ready(opened) => Poll::Ready(Some(opened)),
+        Poll::Pending if connection.is_closing(context) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    };
+    poll_fn(poll).await
+}

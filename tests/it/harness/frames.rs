@@ -1,0 +1,175 @@
+//! HTTP/2 as it is on the wire, frame for frame: as little understanding of it as the tests need.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+
+use super::wire::Wire;
+
+/// What every connection begins with (RFC 9113 section 3.4).
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const ACK: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+
+/// A connection over HTTP/2 by prior knowledge.
+pub(crate) struct Frames {
+    pub(crate) wire: Wire,
+}
+
+/// One frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Frame {
+    pub(crate) fn new(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Self {
+        let payload = payload.to_vec();
+        Self {
+            kind,
+            flags,
+            stream,
+            payload,
+        }
+    }
+
+    /// Settings, each with its value.
+    pub(crate) fn settings(settings: &[(u16, u32)]) -> Self {
+        let bytes = settings
+            .iter()
+            .flat_map(|(setting, value)| {
+                let value = value.to_be_bytes();
+                setting.to_be_bytes().into_iter().chain(value)
+            })
+            .collect::<Vec<u8>>();
+        Self::new(SETTINGS, 0, 0, &bytes)
+    }
+
+    /// A GET, whole.
+    pub(crate) fn get(stream: u32, path: &str) -> Self {
+        let head = head(&[(":method", "GET"), (":path", path)]);
+        Self::new(HEADERS, END_STREAM | END_HEADERS, stream, &head)
+    }
+
+    /// The error code of a `GOAWAY`.
+    pub(crate) fn code(&self) -> u32 {
+        u32::from_be_bytes(self.payload[4..8].try_into().unwrap())
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let length = u32::try_from(self.payload.len()).unwrap().to_be_bytes();
+        let mut bytes = length[1..].to_vec();
+        bytes.extend([self.kind, self.flags]);
+        bytes.extend(self.stream.to_be_bytes());
+        bytes.extend(&self.payload);
+        bytes
+    }
+}
+
+/// Headers, each written out (RFC 7541 section 6.2.2), after those that every request has.
+pub(crate) fn head(headers: &[(&str, &str)]) -> Vec<u8> {
+    let always = [(":scheme", "http"), (":authority", "gate.test")];
+    let mut bytes = Vec::new();
+    for (name, value) in always.iter().chain(headers) {
+        bytes.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127, "the length does not fit in a byte");
+            bytes.push(u8::try_from(text.len()).unwrap());
+            bytes.extend(text.as_bytes());
+        }
+    }
+    bytes
+}
+
+impl Frames {
+    /// Connects, and says what a client has to say.
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let mut wire = Wire::tcp(TcpStream::connect(address).unwrap());
+        wire.write(PREFACE).unwrap();
+        let mut frames = Self { wire };
+        frames.send(&Frame::settings(&[]));
+        frames
+    }
+
+    /// Sends a frame. That the other side has hung up is found when something is read.
+    pub(crate) fn send(&mut self, frame: &Frame) {
+        let _gone = self.wire.write(&frame.bytes());
+    }
+
+    /// Reads a frame, and answers it if it is a ping; nothing at the end.
+    pub(crate) fn read(&mut self) -> io::Result<Option<Frame>> {
+        let frame = self.read_only()?;
+        if let Some(ping) = frame.as_ref().filter(|frame| frame.kind == PING) {
+            self.send(&Frame::new(PING, ACK, 0, &ping.payload));
+        }
+        Ok(frame)
+    }
+
+    /// Reads a frame, and does not answer; nothing at the end.
+    fn read_only(&mut self) -> io::Result<Option<Frame>> {
+        let head = match self.wire.read_exact(9) {
+            Ok(head) => head,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let stream = u32::from_be_bytes(head[5..9].try_into().unwrap());
+        let payload = self.wire.read_exact(length.try_into().unwrap())?;
+        Ok(Some(Frame::new(head[3], head[4], stream, &payload)))
+    }
+
+    /// Reads until a frame is like that.
+    #[track_caller]
+    pub(crate) fn until(&mut self, is_it: impl Fn(&Frame) -> bool) -> Frame {
+        let mut before = Vec::new();
+        loop {
+            let Some(frame) = self.read().unwrap() else {
+                panic!("the connection has ended after {before:?}");
+            };
+            if is_it(&frame) {
+                return frame;
+            }
+            before.push((frame.kind, frame.flags, frame.stream, frame.payload.len()));
+        }
+    }
+
+    /// The next frame of this kind.
+    #[track_caller]
+    pub(crate) fn next(&mut self, kind: u8) -> Frame {
+        self.until(|frame| frame.kind == kind)
+    }
+
+    /// The status of a stream, if it is one of those that a table has (RFC 7541 appendix A).
+    #[track_caller]
+    pub(crate) fn status(&mut self, stream: u32) -> u16 {
+        let head = self.until(|frame| frame.kind == HEADERS && frame.stream == stream);
+        let tabled = [200, 204, 206, 304, 400, 404, 500];
+        // A change of the table's size may come first (RFC 7541 section 6.3).
+        let field = head.payload.iter().find(|byte| **byte >= 0x80).unwrap();
+        tabled[usize::from(field - 0x88)]
+    }
+
+    /// Reads to the end, and gives every frame.
+    pub(crate) fn rest(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        loop {
+            match self.read() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => return frames,
+                Err(error) => {
+                    assert_ne!(error.kind(), io::ErrorKind::TimedOut, "it never ended");
+                    return frames;
+                }
+            }
+        }
+    }
+}
