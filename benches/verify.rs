@@ -20,9 +20,8 @@ use claimgate::gate::cache::TokenCache;
 use claimgate::gate::claims::ClaimPolicy;
 use claimgate::gate::identity::IdentityClaim;
 use claimgate::gate::refusal::Mismatch;
-use claimgate::gate::routes::{METHODS, Route, RouteTable, Streams};
-use claimgate::gate::rule::{Demands, Rule};
-use claimgate::gate::token::TokenSources;
+use claimgate::gate::routes::{Route, RouteTable};
+use claimgate::gate::rule::Rule;
 use claimgate::gate::verify::Issuer;
 use claimgate::gate::{Decision, Gate};
 use claimgate::keys::secret::Secret;
@@ -101,21 +100,11 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
             keys.expect("the key of the case can be used"),
         )),
     };
-    let (routes, _) = RouteTable::new(vec![Route {
-        pattern: "/api/{user_id}/tasks".into(),
-        rule: Rule::Owner {
-            parameter: "user_id".into(),
-            mismatch: Mismatch::Forbidden,
-        },
-        methods: METHODS.to_vec(),
-        upstream: 0,
-        timeout: None,
-        max_body_bytes: None,
-        request_timeout: None,
-        streams: Streams::default(),
-        demands: Demands::default(),
-        tokens: TokenSources::default(),
-    }]);
+    let owner = Rule::Owner {
+        parameter: "user_id".into(),
+        mismatch: Mismatch::Forbidden,
+    };
+    let (routes, _) = RouteTable::new(vec![Route::new("/api/{user_id}/tasks", owner)]);
     let identity = vec![(HeaderName::from_static("x-user-id"), IdentityClaim::Subject)];
     Gate::new(routes, vec![issuer], identity, 32 * 1024)
 }

@@ -22,7 +22,7 @@ pub use identity::{Credential, Identity};
 pub use issuer::{Encoding, Issuer, Keys};
 pub use listen::{Admin, Drain, Listen, Listener, Log, LogFormat, LogLevel};
 pub use problem::{KeyPath, Problem, Problems, Step};
-pub use route::{Access, Route, StreamEnd, TokenSource};
+pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSource};
 pub use rule::{ClaimRule, Scalar};
 pub use units::{Address, Network, OneOrMany};
 pub use upstream::Upstream;

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod certificate;
 pub mod claims;
+pub mod edits;
 pub mod ends;
 pub mod identity;
 pub mod names;
@@ -10,6 +11,7 @@ pub mod origin;
 pub mod path;
 pub mod permit;
 pub mod pointer;
+pub mod prefix;
 pub mod refusal;
 pub mod routes;
 pub mod rule;

@@ -187,7 +187,7 @@ impl Proxy {
         policy.headers.to_upstream(
             &mut head,
             permit.caller(),
-            &permit.route().tokens,
+            permit.route(),
             exchange.peer(),
             exchange.request_id(),
             websocket,
@@ -223,6 +223,9 @@ impl Proxy {
         policy
             .headers
             .to_client(&mut answer.headers, exchange.request_id(), switched);
+        if let Some(route) = exchange.route() {
+            route.response_headers.apply(&mut answer.headers);
+        }
         if let (true, Some(subprotocol)) = (switched, subprotocol) {
             let chosen = answer.headers.entry(SEC_WEBSOCKET_PROTOCOL);
             chosen.or_insert(subprotocol);

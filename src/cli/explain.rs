@@ -240,14 +240,9 @@ fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
     ));
     let websocket = headers::asks_for_websocket(head);
     let request_id = headers::request_id(&head.headers);
-    policy.headers.to_upstream(
-        head,
-        permit.caller(),
-        &route.tokens,
-        &PEER,
-        &request_id,
-        websocket,
-    );
+    policy
+        .headers
+        .to_upstream(head, permit.caller(), route, &PEER, &request_id, websocket);
     let bare = without_token(head, route);
     let target = if route.rule == Rule::Public {
         &head.uri

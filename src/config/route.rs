@@ -1,5 +1,6 @@
 //! `[[routes]]`: which requests exist, and what each demands.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -54,6 +55,35 @@ pub struct Route {
     /// The origins whose pages may send the token's cookie, beside the request's own.
     #[serde(default)]
     pub origins: Option<Vec<String>>,
+    /// What the upstream sees instead of the start of the path.
+    #[serde(default)]
+    pub replace_prefix: Option<ReplacePrefix>,
+    /// What the upstream sees instead of some headers.
+    #[serde(default)]
+    pub request_headers: Option<HeaderEdits>,
+    /// What the client sees instead of some headers of the upstream.
+    #[serde(default)]
+    pub response_headers: Option<HeaderEdits>,
+}
+
+/// `replace_prefix = { … }`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplacePrefix {
+    /// What the path begins with; `/` is the start of every path.
+    pub from: String,
+    /// What is sent in its place; `/` is nothing.
+    pub to: String,
+}
+
+/// `request_headers = { … }` and `response_headers = { … }`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeaderEdits {
+    /// Header = the one value that it has from now on.
+    pub set: BTreeMap<String, String>,
+    /// Headers that are taken away.
+    pub remove: Vec<String>,
 }
 
 /// What becomes of a stream: an answer without an end in sight, or a WebSocket.

@@ -87,6 +87,16 @@ impl ManagedNames {
     }
 }
 
+/// Whether some upstream takes the first name for the second.
+pub fn alike(name: &str, other: &str) -> bool {
+    let (name, other) = (without_cgi_prefix(name.as_bytes()), other.as_bytes());
+    name.len() == other.len()
+        && name
+            .iter()
+            .zip(other)
+            .all(|(one, other)| fold(*one) == fold(*other))
+}
+
 /// Compares a name with one that is folded already.
 fn same(name: &[u8], folded: &[u8]) -> bool {
     name.len() == folded.len()

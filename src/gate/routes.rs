@@ -7,7 +7,9 @@ use std::time::Duration;
 use http::{HeaderValue, Method};
 use matchit::{InsertError, Router};
 
+use super::edits::HeaderEdits;
 use super::path::{BoundSegment, CanonicalPath};
+use super::prefix::PrefixRewrite;
 use super::refusal::Refusal;
 use super::rule::{Demands, Rule};
 use super::token::TokenSources;
@@ -46,6 +48,12 @@ pub struct Route {
     pub request_timeout: Option<Duration>,
     /// When its streams are ended.
     pub streams: Streams,
+    /// What the upstream sees instead of the start of the path.
+    pub prefix: Option<PrefixRewrite>,
+    /// What the upstream sees instead of some headers.
+    pub request_headers: HeaderEdits,
+    /// What the client sees instead of some headers of the upstream.
+    pub response_headers: HeaderEdits,
 }
 
 /// When a stream is ended although neither side wants that: an answer without an end in sight, or a WebSocket.
@@ -123,6 +131,27 @@ pub enum RouteProblem {
         /// The path.
         pattern: String,
     },
+}
+
+impl Route {
+    /// A route that asks and changes nothing more.
+    pub fn new(pattern: &str, rule: Rule) -> Self {
+        Self {
+            pattern: pattern.into(),
+            rule,
+            demands: Demands::default(),
+            tokens: TokenSources::default(),
+            methods: METHODS.to_vec(),
+            upstream: 0,
+            timeout: None,
+            max_body_bytes: None,
+            request_timeout: None,
+            streams: Streams::default(),
+            prefix: None,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+        }
+    }
 }
 
 impl RouteTable {

@@ -8,9 +8,6 @@ use crate::keys::secret::Secret;
 
 use super::claims::ClaimPolicy;
 use super::refusal::Mismatch;
-use super::routes::METHODS;
-use super::rule::Demands;
-use super::token::TokenSources;
 use super::*;
 
 const SECRET: &str = "a secret of thirty-two bytes or more";
@@ -19,30 +16,15 @@ type Fields<'a> = &'a [(&'a str, &'a str)];
 
 const NOW: UnixTime = UnixTime(1_000_000);
 
-fn route(pattern: &str, rule: Rule) -> Route {
-    Route {
-        pattern: pattern.into(),
-        rule,
-        demands: Demands::default(),
-        tokens: TokenSources::default(),
-        methods: METHODS.to_vec(),
-        upstream: 0,
-        timeout: None,
-        max_body_bytes: None,
-        request_timeout: None,
-        streams: routes::Streams::default(),
-    }
-}
-
 fn gate(ring: KeyRing) -> Gate {
     let owner = Rule::Owner {
         parameter: "user_id".into(),
         mismatch: Mismatch::Forbidden,
     };
     let (routes, problems) = RouteTable::new(vec![
-        route("/health", Rule::Public),
-        route("/me", Rule::Authenticated),
-        route("/api/{user_id}/tasks/{*rest}", owner),
+        Route::new("/health", Rule::Public),
+        Route::new("/me", Rule::Authenticated),
+        Route::new("/api/{user_id}/tasks/{*rest}", owner),
     ]);
     assert!(problems.is_empty());
     let issuer = Issuer {
@@ -269,7 +251,7 @@ fn of_a_remembered_token_only_the_claims_of_rules_are_kept() {
         claim: pointer::Pointer::parse("email.x").unwrap(),
         expected: rule::Expected::Has("a".into()),
     };
-    let mut ruled = route("/mail", Rule::Authenticated);
+    let mut ruled = Route::new("/mail", Rule::Authenticated);
     ruled.demands.exempt = Some(requirement);
     let (routes, _) = RouteTable::new(vec![ruled]);
     let gate = Gate::new(routes, gate.issuers, Vec::new(), 32 * 1024);

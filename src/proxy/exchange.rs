@@ -125,6 +125,11 @@ impl Exchange {
         &self.peer
     }
 
+    /// The route, once it is known.
+    pub(super) fn route(&self) -> Option<&Route> {
+        self.route.as_deref()
+    }
+
     pub(super) fn request_id(&self) -> &HeaderValue {
         &self.request_id
     }

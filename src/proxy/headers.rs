@@ -18,7 +18,8 @@ use crate::gate::certificate::ClientCertificate;
 use crate::gate::names::ManagedNames;
 use crate::gate::origin::Scheme;
 use crate::gate::permit::{Caller, Permit};
-use crate::gate::token::{TokenSource, TokenSources};
+use crate::gate::routes::Route;
+use crate::gate::token::TokenSource;
 use crate::gate::upgrade::named_by_connection;
 pub use crate::gate::upgrade::{asks_for_websocket, names_websocket};
 
@@ -128,7 +129,7 @@ impl HeaderPolicy {
         &self,
         head: &mut Parts,
         caller: &Caller,
-        tokens: &TokenSources,
+        route: &Route,
         peer: &Peer,
         request_id: &HeaderValue,
         websocket: bool,
@@ -155,9 +156,13 @@ impl HeaderPolicy {
         }
         head.headers.reserve(WRITTEN);
         reduce_to_origin_form(head);
+        if let Some(prefix) = &route.prefix {
+            prefix.apply(&mut head.uri);
+        }
+        route.request_headers.apply(&mut head.headers);
         if let Caller::Known(caller) = caller {
             if self.credential == Credential::Strip {
-                tokens.strip(head, websocket);
+                route.tokens.strip(head, websocket);
             }
             for (name, value) in caller.headers.iter() {
                 head.headers.insert(name, value.clone());

@@ -11,6 +11,7 @@ use proptest::sample::select;
 
 use claimgate::clock::UnixTime;
 use claimgate::gate::cache::TokenCache;
+use claimgate::gate::path::CanonicalPath;
 use claimgate::gate::permit::{Caller, Permit};
 use claimgate::gate::refusal::Refusal;
 use claimgate::gate::rule::Rule;
@@ -34,6 +35,32 @@ fn policy(credential: &str) -> Policy {
     );
     compile(&config, &Upstream::nowhere(), &Issuer::start()).policy
 }
+
+/// The same routes, each with another start for the upstream.
+static REWRITING: LazyLock<Policy> = LazyLock::new(|| {
+    let mut config = String::new();
+    for line in ROUTES.lines() {
+        config.extend([line, "\n"]);
+        for (path, rewrite) in REWRITES {
+            if line.starts_with(&format!("path = \"{path}/")) {
+                config.push_str(rewrite);
+            }
+        }
+    }
+    compile(&config, &Upstream::nowhere(), &Issuer::start()).policy
+});
+
+const REWRITES: [(&str, &str); 3] = [
+    (
+        "/api",
+        "replace_prefix = { from = \"/api\", to = \"/v1/%25;x\" }\n",
+    ),
+    ("/me", "replace_prefix = { from = \"/\", to = \"/all\" }\n"),
+    (
+        "/open",
+        "replace_prefix = { from = \"/open\", to = \"/\" }\n",
+    ),
+];
 
 const SUBJECTS: [&str; 8] = [
     "alice",
@@ -233,8 +260,8 @@ fn send(policy: &HeaderPolicy, mut head: Parts, permit: &Permit) -> Parts {
     };
     let id = HeaderValue::from_static("id");
     let websocket = asks_for_websocket(&head);
-    let (caller, tokens) = (permit.caller(), &permit.route().tokens);
-    policy.to_upstream(&mut head, caller, tokens, &peer, &id, websocket);
+    let (caller, route) = (permit.caller(), permit.route());
+    policy.to_upstream(&mut head, caller, route, &peer, &id, websocket);
     head
 }
 
@@ -289,6 +316,26 @@ proptest! {
         // What was judged is what is sent.
         prop_assert_eq!(&sent.uri, &head.uri);
         prop_assert_eq!(&sent.method, &head.method);
+    }
+
+    #[test]
+    fn a_path_whose_start_is_replaced_has_one_reading_and_the_same_end(head in head()) {
+        let Some(head) = head else { return Ok(()) };
+        let policy: &Policy = &REWRITING;
+        let Decision::Forward(permit) = policy.gate.decide(&head, UnixTime(NOW), &mut TokenCache::default()) else { return Ok(()) };
+        let sent = send(&policy.headers, head.clone(), &permit);
+        prop_assert!(CanonicalPath::parse(sent.uri.path()).is_ok(), "{}", sent.uri);
+        prop_assert_eq!(sent.uri.query(), head.uri.query());
+        let (judged, sent) = (head.uri.path(), sent.uri.path());
+        match judged.split('/').nth(1) {
+            Some("api") => prop_assert_eq!(sent.strip_prefix("/v1/%25;x"), judged.strip_prefix("/api")),
+            Some("me") => prop_assert_eq!(sent.strip_prefix("/all"), Some(judged)),
+            Some("open") => {
+                let end = judged.strip_prefix("/open").filter(|end| !end.is_empty());
+                prop_assert_eq!(sent, end.unwrap_or("/"));
+            }
+            _ => prop_assert!(false, "{judged}"),
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod listening;
 mod paths;
 mod readme;
 mod remembered;
+mod rewrites;
 mod sources;
 mod starting;
 mod stopping;

@@ -1,15 +1,18 @@
 //! `[[routes]]`, compiled.
 
+mod rewrites;
 mod tokens;
 
-use http::Method;
+use http::{HeaderName, Method};
 
 use crate::config::{self, Access, KeyPath, StreamEnd, Written};
+use crate::gate::names::ManagedNames;
 use crate::gate::refusal::Mismatch;
 use crate::gate::routes::{METHODS, Route, RouteTable, Streams};
 use crate::gate::rule::Rule;
+use crate::gate::token::TokenSources;
 
-use super::{check_time, demands};
+use super::{X_USER_ID, check_time, demands};
 
 pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> RouteTable {
     let section = KeyPath::of("routes");
@@ -27,6 +30,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Rout
     }
     warn_about_ownerless(written, warnings, &compiled, &places);
     warn_about_broad_public(written, warnings, &compiled, &places);
+    rewrites::warn_about_merged(written, warnings, &compiled, &places);
     let (table, problems) = RouteTable::new(compiled);
     for (index, problem) in problems {
         if let Some(place) = places.get(index) {
@@ -53,6 +57,17 @@ fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
     let streams = streams(written, place, &route);
     let mismatch = mismatch(written, place, &route);
     let tokens = tokens::compile(written, place, &route);
+    let prefix = rewrites::prefix(written, place, &route);
+    let mut edits = |key, named: &Option<_>, tokens: &TokenSources| {
+        rewrites::edits(written, &place.key(key), named.as_ref(), tokens)
+    };
+    let request_headers = edits("request_headers", &route.request_headers, &tokens);
+    // A client has no token to hide from itself.
+    let response_headers = edits(
+        "response_headers",
+        &route.response_headers,
+        &TokenSources::default(),
+    );
     Route {
         demands: demands::compile(written, place, &route),
         methods: methods(written, place, route.methods.as_deref()),
@@ -65,6 +80,9 @@ fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
                 mismatch,
             },
         },
+        prefix,
+        request_headers,
+        response_headers,
         tokens,
         pattern: route.path.into(),
         timeout: route.timeout,
@@ -138,6 +156,13 @@ fn methods(written: &mut Written, place: &KeyPath, names: Option<&[String]>) -> 
     methods.sort_by_key(|method| METHODS.iter().position(|known| known == method));
     methods.dedup();
     methods
+}
+
+/// The names that only the gate may write, as this configuration has them.
+fn managed_names(written: &Written) -> ManagedNames {
+    let identity = written.config.identity.headers.keys();
+    let identity: Vec<HeaderName> = identity.filter_map(|name| name.parse().ok()).collect();
+    ManagedNames::new(identity.iter().chain(&[X_USER_ID]))
 }
 
 /// The place of the named upstream in the order of their names, or of the only one.

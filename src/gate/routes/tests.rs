@@ -2,16 +2,8 @@ use super::*;
 
 fn route(pattern: &str, methods: &[Method], rule: Rule) -> Route {
     Route {
-        pattern: pattern.into(),
-        rule,
-        demands: Demands::default(),
-        tokens: TokenSources::default(),
         methods: methods.to_vec(),
-        upstream: 0,
-        timeout: None,
-        max_body_bytes: None,
-        request_timeout: None,
-        streams: Streams::default(),
+        ..Route::new(pattern, rule)
     }
 }
 

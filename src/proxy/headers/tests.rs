@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 
 use crate::gate::permit::KnownCaller;
+use crate::gate::rule::Rule;
 use crate::gate::subject::Subject;
 
 use super::*;
@@ -44,14 +45,8 @@ fn sent(policy: &HeaderPolicy, caller: &Caller, fields: &[(&str, &str)]) -> Head
         ..Peer::default()
     };
     let id = HeaderValue::from_static("id-1");
-    policy.to_upstream(
-        &mut head,
-        caller,
-        &TokenSources::default(),
-        &peer,
-        &id,
-        false,
-    );
+    let route = Route::new("/api/{user_id}/tasks", Rule::Authenticated);
+    policy.to_upstream(&mut head, caller, &route, &peer, &id, false);
     assert_eq!(head.uri, "/api/alice/tasks?a=1");
     head.headers
 }

@@ -54,6 +54,12 @@ tokens = [
     { websocket = "bearer" },
 ]
 
+[[routes]]
+path = "/outer/{user_id}/{*rest}"
+access = { owner = "user_id" }
+replace_prefix = { from = "/outer", to = "/inner" }
+request_headers = { set = { "X-Tenant" = "acme" }, remove = ["X-Debug"] }
+
 [identity]
 headers = { "X-User-Email" = "email" }
 "#;
@@ -289,6 +295,13 @@ fn requests(directory: &Directory) -> Vec<(Request, u16)> {
             200,
         ),
         (Request::new("HEAD", "/api/alice/tasks").bearer(&token), 200),
+        (
+            get("/outer/alice/7?x=/outer")
+                .bearer(&token)
+                .header("X-Tenant", "evil")
+                .header("X-Debug", "1"),
+            200,
+        ),
         (
             Request::new("POST", "/api/alice/tasks")
                 .bearer(&token)

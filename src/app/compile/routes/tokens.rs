@@ -3,12 +3,12 @@
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 
-use crate::app::compile::X_USER_ID;
 use crate::config::{self, Access, KeyPath, Written};
-use crate::gate::names::ManagedNames;
 use crate::gate::origin::Origin;
 use crate::gate::token::{CookieName, ParameterName, Subprotocol, TokenSource, TokenSources};
 use crate::proxy::headers::is_hop_by_hop;
+
+use super::managed_names;
 
 pub(super) fn compile(
     written: &mut Written,
@@ -123,10 +123,7 @@ fn header(written: &Written, name: &str) -> Result<TokenSource, &'static str> {
     if name == SEC_WEBSOCKET_PROTOCOL {
         return Err("has a form of its own: write { websocket = \"NAME\" }");
     }
-    let identity = written.config.identity.headers.keys();
-    let identity: Vec<HeaderName> = identity.filter_map(|name| name.parse().ok()).collect();
-    let managed = ManagedNames::new(identity.iter().chain(&[X_USER_ID]));
-    if managed.must_not_be_dropped(name.as_str()) || is_hop_by_hop(&name) {
+    if managed_names(written).must_not_be_dropped(name.as_str()) || is_hop_by_hop(&name) {
         return Err("has a meaning of its own and cannot carry a token");
     }
     Ok(TokenSource::Header(name))

@@ -1,0 +1,200 @@
+//! `replace_prefix`, `request_headers` and `response_headers` of a route, compiled.
+
+use http::{HeaderName, HeaderValue};
+
+use crate::config::{self, KeyPath, Written};
+use crate::gate::edits::HeaderEdits;
+use crate::gate::names::alike;
+use crate::gate::prefix::{PrefixProblem, PrefixRewrite};
+use crate::gate::routes::Route;
+use crate::gate::rule::Rule;
+use crate::gate::token::{TokenSource, TokenSources};
+use crate::proxy::headers::is_hop_by_hop;
+
+use super::managed_names;
+
+pub(super) fn prefix(
+    written: &mut Written,
+    place: &KeyPath,
+    route: &config::Route,
+) -> Option<PrefixRewrite> {
+    let named = route.replace_prefix.as_ref()?;
+    let path = place.key("replace_prefix");
+    match PrefixRewrite::new(&route.path, &named.from, &named.to) {
+        Ok(rewrite) => Some(rewrite),
+        Err(problem) => {
+            let key = match problem {
+                PrefixProblem::From => "from",
+                PrefixProblem::To | PrefixProblem::Same => "to",
+            };
+            written.report(path.key(key), problem.to_string());
+            None
+        }
+    }
+}
+
+pub(super) fn edits(
+    written: &mut Written,
+    path: &KeyPath,
+    named: Option<&config::HeaderEdits>,
+    tokens: &TokenSources,
+) -> HeaderEdits {
+    let mut edits = HeaderEdits::default();
+    let Some(config::HeaderEdits { set, remove }) = named else {
+        return edits;
+    };
+    if set.is_empty() && remove.is_empty() && !written.is_broken(path) {
+        written.report(path.clone(), "must `set` or `remove` a header");
+    }
+    for (name, value) in set {
+        let path = path.key("set").key(name);
+        match header(written, name, tokens) {
+            Ok(name) if is_set(&edits, &name) => {
+                written.report(path, "is set already, in this or another spelling");
+            }
+            Ok(name) => match self::value(value) {
+                Some(value) => edits.set.push((name, value)),
+                None => written.report(
+                    path,
+                    "needs a value without control characters, and without space at its ends",
+                ),
+            },
+            Err(problem) => written.report(path, problem),
+        }
+    }
+    let path = path.key("remove");
+    let places: Vec<KeyPath> = written.elements(&path).take(remove.len()).collect();
+    for (name, place) in remove.iter().zip(places) {
+        match header(written, name, tokens) {
+            Ok(name) if is_set(&edits, &name) => {
+                written.report(place, "is set too, which replaces every value");
+            }
+            Ok(name) => edits.remove.push(name),
+            Err(problem) => written.report(place, problem),
+        }
+    }
+    edits
+}
+
+/// The name of a header that is the operator's to change.
+fn header(
+    written: &Written,
+    name: &str,
+    tokens: &TokenSources,
+) -> Result<HeaderName, &'static str> {
+    let Ok(name) = name.parse::<HeaderName>() else {
+        return Err("is not a header name");
+    };
+    let text = name.as_str();
+    let managed = managed_names(written);
+    if managed.covers(text) {
+        return Err("is the gate's to write, in this and every other spelling");
+    }
+    let is_token = |source: &TokenSource| matches!(source, TokenSource::Header(of) if *of == name);
+    if tokens.sources.iter().any(is_token) {
+        return Err(
+            "may have the token of this route: `[identity] credential` says what becomes of it",
+        );
+    }
+    if managed.must_not_be_dropped(text)
+        || is_hop_by_hop(&name)
+        || name == http::header::EXPECT
+        || text.starts_with("sec-websocket-")
+    {
+        return Err("has a meaning of its own: it can be neither set nor removed");
+    }
+    Ok(name)
+}
+
+fn is_set(edits: &HeaderEdits, name: &HeaderName) -> bool {
+    let mut set = edits.set.iter();
+    set.any(|(other, _)| alike(name.as_str(), other.as_str()))
+}
+
+/// RFC 9110 section 5.5: what surrounds a value is not part of it.
+fn value(text: &str) -> Option<HeaderValue> {
+    let value = HeaderValue::from_str(text).ok()?;
+    (text.trim() == text).then_some(value)
+}
+
+/// Two routes that are apart may lead to one place of the upstream, and then the laxer one decides.
+pub(super) fn warn_about_merged(
+    written: &Written,
+    warnings: &mut Vec<String>,
+    routes: &[Route],
+    places: &[KeyPath],
+) {
+    for (route, place) in routes.iter().zip(places) {
+        let is_opened = |stricter: &&Route| {
+            stricter.upstream == route.upstream
+                && strictness(stricter) > strictness(route)
+                && stricter
+                    .methods
+                    .iter()
+                    .any(|method| route.methods.contains(method))
+                && !overlap(&stricter.pattern, &route.pattern)
+                && overlap(&sent(stricter), &sent(route))
+        };
+        if let Some(stricter) = routes.iter().find(is_opened) {
+            warnings.push(format!(
+                "{}: is sent as `{}`, and so lets more callers reach what `{}` protects: that is sent as `{}`",
+                written.place(&place.key("path")),
+                sent(route),
+                stricter.pattern,
+                sent(stricter)
+            ));
+        }
+    }
+}
+
+fn strictness(route: &Route) -> u8 {
+    match route.rule {
+        Rule::Public => 0,
+        Rule::Authenticated => 1,
+        Rule::Owner { .. } => 2,
+    }
+}
+
+/// The pattern of the paths that the upstream sees.
+fn sent(route: &Route) -> String {
+    match &route.prefix {
+        Some(prefix) => prefix.replaced(&route.pattern),
+        None => route.pattern.as_ref().to_owned(),
+    }
+}
+
+/// Whether some path is in both patterns.
+fn overlap(one: &str, other: &str) -> bool {
+    let (mut one, mut other) = (one.split('/'), other.split('/'));
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return true,
+            (Some(rest), _) | (_, Some(rest)) if rest.starts_with("{*") => return true,
+            (Some(a), Some(b)) if a == b || a.contains('{') || b.contains('{') => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::overlap;
+
+    #[test]
+    fn two_patterns_overlap_if_one_path_is_in_both() {
+        for (one, other, wanted) in [
+            ("/a", "/a", true),
+            ("/a", "/b", false),
+            ("/a", "/a/b", false),
+            ("/a/{*rest}", "/a/b/c", true),
+            ("/a/{*rest}", "/a", true),
+            ("/a", "/a/{*rest}", true),
+            ("/{*rest}", "/a/{id}", true),
+            ("/a/{id}", "/a/b", true),
+            ("/a/{id}", "/b/{id}", false),
+            ("/a/{id}/c", "/a/{id}", false),
+        ] {
+            assert_eq!(overlap(one, other), wanted, "{one} and {other}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What a route changes on the way: the start of the path, and headers.
+
+use crate::harness::{Dialogue, Upstream, get, post, start, start_with};
+
+const ROUTES: &str = r#"
+[[routes]]
+path = "/api/{user_id}/tasks/{*rest}"
+access = { owner = "user_id" }
+replace_prefix = { from = "/api", to = "/v1/internal" }
+request_headers = { set = { "X-Tenant" = "acme" }, remove = ["X-Debug"] }
+response_headers = { set = { "Cache-Control" = "no-store" }, remove = ["Server"] }
+
+[[routes]]
+path = "/open/{*rest}"
+access = "public"
+replace_prefix = { from = "/open", to = "/" }
+
+[[routes]]
+path = "/live/{user_id}"
+access = { owner = "user_id" }
+tokens = [{ query = "access_token" }]
+replace_prefix = { from = "/live", to = "/socket" }
+"#;
+
+#[test]
+fn the_upstream_sees_the_other_start_and_all_else_as_it_came() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    let token = issuer.token("a@b");
+    let cases = [
+        (
+            "/api/a%40b/tasks/1;x?q=/api/%2e%2e",
+            "/v1/internal/a%40b/tasks/1;x?q=/api/%2e%2e",
+        ),
+        ("/api/a%40b/tasks", "/v1/internal/a%40b/tasks"),
+        ("/api/a@b/tasks/", "/v1/internal/a@b/tasks/"),
+        (
+            "http://gate.test/api/a@b/tasks/?",
+            "/v1/internal/a@b/tasks/?",
+        ),
+        ("/open", "/"),
+        ("/open/", "/"),
+        ("/open?a", "/?a"),
+        ("/open/open/1", "/open/1"),
+    ];
+    for (target, wanted) in cases {
+        let answer = sidecar.call(&get(target).bearer(&token));
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, wanted),
+            "{target}"
+        );
+    }
+    assert_eq!(upstream.arrived().len(), cases.len());
+}
+
+#[test]
+fn a_rewritten_route_is_judged_by_the_path_that_came() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    let token = issuer.token("alice");
+    let refused = [
+        ("/api/bob/tasks", 403, "subject_mismatch"),
+        ("/v1/internal/alice/tasks", 404, "no_route"),
+        ("/api/alice/../bob/tasks", 400, "path_not_canonical"),
+        ("/open/../api/bob/tasks", 400, "path_not_canonical"),
+        ("/open//api/bob/tasks", 400, "path_not_canonical"),
+        ("/openapi/bob/tasks", 404, "no_route"),
+    ];
+    for (target, status, reason) in refused {
+        sidecar
+            .call(&get(target).bearer(&token))
+            .refused(status, reason);
+    }
+    upstream.untouched();
+}
+
+#[test]
+fn a_token_in_the_query_is_taken_out_of_a_rewritten_target() {
+    let (sidecar, _upstream, issuer) = start(ROUTES);
+    let token = issuer.token("alice");
+    let answer = sidecar.call(&get(&format!("/live/alice?a=1&access_token={token}&b=2")));
+    assert_eq!(answer.text(), "/socket/alice?a=1&b=2");
+}
+
+#[test]
+fn headers_are_set_in_place_of_every_spelling_and_removed_by_name() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    let request = post("/api/alice/tasks", b"body")
+        .bearer(&issuer.token("alice"))
+        .line("X-Tenant: evil")
+        .line("x_tenant: evil")
+        .line("Connection: X-Tenant")
+        .line("X-Debug: 1")
+        .line("x-debug: 2")
+        .line("X-Other: 3");
+    assert_eq!(sidecar.call(&request).status, 200);
+    let arrived = upstream.only();
+    assert_eq!(arrived.head.values("x-tenant"), ["acme"]);
+    assert_eq!(arrived.head.values("x-user-id"), ["alice"]);
+    assert_eq!(arrived.head.values("x-other"), ["3"]);
+    assert!(
+        !arrived.head.text().contains("evil"),
+        "{}",
+        arrived.head.text()
+    );
+    assert_eq!(arrived.head.values("x-debug"), Vec::<String>::new());
+    assert_eq!(arrived.body, b"body");
+}
+
+#[test]
+fn answers_of_the_upstream_are_edited_and_those_of_the_gate_are_not() {
+    let upstream = Upstream::answering(|dialogue: &mut Dialogue| {
+        dialogue.body();
+        let lines =
+            "Server: uvicorn\r\nCache-Control: public\r\nCache-Control: max-age=9\r\nX-Kept: 1\r\n";
+        dialogue.answer("200 OK", lines, "")
+    });
+    let (sidecar, _upstream, issuer) = start_with(ROUTES, upstream);
+    let token = issuer.token("alice");
+    let answer = sidecar.call(&get("/api/alice/tasks").bearer(&token));
+    assert_eq!(answer.head.values("cache-control"), ["no-store"]);
+    assert_eq!(answer.head.values("server"), Vec::<String>::new());
+    assert_eq!(answer.head.values("x-kept"), ["1"]);
+    // Another route has edits of its own, or none.
+    let answer = sidecar.call(&get("/open"));
+    assert_eq!(answer.head.values("cache-control"), ["public", "max-age=9"]);
+    let own = sidecar.call(&get("/api/bob/tasks").bearer(&token));
+    own.refused(403, "subject_mismatch");
+    let plain = sidecar.call(&get("/live/bob?access_token=x"));
+    assert_eq!(
+        own.head.values("cache-control"),
+        plain.head.values("cache-control")
+    );
+}
