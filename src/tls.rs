@@ -1,11 +1,23 @@
-//! Trust: which certificates prove who a server is.
+//! TLS: certificates and keys from files, for those that listen and for those that connect.
 
-use std::path::Path;
+pub mod client;
+mod pem;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::crypto::CryptoProvider;
+
+pub use client::client_config;
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The file with the certificate, first, and those that lead to a trusted authority.
+    pub certificate: PathBuf,
+    /// The file with the key.
+    pub key: PathBuf,
+}
 
 /// Why TLS cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,52 +30,28 @@ pub enum TlsError {
         /// Why not.
         message: String,
     },
+    /// The file has no key.
+    #[error("{file} is no file with a PEM private key: {message}")]
+    Key {
+        /// Which file.
+        file: String,
+        /// Why not; never anything of what is in it.
+        message: String,
+    },
+    /// They do not belong together.
+    #[error("the key in {key} does not fit the certificate in {certificate}")]
+    Mismatch {
+        /// The file with the certificate.
+        certificate: String,
+        /// The file with the key.
+        key: String,
+    },
     /// The library refuses.
     #[error("TLS cannot be used: {0}")]
     Library(#[from] rustls::Error),
 }
 
-/// How a server proves who it is: by a certificate of the authorities in `ca_file`, or else of the system's, or where
-/// the system has none, as in an image from scratch, of Mozilla's.
-pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
-    let roots = match ca_file {
-        Some(file) => authorities(file)?,
-        None => system_authorities(),
-    };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(Arc::new(
-        config.with_root_certificates(roots).with_no_client_auth(),
-    ))
-}
-
-fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
-    let wrong = |message: String| TlsError::Certificates {
-        file: file.display().to_string(),
-        message,
-    };
-    let mut roots = RootCertStore::empty();
-    let certificates =
-        CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| wrong(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(wrong("there is none in it".to_owned()));
-    }
-    Ok(roots)
-}
-
-fn system_authorities() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(system.certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
+/// The cryptography of every connection.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
