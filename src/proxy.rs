@@ -214,7 +214,7 @@ impl Proxy {
         let (mut answer, incoming) = response.into_parts();
         if !has_one_end(&answer.headers) {
             return exchange.upstream_failed(&UpstreamError::Ends {
-                target: upstream.policy().target.clone(),
+                target: lease.place(),
             });
         }
         answer.version = Version::HTTP_11;
@@ -241,7 +241,7 @@ impl Proxy {
                 tunnel(answer, client, lease, lifetime, exchange)
             }
             (true, None) => exchange.upstream_failed(&UpstreamError::Switched {
-                target: upstream.policy().target.clone(),
+                target: lease.place(),
             }),
             (false, _) => {
                 if exchange.leaves_a_body() {

@@ -10,7 +10,7 @@ use super::units;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// `http://host:port` or `unix:/path`.
+    /// `http://host:port`, `h2c://host:port`, `unix:/path` or `unix+h2c:/path`.
     pub url: String,
     /// Whether plaintext may leave this machine.
     #[serde(default)]

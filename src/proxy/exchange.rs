@@ -235,8 +235,10 @@ impl Exchange {
                 Refusal::UpstreamTimeout
             }
             UpstreamError::Broken { .. }
+            | UpstreamError::Closes { .. }
             | UpstreamError::Ends { .. }
-            | UpstreamError::Switched { .. } => Refusal::UpstreamBroken,
+            | UpstreamError::Switched { .. }
+            | UpstreamError::NoWebSocket { .. } => Refusal::UpstreamBroken,
         })
     }
 

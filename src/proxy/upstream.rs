@@ -1,30 +1,38 @@
-//! One upstream as a worker sees it: a pool of open connections and the exchange over one of them.
+//! One upstream as a worker sees it: its endpoints, and the exchange with one of them.
+
+mod connect;
+mod connection;
+mod endpoint;
+mod error;
+mod head;
+mod http1;
+mod http2;
+mod place;
+mod stream;
 
 use std::cell::RefCell;
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::header::UPGRADE;
+use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::gate::permit::Permit;
 
 use super::body::RequestBody;
 
-/// The most connections that one worker keeps open without a use.
-const MAX_IDLE: usize = 256;
+pub use connect::{HTTP1, HTTP2, Protocol, Tls};
+pub use error::UpstreamError;
+pub use place::{Place, Target};
+
+use connection::{Connection, Failure};
+use endpoint::Endpoint;
 
 /// How long a connection is kept without a use: less than most servers wait.
-const MAX_IDLE_TIME: Duration = Duration::from_secs(50);
+const KEEP_ALIVE: Duration = Duration::from_secs(50);
 
 /// The largest head of an answer, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -36,6 +44,8 @@ pub struct UpstreamPolicy {
     pub name: String,
     /// Where it is.
     pub target: Target,
+    /// How it is spoken to.
+    pub protocol: Protocol,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// How long from the whole request to the head of its answer.
@@ -44,133 +54,55 @@ pub struct UpstreamPolicy {
     pub idle_timeout: Duration,
 }
 
-/// Where an upstream is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// A name or an address, and a port. A name is looked up for every connection.
-    Tcp(String, u16),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// Why the upstream gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    /// No connection could be opened.
-    #[error("connect to {target}")]
-    Connect {
-        /// Where to.
-        target: Target,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A connection took too long to open.
-    #[error("connect to {target} within {waited:?}")]
-    ConnectTimeout {
-        /// Where to.
-        target: Target,
-        /// How long it was tried.
-        waited: Duration,
-    },
-    /// The answer took too long.
-    #[error("wait for the answer of {target} longer than {waited:?}")]
-    Silent {
-        /// Whose.
-        target: Target,
-        /// How long was waited after the whole request.
-        waited: Duration,
-    },
-    /// The connection broke, or what came was not HTTP.
-    #[error("read the answer of {target}")]
-    Broken {
-        /// Whose.
-        target: Target,
-        /// What was wrong.
-        #[source]
-        source: hyper::Error,
-    },
-    /// Its answer has more than one end.
-    #[error("read the answer of {target}: it says in two ways where it ends")]
-    Ends {
-        /// Whose.
-        target: Target,
-    },
-    /// It switched protocols without being asked.
-    #[error("read the answer of {target}: it switched protocols without being asked")]
-    Switched {
-        /// Whose.
-        target: Target,
-    },
-}
-
 /// The connections of one worker to one upstream.
 #[derive(Debug)]
 pub struct Upstream {
     policy: UpstreamPolicy,
-    idle: RefCell<Vec<Idle>>,
+    endpoint: Rc<Endpoint>,
 }
 
-#[derive(Debug)]
-struct Idle {
-    connection: Connection,
-    since: Instant,
-}
-
-#[derive(Debug)]
-struct Connection {
-    sender: SendRequest<RequestBody>,
-    task: AbortHandle,
-}
-
-/// The right to one connection. It goes back to the pool if the exchange ended well, and is cut otherwise, so
-/// that the upstream learns at once that nobody waits.
+/// The right to one connection. It goes back if the exchange ended well, and is cut otherwise, so that the upstream
+/// learns at once that nobody waits.
 #[derive(Debug)]
 pub struct Lease {
-    upstream: Rc<Upstream>,
-    connection: Option<Connection>,
+    endpoint: Rc<Endpoint>,
+    connection: Connection,
 }
 
 impl Lease {
     /// Gives the connection back: its answer has been read to the end.
-    pub fn give_back(mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.upstream.check_in(connection);
-        }
+    pub fn give_back(self) {
+        self.endpoint.check_in(self.connection);
     }
 
     /// Lets the connection live on without the pool: it has been upgraded.
-    pub fn let_go(mut self) {
-        self.connection = None;
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.task.abort();
+    pub fn let_go(self) {
+        if let Connection::Http1(connection) = self.connection {
+            connection.let_go();
         }
     }
+
+    /// Whom it is with.
+    pub fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.endpoint.place)
+    }
 }
 
-/// What is needed to send a request again: its head, if it has no body and repeating it is harmless.
-type Replay = Option<Request<()>>;
+/// An attempt that failed.
+#[derive(Debug)]
+struct Failed {
+    error: UpstreamError,
+    /// The request, if it may be sent once more.
+    again: Option<Request<RequestBody>>,
+}
 
 impl Upstream {
     /// An upstream without any connection.
     pub fn new(policy: UpstreamPolicy) -> Self {
+        let place = Arc::new(Place::of(&policy.target));
         Self {
+            endpoint: Rc::new(Endpoint::new(place, KEEP_ALIVE)),
             policy,
-            idle: RefCell::new(Vec::new()),
         }
     }
 
@@ -191,7 +123,8 @@ impl Upstream {
             .timeout
             .unwrap_or(self.policy.response_timeout);
         let upload = request.body().upload();
-        let exchange = self.send(request);
+        let asked = RefCell::new(Rc::clone(&self.endpoint));
+        let exchange = self.send(request, &asked);
         tokio::pin!(exchange);
         let mut deadline = upload.over_since().unwrap_or_else(Instant::now) + patience;
         let mut uploaded = upload.bytes();
@@ -213,7 +146,7 @@ impl Upstream {
             };
             if deadline <= now {
                 return Err(UpstreamError::Silent {
-                    target: self.policy.target.clone(),
+                    target: Arc::clone(&asked.borrow().place),
                     waited: patience,
                 });
             }
@@ -221,142 +154,106 @@ impl Upstream {
     }
 
     async fn send(
-        self: &Rc<Self>,
+        &self,
         mut request: Request<RequestBody>,
+        asked: &RefCell<Rc<Endpoint>>,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
-        // A connection from the pool may have been closed by the upstream in this very moment. A request that did not
-        // leave is sent over the next; one that may have left is sent again only if that is harmless, and once.
-        while let Some(mut connection) = self.check_out().await {
-            let replay = replay_of(&request);
-            match connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, self.lease(connection))),
-                Err(mut error) => match (error.take_message(), replay) {
-                    (Some(unsent), _) => request = unsent,
-                    (None, Some(again)) if !error.error().is_parse() => {
-                        request = again.map(|()| RequestBody::empty());
-                        break;
-                    }
-                    (None, _) => return Err(self.broken(error.into_error())),
-                },
-            }
-        }
-        let mut connection = self.connect().await?;
-        match connection.sender.send_request(request).await {
-            Ok(response) => Ok((response, self.lease(connection))),
-            Err(error) => Err(self.broken(error)),
-        }
-    }
-
-    fn lease(self: &Rc<Self>, connection: Connection) -> Lease {
-        Lease {
-            upstream: Rc::clone(self),
-            connection: Some(connection),
-        }
-    }
-
-    fn broken(&self, source: hyper::Error) -> UpstreamError {
-        UpstreamError::Broken {
-            target: self.policy.target.clone(),
-            source,
-        }
-    }
-
-    /// The connection that was used last, if it is still good.
-    async fn check_out(&self) -> Option<Connection> {
+        let mut attempts = 0;
         loop {
-            let idle = self.idle.borrow_mut().pop()?;
-            let mut connection = idle.connection;
-            if idle.since.elapsed() < MAX_IDLE_TIME && connection.sender.ready().await.is_ok() {
-                return Some(connection);
+            let endpoint = Rc::clone(&self.endpoint);
+            asked.replace(Rc::clone(&endpoint));
+            match self.attempt(&endpoint, request, attempts > 0).await {
+                Ok((response, connection)) => {
+                    let lease = Lease {
+                        endpoint,
+                        connection,
+                    };
+                    return Ok((response, lease));
+                }
+                Err(Failed {
+                    again: Some(again), ..
+                }) if attempts == 0 => {
+                    request = again;
+                    attempts += 1;
+                }
+                Err(Failed { error, .. }) => return Err(error),
             }
-            connection.task.abort();
         }
     }
 
-    fn check_in(&self, connection: Connection) {
-        let mut idle = self.idle.borrow_mut();
-        // The first is the one that was longest without a use.
-        let outdated = idle.first().is_some_and(|first| {
-            first.connection.sender.is_closed()
-                || first.since.elapsed() > MAX_IDLE_TIME
-                || idle.len() >= MAX_IDLE
-        });
-        if outdated {
-            idle.remove(0).connection.task.abort();
+    /// Tries it with one endpoint.
+    async fn attempt(
+        &self,
+        endpoint: &Endpoint,
+        mut request: Request<RequestBody>,
+        fresh: bool,
+    ) -> Result<(Response<Incoming>, Connection), Failed> {
+        let target = || Arc::clone(&endpoint.place);
+        let upgrade = request.headers().contains_key(UPGRADE);
+        if upgrade && self.policy.protocol == Protocol::Http2 {
+            return Err(Failed {
+                error: UpstreamError::NoWebSocket { target: target() },
+                again: None,
+            });
         }
-        idle.push(Idle {
-            connection,
-            since: Instant::now(),
-        });
+        loop {
+            let open = if fresh {
+                None
+            } else {
+                endpoint.check_out(upgrade).await
+            };
+            let (mut connection, is_new) = match open {
+                Some(connection) => (connection, false),
+                None => match self.connect(endpoint, upgrade).await {
+                    Ok(connected) => connected,
+                    Err(error) => {
+                        let again = matches!(error, UpstreamError::Connect { .. });
+                        let again = again.then_some(request);
+                        return Err(Failed { error, again });
+                    }
+                },
+            };
+            // A connection may have been closed by the upstream in this very moment. A request that did not leave is
+            // sent over the next; one that may have left is sent again only if that is harmless.
+            match connection.send(request).await {
+                Ok(response) => return Ok((response, connection)),
+                Err(Failure::Unsent(unsent)) if is_new => {
+                    return Err(Failed {
+                        error: UpstreamError::Closes { target: target() },
+                        again: Some(unsent),
+                    });
+                }
+                Err(Failure::Unsent(unsent)) => request = unsent,
+                Err(Failure::Sent { error, again }) => {
+                    return Err(Failed {
+                        error: UpstreamError::Broken {
+                            target: target(),
+                            source: error,
+                        },
+                        again: again.map(|again| again.map(|()| RequestBody::empty())),
+                    });
+                }
+            }
+        }
     }
 
-    async fn connect(&self) -> Result<Connection, UpstreamError> {
-        let connected = timeout(self.policy.connect_timeout, self.open()).await;
-        match connected {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(source)) => Err(UpstreamError::Connect {
-                target: self.policy.target.clone(),
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        upgrade: bool,
+    ) -> Result<(Connection, bool), UpstreamError> {
+        let target = || Arc::clone(&endpoint.place);
+        let waited = self.policy.connect_timeout;
+        let opening = endpoint.open(&self.policy.protocol, upgrade);
+        match timeout(waited, opening).await {
+            Ok(opened) => opened.map_err(|source| UpstreamError::Connect {
+                target: target(),
                 source,
             }),
             Err(_) => Err(UpstreamError::ConnectTimeout {
-                target: self.policy.target.clone(),
-                waited: self.policy.connect_timeout,
+                target: target(),
+                waited,
             }),
         }
     }
-
-    async fn open(&self) -> std::io::Result<Connection> {
-        match &self.policy.target {
-            Target::Tcp(host, port) => {
-                let stream = match host.trim_matches(['[', ']']).parse() {
-                    Ok(address) => TcpStream::connect(SocketAddr::new(address, *port)).await?,
-                    Err(_) => TcpStream::connect((host.as_str(), *port)).await?,
-                };
-                stream.set_nodelay(true)?;
-                shake_hands(stream).await
-            }
-            Target::Unix(path) => shake_hands(UnixStream::connect(path).await?).await,
-        }
-    }
-}
-
-async fn shake_hands(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> std::io::Result<Connection> {
-    let mut builder = http1::Builder::new();
-    // Small heads and bodies flatten into one write.
-    builder
-        .writev(false)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_header_size(MAX_HEAD_BYTES);
-    let handshake = builder.handshake(TokioIo::new(stream)).await;
-    let (sender, connection) = handshake.map_err(std::io::Error::other)?;
-    let connection = connection.with_upgrades();
-    let task = spawn_local(async move {
-        // Its exchange, if it has one, learns of the failure from the sender.
-        let _ended = connection.await;
-    });
-    Ok(Connection {
-        sender,
-        task: task.abort_handle(),
-    })
-}
-
-/// RFC 9110 section 9.2.2.
-fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-    )
-}
-
-fn replay_of(request: &Request<RequestBody>) -> Replay {
-    if !request.body().is_empty() || !is_idempotent(request.method()) {
-        return None;
-    }
-    let mut replay = Request::new(());
-    *replay.method_mut() = request.method().clone();
-    *replay.uri_mut() = request.uri().clone();
-    *replay.headers_mut() = request.headers().clone();
-    Some(replay)
 }

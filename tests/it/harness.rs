@@ -6,6 +6,7 @@
 
 pub(crate) mod client;
 pub(crate) mod frames;
+pub(crate) mod http2;
 pub(crate) mod issuer;
 pub(crate) mod sidecar;
 pub(crate) mod upstream;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Answer, Client, Request, get, post, request};
+pub(crate) use http2::Http2Upstream;
 pub(crate) use issuer::{Issuer, Key};
 pub(crate) use sidecar::Sidecar;
 pub(crate) use upstream::{Arrived, Dialogue, Next, Upstream};
@@ -50,6 +52,14 @@ pub(crate) fn start_with(config: &str, upstream: Upstream) -> (Sidecar, Upstream
     let issuer = Issuer::start();
     let sidecar = Sidecar::start(config, &upstream, &issuer);
     (sidecar, upstream, issuer)
+}
+
+/// A sidecar in front of the upstream `tasks` as it is configured here, its URL included.
+pub(crate) fn start_before(tasks: &str, rest: &str) -> (Sidecar, Issuer) {
+    let issuer = Issuer::start();
+    let config = format!("[upstreams.tasks]\n{tasks}\n{rest}");
+    let sidecar = Sidecar::start(&config, &Upstream::nowhere(), &issuer);
+    (sidecar, issuer)
 }
 
 /// Something that others wait for.

@@ -33,5 +33,6 @@ mod stopping;
 mod task_service;
 mod tidy;
 mod tokens;
+mod upstreams;
 mod vectors;
 mod websocket;

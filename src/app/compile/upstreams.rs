@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Uri;
 
 use crate::config::{KeyPath, Upstream, Written};
-use crate::proxy::upstream::{Target, UpstreamPolicy};
+use crate::proxy::upstream::{Protocol, Target, UpstreamPolicy};
 
 use super::check_time;
 
@@ -26,12 +26,12 @@ pub(super) fn compile(written: &mut Written) -> Vec<UpstreamPolicy> {
     let mut compiled = Vec::new();
     for (name, upstream) in written.config.upstreams.clone() {
         let path = section.key(&name);
-        let target = match target(&upstream.url) {
+        let (protocol, target) = match target(&upstream.url) {
             Ok(target) => target,
             Err(message) => {
                 written.report(path.key("url"), message);
                 // A stand-in, so that the numbers of the others are right: nothing starts with a problem.
-                Target::Unix(PathBuf::new())
+                (Protocol::Http1, Target::Unix(PathBuf::new()))
             }
         };
         if !upstream.allow_remote && is_remote(&target) {
@@ -49,6 +49,7 @@ pub(super) fn compile(written: &mut Written) -> Vec<UpstreamPolicy> {
         compiled.push(UpstreamPolicy {
             name,
             target,
+            protocol,
             connect_timeout: upstream.connect_timeout,
             response_timeout: upstream.response_timeout,
             idle_timeout: upstream.idle_timeout,
@@ -64,13 +65,15 @@ fn timeouts(upstream: &Upstream) -> [(&'static str, Duration); 2] {
     ]
 }
 
-fn target(url: &str) -> Result<Target, String> {
-    if let Some(path) = url.strip_prefix("unix:") {
-        return if path.starts_with('/') {
-            Ok(Target::Unix(path.into()))
-        } else {
-            Err(format!("`{url}` needs an absolute path after `unix:`"))
-        };
+fn target(url: &str) -> Result<(Protocol, Target), String> {
+    for (scheme, protocol) in [("unix:", Protocol::Http1), ("unix+h2c:", Protocol::Http2)] {
+        if let Some(path) = url.strip_prefix(scheme) {
+            return if path.starts_with('/') {
+                Ok((protocol, Target::Unix(path.into())))
+            } else {
+                Err(format!("`{url}` needs an absolute path after `{scheme}`"))
+            };
+        }
     }
     if url.contains('@') {
         // Without the URL: a password must not stand in a terminal or a log.
@@ -82,15 +85,17 @@ fn target(url: &str) -> Result<Target, String> {
         )
     };
     let uri: Uri = url.parse().map_err(|_| wrong())?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some(scheme @ ("https" | "h2c")) => {
-            return Err(format!(
-                "`{scheme}` upstreams are not supported yet: write `http://` or `unix:`"
-            ));
+    let protocol = match uri.scheme_str() {
+        Some("http") => Protocol::Http1,
+        Some("h2c") => Protocol::Http2,
+        Some("https") => {
+            return Err(
+                "`https` upstreams are not supported yet: write `http://`, `h2c://` or `unix:`"
+                    .to_owned(),
+            );
         }
         _ => return Err(wrong()),
-    }
+    };
     let authority = uri.authority().ok_or_else(wrong)?;
     if authority.host().is_empty() {
         return Err(wrong());
@@ -100,10 +105,8 @@ fn target(url: &str) -> Result<Target, String> {
             "`{url}` has a path: the path of a request is sent as it was judged, without a prefix"
         ));
     }
-    Ok(Target::Tcp(
-        authority.host().to_owned(),
-        authority.port_u16().unwrap_or(80),
-    ))
+    let port = authority.port_u16().unwrap_or(80);
+    Ok((protocol, Target::Tcp(authority.host().to_owned(), port)))
 }
 
 fn is_remote(target: &Target) -> bool {

@@ -1,0 +1,102 @@
+//! Opening a connection: to a port or a Unix socket, with TLS or without, and in which HTTP.
+
+use std::io;
+use std::sync::Arc;
+
+use http::uri::Scheme;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::http1::Http1;
+use super::http2::Http2;
+use super::place::{Place, Target};
+use super::stream::Stream;
+
+/// How an upstream is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, which the upstream must know that it speaks.
+    Http2,
+    /// With TLS, in which both sides agree on either.
+    Tls(Tls),
+}
+
+/// What is needed for TLS.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Offers HTTP/2 and HTTP/1.1.
+    pub either: Arc<ClientConfig>,
+    /// Offers HTTP/1.1 alone.
+    pub http1: Arc<ClientConfig>,
+    /// The name that the certificate must have, if it is not the host's.
+    pub server_name: Option<ServerName<'static>>,
+}
+
+impl PartialEq for Tls {
+    /// Certificates are read when the configuration is: another reading is another trust.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.either, &other.either) && self.server_name == other.server_name
+    }
+}
+
+impl Eq for Tls {}
+
+/// A connection just opened.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// It speaks HTTP/1.1.
+    Http1(Http1),
+    /// It speaks HTTP/2.
+    Http2(Http2),
+}
+
+/// Opens a connection. An upgrade needs one that speaks HTTP/1.1.
+pub(super) async fn open(place: &Place, protocol: &Protocol, upgrade: bool) -> io::Result<Opened> {
+    let stream = reach(place).await?;
+    match protocol {
+        Protocol::Http1 => Ok(Opened::Http1(Http1::open(stream).await?)),
+        Protocol::Http2 => Ok(Opened::Http2(Http2::open(stream, Scheme::HTTP).await?)),
+        Protocol::Tls(tls) => encrypt(stream, place, tls, upgrade).await,
+    }
+}
+
+async fn reach(place: &Place) -> io::Result<Stream> {
+    let stream = match &place.target {
+        Target::Unix(path) => return Ok(Stream::Unix(UnixStream::connect(path).await?)),
+        Target::Tcp(..) if !place.addresses.is_empty() => {
+            TcpStream::connect(place.addresses.as_slice()).await?
+        }
+        Target::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await?,
+    };
+    stream.set_nodelay(true)?;
+    Ok(Stream::Tcp(stream))
+}
+
+async fn encrypt(stream: Stream, place: &Place, tls: &Tls, upgrade: bool) -> io::Result<Opened> {
+    let Stream::Tcp(stream) = stream else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let name = match &tls.server_name {
+        Some(name) => name.clone(),
+        None => place.target.server_name()?,
+    };
+    let config = if upgrade { &tls.http1 } else { &tls.either };
+    let connector = TlsConnector::from(Arc::clone(config));
+    let stream = connector.connect(name, stream).await?;
+    let agreed = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+    let stream = Stream::Tls(Box::new(stream));
+    if agreed {
+        Ok(Opened::Http2(Http2::open(stream, Scheme::HTTPS).await?))
+    } else {
+        Ok(Opened::Http1(Http1::open(stream).await?))
+    }
+}
+
+/// HTTP/2 and HTTP/1.1, as they are called in ALPN (RFC 9113 section 3.2, RFC 7301 section 6).
+pub const HTTP2: &[u8] = b"h2";
+/// See [`HTTP2`].
+pub const HTTP1: &[u8] = b"http/1.1";

@@ -1,0 +1,146 @@
+//! One server of an upstream, as a worker sees it: the connections to it.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::connect::{self, Opened, Protocol};
+use super::connection::Connection;
+use super::http1::Http1;
+use super::http2::{Http2, OneStream};
+use super::place::Place;
+
+/// The most connections that one worker keeps open without a use.
+const MAX_IDLE: usize = 256;
+
+/// The connections of one worker to one server.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) place: Arc<Place>,
+    keep_alive: Duration,
+    idle: RefCell<Vec<Idle>>,
+    shared: RefCell<Vec<Rc<Http2>>>,
+    /// Whoever opens a connection that others may share.
+    opening: Mutex<()>,
+    speaks: Cell<Speaks>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Http1,
+    since: Instant,
+}
+
+/// What is known about the HTTP of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Unknown,
+    Http1,
+    Http2,
+}
+
+impl Endpoint {
+    pub(super) fn new(place: Arc<Place>, keep_alive: Duration) -> Self {
+        Self {
+            place,
+            keep_alive,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            opening: Mutex::default(),
+            speaks: Cell::new(Speaks::Unknown),
+        }
+    }
+
+    /// An open connection, if there is one that is still good: the one that was used last.
+    pub(super) async fn check_out(&self, upgrade: bool) -> Option<Connection> {
+        if !upgrade && let Some(stream) = self.share() {
+            return Some(Connection::Http2(stream));
+        }
+        loop {
+            let Idle {
+                mut connection,
+                since,
+            } = self.idle.borrow_mut().pop()?;
+            if since.elapsed() < self.keep_alive && connection.is_ready().await {
+                return Some(Connection::Http1(connection));
+            }
+        }
+    }
+
+    /// A stream of a connection that has room for one more.
+    fn share(&self) -> Option<OneStream> {
+        let mut shared = self.shared.borrow_mut();
+        let is_outdated = |idle: Option<Duration>| idle.is_some_and(|idle| idle > self.keep_alive);
+        shared.retain(|open| !open.is_closed() && !is_outdated(open.idle()));
+        shared
+            .iter()
+            .find(|open| open.has_room())
+            .map(OneStream::of)
+    }
+
+    /// Opens a connection, or shares one that somebody else has just opened. Says whether it is new.
+    pub(super) async fn open(
+        &self,
+        protocol: &Protocol,
+        upgrade: bool,
+    ) -> io::Result<(Connection, bool)> {
+        let mut turn = None;
+        if !upgrade && *protocol != Protocol::Http1 && self.speaks.get() != Speaks::Http1 {
+            turn = Some(self.opening.lock().await);
+            if let Some(stream) = self.share() {
+                return Ok((Connection::Http2(stream), false));
+            }
+            if self.speaks.get() == Speaks::Http1 {
+                turn = None;
+            }
+        }
+        let opened = connect::open(&self.place, protocol, upgrade).await?;
+        let connection = match opened {
+            Opened::Http1(connection) => {
+                if !upgrade {
+                    self.speaks.set(Speaks::Http1);
+                }
+                Connection::Http1(connection)
+            }
+            Opened::Http2(connection) => {
+                self.speaks.set(Speaks::Http2);
+                let connection = Rc::new(connection);
+                let stream = OneStream::of(&connection);
+                self.shared.borrow_mut().push(connection);
+                Connection::Http2(stream)
+            }
+        };
+        drop(turn);
+        Ok((connection, true))
+    }
+
+    /// Takes a connection back: its exchange has ended in order.
+    pub(super) fn check_in(&self, connection: Connection) {
+        match connection {
+            Connection::Http2(stream) => stream.end(),
+            Connection::Http1(connection) => self.keep(connection),
+        }
+    }
+
+    fn keep(&self, connection: Http1) {
+        let mut idle = self.idle.borrow_mut();
+        // The first is the one that was longest without a use.
+        let outdated = idle.first().is_some_and(|first| {
+            first.connection.is_closed()
+                || first.since.elapsed() > self.keep_alive
+                || idle.len() >= MAX_IDLE
+        });
+        if outdated {
+            idle.remove(0);
+        }
+        idle.push(Idle {
+            connection,
+            since: Instant::now(),
+        });
+    }
+}

@@ -1,0 +1,69 @@
+//! Why an upstream gave no answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::place::Place;
+
+/// Why the upstream gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection could be opened.
+    #[error("connect to {target}")]
+    Connect {
+        /// Where to.
+        target: Arc<Place>,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A connection took too long to open.
+    #[error("connect to {target} within {waited:?}")]
+    ConnectTimeout {
+        /// Where to.
+        target: Arc<Place>,
+        /// How long it was tried.
+        waited: Duration,
+    },
+    /// The answer took too long.
+    #[error("wait for the answer of {target} longer than {waited:?}")]
+    Silent {
+        /// Whose.
+        target: Arc<Place>,
+        /// How long was waited after the whole request.
+        waited: Duration,
+    },
+    /// The connection broke, or what came was not HTTP.
+    #[error("read the answer of {target}")]
+    Broken {
+        /// Whose.
+        target: Arc<Place>,
+        /// What was wrong.
+        #[source]
+        source: hyper::Error,
+    },
+    /// It ends every connection before a request.
+    #[error("send to {target}: it closes every connection")]
+    Closes {
+        /// Who.
+        target: Arc<Place>,
+    },
+    /// Its answer has more than one end.
+    #[error("read the answer of {target}: it says in two ways where it ends")]
+    Ends {
+        /// Whose.
+        target: Arc<Place>,
+    },
+    /// It switched protocols without being asked.
+    #[error("read the answer of {target}: it switched protocols without being asked")]
+    Switched {
+        /// Whose.
+        target: Arc<Place>,
+    },
+    /// It was asked for a WebSocket, and speaks HTTP/2.
+    #[error("open a WebSocket with {target}: it is spoken to in HTTP/2")]
+    NoWebSocket {
+        /// Who.
+        target: Arc<Place>,
+    },
+}

@@ -1,0 +1,87 @@
+//! A connection over HTTP/1.1: one exchange at a time.
+
+use std::io;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::task::{AbortHandle, spawn_local};
+
+use crate::proxy::body::RequestBody;
+
+use super::MAX_HEAD_BYTES;
+use super::connection::{Failure, head_of, is_harmless};
+use super::stream::Stream;
+
+/// An open connection. It ends when it is dropped, so that the upstream learns at once that nobody waits.
+#[derive(Debug)]
+pub(super) struct Http1 {
+    sender: SendRequest<RequestBody>,
+    task: AbortHandle,
+    is_free: bool,
+}
+
+impl Http1 {
+    pub(super) async fn open(stream: Stream) -> io::Result<Self> {
+        let mut builder = Builder::new();
+        // Small heads and bodies flatten into one write.
+        builder
+            .writev(false)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .max_header_size(MAX_HEAD_BYTES);
+        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(io::Error::other)?;
+        let connection = connection.with_upgrades();
+        let task = spawn_local(async move {
+            // Its exchange, if it has one, learns of the failure from the sender.
+            let _ended = connection.await;
+        });
+        Ok(Self {
+            sender,
+            task: task.abort_handle(),
+            is_free: false,
+        })
+    }
+
+    /// Whether it has ended, as far as is known.
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Waits until it takes a request, or has ended.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let again = is_harmless(&request).then(|| head_of(&request));
+        let sent = self.sender.try_send_request(request).await;
+        sent.map_err(|mut error| match error.take_message() {
+            Some(unsent) => Failure::Unsent(unsent),
+            None => {
+                let error = error.into_error();
+                Failure::Sent {
+                    again: again.filter(|_| !error.is_parse()),
+                    error,
+                }
+            }
+        })
+    }
+
+    /// Lets it live on by itself: it has been upgraded.
+    pub(super) fn let_go(mut self) {
+        self.is_free = true;
+    }
+}
+
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        if !self.is_free {
+            self.task.abort();
+        }
+    }
+}

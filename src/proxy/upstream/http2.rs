@@ -1,0 +1,282 @@
+//! A connection over HTTP/2: many exchanges at a time.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::Reason;
+use http::uri::Scheme;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, Connection, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use crate::proxy::body::{RequestBody, UploadFault};
+use crate::proxy::tasks::LocalTasks;
+
+use super::MAX_HEAD_BYTES;
+use super::connection::{Failure, head_of, is_harmless};
+use super::head::to_http2;
+use super::stream::Stream;
+
+/// The most exchanges at a time over one connection.
+const MAX_STREAMS: usize = 100;
+
+/// How much of an answer may wait for its client, in bytes.
+const STREAM_WINDOW: u32 = 64 * 1024;
+
+/// The same for all of a connection: a client that does not read holds up no other.
+const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
+
+/// How much of an upload may wait for the upstream, in bytes.
+const MAX_SEND_BYTES: usize = 64 * 1024;
+
+/// How many streams just given up are remembered: what still comes for them is no fault of the upstream.
+const MAX_GIVEN_UP: usize = 1024;
+
+/// How long a connection in use may be silent before it is asked whether it lives.
+const PING: Duration = Duration::from_secs(10);
+
+/// How long it may take to say so.
+const PONG: Duration = Duration::from_secs(5);
+
+/// An open connection. It ends by itself when it is dropped and its last stream has ended.
+#[derive(Debug)]
+pub(super) struct Http2 {
+    sender: SendRequest<Loan>,
+    driver: Rc<Driver>,
+    scheme: Scheme,
+    streams: Cell<usize>,
+    since: Cell<Instant>,
+}
+
+/// What moves the connection, until it has ended.
+#[derive(Debug)]
+struct Driver(RefCell<Option<Connection<TokioIo<Stream>, Loan, LocalTasks>>>);
+
+impl Http2 {
+    pub(super) async fn open(stream: Stream, scheme: Scheme) -> io::Result<Self> {
+        let mut builder = Builder::new(LocalTasks);
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PONG)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
+            .max_send_buf_size(MAX_SEND_BYTES)
+            .max_concurrent_reset_streams(MAX_GIVEN_UP)
+            // What arrives for a stream that was given up long ago would end the connection some day.
+            .max_local_error_reset_streams(None);
+        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(io::Error::other)?;
+        let driver = Rc::new(Driver(RefCell::new(Some(connection))));
+        spawn_local({
+            let driver = Rc::clone(&driver);
+            poll_fn(move |context| driver.poll(context))
+        });
+        Ok(Self {
+            sender,
+            driver,
+            scheme,
+            streams: Cell::new(0),
+            since: Cell::new(Instant::now()),
+        })
+    }
+
+    /// Whether it has ended, as far as is known.
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Whether the upstream takes another stream.
+    pub(super) fn has_room(&self) -> bool {
+        self.streams.get() < self.driver.max_streams()
+    }
+
+    /// How long nobody has used it.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        (self.streams.get() == 0).then(|| self.since.get().elapsed())
+    }
+}
+
+impl Driver {
+    fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut connection = self.0.borrow_mut();
+        if let Some(open) = connection.as_mut()
+            && Pin::new(open).poll(context).is_pending()
+        {
+            return Poll::Pending;
+        }
+        // What still waits in it goes back unsent.
+        *connection = None;
+        Poll::Ready(())
+    }
+
+    fn max_streams(&self) -> usize {
+        let connection = self.0.borrow();
+        let allowed = connection
+            .as_ref()
+            .map(Connection::current_max_send_streams);
+        allowed.unwrap_or_default().min(MAX_STREAMS)
+    }
+}
+
+/// The right to one stream. If it is dropped before it has ended, the upstream learns at once that nobody waits.
+#[derive(Debug)]
+pub(super) struct OneStream {
+    connection: Rc<Http2>,
+    upload: Option<Loan>,
+}
+
+impl OneStream {
+    pub(super) fn of(connection: &Rc<Http2>) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        Self {
+            connection: Rc::clone(connection),
+            upload: None,
+        }
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let (is_harmless, is_empty) = (is_harmless(&request), request.body().is_empty());
+        let kept = head_of(&request);
+        let (head, body) = request.into_parts();
+        let head = to_http2(head, &self.connection.scheme);
+        let loan = Loan::of(body);
+        self.upload = Some(loan.clone());
+        let mut sender = self.connection.sender.clone();
+        let sent = sender.try_send_request(Request::from_parts(head, loan.clone()));
+        sent.await.map_err(|mut error| {
+            if error.take_message().is_some()
+                && let Some(body) = loan.take()
+            {
+                return Failure::Unsent(kept.map(|()| body));
+            }
+            let error = error.into_error();
+            let may_repeat = is_harmless || (is_empty && was_refused(&error));
+            Failure::Sent {
+                error,
+                again: may_repeat.then_some(kept),
+            }
+        })
+    }
+
+    /// The exchange has ended in order: nothing is left to give up.
+    pub(super) fn end(mut self) {
+        self.upload = None;
+    }
+}
+
+impl Drop for OneStream {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        connection.streams.set(connection.streams.get() - 1);
+        connection.since.set(Instant::now());
+        if let Some(upload) = self.upload.take() {
+            upload.call_in();
+        }
+    }
+}
+
+/// RFC 9113 section 8.7: a stream that was refused has not been looked at.
+fn was_refused(error: &hyper::Error) -> bool {
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_remote() && cause.reason() == Some(Reason::REFUSED_STREAM))
+}
+
+/// The body of a request that is lent to a stream, and can be called in.
+#[derive(Debug, Clone)]
+struct Loan(Rc<Lent>);
+
+#[derive(Debug)]
+struct Lent {
+    body: RefCell<Option<RequestBody>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Why a body ends before its end.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error(transparent)]
+    Fault(#[from] UploadFault),
+    #[error("nobody waits for the answer any more")]
+    CalledIn,
+}
+
+impl Loan {
+    fn of(body: RequestBody) -> Self {
+        Self(Rc::new(Lent {
+            body: RefCell::new(Some(body)),
+            waker: RefCell::new(None),
+        }))
+    }
+
+    fn take(&self) -> Option<RequestBody> {
+        self.0.body.borrow_mut().take()
+    }
+
+    /// Ends the stream if it has not ended: what has come of the body is all there will be.
+    fn call_in(&self) {
+        let body = self.take();
+        if let Some(waker) = self.0.waker.borrow_mut().take() {
+            waker.wake();
+        }
+        drop(body);
+    }
+}
+
+impl Body for Loan {
+    type Data = Bytes;
+    type Error = Lost;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
+        let mut body = self.0.body.borrow_mut();
+        let Some(body) = body.as_mut() else {
+            return Poll::Ready(Some(Err(Lost::CalledIn)));
+        };
+        let polled = Pin::new(body).poll_frame(context);
+        if polled.is_pending() {
+            let mut waker = self.0.waker.borrow_mut();
+            if !waker
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(context.waker()))
+            {
+                *waker = Some(context.waker().clone());
+            }
+        }
+        polled.map_err(Lost::from)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .body
+            .borrow()
+            .as_ref()
+            .is_some_and(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0
+            .body
+            .borrow()
+            .as_ref()
+            .map(Body::size_hint)
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,79 @@
+//! Where an upstream is.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use rustls::pki_types::ServerName;
+
+/// Where an upstream is, as configured.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A name or an address, and a port.
+    Tcp(String, u16),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// The address, if that is how it is written.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(host, _) => host.trim_matches(['[', ']']).parse().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// What its certificate must be for.
+    pub fn server_name(&self) -> io::Result<ServerName<'static>> {
+        match self {
+            Self::Tcp(host, _) => ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
+                .map_err(io::Error::other),
+            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One endpoint: a target, and what its name stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// As configured.
+    pub target: Target,
+    /// The addresses of one server, the first tried first; none for a Unix socket.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl Place {
+    /// A target that needs no look-up, or whose look-up is left to the connection.
+    pub fn of(target: &Target) -> Self {
+        let address = match (target, target.address()) {
+            (Target::Tcp(_, port), Some(address)) => Some(SocketAddr::new(address, *port)),
+            (Target::Tcp(..) | Target::Unix(_), _) => None,
+        };
+        Self {
+            target: target.clone(),
+            addresses: address.into_iter().collect(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.addresses.first() {
+            Some(address) if self.target.address().is_none() => {
+                write!(f, "{} ({address})", self.target)
+            }
+            Some(_) | None => write!(f, "{}", self.target),
+        }
+    }
+}

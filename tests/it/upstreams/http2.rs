@@ -1,0 +1,160 @@
+//! An upstream that is spoken to in HTTP/2.
+
+use std::thread;
+
+use http::Version;
+
+use crate::harness::http2::echo;
+use crate::harness::{
+    Http2Upstream, Issuer, ROUTES, Sidecar, eventually, get, post, request, start_before,
+};
+
+const TASKS: &str = "/api/alice/tasks";
+
+fn start(upstream: &Http2Upstream) -> (Sidecar, Issuer) {
+    start_before(&format!("url = \"{}\"", upstream.url()), ROUTES)
+}
+
+#[test]
+fn a_request_arrives_as_http_2_has_it() {
+    let upstream = Http2Upstream::start();
+    let (sidecar, issuer) = start(&upstream);
+    let asked = post(&format!("{TASKS}?x=%20"), b"milk")
+        .bearer(&issuer.token("alice"))
+        .line("Connection: X-Secret")
+        .line("X-Secret: yes")
+        .line("X-User-Id: mallory");
+    let answer = sidecar.call(&asked);
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.text(), "POST /api/alice/tasks alice milk");
+    let head = upstream.arrived().remove(0);
+    assert_eq!(head.version, Version::HTTP_2);
+    assert_eq!(
+        head.uri.to_string(),
+        "http://gate.test/api/alice/tasks?x=%20"
+    );
+    for name in [
+        "host",
+        "connection",
+        "x-secret",
+        "authorization",
+        "transfer-encoding",
+    ] {
+        assert!(!head.headers.contains_key(name), "{name}");
+    }
+    assert_eq!(head.headers["x-user-id"], "alice");
+}
+
+#[test]
+fn every_kind_of_request_is_answered() {
+    let upstream = Http2Upstream::start();
+    let (sidecar, _issuer) = start(&upstream);
+    let mut client = sidecar.connect();
+    for (asked, body) in [
+        (get("/open/a"), "GET /open/a  "),
+        (request("HEAD", "/open/a"), ""),
+        (request("DELETE", "/open/a"), "DELETE /open/a  "),
+        (post("/open/a", b""), "POST /open/a  "),
+        (
+            request("PUT", "/open/a").chunked(b"milk", ""),
+            "PUT /open/a  milk",
+        ),
+        (
+            request("GET", "/open/a").chunked(b"milk", ""),
+            "GET /open/a  milk",
+        ),
+    ] {
+        let answer = client.call(&asked);
+        assert_eq!((answer.status, answer.text().as_str()), (200, body));
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn a_large_body_passes_in_both_directions() {
+    let upstream = Http2Upstream::start();
+    let (sidecar, _issuer) = start(&upstream);
+    let body = "0123456789abcdef".repeat(256 * 1024);
+    let answer = sidecar.call(&post("/open/a", body.as_bytes()));
+    assert_eq!(answer.text(), format!("POST /open/a  {body}"));
+}
+
+#[test]
+fn exchanges_share_a_connection_up_to_what_the_upstream_takes() {
+    let (asked, arrived) = std::sync::mpsc::channel();
+    let (release, released) = tokio::sync::watch::channel(false);
+    let upstream = Http2Upstream::answering(4, move |request| {
+        asked.send(()).unwrap();
+        let mut released = released.clone();
+        Box::pin(async move {
+            released.wait_for(|released| *released).await.unwrap();
+            echo(request).await
+        })
+    });
+    let (sidecar, _issuer) = start(&upstream);
+    // The first tells the gate how many there may be.
+    release.send_replace(true);
+    assert_eq!(sidecar.call(&get("/open/first")).status, 200);
+    release.send_replace(false);
+    let mut clients: Vec<_> = (0..10).map(|_| sidecar.connect()).collect();
+    for client in &mut clients {
+        client.send(get("/open/a").bytes());
+    }
+    for _ in 0..11 {
+        arrived.recv_timeout(crate::harness::PATIENCE).unwrap();
+    }
+    release.send_replace(true);
+    for client in &mut clients {
+        assert_eq!(client.answer().status, 200);
+    }
+    assert_eq!(upstream.connections(), 3);
+}
+
+#[test]
+fn an_upstream_that_says_goaway_under_load_loses_no_request() {
+    let upstream = Http2Upstream::start();
+    let (sidecar, _issuer) = start(&upstream);
+    thread::scope(|scope| {
+        for client in 0..4 {
+            let sidecar = &sidecar;
+            scope.spawn(move || {
+                let mut connection = sidecar.connect();
+                for number in 0..250 {
+                    let target = format!("/open/{client}/{number}");
+                    let answer = connection.call(&post(&target, b"x"));
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    assert_eq!(answer.text(), format!("POST {target}  x"));
+                }
+            });
+        }
+        for round in 1..10 {
+            eventually("requests", || upstream.arrived().len() > round * 80);
+            upstream.go_away();
+        }
+    });
+    assert_eq!(upstream.arrived().len(), 1000);
+    assert!(upstream.connections() > 5, "{}", upstream.connections());
+}
+
+#[test]
+fn a_websocket_needs_an_upstream_that_speaks_http_1() {
+    let upstream = Http2Upstream::start();
+    let (sidecar, _issuer) = start(&upstream);
+    let asked = get("/open/a")
+        .line("Connection: Upgrade")
+        .line("Upgrade: websocket")
+        .line("Sec-WebSocket-Version: 13")
+        .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
+    sidecar.call(&asked).refused(502, "upstream_broken");
+    assert!(upstream.arrived().is_empty());
+}
+
+#[test]
+fn an_upstream_that_speaks_http_1_alone_is_broken() {
+    let upstream = crate::harness::Upstream::start();
+    let url = upstream.url().replace("http:", "h2c:");
+    let (sidecar, _issuer) = start_before(&format!("url = \"{url}\""), ROUTES);
+    sidecar
+        .call(&get("/open/a"))
+        .refused(502, "upstream_broken");
+}
