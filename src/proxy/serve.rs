@@ -202,6 +202,8 @@ impl Client {
         let mut builder = http2::Builder::new(LocalTasks);
         builder
             .max_concurrent_streams(MAX_STREAMS)
+            // A WebSocket may come over HTTP/2 (RFC 8441).
+            .enable_connect_protocol()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(max_header_bytes)

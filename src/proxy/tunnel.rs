@@ -21,7 +21,7 @@ use super::lifetime::Lifetime;
 use frames::Frames;
 
 /// How long a frame that has begun may take to end when the WebSocket is to be closed.
-const LAST_FRAME: Duration = Duration::from_secs(1);
+const LAST_FRAME: Duration = Duration::from_secs(2);
 
 /// How long each side may take to learn that the WebSocket is closed.
 const GOODBYE: Duration = Duration::from_secs(2);

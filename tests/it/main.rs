@@ -29,6 +29,7 @@ mod rewrites;
 mod sources;
 mod starting;
 mod stopping;
+mod streams;
 #[cfg(feature = "task-service")]
 mod task_service;
 mod tidy;

@@ -139,6 +139,18 @@ impl Client {
         Ok(Answer { status, head, body })
     }
 
+    /// Everything up to these bytes, or to the end of the connection.
+    pub(crate) fn until_closed_or(&mut self, end: &[u8]) -> Vec<u8> {
+        let mut read = Vec::new();
+        while !read.ends_with(end) {
+            match self.wire.read_exact(1) {
+                Ok(byte) => read.extend(byte),
+                Err(_) => break,
+            }
+        }
+        read
+    }
+
     /// Waits until the gate has closed the connection, and gives what it sent before.
     pub(crate) fn until_closed(&mut self) -> Vec<u8> {
         self.wire.until_closed()
