@@ -18,10 +18,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
+use http::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
 use http::response;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -83,13 +83,11 @@ impl Proxy {
         connection: Rc<Connection>,
         peer: Rc<Peer>,
     ) -> Answer {
-        let is_http2 = request.version() == Version::HTTP_2;
         connection.begin_exchange();
-        let mut answer = self.judge(request, connection, peer).await;
+        let mut answer = self.judge(request, Rc::clone(&connection), peer).await;
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if self.shared.phase() != Phase::Serving && !switched && !is_http2 {
-            let close = HeaderValue::from_static("close");
-            answer.headers_mut().insert(CONNECTION, close);
+        if self.shared.phase() != Phase::Serving && !switched {
+            connection.send_away(answer.headers_mut());
         }
         answer
     }
@@ -245,9 +243,7 @@ impl Proxy {
             }),
             (false, _) => {
                 if exchange.leaves_a_body() {
-                    answer
-                        .headers
-                        .insert(CONNECTION, HeaderValue::from_static("close"));
+                    exchange.connection().send_away(&mut answer.headers);
                 }
                 let kind = Kind::of(&answer.headers);
                 let is_stream = kind != Kind::Plain || incoming.size_hint().exact().is_none();

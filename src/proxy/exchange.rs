@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONNECTION;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -149,7 +148,7 @@ impl Exchange {
         Some(self.started + limit)
     }
 
-    /// Whether a part of the body has not been read, on a connection that has to end then. hyper closes a connection on which such a part is still to come,
+    /// Whether a part of the body has not been read and stands before the next request. hyper closes such a connection,
     /// and a client that was not told would lose its next request.
     pub(super) fn leaves_a_body(&self) -> bool {
         let is_over = self
@@ -157,6 +156,21 @@ impl Exchange {
             .as_ref()
             .is_some_and(|upload| upload.over_since().is_some());
         !self.form.is_http2 && self.form.has_body && !is_over
+    }
+
+    /// Whether what is left of the request, or of the gate, is not fit for another request on the same connection. Over
+    /// HTTP/2 the end of a stream says where the next begins.
+    fn ends_the_connection(&self, refusal: &Refusal) -> bool {
+        let is_turned_away = matches!(refusal, Refusal::Overloaded | Refusal::Draining);
+        let is_unclear = matches!(
+            refusal,
+            Refusal::RequestMalformed
+                | Refusal::RequestTimeout
+                | Refusal::BodyTooLarge
+                | Refusal::HeadersTooLarge
+                | Refusal::TargetTooLong
+        );
+        is_turned_away || (is_unclear && !self.form.is_http2) || self.leaves_a_body()
     }
 
     /// The gate has let the request through.
@@ -251,8 +265,8 @@ impl Exchange {
             refusal.answer(REALM)
         };
         headers.insert(headers::X_REQUEST_ID, self.request_id.clone());
-        if !self.form.is_http2 && (ends_the_connection(&refusal) || self.leaves_a_body()) {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        if self.ends_the_connection(&refusal) {
+            self.connection.send_away(&mut headers);
         }
         self.outcome = Outcome::Refused(refusal);
         answer(status, headers, body, self)
@@ -338,18 +352,4 @@ fn answer(status: StatusCode, headers: HeaderMap, body: Bytes, exchange: Exchang
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
-}
-
-/// Whether what is left of the request, or of the gate, is not fit for another request on the same connection.
-fn ends_the_connection(refusal: &Refusal) -> bool {
-    matches!(
-        refusal,
-        Refusal::RequestMalformed
-            | Refusal::RequestTimeout
-            | Refusal::BodyTooLarge
-            | Refusal::HeadersTooLarge
-            | Refusal::TargetTooLong
-            | Refusal::Overloaded
-            | Refusal::Draining
-    )
 }

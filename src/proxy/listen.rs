@@ -139,15 +139,21 @@ impl Door {
 
     /// Serves until the process stops and every connection of every worker has ended. Whoever calls it bounds that time.
     pub async fn serve(self) {
-        let mut stopping = false;
+        let (mut draining, mut stopping) = (false, false);
+        let mut drain = pin!(self.shared.reaches(Phase::Draining));
         let mut stop = pin!(self.shared.reaches(Phase::Stopping));
         loop {
             tokio::select! {
                 accepted = self.accept() => self.admit(accepted, stopping).await,
+                () = &mut drain, if !draining => {
+                    draining = true;
+                    // A client over HTTP/1.1 is sent away in its next answer.
+                    self.close_all(Connection::is_http2);
+                }
                 () = &mut stop, if !stopping => {
                     stopping = true;
                     self.admit_waiting().await;
-                    self.close_all();
+                    self.close_all(|_| true);
                 }
                 () = self.open.changed.notified(), if stopping => {}
                 () = sleep(GLANCE), if stopping => {}
@@ -171,10 +177,12 @@ impl Door {
         }
     }
 
-    fn close_all(&self) {
+    fn close_all(&self, which: impl Fn(&Connection) -> bool) {
         let connections: Vec<_> = self.open.by_number.borrow().values().cloned().collect();
         for connection in connections {
-            if let Some(connection) = connection.upgrade() {
+            if let Some(connection) = connection.upgrade()
+                && which(&connection)
+            {
                 connection.close();
             }
         }

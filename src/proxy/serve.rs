@@ -1,43 +1,29 @@
 //! One connection: what comes before HTTP, then HTTP/1.1 or HTTP/2, until it has ended.
 
+mod http2;
+
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use hyper::server::conn::{http1, http2};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tracing::info;
 
 use crate::observe::metrics::{HeadFault, WorkerMetrics};
 
-use super::Proxy;
 use super::headers::Peer;
 use super::listen::Entry;
 use super::socket::{Connection, Socket, Stream, Timeouts, Wire};
-use super::tasks::LocalTasks;
-
-/// How many exchanges one connection over HTTP/2 may have at once.
-const MAX_STREAMS: u32 = 100;
-
-/// How much of a request body a client may send ahead, in bytes: in one exchange, and in all of a connection.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-
-/// How much of an answer waits for a client over HTTP/2 that does not take it, in bytes.
-const SEND_BUFFER: usize = 64 * 1024;
-
-/// How many exchanges a client may have reset that the gate has not seen yet, before the connection ends
-/// (CVE-2023-44487).
-const MAX_PENDING_RESETS: usize = 20;
-
-/// How many exchanges a client may have the gate reset by its own faults, before the connection ends (CVE-2025-8671).
-const MAX_PROVOKED_RESETS: usize = 128;
+use super::{Answer, Proxy};
 
 /// The limits of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +80,7 @@ impl Arrival {
             };
             if speaks_http2 {
                 // In a box, because most connections are not, and would have to have room for it.
-                Box::pin(client.serve_http2(socket, limits)).await
+                Ok(Box::pin(http2::serve(client, socket, limits)).await?)
             } else {
                 client.serve_http1(socket, limits).await
             }
@@ -162,15 +148,15 @@ struct Client {
 }
 
 impl Client {
+    async fn answer(self, request: Request<Incoming>) -> Answer {
+        self.proxy.handle(request, self.connection, self.peer).await
+    }
+
     async fn serve_http1(self, socket: Socket, limits: Limits) -> Result<(), ServeError> {
         let connection = Rc::clone(&self.connection);
         let service = service_fn(move |request| {
-            let Self {
-                proxy,
-                connection,
-                peer,
-            } = self.clone();
-            async move { Ok::<_, Infallible>(proxy.handle(request, connection, peer).await) }
+            let client = self.clone();
+            async move { Ok::<_, Infallible>(client.answer(request).await) }
         });
         let mut builder = http1::Builder::new();
         // The socket keeps the deadlines.
@@ -181,65 +167,23 @@ impl Client {
         let serving = builder
             .serve_connection(TokioIo::new(socket), service)
             .with_upgrades();
-        drive(pin!(serving), &connection, |serving| {
-            serving.graceful_shutdown();
-        })
-        .await?;
-        Ok(())
-    }
-
-    async fn serve_http2(self, socket: Socket, limits: Limits) -> Result<(), ServeError> {
-        let connection = Rc::clone(&self.connection);
-        let service = service_fn(move |request| {
-            let Self {
-                proxy,
-                connection,
-                peer,
-            } = self.clone();
-            async move { Ok::<_, Infallible>(proxy.handle(request, connection, peer).await) }
+        let mut serving = pin!(serving);
+        let mut told = false;
+        let served = poll_fn(|context| {
+            loop {
+                // What has arrived is read before an idle connection is closed, so that no request is lost.
+                if let Poll::Ready(served) = serving.as_mut().poll(context) {
+                    return Poll::Ready(served);
+                }
+                if told || !connection.is_closing(context) {
+                    return Poll::Pending;
+                }
+                told = true;
+                serving.as_mut().graceful_shutdown();
+            }
         });
-        let max_header_bytes = u32::try_from(limits.read_header_bytes()).unwrap_or(u32::MAX);
-        let mut builder = http2::Builder::new(LocalTasks);
-        builder
-            .max_concurrent_streams(MAX_STREAMS)
-            // A WebSocket may come over HTTP/2 (RFC 8441).
-            .enable_connect_protocol()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(max_header_bytes)
-            .max_send_buf_size(SEND_BUFFER)
-            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-            .max_local_error_reset_streams(MAX_PROVOKED_RESETS);
-        let serving = builder.serve_connection(TokioIo::new(socket), service);
-        drive(pin!(serving), &connection, |serving| {
-            serving.graceful_shutdown();
-        })
-        .await?;
-        Ok(())
+        Ok(served.await?)
     }
-}
-
-/// Polls a connection to its end, and has it finish what it is doing when it is asked to close.
-async fn drive<F: Future>(
-    mut serving: Pin<&mut F>,
-    connection: &Connection,
-    finish: impl Fn(Pin<&mut F>),
-) -> F::Output {
-    let mut told = false;
-    poll_fn(|context| {
-        loop {
-            // What has arrived is read before an idle connection is closed, so that no request is lost.
-            if let Poll::Ready(served) = serving.as_mut().poll(context) {
-                return Poll::Ready(served);
-            }
-            if told || !connection.is_closing(context) {
-                return Poll::Pending;
-            }
-            told = true;
-            finish(serving.as_mut());
-        }
-    })
-    .await
 }
 
 /// What `opening` gives, unless the connection is asked to close first.

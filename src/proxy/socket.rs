@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -49,6 +51,10 @@ struct Pace {
     /// Milliseconds since `start`, and what is awaited in the two lowest bits.
     word: AtomicU64,
     head_was_late: AtomicBool,
+    /// Over HTTP/2 the bytes that arrive say nothing about heads, and the connection keeps its deadlines itself.
+    is_http2: AtomicBool,
+    /// Over HTTP/2, when something has arrived: milliseconds since `start`.
+    heard: AtomicU64,
 }
 
 /// What a connection is waiting for.
@@ -63,14 +69,23 @@ enum Awaits {
 }
 
 impl Pace {
-    fn set(&self, awaits: Awaits) {
-        let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
-        self.word
-            .store(since << 2 | awaits as u64, Ordering::Relaxed);
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX >> 2)
     }
 
-    fn begin_head(&self) {
-        if self.awaits_request() {
+    fn set(&self, awaits: Awaits) {
+        self.word
+            .store(self.elapsed() << 2 | awaits as u64, Ordering::Relaxed);
+    }
+
+    fn is_http2(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed)
+    }
+
+    fn heard(&self) {
+        if self.is_http2() {
+            self.heard.store(self.elapsed(), Ordering::Relaxed);
+        } else if self.awaits_request() {
             self.set(Awaits::Head);
         }
     }
@@ -99,6 +114,8 @@ impl Pace {
 #[derive(Debug)]
 pub struct Connection {
     pace: Arc<Pace>,
+    /// How many exchanges there are at once.
+    exchanges: Cell<usize>,
     closing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     refuses_all: Option<Refusal>,
@@ -113,7 +130,10 @@ impl Connection {
                 start: Instant::now(),
                 word: AtomicU64::new(Awaits::Head as u64),
                 head_was_late: AtomicBool::new(false),
+                is_http2: AtomicBool::new(false),
+                heard: AtomicU64::new(0),
             }),
+            exchanges: Cell::new(0),
             closing: Cell::new(false),
             waker: RefCell::new(None),
             refuses_all,
@@ -128,12 +148,66 @@ impl Connection {
 
     /// A head has arrived.
     pub(super) fn begin_exchange(&self) {
+        self.exchanges.set(self.exchanges.get() + 1);
         self.pace.set(Awaits::Exchange);
     }
 
     /// The answer is out.
     pub(super) fn end_exchange(&self) {
+        let others = self.exchanges.get().saturating_sub(1);
+        self.exchanges.set(others);
+        if others > 0 {
+            return;
+        }
         self.pace.set(Awaits::Request);
+        if self.is_http2() {
+            // From now on the connection is idle, and its task has to know until when.
+            self.wake();
+        }
+    }
+
+    /// The client has begun to speak HTTP/2.
+    pub(super) fn speaks_http2(&self) {
+        self.pace.is_http2.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there can be other exchanges at the same time.
+    pub(super) fn is_http2(&self) -> bool {
+        self.pace.is_http2()
+    }
+
+    /// When the connection is to end because nothing happens; never during an exchange.
+    pub(super) fn deadline(&self, timeouts: Timeouts) -> Option<Instant> {
+        self.pace.deadline(timeouts)
+    }
+
+    /// When a connection over HTTP/2 that was told to end is left, if its client does not end it: soon after it was last
+    /// heard of; never during an exchange.
+    pub(super) fn farewell_deadline(&self, told: Instant, timeouts: Timeouts) -> Option<Instant> {
+        if self.exchanges.get() > 0 {
+            return None;
+        }
+        let word = self.pace.word.load(Ordering::Relaxed);
+        let idle = self.pace.start + Duration::from_millis(word >> 2);
+        let heard = self.pace.heard.load(Ordering::Relaxed);
+        let heard = self.pace.start + Duration::from_millis(heard);
+        let began = idle.max(told);
+        Some((began.max(heard) + LINGER).min(began + timeouts.header.max(LINGER)))
+    }
+
+    /// Notes that a deadline has passed.
+    pub(super) fn note_timeout(&self) {
+        self.pace.note_timeout();
+    }
+
+    /// Tells the client that no more is answered on this connection: in this answer, or over HTTP/2, where the header
+    /// does not exist (RFC 9113 section 8.2.2), with GOAWAY.
+    pub(super) fn send_away(&self, answer: &mut HeaderMap) {
+        if self.is_http2() {
+            self.close();
+        } else {
+            answer.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
     }
 
     /// Whether it ended because a head did not arrive in time.
@@ -144,16 +218,17 @@ impl Connection {
     /// Asks the connection to end after what it is doing.
     pub(super) fn close(&self) {
         self.closing.set(true);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
         }
     }
 
     /// Whether it was asked to end; if not, the task is woken when it is.
     pub(super) fn is_closing(&self, context: &Context<'_>) -> bool {
-        if self.closing.get() {
-            return true;
-        }
         let mut waker = self.waker.borrow_mut();
         if !waker
             .as_ref()
@@ -161,7 +236,7 @@ impl Connection {
         {
             *waker = Some(context.waker().clone());
         }
-        false
+        self.closing.get()
     }
 }
 
@@ -247,9 +322,12 @@ impl AsyncRead for Socket {
         let before = buffer.filled().len();
         if let Poll::Ready(result) = self.stream().poll_read(context, buffer) {
             if buffer.filled().len() > before {
-                self.pace.begin_head();
+                self.pace.heard();
             }
             return Poll::Ready(result);
+        }
+        if self.pace.is_http2() {
+            return Poll::Pending;
         }
         if let Some(deadline) = self.pace.deadline(self.timeouts)
             && self.read_timer.rings(deadline, context)

@@ -1,9 +1,17 @@
 //! Tasks of hyper on the worker that started them.
 
-use std::future::Future;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use hyper::rt::Executor;
 use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::socket::Alarm;
 
 /// Runs what hyper starts for a connection over HTTP/2 on the thread of that connection: nothing has to be `Send`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -13,6 +21,106 @@ impl<F: Future + 'static> Executor<F> for LocalTasks {
     fn execute(&self, task: F) {
         spawn_local(async move {
             task.await;
+        });
+    }
+}
+
+/// As [`LocalTasks`], for a server, where each task is one stream: it has a handle, and a client that does not take what
+/// the gate has for it is cut off after a while.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamTasks {
+    /// How long a client may take nothing of an answer.
+    pub body_timeout: Duration,
+}
+
+/// The stream of a client over HTTP/2 on which an exchange takes place. It can be ended from outside of its task, which
+/// hyper does not poll while the client takes nothing.
+#[derive(Debug, Clone, Default)]
+pub struct StreamHandle(Rc<StreamState>);
+
+#[derive(Debug, Default)]
+struct StreamState {
+    is_reset: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    waits_for_client_since: Cell<Option<Instant>>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<StreamHandle>> = const { RefCell::new(None) };
+}
+
+impl StreamHandle {
+    /// The stream whose task is running: within `Proxy::handle`, that of the request. None over HTTP/1.1.
+    pub fn current() -> Option<Self> {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// Ends the stream with `RST_STREAM`, whatever it is doing, and leaves the others of its connection alone. The
+    /// exchange on it is dropped, and recorded as not whole.
+    pub fn reset(&self) {
+        self.0.is_reset.set(true);
+        if let Some(waker) = self.0.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Notes whether something of the answer waits for the client to take it.
+    pub(super) fn waits_for_client(&self, waits: bool) {
+        let since = waits.then(Instant::now);
+        self.0.waits_for_client_since.set(since);
+    }
+
+    fn will_wake(&self, context: &Context<'_>) {
+        let mut waker = self.0.waker.borrow_mut();
+        let is_known = waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(context.waker()));
+        if !is_known {
+            *waker = Some(context.waker().clone());
+        }
+    }
+}
+
+/// Makes a stream the current one until it is dropped.
+struct Running;
+
+impl Running {
+    fn begin(stream: &StreamHandle) -> Self {
+        CURRENT.set(Some(stream.clone()));
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        CURRENT.set(None);
+    }
+}
+
+impl<F: Future + 'static> Executor<F> for StreamTasks {
+    fn execute(&self, task: F) {
+        let body_timeout = self.body_timeout;
+        let stream = StreamHandle::default();
+        spawn_local(async move {
+            let mut task = pin!(task);
+            let mut alarm = Alarm::default();
+            // hyper resets a stream whose task is dropped before its end.
+            poll_fn(|context| {
+                let running = Running::begin(&stream);
+                let polled = task.as_mut().poll(context);
+                drop(running);
+                if polled.is_ready() || stream.0.is_reset.get() {
+                    return Poll::Ready(());
+                }
+                if let Some(since) = stream.0.waits_for_client_since.get()
+                    && alarm.rings(since + body_timeout, context)
+                {
+                    return Poll::Ready(());
+                }
+                stream.will_wake(context);
+                Poll::Pending
+            })
+            .await;
         });
     }
 }

@@ -1,7 +1,55 @@
 //! Connections over HTTP/2: what may be held open, how they end, and what one of them may cost.
 
-use crate::harness::frames::{Frame, Frames, GOAWAY, PING, PREFACE};
-use crate::harness::{ROUTES, get, start};
+use crate::harness::frames::{
+    CANCEL, CONTINUATION, DATA, END_STREAM, ENHANCE_YOUR_CALM, Frame, Frames, GOAWAY, HEADERS,
+    INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, head,
+};
+use crate::harness::{
+    Dialogue, Latch, Next, ROUTES, Sidecar, Upstream, eventually, get, post, start, start_with,
+};
+
+const LATE: &str = "claimgate_heads_refused_total{reason=\"request_timeout\"}";
+
+fn listening(lines: &str) -> String {
+    format!("[listen]\n{lines}\n[drain]\ngrace = \"15s\"\n{ROUTES}")
+}
+
+/// An upstream that answers when the latch is open.
+fn slow() -> (Upstream, Latch) {
+    let latch = Latch::default();
+    let waits = latch.clone();
+    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
+        waits.wait();
+        dialogue.echo()
+    });
+    (upstream, latch)
+}
+
+/// An upstream that answers with more than any window.
+fn large() -> Upstream {
+    Upstream::answering(|dialogue| {
+        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+        dialogue.write(vec![b'x'; 100_000_000]);
+        Next::Close
+    })
+}
+
+/// Other clients are cut by their deadlines: every deadline of the same length that began before is over.
+fn let_deadlines_pass(sidecar: &Sidecar) {
+    for _ in 0..3 {
+        sidecar.connect().until_closed();
+    }
+}
+
+/// Asserts that the connection ends, and in order.
+#[track_caller]
+fn ends_in_order(mut client: Frames) {
+    assert_eq!(client.next(GOAWAY).code(), 0);
+    for frame in client.rest() {
+        let is_farewell = frame.kind == GOAWAY && frame.code() == 0;
+        assert!(is_farewell || frame.kind == PING, "{frame:?}");
+    }
+}
 
 #[test]
 fn a_client_may_speak_http2_by_prior_knowledge() {
@@ -9,7 +57,7 @@ fn a_client_may_speak_http2_by_prior_knowledge() {
     let mut client = Frames::connect(sidecar.address);
     client.send(&Frame::get(1, "/nowhere"));
     client.send(&Frame::get(3, "/a/../b"));
-    assert!([400, 404].contains(&client.status(1)));
+    assert_eq!(client.status(1), 404);
     assert_eq!(client.status(3), 400);
 }
 
@@ -45,16 +93,304 @@ fn what_begins_like_the_preface_is_a_request() {
 }
 
 #[test]
-fn a_client_is_sent_away_when_the_gate_stops() {
-    let (sidecar, _upstream, _issuer) = start(&format!("[drain]\ngrace = \"15s\"\n{ROUTES}"));
+fn a_client_that_never_sends_a_whole_head_is_cut() {
+    let (sidecar, upstream, _issuer) = start(&listening("header_timeout = \"200ms\""));
+    let begun = Frame::new(HEADERS, END_STREAM, 1, &head(&[(":method", "GET")]));
+    for (cut, frames) in [(1.0, vec![]), (2.0, vec![begun])] {
+        let mut client = Frames::connect(sidecar.address);
+        for frame in &frames {
+            client.send(frame);
+        }
+        client.rest();
+        eventually("counted", || sidecar.metric(LATE) == Some(cut));
+    }
+    upstream.untouched();
+}
+
+#[test]
+fn pings_keep_no_connection() {
+    let (sidecar, _upstream, _issuer) = start(&listening(
+        "header_timeout = \"300ms\"\nidle_timeout = \"300ms\"",
+    ));
+    let ping = Frame::new(PING, 0, 0, b"12345678");
+    let mut fresh = Frames::connect(sidecar.address);
+    let mut used = Frames::connect(sidecar.address);
+    used.send(&Frame::get(1, "/a/../b"));
+    assert_eq!(used.status(1), 400);
+    for client in [&mut fresh, &mut used] {
+        eventually("cut", || {
+            client.send(&ping);
+            matches!(client.read_only(), Ok(None) | Err(_))
+        });
+    }
+}
+
+#[test]
+fn a_head_that_never_ends_does_not_keep_a_connection_that_was_used() {
+    let (sidecar, _upstream, _issuer) = start(&listening("idle_timeout = \"200ms\""));
     let mut client = Frames::connect(sidecar.address);
     client.send(&Frame::get(1, "/a/../b"));
     assert_eq!(client.status(1), 400);
-    sidecar.stop();
-    assert_eq!(client.next(GOAWAY).code(), 0);
-    for frame in client.rest() {
-        let is_farewell = frame.kind == GOAWAY && frame.code() == 0;
-        assert!(is_farewell || frame.kind == PING, "{frame:?}");
+    let begun = head(&[(":method", "GET")]);
+    client.send(&Frame::new(HEADERS, END_STREAM, 3, &begun));
+    client.rest();
+}
+
+#[test]
+fn a_head_in_a_thousand_pieces_is_cut() {
+    let (sidecar, upstream, _issuer) = start(&listening("header_timeout = \"60s\""));
+    let mut client = Frames::connect(sidecar.address);
+    client.send(&Frame::new(HEADERS, END_STREAM, 1, &head(&[])));
+    let piece = head(&[("a", "b")]);
+    eventually("cut", || {
+        for _ in 0..1000 {
+            client.send(&Frame::new(CONTINUATION, 0, 1, &piece));
+        }
+        client.wire.write(b"").is_err() || matches!(client.read(), Ok(None) | Err(_))
+    });
+    upstream.untouched();
+}
+
+#[test]
+fn an_idle_connection_is_ended_in_order() {
+    let (sidecar, _upstream, _issuer) = start(&listening("idle_timeout = \"200ms\""));
+    let mut client = Frames::connect(sidecar.address);
+    client.send(&Frame::get(1, "/open/page"));
+    assert_eq!(client.status(1), 200);
+    assert_eq!(client.body(1), b"/open/page");
+    ends_in_order(client);
+}
+
+#[test]
+fn a_client_that_does_not_answer_its_farewell_is_left() {
+    let (sidecar, _upstream, _issuer) = start(&listening("idle_timeout = \"200ms\""));
+    let mut client = Frames::connect(sidecar.address);
+    client.send(&Frame::get(1, "/a/../b"));
+    while let Ok(Some(_)) = client.read_only() {}
+    eventually("left", || {
+        sidecar.metric("claimgate_connections_open") == Some(0.0)
+    });
+}
+
+#[test]
+fn a_slow_upstream_is_not_an_idle_client() {
+    let (upstream, latch) = slow();
+    let config =
+        listening("idle_timeout = \"100ms\"\nheader_timeout = \"100ms\"\nbody_timeout = \"100ms\"");
+    let (sidecar, upstream, _issuer) = start_with(&config, upstream);
+    let mut client = Frames::connect(sidecar.address);
+    client.send(&Frame::get(1, "/open/page"));
+    client.send(&Frame::get(3, "/a/../b"));
+    assert_eq!(client.status(3), 400);
+    upstream.wait_for(1);
+    let_deadlines_pass(&sidecar);
+    latch.open();
+    assert_eq!(client.status(1), 200);
+    assert_eq!(client.body(1), b"/open/page");
+    ends_in_order(client);
+}
+
+#[test]
+fn a_slow_answer_is_not_taken_for_a_client_that_does_not_read() {
+    let latch = Latch::default();
+    let waits = latch.clone();
+    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
+        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+        waits.wait();
+        dialogue.write("after");
+        Next::Close
+    });
+    let config = listening("body_timeout = \"100ms\"\nheader_timeout = \"100ms\"");
+    let (sidecar, _upstream, _issuer) = start_with(&config, upstream);
+    let mut client = Frames::connect(sidecar.address);
+    client.send(&Frame::get(1, "/open/page"));
+    assert_eq!(client.status(1), 200);
+    assert_eq!(client.next(DATA).payload, b"first");
+    let_deadlines_pass(&sidecar);
+    latch.open();
+    assert_eq!(client.body(1), b"after");
+}
+
+#[test]
+fn a_stream_that_its_client_does_not_read_is_reset_and_the_others_go_on() {
+    let upstream = Upstream::answering(|dialogue| {
+        let body = vec![b'x'; 100_000];
+        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
+        dialogue.write(body);
+        Next::Stay
+    });
+    for window in [0, 1, 1000, 65_535] {
+        let upstream = upstream.url();
+        let config = format!(
+            "[upstreams.tasks]\nurl = \"{upstream}\"\n{}",
+            listening("body_timeout = \"300ms\"")
+        );
+        let (sidecar, _unused, _issuer) = start(&config);
+        let mut client = Frames::connect_with(sidecar.address, &[(INITIAL_WINDOW_SIZE, window)]);
+        client.open_window(0, 10_000_000);
+        client.send(&Frame::get(1, "/open/stuck"));
+        assert_eq!(client.status(1), 200);
+        let reset = client.next(RST_STREAM);
+        assert_eq!((reset.stream, reset.code()), (1, CANCEL), "{window}");
+        client.send(&Frame::get(3, "/open/read"));
+        client.open_window(3, 100_000);
+        assert_eq!(client.status(3), 200);
+        assert_eq!(client.body(3).len(), 100_000);
+        let counted = "claimgate_requests_total{route=\"/open/{*rest}\",method=\"GET\",status=\"200\",reason=\"\"}";
+        eventually("counted", || sidecar.metric(counted) == Some(2.0));
     }
+}
+
+#[test]
+fn a_client_that_reads_slowly_but_reads_is_not_reset() {
+    let upstream = Upstream::answering(|dialogue| {
+        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
+        dialogue.write(vec![b'x'; 100_000]);
+        Next::Stay
+    });
+    let config = listening("body_timeout = \"20s\"\nidle_timeout = \"100ms\"");
+    let (sidecar, _upstream, _issuer) = start_with(&config, upstream);
+    let mut client = Frames::connect_with(sidecar.address, &[(INITIAL_WINDOW_SIZE, 1000)]);
+    client.send(&Frame::get(1, "/open/page"));
+    let mut taken = 0;
+    while taken < 100_000 {
+        let frame = client.next(DATA);
+        taken += frame.payload.len();
+        client.open_window(1, 1000);
+        client.open_window(0, 1000);
+    }
+    assert_eq!(taken, 100_000);
+}
+
+#[test]
+fn a_client_that_reads_nothing_at_all_is_cut() {
+    let (sidecar, upstream, _issuer) = start_with(&listening("body_timeout = \"300ms\""), large());
+    let most = 0x7fff_0000;
+    let mut client = Frames::connect_with(sidecar.address, &[(INITIAL_WINDOW_SIZE, most)]);
+    client.open_window(0, most);
+    client.send(&Frame::get(1, "/open/large"));
+    // The upstream learns that nobody waits any more.
+    upstream.wait_for_closed(1);
+    eventually("closed", || {
+        sidecar.metric("claimgate_connections_open") == Some(0.0)
+    });
+}
+
+#[test]
+fn a_client_that_resets_what_it_asks_for_is_cut() {
+    let (sidecar, _upstream, _issuer) = start(ROUTES);
+    let mut client = Frames::connect(sidecar.address);
+    let mut flood = Vec::new();
+    for stream in (1..4000).step_by(2) {
+        flood.extend(Frame::get(stream, "/open/page").bytes());
+        let cancel = CANCEL.to_be_bytes();
+        flood.extend(Frame::new(RST_STREAM, 0, stream, &cancel).bytes());
+    }
+    let _gone = client.wire.write(&flood);
+    let farewell = client.next(GOAWAY);
+    assert_eq!(farewell.code(), ENHANCE_YOUR_CALM);
+    assert_eq!(sidecar.call(&get("/open/page")).status, 200);
+}
+
+#[test]
+fn a_client_that_has_the_gate_reset_what_it_asks_for_is_cut() {
+    let (upstream, latch) = slow();
+    let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream);
+    let mut client = Frames::connect(sidecar.address);
+    for stream in (1..1000).step_by(2) {
+        client.send(&Frame::get(stream, "/open/page"));
+        // No window is that large: an error of this stream.
+        client.open_window(stream, 0x7fff_ffff);
+    }
+    assert_eq!(client.next(GOAWAY).code(), ENHANCE_YOUR_CALM);
+    latch.open();
+}
+
+#[test]
+fn a_connection_has_a_hundred_streams_at_once_and_no_more() {
+    let (upstream, latch) = slow();
+    let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
+    let mut client = Frames::connect(sidecar.address);
+    for number in 0..101 {
+        client.send(&Frame::get(2 * number + 1, "/open/page"));
+    }
+    let refused = client.next(RST_STREAM);
+    assert_eq!(refused.stream, 201);
+    upstream.wait_for(100);
+    latch.open();
+    for _ in 0..100 {
+        client.next(HEADERS);
+    }
+}
+
+#[test]
+fn streams_in_flight_finish_and_the_client_is_sent_away_when_the_gate_stops() {
+    let (upstream, latch) = slow();
+    let (sidecar, upstream, _issuer) = start_with(&listening(""), upstream);
+    let mut client = Frames::connect(sidecar.address);
+    let mut idle = Frames::connect(sidecar.address);
+    idle.send(&Frame::get(1, "/a/../b"));
+    assert_eq!(idle.status(1), 400);
+    client.send(&Frame::get(1, "/open/one"));
+    client.send(&Frame::get(3, "/open/two"));
+    upstream.wait_for(2);
+    sidecar.stop();
+    ends_in_order(idle);
+    assert_eq!(client.next(GOAWAY).code(), 0);
+    latch.open();
+    let mut bodies = 0;
+    for frame in client.rest() {
+        bodies += frame.payload.len() * usize::from(frame.kind == DATA);
+    }
+    assert_eq!(bodies, "/open/one/open/two".len());
     assert_eq!(sidecar.wait(), 0);
+}
+
+#[test]
+fn a_client_without_a_head_does_not_hold_up_a_stop() {
+    let (sidecar, _upstream, _issuer) = start(&format!("[drain]\ngrace = \"60s\"\n{ROUTES}"));
+    let mut silent = Frames::connect(sidecar.address);
+    let mut begun = sidecar.connect();
+    begun.send(&PREFACE[..10]);
+    eventually("accepted", || {
+        sidecar.metric("claimgate_connections_open") == Some(2.0)
+    });
+    sidecar.stop();
+    while let Ok(Some(_)) = silent.read_only() {}
+    begun.until_closed();
+    assert_eq!(sidecar.wait(), 0);
+}
+
+#[test]
+fn a_client_is_sent_away_when_draining_begins() {
+    let (upstream, latch) = slow();
+    let (sidecar, upstream, _issuer) = start_with(&listening(""), upstream);
+    let mut client = Frames::connect(sidecar.address);
+    client.send(&Frame::get(1, "/open/page"));
+    upstream.wait_for(1);
+    assert_eq!(sidecar.admin(&post("/drain", b"")).status, 200);
+    assert_eq!(client.next(GOAWAY).code(), 0);
+    latch.open();
+    assert_eq!(client.status(1), 200);
+    assert_eq!(client.body(1), b"/open/page");
+    client.rest();
+    // A new connection is served, once.
+    let mut new = Frames::connect(sidecar.address);
+    new.send(&Frame::get(1, "/open/page"));
+    assert_eq!(new.status(1), 200);
+    assert_eq!(new.body(1), b"/open/page");
+    ends_in_order(new);
+}
+
+#[test]
+fn a_client_that_is_turned_away_is_told_so() {
+    let (sidecar, _upstream, _issuer) = start(&listening("max_connections = 1"));
+    let mut first = sidecar.connect();
+    assert_eq!(first.call(&get("/open/page")).status, 200);
+    let mut second = Frames::connect(sidecar.address);
+    second.send(&Frame::get(1, "/open/page"));
+    let body = second.body(1);
+    let body = String::from_utf8(body).unwrap();
+    assert!(body.contains("overloaded"), "{body}");
+    ends_in_order(second);
 }

@@ -8,14 +8,25 @@ use super::wire::Wire;
 /// What every connection begins with (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
 
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
+
+/// The setting with the window of every stream.
+pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// What ends a stream that nobody waits for any more, and a connection that costs too much (RFC 9113 section 7).
+pub(crate) const CANCEL: u32 = 8;
+pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// A connection over HTTP/2 by prior knowledge.
 pub(crate) struct Frames {
@@ -60,12 +71,13 @@ impl Frame {
         Self::new(HEADERS, END_STREAM | END_HEADERS, stream, &head)
     }
 
-    /// The error code of a `GOAWAY`.
+    /// The error code of a `RST_STREAM` or a `GOAWAY`.
     pub(crate) fn code(&self) -> u32 {
-        u32::from_be_bytes(self.payload[4..8].try_into().unwrap())
+        let at = if self.kind == GOAWAY { 4 } else { 0 };
+        u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let length = u32::try_from(self.payload.len()).unwrap().to_be_bytes();
         let mut bytes = length[1..].to_vec();
         bytes.extend([self.kind, self.flags]);
@@ -93,10 +105,15 @@ pub(crate) fn head(headers: &[(&str, &str)]) -> Vec<u8> {
 impl Frames {
     /// Connects, and says what a client has to say.
     pub(crate) fn connect(address: SocketAddr) -> Self {
+        Self::connect_with(address, &[])
+    }
+
+    /// As [`Frames::connect`], with settings.
+    pub(crate) fn connect_with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
         let mut wire = Wire::tcp(TcpStream::connect(address).unwrap());
         wire.write(PREFACE).unwrap();
         let mut frames = Self { wire };
-        frames.send(&Frame::settings(&[]));
+        frames.send(&Frame::settings(settings));
         frames
     }
 
@@ -115,7 +132,7 @@ impl Frames {
     }
 
     /// Reads a frame, and does not answer; nothing at the end.
-    fn read_only(&mut self) -> io::Result<Option<Frame>> {
+    pub(crate) fn read_only(&mut self) -> io::Result<Option<Frame>> {
         let head = match self.wire.read_exact(9) {
             Ok(head) => head,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -156,6 +173,25 @@ impl Frames {
         // A change of the table's size may come first (RFC 7541 section 6.3).
         let field = head.payload.iter().find(|byte| **byte >= 0x80).unwrap();
         tabled[usize::from(field - 0x88)]
+    }
+
+    /// The body of an answer.
+    #[track_caller]
+    pub(crate) fn body(&mut self, stream: u32) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let frame = self.until(|frame| frame.kind == DATA && frame.stream == stream);
+            body.extend(frame.payload);
+            if frame.flags & END_STREAM != 0 {
+                return body;
+            }
+        }
+    }
+
+    /// Lets the gate send so much more.
+    pub(crate) fn open_window(&mut self, stream: u32, bytes: u32) {
+        let bytes = bytes.to_be_bytes();
+        self.send(&Frame::new(WINDOW_UPDATE, 0, stream, &bytes));
     }
 
     /// Reads to the end, and gives every frame.
