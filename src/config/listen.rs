@@ -13,6 +13,8 @@ use super::units::{self, Address, Network};
 pub struct Listen {
     /// Where to listen; read once at start.
     pub address: Address,
+    /// Whether the peer says with the PROXY protocol who the client is; read once at start.
+    pub proxy_protocol: bool,
     /// Worker threads; 0 is one for each CPU the process may use. Read once at start.
     pub workers: usize,
     /// How many connections may be open at once.
@@ -40,6 +42,7 @@ impl Default for Listen {
     fn default() -> Self {
         Self {
             address: Address::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080))),
+            proxy_protocol: false,
             workers: 0,
             max_connections: 10_000,
             header_timeout: Duration::from_secs(10),
@@ -58,6 +61,9 @@ impl Default for Listen {
 pub struct Listener {
     /// Where to listen; read once at start.
     pub address: Address,
+    /// Whether the peer says with the PROXY protocol who the client is; read once at start.
+    #[serde(default)]
+    pub proxy_protocol: bool,
 }
 
 /// `[admin]`: the listener for probes, metrics and `claimgate drain`.

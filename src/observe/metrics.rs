@@ -34,6 +34,8 @@ pub struct WorkerMetrics {
     heads_malformed: AtomicU64,
     heads_too_large: AtomicU64,
     heads_too_late: AtomicU64,
+    heads_without_proxy: AtomicU64,
+    heads_of_strangers: AtomicU64,
     beat: AtomicU64,
 }
 
@@ -46,15 +48,30 @@ pub enum HeadFault {
     TooLarge,
     /// It did not arrive in time.
     TooLate,
+    /// Before it was not the PROXY header that the listener wants.
+    ProxyHeader,
+    /// A peer that is not trusted has come to a listener that wants a PROXY header.
+    PeerNotTrusted,
 }
 
 impl HeadFault {
-    /// The name of the refusal it would have been.
+    /// Every one of them.
+    pub const ALL: [Self; 5] = [
+        Self::Malformed,
+        Self::TooLarge,
+        Self::TooLate,
+        Self::ProxyHeader,
+        Self::PeerNotTrusted,
+    ];
+
+    /// The name of the refusal it would have been, if there is one.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Malformed => Refusal::RequestMalformed.reason(),
             Self::TooLarge => Refusal::HeadersTooLarge.reason(),
             Self::TooLate => Refusal::RequestTimeout.reason(),
+            Self::ProxyHeader => "proxy_header_malformed",
+            Self::PeerNotTrusted => "peer_not_trusted",
         }
     }
 }
@@ -153,12 +170,17 @@ impl WorkerMetrics {
 
     /// A head came to no exchange.
     pub fn head_refused(&self, fault: HeadFault) {
-        let count = match fault {
+        self.heads_refused(fault).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn heads_refused(&self, fault: HeadFault) -> &AtomicU64 {
+        match fault {
             HeadFault::Malformed => &self.heads_malformed,
             HeadFault::TooLarge => &self.heads_too_large,
             HeadFault::TooLate => &self.heads_too_late,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
+            HeadFault::ProxyHeader => &self.heads_without_proxy,
+            HeadFault::PeerNotTrusted => &self.heads_of_strangers,
+        }
     }
 
     /// The worker's event loop turns.

@@ -70,7 +70,8 @@ pub struct Peer {
 }
 
 impl HeaderPolicy {
-    fn trusts(&self, address: IpAddr) -> bool {
+    /// Whether what a peer at this address says about others is believed.
+    pub(super) fn trusts(&self, address: IpAddr) -> bool {
         self.trusted_proxies
             .iter()
             .any(|network| network.contains(&address))

@@ -40,6 +40,8 @@ const EXHAUSTED_REST: Duration = Duration::from_millis(50);
 pub struct Entry {
     /// Where it is.
     pub address: Address,
+    /// Whether each connection begins with who the client is (the PROXY protocol).
+    pub proxy_protocol: bool,
 }
 
 /// The socket of one worker at an entry.

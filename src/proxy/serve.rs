@@ -1,6 +1,7 @@
 //! One connection: what comes before HTTP, then HTTP/1.1 or HTTP/2, until it has ended.
 
 mod http2;
+mod proxy_protocol;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::time::timeout_at;
 use tracing::info;
 
 use crate::observe::metrics::{HeadFault, WorkerMetrics};
@@ -24,6 +26,8 @@ use super::headers::Peer;
 use super::listen::Entry;
 use super::socket::{Connection, Socket, Stream, Timeouts, Wire};
 use super::{Answer, Proxy};
+
+use proxy_protocol::{ProxyHeaderError, Source};
 
 /// The limits of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +69,7 @@ impl Arrival {
         let (address, entry) = (self.address, Arc::clone(&self.entry));
         let served = async {
             // Nobody has asked for anything before a head: a stop does not wait for that.
-            let Some(opened) = unless_closing(&connection, self.open(limits)).await else {
+            let Some(opened) = unless_closing(&connection, self.open(&proxy, limits)).await else {
                 return Ok(());
             };
             let Opened {
@@ -93,6 +97,7 @@ impl Arrival {
             Err(ServeError::Http(error)) if error.is_parse() => {
                 (HeadFault::Malformed, Some(error.to_string()))
             }
+            Err(ServeError::Head(fault)) => (fault, None),
             Ok(()) | Err(_) if connection.head_was_late() => (HeadFault::TooLate, None),
             Ok(()) | Err(_) => return,
         };
@@ -103,13 +108,29 @@ impl Arrival {
     }
 
     /// What comes before HTTP. All of it and the first head have to be there in the time of a head.
-    async fn open(self, limits: Limits) -> Result<Opened, ServeError> {
-        let peer = Peer {
-            address: self.address,
+    async fn open(self, proxy: &Proxy, limits: Limits) -> Result<Opened, ServeError> {
+        let Self {
+            mut wire,
+            address,
+            entry,
+            connection,
+        } = self;
+        let mut peer = Peer {
+            address,
             ..Peer::default()
         };
-        let stream = Stream::Plain(self.wire);
-        let mut socket = Socket::new(stream, &self.connection, limits.timeouts);
+        if entry.proxy_protocol {
+            if address.is_some_and(|address| !proxy.shared.policy().headers.trusts(address)) {
+                return Err(ServeError::Head(HeadFault::PeerNotTrusted));
+            }
+            let source = in_time(&connection, limits, proxy_protocol::read(&mut wire)).await?;
+            peer.address = match source? {
+                Source::Proxy => address,
+                Source::Address(client) => Some(client),
+                Source::UnixSocket => None,
+            };
+        }
+        let mut socket = Socket::new(Stream::Plain(wire), &connection, limits.timeouts);
         let speaks_http2 = socket.speaks_http2().await?;
         Ok(Opened {
             socket,
@@ -119,10 +140,27 @@ impl Arrival {
     }
 }
 
+/// Waits for something that comes before HTTP, as long as a head may take.
+async fn in_time<F: Future>(
+    connection: &Connection,
+    limits: Limits,
+    waiting: F,
+) -> Result<F::Output, ServeError> {
+    let Some(deadline) = connection.deadline(limits.timeouts) else {
+        return Ok(waiting.await);
+    };
+    timeout_at(deadline, waiting).await.map_err(|_| {
+        connection.note_timeout();
+        ServeError::Handshake
+    })
+}
+
 /// Why a connection has ended otherwise than in order.
 enum ServeError {
     /// Before HTTP was spoken.
     Handshake,
+    /// With what came before HTTP.
+    Head(HeadFault),
     /// In HTTP.
     Http(hyper::Error),
 }
@@ -130,6 +168,15 @@ enum ServeError {
 impl From<io::Error> for ServeError {
     fn from(_: io::Error) -> Self {
         Self::Handshake
+    }
+}
+
+impl From<ProxyHeaderError> for ServeError {
+    fn from(error: ProxyHeaderError) -> Self {
+        match error {
+            ProxyHeaderError::Malformed => Self::Head(HeadFault::ProxyHeader),
+            ProxyHeaderError::Nothing | ProxyHeaderError::Io(_) => Self::Handshake,
+        }
     }
 }
 

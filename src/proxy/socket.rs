@@ -3,7 +3,7 @@
 mod stream;
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,9 +27,6 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// What a connection over HTTP/2 begins with (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// How much is read at once to find out what a client speaks: most first requests are no larger.
-const FIRST_READ: usize = 2048;
 
 /// How long a client may take for each step.
 #[derive(Debug, Clone, Copy)]
@@ -277,14 +274,7 @@ impl Socket {
             if so_far == HTTP2_PREFACE.len() {
                 break true;
             }
-            let more = poll_fn(|context| {
-                let mut scratch = [0; FIRST_READ];
-                let mut buffer = ReadBuf::new(&mut scratch);
-                ready!(Pin::new(&mut *self).poll_read(context, &mut buffer))?;
-                read.extend_from_slice(buffer.filled());
-                Poll::Ready(io::Result::Ok(buffer.filled().len()))
-            });
-            if more.await? == 0 {
+            if stream::read_more(self, &mut read).await? == 0 {
                 break false;
             }
         };

@@ -23,6 +23,7 @@ mod keys;
 mod limits;
 mod listening;
 mod paths;
+mod proxy_protocol;
 mod readme;
 mod remembered;
 mod rewrites;

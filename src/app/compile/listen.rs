@@ -14,42 +14,54 @@ const MAX_WORKERS: usize = 1024;
 /// Builds the entries; that of `[listen]` is the first.
 pub(super) fn compile(written: &mut Written) -> Vec<Entry> {
     check_limits(written);
-    let first = Entry {
-        address: written.config.listen.address.clone(),
-    };
-    let mut entries = vec![first];
+    let listen = written.config.listen.clone();
     let admin = Address::Tcp(written.config.admin.address);
-    if is_taken(&admin, &entries) {
+    if is_same(&listen.address, &admin) {
         let path = KeyPath::of("admin").key("address");
         written.report(path, "is the address of [listen] too");
     }
-    let paths: Vec<KeyPath> = written
-        .elements(&KeyPath::of("listeners"))
-        .take(written.config.listeners.len())
-        .collect();
-    for (path, listener) in paths.into_iter().zip(written.config.listeners.clone()) {
-        let address = path.key("address");
-        if is_taken(&listener.address, &entries) {
-            written.report(address, "is the address of another listener");
-        } else if is_taken(
-            &listener.address,
-            &[Entry {
-                address: admin.clone(),
-            }],
-        ) {
-            written.report(address, "is the address of [admin] too");
-        }
-        entries.push(Entry {
+    let first = Entry {
+        address: listen.address,
+        proxy_protocol: listen.proxy_protocol,
+    };
+    check_entry(written, &KeyPath::of("listen"), &first);
+    let mut entries = vec![first];
+
+    let listeners = written.config.listeners.clone();
+    let section = KeyPath::of("listeners");
+    let paths: Vec<KeyPath> = written.elements(&section).take(listeners.len()).collect();
+    for (path, listener) in paths.iter().zip(listeners) {
+        let entry = Entry {
             address: listener.address,
-        });
+            proxy_protocol: listener.proxy_protocol,
+        };
+        check_entry(written, path, &entry);
+        let is_taken = |other: &Entry| is_same(&entry.address, &other.address);
+        if entries.iter().any(is_taken) {
+            written.report(path.key("address"), "is the address of another listener");
+        } else if is_same(&entry.address, &admin) {
+            written.report(path.key("address"), "is the address of [admin] too");
+        }
+        entries.push(entry);
     }
     entries
 }
 
-/// Whether somebody listens there already. Port 0 is one that is free.
-fn is_taken(address: &Address, entries: &[Entry]) -> bool {
-    let is_any = matches!(address, Address::Tcp(address) if address.port() == 0);
-    !is_any && entries.iter().any(|entry| entry.address == *address)
+/// Port 0 is another one each time.
+fn is_same(one: &Address, other: &Address) -> bool {
+    let is_any = matches!(one, Address::Tcp(address) if address.port() == 0);
+    !is_any && one == other
+}
+
+fn check_entry(written: &mut Written, path: &KeyPath, entry: &Entry) {
+    let trusts_nobody = written.config.listen.trusted_proxies.is_empty()
+        && !written.is_broken(&KeyPath::of("listen").key("trusted_proxies"));
+    if entry.proxy_protocol && trusts_nobody && matches!(entry.address, Address::Tcp(_)) {
+        written.report(
+            path.key("proxy_protocol"),
+            "needs the proxies to be named in `trusted_proxies` of [listen]: nobody else is believed",
+        );
+    }
 }
 
 fn check_limits(written: &mut Written) {

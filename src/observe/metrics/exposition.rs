@@ -70,23 +70,7 @@ impl Collector for Scrape {
             sum(|worker| &worker.cache_hits),
             sum(|worker| &worker.cache_misses),
         )?;
-        heads(
-            &mut encoder,
-            [
-                (
-                    HeadFault::Malformed.reason(),
-                    sum(|worker| &worker.heads_malformed),
-                ),
-                (
-                    HeadFault::TooLarge.reason(),
-                    sum(|worker| &worker.heads_too_large),
-                ),
-                (
-                    HeadFault::TooLate.reason(),
-                    sum(|worker| &worker.heads_too_late),
-                ),
-            ],
-        )?;
+        heads(&mut encoder, workers)?;
         counter(
             &mut encoder,
             "panics",
@@ -174,12 +158,14 @@ fn token_cache(
 
 fn heads(
     encoder: &mut DescriptorEncoder<'_>,
-    by_reason: [(&str, u64); 3],
+    workers: &[Arc<WorkerMetrics>],
 ) -> Result<(), fmt::Error> {
     let help = "Heads that came to no exchange";
     let mut family = encoder.encode_descriptor("heads_refused", help, None, MetricType::Counter)?;
-    for (reason, count) in by_reason {
-        let labels = [("reason", reason)];
+    for fault in HeadFault::ALL {
+        let counts = workers.iter().map(|worker| worker.heads_refused(fault));
+        let count: u64 = counts.map(|count| count.load(Ordering::Relaxed)).sum();
+        let labels = [("reason", fault.reason())];
         ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! The stream of a client, with and without encryption.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -46,7 +47,30 @@ impl From<UnixStream> for Wire {
     }
 }
 
+/// How much is read at once of what comes before HTTP is spoken: most first requests are no larger.
+const FIRST_READ: usize = 2048;
+
+/// Reads some bytes more, and tells how many; 0 at the end.
+pub(super) async fn read_more<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    bytes: &mut Vec<u8>,
+) -> io::Result<usize> {
+    poll_fn(|context| {
+        let mut scratch = [0; FIRST_READ];
+        let mut buffer = ReadBuf::new(&mut scratch);
+        ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
+        bytes.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    })
+    .await
+}
+
 impl Wire {
+    /// Reads some bytes more, and tells how many; 0 at the end.
+    pub(in crate::proxy) async fn read_more(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        read_more(self, bytes).await
+    }
+
     /// Has these bytes read once more, before any other.
     pub(in crate::proxy) fn put_back(&mut self, bytes: Vec<u8>) {
         self.early = bytes.into();

@@ -1,0 +1,189 @@
+//! The PROXY protocol: whose word about the client is believed, and what becomes of the rest.
+
+use std::os::unix::net::UnixStream;
+
+use crate::harness::frames::{Frame, Frames, PREFACE};
+use crate::harness::wire::Wire;
+use crate::harness::{Client, ROUTES, Sidecar, Upstream, eventually, get, start};
+
+const LINE: &str = "PROXY TCP4 203.0.113.7 10.0.0.1 40000 8080\r\n";
+
+fn behind(trusted: &str, lines: &str) -> (Sidecar, Upstream) {
+    let config = format!(
+        "[listen]\nproxy_protocol = true\ntrusted_proxies = [\"{trusted}\"]\n{lines}\n{ROUTES}"
+    );
+    let (sidecar, upstream, _issuer) = start(&config);
+    (sidecar, upstream)
+}
+
+fn refused(sidecar: &Sidecar, reason: &str) -> Option<f64> {
+    sidecar.metric(&format!(
+        "claimgate_heads_refused_total{{reason=\"{reason}\"}}"
+    ))
+}
+
+/// Version 2, over IPv4, with an extension.
+fn binary() -> Vec<u8> {
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10".to_vec();
+    bytes.extend([203, 0, 113, 8, 10, 0, 0, 1, 0, 80, 0, 80, 0xea, 0, 1, 7]);
+    bytes
+}
+
+#[test]
+fn the_client_is_who_the_proxy_says() {
+    let (sidecar, upstream) = behind("127.0.0.1", "");
+    let headers: [(&[u8], &str); 4] = [
+        (LINE.as_bytes(), "203.0.113.7"),
+        (&binary(), "203.0.113.8"),
+        (b"PROXY TCP6 2001:db8::7 ::1 1 2\r\n", "2001:db8::7"),
+        (b"PROXY UNKNOWN\r\n", "127.0.0.1"),
+    ];
+    for (header, client) in headers {
+        let mut connection = sidecar.connect();
+        connection.send(header);
+        for _ in 0..2 {
+            assert_eq!(connection.call(&get("/open/page")).status, 200);
+            let arrived = upstream.arrived().pop().unwrap();
+            let told = arrived.head.value("x-forwarded-for").unwrap();
+            assert_eq!(told, client);
+        }
+    }
+}
+
+#[test]
+fn the_client_cannot_say_that_it_is_another() {
+    let (sidecar, upstream) = behind("127.0.0.1", "");
+    let mut client = sidecar.connect();
+    client.send(LINE);
+    let request = get("/open/page").line("X-Forwarded-For: 198.51.100.1");
+    assert_eq!(client.call(&request).status, 200);
+    let arrived = upstream.only();
+    let told = arrived.head.value("x-forwarded-for").unwrap();
+    assert_eq!(told, "203.0.113.7");
+    // A second header is no request.
+    client.send(LINE);
+    assert_eq!(client.answer().status, 400);
+}
+
+#[test]
+fn a_header_may_come_in_any_pieces_and_takes_nothing_of_the_request() {
+    let (sidecar, upstream) = behind("127.0.0.1", "");
+    let request = get("/open/page").bytes();
+    for header in [LINE.as_bytes(), &binary()] {
+        let bytes = [header, &request].concat();
+        for at in (1..bytes.len()).step_by(7) {
+            let mut client = sidecar.connect();
+            client.send(&bytes[..at]);
+            client.send(&bytes[at..]);
+            assert_eq!(client.answer().status, 200, "{at}");
+        }
+        let preface = [header, PREFACE].concat();
+        let mut client = sidecar.connect();
+        client.send(preface);
+        let mut frames = Frames { wire: client.wire };
+        frames.send(&Frame::settings(&[]));
+        frames.send(&Frame::get(1, "/open/page"));
+        assert_eq!(frames.status(1), 200);
+    }
+    let clients: Vec<_> = upstream
+        .arrived()
+        .iter()
+        .map(|arrived| arrived.head.value("x-forwarded-for").unwrap())
+        .collect();
+    assert!(
+        clients
+            .iter()
+            .all(|client| client.starts_with("203.0.113.")),
+        "{clients:?}"
+    );
+}
+
+#[test]
+fn without_a_header_nothing_is_served() {
+    let (sidecar, upstream) = behind("127.0.0.1", "");
+    let begun = &binary()[..20];
+    for (number, bytes) in [&get("/open/page").bytes()[..], PREFACE, begun]
+        .into_iter()
+        .enumerate()
+    {
+        let mut client = sidecar.connect();
+        client.send(bytes);
+        client.wire.shut_sending();
+        assert_eq!(client.until_closed(), b"");
+        eventually("counted", || {
+            refused(&sidecar, "proxy_header_malformed") == [1.0, 2.0, 3.0].get(number).copied()
+        });
+    }
+    // A check whether the port is open is none of the gate's business.
+    drop(sidecar.connect());
+    eventually("gone", || {
+        sidecar.metric("claimgate_connections_open") == Some(0.0)
+    });
+    assert_eq!(refused(&sidecar, "proxy_header_malformed"), Some(3.0));
+    upstream.untouched();
+}
+
+#[test]
+fn a_peer_that_is_not_trusted_is_not_heard() {
+    let (sidecar, upstream) = behind("192.0.2.0/24", "");
+    let mut client = sidecar.connect();
+    client.send(LINE);
+    client.send(get("/open/page").bytes());
+    assert_eq!(client.until_closed(), b"");
+    eventually("counted", || {
+        refused(&sidecar, "peer_not_trusted") == Some(1.0)
+    });
+    upstream.untouched();
+}
+
+#[test]
+fn a_header_has_its_time() {
+    let (sidecar, upstream) = behind("127.0.0.1", "header_timeout = \"200ms\"");
+    for bytes in [
+        "",
+        "PROXY ",
+        LINE,
+        "PROXY UNKNOWN\r\nGET /open/page HTTP/1.1\r\n",
+    ] {
+        let mut client = sidecar.connect();
+        client.send(bytes);
+        assert_eq!(client.until_closed(), b"", "{bytes}");
+    }
+    eventually("counted", || {
+        refused(&sidecar, "request_timeout") == Some(4.0)
+    });
+    upstream.untouched();
+}
+
+#[test]
+fn a_client_without_a_header_does_not_hold_up_a_stop() {
+    let (sidecar, _upstream) = behind("127.0.0.1", "[drain]\ngrace = \"60s\"");
+    let mut silent = sidecar.connect();
+    let mut begun = sidecar.connect();
+    begun.send("PROXY ");
+    eventually("accepted", || {
+        sidecar.metric("claimgate_connections_open") == Some(2.0)
+    });
+    sidecar.stop();
+    silent.until_closed();
+    begun.until_closed();
+    assert_eq!(sidecar.wait(), 0);
+}
+
+#[test]
+fn whoever_may_open_a_unix_socket_is_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gate.sock");
+    let config = format!(
+        "[[listeners]]\naddress = \"unix:{}\"\nproxy_protocol = true\n{ROUTES}",
+        path.display()
+    );
+    let (_sidecar, upstream, _issuer) = start(&config);
+    let mut client = Client {
+        wire: Wire::unix(UnixStream::connect(&path).unwrap()),
+    };
+    client.send(LINE);
+    assert_eq!(client.call(&get("/open/page")).status, 200);
+    let told = upstream.only().head.value("x-forwarded-for").unwrap();
+    assert_eq!(told, "203.0.113.7");
+}
