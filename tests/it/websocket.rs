@@ -1,5 +1,7 @@
 //! The WebSocket: a tunnel after the upstream's 101 and not before; no other protocol.
 
+mod messages;
+
 use crate::harness::{Dialogue, Latch, Next, ROUTES, Request, Upstream, get, start, start_with};
 
 const SOCKET: &str = "/api/alice/tasks/socket";

@@ -1,0 +1,160 @@
+//! The same library on both sides: messages, control frames, closing, and the end of a token.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::server;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Bytes, Error, HandshakeError, Message, WebSocket};
+use tokio_tungstenite::tungstenite::{accept_hdr, client};
+
+use crate::harness::{Issuer, PATIENCE, ROUTES, Sidecar, Upstream};
+
+type Socket = WebSocket<TcpStream>;
+
+/// Answers every message with itself, `who` with the user, and `close` with a close of its own.
+fn serve() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            thread::spawn(move || talk(stream));
+        }
+    });
+    address
+}
+
+#[expect(
+    clippy::result_large_err,
+    reason = "a refusal is an answer of the library's"
+)]
+fn talk(stream: TcpStream) {
+    let mut user = String::new();
+    let note = |request: &server::Request, answer: server::Response| {
+        let named = request.headers().iter().filter(|(name, _)| {
+            let name = name.as_str().replace('_', "-");
+            name == "x-user-id" || name == "authorization"
+        });
+        let named: Vec<_> = named.map(|(_, value)| value.to_str().unwrap()).collect();
+        user = named.join(", ");
+        Ok(answer)
+    };
+    let Ok(mut socket) = accept_hdr(stream, note) else {
+        return;
+    };
+    while let Ok(message) = socket.read() {
+        let answer = match message {
+            Message::Text(text) if text.as_str() == "who" => Message::text(&user),
+            Message::Text(text) if text.as_str() == "close" => {
+                Message::Close(Some(closing(4001, "enough")))
+            }
+            Message::Text(_) | Message::Binary(_) => message,
+            // Answered by the library itself.
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => continue,
+        };
+        if socket.send(answer).is_err() {
+            return;
+        }
+    }
+}
+
+fn closing(code: u16, reason: &'static str) -> CloseFrame {
+    CloseFrame {
+        code: CloseCode::from(code),
+        reason: reason.into(),
+    }
+}
+
+fn start(config: &str) -> (Sidecar, Issuer) {
+    let url = format!(
+        "{config}\n[upstreams.tasks]\nurl = \"http://{}\"\n",
+        serve()
+    );
+    let issuer = Issuer::start();
+    let sidecar = Sidecar::start(&url, &Upstream::nowhere(), &issuer);
+    (sidecar, issuer)
+}
+
+fn connect(sidecar: &Sidecar, path: &str, token: &str) -> Result<Socket, Box<Error>> {
+    let stream = TcpStream::connect(sidecar.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let url = format!("ws://{}{path}", sidecar.address);
+    let mut request = url.into_client_request().unwrap();
+    let headers = request.headers_mut();
+    headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+    headers.insert("x-user-id", "mallory".parse().unwrap());
+    match client(request, stream) {
+        Ok((socket, _)) => Ok(socket),
+        Err(HandshakeError::Failure(error)) => Err(Box::new(error)),
+        Err(HandshakeError::Interrupted(_)) => panic!("no answer in time"),
+    }
+}
+
+/// Sends a message and reads the next one.
+fn ask(socket: &mut Socket, message: Message) -> Message {
+    socket.send(message).unwrap();
+    socket.read().unwrap()
+}
+
+#[test]
+fn messages_of_every_kind_pass_whole() {
+    let (sidecar, issuer) = start(ROUTES);
+    let mut socket = connect(&sidecar, "/api/alice/tasks/live", &issuer.token("alice")).unwrap();
+    assert_eq!(ask(&mut socket, "who".into()), Message::text("alice"));
+    let large: Vec<u8> = (0..1024 * 1024_u32)
+        .map(|at| at.to_le_bytes()[at as usize % 3])
+        .collect();
+    for message in [
+        Message::text("žluťoučký 😀"),
+        Message::text(""),
+        Message::binary(vec![0, 255, 13, 10]),
+        Message::binary(large),
+        Message::text("x".repeat(1024 * 1024)),
+    ] {
+        assert!(
+            ask(&mut socket, message.clone()) == message,
+            "a message of {} bytes",
+            message.len()
+        );
+    }
+    let ping = Message::Ping(Bytes::from_static(b"are you there"));
+    assert_eq!(
+        ask(&mut socket, ping),
+        Message::Pong(Bytes::from_static(b"are you there"))
+    );
+}
+
+#[test]
+fn each_side_learns_how_the_other_closes() {
+    let (sidecar, issuer) = start(ROUTES);
+    let token = issuer.token("alice");
+    let mut socket = connect(&sidecar, "/me/live", &token).unwrap();
+    let enough = closing(4001, "enough");
+    assert_eq!(
+        ask(&mut socket, "close".into()),
+        Message::Close(Some(enough))
+    );
+    assert!(matches!(socket.read(), Err(Error::ConnectionClosed)));
+
+    let mut socket = connect(&sidecar, "/me/live", &token).unwrap();
+    let bye = closing(4002, "bye");
+    socket.close(Some(bye.clone())).unwrap();
+    // RFC 6455 section 5.5.1: the other side gives the code back.
+    assert_eq!(socket.read().unwrap(), Message::Close(Some(bye)));
+    assert!(matches!(socket.read(), Err(Error::ConnectionClosed)));
+}
+
+#[test]
+fn a_refused_handshake_is_an_answer_that_a_library_shows() {
+    let (sidecar, issuer) = start(ROUTES);
+    for (token, status) in [(issuer.token("bob"), 403), ("nonsense".to_owned(), 401)] {
+        let refused = connect(&sidecar, "/api/alice/tasks/live", &token);
+        let Error::Http(answer) = *refused.unwrap_err() else {
+            panic!("no answer with {status}");
+        };
+        assert_eq!(answer.status(), status);
+    }
+}
