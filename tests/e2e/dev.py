@@ -21,12 +21,15 @@ UVICORN = pathlib.Path(sys.executable).with_name("uvicorn")
 class Dev:
     """One running `claimgate dev`, in a directory of its own."""
 
-    def __init__(self, directory: pathlib.Path, command: list, secret: str | None, listen: str):
+    def __init__(self, directory: pathlib.Path, command: list, secret: str | None, listen: str, config: str | None):
         self.env_file = directory / ENV_FILE
         environment = {name: value for name, value in os.environ.items() if name != "BETTER_AUTH_SECRET"}
         if secret is not None:
             environment["BETTER_AUTH_SECRET"] = secret
         gate = [os.environ["CLAIMGATE"], "dev", "--listen", listen, "--"]
+        if config is not None:
+            (directory / "gate.toml").write_text(config)
+            gate[2:2] = ["--config", "gate.toml"]
         self.process = subprocess.Popen(
             [*gate, *map(str, command)], cwd=directory, env=environment, text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -94,8 +97,9 @@ class Dev:
 
 
 @contextlib.contextmanager
-def dev(directory: pathlib.Path, command: list, secret: str | None = None, listen: str = "127.0.0.1:0"):
-    running = Dev(directory, command, secret, listen)
+def dev(directory: pathlib.Path, command: list, secret: str | None = None, listen: str = "127.0.0.1:0",
+        config: str | None = None):
+    running = Dev(directory, command, secret, listen, config)
     try:
         yield running.ready()
     finally:

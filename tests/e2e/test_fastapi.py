@@ -20,10 +20,39 @@ SECRET = "a secret of the end-to-end tests, of sixty-four bytes or a few more"
 COMMAND = [UVICORN, "app:app", "--app-dir", APP, "--host", "127.0.0.1", "--port", "{port}"]
 LIFETIME = 600
 
+# What `dev` has built in, but for the socket.
+ON_A_SOCKET = """
+[admin]
+address = "127.0.0.1:0"
 
-@pytest.fixture(scope="module")
-def gate(tmp_path_factory):
-    with dev(tmp_path_factory.mktemp("gate"), COMMAND, SECRET) as running:
+[upstreams.api]
+url = "unix:{socket}"
+
+[issuers.better-auth]
+keys = { secret_env = "BETTER_AUTH_SECRET", encoding = "utf8" }
+
+[[routes]]
+path = "/health"
+access = "public"
+
+[[routes]]
+path = "/api/auth/{*rest}"
+access = "public"
+
+[[routes]]
+path = "/api/{user_id}/{*rest}"
+access = { owner = "user_id" }
+"""
+
+
+@pytest.fixture(scope="module", params=["port", "socket"])
+def gate(request, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("gate")
+    command, config = COMMAND, None
+    if request.param == "socket":
+        command = [UVICORN, "app:app", "--app-dir", APP, "--uds", directory / "api.sock"]
+        config = ON_A_SOCKET.replace("{socket}", str(directory / "api.sock"))
+    with dev(directory, command, SECRET, config=config) as running:
         yield running
 
 
