@@ -1,14 +1,17 @@
 """A notes API of somebody who has never heard of the gate, and trusts one header."""
 
+import asyncio
 import os
 from collections import defaultdict
 from typing import Annotated
 
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Header, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 app = FastAPI(title="Notes")
 notes: dict[str, list[str]] = defaultdict(list)
+listeners: dict[str, list[asyncio.Queue]] = defaultdict(list)
 
 
 class Note(BaseModel):
@@ -26,9 +29,46 @@ def read_notes(user_id: str, x_user_id: Annotated[str, Header()]):
 
 
 @app.post("/api/{user_id}/notes", status_code=201)
-def write_note(user_id: str, note: Note, x_user_id: Annotated[str, Header()]):
+async def write_note(user_id: str, note: Note, x_user_id: Annotated[str, Header()]):
     notes[x_user_id].append(note.text)
+    for listener in listeners[x_user_id]:
+        listener.put_nowait(note.text)
     return {"path": user_id, "caller": x_user_id, "text": note.text}
+
+
+@app.delete("/api/{user_id}/notes", status_code=204)
+def forget_notes(x_user_id: Annotated[str, Header()]):
+    notes.pop(x_user_id, None)
+
+
+@app.api_route("/api/{user_id}/page", methods=["GET", "HEAD"])
+def page(x_user_id: Annotated[str, Header()], if_none_match: Annotated[str | None, Header()] = None):
+    tag = {"ETag": f'"{x_user_id}"'}
+    if if_none_match == tag["ETag"]:
+        return Response(status_code=304, headers=tag)
+    return Response(f"the page of {x_user_id}", headers=tag, media_type="text/plain")
+
+
+@app.get("/api/{user_id}/events")
+async def events(x_user_id: Annotated[str, Header()]):
+    """Each new note of the caller as an event, from the moment of the call; a note `end` is the last."""
+    listener = asyncio.Queue()
+    listeners[x_user_id].append(listener)
+
+    async def told():
+        try:
+            yield f"event: user\ndata: {x_user_id}\n\n"
+            while (text := await listener.get()) != "end":
+                yield f"data: {text}\n\n"
+        finally:
+            listeners[x_user_id].remove(listener)
+
+    return StreamingResponse(told(), media_type="text/event-stream")
+
+
+@app.get("/api/{user_id}/listeners")
+async def count_listeners(user_id: str):
+    return len(listeners[user_id])
 
 
 @app.get("/api/auth/headers")

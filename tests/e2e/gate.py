@@ -1,0 +1,56 @@
+"""A gate with a shared secret before any upstream, and the tokens that it takes."""
+
+import contextlib
+import pathlib
+import time
+
+import jwt
+
+from programs import Gate
+
+SECRET = "a secret of the end-to-end tests, of sixty-four bytes or a few more"
+
+# One token may be as good as run out, and is: no leeway.
+CONFIGURATION = """
+[listen]
+address = "127.0.0.1:0"
+workers = 1
+
+[admin]
+address = "127.0.0.1:0"
+
+[upstreams.api]
+url = "{url}"
+
+[issuers.better-auth]
+keys = {{ secret_file = "secret", encoding = "utf8" }}
+leeway = "0s"
+"""
+
+ROUTES = """
+[[routes]]
+path = "/health"
+access = "public"
+
+[[routes]]
+path = "/api/{user_id}/{*rest}"
+access = { owner = "user_id" }
+"""
+
+
+def minted(subject: str = "alice", seconds: float = 600, secret: str = SECRET, **claims) -> str:
+    now = int(time.time())
+    claims = {"sub": subject, "iat": now, "exp": int(time.time() + seconds), **claims}
+    return jwt.encode({name: value for name, value in claims.items() if value is not None}, secret, algorithm="HS256")
+
+
+@contextlib.contextmanager
+def gate_before(directory: pathlib.Path, url: str, routes: str = ROUTES):
+    """`claimgate run` before the upstream at this URL."""
+    (directory / "secret").write_text(SECRET)
+    (directory / "secret").chmod(0o600)
+    gate = Gate(directory, CONFIGURATION.format(url=url) + routes)
+    try:
+        yield gate
+    finally:
+        gate.stop()

@@ -1,0 +1,167 @@
+"""What curl sees of a FastAPI application behind the gate: answers with and without a body, and events as they come."""
+
+import contextlib
+import pathlib
+import subprocess
+import threading
+import time
+
+import pytest
+
+from dev import UVICORN
+from gate import gate_before, minted
+from programs import Program, free_port
+
+APP = pathlib.Path(__file__).parent / "fastapi"
+VERSIONS = {"1.1": "--http1.1"}
+PATIENCE = 20
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory):
+    port = free_port()
+    command = [UVICORN, "app:app", "--app-dir", APP, "--host", "127.0.0.1", "--port", str(port)]
+    app = Program(tmp_path_factory.mktemp("app"), command, {})
+    try:
+        app.wait_for("Uvicorn running")
+        with gate_before(tmp_path_factory.mktemp("gate"), f"http://127.0.0.1:{port}") as running:
+            yield running
+    finally:
+        app.stop()
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request):
+    return request.param
+
+
+def curl(gate, version: str, path: str, *arguments: str, token: str | None = None) -> list[str]:
+    credential = ["-H", f"Authorization: Bearer {token}"] if token is not None else []
+    return ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(PATIENCE), VERSIONS[version],
+            *credential, *arguments, gate.url + path]
+
+
+class Answer:
+    """What curl has got: `-i` and its exit code."""
+
+    def __init__(self, command: list[str]):
+        ended = subprocess.run([command[0], "--include", *command[1:]], capture_output=True, timeout=PATIENCE + 10)
+        assert ended.returncode == 0, ended.stderr.decode()
+        head, _, self.body = ended.stdout.decode().partition("\r\n\r\n")
+        status, *fields = head.split("\r\n")
+        self.version, self.status = status.split(" ")[:2]
+        self.headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
+
+    def is_of(self, version: str) -> bool:
+        return self.version == f"HTTP/{version}"
+
+
+def test_a_page_and_its_head_and_its_tag(gate, version):
+    token = minted()
+    page = Answer(curl(gate, version, "/api/alice/page", token=token))
+    assert page.is_of(version)
+    assert (page.status, page.body, page.headers["etag"]) == ("200", "the page of alice", '"alice"')
+    head = Answer(curl(gate, version, "/api/alice/page", "--head", token=token))
+    assert (head.status, head.body, head.headers["etag"]) == ("200", "", '"alice"')
+    assert head.headers["content-length"] == str(len(page.body))
+    known = Answer(curl(gate, version, "/api/alice/page", "-H", 'If-None-Match: "alice"', token=token))
+    assert (known.status, known.body, known.headers["etag"]) == ("304", "", '"alice"')
+
+
+def test_a_note_is_written_and_forgotten(gate, version):
+    token = minted("bob")
+    sent = ["--data", '{"text": "milk"}', "-H", "Content-Type: application/json"]
+    written = Answer(curl(gate, version, "/api/bob/notes", *sent, token=token))
+    assert written.status == "201", written.body
+    assert '"caller":"bob"' in written.body
+    gone = Answer(curl(gate, version, "/api/bob/notes", "-X", "DELETE", token=token))
+    assert (gone.status, gone.body) == ("204", "")
+    assert "content-length" not in gone.headers
+
+
+def test_a_refusal_has_a_body_that_curl_shows(gate, version):
+    for arguments, token, status, reason in [
+        ([], None, "401", "token_missing"),
+        ([], minted(seconds=-60), "401", "token_expired"),
+        ([], minted("bob"), "403", "subject_mismatch"),
+        (["--data", "a body that nobody reads"], minted("bob"), "403", "subject_mismatch"),
+        (["--path-as-is"], minted(), "400", "path_not_canonical"),
+    ]:
+        path = "/api/alice/../bob/page" if arguments == ["--path-as-is"] else "/api/alice/page"
+        answer = Answer(curl(gate, version, path, *arguments, token=token))
+        assert answer.is_of(version)
+        assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
+        assert f'"reason":"{reason}"' in answer.body
+
+
+def test_a_hundred_answers_over_one_connection(gate, version):
+    command = curl(gate, version, "/api/alice/page?number=[1-100]", "--write-out", "\n%{num_connects} %{http_code}\n",
+                   token=minted())
+    said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE + 10)
+    lines = said.stdout.split("\n")
+    assert lines.count("the page of alice") == 100, said.stdout
+    assert lines.count("1 200") == 1 and lines.count("0 200") == 99
+
+
+class Listening:
+    """curl at a stream of events, which it writes down as they come."""
+
+    def __init__(self, command: list[str]):
+        self.process = subprocess.Popen([command[0], "--no-buffer", *command[1:]], stdout=subprocess.PIPE, text=True)
+        self.lines: list[str] = []
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def hears(self, line: str):
+        """Waits until this line has come."""
+        deadline = time.monotonic() + PATIENCE
+        while line not in self.lines:
+            assert self.process.poll() is None, f"curl ended with {self.process.returncode} after {self.lines}"
+            assert time.monotonic() < deadline, f"no {line!r} in {self.lines}"
+            time.sleep(0.01)
+
+    def ended(self) -> int:
+        return self.process.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def listening(command: list[str]):
+    listener = Listening(command)
+    try:
+        yield listener
+    finally:
+        listener.process.kill()
+        listener.process.wait()
+        listener.thread.join(PATIENCE)
+
+
+def write(gate, user: str, text: str):
+    answer = gate.ask("POST", f"/api/{user}/notes", minted(user), json={"text": text})
+    assert answer.status_code == 201, answer.text
+
+
+def test_events_come_one_by_one_while_the_stream_is_open(gate, version):
+    user = f"carol-{version}"
+    command = curl(gate, version, f"/api/{user}/events", token=minted(user))
+    with listening(command) as listener:
+        listener.hears(f"data: {user}")
+        for text in ["one", "two", "three"]:
+            # Each is only written once the one before has arrived: nobody on the way collects them.
+            write(gate, user, text)
+            listener.hears(f"data: {text}")
+        write(gate, user, "end")
+        assert listener.ended() == 0
+
+
+def test_a_listener_that_leaves_is_gone_for_the_app_too(gate, version):
+    user = f"dave-{version}"
+    with listening(curl(gate, version, f"/api/{user}/events", token=minted(user))) as listener:
+        listener.hears(f"data: {user}")
+    deadline = time.monotonic() + PATIENCE
+    while gate.ask("GET", f"/api/{user}/listeners", minted(user)).json() > 0:
+        assert time.monotonic() < deadline, "the app still has a listener"
+        time.sleep(0.05)
