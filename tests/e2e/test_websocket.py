@@ -1,0 +1,82 @@
+"""WebSockets between Node programs: the library `ws` on both sides, and the client that Node shares with browsers."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from gate import gate_before, minted
+from programs import NODE, Program
+
+ROUTES = """
+[[routes]]
+path = "/live/{user_id}"
+access = { owner = "user_id" }
+tokens = [{ header = "Authorization" }, { websocket = "bearer" }]
+"""
+KINDS = ["ws", "native"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    program = Program(tmp_path_factory.mktemp("server"), [NODE, script("server.mjs")], {})
+    try:
+        program.port = program.wait_for(r"listening on port (\d+)")[1]
+        yield program
+    finally:
+        program.stop()
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory, server):
+    with gate_before(tmp_path_factory.mktemp("gate"), f"http://127.0.0.1:{server.port}", ROUTES) as running:
+        yield running
+
+
+def script(name: str) -> pathlib.Path:
+    return pathlib.Path(os.environ["WEBSOCKET"]) / name
+
+
+def connected(gate, kind: str, path: str, token: str, *steps: str) -> list[dict]:
+    """What a client tells of its steps."""
+    url = gate.url.replace("http:", "ws:") + path
+    command = [NODE, script("client.mjs"), kind, url, token, *steps]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 0, ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_messages_pass_and_the_server_knows_the_user(gate, kind):
+    opened, who, talked, closed = connected(gate, kind, "/live/alice", minted(), "who", "talk", "close")
+    assert opened == {"open": True, "protocol": "" if kind == "ws" else "bearer"}
+    headers = who["headers"]
+    assert headers["x-user-id"] == "alice"
+    assert not {"authorization", "x_user_id", "sec-websocket-protocol"} & headers.keys()
+    assert talked == {"talked": True}
+    assert closed == {"closed": 4002, "reason": "bye"}
+
+
+def test_a_ping_is_answered_by_the_other_side(gate):
+    _, pong = connected(gate, "ws", "/live/alice", minted(), "ping")
+    assert pong == {"pong": "are you there"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_side_learns_how_the_other_closes(gate, server, kind):
+    _, closed = connected(gate, kind, "/live/erin", minted("erin"), "ask to close")
+    assert closed == {"closed": 4001, "reason": "enough"}
+    server.wait_for("erin closed 4001 enough")
+    connected(gate, kind, f"/live/frank-{kind}", minted(f"frank-{kind}"), "close")
+    server.wait_for(f"frank-{kind} closed 4002 bye")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("user, seconds, status", [("bob", 60, 403), ("alice", -60, 401)])
+def test_a_refused_socket_does_not_open(gate, kind, user, seconds, status):
+    told = connected(gate, kind, "/live/alice", minted(user, seconds), "who")
+    assert len(told) == 1 and told[0]["open"] is not True
+    if kind == "ws":
+        assert told[0]["open"] == f"Unexpected server response: {status}"

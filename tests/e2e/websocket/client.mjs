@@ -1,0 +1,62 @@
+// A WebSocket client: `ws`, or `native`, which is as browsers have it and sends its token as a subprotocol.
+//
+//   node client.mjs ws|native URL TOKEN STEP…
+//
+// Each step is done after the one before. What has happened is written as one line of JSON for each.
+
+import assert from "node:assert";
+import { once } from "node:events";
+
+import WS from "ws";
+
+const [kind, url, token, ...steps] = process.argv.slice(2);
+const tell = (what) => console.log(JSON.stringify(what));
+
+const socket =
+  kind === "ws"
+    ? new WS(url, { headers: { Authorization: `Bearer ${token}`, "X-User-Id": "mallory", x_user_id: "mallory" } })
+    : new WebSocket(url, ["bearer", token]);
+socket.binaryType = "arraybuffer";
+
+const closed = new Promise((done) => {
+  socket.addEventListener("close", ({ code, reason }) => done({ closed: code, reason }));
+});
+const opened = new Promise((done) => {
+  socket.addEventListener("open", () => done(true));
+  socket.addEventListener("error", ({ message }) => done(message ?? "failed"));
+});
+
+async function answered(message) {
+  const answer = new Promise((done) => socket.addEventListener("message", ({ data }) => done(data), { once: true }));
+  socket.send(message);
+  return answer;
+}
+
+const STEPS = {
+  who: async () => tell({ headers: JSON.parse(await answered("who")) }),
+  talk: async () => {
+    const large = new Uint8Array(1024 * 1024).map((_, at) => at % 251);
+    for (const text of ["", "žluťoučký 😀", "x".repeat(1024 * 1024)]) assert.equal(await answered(text), text);
+    assert.deepEqual(new Uint8Array(await answered(large)), large);
+    tell({ talked: true });
+  },
+  ping: async () => {
+    const pong = once(socket, "pong");
+    socket.ping("are you there");
+    tell({ pong: (await pong)[0].toString() });
+  },
+  "ask to close": async () => {
+    socket.send("close");
+    tell(await closed);
+  },
+  close: async () => {
+    socket.close(4002, "bye");
+    tell(await closed);
+  },
+  wait: async () => tell(await closed),
+};
+
+const open = await opened;
+tell({ open, protocol: socket.protocol });
+if (open === true) for (const step of steps) await STEPS[step]();
+process.exit(0);
