@@ -9,12 +9,20 @@ import time
 import pytest
 
 from dev import UVICORN
-from gate import gate_before, minted
+from gate import ROUTES, gate_before, minted
 from programs import Program, free_port
 
 APP = pathlib.Path(__file__).parent / "fastapi"
-VERSIONS = {"1.1": "--http1.1"}
+VERSIONS = {"1.1": "--http1.1", "2": "--http2-prior-knowledge"}
 PATIENCE = 20
+
+KEPT = """
+[[routes]]
+path = "/kept/{user_id}/events"
+access = { owner = "user_id" }
+at_expiry = "keep"
+replace_prefix = { from = "/kept", to = "/api" }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +32,7 @@ def gate(tmp_path_factory):
     app = Program(tmp_path_factory.mktemp("app"), command, {})
     try:
         app.wait_for("Uvicorn running")
-        with gate_before(tmp_path_factory.mktemp("gate"), f"http://127.0.0.1:{port}") as running:
+        with gate_before(tmp_path_factory.mktemp("gate"), f"http://127.0.0.1:{port}", ROUTES + KEPT) as running:
             yield running
     finally:
         app.stop()
@@ -94,8 +102,9 @@ def test_a_refusal_has_a_body_that_curl_shows(gate, version):
         assert f'"reason":"{reason}"' in answer.body
 
 
-def test_a_hundred_answers_over_one_connection(gate, version):
-    command = curl(gate, version, "/api/alice/page?number=[1-100]", "--write-out", "\n%{num_connects} %{http_code}\n",
+def test_a_hundred_answers_over_one_connection(gate):
+    # Over HTTP/1.1 alone: curl 7.88 cannot use a connection by prior knowledge twice, whoever serves.
+    command = curl(gate, "1.1", "/api/alice/page?number=[1-100]", "--write-out", "\n%{num_connects} %{http_code}\n",
                    token=minted())
     said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE + 10)
     lines = said.stdout.split("\n")
@@ -165,3 +174,24 @@ def test_a_listener_that_leaves_is_gone_for_the_app_too(gate, version):
     while gate.ask("GET", f"/api/{user}/listeners", minted(user)).json() > 0:
         assert time.monotonic() < deadline, "the app still has a listener"
         time.sleep(0.05)
+
+
+def test_events_end_well_with_the_token(gate, version):
+    user = f"grace-{version}"
+    with listening(curl(gate, version, f"/api/{user}/events", token=minted(user, seconds=3))) as listener:
+        listener.hears(f"data: {user}")
+        write(gate, user, "one")
+        listener.hears("data: one")
+        assert listener.ended() == 0
+
+
+def test_events_outlive_a_token_where_the_route_says_so(gate, version):
+    user = f"heidi-{version}"
+    token = minted(user, seconds=2)
+    with listening(curl(gate, version, f"/api/{user}/events", token=token)) as ended, \
+            listening(curl(gate, version, f"/kept/{user}/events", token=token)) as kept:
+        ended.hears(f"data: {user}")
+        kept.hears(f"data: {user}")
+        assert ended.ended() == 0
+        write(gate, user, "after")
+        kept.hears("data: after")

@@ -15,6 +15,12 @@ ROUTES = """
 path = "/live/{user_id}"
 access = { owner = "user_id" }
 tokens = [{ header = "Authorization" }, { websocket = "bearer" }]
+
+[[routes]]
+path = "/kept/{user_id}"
+access = { owner = "user_id" }
+at_expiry = "keep"
+tokens = [{ header = "Authorization" }, { websocket = "bearer" }]
 """
 KINDS = ["ws", "native"]
 
@@ -80,3 +86,20 @@ def test_a_refused_socket_does_not_open(gate, kind, user, seconds, status):
     assert len(told) == 1 and told[0]["open"] is not True
     if kind == "ws":
         assert told[0]["open"] == f"Unexpected server response: {status}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_socket_is_closed_with_its_token(gate, server, kind):
+    user = f"judy-{kind}"
+    _, who, closed = connected(gate, kind, f"/live/{user}", minted(user, 3), "who", "wait")
+    assert who["headers"]["x-user-id"] == user
+    assert closed["closed"] == 1008 and "expired" in closed["reason"]
+    server.wait_for(f"{user} closed 1008 .*expired")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_socket_outlives_its_token_where_the_route_says_so(gate, kind):
+    token = minted(seconds=2)
+    _, first, second, closed = connected(gate, kind, "/kept/alice", token, "who", "pause", "who", "close")
+    assert first["headers"]["x-user-id"] == second["headers"]["x-user-id"] == "alice"
+    assert closed == {"closed": 4002, "reason": "bye"}

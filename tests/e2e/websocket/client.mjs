@@ -53,6 +53,8 @@ const STEPS = {
     socket.close(4002, "bye");
     tell(await closed);
   },
+  // Longer than the token of the test lasts.
+  pause: () => new Promise((done) => setTimeout(done, 4000)),
   wait: async () => tell(await closed),
 };
 

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
+use serde_json::json;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::server;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -10,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error, HandshakeError, Message, WebSocket};
 use tokio_tungstenite::tungstenite::{accept_hdr, client};
 
-use crate::harness::{Issuer, PATIENCE, ROUTES, Sidecar, Upstream};
+use crate::harness::{Issuer, NOW, PATIENCE, ROUTES, Sidecar, Upstream};
 
 type Socket = WebSocket<TcpStream>;
 
@@ -157,4 +158,35 @@ fn a_refused_handshake_is_an_answer_that_a_library_shows() {
         };
         assert_eq!(answer.status(), status);
     }
+}
+#[test]
+fn a_socket_is_closed_when_its_token_ends_unless_the_route_keeps_it() {
+    let (sidecar, issuer) = start(&format!(
+        "{ROUTES}{}",
+        r#"
+[[routes]]
+path = "/kept"
+access = "authenticated"
+at_expiry = "keep"
+
+[issuers.test]
+keys = { secret_env = "TEST_SECRET" }
+leeway = "0s"
+"#
+    ));
+    let token = issuer.sign(&json!({ "sub": "alice", "exp": NOW + 3 }));
+    let mut kept = connect(&sidecar, "/kept", &token).unwrap();
+    let mut socket = connect(&sidecar, "/me/live", &token).unwrap();
+    let mut silent = connect(&sidecar, "/me/live", &token).unwrap();
+    for socket in [&mut kept, &mut socket] {
+        assert_eq!(ask(socket, "who".into()), Message::text("alice"));
+    }
+    for socket in [&mut socket, &mut silent] {
+        let Message::Close(Some(frame)) = socket.read().unwrap() else {
+            panic!("no close");
+        };
+        assert_eq!(frame.code, CloseCode::Policy);
+        assert!(frame.reason.contains("expired"), "{}", frame.reason);
+    }
+    assert_eq!(ask(&mut kept, "who".into()), Message::text("alice"));
 }

@@ -1,0 +1,64 @@
+"""HTTP/2 as the programs of nghttp2 speak it: many streams over few connections."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from dev import UVICORN
+from gate import ROUTES, gate_before, minted
+from programs import Program, free_port
+
+APP = pathlib.Path(__file__).parent / "fastapi"
+PATIENCE = 60
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("h2load") and shutil.which("nghttp")), reason="h2load and nghttp are missing: nghttp2-client")
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    port = free_port()
+    command = [UVICORN, "app:app", "--app-dir", APP, "--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
+    program = Program(tmp_path_factory.mktemp("app"), command, {})
+    try:
+        program.wait_for("Uvicorn running")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        program.stop()
+
+
+@pytest.fixture
+def gate(tmp_path, app):
+    with gate_before(tmp_path, app, ROUTES) as running:
+        yield running
+
+
+def h2load(gate, *arguments: str) -> dict[str, int]:
+    """The counts of a run: of requests by how they ended, and of answers by their kind."""
+    command = ["h2load", "--requests=3000", "--clients=4", "--max-concurrent-streams=100", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert ended.returncode == 0, ended.stderr
+    lines = re.findall(r"^(?:requests|status codes): (.*)$", ended.stdout, re.MULTILINE)
+    assert len(lines) == 2, ended.stdout
+    return {name: int(count) for count, name in re.findall(r"(\d+) (\w+)", ", ".join(lines))}
+
+
+def test_a_hundred_streams_at_once_on_each_connection(gate):
+    counts = h2load(gate, "-H", f"Authorization: Bearer {minted()}", f"{gate.url}/api/alice/page")
+    assert (counts["succeeded"], counts["failed"], counts["errored"], counts["2xx"]) == (3000, 0, 0, 3000), counts
+
+
+def test_bodies_in_a_hundred_streams_at_once(gate, tmp_path):
+    body = tmp_path / "note.json"
+    body.write_text('{"text": "%s"}' % ("x" * 20_000))
+    headers = ["-H", f"Authorization: Bearer {minted()}", "-H", "Content-Type: application/json"]
+    counts = h2load(gate, "--requests=500", f"--data={body}", *headers, f"{gate.url}/api/alice/notes")
+    assert (counts["succeeded"], counts["failed"], counts["2xx"]) == (500, 0, 500), counts
+
+
+def test_refusals_are_answers_of_their_streams_alone(gate):
+    counts = h2load(gate, f"{gate.url}/api/alice/page")
+    assert (counts["failed"], counts["errored"], counts["4xx"]) == (3000, 0, 3000), counts
