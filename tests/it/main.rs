@@ -15,6 +15,7 @@ mod claims;
 mod configs;
 mod forwarding;
 mod framing;
+mod grpc;
 mod harness;
 mod http2_connections;
 mod identity;

@@ -1,0 +1,394 @@
+//! gRPC, as tonic speaks it on both sides: every kind of call, its errors, the gate's refusals, the end of a token.
+
+mod service;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio_stream::iter;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use crate::harness::{Issuer, NOW, PATIENCE, Sidecar, Upstream};
+use service::{MESSAGE, Note};
+
+const SERVICE: &str = "/claimgate.test.Notes";
+const ROUTES: &str = r#"
+[[routes]]
+path = "/claimgate.test.Notes/{method}"
+access = "authenticated"
+
+[[routes]]
+path = "/users/{user_id}/{method}"
+access = { owner = "user_id" }
+
+[[routes]]
+path = "/scoped/{method}"
+access = "authenticated"
+require = [{ claim = "scope", has = "notes" }]
+"#;
+
+/// One event loop, as gRPC needs it.
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
+/// Runs what talks to the gate, as long as it may take.
+fn run<T>(talk: impl Future<Output = T>) -> T {
+    let bounded = async { tokio::time::timeout(PATIENCE, talk).await };
+    runtime().block_on(bounded).expect("gRPC stands still")
+}
+
+fn start(config: &str) -> (Sidecar, Issuer) {
+    start_before(config, service::start())
+}
+
+fn start_before(config: &str, upstream: SocketAddr) -> (Sidecar, Issuer) {
+    let config = format!("{config}\n[upstreams.tasks]\nurl = \"h2c://{upstream}\"\n");
+    let issuer = Issuer::start();
+    let sidecar = Sidecar::start(&config, &Upstream::nowhere(), &issuer);
+    (sidecar, issuer)
+}
+
+/// A client with a connection of its own, or with a share in one.
+#[derive(Clone)]
+struct Client {
+    grpc: Grpc<Channel>,
+    token: Option<Arc<str>>,
+}
+
+impl Client {
+    async fn connect(sidecar: &Sidecar) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{}", sidecar.address)).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        Self {
+            grpc: Grpc::new(channel),
+            token: None,
+        }
+    }
+
+    fn bearer(&self, token: &str) -> Self {
+        Self {
+            grpc: self.grpc.clone(),
+            token: Some(token.into()),
+        }
+    }
+
+    /// A request with the token and with what a client may try.
+    async fn request<T>(&mut self, message: T) -> Request<T> {
+        self.grpc.ready().await.unwrap();
+        let mut request = Request::new(message);
+        let metadata = request.metadata_mut();
+        for name in ["x-user-id", "x_user_id", "x.user.id"] {
+            metadata.append(name, "mallory".parse().unwrap());
+        }
+        metadata.insert("x-note", "as it was".parse().unwrap());
+        metadata.insert_bin(
+            "x-note-bin",
+            tonic::metadata::MetadataValue::from_bytes(b"\0\xff"),
+        );
+        if let Some(token) = &self.token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            metadata.insert("authorization", value);
+        }
+        request
+    }
+
+    async fn unary(&mut self, path: &str, note: Note) -> Result<Response<Note>, Status> {
+        let request = self.request(note).await;
+        let path = PathAndQuery::try_from(path).unwrap();
+        self.grpc.unary(request, path, ProstCodec::default()).await
+    }
+
+    async fn write(&mut self, text: &str) -> Result<Response<Note>, Status> {
+        self.unary(&format!("{SERVICE}/Write"), Note::new(text))
+            .await
+    }
+
+    async fn read(&mut self, service: &str, text: &str) -> Result<Streaming<Note>, Status> {
+        let request = self.request(Note::new(text)).await;
+        let path = PathAndQuery::try_from(format!("{service}/Read")).unwrap();
+        let codec = ProstCodec::default();
+        let response = self.grpc.server_streaming(request, path, codec).await;
+        response.map(Response::into_inner)
+    }
+
+    async fn collect(&mut self, notes: Vec<Note>) -> Result<Note, Status> {
+        let request = self.request(iter(notes)).await;
+        let path = PathAndQuery::try_from(format!("{SERVICE}/Collect")).unwrap();
+        let codec = ProstCodec::default();
+        let response = self.grpc.client_streaming(request, path, codec).await;
+        response.map(Response::into_inner)
+    }
+
+    async fn talk(&mut self, service: &str) -> Result<Talk, Status> {
+        let (sender, receiver) = unbounded_channel();
+        let notes = UnboundedReceiverStream::new(receiver);
+        let request = self.request(notes).await;
+        let path = PathAndQuery::try_from(format!("{service}/Talk")).unwrap();
+        let codec = ProstCodec::default();
+        let response = self.grpc.streaming(request, path, codec).await?;
+        let answers = response.into_inner();
+        Ok(Talk { sender, answers })
+    }
+}
+
+/// A call in which both sides say what they like when they like.
+struct Talk {
+    sender: UnboundedSender<Note>,
+    answers: Streaming<Note>,
+}
+
+impl Talk {
+    async fn say(&mut self, text: &str) -> Result<Note, Status> {
+        self.sender.send(Note::new(text)).unwrap();
+        let answer = self.answers.message().await?;
+        Ok(answer.expect("an answer"))
+    }
+}
+
+#[test]
+fn every_kind_of_call_passes_and_names_its_user() {
+    let (sidecar, issuer) = start(ROUTES);
+    run(async {
+        let mut client = Client::connect(&sidecar)
+            .await
+            .bearer(&issuer.token("alice"));
+
+        let written = client.write("one").await.unwrap();
+        assert_eq!(written.metadata().get("x-written").unwrap(), "in the head");
+        let note = written.into_inner();
+        assert_eq!((note.text.as_str(), note.user.as_str()), ("one", "alice"));
+        for name in ["te", "x-note", "x-note-bin", "x-request-id"] {
+            let has = note.metadata.iter().any(|found| found == name);
+            assert!(has, "no {name} in {:?}", note.metadata);
+        }
+        for name in ["authorization", "x_user_id", "x.user.id", "connection"] {
+            let has = note.metadata.iter().any(|found| found == name);
+            assert!(!has, "{name} in {:?}", note.metadata);
+        }
+
+        let mut notes = client.read(SERVICE, "3 end").await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(notes.message().await.unwrap().unwrap().user, "alice");
+        }
+        assert_eq!(notes.message().await.unwrap(), None);
+        assert!(notes.trailers().await.unwrap().is_some());
+
+        let all = client
+            .collect(["a", "b", "c"].map(Note::new).to_vec())
+            .await
+            .unwrap();
+        assert_eq!((all.text.as_str(), all.user.as_str()), ("abc", "alice"));
+
+        let mut talk = client.talk(SERVICE).await.unwrap();
+        for text in ["hello", "again"] {
+            let note = talk.say(text).await.unwrap();
+            assert_eq!((note.text.as_str(), note.user.as_str()), (text, "alice"));
+        }
+        drop(talk.sender);
+        assert_eq!(talk.answers.message().await.unwrap(), None);
+    });
+}
+
+#[test]
+fn an_error_of_the_service_arrives_as_it_is() {
+    let (sidecar, issuer) = start(ROUTES);
+    run(async {
+        let mut client = Client::connect(&sidecar)
+            .await
+            .bearer(&issuer.token("alice"));
+        let at_once = client.write("fail").await.unwrap_err();
+        // After two notes the error is in the trailers, and not in the head.
+        let mut notes = client.read(SERVICE, "2 fail").await.unwrap();
+        notes.message().await.unwrap().unwrap();
+        notes.message().await.unwrap().unwrap();
+        let late = notes.message().await.unwrap_err();
+        for error in [at_once, late] {
+            assert_eq!(error.code(), Code::FailedPrecondition, "{error:?}");
+            assert_eq!(error.message(), MESSAGE);
+            assert_eq!(error.metadata().get("x-why").unwrap(), "in the end");
+        }
+    });
+}
+
+/// Asserts a refusal of the gate that a client of gRPC understands, and not one that it had to guess.
+#[track_caller]
+fn refused(status: &Status, code: Code, detail: &str) {
+    assert_eq!(status.code(), code, "{status:?}");
+    assert!(status.message().contains(detail), "{status:?}");
+}
+
+#[test]
+fn a_refusal_is_a_status_of_grpc() {
+    let (sidecar, issuer) = start(ROUTES);
+    run(async {
+        let nobody = Client::connect(&sidecar).await;
+        let alice = nobody.bearer(&issuer.token("alice"));
+        let expired = issuer.sign(&json!({ "sub": "alice", "exp": NOW - 60 }));
+        let expired = nobody.bearer(&expired);
+
+        let missing = nobody.clone().write("x").await.unwrap_err();
+        refused(&missing, Code::Unauthenticated, "token");
+        let expired = expired.clone().write("x").await.unwrap_err();
+        refused(&expired, Code::Unauthenticated, "expired");
+        let note = Note::new("x");
+        let other = alice.clone().unary("/users/bob/Write", note.clone()).await;
+        refused(&other.unwrap_err(), Code::PermissionDenied, "");
+        let scope = alice.clone().unary("/scoped/Write", note.clone()).await;
+        refused(&scope.unwrap_err(), Code::PermissionDenied, "");
+        let unknown = alice.clone().unary("/other.Service/Write", note).await;
+        refused(&unknown.unwrap_err(), Code::Unimplemented, "");
+
+        // A stream is refused just so, and the connection serves on.
+        let stream = nobody.clone().read(SERVICE, "1 end").await.unwrap_err();
+        refused(&stream, Code::Unauthenticated, "token");
+        let talk = nobody.clone().talk(SERVICE).await.err().unwrap();
+        refused(&talk, Code::Unauthenticated, "token");
+        assert_eq!(
+            alice.clone().write("x").await.unwrap().into_inner().user,
+            "alice"
+        );
+    });
+}
+
+#[test]
+fn a_service_that_is_not_there_is_unavailable() {
+    let url = Upstream::nowhere();
+    let address = url.url().strip_prefix("http://").unwrap().parse().unwrap();
+    let (sidecar, issuer) = start_before(ROUTES, address);
+    run(async {
+        let mut client = Client::connect(&sidecar)
+            .await
+            .bearer(&issuer.token("alice"));
+        let status = client.write("x").await.unwrap_err();
+        refused(&status, Code::Unavailable, "");
+    });
+}
+
+#[test]
+fn a_large_message_passes_whole_in_both_directions() {
+    let (sidecar, issuer) = start(ROUTES);
+    run(async {
+        let mut client = Client::connect(&sidecar)
+            .await
+            .bearer(&issuer.token("alice"));
+        let load: Vec<u8> = (0..1024 * 1024_u32)
+            .map(|at| at.to_le_bytes()[at as usize % 3])
+            .collect();
+        let note = Note {
+            load,
+            ..Note::default()
+        };
+        let path = format!("{SERVICE}/Write");
+        let answer = client
+            .unary(&path, note.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        assert!(
+            answer.load == note.load,
+            "{} bytes came back",
+            answer.load.len()
+        );
+        // Three of them are more than any window.
+        let all = client.collect(vec![note.clone(); 3]).await.unwrap();
+        assert!(
+            all.load == note.load.repeat(3),
+            "{} bytes came back",
+            all.load.len()
+        );
+    });
+}
+
+#[test]
+fn a_thousand_calls_of_several_users_each_name_their_own() {
+    let (sidecar, issuer) = start(ROUTES);
+    let tokens: Vec<(String, String)> = (0..8)
+        .map(|number| format!("user-{number}"))
+        .map(|user| (issuer.token(&user), user))
+        .collect();
+    run(async {
+        // Two connections, each with calls of all users at once.
+        let connections = [
+            Client::connect(&sidecar).await,
+            Client::connect(&sidecar).await,
+        ];
+        let mut calls = JoinSet::new();
+        for number in 1..=1000 {
+            let (token, user) = &tokens[number % tokens.len()];
+            let mut client = connections[number % 2].bearer(token);
+            let user = user.clone();
+            calls.spawn(async move {
+                let text = number.to_string();
+                let (note, wanted) = if number % 3 == 0 {
+                    let mut notes = client
+                        .read(SERVICE, &format!("{text} forever"))
+                        .await
+                        .unwrap();
+                    let note = notes.message().await;
+                    // Half of those that have something to read are given up.
+                    (note.unwrap(), format!("{text} forever"))
+                } else {
+                    (Some(client.write(&text).await.unwrap().into_inner()), text)
+                };
+                if let Some(note) = note {
+                    assert_eq!((note.user, note.text), (user, wanted));
+                }
+            });
+        }
+        let mut done = 0;
+        while let Some(call) = calls.join_next().await {
+            call.unwrap();
+            done += 1;
+        }
+        assert_eq!(done, 1000);
+    });
+}
+
+#[test]
+fn a_call_ends_with_its_token_unless_the_route_keeps_it() {
+    // The same service under a second name.
+    let kept = r#"
+[[routes]]
+path = "/kept/{method}"
+access = "authenticated"
+at_expiry = "keep"
+replace_prefix = { from = "/kept", to = "/claimgate.test.Notes" }
+
+[issuers.test]
+keys = { secret_env = "TEST_SECRET" }
+leeway = "0s"
+"#;
+    let (sidecar, issuer) = start(&format!("{ROUTES}{kept}"));
+    let token = issuer.sign(&json!({ "sub": "alice", "exp": NOW + 3 }));
+    run(async {
+        let mut client = Client::connect(&sidecar).await.bearer(&token);
+        let mut kept = client.talk("/kept").await.unwrap();
+        let mut talk = client.talk(SERVICE).await.unwrap();
+        let mut notes = client.read(SERVICE, "1 forever").await.unwrap();
+        assert_eq!(kept.say("before").await.unwrap().text, "before");
+        assert_eq!(talk.say("before").await.unwrap().text, "before");
+        assert_eq!(notes.message().await.unwrap().unwrap().user, "alice");
+
+        let ended = notes.message().await.unwrap_err();
+        refused(&ended, Code::Unauthenticated, "expired");
+        let ended = talk.answers.message().await.unwrap_err();
+        refused(&ended, Code::Unauthenticated, "expired");
+        assert_eq!(kept.say("after").await.unwrap().text, "after");
+        // The clock of the gate stands still: only the calls that were open have ended.
+        sidecar.set_time(NOW + 3);
+        let late = client.write("x").await.unwrap_err();
+        refused(&late, Code::Unauthenticated, "expired");
+    });
+}
