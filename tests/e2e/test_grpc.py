@@ -1,0 +1,154 @@
+"""gRPC as Python's library speaks it, on both sides of the gate, over TCP and over a Unix socket."""
+
+import pathlib
+import queue
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from gate import gate_before, minted
+from grpc_notes import SERVICE
+from programs import Program, free_port
+
+SERVER = pathlib.Path(__file__).with_name("grpc_notes.py")
+PATIENCE = 20
+ROUTES = f"""
+[[routes]]
+path = "/{SERVICE}/{{method}}"
+access = "authenticated"
+
+[[routes]]
+path = "/users/{{user_id}}/{{method}}"
+access = {{ owner = "user_id" }}
+"""
+
+
+@pytest.fixture(scope="module", params=["port", "socket"])
+def gate(request, tmp_path_factory):
+    if request.param == "port":
+        port = free_port()
+        address, url = f"127.0.0.1:{port}", f"h2c://127.0.0.1:{port}"
+    else:
+        address = f"unix:{tmp_path_factory.mktemp('socket') / 'notes.sock'}"
+        url = address.replace("unix:", "unix+h2c:")
+    server = Program(tmp_path_factory.mktemp("server"), [sys.executable, SERVER, address], {})
+    try:
+        server.wait_for("listening on port")
+        with gate_before(tmp_path_factory.mktemp("gate"), url, ROUTES) as running:
+            yield running
+    finally:
+        server.stop()
+
+
+class Caller:
+    """A client with a token, which also tries to be somebody else."""
+
+    def __init__(self, gate, token: str | None):
+        # The environment's proxies are not asked.
+        self.channel = grpc.insecure_channel(gate.url.removeprefix("http://"), [("grpc.enable_http_proxy", 0)])
+        self.more = {"timeout": PATIENCE, "metadata": [("x-user-id", "mallory"), ("x_user_id", "mallory")]}
+        if token is not None:
+            self.more["metadata"].append(("authorization", f"Bearer {token}"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.channel.close()
+
+    def _method(self, kind: str, path: str):
+        make = getattr(self.channel, kind)
+        return make(path, request_serializer=str.encode, response_deserializer=bytes.decode)
+
+    def write(self, text: str, service: str = SERVICE) -> str:
+        return self._method("unary_unary", f"/{service}/Write")(text, **self.more)
+
+    def write_with_call(self, text: str):
+        return self._method("unary_unary", f"/{SERVICE}/Write").with_call(text, **self.more)
+
+    def read(self, text: str):
+        return self._method("unary_stream", f"/{SERVICE}/Read")(text, **self.more)
+
+    def collect(self, texts) -> str:
+        return self._method("stream_unary", f"/{SERVICE}/Collect")(iter(texts), **self.more)
+
+    def talk(self, texts):
+        return self._method("stream_stream", f"/{SERVICE}/Talk")(texts, **self.more)
+
+
+@pytest.fixture
+def alice(gate):
+    with Caller(gate, minted()) as caller:
+        yield caller
+
+
+def test_every_kind_of_call_names_its_user(alice):
+    answer, call = alice.write_with_call("hello")
+    assert answer == "x-user-id=alice: 5 hello"
+    assert ("x-written", "in the end") in [(name, value) for name, value in call.trailing_metadata()]
+    assert list(alice.read("3")) == ["x-user-id=alice", "0", "1", "2"]
+    assert alice.collect(["a", "bc", ""]) == "x-user-id=alice: 3"
+
+    said: queue.SimpleQueue = queue.SimpleQueue()
+    answers = alice.talk(iter(said.get, None))
+    for text in ["one", "two"]:
+        # Each is said only after the answer to the one before.
+        said.put(text)
+        assert next(answers) == f"x-user-id=alice: {text}"
+    said.put(None)
+    assert list(answers) == []
+
+
+def test_an_error_of_the_service_arrives_as_it_is(alice):
+    with pytest.raises(grpc.RpcError) as raised:
+        alice.write("fail")
+    assert raised.value.code() == grpc.StatusCode.NOT_FOUND
+    assert raised.value.details() == "žádná poznámka"
+    assert ("x-written", "in the end") in [(name, value) for name, value in raised.value.trailing_metadata()]
+
+
+@pytest.mark.parametrize("token, service, code", [
+    (None, SERVICE, grpc.StatusCode.UNAUTHENTICATED),
+    (minted(seconds=-60), SERVICE, grpc.StatusCode.UNAUTHENTICATED),
+    (minted(secret="another secret, and long enough as well"), SERVICE, grpc.StatusCode.UNAUTHENTICATED),
+    (minted("bob"), "users/alice", grpc.StatusCode.PERMISSION_DENIED),
+    (minted(), "other.Service", grpc.StatusCode.UNIMPLEMENTED),
+], ids=["no token", "expired", "forged", "another user", "no route"])
+def test_a_refusal_is_a_status(gate, token, service, code):
+    with Caller(gate, token) as caller, pytest.raises(grpc.RpcError) as raised:
+        caller.write("hello", service)
+    assert raised.value.code() == code
+    # A client that gets no status makes one up from the answer of HTTP, and says so.
+    assert raised.value.details() and "http" not in raised.value.details().lower()
+
+
+def test_large_messages_pass(alice):
+    assert len(alice.write("large")) == 1024 * 1024
+    assert alice.write("y" * 1024 * 1024).startswith("x-user-id=alice: 1048576 ")
+    assert alice.collect("z" * 100_000 for _ in range(40)) == "x-user-id=alice: 4000000"
+
+
+def test_a_stream_ends_with_its_token(gate):
+    with Caller(gate, minted(seconds=3)) as caller:
+        answers = caller.read("0")
+        assert next(answers) == "x-user-id=alice"
+        with pytest.raises(grpc.RpcError) as raised:
+            next(answers)
+        assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert "expired" in raised.value.details()
+
+
+def test_calls_of_several_users_at_once_each_name_their_own(gate):
+    users = [f"user-{number}" for number in range(4)]
+    callers = {user: Caller(gate, minted(user)) for user in users}
+
+    def call(number: int):
+        user = users[number % len(users)]
+        assert callers[user].write(str(number)) == f"x-user-id={user}: {len(str(number))} {number}"
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(call, range(400)))) == 400
+    for caller in callers.values():
+        caller.channel.close()
