@@ -4,6 +4,7 @@ pub mod body;
 pub mod exchange;
 pub mod headers;
 mod http2;
+mod interim;
 pub mod lifetime;
 pub mod listen;
 pub mod serve;
@@ -15,8 +16,10 @@ pub mod tunnel;
 pub mod upstream;
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
@@ -24,6 +27,7 @@ use http::response;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::ext::on_informational;
 use hyper::upgrade::OnUpgrade;
 use tokio::task::spawn_local;
 
@@ -39,6 +43,7 @@ use crate::observe::metrics::WorkerMetrics;
 use body::{Kind, RequestBody, ResponseBody};
 use exchange::{Exchange, Form};
 use headers::Peer;
+use interim::{InterimAnswers, UntilAnswer};
 use lifetime::Lifetime;
 use shared::{Phase, Policy, Shared};
 use socket::Connection;
@@ -102,6 +107,7 @@ impl Proxy {
         let form = Form {
             is_http2: head.version == Version::HTTP_2,
             has_body: !body.is_end_stream(),
+            takes_interim: head.version == Version::HTTP_11,
         };
         if form.is_http2 {
             http2::to_http1(&mut head, form.has_body);
@@ -198,11 +204,18 @@ impl Proxy {
         let patience = (!exchange.is_grpc()).then_some(policy.body_timeout);
         let body = RequestBody::new(body, limit, patience);
         exchange.sending(body.upload());
-        let answering = upstream.exchange(permit, Request::from_parts(head, body));
+        let mut request = Request::from_parts(head, body);
+        let until_answer = if upstream.policy().informational && exchange.takes_interim() {
+            Some(pass_interim(&mut request, snapshot, &exchange).await)
+        } else {
+            None
+        };
+        let answering = upstream.exchange(permit, request);
         // The answer of a gRPC call may be a stream that has not begun.
         let is_stream = exchange.is_grpc();
         let expiry = is_stream.then(|| stay.expiry(&self.shared)).flatten();
         let answered = within(expiry, exchange.overdue(), answering).await;
+        drop(until_answer);
         exchange.answered();
         let (response, lease) = match answered {
             Ok(Ok(answered)) => answered,
@@ -270,6 +283,24 @@ impl Proxy {
         }
         Rc::clone(&current)
     }
+}
+
+/// Has the interim answers to a request passed on, until what is given is dropped.
+async fn pass_interim(
+    request: &mut Request<RequestBody>,
+    snapshot: &Snapshot,
+    exchange: &Exchange,
+) -> UntilAnswer {
+    let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+    let interim = exchange.connection().interim();
+    let (answers, until) = InterimAnswers::begin(interim, waker);
+    let (policy, id) = (Arc::clone(&snapshot.policy), exchange.request_id().clone());
+    on_informational(request, move |answer| {
+        let mut headers = answer.headers().clone();
+        policy.headers.to_client(&mut headers, &id, false);
+        answers.pass(answer.status(), &headers);
+    });
+    until
 }
 
 /// Answers 101 and joins client and upstream.

@@ -24,6 +24,9 @@ pub struct Upstream {
     /// How long an answer or a WebSocket may stand still, in both directions; 0 is no limit.
     #[serde(default = "five_minutes", deserialize_with = "units::duration")]
     pub idle_timeout: Duration,
+    /// Whether interim answers (1xx) are passed on.
+    #[serde(default)]
+    pub informational: bool,
 }
 
 /// Longer than most servers and clients let a connection rest.

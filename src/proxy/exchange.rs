@@ -66,6 +66,8 @@ pub struct Form {
     pub is_http2: bool,
     /// With a body.
     pub has_body: bool,
+    /// From a client that can be given interim answers.
+    pub takes_interim: bool,
 }
 
 /// How an exchange has gone so far.
@@ -131,6 +133,10 @@ impl Exchange {
 
     pub(super) fn request_id(&self) -> &HeaderValue {
         &self.request_id
+    }
+
+    pub(super) fn takes_interim(&self) -> bool {
+        self.form.takes_interim
     }
 
     pub(super) fn is_http2(&self) -> bool {

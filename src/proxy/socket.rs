@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::gate::refusal::Refusal;
 
+use super::interim::Interim;
 use super::listen::Registration;
 
 pub use stream::{Stream, Wire};
@@ -111,6 +112,7 @@ impl Pace {
 #[derive(Debug)]
 pub struct Connection {
     pace: Arc<Pace>,
+    interim: Arc<Interim>,
     /// How many exchanges there are at once.
     exchanges: Cell<usize>,
     closing: Cell<bool>,
@@ -130,6 +132,7 @@ impl Connection {
                 is_http2: AtomicBool::new(false),
                 heard: AtomicU64::new(0),
             }),
+            interim: Arc::default(),
             exchanges: Cell::new(0),
             closing: Cell::new(false),
             waker: RefCell::new(None),
@@ -212,6 +215,11 @@ impl Connection {
         self.pace.head_was_late.load(Ordering::Relaxed)
     }
 
+    /// What goes to the client before an answer.
+    pub(super) fn interim(&self) -> Arc<Interim> {
+        Arc::clone(&self.interim)
+    }
+
     /// Asks the connection to end after what it is doing.
     pub(super) fn close(&self) {
         self.closing.set(true);
@@ -242,6 +250,11 @@ impl Connection {
 pub struct Socket {
     stream: Stream,
     pace: Arc<Pace>,
+    interim: Arc<Interim>,
+    /// What is left of interim answers that have begun to go out.
+    interim_rest: Vec<u8>,
+    /// Whether hyper still has something of what it wanted to write.
+    is_in_write: bool,
     timeouts: Timeouts,
     read_timer: Alarm,
     write_timer: Alarm,
@@ -255,6 +268,9 @@ impl Socket {
         Self {
             stream,
             pace: Arc::clone(&connection.pace),
+            interim: connection.interim(),
+            interim_rest: Vec::new(),
+            is_in_write: false,
             timeouts,
             read_timer: Alarm::default(),
             write_timer: Alarm::default(),
@@ -284,6 +300,26 @@ impl Socket {
 
     fn stream(&mut self) -> Pin<&mut Stream> {
         Pin::new(&mut self.stream)
+    }
+
+    /// Writes the interim answers that wait, if hyper has written all of what came before. They belong to the exchange
+    /// that is under way, whose answer has not begun.
+    fn write_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.interim_rest.is_empty() && !self.is_in_write {
+            self.interim_rest = self.interim.take();
+        }
+        while !self.interim_rest.is_empty() {
+            let rest = std::mem::take(&mut self.interim_rest);
+            let written = self.stream().poll_write(context, &rest);
+            let count = match &written {
+                Poll::Ready(Ok(count)) => *count,
+                Poll::Ready(Err(_)) | Poll::Pending => 0,
+            };
+            self.interim_rest = rest.get(count..).unwrap_or_default().to_vec();
+            self.note_write(context, &written)?;
+            ready!(written)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn note_write(
@@ -340,12 +376,15 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.write_interim(context))?;
         let written = self.stream().poll_write(context, bytes);
+        self.is_in_write = !matches!(&written, Poll::Ready(Ok(count)) if *count == bytes.len());
         self.note_write(context, &written)?;
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.write_interim(context))?;
         self.stream().poll_flush(context)
     }
 

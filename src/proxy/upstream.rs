@@ -52,6 +52,8 @@ pub struct UpstreamPolicy {
     pub response_timeout: Duration,
     /// How long an answer or a WebSocket may stand still; zero is no limit.
     pub idle_timeout: Duration,
+    /// Whether its interim answers are passed on.
+    pub informational: bool,
 }
 
 /// The connections of one worker to one upstream.

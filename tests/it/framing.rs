@@ -834,3 +834,46 @@ fn an_answer_to_half_a_request_says_that_the_connection_ends() {
     }
     upstream.untouched();
 }
+
+#[test]
+fn interim_answers_are_passed_on_where_the_upstream_may_give_them() {
+    let latch = Latch::default();
+    let upstream = {
+        let latch = latch.clone();
+        Upstream::answering(move |dialogue| {
+            dialogue
+                .write("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nX-User-Id: mallory\r\n\r\n");
+            latch.wait();
+            dialogue.write("HTTP/1.1 102 Processing\r\n\r\n".repeat(20));
+            dialogue.answer("200 OK", "", "body")
+        })
+    };
+    let config = format!("[upstreams.tasks]\ninformational = true\n{ROUTES}");
+    let (sidecar, _upstream, _issuer) = start_with(&config, upstream);
+    let mut client = sidecar.connect();
+    for round in 0..3 {
+        client.send(get("/open/page").bytes());
+        if round == 0 {
+            // It is there while the answer is not.
+            let head = client.wire.read_head().unwrap().unwrap();
+            assert!(head.line().contains(" 103 "), "{}", head.line());
+            assert_eq!(head.value("link").as_deref(), Some("</a.css>"));
+            assert_eq!(head.value("x-user-id"), None);
+            latch.open();
+        }
+        let mut interim = 0;
+        let status = loop {
+            let head = client.wire.read_head().unwrap().unwrap();
+            if !head.line().contains(" 10") {
+                assert_eq!(client.wire.read_exact(4).unwrap(), b"body");
+                break head.line();
+            }
+            interim += 1;
+        };
+        assert!(status.contains(" 200 "), "{status}");
+        assert_eq!(interim, if round == 0 { 7 } else { 8 });
+    }
+    // A client that knows no HTTP/1.1 knows no interim answers.
+    let old = sidecar.raw("GET /open/page HTTP/1.0\r\nHost: gate.test\r\n\r\n");
+    assert_eq!((old.status, old.text().as_str()), (200, "body"));
+}

@@ -53,6 +53,7 @@ pub(super) fn compile(written: &mut Written) -> Vec<UpstreamPolicy> {
             connect_timeout: upstream.connect_timeout,
             response_timeout: upstream.response_timeout,
             idle_timeout: upstream.idle_timeout,
+            informational: upstream.informational,
         });
     }
     compiled
