@@ -21,6 +21,8 @@ use crate::observe::metrics::{IssuerMetrics, Metrics, WorkerMetrics};
 use crate::proxy::listen::Entry;
 use crate::proxy::shared::{Phase, Policy, Shared};
 
+use sockets::Sockets;
+
 /// Everything that a configuration says, built and found good.
 #[derive(Debug)]
 pub struct App {
@@ -84,14 +86,16 @@ impl App {
             source,
         };
         let mut doors: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+        let mut sockets = Sockets::new();
         let mut addresses = Vec::with_capacity(entries.len());
         for mut entry in entries {
-            let (address, sockets) =
-                sockets::listen(&entry.address, count).map_err(|e| at(&entry.address, e))?;
+            let (address, bound) = sockets
+                .listen(&entry.address, count)
+                .map_err(|e| at(&entry.address, e))?;
             addresses.push(address.clone());
             entry.address = address;
             let entry = Arc::new(entry);
-            for (door, socket) in doors.iter_mut().zip(sockets) {
+            for (door, socket) in doors.iter_mut().zip(bound) {
                 door.push((Arc::clone(&entry), socket));
             }
         }

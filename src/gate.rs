@@ -12,6 +12,7 @@ pub mod path;
 pub mod permit;
 pub mod pointer;
 pub mod prefix;
+mod redirect;
 pub mod refusal;
 pub mod routes;
 pub mod rule;
@@ -246,6 +247,17 @@ impl Gate {
         };
         cache.remember(digest, known.clone());
         Ok(known)
+    }
+
+    /// Sends a request that came without encryption to where the same is served with it. No token is looked at.
+    pub fn redirect(&self, head: &Parts, port: u16) -> Refusal {
+        if let Err(refusal) = self.check_head(head) {
+            return refusal;
+        }
+        if CanonicalPath::parse(head.uri.path()).is_err() {
+            return Refusal::PathNotCanonical;
+        }
+        redirect::location(head, port).map_or(Refusal::RequestMalformed, Refusal::HttpsRequired)
     }
 
     /// What RFC 9112 demands of a head before its path can mean anything.

@@ -125,6 +125,10 @@ impl Proxy {
         if let Some(refusal) = exchange.connection().refuses_all() {
             return exchange.refuse(refusal.into());
         }
+        if let Some(port) = exchange.connection().entry().redirect_to_https {
+            let refusal = snapshot.policy.gate.redirect(&head, port);
+            return exchange.refuse(refusal.into());
+        }
         let mut decision = snapshot.decide(&head, self.shared.clock.now());
         let mut since = None;
         while let Decision::NeedsKeys { issuer, kid, .. } = &decision {

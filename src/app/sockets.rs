@@ -1,11 +1,12 @@
-//! Listening sockets: one for each worker on the same address.
+//! Listening sockets: one for each worker on the same address, opened here or by whoever started the process.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use socket2::{Domain, Socket, Type};
+use listenfd::ListenFd;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::config::Address;
 
@@ -19,14 +20,63 @@ pub(super) enum Bound {
     Unix(UnixListener),
 }
 
-/// Binds `count` sockets. Gives the address they have in the end, which differs for port 0.
-pub(super) fn listen(address: &Address, count: usize) -> io::Result<(Address, Vec<Bound>)> {
-    match address {
-        Address::Tcp(address) => {
-            let (address, sockets) = tcp(*address, count)?;
-            Ok((Address::Tcp(address), sockets))
+/// What opens sockets, and has those that were open when the process was started (`LISTEN_FDS`, as systemd does it).
+pub(super) struct Sockets {
+    passed: ListenFd,
+}
+
+impl Sockets {
+    pub(super) fn new() -> Self {
+        Self {
+            passed: ListenFd::from_env(),
         }
-        Address::Unix(path) => Ok((address.clone(), unix(path, count)?)),
+    }
+
+    /// Opens `count` sockets. Gives the address they have in the end, which differs for port 0.
+    pub(super) fn listen(
+        &mut self,
+        address: &Address,
+        count: usize,
+    ) -> io::Result<(Address, Vec<Bound>)> {
+        match address {
+            Address::Tcp(address) => {
+                let (address, sockets) = tcp(*address, count)?;
+                Ok((Address::Tcp(address), sockets))
+            }
+            Address::Unix(path) => Ok((address.clone(), unix(path, count)?)),
+            Address::Passed(place) => Ok((address.clone(), self.passed(*place, count)?)),
+        }
+    }
+
+    fn passed(&mut self, place: usize, count: usize) -> io::Result<Vec<Bound>> {
+        let nothing = || io::Error::other("no such socket was passed to this process (LISTEN_FDS)");
+        let socket = match self.passed.take_unix_listener(place) {
+            Ok(socket) => Bound::Unix(socket.ok_or_else(nothing)?),
+            // It is of another kind.
+            Err(_) => Bound::Tcp(self.passed.take_tcp_listener(place)?.ok_or_else(nothing)?),
+        };
+        socket.copies(count)
+    }
+}
+
+impl Bound {
+    /// The same socket so many times, ready for event loops.
+    fn copies(self, count: usize) -> io::Result<Vec<Self>> {
+        let socket = match &self {
+            Self::Tcp(socket) => SockRef::from(socket),
+            Self::Unix(socket) => SockRef::from(socket),
+        };
+        if !socket.is_listener()? {
+            return Err(io::Error::other("nobody can connect to this socket"));
+        }
+        socket.set_nonblocking(true)?;
+        let copies = (1..count).map(|_| match &self {
+            Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
+            Self::Unix(socket) => socket.try_clone().map(Self::Unix),
+        });
+        let mut copies = copies.collect::<io::Result<Vec<_>>>()?;
+        copies.push(self);
+        Ok(copies)
     }
 }
 
@@ -60,10 +110,5 @@ fn unix(path: &Path, count: usize) -> io::Result<Vec<Bound>> {
     {
         std::fs::remove_file(path)?;
     }
-    let socket = UnixListener::bind(path)?;
-    socket.set_nonblocking(true)?;
-    let copies = (1..count).map(|_| socket.try_clone().map(Bound::Unix));
-    let mut sockets = copies.collect::<io::Result<Vec<_>>>()?;
-    sockets.push(Bound::Unix(socket));
-    Ok(sockets)
+    Bound::Unix(UnixListener::bind(path)?).copies(count)
 }

@@ -305,7 +305,7 @@ fn url(address: &Address) -> String {
             };
             format!("http://{host}")
         }
-        Address::Unix(_) => address.to_string(),
+        Address::Unix(_) | Address::Passed(_) => address.to_string(),
     }
 }
 

@@ -102,6 +102,7 @@ impl Check {
             | Refusal::KeysUnavailable => Self::Verification,
             Refusal::SubjectMismatch(_) | Refusal::ClaimMissing(_) => Self::Rule,
             Refusal::RequestMalformed
+            | Refusal::HttpsRequired(_)
             | Refusal::RequestTimeout
             | Refusal::BodyTooLarge
             | Refusal::TargetTooLong

@@ -64,6 +64,8 @@ pub struct Listener {
     /// Whether the peer says with the PROXY protocol who the client is; read once at start.
     #[serde(default)]
     pub proxy_protocol: bool,
+    /// The port of HTTPS to which every request is sent instead of being served; read once at start.
+    pub redirect_to_https: Option<u16>,
 }
 
 /// `[admin]`: the listener for probes, metrics and `claimgate drain`.

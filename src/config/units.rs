@@ -66,6 +66,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// `"unix:/run/claimgate/gate.sock"`.
     Unix(PathBuf),
+    /// `"systemd:0"`: the first of the sockets that the process was started with.
+    Passed(usize),
 }
 
 impl<'de> Deserialize<'de> for Address {
@@ -87,6 +89,12 @@ impl std::str::FromStr for Address {
                 Err(format!("`{text}` needs an absolute path after `unix:`"))
             };
         }
+        if let Some(place) = text.strip_prefix("systemd:") {
+            return place
+                .parse()
+                .map(Self::Passed)
+                .map_err(|_| format!("`{text}` needs a number after `systemd:`, from 0"));
+        }
         text.parse().map(Self::Tcp).map_err(|_| {
             format!(
                 "`{text}` is not an address: write an IP address and a port, as in \
@@ -101,6 +109,7 @@ impl std::fmt::Display for Address {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Passed(place) => write!(f, "systemd:{place}"),
         }
     }
 }

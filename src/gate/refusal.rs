@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
@@ -24,6 +24,8 @@ pub enum Refusal {
     RequestMalformed,
     /// No route has this path.
     NoRoute,
+    /// It came without encryption, where that is not served; where it is.
+    HttpsRequired(HeaderValue),
     /// Routes have this path, but none has this method; those they have.
     MethodNotAllowed(HeaderValue),
     /// No bearer token came.
@@ -126,6 +128,7 @@ impl Refusal {
             Self::PathNotCanonical => "path_not_canonical",
             Self::RequestMalformed => "request_malformed",
             Self::NoRoute => "no_route",
+            Self::HttpsRequired(_) => "https_required",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::TokenMissing => "token_missing",
             Self::TokenRepeated => "token_repeated",
@@ -232,6 +235,11 @@ impl Refusal {
                 StatusCode::NOT_FOUND,
                 None,
                 "There is nothing at this path.",
+            ),
+            Self::HttpsRequired(_) => (
+                StatusCode::PERMANENT_REDIRECT,
+                None,
+                "This is served over HTTPS only.",
             ),
             Self::MethodNotAllowed(_) => (
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -418,6 +426,9 @@ impl Refusal {
         }
         if let Self::MethodNotAllowed(allow) = self {
             headers.insert(ALLOW, allow.clone());
+        }
+        if let Self::HttpsRequired(location) = self {
+            headers.insert(LOCATION, location.clone());
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SOON.as_secs()));

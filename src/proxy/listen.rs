@@ -42,6 +42,8 @@ pub struct Entry {
     pub address: Address,
     /// Whether each connection begins with who the client is (the PROXY protocol).
     pub proxy_protocol: bool,
+    /// The port of HTTPS to which every request is sent instead of being served.
+    pub redirect_to_https: Option<u16>,
 }
 
 /// The socket of one worker at an entry.
@@ -146,7 +148,7 @@ impl Door {
         let mut stop = pin!(self.shared.reaches(Phase::Stopping));
         loop {
             tokio::select! {
-                accepted = self.accept() => self.admit(accepted, stopping).await,
+                accepted = self.accept(stopping) => self.admit(accepted, stopping).await,
                 () = &mut drain, if !draining => {
                     draining = true;
                     // A client over HTTP/1.1 is sent away in its next answer.
@@ -173,7 +175,7 @@ impl Door {
         loop {
             tokio::select! {
                 biased;
-                accepted = self.accept() => self.admit(accepted, false).await,
+                accepted = self.accept(true) => self.admit(accepted, false).await,
                 () = std::future::ready(()) => return,
             }
         }
@@ -190,12 +192,16 @@ impl Door {
         }
     }
 
-    async fn accept(&self) -> io::Result<Accepted> {
+    /// Accepts at every entry in turn; while the gate stops, not where the next one takes over what waits.
+    async fn accept(&self, stopping: bool) -> io::Result<Accepted> {
         poll_fn(|context| {
             let first = self.first.get();
             let (before, after) = self.entries.split_at(first.min(self.entries.len()));
             for (entry, listener) in after.iter().chain(before) {
                 self.first.set((self.first.get() + 1) % self.entries.len());
+                if stopping && matches!(entry.address, Address::Passed(_)) {
+                    continue;
+                }
                 if let Poll::Ready(accepted) = listener.poll_accept(context) {
                     return Poll::Ready(accepted.map(|(wire, address)| Accepted {
                         entry: Arc::clone(entry),
@@ -239,7 +245,7 @@ impl Door {
             (false, false) => None,
         };
         let number = registration.number;
-        let connection = Rc::new(Connection::new(registration, refuses_all));
+        let connection = Rc::new(Connection::new(registration, accepted.entry, refuses_all));
         self.open
             .by_number
             .borrow_mut()
@@ -247,7 +253,6 @@ impl Door {
         let arrival = Arrival {
             wire: accepted.wire,
             address: accepted.address,
-            entry: accepted.entry,
             connection,
         };
         let serving = arrival.serve(

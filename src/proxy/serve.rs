@@ -23,7 +23,6 @@ use tracing::info;
 use crate::observe::metrics::{HeadFault, WorkerMetrics};
 
 use super::headers::Peer;
-use super::listen::Entry;
 use super::socket::{Connection, Socket, Stream, Timeouts, Wire};
 use super::{Answer, Proxy};
 
@@ -51,7 +50,6 @@ pub(super) struct Arrival {
     pub(super) wire: Wire,
     /// The address at the other end; none for a Unix socket.
     pub(super) address: Option<IpAddr>,
-    pub(super) entry: Arc<Entry>,
     pub(super) connection: Rc<Connection>,
 }
 
@@ -66,7 +64,7 @@ impl Arrival {
     /// Serves the connection to its end.
     pub(super) async fn serve(self, proxy: Rc<Proxy>, limits: Limits, metrics: Arc<WorkerMetrics>) {
         let connection = Rc::clone(&self.connection);
-        let (address, entry) = (self.address, Arc::clone(&self.entry));
+        let address = self.address;
         let served = async {
             // Nobody has asked for anything before a head: a stop does not wait for that.
             let Some(opened) = unless_closing(&connection, self.open(&proxy, limits)).await else {
@@ -103,7 +101,7 @@ impl Arrival {
         };
         metrics.head_refused(fault);
         let client = address.map(tracing::field::display);
-        let listener = &entry.address;
+        let listener = &connection.entry().address;
         info!(client, %listener, reason = fault.reason(), cause, "refused a head");
     }
 
@@ -112,14 +110,13 @@ impl Arrival {
         let Self {
             mut wire,
             address,
-            entry,
             connection,
         } = self;
         let mut peer = Peer {
             address,
             ..Peer::default()
         };
-        if entry.proxy_protocol {
+        if connection.entry().proxy_protocol {
             if address.is_some_and(|address| !proxy.shared.policy().headers.trusts(address)) {
                 return Err(ServeError::Head(HeadFault::PeerNotTrusted));
             }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::gate::refusal::Refusal;
 
 use super::interim::Interim;
-use super::listen::Registration;
+use super::listen::{Entry, Registration};
 
 pub use stream::{Stream, Wire};
 
@@ -117,13 +117,18 @@ pub struct Connection {
     exchanges: Cell<usize>,
     closing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    entry: Arc<Entry>,
     refuses_all: Option<Refusal>,
     _registration: Registration,
 }
 
 impl Connection {
     /// A connection just accepted: its first head is awaited. If it is to be turned away, that is how.
-    pub(super) fn new(registration: Registration, refuses_all: Option<Refusal>) -> Self {
+    pub(super) fn new(
+        registration: Registration,
+        entry: Arc<Entry>,
+        refuses_all: Option<Refusal>,
+    ) -> Self {
         Self {
             pace: Arc::new(Pace {
                 start: Instant::now(),
@@ -136,9 +141,15 @@ impl Connection {
             exchanges: Cell::new(0),
             closing: Cell::new(false),
             waker: RefCell::new(None),
+            entry,
             refuses_all,
             _registration: registration,
         }
+    }
+
+    /// Where it came in.
+    pub(super) fn entry(&self) -> &Entry {
+        &self.entry
     }
 
     /// How every request of this connection is answered, if all alike.

@@ -5,6 +5,7 @@
 
 mod commands;
 mod explain;
+mod passed_sockets;
 mod program;
 mod stopping;
 mod upstream;

@@ -5,15 +5,16 @@ use std::os::unix::net::UnixStream;
 
 use claimgate::config::Address;
 
+use crate::harness::frames::{Frame, Frames, HEADERS};
 use crate::harness::wire::Wire;
-use crate::harness::{Client, ROUTES, Sidecar, get, start};
+use crate::harness::{Client, ROUTES, Sidecar, get, post, start};
 
 /// Where a gate listens over TCP, in the order of its configuration.
 fn tcp(sidecar: &Sidecar) -> Vec<SocketAddr> {
     let addresses = sidecar.running().addresses().iter();
     let tcp = addresses.filter_map(|address| match address {
         Address::Tcp(address) => Some(*address),
-        Address::Unix(_) => None,
+        Address::Unix(_) | Address::Passed(_) => None,
     });
     tcp.collect()
 }
@@ -83,4 +84,86 @@ fn the_limit_of_connections_holds_for_all_listeners_together() {
             .call(&get("/open/page"))
             .refused(503, "overloaded");
     }
+}
+
+/// A gate with a second listener that sends everybody to HTTPS at this port.
+fn redirecting(port: u16) -> (Sidecar, crate::harness::Upstream, crate::harness::Issuer) {
+    start(&format!(
+        "[[listeners]]\naddress = \"127.0.0.1:0\"\nredirect_to_https = {port}\n{ROUTES}"
+    ))
+}
+
+#[test]
+fn a_plaintext_listener_may_send_every_request_to_https() {
+    for (port, suffix) in [(443, ""), (8443, ":8443")] {
+        let (sidecar, upstream, issuer) = redirecting(port);
+        let mut client = Client::connect(tcp(&sidecar)[1]);
+        let token = issuer.token("alice");
+        for (request, host, target) in [
+            (get("/open/page"), "gate.test", "/open/page"),
+            (get("/nowhere?a=b&c=%2F"), "gate.test", "/nowhere?a=b&c=%2F"),
+            (
+                get("/api/bob/tasks").bearer(&token),
+                "gate.test",
+                "/api/bob/tasks",
+            ),
+            (
+                get("/api/bob/tasks").bearer("no token"),
+                "gate.test",
+                "/api/bob/tasks",
+            ),
+            (get("/").host(Some("Gate.test:8080")), "Gate.test", "/"),
+            (get("/").host(Some("[::1]:80")), "[::1]", "/"),
+            (get("http://gate.test/x?y"), "gate.test", "/x?y"),
+        ] {
+            let answer = client.call(&request);
+            answer.refused(308, "https_required");
+            let location = format!("https://{host}{suffix}{target}");
+            assert_eq!(answer.header("location"), Some(location));
+        }
+        let answer = client.call(&post("/open/page", b"body"));
+        answer.refused(308, "https_required");
+        upstream.untouched();
+        let counted = "claimgate_requests_total{route=\"\",method=\"POST\",status=\"308\",reason=\"https_required\"}";
+        assert_eq!(sidecar.metric(counted), Some(1.0));
+        // The other listener serves.
+        assert_eq!(sidecar.call(&get("/open/page")).status, 200);
+    }
+}
+
+#[test]
+fn what_has_more_than_one_reading_is_not_sent_to_https() {
+    let (sidecar, _upstream, _issuer) = redirecting(443);
+    let address = tcp(&sidecar)[1];
+    for (request, status, reason) in [
+        (get("/api/../x"), 400, "path_not_canonical"),
+        (get("//evil.test/x"), 400, "path_not_canonical"),
+        (get("/").host(None), 400, "request_malformed"),
+        (get("/").host(Some("gate.test/x")), 400, "request_malformed"),
+        (
+            get("/").host(Some("evil@gate.test")),
+            400,
+            "request_malformed",
+        ),
+        (get("http://other.test/"), 400, "request_malformed"),
+        (
+            crate::harness::request("TRACE", "/"),
+            405,
+            "method_not_allowed",
+        ),
+    ] {
+        let answer = Client::connect(address).call(&request);
+        answer.refused(status, reason);
+        assert_eq!(answer.header("location"), None);
+    }
+}
+
+#[test]
+fn a_client_over_http2_is_sent_to_https_too() {
+    let (sidecar, _upstream, _issuer) = redirecting(443);
+    let mut client = Frames::connect(tcp(&sidecar)[1]);
+    client.send(&Frame::get(1, "/open/page"));
+    client.next(HEADERS);
+    let body = String::from_utf8(client.body(1)).unwrap();
+    assert!(body.contains("https_required"), "{body}");
 }

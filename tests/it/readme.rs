@@ -380,6 +380,7 @@ fn every_refusal() -> Vec<Refusal> {
         Refusal::PathNotCanonical,
         Refusal::RequestMalformed,
         Refusal::NoRoute,
+        Refusal::HttpsRequired(HeaderValue::from_static("https://gate.test/")),
         Refusal::MethodNotAllowed(HeaderValue::from_static("GET")),
         Refusal::TokenMissing,
         Refusal::TokenRepeated,

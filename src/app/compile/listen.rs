@@ -23,6 +23,7 @@ pub(super) fn compile(written: &mut Written) -> Vec<Entry> {
     let first = Entry {
         address: listen.address,
         proxy_protocol: listen.proxy_protocol,
+        redirect_to_https: None,
     };
     check_entry(written, &KeyPath::of("listen"), &first);
     let mut entries = vec![first];
@@ -34,8 +35,12 @@ pub(super) fn compile(written: &mut Written) -> Vec<Entry> {
         let entry = Entry {
             address: listener.address,
             proxy_protocol: listener.proxy_protocol,
+            redirect_to_https: listener.redirect_to_https,
         };
         check_entry(written, path, &entry);
+        if entry.redirect_to_https == Some(0) {
+            written.report(path.key("redirect_to_https"), "must be a port, as 443");
+        }
         let is_taken = |other: &Entry| is_same(&entry.address, &other.address);
         if entries.iter().any(is_taken) {
             written.report(path.key("address"), "is the address of another listener");

@@ -53,19 +53,33 @@ impl Program {
         environment: &[(&str, &str)],
         directory: &Path,
     ) -> Self {
+        let pipes = [Stdio::piped(), Stdio::piped()];
+        Self::start_with(executable, arguments, environment, directory, pipes)
+    }
+
+    /// As [`Program::start`], with what it has for standard input and output.
+    pub(super) fn start_with(
+        executable: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        directory: &Path,
+        [stdin, stdout]: [Stdio; 2],
+    ) -> Self {
         let mut process = Command::new(executable)
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(environment.iter().copied())
             .current_dir(directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdin(stdin)
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let (sender, lines) = channel();
-        read_lines(process.stdout.take().unwrap(), sender.clone(), Line::Stdout);
+        if let Some(stdout) = process.stdout.take() {
+            read_lines(stdout, sender.clone(), Line::Stdout);
+        }
         read_lines(process.stderr.take().unwrap(), sender, Line::Stderr);
         Self {
             process,

@@ -1,0 +1,87 @@
+//! Sockets that were opened by whoever starts the gate, as systemd does it.
+
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use crate::harness::wire::Wire;
+use crate::harness::{Client, get};
+
+use super::program::Program;
+use super::{Directory, EIGHT_LINES, SECRET};
+
+/// Starts the gate with sockets as its descriptors 3 and 4, and says so as systemd does.
+fn start(directory: &Directory, first: &TcpListener, second: &UnixListener) -> Program {
+    let script = "exec 3<&0 4<&1 0</dev/null 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$@\"";
+    let executable = env!("CARGO_BIN_EXE_claimgate");
+    Program::start_with(
+        "sh",
+        &["-c", script, "sh", executable],
+        &[("BETTER_AUTH_SECRET", SECRET)],
+        directory.0.path(),
+        [
+            OwnedFd::from(first.try_clone().unwrap()).into(),
+            OwnedFd::from(second.try_clone().unwrap()).into(),
+        ],
+    )
+}
+
+fn config(second: &str) -> String {
+    format!(
+        "[listen]\naddress = \"systemd:0\"\nworkers = 2\n[[listeners]]\naddress = \"{second}\"\n\
+         [admin]\naddress = \"127.0.0.1:0\"\n{EIGHT_LINES}"
+    )
+}
+
+#[test]
+fn the_gate_serves_on_sockets_that_were_open_before_it() {
+    let directory = Directory::with(&config("systemd:1"));
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let path = directory.path("gate.sock");
+    let unix = UnixListener::bind(&path).unwrap();
+    // Whoever comes before the gate is there, and while it is started anew, waits.
+    let address = tcp.local_addr().unwrap();
+    for _ in 0..2 {
+        let mut early = Client::connect(address);
+        early.send(get("/nowhere").bytes());
+        let mut program = start(&directory, &tcp, &unix);
+        let line = program.wait_for_line("\"serving\"");
+        assert!(line.contains("systemd:0 systemd:1"), "{line}");
+        assert_eq!(early.answer().status, 404);
+        for _ in 0..5 {
+            let over_tcp = Wire::tcp(TcpStream::connect(address).unwrap());
+            let over_unix = Wire::unix(UnixStream::connect(&path).unwrap());
+            for wire in [over_tcp, over_unix] {
+                assert_eq!(Client { wire }.call(&get("/nowhere")).status, 404);
+            }
+        }
+        drop(early);
+        program.signal("TERM");
+        assert_eq!(program.wait().code, Some(0));
+        assert!(path.exists(), "the gate removed a socket of another");
+    }
+}
+
+#[test]
+fn a_socket_that_was_not_passed_is_named() {
+    let directory = Directory::with(&config("systemd:2"));
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unix = UnixListener::bind(directory.path("gate.sock")).unwrap();
+    let ended = start(&directory, &tcp, &unix).wait();
+    assert_ne!(ended.code, Some(0));
+    assert!(
+        ended
+            .stderr
+            .contains("listen on systemd:2: no such socket was passed"),
+        "{}",
+        ended.stderr
+    );
+    let ended = directory.call(&[]);
+    assert!(
+        ended
+            .stderr
+            .contains("listen on systemd:0: no such socket was passed"),
+        "{}",
+        ended.stderr
+    );
+}
