@@ -1,5 +1,6 @@
 //! The program as compiled: every part built from the configuration, started, drained and stopped.
 
+mod certificates;
 pub mod compile;
 mod control;
 mod sockets;
@@ -85,6 +86,8 @@ impl App {
             address: address.to_string(),
             source,
         };
+        let expiries = certificates::expiries(&entries);
+        let reloaders = certificates::reloaders(&entries);
         let mut doors: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
         let mut sockets = Sockets::new();
         let mut addresses = Vec::with_capacity(entries.len());
@@ -122,7 +125,7 @@ impl App {
                 Arc::new(metrics)
             });
         let workers = (0..count).map(|_| Arc::new(WorkerMetrics::default()));
-        let metrics = Arc::new(Metrics::new(workers.collect(), issuers.collect()));
+        let metrics = Arc::new(Metrics::new(workers.collect(), issuers.collect(), expiries));
         let refreshers = remote_keys
             .iter()
             .map(|remote| remote.as_ref().map(|_| Arc::new(Refresher::default())));
@@ -132,6 +135,7 @@ impl App {
         control::start(
             admin,
             remote_keys,
+            reloaders,
             Arc::clone(&shared),
             Arc::clone(&metrics),
         )?;

@@ -9,6 +9,7 @@ mod listen;
 mod problem;
 mod route;
 mod rule;
+mod tls;
 mod units;
 mod upstream;
 
@@ -23,7 +24,8 @@ pub use issuer::{Encoding, Issuer, Keys};
 pub use listen::{Admin, Drain, Listen, Listener, Log, LogFormat, LogLevel};
 pub use problem::{KeyPath, Problem, Problems, Step};
 pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSource};
-pub use rule::{ClaimRule, Scalar};
+pub use rule::{CertificateField, ClaimRule, Scalar};
+pub use tls::{CertificateFiles, ClientAuth, Tls, TlsVersion};
 pub use units::{Address, Network, OneOrMany};
 pub use upstream::Upstream;
 

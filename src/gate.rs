@@ -33,6 +33,7 @@ use crate::clock::UnixTime;
 use crate::keys::KeyRing;
 
 use cache::{Remembered, TokenCache};
+use certificate::ClientCertificate;
 use claims::Claims;
 use identity::IdentityClaim;
 use names::ManagedNames;
@@ -177,12 +178,14 @@ impl Gate {
         if let Err(refusal) = route.tokens.check_origin(&taken, head) {
             return Decision::Refuse(refused(refusal));
         }
+        let shown = head.extensions.get::<Arc<ClientCertificate>>();
+        let shown = shown.map(AsRef::as_ref);
         let Remembered {
-            caller,
+            mut caller,
             claims,
             issuer,
             ..
-        } = match self.identify(taken.token(), now, cache) {
+        } = match self.identify(taken.token(), shown, now, cache) {
             Ok(known) => known,
             Err(Unverified {
                 refusal,
@@ -201,6 +204,7 @@ impl Gate {
         let asking = Asking {
             subject: &caller.subject,
             claims: &claims,
+            certificate: shown,
             issuer,
         };
         if let Err(refusal) = route.demands.admit(&route.rule, asking, found.owner) {
@@ -210,6 +214,9 @@ impl Gate {
                 ..refused(refusal)
             });
         }
+        if let Some(certificate) = shown {
+            self.add_certificate(&mut caller, certificate);
+        }
         let source = Some(taken.source);
         Decision::Forward(Permit::new(Caller::Known(caller), route, source))
     }
@@ -218,6 +225,7 @@ impl Gate {
     fn identify(
         &self,
         token: BearerToken<'_>,
+        shown: Option<&ClientCertificate>,
         now: UnixTime,
         cache: &mut TokenCache,
     ) -> Result<Remembered, Unverified> {
@@ -227,10 +235,13 @@ impl Gate {
             let issuer = self.issuers.get(known.issuer);
             if issuer.is_some_and(|issuer| issuer.ring.is_usable(now)) {
                 known.validity.check(now)?;
+                if let Some(binding) = &known.binding {
+                    binding.check(shown)?;
+                }
                 return Ok(known.clone());
             }
         }
-        let mut verified = verify::verify(&self.issuers, token, now)?;
+        let mut verified = verify::verify(&self.issuers, token, shown, now)?;
         let caller = KnownCaller {
             headers: self.identity_of(&verified.subject, &verified.claims).into(),
             subject: verified.subject,
@@ -243,6 +254,7 @@ impl Gate {
             caller,
             claims: Arc::new(verified.claims),
             validity: verified.validity,
+            binding: verified.binding,
             issuer: verified.place,
         };
         cache.remember(digest, known.clone());
@@ -300,6 +312,18 @@ impl Gate {
         headers
             .filter_map(|(name, claim)| Some((name.clone(), claim.value(subject, claims)?)))
             .collect()
+    }
+
+    /// What the upstream is told of the certificate. It belongs to the connection, so it is not remembered with the token.
+    fn add_certificate(&self, caller: &mut KnownCaller, certificate: &ClientCertificate) {
+        let fields = self.identity.iter().filter_map(|(name, claim)| {
+            let value = claim.certificate_value(certificate)?;
+            Some((name.clone(), value))
+        });
+        let mut fields = fields.peekable();
+        if fields.peek().is_some() {
+            caller.headers = caller.headers.iter().cloned().chain(fields).collect();
+        }
     }
 }
 

@@ -2,11 +2,14 @@
 
 pub mod client;
 mod pem;
+pub mod server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+
+use crate::gate::certificate::ClientCertificate;
 
 pub use client::client_config;
 
@@ -49,6 +52,17 @@ pub enum TlsError {
     /// The library refuses.
     #[error("TLS cannot be used: {0}")]
     Library(#[from] rustls::Error),
+}
+
+/// What the first certificate in a file says of the client whose it is.
+pub fn client_certificate(file: &Path) -> Result<ClientCertificate, TlsError> {
+    let certificates = pem::certificates(file)?;
+    let first = certificates.first();
+    let read = first.and_then(|der| ClientCertificate::parse(der));
+    read.ok_or_else(|| TlsError::Certificates {
+        file: file.display().to_string(),
+        message: "the first of them cannot be read".to_owned(),
+    })
 }
 
 /// The cryptography of every connection.

@@ -5,13 +5,14 @@ mod issuers;
 mod keys;
 mod listen;
 mod routes;
+mod tls;
 mod upstreams;
 
 use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::config::{KeyPath, Problems, Written};
+use crate::config::{CertificateField, KeyPath, Problems, Written};
 use crate::gate::Gate;
 use crate::gate::identity::IdentityClaim;
 use crate::gate::names::ManagedNames;
@@ -28,7 +29,7 @@ impl App {
     /// Builds everything, or says everything that is wrong.
     pub fn compile(mut written: Written) -> Result<Self, Problems> {
         let mut warnings = Vec::new();
-        let entries = listen::compile(&mut written);
+        let entries = listen::compile(&mut written, &mut warnings);
         let identity = identity(&mut written);
         let upstreams = upstreams::compile(&mut written);
         let issuers = issuers::compile(&mut written, &mut warnings);
@@ -99,6 +100,8 @@ fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
             written.report(path, "needs the name of a claim, or `subject`");
         } else if claim == "subject" {
             identity.push((name, IdentityClaim::Subject));
+        } else if let Some(field) = claim.strip_prefix("certificate:") {
+            identity.extend(certificate_field(written, path, field).map(|field| (name, field)));
         } else {
             match Pointer::parse(&claim) {
                 Ok(pointer) => identity.push((name, IdentityClaim::Named(pointer))),
@@ -107,4 +110,21 @@ fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
         }
     }
     identity
+}
+
+/// `certificate:subject` and the like.
+fn certificate_field(written: &mut Written, place: KeyPath, field: &str) -> Option<IdentityClaim> {
+    let mut all = CertificateField::ALL.into_iter();
+    let found = all.find(|known| known.name() == field);
+    if found.is_none() {
+        let known = CertificateField::ALL.map(CertificateField::name);
+        let known = known.join("`, `certificate:");
+        written.report(
+            place,
+            format!("a certificate has no `{field}`; there are `certificate:{known}`"),
+        );
+    } else if !tls::asks_for_certificates(&written.config) {
+        written.report(place, tls::NOT_ASKED);
+    }
+    found.map(IdentityClaim::Certificate)
 }

@@ -1,4 +1,4 @@
-//! The control thread: key fetches and the admin listener, so that a busy gate still answers its probes.
+//! The control thread: key fetches, changed certificates and the admin listener, so that a busy gate still answers its probes.
 
 use std::io;
 use std::sync::Arc;
@@ -13,6 +13,9 @@ use crate::keys::remote::RemoteKeys;
 use crate::observe::admin::{Admin, Status};
 use crate::observe::metrics::Metrics;
 use crate::proxy::shared::{Phase, Policy, Shared};
+use crate::tls::server::Reloader;
+
+use super::certificates;
 
 /// What the admin listener reports.
 #[derive(Debug)]
@@ -45,6 +48,7 @@ impl Status for Report {
 pub(super) fn start(
     admin: std::net::TcpListener,
     remote_keys: Vec<Option<RemoteKeys>>,
+    reloaders: Vec<Reloader>,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
 ) -> io::Result<()> {
@@ -59,6 +63,7 @@ pub(super) fn start(
                     keep(issuer, remote, &shared, &metrics);
                 }
             }
+            spawn_local(certificates::keep(reloaders, Arc::clone(&metrics)));
             match TcpListener::from_std(admin) {
                 Ok(listener) => {
                     let admin = Arc::new(Admin::new(Report(shared), metrics));

@@ -1,7 +1,9 @@
 //! `claimgate explain`: what would become of one request. The gate that decides here is the gate that serves.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use http::header::{AUTHORIZATION, HOST};
@@ -21,15 +23,9 @@ use crate::gate::{Decision, Refused};
 use crate::observe::log;
 use crate::proxy::headers::{self, Peer};
 use crate::proxy::shared::Policy;
+use crate::tls;
 
 use super::{ConfigFile, Failure, Outcome, compile, say};
-
-/// Who asks: somebody on this machine.
-const PEER: Peer = Peer {
-    address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-    scheme: Scheme::Http,
-    certificate: None,
-};
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
@@ -41,6 +37,9 @@ pub(super) struct Explain {
     /// Send this header as well.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
     headers: Vec<String>,
+    /// Come over TLS and show the first certificate in this PEM file, as if its key were there and its authority trusted.
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
     /// The method, as in `GET`.
     method: Method,
     /// The path with its query, as in `/api/alice/tasks`.
@@ -100,7 +99,9 @@ impl Check {
             | Refusal::TokenType
             | Refusal::TokenConfirmation
             | Refusal::KeysUnavailable => Self::Verification,
-            Refusal::SubjectMismatch(_) | Refusal::ClaimMissing(_) => Self::Rule,
+            Refusal::SubjectMismatch(_)
+            | Refusal::ClaimMissing(_)
+            | Refusal::CertificateMissing(_) => Self::Rule,
             Refusal::RequestMalformed
             | Refusal::HttpsRequired(_)
             | Refusal::RequestTimeout
@@ -120,7 +121,8 @@ impl Explain {
     pub(super) fn run(self) -> Outcome {
         let app = compile(&self.config.config)?;
         let mut head = self.head()?;
-        app.policy.headers.note_peer(&PEER, &mut head);
+        let peer = self.peer()?;
+        app.policy.headers.note_peer(&peer, &mut head);
         let gate = &app.policy.gate;
         let decision = gate.decide(&head, Clock::System.now(), &mut TokenCache::default());
         say(format_args!(
@@ -130,7 +132,7 @@ impl Explain {
         ));
         match decision {
             Decision::Forward(permit) => {
-                forwarded(&app.policy, &mut head, &permit);
+                forwarded(&app.policy, &peer, &mut head, &permit);
                 return Ok(ExitCode::SUCCESS);
             }
             Decision::Refuse(refused) => stopped(&refused, app.policy.gate.issuers()),
@@ -164,6 +166,22 @@ impl Explain {
             Some(bare) if bare.query() != head.uri.query() => bare.to_string(),
             Some(_) | None => self.target.clone(),
         }
+    }
+
+    /// Who asks: somebody on this machine.
+    fn peer(&self) -> Result<Peer, Failure> {
+        let mut peer = Peer {
+            address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            ..Peer::default()
+        };
+        if let Some(file) = &self.certificate {
+            let shown = tls::client_certificate(file);
+            let shown = shown
+                .map_err(|error| Failure::other(format_args!("read the certificate: {error}")))?;
+            peer.scheme = Scheme::Https;
+            peer.certificate = Some(Arc::new(shown));
+        }
+        Ok(peer)
     }
 
     fn head(&self) -> Result<Parts, Failure> {
@@ -210,7 +228,7 @@ fn without_token(head: &Parts, route: &Route) -> Parts {
     head
 }
 
-fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
+fn forwarded(policy: &Policy, peer: &Peer, head: &mut Parts, permit: &Permit) {
     let route = permit.route();
     for check in Check::ALL {
         match (check, permit.caller()) {
@@ -243,7 +261,7 @@ fn forwarded(policy: &Policy, head: &mut Parts, permit: &Permit) {
     let request_id = headers::request_id(&head.headers);
     policy
         .headers
-        .to_upstream(head, permit.caller(), route, &PEER, &request_id, websocket);
+        .to_upstream(head, permit.caller(), route, peer, &request_id, websocket);
     let bare = without_token(head, route);
     let target = if route.rule == Rule::Public {
         &head.uri
@@ -312,6 +330,7 @@ fn stopped(refused: &Refused, issuers: &[Issuer]) {
 fn why(refused: &Refused) -> Option<String> {
     match (&refused.refusal, &refused.issuer) {
         (Refusal::ClaimMissing(unmet), _) => Some(format!("not met: {}", unmet.requirement)),
+        (Refusal::CertificateMissing(requirement), _) => Some(format!("not met: {requirement}")),
         // The token is good, or nobody would know whose it is.
         (Refusal::TokenIssuer, Some(issuer)) => {
             Some(format!("the route does not accept the issuer `{issuer}`"))

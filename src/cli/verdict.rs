@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::UnixTime;
+use crate::gate::certificate::Binding;
 use crate::gate::refusal::Refusal;
 use crate::gate::token::BearerToken;
 use crate::gate::verify::{self, Issuer, Unverified};
@@ -27,7 +28,7 @@ pub(super) struct Verdict {
 pub(super) fn of(issuers: &[Issuer], token: &str, now: UnixTime) -> Verdict {
     let facts = Facts::of(token);
     let judged = match BearerToken::new(token) {
-        Ok(token) => verify::verify(issuers, token, now),
+        Ok(token) => verify::verify(issuers, token, None, now),
         Err(refusal) => Err(refusal.into()),
     };
     let judge = match &judged {
@@ -88,7 +89,7 @@ pub(super) fn of(issuers: &[Issuer], token: &str, now: UnixTime) -> Verdict {
 
 fn one(issuer: &Issuer, token: &str, now: UnixTime) -> Result<String, Refusal> {
     let token = BearerToken::new(token)?;
-    match verify::verify(std::slice::from_ref(issuer), token, now) {
+    match verify::verify(std::slice::from_ref(issuer), token, None, now) {
         Ok(verified) => Ok(printable(verified.subject.as_str()).into_owned()),
         Err(unverified) => Err(unverified.refusal),
     }
@@ -237,6 +238,16 @@ impl Facts {
                     "signed by its key{kid}, but has no usable text in {}",
                     claims.join(" or ")
                 )
+            }
+            Refusal::TokenConfirmation => {
+                match Binding::of(self.claims.get("cnf").unwrap_or(&Value::Null)) {
+                    Some(certificate) => format!(
+                        "signed by its key{kid}, and good only from a client that shows the certificate with the thumbprint {certificate}"
+                    ),
+                    None => format!(
+                        "signed by its key{kid}, but bound (`cnf`) to something that is no certificate, which nobody checks here"
+                    ),
+                }
             }
             Refusal::KeysUnavailable => {
                 "its keys could not be fetched, so nobody can tell".to_owned()

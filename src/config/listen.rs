@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::tls::Tls;
 use super::units::{self, Address, Network};
 
 /// `[listen]`: where requests come in, and the limits of a connection.
@@ -36,6 +37,8 @@ pub struct Listen {
     pub max_body_bytes: u64,
     /// The peers whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Encryption; left out, requests come in plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Listen {
@@ -51,6 +54,7 @@ impl Default for Listen {
             max_header_bytes: 32 * 1024,
             max_body_bytes: 10 * 1024 * 1024,
             trusted_proxies: Vec::new(),
+            tls: None,
         }
     }
 }
@@ -66,6 +70,9 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// The port of HTTPS to which every request is sent instead of being served; read once at start.
     pub redirect_to_https: Option<u16>,
+    /// Encryption; left out, requests come in plain HTTP.
+    #[serde(default)]
+    pub tls: Option<Tls>,
 }
 
 /// `[admin]`: the listener for probes, metrics and `claimgate drain`.

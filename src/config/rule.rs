@@ -1,14 +1,20 @@
 //! `require` and `exempt` of a route: what a claim must say.
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-/// `{ claim = "role", any = ["admin"] }`: a claim and exactly one demand on it.
+/// `{ claim = "role", any = ["admin"] }`: a claim, or a field of the client's certificate, and exactly one demand on it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimRule {
     /// The claim, or a part of one as `a.b` or `/a/b`.
-    pub claim: String,
+    #[serde(default)]
+    pub claim: Option<String>,
+    /// Instead of a claim, a field of the client's certificate.
+    #[serde(default)]
+    pub certificate: Option<CertificateField>,
     /// What must be in it: one of its words, or an element of it.
     #[serde(default)]
     pub has: Option<String>,
@@ -18,6 +24,41 @@ pub struct ClaimRule {
     /// What it must be.
     #[serde(default)]
     pub equals: Option<Scalar>,
+}
+
+/// What a certificate says about its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CertificateField {
+    /// The subject, as text (RFC 4514).
+    Subject,
+    /// The DNS names.
+    Dns,
+    /// The URIs.
+    Uri,
+    /// The SHA-256 of all of it, as in `x5t#S256`.
+    Thumbprint,
+}
+
+impl CertificateField {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Subject, Self::Dns, Self::Uri, Self::Thumbprint];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Subject => "subject",
+            Self::Dns => "dns",
+            Self::Uri => "uri",
+            Self::Thumbprint => "thumbprint",
+        }
+    }
+}
+
+impl fmt::Display for CertificateField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// A text, a number or a truth value.
@@ -44,7 +85,7 @@ struct ScalarVisitor;
 impl Visitor<'_> for ScalarVisitor {
     type Value = Scalar;
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a text, a number, true or false")
     }
 

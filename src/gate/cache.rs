@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
+use super::certificate::Binding;
 use super::claims::{Claims, Validity};
 use super::permit::KnownCaller;
 use super::token::BearerToken;
@@ -50,6 +51,8 @@ pub(super) struct Remembered {
     /// The claims that rules of routes ask for, and no others.
     pub(super) claims: Arc<Claims>,
     pub(super) validity: Validity,
+    /// The certificate that must be shown with it; whether it was is never remembered.
+    pub(super) binding: Option<Binding>,
     /// Whose keys verified it, by the issuer's place.
     pub(super) issuer: usize,
 }
@@ -150,7 +153,8 @@ mod tests {
                 expires: UnixTime(100),
                 headers: Vec::new().into(),
             },
-            validity: claims.check(&policy, UnixTime(1)).unwrap().1,
+            validity: claims.check(&policy, UnixTime(1)).unwrap().validity,
+            binding: None,
             claims: Arc::default(),
             issuer: 0,
         }

@@ -8,6 +8,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::clock::UnixTime;
 
+use super::certificate::Binding;
 use super::pointer::Pointer;
 use super::refusal::Refusal;
 use super::subject::Subject;
@@ -25,7 +26,7 @@ pub struct ClaimPolicy {
     pub audience: Option<Vec<String>>,
     /// The accepted `azp`; any, and none, if nothing is said.
     pub authorized_party: Option<Vec<String>>,
-    /// Whether a token may be bound to a key (`cnf`), which nobody here asks the caller to show.
+    /// Whether a token may be bound to anything (`cnf`), and nobody here asks the caller to show it.
     pub allow_bound: bool,
     /// The claims that name the subject, the first that is present counts.
     pub subject: Vec<Pointer>,
@@ -33,6 +34,17 @@ pub struct ClaimPolicy {
     pub leeway: i64,
     /// The longest time from `iat` to `exp`, in seconds.
     pub max_lifetime: Option<i64>,
+}
+
+/// What claims that fulfil the policy say.
+#[derive(Debug)]
+pub struct Checked {
+    /// Who the token is about.
+    pub subject: Subject,
+    /// How long it is good.
+    pub validity: Validity,
+    /// The certificate that its caller must show.
+    pub binding: Option<Binding>,
 }
 
 /// From when until when a token is good, the leeway included.
@@ -92,20 +104,18 @@ impl Claims {
         self.get(name).and_then(Value::as_str)
     }
 
-    /// Checks times, audience, what it is bound to and subject (RFC 7519 sections 4.1.2 to 4.1.6), and gives the subject and how long all
-    /// of it holds.
-    pub fn check(
-        &self,
-        policy: &ClaimPolicy,
-        now: UnixTime,
-    ) -> Result<(Subject, Validity), Refusal> {
+    /// Checks times, audience, what it is bound to and subject (RFC 7519 sections 4.1.2 to 4.1.6).
+    pub fn check(&self, policy: &ClaimPolicy, now: UnixTime) -> Result<Checked, Refusal> {
         let validity = self.validity(policy)?;
         validity.check(now)?;
         self.check_lifetime(policy)?;
         self.check_audience(policy)?;
         self.check_authorized_party(policy)?;
-        self.check_confirmation(policy)?;
-        Ok((self.subject(policy)?, validity))
+        Ok(Checked {
+            binding: self.binding(policy)?,
+            subject: self.subject(policy)?,
+            validity,
+        })
     }
 
     fn validity(&self, policy: &ClaimPolicy) -> Result<Validity, Refusal> {
@@ -177,13 +187,15 @@ impl Claims {
         }
     }
 
-    /// RFC 7800 section 3.1: whoever shows a token with `cnf` must show its key as well, or may have stolen it. Nobody
-    /// does here, so the mere presence of the claim counts.
-    fn check_confirmation(&self, policy: &ClaimPolicy) -> Result<(), Refusal> {
-        if policy.allow_bound || self.get("cnf").is_none() {
-            Ok(())
-        } else {
-            Err(Refusal::TokenConfirmation)
+    /// RFC 7800 section 3.1: whoever shows a token with `cnf` must show what it is bound to as well, or may have stolen
+    /// it. A certificate can be shown; with anything else the mere presence of the claim counts.
+    fn binding(&self, policy: &ClaimPolicy) -> Result<Option<Binding>, Refusal> {
+        match self.get("cnf") {
+            Some(cnf) if !policy.allow_bound => match Binding::of(cnf) {
+                Some(binding) => Ok(Some(binding)),
+                None => Err(Refusal::TokenConfirmation),
+            },
+            Some(_) | None => Ok(None),
         }
     }
 

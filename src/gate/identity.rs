@@ -3,6 +3,9 @@
 use http::HeaderValue;
 use serde_json::Value;
 
+use crate::config::CertificateField;
+
+use super::certificate::ClientCertificate;
 use super::claims::Claims;
 use super::pointer::Pointer;
 use super::subject::{self, Subject};
@@ -14,14 +17,32 @@ pub enum IdentityClaim {
     Subject,
     /// A claim, or a part of one.
     Named(Pointer),
+    /// What the certificate of the connection says.
+    Certificate(CertificateField),
 }
 
 impl IdentityClaim {
-    /// The value of the header, if it can have one.
+    /// The value that the token gives, if it can have one.
     pub(super) fn value(&self, subject: &Subject, claims: &Claims) -> Option<HeaderValue> {
         match self {
             Self::Subject => Some(subject.to_header_value()),
             Self::Named(pointer) => field_value(pointer.find(claims)?),
+            Self::Certificate(_) => None,
+        }
+    }
+
+    /// The value that the certificate gives, if it can have one.
+    pub(super) fn certificate_value(&self, certificate: &ClientCertificate) -> Option<HeaderValue> {
+        match self {
+            Self::Subject | Self::Named(_) => None,
+            // One text, which is no list though it has commas.
+            Self::Certificate(CertificateField::Subject) => {
+                subject::field_value(certificate.values(CertificateField::Subject).first()?)
+            }
+            Self::Certificate(field) => {
+                let values = certificate.values(*field).iter();
+                list(values.map(|value| is_list_item(value).then(|| value.clone())))
+            }
         }
     }
 }
@@ -31,26 +52,30 @@ fn field_value(claim: &Value) -> Option<HeaderValue> {
     match claim {
         Value::String(text) => subject::field_value(text),
         Value::Number(_) | Value::Bool(_) => HeaderValue::from_str(&claim.to_string()).ok(),
-        Value::Array(items) => {
-            let items: Option<Vec<String>> = items.iter().map(list_item).collect();
-            let list = items.filter(|items| !items.is_empty())?;
-            subject::field_value(&list.join(","))
-        }
+        Value::Array(items) => list(items.iter().map(list_item)),
         Value::Null | Value::Object(_) => None,
+    }
+}
+
+/// Every element, or nothing.
+fn list(items: impl Iterator<Item = Option<String>>) -> Option<HeaderValue> {
+    let items: Option<Vec<String>> = items.collect();
+    let list = items.filter(|items| !items.is_empty())?;
+    subject::field_value(&list.join(","))
+}
+
+fn list_item(item: &Value) -> Option<String> {
+    match item {
+        Value::String(text) => is_list_item(text).then(|| text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(item.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
 /// RFC 9110 section 5.6.1: a comma is where an element ends, space around an element is not part of it, and an empty
 /// element is none. An element that would read differently has no place in a list.
-fn list_item(item: &Value) -> Option<String> {
-    match item {
-        Value::String(text) => {
-            let is_one = !text.is_empty() && text.trim() == text && !text.contains(',');
-            is_one.then(|| text.clone())
-        }
-        Value::Number(_) | Value::Bool(_) => Some(item.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
+fn is_list_item(text: &str) -> bool {
+    !text.is_empty() && text.trim() == text && !text.contains(',')
 }
 
 #[cfg(test)]

@@ -62,6 +62,8 @@ pub enum Refusal {
     SubjectMismatch(Mismatch),
     /// A claim does not say what the route demands.
     ClaimMissing(Unmet),
+    /// The certificate of the connection does not say what the route demands, or there is none.
+    CertificateMissing(Arc<Requirement>),
     /// The token came in a cookie, and not from a page that may send it.
     OriginNotAllowed,
     /// The client took too long to send its request.
@@ -147,6 +149,7 @@ impl Refusal {
             Self::TokenConfirmation => "token_confirmation",
             Self::SubjectMismatch(_) => "subject_mismatch",
             Self::ClaimMissing(_) => "claim_missing",
+            Self::CertificateMissing(_) => "certificate_missing",
             Self::OriginNotAllowed => "origin_not_allowed",
             Self::RequestTimeout => "request_timeout",
             Self::BodyTooLarge => "body_too_large",
@@ -216,7 +219,10 @@ impl Refusal {
     pub fn is_about_the_caller(&self) -> bool {
         let (status, challenge, _) = self.row();
         !matches!(challenge, Challenge::None)
-            || matches!(self, Self::SubjectMismatch(_) | Self::OriginNotAllowed)
+            || matches!(
+                self,
+                Self::SubjectMismatch(_) | Self::CertificateMissing(_) | Self::OriginNotAllowed
+            )
             || status == StatusCode::UNAUTHORIZED
     }
 
@@ -335,6 +341,11 @@ impl Refusal {
                 StatusCode::FORBIDDEN,
                 InsufficientScope(unmet.scope.clone()),
                 "The token does not grant what this path needs.",
+            ),
+            Self::CertificateMissing(_) => (
+                StatusCode::FORBIDDEN,
+                None,
+                "The certificate of this connection does not grant what this path needs.",
             ),
             Self::OriginNotAllowed => (
                 StatusCode::FORBIDDEN,

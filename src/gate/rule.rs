@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Number, Value};
 
+use crate::config::CertificateField;
+
+use super::certificate::ClientCertificate;
 use super::claims::Claims;
 use super::path::BoundSegment;
 use super::pointer::Pointer;
@@ -38,16 +41,25 @@ pub struct Demands {
     pub exempt: Option<Requirement>,
 }
 
-/// A claim and what it must say.
+/// A fact about the caller and what it must say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirement {
-    /// The claim.
-    pub claim: Pointer,
+    /// The fact.
+    pub fact: Fact,
     /// What it must say.
     pub expected: Expected,
 }
 
-/// What a claim must say.
+/// A fact about the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// A claim of the token, or a part of one.
+    Claim(Pointer),
+    /// A field of the certificate of the connection.
+    Certificate(CertificateField),
+}
+
+/// What a fact must say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
     /// This, among other things.
@@ -63,6 +75,8 @@ pub enum Expected {
 pub(super) struct Asking<'a> {
     pub(super) subject: &'a Subject,
     pub(super) claims: &'a Claims,
+    /// What the client has shown on this connection.
+    pub(super) certificate: Option<&'a ClientCertificate>,
     /// The issuer, by its place.
     pub(super) issuer: usize,
 }
@@ -102,32 +116,37 @@ impl Demands {
         }
         if let Err(mismatch) = rule.admit(asking.subject, owner) {
             let exempt = self.exempt.as_ref();
-            if !exempt.is_some_and(|exempt| exempt.holds(asking.claims)) {
+            if !exempt.is_some_and(|exempt| exempt.holds(asking)) {
                 return Err(mismatch);
             }
         }
         let mut required = self.require.iter();
-        match required.find(|requirement| !requirement.holds(asking.claims)) {
+        match required.find(|requirement| !requirement.holds(asking)) {
             None => Ok(()),
-            Some(unmet) => Err(Refusal::ClaimMissing(Unmet {
-                requirement: Arc::clone(unmet),
-                scope: unmet.claim.is("scope").then(|| self.scope()).flatten(),
-            })),
+            Some(unmet) => Err(match &unmet.fact {
+                Fact::Claim(claim) => Refusal::ClaimMissing(Unmet {
+                    requirement: Arc::clone(unmet),
+                    scope: claim.is("scope").then(|| self.scope()).flatten(),
+                }),
+                Fact::Certificate(_) => Refusal::CertificateMissing(Arc::clone(unmet)),
+            }),
         }
     }
 
     /// The claims that are asked for.
     pub(super) fn claims(&self) -> impl Iterator<Item = &str> {
         let required = self.require.iter().map(AsRef::as_ref);
-        required
-            .chain(&self.exempt)
-            .map(|requirement| requirement.claim.first())
+        let all = required.chain(&self.exempt);
+        all.filter_map(|requirement| match &requirement.fact {
+            Fact::Claim(claim) => Some(claim.first()),
+            Fact::Certificate(_) => None,
+        })
     }
 
     /// RFC 6750 section 3: the scope that is enough for the path, so that a client asks for all of it at once.
     fn scope(&self) -> Option<Arc<str>> {
         let scopes = self.require.iter().filter_map(|requirement| {
-            let is_scope = requirement.claim.is("scope");
+            let is_scope = matches!(&requirement.fact, Fact::Claim(claim) if claim.is("scope"));
             match &requirement.expected {
                 Expected::Has(scope) | Expected::Equals(Value::String(scope)) if is_scope => {
                     Some(scope.as_str())
@@ -155,15 +174,37 @@ pub fn is_scope(text: &str) -> bool {
 }
 
 impl Requirement {
-    /// Whether the claims say so. A claim that is missing says nothing.
-    pub fn holds(&self, claims: &Claims) -> bool {
-        let Some(claim) = self.claim.find(claims) else {
-            return false;
-        };
-        match &self.expected {
-            Expected::Has(wanted) => has(claim, wanted),
-            Expected::Any(wanted) => wanted.iter().any(|wanted| has(claim, wanted)),
-            Expected::Equals(wanted) => equals(claim, wanted),
+    /// Whether it is so. A claim that is missing says nothing, and so does a certificate.
+    pub(super) fn holds(&self, asking: Asking<'_>) -> bool {
+        match &self.fact {
+            Fact::Claim(claim) => {
+                let claim = claim.find(asking.claims);
+                claim.is_some_and(|claim| self.expected.is_said_by(claim))
+            }
+            Fact::Certificate(field) => {
+                let certificate = asking.certificate;
+                certificate.is_some_and(|shown| self.expected.is_among(shown.values(*field)))
+            }
+        }
+    }
+}
+
+impl Expected {
+    /// Whether a claim says it.
+    fn is_said_by(&self, claim: &Value) -> bool {
+        match self {
+            Self::Has(wanted) => has(claim, wanted),
+            Self::Any(wanted) => wanted.iter().any(|wanted| has(claim, wanted)),
+            Self::Equals(wanted) => equals(claim, wanted),
+        }
+    }
+
+    /// Whether it is among the values of a certificate. Each is whole: who may choose a name could put words into it.
+    fn is_among(&self, values: &[String]) -> bool {
+        match self {
+            Self::Has(wanted) => values.contains(wanted),
+            Self::Any(wanted) => wanted.iter().any(|wanted| values.contains(wanted)),
+            Self::Equals(wanted) => matches!(values, [only] if wanted == only),
         }
     }
 }
@@ -196,12 +237,16 @@ fn is_same_number(one: &Number, other: &Number) -> bool {
 /// In words, for the operator: what is expected and never what was found.
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { claim, expected } = self;
+        let Self { fact, expected } = self;
+        match fact {
+            Fact::Claim(claim) => write!(f, "`{claim}`")?,
+            Fact::Certificate(field) => write!(f, "the certificate's `{field}`")?,
+        }
         match expected {
-            Expected::Has(wanted) => write!(f, "`{claim}` has `{wanted}`"),
-            Expected::Any(wanted) => write!(f, "`{claim}` has any of `{}`", wanted.join("`, `")),
-            Expected::Equals(Value::String(wanted)) => write!(f, "`{claim}` equals `{wanted}`"),
-            Expected::Equals(wanted) => write!(f, "`{claim}` equals {wanted}"),
+            Expected::Has(wanted) => write!(f, " has `{wanted}`"),
+            Expected::Any(wanted) => write!(f, " has any of `{}`", wanted.join("`, `")),
+            Expected::Equals(Value::String(wanted)) => write!(f, " equals `{wanted}`"),
+            Expected::Equals(wanted) => write!(f, " equals {wanted}"),
         }
     }
 }

@@ -244,11 +244,11 @@ fn of_a_remembered_token_only_the_claims_of_rules_are_kept() {
     let gate = with_secret();
     let mut cache = TokenCache::default();
     let bearer = token("alice");
-    let plain = gate.identify(BearerToken::new(&bearer).unwrap(), NOW, &mut cache);
+    let plain = gate.identify(BearerToken::new(&bearer).unwrap(), None, NOW, &mut cache);
     assert_eq!(*plain.unwrap().claims, Claims::default());
 
     let requirement = rule::Requirement {
-        claim: pointer::Pointer::parse("email.x").unwrap(),
+        fact: rule::Fact::Claim(pointer::Pointer::parse("email.x").unwrap()),
         expected: rule::Expected::Has("a".into()),
     };
     let mut ruled = Route::new("/mail", Rule::Authenticated);
@@ -257,7 +257,7 @@ fn of_a_remembered_token_only_the_claims_of_rules_are_kept() {
     let gate = Gate::new(routes, gate.issuers, Vec::new(), 32 * 1024);
     let mut cache = TokenCache::default();
     for _ in 0..2 {
-        let known = gate.identify(BearerToken::new(&bearer).unwrap(), NOW, &mut cache);
+        let known = gate.identify(BearerToken::new(&bearer).unwrap(), None, NOW, &mut cache);
         let kept = known.unwrap().claims;
         assert_eq!(
             *kept,

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::clock::UnixTime;
 use crate::keys::{Algorithm, KeyRing};
 
+use super::certificate::{Binding, ClientCertificate};
 use super::claims::{ClaimPolicy, Claims, Validity};
 use super::refusal::Refusal;
 use super::subject::Subject;
@@ -48,6 +49,8 @@ pub struct Verified {
     pub claims: Claims,
     /// How long it is good.
     pub validity: Validity,
+    /// The certificate that its caller has shown, and must show every time.
+    pub binding: Option<Binding>,
 }
 
 /// Why a token is not good, or not yet known to be.
@@ -89,10 +92,11 @@ struct Header {
     typ: Option<String>,
 }
 
-/// Verifies a token against the issuers it may come from.
+/// Verifies a token against the issuers it may come from. If it is bound to a certificate, the caller must have shown it.
 pub fn verify(
     issuers: &[Issuer],
     token: BearerToken<'_>,
+    shown: Option<&ClientCertificate>,
     now: UnixTime,
 ) -> Result<Verified, Unverified> {
     let jws = Jws::parse(token.expose())?;
@@ -140,13 +144,18 @@ pub fn verify(
         }
     })?;
     let checked = jws.claims.check(&issuer.policy, now);
-    let (subject, validity) = checked.map_err(|refusal| unverified(refusal, false))?;
+    let checked = checked.map_err(|refusal| unverified(refusal, false))?;
+    if let Some(binding) = &checked.binding {
+        let confirmed = binding.check(shown);
+        confirmed.map_err(|refusal| unverified(refusal, false))?;
+    }
     Ok(Verified {
-        subject,
+        subject: checked.subject,
         issuer: Arc::clone(&issuer.name),
         place,
         claims: jws.claims,
-        validity,
+        validity: checked.validity,
+        binding: checked.binding,
     })
 }
 

@@ -2,8 +2,9 @@
 
 mod exposition;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use crate::clock::UnixTime;
 use crate::gate::cache::Counted;
 use crate::gate::refusal::Refusal;
 
@@ -36,6 +38,7 @@ pub struct WorkerMetrics {
     heads_too_late: AtomicU64,
     heads_without_proxy: AtomicU64,
     heads_of_strangers: AtomicU64,
+    handshakes: AtomicU64,
     beat: AtomicU64,
 }
 
@@ -52,16 +55,19 @@ pub enum HeadFault {
     ProxyHeader,
     /// A peer that is not trusted has come to a listener that wants a PROXY header.
     PeerNotTrusted,
+    /// Before it, client and gate did not agree on TLS, or the client's certificate is not good.
+    Tls,
 }
 
 impl HeadFault {
     /// Every one of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Malformed,
         Self::TooLarge,
         Self::TooLate,
         Self::ProxyHeader,
         Self::PeerNotTrusted,
+        Self::Tls,
     ];
 
     /// The name of the refusal it would have been, if there is one.
@@ -72,6 +78,7 @@ impl HeadFault {
             Self::TooLate => Refusal::RequestTimeout.reason(),
             Self::ProxyHeader => "proxy_header_malformed",
             Self::PeerNotTrusted => "peer_not_trusted",
+            Self::Tls => "tls_handshake",
         }
     }
 }
@@ -180,6 +187,7 @@ impl WorkerMetrics {
             HeadFault::TooLate => &self.heads_too_late,
             HeadFault::ProxyHeader => &self.heads_without_proxy,
             HeadFault::PeerNotTrusted => &self.heads_of_strangers,
+            HeadFault::Tls => &self.handshakes,
         }
     }
 
@@ -236,6 +244,15 @@ pub struct IssuerMetrics {
     pub last_success: AtomicI64,
 }
 
+/// What is known about the certificates in one file.
+#[derive(Debug)]
+pub struct CertificateMetrics {
+    /// The file, as the configuration has it.
+    pub file: PathBuf,
+    /// Until when the first of them is good, in Unix seconds; 0 if that is not known.
+    pub expiry: AtomicI64,
+}
+
 /// What the whole process has counted.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -243,18 +260,48 @@ pub struct Metrics {
     pub workers: Vec<Arc<WorkerMetrics>>,
     /// By issuer.
     pub issuers: Vec<Arc<IssuerMetrics>>,
+    /// By file, each once.
+    pub certificates: Vec<CertificateMetrics>,
+    /// Changed files of listeners that were taken over.
+    pub files_reloaded: AtomicU64,
+    /// Changed files of listeners that could not be used.
+    pub files_kept: AtomicU64,
     /// Panics that ended a connection.
     pub panics: AtomicU64,
     dropped_lines: OnceLock<ErrorCounter>,
 }
 
 impl Metrics {
-    /// Counters for these workers and issuers.
-    pub fn new(workers: Vec<Arc<WorkerMetrics>>, issuers: Vec<Arc<IssuerMetrics>>) -> Self {
+    /// Counters for these workers, issuers and certificates.
+    pub fn new(
+        workers: Vec<Arc<WorkerMetrics>>,
+        issuers: Vec<Arc<IssuerMetrics>>,
+        certificates: BTreeMap<PathBuf, Option<UnixTime>>,
+    ) -> Self {
+        let certificates = certificates
+            .into_iter()
+            .map(|(file, expiry)| CertificateMetrics {
+                file,
+                expiry: AtomicI64::new(seconds(expiry)),
+            });
         Self {
             workers,
             issuers,
+            certificates: certificates.collect(),
             ..Self::default()
+        }
+    }
+
+    /// A file of a listener has changed, and was taken over with what is in it or was of no use.
+    pub fn file_changed<E>(&self, file: &Path, result: &Result<Option<UnixTime>, E>) {
+        let Ok(expiry) = result else {
+            self.files_kept.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        self.files_reloaded.fetch_add(1, Ordering::Relaxed);
+        let mut certificates = self.certificates.iter();
+        if let Some(metrics) = certificates.find(|metrics| metrics.file == file) {
+            metrics.expiry.store(seconds(*expiry), Ordering::Relaxed);
         }
     }
 
@@ -293,4 +340,9 @@ impl Metrics {
         }
         total
     }
+}
+
+/// A time as a metric; 0 if it is not known.
+fn seconds(time: Option<UnixTime>) -> i64 {
+    time.map_or(0, |time| time.0)
 }

@@ -20,6 +20,7 @@ use tracing::warn;
 use crate::config::Address;
 use crate::gate::refusal::Refusal;
 use crate::observe::metrics::WorkerMetrics;
+use crate::tls::server::ServerTls;
 
 use super::Proxy;
 use super::serve::{Arrival, Limits};
@@ -44,6 +45,8 @@ pub struct Entry {
     pub proxy_protocol: bool,
     /// The port of HTTPS to which every request is sent instead of being served.
     pub redirect_to_https: Option<u16>,
+    /// How what is spoken there is encrypted, if it is.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 /// The socket of one worker at an entry.

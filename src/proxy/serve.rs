@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout_at;
 use tracing::info;
 
+use crate::gate::origin::Scheme;
 use crate::observe::metrics::{HeadFault, WorkerMetrics};
 
 use super::headers::Peer;
@@ -97,6 +98,9 @@ impl Arrival {
             }
             Err(ServeError::Head(fault)) => (fault, None),
             Ok(()) | Err(_) if connection.head_was_late() => (HeadFault::TooLate, None),
+            Err(ServeError::Tls(error)) if !is_the_end(&error) => {
+                (HeadFault::Tls, Some(error.to_string()))
+            }
             Ok(()) | Err(_) => return,
         };
         metrics.head_refused(fault);
@@ -127,8 +131,24 @@ impl Arrival {
                 Source::UnixSocket => None,
             };
         }
-        let mut socket = Socket::new(Stream::Plain(wire), &connection, limits.timeouts);
-        let speaks_http2 = socket.speaks_http2().await?;
+        let (socket, speaks_http2) = match &connection.entry().tls {
+            None => {
+                let mut socket = Socket::new(Stream::Plain(wire), &connection, limits.timeouts);
+                let speaks_http2 = socket.speaks_http2().await?;
+                (socket, speaks_http2)
+            }
+            Some(tls) => {
+                let accepted = in_time(&connection, limits, tls.accept(wire)).await?;
+                let (stream, certificate) = accepted.map_err(ServeError::Tls)?;
+                peer.scheme = Scheme::Https;
+                peer.certificate = certificate;
+                // Over TLS, HTTP/2 is agreed on and never guessed (RFC 9113 section 3.3).
+                let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let stream = Stream::Tls(Box::new(stream));
+                let socket = Socket::new(stream, &connection, limits.timeouts);
+                (socket, speaks_http2)
+            }
+        };
         Ok(Opened {
             socket,
             peer,
@@ -158,6 +178,8 @@ enum ServeError {
     Handshake,
     /// With what came before HTTP.
     Head(HeadFault),
+    /// In the handshake of TLS.
+    Tls(io::Error),
     /// In HTTP.
     Http(hyper::Error),
 }
@@ -181,6 +203,17 @@ impl From<hyper::Error> for ServeError {
     fn from(error: hyper::Error) -> Self {
         Self::Http(error)
     }
+}
+
+/// A client that leaves in the middle of a handshake has not failed in it: a probe of the port does so.
+fn is_the_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+    )
 }
 
 /// Who asks on a connection, and who answers.

@@ -271,6 +271,7 @@ pub struct Socket {
     write_timer: Alarm,
     blocked_since: Option<Instant>,
     shut_since: Option<Instant>,
+    is_shut: bool,
 }
 
 impl Socket {
@@ -287,6 +288,7 @@ impl Socket {
             write_timer: Alarm::default(),
             blocked_since: None,
             shut_since: None,
+            is_shut: false,
         }
     }
 
@@ -333,10 +335,10 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    fn note_write(
+    fn note_write<T>(
         &mut self,
         context: &mut Context<'_>,
-        written: &Poll<io::Result<usize>>,
+        written: &Poll<io::Result<T>>,
     ) -> io::Result<()> {
         if written.is_ready() {
             self.blocked_since = None;
@@ -396,19 +398,26 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.write_interim(context))?;
-        self.stream().poll_flush(context)
+        // With TLS, what was written may still be here, and the client has to take it as well.
+        let flushed = self.stream().poll_flush(context);
+        self.note_write(context, &flushed)?;
+        flushed
     }
 
     /// Ends the sending side, then reads what the client still sends and throws it away for a while: to close a
     /// socket with unread bytes resets it, and the client would lose the answer (RFC 9112 section 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let since = match self.shut_since {
-            Some(since) => since,
-            None => {
-                ready!(self.stream().poll_shutdown(context))?;
-                *self.shut_since.insert(Instant::now())
+        let since = *self.shut_since.get_or_insert_with(Instant::now);
+        if !self.is_shut {
+            if self.stream().poll_shutdown(context)?.is_pending() {
+                return if self.read_timer.rings(since + LINGER, context) {
+                    Poll::Ready(Ok(()))
+                } else {
+                    Poll::Pending
+                };
             }
-        };
+            self.is_shut = true;
+        }
         let mut scratch = [0; 4096];
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);

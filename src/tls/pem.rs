@@ -7,9 +7,13 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, RootCertStore};
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
 use zeroize::Zeroizing;
 
-use super::{Pair, TlsError};
+use crate::clock::UnixTime;
+
+use super::{Pair, TlsError, provider};
 
 impl Pair {
     /// Reads both files. The key must be the certificate's.
@@ -25,6 +29,19 @@ impl Pair {
         }
         Ok(pair?)
     }
+
+    /// Until when the certificate is good; nothing if that cannot be read. Both files must be what they should be.
+    pub fn expiry(&self) -> Result<Option<UnixTime>, TlsError> {
+        Ok(expiry(&self.read(&provider())?))
+    }
+}
+
+/// Until when a certificate is good; nothing if that cannot be read.
+pub(super) fn expiry(certificate: &CertifiedKey) -> Option<UnixTime> {
+    let certificate = Certificate::from_der(certificate.end_entity_cert().ok()?).ok()?;
+    let until = certificate.tbs_certificate.validity.not_after;
+    let until = until.to_unix_duration().as_secs();
+    i64::try_from(until).ok().map(UnixTime)
 }
 
 /// The authorities in a file.

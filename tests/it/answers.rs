@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// What the tables below and this file's tests together have to reach.
-const REASONS: [&str; 32] = [
+const REASONS: [&str; 34] = [
     "path_not_canonical",
     "request_malformed",
     "no_route",
@@ -33,11 +33,13 @@ const REASONS: [&str; 32] = [
     "token_confirmation",
     "subject_mismatch",
     "claim_missing",
+    "certificate_missing",
     "origin_not_allowed",
     "request_timeout",
     "body_too_large",
     "target_too_long",
     "headers_too_large",
+    "https_required",
     "keys_unavailable",
     "overloaded",
     "draining",
@@ -47,7 +49,9 @@ const REASONS: [&str; 32] = [
 ];
 
 /// The rows that no token of the table below can reach, each with the test that does.
-const ELSEWHERE: [&str; 7] = [
+const ELSEWHERE: [&str; 9] = [
+    "certificate_missing",
+    "https_required",
     "request_timeout",
     "keys_unavailable",
     "overloaded",

@@ -4,6 +4,7 @@
 //! up what a test wants to be untidy. Nothing sleeps: whoever waits, waits for something, and gives up after
 //! [`PATIENCE`].
 
+pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod frames;
 pub(crate) mod http2;
@@ -15,6 +16,7 @@ pub(crate) mod wire;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+pub(crate) use authority::{Authority, Connector};
 pub(crate) use client::{Answer, Client, Request, get, post, request};
 pub(crate) use http2::Http2Upstream;
 pub(crate) use issuer::{Issuer, Key};

@@ -11,6 +11,7 @@
 mod admin;
 mod answers;
 mod binaries;
+mod certificates;
 mod claims;
 mod configs;
 mod forwarding;
@@ -26,6 +27,7 @@ mod listening;
 mod paths;
 mod proxy_protocol;
 mod readme;
+mod reloading;
 mod remembered;
 mod rewrites;
 mod sources;
@@ -35,6 +37,7 @@ mod streams;
 #[cfg(feature = "task-service")]
 mod task_service;
 mod tidy;
+mod tls;
 mod tokens;
 mod upstreams;
 mod vectors;

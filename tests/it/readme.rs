@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use claimgate::app::App;
 use claimgate::clock::Clock;
+use claimgate::config::CertificateField;
 use claimgate::config::Written;
 use claimgate::gate::pointer::Pointer;
 use claimgate::gate::refusal::{Mismatch, Refusal, Unmet};
-use claimgate::gate::rule::{Expected, Requirement};
+use claimgate::gate::rule::{Expected, Fact, Requirement};
 use http::HeaderValue;
 use http::header::WWW_AUTHENTICATE;
 use jsonwebtoken::{EncodingKey, Header};
@@ -402,11 +403,15 @@ fn every_refusal() -> Vec<Refusal> {
         Refusal::SubjectMismatch(Mismatch::Unauthorized),
         Refusal::ClaimMissing(Unmet {
             requirement: Arc::new(Requirement {
-                claim: Pointer::parse("scope").unwrap(),
+                fact: Fact::Claim(Pointer::parse("scope").unwrap()),
                 expected: Expected::Has("tasks".to_owned()),
             }),
             scope: Some("tasks".into()),
         }),
+        Refusal::CertificateMissing(Arc::new(Requirement {
+            fact: Fact::Certificate(CertificateField::Dns),
+            expected: Expected::Has("web.example".to_owned()),
+        })),
         Refusal::OriginNotAllowed,
         Refusal::RequestTimeout,
         Refusal::BodyTooLarge,
@@ -511,9 +516,17 @@ fn token() -> String {
     jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
 }
 
-/// What [`GATE`] counts after a request.
+/// A listener with TLS, whose files are named from the top of the repository.
+const LISTENER: &str = r#"
+[[listeners]]
+address = "127.0.0.1:0"
+tls = { certificate = "tests/fixtures/config/tls/gate.crt", key = "tests/fixtures/keys/p256.private.pem" }
+"#;
+
+/// What [`GATE`] with [`LISTENER`] counts after a request.
 fn exposition() -> String {
-    let mut written = Written::parse(Path::new("gate.toml"), GATE).unwrap();
+    let text = format!("{GATE}{LISTENER}");
+    let mut written = Written::parse(Path::new("gate.toml"), &text).unwrap();
     written.set_variable("BETTER_AUTH_SECRET", SECRET);
     let running = App::compile(written).unwrap().start(Clock::System).unwrap();
     get(&running.address().to_string(), "/api/alice/tasks", &token());

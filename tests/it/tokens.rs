@@ -150,7 +150,7 @@ impl Case {
     fn judged_by(&self, issuers: &[Issuer]) -> String {
         let verified = BearerToken::new(&self.token)
             .map_err(Unverified::from)
-            .and_then(|token| verify::verify(issuers, token, UnixTime(self.now)));
+            .and_then(|token| verify::verify(issuers, token, None, UnixTime(self.now)));
         match verified {
             Ok(verified) => format!("accepted: {}", verified.subject.as_str()),
             Err(unverified) => unverified.refusal.reason().to_owned(),

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::config::{self, Access, ClaimRule, KeyPath, Scalar, Written};
+use crate::config::{self, Access, CertificateField, ClaimRule, KeyPath, Scalar, Written};
+use crate::gate::certificate;
 use crate::gate::pointer::Pointer;
-use crate::gate::rule::{self, Demands, Expected, Requirement};
+use crate::gate::rule::{self, Demands, Expected, Fact, Requirement};
+
+use super::tls;
 
 pub(super) fn compile(written: &mut Written, place: &KeyPath, route: &config::Route) -> Demands {
     let given = [
@@ -55,18 +58,16 @@ fn require(
     compiled.flatten().map(Arc::new).collect()
 }
 
-/// One claim and the one demand on it.
+/// One fact and the one demand on it.
 fn requirement(written: &mut Written, place: &KeyPath, rule: &ClaimRule) -> Option<Requirement> {
     let ClaimRule {
         claim,
+        certificate,
         has,
         any,
         equals,
     } = rule;
-    let pointer = Pointer::parse(claim);
-    if let Err(problem) = &pointer {
-        written.report(place.key("claim"), problem.to_string());
-    }
+    let fact = fact(written, place, claim.as_deref(), *certificate);
     let given = [
         ("has", has.is_some()),
         ("any", any.is_some()),
@@ -77,53 +78,104 @@ fn requirement(written: &mut Written, place: &KeyPath, rule: &ClaimRule) -> Opti
         (None, Some(texts), None) => Expected::Any(texts.clone()),
         (None, None, Some(value)) => Expected::Equals(json(value)),
         _ => {
-            let named: Vec<&str> = given
-                .iter()
-                .filter(|(_, is_given)| *is_given)
-                .map(|(key, _)| *key)
-                .collect();
-            let found = if named.is_empty() {
-                "there is none".to_owned()
-            } else {
-                format!("there are `{}`", named.join("`, `"))
-            };
-            // A demand that was misspelt or cannot be read has been reported.
-            if !written.is_broken(place) {
-                written.report(
-                    place.clone(),
-                    format!("needs exactly one of `has`, `any`, `equals`; {found}"),
-                );
-            }
+            report_choice(written, place, "`has`, `any`, `equals`", &given);
             return None;
         }
     };
-    let pointer = pointer.ok()?;
-    check_words(written, place, &pointer, &expected);
-    Some(Requirement {
-        claim: pointer,
-        expected,
-    })
+    let fact = fact?;
+    check_words(written, place, &fact, &expected);
+    Some(Requirement { fact, expected })
 }
 
-fn check_words(written: &mut Written, place: &KeyPath, claim: &Pointer, expected: &Expected) {
+/// What a rule is about.
+fn fact(
+    written: &mut Written,
+    place: &KeyPath,
+    claim: Option<&str>,
+    certificate: Option<CertificateField>,
+) -> Option<Fact> {
+    match (claim, certificate) {
+        (Some(claim), None) => match Pointer::parse(claim) {
+            Ok(pointer) => Some(Fact::Claim(pointer)),
+            Err(problem) => {
+                written.report(place.key("claim"), problem.to_string());
+                None
+            }
+        },
+        (None, Some(field)) => {
+            if !tls::asks_for_certificates(&written.config) {
+                written.report(place.key("certificate"), tls::NOT_ASKED);
+            }
+            Some(Fact::Certificate(field))
+        }
+        (claim, certificate) => {
+            let given = [
+                ("claim", claim.is_some()),
+                ("certificate", certificate.is_some()),
+            ];
+            report_choice(written, place, "`claim`, `certificate`", &given);
+            None
+        }
+    }
+}
+
+/// Reports that not exactly one of several keys is there, unless one was misspelt or cannot be read: that has been
+/// reported.
+fn report_choice(written: &mut Written, place: &KeyPath, of: &str, given: &[(&str, bool)]) {
+    if written.is_broken(place) {
+        return;
+    }
+    let named = given.iter().filter(|(_, is_given)| *is_given);
+    let named: Vec<&str> = named.map(|(key, _)| *key).collect();
+    let found = if named.is_empty() {
+        "there is none".to_owned()
+    } else {
+        format!("there are `{}`", named.join("`, `"))
+    };
+    written.report(place.clone(), format!("needs exactly one of {of}; {found}"));
+}
+
+fn check_words(written: &mut Written, place: &KeyPath, fact: &Fact, expected: &Expected) {
     let (key, words) = match expected {
         Expected::Has(word) => ("has", std::slice::from_ref(word)),
         Expected::Any(words) => ("any", words.as_slice()),
-        Expected::Equals(_) => return,
+        Expected::Equals(Value::String(word)) if matches!(fact, Fact::Certificate(_)) => {
+            ("equals", std::slice::from_ref(word))
+        }
+        Expected::Equals(_) => {
+            if matches!(fact, Fact::Certificate(_)) {
+                written.report(
+                    place.key("equals"),
+                    "must be a text: a certificate has no other",
+                );
+            }
+            return;
+        }
     };
     let place = place.key(key);
-    let is_wrong_scope = |word: &&String| claim.is("scope") && !rule::is_scope(word);
+    let is_wrong_scope = |word: &&String| {
+        matches!(fact, Fact::Claim(claim) if claim.is("scope")) && !rule::is_scope(word)
+    };
+    let is_wrong_thumbprint = |word: &&String| {
+        *fact == Fact::Certificate(CertificateField::Thumbprint)
+            && !certificate::is_thumbprint(word)
+    };
     if words.is_empty() || words.iter().any(String::is_empty) {
-        let message = if key == "has" {
-            "needs a text that is not empty"
-        } else {
+        let message = if key == "any" {
             "needs at least one text, and none that is empty"
+        } else {
+            "needs a text that is not empty"
         };
         written.report(place, message);
     } else if let Some(word) = words.iter().find(is_wrong_scope) {
         written.report(
             place,
             format!("`{word}` is not one scope: RFC 6749 section 3.3 has no space, quote or backslash in it"),
+        );
+    } else if let Some(word) = words.iter().find(is_wrong_thumbprint) {
+        written.report(
+            place,
+            format!("`{word}` is not the SHA-256 of a certificate in base64url without `=`, as in `x5t#S256`"),
         );
     }
 }

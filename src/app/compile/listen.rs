@@ -1,9 +1,9 @@
 //! Where requests come in: the limits, and one entry for each address.
 
-use crate::config::{Address, KeyPath, Written};
+use crate::config::{Address, KeyPath, Tls, Written};
 use crate::proxy::listen::Entry;
 
-use super::check_time;
+use super::{check_time, tls};
 
 /// The sizes of a head that a listener may be given, in bytes.
 const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
@@ -12,9 +12,12 @@ const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
 const MAX_WORKERS: usize = 1024;
 
 /// Builds the entries; that of `[listen]` is the first.
-pub(super) fn compile(written: &mut Written) -> Vec<Entry> {
+pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Vec<Entry> {
     check_limits(written);
     let listen = written.config.listen.clone();
+    let mut encryption = |written: &mut Written, path: &KeyPath, tls: Option<Tls>| {
+        tls.and_then(|tls| tls::compile(written, &path.key("tls"), &tls, warnings))
+    };
     let admin = Address::Tcp(written.config.admin.address);
     if is_same(&listen.address, &admin) {
         let path = KeyPath::of("admin").key("address");
@@ -24,6 +27,7 @@ pub(super) fn compile(written: &mut Written) -> Vec<Entry> {
         address: listen.address,
         proxy_protocol: listen.proxy_protocol,
         redirect_to_https: None,
+        tls: encryption(written, &KeyPath::of("listen"), listen.tls),
     };
     check_entry(written, &KeyPath::of("listen"), &first);
     let mut entries = vec![first];
@@ -36,6 +40,7 @@ pub(super) fn compile(written: &mut Written) -> Vec<Entry> {
             address: listener.address,
             proxy_protocol: listener.proxy_protocol,
             redirect_to_https: listener.redirect_to_https,
+            tls: encryption(written, path, listener.tls),
         };
         check_entry(written, path, &entry);
         if entry.redirect_to_https == Some(0) {

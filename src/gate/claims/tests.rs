@@ -13,8 +13,8 @@ fn policy() -> ClaimPolicy {
 
 fn check(json: &str, policy: &ClaimPolicy, now: i64) -> Result<String, Refusal> {
     let claims = Claims::parse(json.as_bytes())?;
-    let (subject, _) = claims.check(policy, UnixTime(now))?;
-    Ok(subject.as_str().to_owned())
+    let checked = claims.check(policy, UnixTime(now))?;
+    Ok(checked.subject.as_str().to_owned())
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 
 fn requirement(claim: &str, expected: Expected) -> Requirement {
     Requirement {
-        claim: Pointer::parse(claim).unwrap(),
+        fact: Fact::Claim(Pointer::parse(claim).unwrap()),
         expected,
     }
 }
@@ -24,6 +24,18 @@ fn equals(claim: &str, wanted: Value) -> Requirement {
 
 fn claims(json: &str) -> Claims {
     Claims::parse(json.as_bytes()).unwrap_or_else(|_| panic!("{json}"))
+}
+
+impl Requirement {
+    /// Whether it holds for claims, without a certificate.
+    fn holds_for(&self, claims: &Claims) -> bool {
+        self.holds(Asking {
+            subject: &alice(),
+            claims,
+            certificate: None,
+            issuer: 0,
+        })
+    }
 }
 
 fn alice() -> Subject {
@@ -62,15 +74,15 @@ fn a_claim_has_a_word_or_an_element() {
     ] {
         let claims = claims(&format!(r#"{{"scope":{claim},"other":"tasks admin"}}"#));
         assert_eq!(
-            has("scope", wanted).holds(&claims),
+            has("scope", wanted).holds_for(&claims),
             expected,
             "{claim} {wanted}"
         );
         let one_of = any("scope", &["none of them", wanted]);
-        assert_eq!(one_of.holds(&claims), expected, "{claim} {wanted}");
+        assert_eq!(one_of.holds_for(&claims), expected, "{claim} {wanted}");
     }
-    assert!(!has("scope", "tasks").holds(&Claims::default()));
-    assert!(!any("scope", &[]).holds(&claims(r#"{"scope":"tasks"}"#)));
+    assert!(!has("scope", "tasks").holds_for(&Claims::default()));
+    assert!(!any("scope", &[]).holds_for(&claims(r#"{"scope":"tasks"}"#)));
 }
 
 #[test]
@@ -107,11 +119,11 @@ fn a_claim_equals_a_value_of_its_own_kind() {
         ("18446744073709551615", json!(-1), false),
     ] {
         let claims = claims(&format!(r#"{{"plan":{claim}}}"#));
-        let holds = equals("plan", wanted.clone()).holds(&claims);
+        let holds = equals("plan", wanted.clone()).holds_for(&claims);
         assert_eq!(holds, expected, "{claim} {wanted}");
     }
     for wanted in [json!(""), json!(0), json!(false)] {
-        let missing = equals("plan", wanted).holds(&claims(r#"{"plans":""}"#));
+        let missing = equals("plan", wanted).holds_for(&claims(r#"{"plans":""}"#));
         assert!(!missing, "a claim that is missing is nothing");
     }
 }
@@ -160,6 +172,7 @@ fn every_demand_must_hold_and_only_the_owner_can_be_made_up_for() {
         let asking = Asking {
             subject: &subject,
             claims: &claims(&json),
+            certificate: None,
             issuer,
         };
         let segment = BoundSegment::new(segment).unwrap();
@@ -176,6 +189,7 @@ fn a_scope_that_is_missing_is_named_with_all_that_the_route_needs() {
         let asking = Asking {
             subject: &subject,
             claims: &Claims::default(),
+            certificate: None,
             issuer: 0,
         };
         let demands = Demands {
@@ -227,5 +241,62 @@ fn a_requirement_says_in_words_what_is_expected() {
         (equals("staff", json!(true)), "`staff` equals true"),
     ] {
         assert_eq!(requirement.to_string(), expected);
+    }
+}
+
+#[test]
+fn the_values_of_a_certificate_are_whole() {
+    use CertificateField::{Dns, Subject as Name, Thumbprint, Uri};
+    let certificate = ClientCertificate {
+        subject: "CN=alice\\,O=admins,O=users".into(),
+        dns_names: vec!["web.example".into(), "www.example".into()],
+        uris: vec!["spiffe://cluster.local/ns/app/sa/web".into()],
+        thumbprint: "t".into(),
+    };
+    let text = |text: &str| text.to_owned();
+    let (subject, claims) = (alice(), claims(r#"{"dns":"web.example","subject":"t"}"#));
+    for (field, expected, holds) in [
+        (Dns, Expected::Has(text("web.example")), true),
+        (Dns, Expected::Has(text("example")), false),
+        (
+            Dns,
+            Expected::Any(vec![text("x"), text("www.example")]),
+            true,
+        ),
+        (Dns, Expected::Equals(json!("web.example")), false),
+        (
+            Uri,
+            Expected::Equals(json!("spiffe://cluster.local/ns/app/sa/web")),
+            true,
+        ),
+        (
+            Uri,
+            Expected::Has(text("spiffe://cluster.local/ns/app/sa/we")),
+            false,
+        ),
+        (
+            Name,
+            Expected::Equals(json!("CN=alice\\,O=admins,O=users")),
+            true,
+        ),
+        (Name, Expected::Has(text("O=admins")), false),
+        (Name, Expected::Has(text("O=users")), false),
+        (Thumbprint, Expected::Has(text("t")), true),
+        (Thumbprint, Expected::Any(vec![text("T")]), false),
+    ] {
+        let fact = Fact::Certificate(field);
+        let requirement = Requirement { fact, expected };
+        let asking = |certificate| Asking {
+            subject: &subject,
+            claims: &claims,
+            certificate,
+            issuer: 0,
+        };
+        assert_eq!(
+            requirement.holds(asking(Some(&certificate))),
+            holds,
+            "{requirement}"
+        );
+        assert!(!requirement.holds(asking(None)), "{requirement}");
     }
 }

@@ -13,7 +13,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::{
-    BUCKETS, Durations, HeadFault, Histogram, IssuerMetrics, Metrics, Tally, WorkerMetrics,
+    BUCKETS, CertificateMetrics, Durations, HeadFault, Histogram, IssuerMetrics, Metrics, Tally,
+    WorkerMetrics,
 };
 
 /// Adds up what the workers have counted.
@@ -25,6 +26,9 @@ impl Collector for Scrape {
         let Metrics {
             workers,
             issuers,
+            certificates,
+            files_reloaded,
+            files_kept,
             panics,
             dropped_lines,
         } = self.0.as_ref();
@@ -87,6 +91,7 @@ impl Collector for Scrape {
             dropped,
         )?;
         keys(&mut encoder, issuers)?;
+        tls(&mut encoder, certificates, [files_reloaded, files_kept])?;
         build_info(&mut encoder)
     }
 }
@@ -202,6 +207,35 @@ fn keys(
         let labels = [("issuer", issuer.name.as_str())];
         let last = issuer.last_success.load(Ordering::Relaxed);
         ConstGauge::new(last).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn tls(
+    encoder: &mut DescriptorEncoder<'_>,
+    certificates: &[CertificateMetrics],
+    [reloaded, kept]: [&AtomicU64; 2],
+) -> Result<(), fmt::Error> {
+    if certificates.is_empty() {
+        return Ok(());
+    }
+    let help = "Changed certificate files of listeners";
+    let mut family = encoder.encode_descriptor("tls_reloads", help, None, MetricType::Counter)?;
+    for (outcome, count) in [("success", reloaded), ("failure", kept)] {
+        let labels = [("outcome", outcome)];
+        ConstCounter::new(count.load(Ordering::Relaxed)).encode(family.encode_family(&labels)?)?;
+    }
+    let help = "Until when a certificate of a listener is good, in Unix time";
+    let mut family = encoder.encode_descriptor(
+        "tls_certificate_expiry_timestamp",
+        help,
+        Some(&Unit::Seconds),
+        MetricType::Gauge,
+    )?;
+    for CertificateMetrics { file, expiry } in certificates {
+        let file = file.to_string_lossy();
+        let labels = [("certificate", file.as_ref())];
+        ConstGauge::new(expiry.load(Ordering::Relaxed)).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

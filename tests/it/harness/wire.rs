@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
+use rustls::{ClientConnection, HandshakeKind, StreamOwned};
 use socket2::SockRef;
 
 use super::PATIENCE;
@@ -17,7 +18,11 @@ pub(crate) struct Wire {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream>),
 }
+
+/// A client's side of TLS.
+pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
 /// A head as it came, line for line.
 #[derive(Debug, Clone, Default)]
@@ -45,10 +50,27 @@ impl Wire {
         }
     }
 
+    /// After the handshake.
+    pub(crate) fn tls(stream: TlsStream) -> Self {
+        Self {
+            stream: Stream::Tls(Box::new(stream)),
+            early: Vec::new(),
+        }
+    }
+
+    /// Whether a connection with TLS went on with what an earlier one had agreed on.
+    pub(crate) fn is_resumed(&self) -> bool {
+        let Stream::Tls(stream) = &self.stream else {
+            panic!("there is no TLS");
+        };
+        stream.conn.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
@@ -65,6 +87,7 @@ impl Wire {
         let stream = match &self.stream {
             Stream::Tcp(stream) => Stream::Tcp(stream.try_clone().unwrap()),
             Stream::Unix(stream) => Stream::Unix(stream.try_clone().unwrap()),
+            Stream::Tls(_) => panic!("what is encrypted is written where it is read"),
         };
         let early = Vec::new();
         Self { stream, early }
@@ -74,6 +97,7 @@ impl Wire {
         let _gone = match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Stream::Tls(stream) => stream.sock.shutdown(std::net::Shutdown::Write),
         };
     }
 
@@ -86,6 +110,7 @@ impl Wire {
         let count = match &mut self.stream {
             Stream::Tcp(stream) => stream.read(&mut bytes),
             Stream::Unix(stream) => stream.read(&mut bytes),
+            Stream::Tls(stream) => stream.read(&mut bytes),
         }
         .map_err(|error| {
             if error.kind() == ErrorKind::WouldBlock {

@@ -1,0 +1,185 @@
+//! An authority that signs certificates, and a client that trusts it.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use claimgate::tls::Pair;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use tempfile::TempDir;
+
+use super::wire::{TlsStream, Wire};
+use super::{Client, PATIENCE};
+
+/// Who signs certificates. Its files are gone when it is.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    files: TempDir,
+}
+
+/// A client of TLS in the making.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    roots: Arc<RootCertStore>,
+    identity: Option<Pair>,
+    versions: Vec<&'static SupportedProtocolVersion>,
+    protocols: Vec<Vec<u8>>,
+    name: &'static str,
+    /// Kept to come back with what it was given.
+    kept: Option<Arc<ClientConfig>>,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let authority = Self {
+            issuer: CertifiedIssuer::self_signed(params, key).unwrap(),
+            files: TempDir::new().unwrap(),
+        };
+        fs::write(authority.file("ca.crt"), authority.pem()).unwrap();
+        authority
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// The file of this name.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    /// A new certificate with a new key, in files of this name.
+    pub(crate) fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let mut params = CertificateParams::default();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let pair = Pair {
+            certificate: self.file(&format!("{name}.crt")),
+            key: self.file(&format!("{name}.key")),
+        };
+        fs::write(&pair.certificate, certificate.pem()).unwrap();
+        fs::write(&pair.key, key.serialize_pem()).unwrap();
+        pair
+    }
+
+    /// A certificate for these names.
+    pub(crate) fn server(&self, name: &str, names: &[&str]) -> Pair {
+        let names = names.iter().map(|name| (*name).to_owned());
+        let names: Vec<String> = names.collect();
+        let names = CertificateParams::new(names).unwrap().subject_alt_names;
+        self.issue(name, |params| params.subject_alt_names = names)
+    }
+
+    /// A `[listen.tls]` with a certificate for `gate.test`, and these lines.
+    pub(crate) fn listen(&self, lines: &str) -> String {
+        let pair = self.server("gate", &["gate.test"]);
+        format!(
+            "[listen.tls]\n{}\n{lines}\n",
+            written(&pair).replace(", ", "\n")
+        )
+    }
+
+    /// A client that trusts this authority and asks for `gate.test`.
+    pub(crate) fn connector(&self) -> Connector {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        Connector {
+            roots: Arc::new(roots),
+            identity: None,
+            versions: rustls::ALL_VERSIONS.to_vec(),
+            protocols: Vec::new(),
+            name: "gate.test",
+            kept: None,
+        }
+    }
+}
+
+/// A pair as the configuration has it.
+pub(crate) fn written(pair: &Pair) -> String {
+    let Pair { certificate, key } = pair;
+    let (certificate, key) = (certificate.display(), key.display());
+    format!("certificate = \"{certificate}\", key = \"{key}\"")
+}
+
+impl Connector {
+    /// Shows this certificate when it is asked for one.
+    pub(crate) fn showing(mut self, pair: &Pair) -> Self {
+        self.identity = Some(pair.clone());
+        self
+    }
+
+    pub(crate) fn speaking(mut self, version: &'static SupportedProtocolVersion) -> Self {
+        self.versions = vec![version];
+        self
+    }
+
+    pub(crate) fn offering(mut self, protocols: &[&str]) -> Self {
+        self.protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
+        self
+    }
+
+    /// Asks for this name, and accepts a certificate with no other.
+    pub(crate) fn name(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// The same client for every connection from now on, which comes back with what it was given.
+    pub(crate) fn resuming(mut self) -> Self {
+        self.kept = Some(self.config());
+        self
+    }
+
+    fn config(&self) -> Arc<ClientConfig> {
+        if let Some(kept) = &self.kept {
+            return Arc::clone(kept);
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&self.versions)
+            .unwrap()
+            .with_root_certificates(Arc::clone(&self.roots));
+        let mut config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some(pair) => {
+                let chain = CertificateDer::pem_file_iter(&pair.certificate).unwrap();
+                let chain = chain.map(Result::unwrap).collect();
+                let key = PrivateKeyDer::from_pem_file(&pair.key).unwrap();
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        config.alpn_protocols.clone_from(&self.protocols);
+        Arc::new(config)
+    }
+
+    /// Shakes hands. With TLS 1.3, what the gate thinks of the client comes after that.
+    pub(crate) fn handshake(&self, address: SocketAddr) -> io::Result<TlsStream> {
+        let mut connection =
+            ClientConnection::new(self.config(), ServerName::try_from(self.name).unwrap()).unwrap();
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut stream)?;
+        }
+        Ok(TlsStream::new(connection, stream))
+    }
+
+    pub(crate) fn connect(&self, address: SocketAddr) -> io::Result<Client> {
+        let wire = Wire::tls(self.handshake(address)?);
+        Ok(Client { wire })
+    }
+}

@@ -1,0 +1,199 @@
+//! Certificates that are renewed while the gate runs.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use claimgate::config::TlsVersion;
+use claimgate::tls::Pair;
+use claimgate::tls::server::{Reloader, ServerTls, Settings};
+use rcgen::date_time_ymd;
+
+use crate::harness::{Authority, ROUTES, Sidecar, eventually, get, start};
+
+/// The serial number or anything else of what the gate shows: all bytes of its certificate.
+fn shown(authority: &Authority, sidecar: &Sidecar) -> Vec<u8> {
+    let stream = authority.connector().handshake(sidecar.address).unwrap();
+    stream.conn.peer_certificates().unwrap()[0].to_vec()
+}
+
+fn reloads(sidecar: &Sidecar, outcome: &str) -> f64 {
+    let series = format!("claimgate_tls_reloads_total{{outcome=\"{outcome}\"}}");
+    sidecar.metric(&series).unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap();
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_and_connections_before_it_go_on() {
+    let authority = Authority::new();
+    let (sidecar, _upstream, _issuer) = start(&format!("{}{ROUTES}", authority.listen("")));
+    let first = shown(&authority, &sidecar);
+    let mut before = authority.connector().connect(sidecar.address).unwrap();
+    assert_eq!(before.call(&get("/open/x")).status, 200);
+
+    let file = authority.file("gate.crt");
+    let expiry = format!(
+        "claimgate_tls_certificate_expiry_timestamp_seconds{{certificate=\"{}\"}}",
+        file.display()
+    );
+    let first_expiry = sidecar.metric(&expiry).unwrap();
+    authority.issue("gate", |params| {
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("gate.test".try_into().unwrap())];
+        params.not_after = date_time_ymd(2030, 1, 1);
+    });
+    eventually("the new certificate is shown", || {
+        shown(&authority, &sidecar) != first
+    });
+    eventually("it is counted", || reloads(&sidecar, "success") > 0.5);
+    let until = sidecar.metric(&expiry).unwrap();
+    assert!(
+        (until - 1_893_456_000.0).abs() < 0.5,
+        "{first_expiry} {until}"
+    );
+    assert_eq!(before.call(&get("/open/x")).status, 200);
+}
+
+#[test]
+fn what_cannot_be_used_leaves_the_old_certificate_in_force() {
+    let authority = Authority::new();
+    let (sidecar, _upstream, _issuer) = start(&format!("{}{ROUTES}", authority.listen("")));
+    let first = shown(&authority, &sidecar);
+    let mut failures = 0.0;
+    let key = authority.file("gate.key");
+    let good = fs::read(&key).unwrap();
+    let other = fs::read(authority.server("other", &["gate.test"]).key).unwrap();
+    for bad in [&b"no key"[..], &other] {
+        fs::write(&key, bad).unwrap();
+        failures += 1.0;
+        eventually("the failure is counted", || {
+            reloads(&sidecar, "failure") > failures - 0.5
+        });
+        assert_eq!(shown(&authority, &sidecar), first);
+    }
+    fs::remove_file(&key).unwrap();
+    eventually("the missing key is counted", || {
+        reloads(&sidecar, "failure") > failures + 0.5
+    });
+    assert_eq!(shown(&authority, &sidecar), first);
+    fs::write(&key, good).unwrap();
+    eventually("the key is back", || reloads(&sidecar, "success") > 0.5);
+    // Each change was said once, though it was there for longer than a glance.
+    assert!(reloads(&sidecar, "failure") < failures + 1.5);
+}
+
+#[test]
+fn other_authorities_of_clients_are_asked_for() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let ca = authority.file("clients.crt");
+    copy(&authority.file("ca.crt"), &ca);
+    let lines = format!("client_ca = \"{}\"", ca.display());
+    let (sidecar, _upstream, _issuer) = start(&format!("{}{ROUTES}", authority.listen(&lines)));
+    let is_served = |pair: &Pair| {
+        let client = authority.connector().showing(pair).connect(sidecar.address);
+        client.is_ok_and(|mut client| {
+            client.send(get("/open/x").bytes());
+            client.read(false).is_ok_and(|answer| answer.status == 200)
+        })
+    };
+    let (ours, theirs) = (
+        authority.issue("ours", |_| {}),
+        other.issue("theirs", |_| {}),
+    );
+    assert!(is_served(&ours) && !is_served(&theirs));
+    fs::write(&ca, other.pem()).unwrap();
+    eventually("the other authority counts", || is_served(&theirs));
+    assert!(!is_served(&ours));
+    fs::write(&ca, "nothing").unwrap();
+    eventually("the failure is counted", || {
+        reloads(&sidecar, "failure") > 0.5
+    });
+    assert!(is_served(&theirs) && !is_served(&ours));
+}
+
+/// As Kubernetes changes a mounted secret: the files are links through `..data`, and that link is swapped.
+fn publish(directory: &Path, number: usize, certificate: &Path, key: &Path) {
+    let version = directory.join(format!("..{number}"));
+    fs::create_dir(&version).unwrap();
+    copy(certificate, &version.join("tls.crt"));
+    copy(key, &version.join("tls.key"));
+    let link = directory.join("..data_tmp");
+    std::os::unix::fs::symlink(&version, &link).unwrap();
+    fs::rename(&link, directory.join("..data")).unwrap();
+}
+
+#[test]
+fn no_handshake_fails_while_certificate_and_key_are_swapped_and_do_not_fit_for_a_moment() {
+    let authority = Authority::new();
+    let pairs = ["a", "b"].map(|name| authority.server(name, &["gate.test"]));
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    publish(directory, 0, &pairs[0].certificate, &pairs[0].key);
+    for file in ["tls.crt", "tls.key"] {
+        let data = Path::new("..data").join(file);
+        std::os::unix::fs::symlink(data, directory.join(file)).unwrap();
+    }
+    let tls = ServerTls::load(Settings {
+        pairs: vec![Pair {
+            certificate: directory.join("tls.crt"),
+            key: directory.join("tls.key"),
+        }],
+        min_version: TlsVersion::Tls12,
+        clients: None,
+    });
+    let tls = Arc::new(tls.unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepting = Arc::clone(&tls);
+    runtime.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            accepting.accept(stream).await.unwrap();
+        }
+    });
+    let stop = AtomicBool::new(false);
+    let (handshakes, changes) = std::thread::scope(|scope| {
+        let shaking = scope.spawn(|| {
+            let mut handshakes = 0;
+            while !stop.load(Ordering::Relaxed) {
+                authority.connector().handshake(address).unwrap();
+                handshakes += 1;
+            }
+            handshakes
+        });
+        let mut reloader = Reloader::new(Arc::clone(&tls));
+        let (mut good, mut bad) = (0, 0);
+        for swap in 1..=50 {
+            let (new, old) = (&pairs[swap % 2], &pairs[(swap + 1) % 2]);
+            // First the new certificate with the old key, then both.
+            publish(directory, 2 * swap, &new.certificate, &old.key);
+            let results = reloader.look();
+            bad += results
+                .iter()
+                .filter(|reloaded| reloaded.result.is_err())
+                .count();
+            publish(directory, 2 * swap + 1, &new.certificate, &new.key);
+            let results = reloader.look();
+            good += results
+                .iter()
+                .filter(|reloaded| reloaded.result.is_ok())
+                .count();
+            assert!(reloader.look().is_empty(), "nothing has changed");
+            authority.connector().handshake(address).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        (shaking.join().unwrap(), (good, bad))
+    });
+    assert_eq!(changes, (50, 50));
+    assert!(handshakes > 0, "nobody came in the meantime");
+    runtime.shutdown_background();
+}
