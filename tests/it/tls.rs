@@ -6,7 +6,8 @@ use rustls::ProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 
 use crate::harness::authority::written;
-use crate::harness::wire::TlsStream;
+use crate::harness::frames::{END_HEADERS, END_STREAM, Frame, Frames, HEADERS, PREFACE, head};
+use crate::harness::wire::{TlsStream, Wire};
 use crate::harness::{
     Authority, Client, Next, ROUTES, Sidecar, Upstream, eventually, get, post, start, start_with,
 };
@@ -126,8 +127,53 @@ fn http2_is_agreed_on_and_never_guessed() {
     for protocols in [&["http/1.1"][..], &[]] {
         let connector = authority.connector().offering(protocols);
         let mut client = connector.connect(sidecar.address).unwrap();
-        client.send(crate::harness::frames::PREFACE);
+        client.send(PREFACE);
         assert_eq!(client.until_closed(), b"");
+    }
+}
+
+#[test]
+fn a_request_over_http2_and_tls_is_judged_by_its_connection_too() {
+    let authority = Authority::new();
+    let ca = authority.file("ca.crt");
+    let lines = format!("client_ca = \"{}\"", ca.display());
+    let routes = r#"
+[identity]
+headers = { X-Client = "certificate:dns" }
+
+[[routes]]
+path = "/me"
+access = "authenticated"
+require = [{ certificate = "dns", has = "web.example" }]
+"#;
+    let (sidecar, upstream, issuer) = start(&format!("{}{routes}", authority.listen(&lines)));
+    let token = format!("Bearer {}", issuer.token("alice"));
+    for (name, expected) in [("web.example", true), ("other.example", false)] {
+        let pair = authority.server("client", &[name]);
+        let connector = authority.connector().offering(&["h2"]).showing(&pair);
+        let wire = Wire::tls(connector.handshake(sidecar.address).unwrap());
+        let mut client = Frames::over(wire, &[]);
+        // A header may be longer than the helper for heads writes: the token has its length in two bytes.
+        let mut head = head(&[(":method", "GET"), (":path", "/me"), ("x-client", "root")]);
+        let length = token.len() - 127;
+        head.extend([0, 13]);
+        head.extend(b"authorization");
+        head.extend([
+            127,
+            u8::try_from(length % 128).unwrap() | 128,
+            u8::try_from(length / 128).unwrap(),
+        ]);
+        head.extend(token.as_bytes());
+        client.send(&Frame::new(HEADERS, END_STREAM | END_HEADERS, 1, &head));
+        if expected {
+            assert_eq!(client.status(1), 200);
+            let arrived = upstream.only();
+            assert_eq!(arrived.head.values("x-client"), ["web.example"]);
+            assert_eq!(arrived.head.value("x-forwarded-proto").unwrap(), "https");
+        } else {
+            let body = String::from_utf8(client.body(1)).unwrap();
+            assert!(body.contains("certificate_missing"), "{body}");
+        }
     }
 }
 
@@ -212,7 +258,7 @@ fn half_a_handshake_ends_with_the_time_of_a_head() {
     assert_eq!(sidecar.connect().send(&hello[..20]).until_closed(), b"");
     let stream = authority.connector().handshake(sidecar.address).unwrap();
     let mut client = Client {
-        wire: crate::harness::wire::Wire::tls(stream),
+        wire: Wire::tls(stream),
     };
     assert_eq!(client.send("GET / HT").until_closed(), b"");
     let series = "claimgate_heads_refused_total{reason=\"request_timeout\"}";

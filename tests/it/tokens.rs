@@ -12,6 +12,7 @@ use claimgate::gate::token::BearerToken;
 use claimgate::gate::verify::{self, Issuer, Unverified};
 use claimgate::keys::secret::Secret;
 use claimgate::keys::{Algorithm, KeyError, KeyRing, VerificationKey, jwks, pem};
+use claimgate::tls;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -49,6 +50,8 @@ struct Case {
     authorized_party: Option<Vec<String>>,
     #[serde(default)]
     allow_bound: bool,
+    /// Which certificate the client has shown.
+    certificate: Option<String>,
     now: i64,
     token: String,
     expect: String,
@@ -148,9 +151,14 @@ impl Case {
     }
 
     fn judged_by(&self, issuers: &[Issuer]) -> String {
+        let shown = self.certificate.as_ref().map(|name| {
+            let file = format!("tests/fixtures/config/tls/{name}.crt");
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            tls::client_certificate(&file).unwrap()
+        });
         let verified = BearerToken::new(&self.token)
             .map_err(Unverified::from)
-            .and_then(|token| verify::verify(issuers, token, None, UnixTime(self.now)));
+            .and_then(|token| verify::verify(issuers, token, shown.as_ref(), UnixTime(self.now)));
         match verified {
             Ok(verified) => format!("accepted: {}", verified.subject.as_str()),
             Err(unverified) => unverified.refusal.reason().to_owned(),

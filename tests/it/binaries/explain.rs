@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use claimgate::tls;
+
 use super::program::Ended;
 use super::upstream::{Request, Upstream, fields};
 use super::{Directory, Gate, OTHER_SECRET, eight_lines};
@@ -113,6 +115,99 @@ fn explain_says_what_the_running_gate_does() {
     for claim in ["alice@example.com", "openid", "support"] {
         assert!(!ended.stderr.contains(claim), "{claim}: {}", ended.stderr);
     }
+}
+
+#[test]
+fn explain_says_what_a_certificate_changes() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let config = format!(
+        r#"
+[listen.tls]
+certificate = "{root}/tests/fixtures/config/tls/gate.crt"
+key = "{root}/tests/fixtures/keys/p256.private.pem"
+client_ca = "{root}/tests/fixtures/config/tls/gate.crt"
+
+[identity]
+headers = {{ X-Client = "certificate:subject" }}
+
+[upstreams.tasks]
+url = "http://127.0.0.1:3000"
+
+[issuers.better-auth]
+keys = {{ secret_env = "BETTER_AUTH_SECRET" }}
+
+[[routes]]
+path = "/me"
+access = "authenticated"
+require = [{{ certificate = "dns", has = "gate.test" }}]
+
+[[routes]]
+path = "/plain"
+access = "authenticated"
+"#
+    );
+    let directory = Directory::with(&config);
+    let [gate, expired] = ["gate", "expired"]
+        .map(|name| format!("--certificate={root}/tests/fixtures/config/tls/{name}.crt"));
+    let thumbprint = tls::client_certificate(gate[14..].as_ref())
+        .unwrap()
+        .thumbprint;
+    let token = directory.token("alice", &[]);
+    let claim = format!("--claim=cnf={{\"x5t#S256\":\"{thumbprint}\"}}");
+    let bound = directory.token("alice", &[&claim]);
+    for (token, target, certificate, said) in [
+        (&token, "/me", Some(&gate), "  x-client: CN=gate.test\n"),
+        (&token, "/me", Some(&gate), "  x-forwarded-proto: https\n"),
+        (
+            &token,
+            "/me",
+            Some(&expired),
+            "not met: the certificate's `dns` has `gate.test`\n",
+        ),
+        (
+            &token,
+            "/me",
+            None,
+            "  FAIL  rule            certificate_missing\n",
+        ),
+        (&token, "/plain", None, "  x-forwarded-proto: http\n"),
+        (&bound, "/plain", Some(&gate), "  x-client: CN=gate.test\n"),
+        (
+            &bound,
+            "/plain",
+            Some(&expired),
+            "  FAIL  verification    token_confirmation\n",
+        ),
+        (
+            &bound,
+            "/plain",
+            None,
+            "  FAIL  verification    token_confirmation\n",
+        ),
+    ] {
+        let mut arguments = vec!["explain", "--token", token];
+        arguments.extend(certificate.map(String::as_str));
+        arguments.extend(["GET", target]);
+        let ended = directory.call(&arguments);
+        assert!(
+            ended.stdout.contains(said),
+            "{target} {certificate:?} {said}: {ended:?}"
+        );
+    }
+    let ended = directory.call(&["token", "inspect", &bound]);
+    let said = format!("shows the certificate with the thumbprint {thumbprint}\n");
+    assert!(ended.stdout.ends_with(&said), "{ended:?}");
+    let key_bound = directory.token("alice", &["--claim=cnf={\"jkt\":\"x\"}"]);
+    let ended = directory.call(&["token", "inspect", &key_bound]);
+    assert!(
+        ended.stdout.contains("something that is no certificate"),
+        "{ended:?}"
+    );
+    let ended = directory.call(&["explain", "--certificate=config.toml", "GET", "/me"]);
+    assert_eq!(
+        ended.stderr,
+        "failed to read the certificate: config.toml is no file of PEM certificates: there is none in it\n"
+    );
 }
 
 #[test]

@@ -110,7 +110,11 @@ impl Frames {
 
     /// As [`Frames::connect`], with settings.
     pub(crate) fn connect_with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
-        let mut wire = Wire::tcp(TcpStream::connect(address).unwrap());
+        Self::over(Wire::tcp(TcpStream::connect(address).unwrap()), settings)
+    }
+
+    /// As [`Frames::connect_with`], on a connection that is there already.
+    pub(crate) fn over(mut wire: Wire, settings: &[(u16, u32)]) -> Self {
         wire.write(PREFACE).unwrap();
         let mut frames = Self { wire };
         frames.send(&Frame::settings(settings));
