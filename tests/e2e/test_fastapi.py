@@ -15,18 +15,19 @@ import pytest
 
 from dev import UVICORN, dev
 from gate import SECRET, minted
+from programs import free_port
 
 APP = pathlib.Path(__file__).parent / "fastapi"
 COMMAND = [UVICORN, "app:app", "--app-dir", APP, "--host", "127.0.0.1", "--port", "{port}"]
 LIFETIME = 600
 
-# What `dev` has built in, but for the socket.
-ON_A_SOCKET = """
+# What `dev` has built in, but for the upstream.
+ELSEWHERE = """
 [admin]
 address = "127.0.0.1:0"
 
 [upstreams.api]
-url = "unix:{socket}"
+url = "{url}"
 
 [issuers.better-auth]
 keys = { secret_env = "BETTER_AUTH_SECRET", encoding = "utf8" }
@@ -45,14 +46,26 @@ access = { owner = "user_id" }
 """
 
 
-@pytest.fixture(scope="module", params=["port", "socket"])
+def uvicorn_on_a_port(_):
+    return COMMAND, None
+
+
+def uvicorn_on_a_socket(directory: pathlib.Path):
+    socket = directory / "api.sock"
+    return [UVICORN, "app:app", "--app-dir", APP, "--uds", socket], f"unix:{socket}"
+
+
+def hypercorn_over_http2(_):
+    command = [UVICORN.with_name("hypercorn"), f"{APP / 'app'}:app", "--bind", "127.0.0.1:{port}"]
+    return command, f"h2c://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture(scope="module", params=[uvicorn_on_a_port, uvicorn_on_a_socket, hypercorn_over_http2],
+                ids=lambda server: server.__name__)
 def gate(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("gate")
-    command, config = COMMAND, None
-    if request.param == "socket":
-        command = [UVICORN, "app:app", "--app-dir", APP, "--uds", directory / "api.sock"]
-        config = ON_A_SOCKET.replace("{socket}", str(directory / "api.sock"))
-    with dev(directory, command, SECRET, config=config) as running:
+    command, url = request.param(directory)
+    with dev(directory, command, SECRET, config=url and ELSEWHERE.replace("{url}", url)) as running:
         yield running
 
 
