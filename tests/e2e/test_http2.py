@@ -1,9 +1,11 @@
-"""HTTP/2 as the programs of nghttp2 speak it: many streams over few connections."""
+"""HTTP/2 as the programs of nghttp2 speak it: many streams over few connections, and the end of a connection."""
 
+import os
 import pathlib
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -62,3 +64,30 @@ def test_bodies_in_a_hundred_streams_at_once(gate, tmp_path):
 def test_refusals_are_answers_of_their_streams_alone(gate):
     counts = h2load(gate, f"{gate.url}/api/alice/page")
     assert (counts["failed"], counts["errored"], counts["4xx"]) == (3000, 0, 3000), counts
+
+
+def test_a_drain_sends_goaway_and_lets_a_stream_finish(gate):
+    token = minted()
+    client = subprocess.Popen(
+        ["nghttp", "--verbose", "--timeout=30", "-H", f"Authorization: Bearer {token}", f"{gate.url}/api/alice/events"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        while gate.ask("GET", "/api/alice/listeners", token).json() == 0:
+            assert client.poll() is None, client.stdout.read()
+            time.sleep(0.05)
+        admin = gate.admin_url.removeprefix("http://")
+        subprocess.run([os.environ["CLAIMGATE"], "drain", "--admin", admin], check=True, capture_output=True)
+        read = ""
+        while "recv GOAWAY" not in read:
+            line = client.stdout.readline()
+            assert line, f"the connection has ended without GOAWAY:\n{read}"
+            read += line
+        # Others are served still, and the stream that was open ends when its application ends it.
+        for text in ["after", "end"]:
+            assert gate.ask("POST", "/api/alice/notes", token, json={"text": text}).status_code == 201
+        read += client.communicate(timeout=PATIENCE)[0]
+        assert "data: after" in read, read
+        assert client.returncode == 0 and "RST_STREAM" not in read, read
+    finally:
+        client.kill()
+        client.wait()
