@@ -2,12 +2,10 @@
 
 mod service;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio_stream::iter;
@@ -18,7 +16,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::harness::{Issuer, NOW, PATIENCE, Sidecar, Upstream};
+use crate::harness::either::run;
+use crate::harness::{Issuer, NOW, Sidecar, Upstream, start_before};
 use service::{MESSAGE, Note};
 
 const SERVICE: &str = "/claimgate.test.Notes";
@@ -37,27 +36,12 @@ access = "authenticated"
 require = [{ claim = "scope", has = "notes" }]
 "#;
 
-/// One event loop, as gRPC needs it.
-fn runtime() -> Runtime {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().build().unwrap()
-}
-
-/// Runs what talks to the gate, as long as it may take.
-fn run<T>(talk: impl Future<Output = T>) -> T {
-    let bounded = async { tokio::time::timeout(PATIENCE, talk).await };
-    runtime().block_on(bounded).expect("gRPC stands still")
-}
-
 fn start(config: &str) -> (Sidecar, Issuer) {
-    start_before(config, service::start())
+    start_at(service::start(), config)
 }
 
-fn start_before(config: &str, upstream: SocketAddr) -> (Sidecar, Issuer) {
-    let config = format!("{config}\n[upstreams.tasks]\nurl = \"h2c://{upstream}\"\n");
-    let issuer = Issuer::start();
-    let sidecar = Sidecar::start(&config, &Upstream::nowhere(), &issuer);
-    (sidecar, issuer)
+fn start_at(upstream: SocketAddr, config: &str) -> (Sidecar, Issuer) {
+    start_before(&format!("url = \"h2c://{upstream}\""), config)
 }
 
 /// A client with a connection of its own, or with a share in one.
@@ -264,9 +248,14 @@ fn a_refusal_is_a_status_of_grpc() {
 
 #[test]
 fn a_service_that_is_not_there_is_unavailable() {
-    let url = Upstream::nowhere();
-    let address = url.url().strip_prefix("http://").unwrap().parse().unwrap();
-    let (sidecar, issuer) = start_before(ROUTES, address);
+    let nowhere = Upstream::nowhere();
+    let address = nowhere
+        .url()
+        .strip_prefix("http://")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let (sidecar, issuer) = start_at(address, ROUTES);
     run(async {
         let mut client = Client::connect(&sidecar)
             .await

@@ -6,6 +6,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod client;
+pub(crate) mod either;
 pub(crate) mod frames;
 pub(crate) mod http2;
 pub(crate) mod issuer;

@@ -30,6 +30,7 @@ mod readme;
 mod reloading;
 mod remembered;
 mod rewrites;
+mod semantics;
 mod sources;
 mod starting;
 mod stopping;

@@ -15,6 +15,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use crate::harness::either::runtime;
+
 /// The messages of every call, in both directions.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Note {
@@ -43,7 +45,7 @@ impl Note {
 pub(super) fn start() -> SocketAddr {
     let (sender, started) = channel();
     thread::spawn(move || {
-        let runtime = super::runtime();
+        let runtime = runtime();
         runtime.block_on(async {
             let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
             sender.send(incoming.local_addr().unwrap()).unwrap();
