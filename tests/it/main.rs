@@ -24,6 +24,7 @@ mod invariants;
 mod keys;
 mod limits;
 mod listening;
+mod mixed;
 mod paths;
 mod proxy_protocol;
 mod readme;

@@ -60,7 +60,7 @@ fn ask(sidecar: &Sidecar, version: Version, method: &str, path: &str, body: &'st
         .header("te", "trailers");
     let request = request.body(text(body)).unwrap();
     run(async {
-        let mut client = Either::connect(sidecar, version).await;
+        let mut client = Either::connect(sidecar.address, version).await;
         client
             .ask(request)
             .await

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use super::{PATIENCE, Sidecar};
+use super::PATIENCE;
 
 /// The versions that either side may speak.
 pub(crate) const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
@@ -92,10 +92,10 @@ pub(crate) fn url(version: Version, address: SocketAddr) -> String {
     format!("url = \"{scheme}://{address}\"")
 }
 
-/// A connection to the gate. It ends when it is dropped.
+/// A connection to the gate. It ends when all that share it are dropped.
 pub(crate) struct Either {
     sender: Sender,
-    _connection: JoinSet<()>,
+    connection: Arc<JoinSet<()>>,
 }
 
 enum Sender {
@@ -113,8 +113,8 @@ pub(crate) struct Seen {
 }
 
 impl Either {
-    pub(crate) async fn connect(sidecar: &Sidecar, version: Version) -> Self {
-        let stream = TcpStream::connect(sidecar.address).await.unwrap();
+    pub(crate) async fn connect(gate: SocketAddr, version: Version) -> Self {
+        let stream = TcpStream::connect(gate).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let io = TokioIo::new(stream);
         let mut connection = JoinSet::new();
@@ -129,8 +129,19 @@ impl Either {
         };
         Self {
             sender,
-            _connection: connection,
+            connection: Arc::new(connection),
         }
+    }
+
+    /// Another that sends over the same connection, which HTTP/1.1 cannot.
+    pub(crate) fn sharing(&self) -> Option<Self> {
+        let Sender::Http2(sender) = &self.sender else {
+            return None;
+        };
+        Some(Self {
+            sender: Sender::Http2(sender.clone()),
+            connection: Arc::clone(&self.connection),
+        })
     }
 
     /// Sends a request, and gives the answer as soon as its head is there.
