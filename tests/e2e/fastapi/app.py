@@ -9,6 +9,8 @@ from fastapi import FastAPI, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
+MEBIBYTE = 1024 * 1024
+
 app = FastAPI(title="Notes")
 notes: dict[str, list[str]] = defaultdict(list)
 listeners: dict[str, list[asyncio.Queue]] = defaultdict(list)
@@ -69,6 +71,23 @@ async def events(x_user_id: Annotated[str, Header()]):
 @app.get("/api/{user_id}/listeners")
 async def count_listeners(user_id: str):
     return len(listeners[user_id])
+
+
+@app.get("/api/{user_id}/source")
+async def source(mebibytes: int):
+    async def zeros():
+        for _ in range(mebibytes):
+            yield bytes(MEBIBYTE)
+
+    return StreamingResponse(zeros(), headers={"Content-Length": str(mebibytes * MEBIBYTE)})
+
+
+@app.put("/api/{user_id}/sink")
+async def sink(request: Request):
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+    return {"mebibytes": size / MEBIBYTE}
 
 
 @app.get("/api/auth/headers")

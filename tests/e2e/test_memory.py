@@ -1,0 +1,113 @@
+"""What large bodies cost the gate: no more memory than small ones, whichever version each side speaks, and however slowly
+somebody reads.
+
+`MEBIBYTES=1024 tests/e2e/run -k test_memory -s` moves a gigabyte each time, and prints what it cost.
+"""
+
+import os
+import pathlib
+import subprocess
+import time
+
+import pytest
+
+from dev import UVICORN
+from gate import gate_before, minted
+from programs import Program, free_port
+
+APP = pathlib.Path(__file__).parent / "fastapi"
+MEBIBYTES = int(os.environ.get("MEBIBYTES", "64"))
+# What the allocator may keep, and the windows of one connection.
+GROWTH_KIB = 8 * 1024
+PATIENCE = 20 + MEBIBYTES
+VERSIONS = {"1.1": "--http1.1", "2": "--http2-prior-knowledge"}
+ROUTES = """
+[[routes]]
+path = "/api/{user_id}/{*rest}"
+access = { owner = "user_id" }
+max_body_bytes = 0
+"""
+SERVERS = {
+    "1.1": ([UVICORN, "app:app", "--app-dir", APP, "--no-access-log", "--port"], "http", "Uvicorn running"),
+    "2": ([UVICORN.with_name("hypercorn"), f"{APP / 'app'}:app", "--bind"], "h2c", "Running on"),
+}
+
+
+@pytest.fixture(scope="module", params=SERVERS, ids=lambda version: f"to {version}")
+def gate(request, tmp_path_factory):
+    command, scheme, started = SERVERS[request.param]
+    port = free_port()
+    place = str(port) if request.param == "1.1" else f"127.0.0.1:{port}"
+    app = Program(tmp_path_factory.mktemp("app"), [*command, place], {})
+    try:
+        app.wait_for(started)
+        with gate_before(tmp_path_factory.mktemp("gate"), f"{scheme}://127.0.0.1:{port}", ROUTES) as running:
+            yield running
+    finally:
+        app.stop()
+
+
+@pytest.fixture(scope="module")
+def zeros(tmp_path_factory):
+    """A file of so many MiB that takes no place."""
+    def of(mebibytes: int) -> pathlib.Path:
+        file = tmp_path_factory.mktemp("zeros") / "zeros"
+        with file.open("wb") as written:
+            written.truncate(mebibytes * 1024 * 1024)
+        return file
+    return of
+
+
+def peak_kib(gate) -> int:
+    """The most memory that the gate has had so far."""
+    parent = gate.program.process.pid
+    process = pathlib.Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0]
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
+    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(peak)
+
+
+def curl(gate, version: str, path: str, *arguments: str) -> str:
+    command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", str(PATIENCE),
+               VERSIONS[version], "-H", f"Authorization: Bearer {minted()}", *arguments, f"{gate.url}/api/alice/{path}"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE + 10)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def download(gate, version: str, mebibytes: int, *arguments: str):
+    size = curl(gate, version, f"source?mebibytes={mebibytes}", "-o", os.devnull, "-w", "%{size_download}", *arguments)
+    assert int(size) == mebibytes * 1024 * 1024
+
+
+def upload(gate, version: str, zeros, mebibytes: int):
+    answer = curl(gate, version, "sink", "--upload-file", str(zeros(mebibytes)))
+    assert answer == f'{{"mebibytes":{mebibytes:.1f}}}'
+
+
+def grows_little(gate, what: str, move):
+    """Moves a little and then much, and compares what it took."""
+    move(2)
+    before, began = peak_kib(gate), time.monotonic()
+    move(MEBIBYTES)
+    growth, seconds = peak_kib(gate) - before, time.monotonic() - began
+    print(f"\n{what}: {MEBIBYTES} MiB in {seconds:.1f} s, {before} KiB at most before, {growth} KiB more after")
+    assert growth < GROWTH_KIB, f"{growth} KiB"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_download_takes_no_memory(gate, version):
+    grows_little(gate, f"download over {version}", lambda mebibytes: download(gate, version, mebibytes))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_upload_takes_no_memory(gate, version, zeros):
+    grows_little(gate, f"upload over {version}", lambda mebibytes: upload(gate, version, zeros, mebibytes))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_client_that_reads_slowly_takes_no_memory(gate, version):
+    # Slower than anybody writes: what is not read has to wait at the source.
+    slowly = ["--limit-rate", f"{MEBIBYTES // 3}M"]
+    grows_little(gate, f"slow download over {version}",
+                 lambda mebibytes: download(gate, version, mebibytes, *slowly))
