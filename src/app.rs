@@ -124,8 +124,16 @@ impl App {
                     .store(held, std::sync::atomic::Ordering::Relaxed);
                 Arc::new(metrics)
             });
+        let upstreams = policy.upstreams.iter();
+        let upstreams = upstreams.map(|upstream| Arc::clone(&upstream.common.metrics));
+        let upstreams = upstreams.collect();
         let workers = (0..count).map(|_| Arc::new(WorkerMetrics::default()));
-        let metrics = Arc::new(Metrics::new(workers.collect(), issuers.collect(), expiries));
+        let metrics = Arc::new(Metrics::new(
+            workers.collect(),
+            issuers.collect(),
+            upstreams,
+            expiries,
+        ));
         let refreshers = remote_keys
             .iter()
             .map(|remote| remote.as_ref().map(|_| Arc::new(Refresher::default())));

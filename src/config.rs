@@ -27,7 +27,7 @@ pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSourc
 pub use rule::{CertificateField, ClaimRule, Scalar};
 pub use tls::{CertificateFiles, ClientAuth, Tls, TlsVersion};
 pub use units::{Address, Network, OneOrMany};
-pub use upstream::Upstream;
+pub use upstream::{Balance, Ejection, HealthCheck, Retries, Upstream, UpstreamTls};
 
 /// A whole configuration file.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -316,12 +316,13 @@ fn tunnel(
     exchange: Exchange,
 ) -> Answer {
     let upstream = answer.extensions.remove::<OnUpgrade>();
-    lease.let_go();
+    let upgraded = lease.let_go();
     let mut exchange = exchange.switching();
     spawn_local(async move {
         if let Some(upstream) = upstream {
             let tunnelled = tunnel::join(client, upstream, lifetime).await;
             exchange.tunnelled(tunnelled);
+            drop(upgraded);
         }
     });
     Response::from_parts(answer, ResponseBody::none())

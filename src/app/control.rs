@@ -1,4 +1,5 @@
-//! The control thread: key fetches, changed certificates and the admin listener, so that a busy gate still answers its probes.
+//! The control thread: key fetches, changed certificates, health checks and the admin listener, so that a busy gate
+//! still answers its probes.
 
 use std::io;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::keys::remote::RemoteKeys;
 use crate::observe::admin::{Admin, Status};
 use crate::observe::metrics::Metrics;
 use crate::proxy::shared::{Phase, Policy, Shared};
+use crate::proxy::upstream::health;
 use crate::tls::server::Reloader;
 
 use super::certificates;
@@ -34,6 +36,11 @@ impl Status for Report {
                     "waiting for the keys of the issuer `{}`",
                     issuer.name
                 ));
+            }
+        }
+        for upstream in &self.0.policy().upstreams {
+            if upstream.health_check.is_some() && !upstream.common.health.some_are_healthy() {
+                awaits.push(format!("waiting for the upstream `{}`", upstream.name));
             }
         }
         awaits
@@ -64,6 +71,11 @@ pub(super) fn start(
                 }
             }
             spawn_local(certificates::keep(reloaders, Arc::clone(&metrics)));
+            for upstream in &shared.policy().upstreams {
+                if let Some(check) = upstream.health_check.clone() {
+                    spawn_local(health::watch(upstream.clone(), check));
+                }
+            }
             match TcpListener::from_std(admin) {
                 Ok(listener) => {
                     let admin = Arc::new(Admin::new(Report(shared), metrics));

@@ -88,7 +88,7 @@ impl Dev {
             .policy
             .upstreams
             .first()
-            .map(|upstream| upstream.target.clone());
+            .and_then(|upstream| upstream.targets.first().cloned());
         let port = port.or(match upstream {
             Some(Target::Tcp(_, port)) => Some(port),
             Some(Target::Unix(_)) | None => None,

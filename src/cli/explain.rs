@@ -252,7 +252,10 @@ fn forwarded(policy: &Policy, peer: &Peer, head: &mut Parts, permit: &Permit) {
         }
     }
     let upstream = policy.upstreams.get(route.upstream);
-    let target = upstream.map(|upstream| format!("`{}` at {}", upstream.name, upstream.target));
+    let target = upstream.map(|upstream| {
+        let targets: Vec<_> = upstream.targets.iter().map(ToString::to_string).collect();
+        format!("`{}` at {}", upstream.name, targets.join(", "))
+    });
     say(format_args!(
         "\nforwarded to {}:\n",
         target.unwrap_or_default()

@@ -1,6 +1,7 @@
 //! Counters and histograms. Each worker counts for itself; a scrape adds up.
 
 mod exposition;
+mod upstreams;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -18,6 +19,8 @@ use crate::gate::refusal::Refusal;
 
 use super::Record;
 use super::log::method_label;
+
+pub use upstreams::UpstreamMetrics;
 
 /// The upper bounds of the buckets of every duration, in seconds.
 const BUCKETS: [f64; 14] = [
@@ -266,16 +269,19 @@ pub struct Metrics {
     pub files_reloaded: AtomicU64,
     /// Changed files of listeners that could not be used.
     pub files_kept: AtomicU64,
+    /// By upstream.
+    pub upstreams: Vec<Arc<UpstreamMetrics>>,
     /// Panics that ended a connection.
     pub panics: AtomicU64,
     dropped_lines: OnceLock<ErrorCounter>,
 }
 
 impl Metrics {
-    /// Counters for these workers, issuers and certificates.
+    /// Counters for these workers, issuers, upstreams and certificates.
     pub fn new(
         workers: Vec<Arc<WorkerMetrics>>,
         issuers: Vec<Arc<IssuerMetrics>>,
+        upstreams: Vec<Arc<UpstreamMetrics>>,
         certificates: BTreeMap<PathBuf, Option<UnixTime>>,
     ) -> Self {
         let certificates = certificates
@@ -287,6 +293,7 @@ impl Metrics {
         Self {
             workers,
             issuers,
+            upstreams,
             certificates: certificates.collect(),
             ..Self::default()
         }

@@ -250,6 +250,7 @@ impl Exchange {
             None => format!("failed to {error}"),
         });
         self.fail(match error {
+            UpstreamError::Full { .. } => Refusal::Overloaded,
             UpstreamError::Connect { .. } => Refusal::UpstreamUnreachable,
             UpstreamError::ConnectTimeout { .. } | UpstreamError::Silent { .. } => {
                 Refusal::UpstreamTimeout

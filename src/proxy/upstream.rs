@@ -1,16 +1,26 @@
 //! One upstream as a worker sees it: its endpoints, and the exchange with one of them.
 
+mod budget;
 mod connect;
 mod connection;
 mod endpoint;
+mod endpoints;
 mod error;
 mod head;
+pub mod health;
 mod http1;
 mod http2;
 mod place;
+mod policy;
+mod queue;
+mod resolve;
+mod standing;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,71 +32,68 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::gate::permit::Permit;
 
-use super::body::RequestBody;
+use super::body::{RequestBody, Upload};
 
 pub use connect::{HTTP1, HTTP2, Protocol, Tls};
 pub use error::UpstreamError;
 pub use place::{Place, Target};
+pub use policy::{Common, HealthPolicy, UpstreamPolicy};
+pub use queue::Queue;
 
+use budget::Budget;
 use connection::{Connection, Failure};
-use endpoint::Endpoint;
-
-/// How long a connection is kept without a use: less than most servers wait.
-const KEEP_ALIVE: Duration = Duration::from_secs(50);
+use endpoint::{Endpoint, Pending};
+use endpoints::{Endpoints, List};
+use queue::Slot;
+use resolve::Lookup;
 
 /// The largest head of an answer, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// An upstream, as configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamPolicy {
-    /// Its name.
-    pub name: String,
-    /// Where it is.
-    pub target: Target,
-    /// How it is spoken to.
-    pub protocol: Protocol,
-    /// How long a connection may take to open.
-    pub connect_timeout: Duration,
-    /// How long from the whole request to the head of its answer.
-    pub response_timeout: Duration,
-    /// How long an answer or a WebSocket may stand still; zero is no limit.
-    pub idle_timeout: Duration,
-    /// Whether its interim answers are passed on.
-    pub informational: bool,
-}
-
 /// The connections of one worker to one upstream.
 #[derive(Debug)]
 pub struct Upstream {
-    policy: UpstreamPolicy,
-    endpoint: Rc<Endpoint>,
+    policy: Rc<UpstreamPolicy>,
+    endpoints: Rc<Endpoints>,
+    budget: Budget,
 }
 
 /// The right to one connection. It goes back if the exchange ended well, and is cut otherwise, so that the upstream
 /// learns at once that nobody waits.
 #[derive(Debug)]
 pub struct Lease {
-    endpoint: Rc<Endpoint>,
     connection: Connection,
+    with: Pending,
+    slot: Option<Slot>,
+}
+
+/// An upgraded connection, which counts as one of the upstream's until this is dropped.
+#[derive(Debug)]
+pub struct Upgraded {
+    _with: Pending,
+    _slot: Option<Slot>,
 }
 
 impl Lease {
     /// Gives the connection back: its answer has been read to the end.
     pub fn give_back(self) {
-        self.endpoint.check_in(self.connection);
+        self.with.0.check_in(self.connection);
     }
 
     /// Lets the connection live on without the pool: it has been upgraded.
-    pub fn let_go(self) {
+    pub fn let_go(self) -> Upgraded {
         if let Connection::Http1(connection) = self.connection {
             connection.let_go();
+        }
+        Upgraded {
+            _with: self.with,
+            _slot: self.slot,
         }
     }
 
     /// Whom it is with.
     pub fn place(&self) -> Arc<Place> {
-        Arc::clone(&self.endpoint.place)
+        Arc::clone(&self.with.0.place)
     }
 }
 
@@ -94,16 +101,31 @@ impl Lease {
 #[derive(Debug)]
 struct Failed {
     error: UpstreamError,
-    /// The request, if it may be sent once more.
-    again: Option<Request<RequestBody>>,
+    again: Again,
+}
+
+/// Whether a request may be tried once more.
+#[derive(Debug)]
+enum Again {
+    /// It may: nothing of it was sent.
+    Unsent(Request<RequestBody>),
+    /// It may be sent twice.
+    Twice(Request<RequestBody>),
+    /// It may not.
+    No,
 }
 
 impl Upstream {
     /// An upstream without any connection.
     pub fn new(policy: UpstreamPolicy) -> Self {
-        let place = Arc::new(Place::of(&policy.target));
+        Self::looked_up_by(policy, resolve::system)
+    }
+
+    fn looked_up_by(policy: UpstreamPolicy, lookup: Lookup) -> Self {
+        let policy = Rc::new(policy);
         Self {
-            endpoint: Rc::new(Endpoint::new(place, KEEP_ALIVE)),
+            endpoints: Rc::new(Endpoints::new(Rc::clone(&policy), lookup)),
+            budget: Budget::new(policy.retries.budget),
             policy,
         }
     }
@@ -124,16 +146,21 @@ impl Upstream {
             .route()
             .timeout
             .unwrap_or(self.policy.response_timeout);
+        let slot = self.enter().await?;
         let upload = request.body().upload();
-        let asked = RefCell::new(Rc::clone(&self.endpoint));
-        let exchange = self.send(request, &asked);
+        let began = Instant::now();
+        let asked = RefCell::new(None);
+        let exchange = self.send(request, &upload, &asked);
         tokio::pin!(exchange);
-        let mut deadline = upload.over_since().unwrap_or_else(Instant::now) + patience;
+        let mut deadline = began + patience;
         let mut uploaded = upload.bytes();
         loop {
             tokio::select! {
                 biased;
-                answer = &mut exchange => return answer,
+                answer = &mut exchange => {
+                    let (response, connection, with) = answer?;
+                    return Ok((response, Lease { connection, with, slot }));
+                }
                 () = sleep_until(deadline) => {}
             }
             // The upload has its own clock while the client has to send; the answer's starts when the upload is over.
@@ -142,44 +169,111 @@ impl Upstream {
             let moves = upload.awaits_client() || upload.bytes() > uploaded;
             uploaded = upload.bytes();
             deadline = match upload.over_since() {
-                Some(over) => over + patience,
+                Some(over) => over.max(began) + patience,
                 None if moves => now + patience,
                 None => now,
             };
             if deadline <= now {
-                return Err(UpstreamError::Silent {
-                    target: Arc::clone(&asked.borrow().place),
-                    waited: patience,
-                });
+                return Err(self.silent(asked.take(), patience));
             }
         }
     }
 
+    /// Waits until it may go to the upstream, if not everybody may at once.
+    async fn enter(&self) -> Result<Option<Slot>, UpstreamError> {
+        let Some(queue) = &self.policy.common.queue else {
+            return Ok(None);
+        };
+        let slot = queue.enter(self.policy.connect_timeout).await;
+        slot.map(Some).ok_or_else(|| UpstreamError::Full {
+            name: self.policy.name.clone(),
+        })
+    }
+
+    fn silent(&self, asked: Option<Rc<Endpoint>>, waited: Duration) -> UpstreamError {
+        let target = match asked {
+            Some(endpoint) => {
+                self.endpoints.failed(&endpoint);
+                Arc::clone(&endpoint.place)
+            }
+            None => self.somewhere(),
+        };
+        UpstreamError::Silent { target, waited }
+    }
+
+    /// What is named when no endpoint is known.
+    fn somewhere(&self) -> Arc<Place> {
+        let target = self.policy.targets.first();
+        let nowhere = || Place::of(&Target::Unix(PathBuf::new()));
+        Arc::new(target.map_or_else(nowhere, Place::of))
+    }
+
+    /// Sends a request to one endpoint, and if that fails and may be tried once more, to another.
     async fn send(
         &self,
         mut request: Request<RequestBody>,
-        asked: &RefCell<Rc<Endpoint>>,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
-        let mut attempts = 0;
+        upload: &Upload,
+        asked: &RefCell<Option<Rc<Endpoint>>>,
+    ) -> Result<(Response<Incoming>, Connection, Pending), UpstreamError> {
+        if request.headers().contains_key(UPGRADE) && self.policy.protocol == Protocol::Http2 {
+            return Err(UpstreamError::NoWebSocket {
+                target: self.somewhere(),
+            });
+        }
+        let list = self.all().await?;
+        self.budget.pay_in();
+        let mut tried = Vec::new();
+        let mut twice = false;
         loop {
-            let endpoint = Rc::clone(&self.endpoint);
-            asked.replace(Rc::clone(&endpoint));
-            match self.attempt(&endpoint, request, attempts > 0).await {
+            let Some(endpoint) = self.endpoints.choose(&list, &tried) else {
+                return Err(UpstreamError::Closes {
+                    target: self.somewhere(),
+                });
+            };
+            asked.replace(Some(Rc::clone(&endpoint)));
+            let with = Pending::with(&endpoint);
+            let fresh = tried.iter().any(|tried| Rc::ptr_eq(tried, &endpoint));
+            let Failed { error, again } = match self.attempt(&endpoint, request, fresh).await {
                 Ok((response, connection)) => {
-                    let lease = Lease {
-                        endpoint,
-                        connection,
-                    };
-                    return Ok((response, lease));
+                    endpoint.standing.succeeded();
+                    return Ok((response, connection, with));
                 }
-                Err(Failed {
-                    again: Some(again), ..
-                }) if attempts == 0 => {
-                    request = again;
-                    attempts += 1;
-                }
-                Err(Failed { error, .. }) => return Err(error),
+                Err(failed) => failed,
+            };
+            if upload.fault().is_some() {
+                // It was the client.
+                return Err(error);
             }
+            self.endpoints.failed(&endpoint);
+            let may = tried.len() < self.policy.retries.attempts;
+            request = match again {
+                // The only endpoint would let it wait as long once more.
+                Again::Unsent(again) if may && (list.len() > 1 || !error.is_slow_to_connect()) => {
+                    again
+                }
+                Again::Twice(again) if may && !twice && self.budget.spend() => {
+                    twice = true;
+                    again
+                }
+                Again::Unsent(_) | Again::Twice(_) | Again::No => return Err(error),
+            };
+            tried.push(endpoint);
+            self.policy.common.metrics.retried();
+        }
+    }
+
+    /// All endpoints. To look up a name for the first time is a part of connecting.
+    async fn all(&self) -> Result<List, UpstreamError> {
+        let waited = self.policy.connect_timeout;
+        match timeout(waited, self.endpoints.all()).await {
+            Ok(found) => found.map_err(|source| UpstreamError::Connect {
+                target: self.somewhere(),
+                source,
+            }),
+            Err(_) => Err(UpstreamError::ConnectTimeout {
+                target: self.somewhere(),
+                waited,
+            }),
         }
     }
 
@@ -192,12 +286,6 @@ impl Upstream {
     ) -> Result<(Response<Incoming>, Connection), Failed> {
         let target = || Arc::clone(&endpoint.place);
         let upgrade = request.headers().contains_key(UPGRADE);
-        if upgrade && self.policy.protocol == Protocol::Http2 {
-            return Err(Failed {
-                error: UpstreamError::NoWebSocket { target: target() },
-                again: None,
-            });
-        }
         loop {
             let open = if fresh {
                 None
@@ -209,8 +297,7 @@ impl Upstream {
                 None => match self.connect(endpoint, upgrade).await {
                     Ok(connected) => connected,
                     Err(error) => {
-                        let again = matches!(error, UpstreamError::Connect { .. });
-                        let again = again.then_some(request);
+                        let again = Again::Unsent(request);
                         return Err(Failed { error, again });
                     }
                 },
@@ -222,7 +309,7 @@ impl Upstream {
                 Err(Failure::Unsent(unsent)) if is_new => {
                     return Err(Failed {
                         error: UpstreamError::Closes { target: target() },
-                        again: Some(unsent),
+                        again: Again::Unsent(unsent),
                     });
                 }
                 Err(Failure::Unsent(unsent)) => request = unsent,
@@ -232,7 +319,9 @@ impl Upstream {
                             target: target(),
                             source: error,
                         },
-                        again: again.map(|again| again.map(|()| RequestBody::empty())),
+                        again: again.map_or(Again::No, |again| {
+                            Again::Twice(again.map(|()| RequestBody::empty()))
+                        }),
                     });
                 }
             }
@@ -247,7 +336,13 @@ impl Upstream {
         let target = || Arc::clone(&endpoint.place);
         let waited = self.policy.connect_timeout;
         let opening = endpoint.open(&self.policy.protocol, upgrade);
-        match timeout(waited, opening).await {
+        let opened = timeout(waited, opening).await;
+        match &opened {
+            Ok(Ok((_, false))) => {}
+            Ok(Ok((_, true))) => self.policy.common.metrics.connected(true),
+            Ok(Err(_)) | Err(_) => self.policy.common.metrics.connected(false),
+        }
+        match opened {
             Ok(opened) => opened.map_err(|source| UpstreamError::Connect {
                 target: target(),
                 source,

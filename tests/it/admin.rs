@@ -119,7 +119,11 @@ fn the_metrics_can_be_parsed_and_have_these_names() {
             ("claimgate_requests", "counter"),
             ("claimgate_response_body_bytes", "counter"),
             ("claimgate_token_cache", "counter"),
+            ("claimgate_upstream_connections", "counter"),
             ("claimgate_upstream_duration_seconds", "histogram"),
+            ("claimgate_upstream_ejections", "counter"),
+            ("claimgate_upstream_healthy_endpoints", "gauge"),
+            ("claimgate_upstream_retries", "counter"),
         ]
     );
     assert_eq!(series["claimgate_keys{issuer=\"test\"}"], "1");

@@ -482,6 +482,7 @@ address = "127.0.0.1:0"
 
 [upstreams.nothing]
 url = "unix:/does/not/exist"
+health_check = { path = "/health" }
 
 [issuers.local]
 keys = { secret_env = "BETTER_AUTH_SECRET" }

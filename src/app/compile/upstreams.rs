@@ -1,13 +1,19 @@
 //! `[upstreams.*]`, compiled.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use http::uri::PathAndQuery;
+use rustls::pki_types::ServerName;
 
-use crate::config::{KeyPath, Upstream, Written};
-use crate::proxy::upstream::{Protocol, Target, UpstreamPolicy};
+use crate::config::{HealthCheck, KeyPath, Upstream, UpstreamTls, Written};
+use crate::observe::metrics::UpstreamMetrics;
+use crate::proxy::upstream::{
+    Common, HTTP1, HTTP2, HealthPolicy, Protocol, Queue, Target, Tls, UpstreamPolicy,
+};
+use crate::tls::client::{Trust, config};
+use crate::tls::{Pair, TlsError};
 
 use super::check_time;
 
@@ -26,53 +32,127 @@ pub(super) fn compile(written: &mut Written) -> Vec<UpstreamPolicy> {
     let mut compiled = Vec::new();
     for (name, upstream) in written.config.upstreams.clone() {
         let path = section.key(&name);
-        let (protocol, target) = match target(&upstream.url) {
-            Ok(target) => target,
-            Err(message) => {
-                written.report(path.key("url"), message);
-                // A stand-in, so that the numbers of the others are right: nothing starts with a problem.
-                (Protocol::Http1, Target::Unix(PathBuf::new()))
-            }
+        for (key, time) in times(&upstream) {
+            check_time(written, &path.key(key), Some(time));
+        }
+        check_time(
+            written,
+            &path.key("ejection").key("time"),
+            Some(upstream.ejection.time),
+        );
+        if upstream.retries.budget > 100 {
+            let place = path.key("retries").key("budget");
+            written.report(place, "must be at most 100: it is a part of a hundred");
+        }
+        let (scheme, targets) = targets(written, &path, &upstream);
+        let protocol = match scheme {
+            Scheme::Https => tls(written, &path, &upstream, &targets),
+            Scheme::H2c | Scheme::UnixH2c => Protocol::Http2,
+            Scheme::Http | Scheme::Unix => Protocol::Http1,
         };
-        if !upstream.allow_remote && is_remote(&target) {
+        if upstream.tls.is_some() && scheme != Scheme::Https {
             written.report(
-                path.key("url"),
-                format!(
-                    "would send requests to {target} without encryption: name an address of this machine or a Unix \
-                     socket, or say `allow_remote = true`"
-                ),
+                path.key("tls"),
+                "is only for a `url` that begins with `https://`",
             );
         }
-        for (key, timeout) in timeouts(&upstream) {
-            check_time(written, &path.key(key), Some(timeout));
-        }
+        let health_check = upstream.health_check.as_ref();
+        let health_check = health_check.and_then(|check| health_check_of(written, &path, check));
         compiled.push(UpstreamPolicy {
-            name,
-            target,
+            targets,
             protocol,
+            balance: upstream.balance,
             connect_timeout: upstream.connect_timeout,
             response_timeout: upstream.response_timeout,
             idle_timeout: upstream.idle_timeout,
             informational: upstream.informational,
+            keep_alive: upstream.keep_alive,
+            dns_refresh: upstream.dns_refresh,
+            retries: upstream.retries,
+            ejection: upstream.ejection,
+            common: Common {
+                queue: match upstream.max_connections {
+                    0 => None,
+                    slots => Some(Arc::new(Queue::new(slots, upstream.max_pending))),
+                },
+                metrics: Arc::new(UpstreamMetrics::new(name.clone(), health_check.is_some())),
+                health: Arc::default(),
+            },
+            health_check,
+            name,
         });
     }
     compiled
 }
 
-fn timeouts(upstream: &Upstream) -> [(&'static str, Duration); 2] {
+fn times(upstream: &Upstream) -> [(&'static str, Duration); 4] {
     [
         ("connect_timeout", upstream.connect_timeout),
         ("response_timeout", upstream.response_timeout),
+        ("keep_alive", upstream.keep_alive),
+        ("dns_refresh", upstream.dns_refresh),
     ]
 }
 
-fn target(url: &str) -> Result<(Protocol, Target), String> {
-    for (scheme, protocol) in [("unix:", Protocol::Http1), ("unix+h2c:", Protocol::Http2)] {
-        if let Some(path) = url.strip_prefix(scheme) {
+/// What a URL of an upstream begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+    H2c,
+    Unix,
+    UnixH2c,
+}
+
+/// Where an upstream is; what cannot be used is reported.
+fn targets(written: &mut Written, path: &KeyPath, upstream: &Upstream) -> (Scheme, Vec<Target>) {
+    let list = path.key("url");
+    if upstream.url.0.is_empty() {
+        written.report(list.clone(), "needs at least one URL");
+    }
+    let mut scheme = None;
+    let mut targets = Vec::new();
+    for (index, url) in upstream.url.0.iter().enumerate() {
+        let element = list.index(index);
+        let place = if written.has(&element) {
+            element
+        } else {
+            list.clone()
+        };
+        let (found, target) = match target(url) {
+            Ok(found) => found,
+            Err(message) => {
+                written.report(place, message);
+                continue;
+            }
+        };
+        if *scheme.get_or_insert(found) != found {
+            let message =
+                "begins otherwise than the first: all of one upstream are reached in the same way";
+            written.report(place, message);
+        } else if targets.contains(&target) {
+            written.report(place, "is there already");
+        } else if found != Scheme::Https && !upstream.allow_remote && !target.is_local() {
+            let message = format!(
+                "would send requests to {target} without encryption: name an address of this machine or a Unix \
+                 socket, use `https://`, or say `allow_remote = true`"
+            );
+            written.report(place, message);
+        } else {
+            targets.push(target);
+        }
+    }
+    // If there is none, nothing starts.
+    (scheme.unwrap_or(Scheme::Http), targets)
+}
+
+fn target(url: &str) -> Result<(Scheme, Target), String> {
+    for (start, scheme) in [("unix:", Scheme::Unix), ("unix+h2c:", Scheme::UnixH2c)] {
+        if let Some(path) = url.strip_prefix(start) {
             return if path.starts_with('/') {
-                Ok((protocol, Target::Unix(path.into())))
+                Ok((scheme, Target::Unix(path.into())))
             } else {
-                Err(format!("`{url}` needs an absolute path after `{scheme}`"))
+                Err(format!("`{url}` needs an absolute path after `{start}`"))
             };
         }
     }
@@ -86,15 +166,10 @@ fn target(url: &str) -> Result<(Protocol, Target), String> {
         )
     };
     let uri: Uri = url.parse().map_err(|_| wrong())?;
-    let protocol = match uri.scheme_str() {
-        Some("http") => Protocol::Http1,
-        Some("h2c") => Protocol::Http2,
-        Some("https") => {
-            return Err(
-                "`https` upstreams are not supported yet: write `http://`, `h2c://` or `unix:`"
-                    .to_owned(),
-            );
-        }
+    let (scheme, usual) = match uri.scheme_str() {
+        Some("http") => (Scheme::Http, 80),
+        Some("h2c") => (Scheme::H2c, 80),
+        Some("https") => (Scheme::Https, 443),
         _ => return Err(wrong()),
     };
     let authority = uri.authority().ok_or_else(wrong)?;
@@ -106,17 +181,94 @@ fn target(url: &str) -> Result<(Protocol, Target), String> {
             "`{url}` has a path: the path of a request is sent as it was judged, without a prefix"
         ));
     }
-    let port = authority.port_u16().unwrap_or(80);
-    Ok((protocol, Target::Tcp(authority.host().to_owned(), port)))
+    let port = authority.port_u16().unwrap_or(usual);
+    Ok((scheme, Target::Tcp(authority.host().to_owned(), port)))
 }
 
-fn is_remote(target: &Target) -> bool {
-    match target {
-        Target::Unix(_) => false,
-        Target::Tcp(host, _) => {
-            let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-            let is_loopback = address.is_ok_and(|address| address.to_canonical().is_loopback());
-            !is_loopback && !host.eq_ignore_ascii_case("localhost")
+/// TLS as it is configured; what cannot be used is reported.
+fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Target]) -> Protocol {
+    let path = path.key("tls");
+    let UpstreamTls {
+        ca_file,
+        certificate,
+        key,
+        server_name,
+    } = upstream.tls.clone().unwrap_or_default();
+    let identity = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(Pair { certificate, key }),
+        (Some(_), None) => {
+            written.report(path.key("certificate"), "needs its `key`");
+            None
+        }
+        (None, Some(_)) => {
+            written.report(path.key("key"), "needs its `certificate`");
+            None
+        }
+        (None, None) => None,
+    };
+    let server_name = server_name.and_then(|name| match ServerName::try_from(name.clone()) {
+        Ok(name) => Some(name),
+        Err(_) => {
+            let message = format!("`{name}` is no name that a certificate can have");
+            written.report(path.key("server_name"), message);
+            None
+        }
+    });
+    let unnamed = targets.iter().find(|target| target.server_name().is_err());
+    if let (None, Some(target)) = (&server_name, unnamed) {
+        let message =
+            format!("{target} is no name that a certificate can have: say `tls.server_name`");
+        written.report(path.clone(), message);
+    }
+    let trust = Trust { ca_file, identity };
+    let offers: [&[&[u8]]; 2] = [&[HTTP2, HTTP1], &[HTTP1]];
+    match offers.map(|offer| config(&trust, offer)) {
+        [Ok(either), Ok(http1)] => Protocol::Tls(Tls {
+            either,
+            http1,
+            server_name,
+        }),
+        [Err(error), _] | [_, Err(error)] => {
+            let key = match &error {
+                TlsError::Certificates { file, .. } => {
+                    let is_ca = trust
+                        .ca_file
+                        .is_some_and(|ca| ca.display().to_string() == *file);
+                    if is_ca { "ca_file" } else { "certificate" }
+                }
+                TlsError::Key { .. } | TlsError::Mismatch { .. } | TlsError::Library(_) => "key",
+            };
+            written.report(path.key(key), error.to_string());
+            Protocol::Http1
         }
     }
+}
+
+fn health_check_of(
+    written: &mut Written,
+    path: &KeyPath,
+    check: &HealthCheck,
+) -> Option<HealthPolicy> {
+    let path = path.key("health_check");
+    for (key, time) in [("interval", check.interval), ("timeout", check.timeout)] {
+        check_time(written, &path.key(key), Some(time));
+    }
+    for (key, count) in [("unhealthy", check.unhealthy), ("healthy", check.healthy)] {
+        if count == 0 {
+            written.report(path.key(key), "must be at least 1");
+        }
+    }
+    let asked = PathAndQuery::try_from(check.path.as_str()).ok();
+    let Some(asked) = asked.filter(|_| check.path.starts_with('/')) else {
+        let message = format!("`{}` is not a path such as \"/health\"", check.path);
+        written.report(path.key("path"), message);
+        return None;
+    };
+    Some(HealthPolicy {
+        path: asked,
+        interval: check.interval,
+        timeout: check.timeout,
+        unhealthy: check.unhealthy,
+        healthy: check.healthy,
+    })
 }

@@ -14,7 +14,7 @@ use prometheus_client::registry::Unit;
 
 use super::{
     BUCKETS, CertificateMetrics, Durations, HeadFault, Histogram, IssuerMetrics, Metrics, Tally,
-    WorkerMetrics,
+    WorkerMetrics, upstreams,
 };
 
 /// Adds up what the workers have counted.
@@ -29,6 +29,7 @@ impl Collector for Scrape {
             certificates,
             files_reloaded,
             files_kept,
+            upstreams: by_upstream,
             panics,
             dropped_lines,
         } = self.0.as_ref();
@@ -92,6 +93,7 @@ impl Collector for Scrape {
         )?;
         keys(&mut encoder, issuers)?;
         tls(&mut encoder, certificates, [files_reloaded, files_kept])?;
+        upstreams::encode(&mut encoder, by_upstream)?;
         build_info(&mut encoder)
     }
 }

@@ -1,6 +1,7 @@
 //! Opening a connection: to a port or a Unix socket, with TLS or without, and in which HTTP.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::uri::Scheme;
@@ -9,8 +10,9 @@ use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::connection::Connection;
 use super::http1::Http1;
-use super::http2::Http2;
+use super::http2::{Http2, OneStream};
 use super::place::{Place, Target};
 use super::stream::Stream;
 
@@ -52,6 +54,16 @@ pub(super) enum Opened {
     Http1(Http1),
     /// It speaks HTTP/2.
     Http2(Http2),
+}
+
+impl Opened {
+    /// All of it, for one exchange.
+    pub(super) fn into_connection(self) -> Connection {
+        match self {
+            Self::Http1(connection) => Connection::Http1(connection),
+            Self::Http2(connection) => Connection::Http2(OneStream::of(&Rc::new(connection))),
+        }
+    }
 }
 
 /// Opens a connection. An upgrade needs one that speaks HTTP/1.1.

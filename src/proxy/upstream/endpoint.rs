@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::http1::Http1;
 use super::http2::{Http2, OneStream};
 use super::place::Place;
+use super::standing::Standing;
 
 /// The most connections that one worker keeps open without a use.
 const MAX_IDLE: usize = 256;
@@ -27,6 +28,9 @@ pub(super) struct Endpoint {
     shared: RefCell<Vec<Rc<Http2>>>,
     /// Whoever opens a connection that others may share.
     opening: Mutex<()>,
+    pub(super) standing: Standing,
+    pending: Cell<usize>,
+    is_gone: Cell<bool>,
     speaks: Cell<Speaks>,
 }
 
@@ -34,6 +38,23 @@ pub(super) struct Endpoint {
 struct Idle {
     connection: Http1,
     since: Instant,
+}
+
+/// One exchange with an endpoint, until it has ended.
+#[derive(Debug)]
+pub(super) struct Pending(pub(super) Rc<Endpoint>);
+
+impl Pending {
+    pub(super) fn with(endpoint: &Rc<Endpoint>) -> Self {
+        endpoint.pending.set(endpoint.pending.get() + 1);
+        Self(Rc::clone(endpoint))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.pending.set(self.0.pending.get() - 1);
+    }
 }
 
 /// What is known about the HTTP of a server.
@@ -52,6 +73,9 @@ impl Endpoint {
             idle: RefCell::default(),
             shared: RefCell::default(),
             opening: Mutex::default(),
+            standing: Standing::default(),
+            pending: Cell::new(0),
+            is_gone: Cell::new(false),
             speaks: Cell::new(Speaks::Unknown),
         }
     }
@@ -127,7 +151,22 @@ impl Endpoint {
         }
     }
 
+    /// How many exchanges it has.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.get()
+    }
+
+    /// Ends what nobody uses: the upstream is not here any more.
+    pub(super) fn retire(&self) {
+        self.is_gone.set(true);
+        self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().clear();
+    }
+
     fn keep(&self, connection: Http1) {
+        if self.is_gone.get() {
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         // The first is the one that was longest without a use.
         let outdated = idle.first().is_some_and(|first| {

@@ -60,10 +60,23 @@ pub enum UpstreamError {
         /// Whose.
         target: Arc<Place>,
     },
+    /// Too many requests are with it already.
+    #[error("send to the upstream `{name}`: too many requests are with it or wait")]
+    Full {
+        /// Its name.
+        name: String,
+    },
     /// It was asked for a WebSocket, and speaks HTTP/2.
     #[error("open a WebSocket with {target}: it is spoken to in HTTP/2")]
     NoWebSocket {
         /// Who.
         target: Arc<Place>,
     },
+}
+
+impl UpstreamError {
+    /// Whether it took the whole time for a connection.
+    pub(super) fn is_slow_to_connect(&self) -> bool {
+        matches!(self, Self::ConnectTimeout { .. })
+    }
 }

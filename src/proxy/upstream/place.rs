@@ -25,6 +25,33 @@ impl Target {
         }
     }
 
+    /// What must be looked up, if anything, and the port.
+    pub fn name(&self) -> Option<(&str, u16)> {
+        match self {
+            Self::Tcp(host, port) if self.address().is_none() => Some((host, *port)),
+            Self::Tcp(..) | Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether it is on this machine, by what is written.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp(host, _) => match self.address() {
+                Some(address) => address.to_canonical().is_loopback(),
+                None => host.eq_ignore_ascii_case("localhost"),
+            },
+        }
+    }
+
+    /// Whom a request of the gate's own is for.
+    pub fn authority(&self) -> String {
+        match self {
+            Self::Tcp(host, port) => format!("{host}:{port}"),
+            Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
     /// What its certificate must be for.
     pub fn server_name(&self) -> io::Result<ServerName<'static>> {
         match self {
@@ -54,7 +81,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A target that needs no look-up, or whose look-up is left to the connection.
+    /// A target that needs no look-up, or that was not looked up yet.
     pub fn of(target: &Target) -> Self {
         let address = match (target, target.address()) {
             (Target::Tcp(_, port), Some(address)) => Some(SocketAddr::new(address, *port)),

@@ -108,14 +108,22 @@ fn read(text: &str) -> Config {
     config
 }
 
-/// The example once for each line that is commented out, with that line in the place of the one with the same key.
+/// The example once for each line that is commented out, with that line in the place of the one with the same key. One
+/// that follows another without a word between them, and has another key, belongs to it.
 fn variants(text: &str) -> BTreeMap<String, String> {
     let lines: Vec<&str> = text.lines().collect();
     let mut variants = BTreeMap::new();
     for (at, line) in lines.iter().enumerate() {
-        let Some(alternative) = line.strip_prefix("# ").filter(|text| key(text).is_some()) else {
+        let Some(alternative) = alternative(line) else {
             continue;
         };
+        let belongs = |place: usize| {
+            let other = lines.get(place).and_then(|line| self::alternative(line));
+            other.filter(|other| key(other) != key(alternative))
+        };
+        if belongs(at - 1).is_some() {
+            continue;
+        }
         let start = lines[..at].iter().rposition(|line| line.starts_with('['));
         let start = start.expect("a section before its keys");
         let end = lines[at..].iter().position(|line| line.starts_with('['));
@@ -127,10 +135,19 @@ fn variants(text: &str) -> BTreeMap<String, String> {
             }
         }
         variant[at] = alternative;
+        if let Some(other) = belongs(at + 1) {
+            variant[at + 1] = other;
+        }
         let place = format!("config.toml.example:{}: {alternative}", at + 1);
         variants.insert(place, variant.join("\n"));
     }
     variants
+}
+
+/// What a line says that is commented out.
+fn alternative(line: &str) -> Option<&str> {
+    let text = line.strip_prefix("# ")?;
+    key(text).is_some().then_some(text)
 }
 
 /// The key of a line `key = value`.

@@ -1,0 +1,177 @@
+//! Asking every endpoint of an upstream how it is, whether there are requests or not.
+
+use std::error::Error;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderValue, Request};
+use tokio::task::spawn_local;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{info, warn};
+
+use crate::proxy::body::RequestBody;
+
+use super::connect;
+use super::connection::Failure;
+use super::place::Place;
+use super::policy::{HealthPolicy, UpstreamPolicy};
+use super::resolve;
+
+/// How the gate names itself.
+const CLAIMGATE: HeaderValue = HeaderValue::from_static("claimgate");
+
+/// What was found: written by the control thread, read by all.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// The endpoints that are left out.
+    unhealthy: ArcSwap<Vec<Arc<Place>>>,
+    some_are_healthy: AtomicBool,
+}
+
+/// What is known about one endpoint.
+#[derive(Debug)]
+struct Patient {
+    place: Arc<Place>,
+    is_healthy: bool,
+    /// How many answers in a row have said otherwise.
+    otherwise: u32,
+}
+
+impl Health {
+    /// Whether an endpoint is to be used.
+    pub(super) fn is_healthy(&self, place: &Place) -> bool {
+        let unhealthy = self.unhealthy.load();
+        !unhealthy.iter().any(|unhealthy| **unhealthy == *place)
+    }
+
+    /// Whether there is an endpoint that is to be used.
+    pub fn some_are_healthy(&self) -> bool {
+        self.some_are_healthy.load(Ordering::Relaxed)
+    }
+}
+
+/// Checks an upstream for as long as the process lives.
+pub async fn watch(policy: UpstreamPolicy, check: HealthPolicy) {
+    let (policy, check) = (Rc::new(policy), Rc::new(check));
+    let mut patients: Vec<Patient> = Vec::new();
+    let mut rounds = interval(check.interval);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        rounds.tick().await;
+        patients = find(&policy, patients).await;
+        let checking: Vec<_> = patients
+            .iter()
+            .map(|patient| {
+                let (policy, check) = (Rc::clone(&policy), Rc::clone(&check));
+                let place = Arc::clone(&patient.place);
+                spawn_local(async move { ask(&policy, &check, &place).await })
+            })
+            .collect();
+        for (patient, checking) in patients.iter_mut().zip(checking) {
+            let found = checking
+                .await
+                .unwrap_or_else(|_| Err("the check has failed".to_owned()));
+            patient.judge(&policy.name, &check, found);
+        }
+        publish(&policy, &patients);
+    }
+}
+
+/// The endpoints as they are now, with what is known about them.
+async fn find(policy: &UpstreamPolicy, mut known: Vec<Patient>) -> Vec<Patient> {
+    let mut patients = Vec::new();
+    for target in &policy.targets {
+        let Ok(places) = resolve::places(target, resolve::system).await else {
+            let same = known.extract_if(.., |patient| patient.place.target == *target);
+            patients.extend(same);
+            continue;
+        };
+        for place in places {
+            let patient = known
+                .extract_if(.., |patient| patient.place == place)
+                .next();
+            patients.push(patient.unwrap_or(Patient {
+                place,
+                is_healthy: false,
+                otherwise: 0,
+            }));
+        }
+    }
+    patients
+}
+
+impl Patient {
+    fn judge(&mut self, name: &str, check: &HealthPolicy, found: Result<(), String>) {
+        if found.is_ok() == self.is_healthy {
+            self.otherwise = 0;
+            return;
+        }
+        self.otherwise += 1;
+        let enough = if self.is_healthy {
+            check.unhealthy
+        } else {
+            check.healthy
+        };
+        if self.otherwise < enough {
+            return;
+        }
+        self.otherwise = 0;
+        self.is_healthy = found.is_ok();
+        let place = &self.place;
+        match found {
+            Ok(()) => info!("{place} of the upstream `{name}` is healthy"),
+            Err(cause) => warn!("{place} of the upstream `{name}` is not healthy: {cause}"),
+        }
+    }
+}
+
+fn publish(policy: &UpstreamPolicy, patients: &[Patient]) {
+    let unhealthy: Vec<_> = patients
+        .iter()
+        .filter(|patient| !patient.is_healthy)
+        .map(|patient| Arc::clone(&patient.place))
+        .collect();
+    let healthy = patients.len() - unhealthy.len();
+    let common = &policy.common;
+    common.metrics.healthy(healthy);
+    let health = &common.health;
+    health.unhealthy.store(Arc::new(unhealthy));
+    health
+        .some_are_healthy
+        .store(healthy > 0, Ordering::Relaxed);
+}
+
+/// Asks one endpoint, over a connection of its own. Says what is wrong.
+async fn ask(policy: &UpstreamPolicy, check: &HealthPolicy, place: &Place) -> Result<(), String> {
+    let asking = async {
+        let opened = connect::open(place, &policy.protocol, false).await;
+        let mut connection = opened.map_err(|error| error.to_string())?.into_connection();
+        let mut request = Request::new(RequestBody::empty());
+        *request.uri_mut() = check.path.clone().into();
+        let host = HeaderValue::try_from(place.target.authority());
+        let host = host.map_err(|error| error.to_string())?;
+        request.headers_mut().insert(HOST, host);
+        request.headers_mut().insert(USER_AGENT, CLAIMGATE);
+        let answer = connection
+            .send(request)
+            .await
+            .map_err(|failure| match failure {
+                Failure::Unsent(_) => "it closed the connection".to_owned(),
+                Failure::Sent { error, .. } => match error.source() {
+                    Some(source) => format!("{error}: {source}"),
+                    None => error.to_string(),
+                },
+            })?;
+        let status = answer.status();
+        if status.is_success() || status.is_redirection() {
+            Ok(())
+        } else {
+            Err(format!("it answered {status}"))
+        }
+    };
+    let asked = timeout(check.timeout, asking).await;
+    asked.unwrap_or_else(|_| Err(format!("it did not answer within {:?}", check.timeout)))
+}

@@ -1,0 +1,96 @@
+//! How many requests may be with an upstream at once.
+
+use crate::harness::{Dialogue, Latch, ROUTES, Sidecar, Upstream, eventually, get, start_before};
+
+/// An upstream that answers when it is told, and the sidecar before it.
+fn start(limits: &str) -> (Sidecar, Upstream, Latch) {
+    let latch = Latch::default();
+    let held = latch.clone();
+    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
+        held.wait();
+        dialogue.echo()
+    });
+    let tasks = format!("url = \"{}\"\n{limits}", upstream.url());
+    let (sidecar, _issuer) = start_before(&tasks, ROUTES);
+    (sidecar, upstream, latch)
+}
+
+#[test]
+fn of_three_one_is_served_one_waits_and_one_is_turned_away() {
+    let limits = "max_connections = 1\nmax_pending = 1\nconnect_timeout = \"1m\"";
+    let (sidecar, upstream, latch) = start(limits);
+    let mut first = sidecar.connect();
+    first.send(get("/open/1").bytes());
+    upstream.wait_for(1);
+    // One of these two waits: which, only they know.
+    let mut others = [sidecar.connect(), sidecar.connect()];
+    for client in &mut others {
+        client.send(get("/open/2").bytes());
+    }
+    let overloaded = "claimgate_requests_total{route=\"/open/{*rest}\",method=\"GET\",status=\"503\",reason=\"overloaded\"}";
+    eventually("turned away", || sidecar.metric(overloaded) == Some(1.0));
+    assert_eq!(upstream.arrived().len(), 1);
+    latch.open();
+    assert_eq!(first.answer().text(), "/open/1");
+    let answers = others.map(|mut client| client.answer());
+    let mut statuses = answers.each_ref().map(|answer| answer.status);
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 503]);
+    let refused = answers.iter().find(|answer| answer.status == 503).unwrap();
+    refused.refused(503, "overloaded");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(upstream.arrived().len(), 2);
+}
+
+#[test]
+fn a_wait_has_an_end() {
+    let limits = "max_connections = 1\nconnect_timeout = \"100ms\"";
+    let (sidecar, upstream, latch) = start(limits);
+    let mut first = sidecar.connect();
+    first.send(get("/open/1").bytes());
+    upstream.wait_for(1);
+    sidecar.call(&get("/open/2")).refused(503, "overloaded");
+    latch.open();
+    assert_eq!(first.answer().status, 200);
+    assert_eq!(sidecar.call(&get("/open/3")).status, 200);
+}
+
+#[test]
+fn whoever_leaves_makes_room() {
+    let limits = "max_connections = 2\nmax_pending = 0";
+    let (sidecar, upstream, latch) = start(limits);
+    let mut leaving = [sidecar.connect(), sidecar.connect()];
+    for client in &mut leaving {
+        client.send(get("/open/1").bytes());
+    }
+    upstream.wait_for(2);
+    sidecar.call(&get("/open/2")).refused(503, "overloaded");
+    drop(leaving);
+    latch.open();
+    eventually("room", || sidecar.call(&get("/open/3")).status == 200);
+    for _ in 0..10 {
+        assert_eq!(sidecar.call(&get("/open/4")).status, 200);
+    }
+}
+
+#[test]
+fn an_upstream_that_breaks_off_makes_room() {
+    let upstream = Upstream::answering(|dialogue| {
+        if dialogue.target() == "/open/well" {
+            return dialogue.echo();
+        }
+        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+        crate::harness::Next::Reset
+    });
+    let tasks = format!(
+        "url = \"{}\"\nmax_connections = 1\nmax_pending = 0",
+        upstream.url()
+    );
+    let (sidecar, _issuer) = start_before(&tasks, ROUTES);
+    for _ in 0..5 {
+        let mut client = sidecar.connect();
+        client.send(get("/open/half").bytes());
+        assert!(client.read(false).is_err());
+        eventually("room", || sidecar.call(&get("/open/well")).status == 200);
+    }
+}
