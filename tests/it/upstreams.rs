@@ -3,4 +3,5 @@
 mod health;
 mod http2;
 mod queue;
+mod tls;
 mod trouble;

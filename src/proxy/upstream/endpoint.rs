@@ -163,6 +163,12 @@ impl Endpoint {
         self.shared.borrow_mut().clear();
     }
 
+    /// Whether it is not here any more, and holds no connection.
+    #[cfg(test)]
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_gone.get() && self.idle.borrow().is_empty() && self.shared.borrow().is_empty()
+    }
+
     fn keep(&self, connection: Http1) {
         if self.is_gone.get() {
             return;

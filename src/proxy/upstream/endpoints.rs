@@ -33,7 +33,10 @@ pub(super) struct Endpoints {
     list: RefCell<List>,
     /// When names are looked up again; never, if there are none.
     due: Cell<Option<Instant>>,
-    looking: Mutex<()>,
+    /// Whoever looks names up.
+    looking: Arc<Mutex<()>>,
+    /// Why the last look-up has failed, if it has.
+    failure: RefCell<Option<String>>,
     turn: Cell<usize>,
 }
 
@@ -51,7 +54,8 @@ impl Endpoints {
             lookup,
             list: RefCell::new(list),
             due: Cell::new(has_names.then(Instant::now)),
-            looking: Mutex::default(),
+            looking: Arc::default(),
+            failure: RefCell::default(),
             turn: Cell::new(0),
             policy,
         }
@@ -59,61 +63,69 @@ impl Endpoints {
 
     /// All there are. Whoever comes first waits for the addresses of names; after that they are looked up beside.
     pub(super) async fn all(self: &Rc<Self>) -> io::Result<List> {
-        if self.due.get().is_some_and(|due| due <= Instant::now()) {
-            if self.list.borrow().is_empty() {
-                let _turn = self.looking.lock().await;
-                if self.list.borrow().is_empty() {
-                    self.look_up().await?;
-                }
-            } else if self.looking.try_lock().is_ok() {
-                let endpoints = Rc::clone(self);
-                spawn_local(async move {
-                    let _turn = endpoints.looking.lock().await;
-                    if let Err(error) = endpoints.look_up().await {
-                        let name = &endpoints.policy.name;
-                        warn!(
-                            "failed to look up the upstream `{name}`, which stays where it was: {error}"
-                        );
-                    }
-                });
+        let Some(due) = self.due.get() else {
+            return Ok(self.list());
+        };
+        let is_unknown = self.list.borrow().is_empty();
+        if (is_unknown || due <= Instant::now())
+            && let Ok(turn) = Arc::clone(&self.looking).try_lock_owned()
+        {
+            // It goes on if nobody waits any more: what is slow for one request is there for the next.
+            let endpoints = Rc::clone(self);
+            spawn_local(async move {
+                endpoints.look_up().await;
+                drop(turn);
+            });
+        }
+        if is_unknown {
+            let _looked_up = self.looking.lock().await;
+            if let Some(failure) = &*self.failure.borrow()
+                && self.list.borrow().is_empty()
+            {
+                return Err(io::Error::other(failure.clone()));
             }
         }
-        Ok(Rc::clone(&self.list.borrow()))
+        Ok(self.list())
+    }
+
+    fn list(&self) -> List {
+        Rc::clone(&self.list.borrow())
     }
 
     /// Looks up every name. One that cannot be looked up stands for what it stood for.
-    async fn look_up(&self) -> io::Result<()> {
+    async fn look_up(&self) {
+        let before = self.list();
         let mut list = Vec::new();
-        let mut failed = None;
+        let mut failure = None;
         for target in &self.policy.targets {
             match places(target, self.lookup).await {
                 Ok(places) => list.extend(places.into_iter().map(|place| self.endpoint(place))),
                 Err(error) => {
-                    let before = self.list.borrow();
-                    let same = before
-                        .iter()
-                        .filter(|endpoint| endpoint.place.target == *target);
-                    list.extend(same.map(Rc::clone));
-                    failed = Some(error);
+                    let same = |endpoint: &&Rc<Endpoint>| endpoint.place.target == *target;
+                    list.extend(before.iter().filter(same).map(Rc::clone));
+                    failure = Some(error.to_string());
                 }
             }
         }
-        let wait = match failed {
+        self.due.set(Some(Instant::now() + self.wait(failure)));
+        self.list.replace(list.into());
+        let list = self.list();
+        let is_gone = |known: &&Rc<Endpoint>| !list.iter().any(|kept| Rc::ptr_eq(kept, known));
+        before.iter().filter(is_gone).for_each(|gone| gone.retire());
+    }
+
+    /// How long the outcome of a look-up holds. That it fails is said once.
+    fn wait(&self, failure: Option<String>) -> Duration {
+        let name = &self.policy.name;
+        let before = self.failure.replace(failure);
+        match (before, &*self.failure.borrow()) {
+            (None, Some(error)) => warn!("failed to look up the upstream `{name}`: {error}"),
+            (Some(_), None) => info!("the upstream `{name}` can be looked up again"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        match &*self.failure.borrow() {
             Some(_) => SOON.min(self.policy.dns_refresh),
             None => self.policy.dns_refresh,
-        };
-        self.due.set(Some(Instant::now() + wait));
-        let is_empty = list.is_empty();
-        let before = self.list.replace(list.into());
-        let list = self.list.borrow();
-        for gone in before.iter() {
-            if !list.iter().any(|endpoint| Rc::ptr_eq(endpoint, gone)) {
-                gone.retire();
-            }
-        }
-        match failed {
-            Some(error) if is_empty || !before.is_empty() => Err(error),
-            Some(_) | None => Ok(()),
         }
     }
 
