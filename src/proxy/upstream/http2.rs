@@ -73,6 +73,8 @@ impl Http2 {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
             .max_send_buf_size(MAX_SEND_BYTES)
+            // What is sent before the upstream has said how much it takes, it may refuse.
+            .initial_max_send_streams(0)
             .max_concurrent_reset_streams(MAX_GIVEN_UP)
             // What arrives for a stream that was given up long ago would end the connection some day.
             .max_local_error_reset_streams(None);
@@ -123,10 +125,15 @@ impl Driver {
 
     fn max_streams(&self) -> usize {
         let connection = self.0.borrow();
-        let allowed = connection
+        match connection
             .as_ref()
-            .map(Connection::current_max_send_streams);
-        allowed.unwrap_or_default().min(MAX_STREAMS)
+            .map(Connection::current_max_send_streams)
+        {
+            // It has not said yet: streams wait in the connection until it has.
+            Some(0) => MAX_STREAMS,
+            Some(allowed) => allowed.min(MAX_STREAMS),
+            None => 0,
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! An upstream that is spoken to in HTTP/2.
 
+use std::net::TcpListener;
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
-use http::Version;
+use http::{Response, Version};
+use http_body_util::Full;
 
 use crate::harness::http2::echo;
 use crate::harness::{
-    Http2Upstream, Issuer, ROUTES, Sidecar, eventually, get, post, request, start_before,
+    Http2Upstream, Issuer, PATIENCE, ROUTES, Sidecar, eventually, get, post, request, start_before,
 };
 
 const TASKS: &str = "/api/alice/tasks";
@@ -81,7 +84,7 @@ fn a_large_body_passes_in_both_directions() {
 
 #[test]
 fn exchanges_share_a_connection_up_to_what_the_upstream_takes() {
-    let (asked, arrived) = std::sync::mpsc::channel();
+    let (asked, arrived) = channel();
     let (release, released) = tokio::sync::watch::channel(false);
     let upstream = Http2Upstream::answering(4, move |request| {
         asked.send(()).unwrap();
@@ -101,13 +104,118 @@ fn exchanges_share_a_connection_up_to_what_the_upstream_takes() {
         client.send(get("/open/a").bytes());
     }
     for _ in 0..11 {
-        arrived.recv_timeout(crate::harness::PATIENCE).unwrap();
+        arrived.recv_timeout(PATIENCE).unwrap();
     }
     release.send_replace(true);
     for client in &mut clients {
         assert_eq!(client.answer().status, 200);
     }
     assert_eq!(upstream.connections(), 3);
+}
+
+#[test]
+fn a_burst_over_a_new_connection_waits_for_what_the_upstream_takes() {
+    for _ in 0..5 {
+        let upstream = Http2Upstream::answering(4, |request| Box::pin(echo(request)));
+        let (sidecar, _issuer) = start(&upstream);
+        let mut clients: Vec<_> = (0..50).map(|_| sidecar.connect()).collect();
+        for client in &mut clients {
+            client.send(post("/open/a", b"milk").bytes());
+        }
+        for client in &mut clients {
+            assert_eq!(client.answer().text(), "POST /open/a  milk");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_stream_and_no_other() {
+    struct Ended(Sender<()>);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            let _gone = self.0.send(());
+        }
+    }
+    let (asked, arrived) = channel();
+    let (ended, is_over) = channel();
+    let upstream = Http2Upstream::answering(100, move |request| {
+        asked.send(()).unwrap();
+        let ended = Ended(ended.clone());
+        Box::pin(async move {
+            let _ended = ended;
+            match request.uri().path() {
+                "/open/never" => std::future::pending().await,
+                _ => echo(request).await,
+            }
+        })
+    });
+    let (sidecar, _issuer) = start(&upstream);
+    for _ in 0..150 {
+        let mut leaving = sidecar.connect();
+        leaving.send(get("/open/never").bytes());
+        arrived.recv_timeout(PATIENCE).unwrap();
+        drop(leaving);
+        is_over.recv_timeout(PATIENCE).unwrap();
+    }
+    assert_eq!(sidecar.call(&get("/open/a")).status, 200);
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn an_early_answer_to_a_long_upload_ends_its_stream() {
+    let upstream = Http2Upstream::answering(1, |request| {
+        Box::pin(async move {
+            if request.method() == http::Method::POST {
+                let mut response = Response::new(Full::from("enough"));
+                *response.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;
+                return response;
+            }
+            echo(request).await
+        })
+    });
+    let (sidecar, _issuer) = start(&upstream);
+    for _ in 0..3 {
+        let mut client = sidecar.connect();
+        let announced = request("POST", "/open/a").line("Content-Length: 1000000");
+        client.send(announced.bytes()).send(vec![b'x'; 100_000]);
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.text().as_str()), (413, "enough"));
+        // There is room for one stream alone.
+        assert_eq!(sidecar.call(&get("/open/b")).status, 200);
+    }
+}
+
+#[test]
+fn what_an_upstream_refuses_to_look_at_is_sent_once_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("h2c://{}", listener.local_addr().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            let mut number = 0;
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                number += 1;
+                if number % 2 == 1 {
+                    respond.send_reset(h2::Reason::REFUSED_STREAM);
+                } else {
+                    respond.send_response(Response::new(()), true).unwrap();
+                }
+            }
+        });
+    });
+    let (sidecar, _issuer) = start_before(&format!("url = \"{url}\""), ROUTES);
+    for method in ["POST", "GET", "PATCH"] {
+        assert_eq!(sidecar.call(&request(method, "/open/a")).status, 200);
+    }
+    sidecar
+        .call(&post("/open/a", b"milk"))
+        .refused(502, "upstream_broken");
 }
 
 #[test]
