@@ -107,8 +107,10 @@ struct Failed {
 /// Whether a request may be tried once more.
 #[derive(Debug)]
 enum Again {
-    /// It may: nothing of it was sent.
-    Unsent(Request<RequestBody>),
+    /// It may: the upstream has not looked at it.
+    Unseen(Request<RequestBody>),
+    /// It may be sent twice. Its connection had been kept, and most likely the upstream closed it in that moment.
+    Stale(Request<RequestBody>),
     /// It may be sent twice.
     Twice(Request<RequestBody>),
     /// It may not.
@@ -248,14 +250,20 @@ impl Upstream {
             let may = tried.len() < self.policy.retries.attempts;
             request = match again {
                 // The only endpoint would let it wait as long once more.
-                Again::Unsent(again) if may && (list.len() > 1 || !error.is_slow_to_connect()) => {
+                Again::Unseen(again) if may && (list.len() > 1 || !error.is_slow_to_connect()) => {
+                    again
+                }
+                Again::Stale(again) if may && !twice => {
+                    twice = true;
                     again
                 }
                 Again::Twice(again) if may && !twice && self.budget.spend() => {
                     twice = true;
                     again
                 }
-                Again::Unsent(_) | Again::Twice(_) | Again::No => return Err(error),
+                Again::Unseen(_) | Again::Stale(_) | Again::Twice(_) | Again::No => {
+                    return Err(error);
+                }
             };
             tried.push(endpoint);
             self.policy.common.metrics.retried();
@@ -285,6 +293,14 @@ impl Upstream {
         fresh: bool,
     ) -> Result<(Response<Incoming>, Connection), Failed> {
         let target = || Arc::clone(&endpoint.place);
+        let broken =
+            |source, again: Option<Request<()>>, may: fn(Request<RequestBody>) -> Again| Failed {
+                error: UpstreamError::Broken {
+                    target: target(),
+                    source,
+                },
+                again: again.map_or(Again::No, |again| may(again.map(|()| RequestBody::empty()))),
+            };
         let upgrade = request.headers().contains_key(UPGRADE);
         loop {
             let open = if fresh {
@@ -297,7 +313,7 @@ impl Upstream {
                 None => match self.connect(endpoint, upgrade).await {
                     Ok(connected) => connected,
                     Err(error) => {
-                        let again = Again::Unsent(request);
+                        let again = Again::Unseen(request);
                         return Err(Failed { error, again });
                     }
                 },
@@ -309,20 +325,17 @@ impl Upstream {
                 Err(Failure::Unsent(unsent)) if is_new => {
                     return Err(Failed {
                         error: UpstreamError::Closes { target: target() },
-                        again: Again::Unsent(unsent),
+                        again: Again::Unseen(unsent),
                     });
                 }
                 Err(Failure::Unsent(unsent)) => request = unsent,
+                Err(Failure::Refused { error, again }) => {
+                    return Err(broken(error, again, Again::Unseen));
+                }
                 Err(Failure::Sent { error, again }) => {
-                    return Err(Failed {
-                        error: UpstreamError::Broken {
-                            target: target(),
-                            source: error,
-                        },
-                        again: again.map_or(Again::No, |again| {
-                            Again::Twice(again.map(|()| RequestBody::empty()))
-                        }),
-                    });
+                    let is_kept = !is_new && matches!(connection, Connection::Http1(_));
+                    let may = if is_kept { Again::Stale } else { Again::Twice };
+                    return Err(broken(error, again, may));
                 }
             }
         }

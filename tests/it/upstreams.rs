@@ -2,6 +2,7 @@
 
 mod health;
 mod http2;
+mod mixed;
 mod queue;
 mod tls;
 mod trouble;

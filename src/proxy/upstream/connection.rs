@@ -22,7 +22,14 @@ pub(super) enum Connection {
 pub(super) enum Failure {
     /// It was not sent: the connection had ended.
     Unsent(Request<RequestBody>),
-    /// It may have been sent.
+    /// It was sent, and the upstream has refused to look at it.
+    Refused {
+        /// How it said so.
+        error: hyper::Error,
+        /// The same request, if it has no body.
+        again: Option<Request<()>>,
+    },
+    /// It may have been looked at.
     Sent {
         /// What went wrong.
         error: hyper::Error,

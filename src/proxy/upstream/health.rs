@@ -160,10 +160,12 @@ async fn ask(policy: &UpstreamPolicy, check: &HealthPolicy, place: &Place) -> Re
             .await
             .map_err(|failure| match failure {
                 Failure::Unsent(_) => "it closed the connection".to_owned(),
-                Failure::Sent { error, .. } => match error.source() {
-                    Some(source) => format!("{error}: {source}"),
-                    None => error.to_string(),
-                },
+                Failure::Refused { error, .. } | Failure::Sent { error, .. } => {
+                    match error.source() {
+                        Some(source) => format!("{error}: {source}"),
+                        None => error.to_string(),
+                    }
+                }
             })?;
         let status = answer.status();
         if status.is_success() || status.is_redirection() {

@@ -172,10 +172,15 @@ impl OneStream {
                 return Failure::Unsent(kept.map(|()| body));
             }
             let error = error.into_error();
-            let may_repeat = is_harmless || (is_empty && was_refused(&error));
+            if was_refused(&error) {
+                return Failure::Refused {
+                    error,
+                    again: is_empty.then_some(kept),
+                };
+            }
             Failure::Sent {
                 error,
-                again: may_repeat.then_some(kept),
+                again: is_harmless.then_some(kept),
             }
         })
     }

@@ -1,0 +1,122 @@
+//! Many requests of many users at once, over whatever connection is free: no answer reaches another.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crate::harness::http2::echo;
+use crate::harness::{
+    Dialogue, Http2Upstream, Issuer, Next, ROUTES, Request, Sidecar, Upstream, get, post,
+    start_before,
+};
+
+/// How many clients there are, and how many requests each sends.
+const CLIENTS: usize = 8;
+const REQUESTS: usize = 625;
+
+/// Answers as the harness of HTTP/2 does, and breaks when it is told.
+fn answer(dialogue: &mut Dialogue) -> Next {
+    let target = dialogue.target();
+    if target.ends_with("/garbage") {
+        dialogue.write("HTTP/1.1 garbage\r\n\r\n");
+        return Next::Close;
+    }
+    let Some(body) = dialogue.body() else {
+        return Next::Close;
+    };
+    let line = dialogue.head.line();
+    let method = line.split(' ').next().unwrap();
+    let user = dialogue.head.value("x-user-id").unwrap();
+    let text = format!(
+        "{method} {target} {user} {}",
+        String::from_utf8(body).unwrap()
+    );
+    if target.ends_with("/half") {
+        dialogue.write(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{text}"
+        ));
+        return Next::Reset;
+    }
+    if target.ends_with("/last") {
+        dialogue.answer("200 OK", "", &text);
+        return Next::Close;
+    }
+    dialogue.answer("200 OK", "", &text)
+}
+
+/// The request number so and so of a user, and its answer.
+fn one(user: &str, number: usize, token: &str) -> (Request, String, &'static str) {
+    let end = match number % 16 {
+        3 => "half",
+        7 => "garbage",
+        11 => "last",
+        _ => "whole",
+    };
+    let target = format!("/api/{user}/tasks/{number}/{end}");
+    if number.is_multiple_of(3) {
+        let body = format!("milk of {user} ").repeat(number % 50);
+        let text = format!("POST {target} {user} {body}");
+        (post(&target, body.as_bytes()).bearer(token), text, end)
+    } else {
+        (
+            get(&target).bearer(token),
+            format!("GET {target} {user} "),
+            end,
+        )
+    }
+}
+
+/// Sends them all, leaves some without waiting, and gives how many were answered in full.
+fn run(sidecar: &Sidecar, issuer: &Issuer, breaks: bool) -> usize {
+    let answered = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let answered = &answered;
+            scope.spawn(move || {
+                let user = format!("user-{client}");
+                let token = issuer.token(&user);
+                let mut connection = sidecar.connect();
+                for number in 0..REQUESTS {
+                    let (request, expected, end) = one(&user, number, &token);
+                    connection.send(request.bytes());
+                    if number % 13 == 5 {
+                        connection = sidecar.connect();
+                        continue;
+                    }
+                    match connection.read(false) {
+                        Ok(answer) if answer.status == 200 => {
+                            assert_eq!(answer.text(), expected);
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Ok(answer) => {
+                            // A POST may meet a connection that the upstream closes in that moment.
+                            let may_break = end == "garbage" || number.is_multiple_of(3);
+                            assert!(breaks && may_break, "{expected}: {}", answer.text());
+                            answer.refused(502, "upstream_broken");
+                        }
+                        Err(_) => {
+                            assert!(breaks && end == "half", "{expected}");
+                            connection = sidecar.connect();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    answered.into_inner()
+}
+
+#[test]
+fn no_answer_of_an_upstream_over_http_1_reaches_another() {
+    let upstream = Upstream::answering(answer);
+    let (sidecar, issuer) = start_before(&format!("url = \"{}\"", upstream.url()), ROUTES);
+    let answered = run(&sidecar, &issuer, true);
+    assert!(answered > CLIENTS * REQUESTS * 3 / 4, "{answered}");
+}
+
+#[test]
+fn no_answer_of_an_upstream_over_http_2_reaches_another() {
+    let upstream = Http2Upstream::answering(5, |request| Box::pin(echo(request)));
+    let (sidecar, issuer) = start_before(&format!("url = \"{}\"", upstream.url()), ROUTES);
+    let answered = run(&sidecar, &issuer, false);
+    assert!(answered > CLIENTS * REQUESTS * 9 / 10, "{answered}");
+}
