@@ -105,8 +105,6 @@ fn builder(limits: Limits) -> http2::Builder<StreamTasks> {
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_PROVOKED_RESETS)
-        // WebSocket (RFC 8441).
-        .enable_connect_protocol()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING);
     builder

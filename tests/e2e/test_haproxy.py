@@ -1,0 +1,95 @@
+"""HAProxy before the gate, forwarding TCP: the gate learns from the PROXY protocol who the client is."""
+
+import http.server
+import json
+import os
+import shutil
+import threading
+
+import httpx
+import pytest
+
+from gate import CONFIGURATION, ROUTES, SECRET, minted
+from programs import Gate, Program, free_port
+
+HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+
+pytestmark = pytest.mark.skipif(not HAPROXY, reason="haproxy is missing")
+
+# An address of this machine that is not the proxy's.
+CLIENT = "127.0.0.9"
+
+FRONT = """
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+
+frontend clients
+    bind 127.0.0.1:{port}
+    default_backend gates
+
+backend gates
+    server gate {gate} {send} check inter 100ms
+"""
+
+
+class Headers(http.server.BaseHTTPRequestHandler):
+    """Answers with the headers that it was asked with."""
+
+    def do_GET(self):
+        body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Headers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(params=["send-proxy", "send-proxy-v2"])
+def front(request, tmp_path, upstream):
+    """A gate, and the URL of the HAProxy before it."""
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "secret").chmod(0o600)
+    listen = '[listen]\nproxy_protocol = true\ntrusted_proxies = ["127.0.0.1"]'
+    gate = Gate(tmp_path, CONFIGURATION.format(url=upstream).replace("[listen]", listen) + ROUTES)
+    port = free_port()
+    address = gate.url.removeprefix("http://")
+    (tmp_path / "haproxy.cfg").write_text(FRONT.format(port=port, gate=address, send=request.param))
+    haproxy = Program(tmp_path, [HAPROXY, "-db", "-f", "haproxy.cfg"], {})
+    try:
+        yield gate, f"http://127.0.0.1:{port}"
+    finally:
+        haproxy.stop()
+        gate.stop()
+
+
+@pytest.mark.parametrize("http2", [False, True])
+def test_the_client_is_the_one_before_the_proxy(front, http2):
+    gate, url = front
+    transport = httpx.HTTPTransport(local_address=CLIENT, retries=8, http1=not http2, http2=http2)
+    headers = {"Authorization": f"Bearer {minted()}", "X-Forwarded-For": "198.51.100.1"}
+    with httpx.Client(base_url=url, transport=transport, trust_env=False) as client:
+        for _ in range(3):
+            answer = client.get("/api/alice/headers", headers=headers)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["x-forwarded-for"] == CLIENT
+    assert f'"client":"{CLIENT}"' in gate.program.said()
+
+
+def test_whoever_says_nothing_is_not_heard(front):
+    gate, _ = front
+    with pytest.raises(httpx.TransportError):
+        gate.ask("GET", "/health")
+    assert gate.metric('claimgate_heads_refused_total{reason="proxy_header_malformed"}') >= 1
