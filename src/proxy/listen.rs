@@ -23,7 +23,7 @@ use crate::observe::metrics::WorkerMetrics;
 use crate::tls::server::ServerTls;
 
 use super::Proxy;
-use super::serve::{Arrival, Limits};
+use super::serve::{Arrival, Limits, Server};
 use super::shared::{Phase, Shared};
 use super::socket::{Connection, Wire};
 
@@ -64,8 +64,7 @@ pub struct Door {
     entries: Vec<(Arc<Entry>, Listener)>,
     /// Which is asked first, so that none has to wait for another.
     first: Cell<usize>,
-    limits: Limits,
-    proxy: Rc<Proxy>,
+    server: Rc<Server>,
     shared: Arc<Shared>,
     metrics: Arc<WorkerMetrics>,
     open: Rc<OpenConnections>,
@@ -136,8 +135,11 @@ impl Door {
         Self {
             entries,
             first: Cell::new(0),
-            limits,
-            proxy: Rc::new(Proxy::new(Arc::clone(&shared), Arc::clone(&metrics))),
+            server: Rc::new(Server {
+                proxy: Proxy::new(Arc::clone(&shared), Arc::clone(&metrics)),
+                limits,
+                metrics: Arc::clone(&metrics),
+            }),
             shared,
             metrics,
             open: Rc::default(),
@@ -258,11 +260,7 @@ impl Door {
             address: accepted.address,
             connection,
         };
-        let serving = arrival.serve(
-            Rc::clone(&self.proxy),
-            self.limits,
-            Arc::clone(&self.metrics),
-        );
+        let serving = arrival.serve(Rc::clone(&self.server));
         spawn_local(serving);
     }
 

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -56,19 +56,29 @@ pub(super) struct Arrival {
 
 /// A connection on which HTTP can be spoken.
 struct Opened {
-    socket: Socket,
-    peer: Peer,
+    socket: Box<Socket>,
+    peer: Rc<Peer>,
     speaks_http2: bool,
+}
+
+/// What all connections of a worker are served with.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) proxy: Proxy,
+    pub(super) limits: Limits,
+    pub(super) metrics: Arc<WorkerMetrics>,
 }
 
 impl Arrival {
     /// Serves the connection to its end.
-    pub(super) async fn serve(self, proxy: Rc<Proxy>, limits: Limits, metrics: Arc<WorkerMetrics>) {
-        let connection = Rc::clone(&self.connection);
+    pub(super) async fn serve(self, server: Rc<Server>) {
         let address = self.address;
-        let served = async {
+        let connection = Rc::clone(&self.connection);
+        // In boxes what is over soon, and what few connections are: each would have to have room for it.
+        let opening = Box::pin(self.open(Rc::clone(&server)));
+        let serving = async {
             // Nobody has asked for anything before a head: a stop does not wait for that.
-            let Some(opened) = unless_closing(&connection, self.open(&proxy, limits)).await else {
+            let Some(opened) = unless_closing(&connection, opening).await else {
                 return Ok(());
             };
             let Opened {
@@ -77,19 +87,18 @@ impl Arrival {
                 speaks_http2,
             } = opened?;
             let client = Client {
-                proxy,
+                server: Rc::clone(&server),
                 connection: Rc::clone(&connection),
-                peer: Rc::new(peer),
+                peer,
             };
             if speaks_http2 {
-                // In a box, because most connections are not, and would have to have room for it.
-                Ok(Box::pin(http2::serve(client, socket, limits)).await?)
+                Box::pin(http2::serve(client, socket)).await
             } else {
-                client.serve_http1(socket, limits).await
+                client.serve_http1(socket).await
             }
+            .map_err(ServeError::Http)
         };
-        let served: Result<(), ServeError> = served.await;
-        let (fault, cause) = match served {
+        let (fault, cause) = match serving.await {
             Err(ServeError::Http(error)) if error.is_parse_too_large() => {
                 (HeadFault::TooLarge, Some(error.to_string()))
             }
@@ -103,14 +112,15 @@ impl Arrival {
             }
             Ok(()) | Err(_) => return,
         };
-        metrics.head_refused(fault);
+        server.metrics.head_refused(fault);
         let client = address.map(tracing::field::display);
         let listener = &connection.entry().address;
         info!(client, %listener, reason = fault.reason(), cause, "refused a head");
     }
 
     /// What comes before HTTP. All of it and the first head have to be there in the time of a head.
-    async fn open(self, proxy: &Proxy, limits: Limits) -> Result<Opened, ServeError> {
+    async fn open(self, server: Rc<Server>) -> Result<Opened, ServeError> {
+        let limits = server.limits;
         let Self {
             mut wire,
             address,
@@ -121,7 +131,8 @@ impl Arrival {
             ..Peer::default()
         };
         if connection.entry().proxy_protocol {
-            if address.is_some_and(|address| !proxy.shared.policy().headers.trusts(address)) {
+            let trusts = |peer| server.proxy.shared.policy().headers.trusts(peer);
+            if address.is_some_and(|address| !trusts(address)) {
                 return Err(ServeError::Head(HeadFault::PeerNotTrusted));
             }
             let source = in_time(&connection, limits, proxy_protocol::read(&mut wire)).await?;
@@ -133,7 +144,8 @@ impl Arrival {
         }
         let (socket, speaks_http2) = match &connection.entry().tls {
             None => {
-                let mut socket = Socket::new(Stream::Plain(wire), &connection, limits.timeouts);
+                let stream = Stream::Plain(wire);
+                let mut socket = Box::new(Socket::new(stream, &connection, limits.timeouts));
                 let speaks_http2 = socket.speaks_http2().await?;
                 (socket, speaks_http2)
             }
@@ -145,13 +157,13 @@ impl Arrival {
                 // Over TLS, HTTP/2 is agreed on and never guessed (RFC 9113 section 3.3).
                 let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let stream = Stream::Tls(Box::new(stream));
-                let socket = Socket::new(stream, &connection, limits.timeouts);
+                let socket = Box::new(Socket::new(stream, &connection, limits.timeouts));
                 (socket, speaks_http2)
             }
         };
         Ok(Opened {
             socket,
-            peer,
+            peer: Rc::new(peer),
             speaks_http2,
         })
     }
@@ -199,12 +211,6 @@ impl From<ProxyHeaderError> for ServeError {
     }
 }
 
-impl From<hyper::Error> for ServeError {
-    fn from(error: hyper::Error) -> Self {
-        Self::Http(error)
-    }
-}
-
 /// A client that leaves in the middle of a handshake has not failed in it: a probe of the port does so.
 fn is_the_end(error: &io::Error) -> bool {
     matches!(
@@ -219,34 +225,28 @@ fn is_the_end(error: &io::Error) -> bool {
 /// Who asks on a connection, and who answers.
 #[derive(Clone)]
 struct Client {
-    proxy: Rc<Proxy>,
+    server: Rc<Server>,
     connection: Rc<Connection>,
     peer: Rc<Peer>,
 }
 
 impl Client {
     async fn answer(self, request: Request<Incoming>) -> Answer {
-        self.proxy.handle(request, self.connection, self.peer).await
+        let proxy = &self.server.proxy;
+        proxy.handle(request, self.connection, self.peer).await
     }
 
-    async fn serve_http1(self, socket: Socket, limits: Limits) -> Result<(), ServeError> {
+    async fn serve_http1(self, socket: Box<Socket>) -> hyper::Result<()> {
         let connection = Rc::clone(&self.connection);
+        let builder = http1_builder(self.server.limits);
         let service = service_fn(move |request| {
             let client = self.clone();
             async move { Ok::<_, Infallible>(client.answer(request).await) }
         });
-        let mut builder = http1::Builder::new();
-        // The socket keeps the deadlines.
-        builder
-            .writev(false)
-            .header_read_timeout(None)
-            .max_buf_size(limits.read_header_bytes());
-        let serving = builder
-            .serve_connection(TokioIo::new(socket), service)
-            .with_upgrades();
-        let mut serving = pin!(serving);
+        let serving = builder.serve_connection(TokioIo::new(socket), service);
+        let mut serving = pin!(serving.with_upgrades());
         let mut told = false;
-        let served = poll_fn(|context| {
+        poll_fn(|context| {
             loop {
                 // What has arrived is read before an idle connection is closed, so that no request is lost.
                 if let Poll::Ready(served) = serving.as_mut().poll(context) {
@@ -258,14 +258,26 @@ impl Client {
                 told = true;
                 serving.as_mut().graceful_shutdown();
             }
-        });
-        Ok(served.await?)
+        })
+        .await
     }
 }
 
+fn http1_builder(limits: Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // The socket keeps the deadlines.
+    builder
+        .writev(false)
+        .header_read_timeout(None)
+        .max_buf_size(limits.read_header_bytes());
+    builder
+}
+
 /// What `opening` gives, unless the connection is asked to close first.
-async fn unless_closing<F: Future>(connection: &Connection, opening: F) -> Option<F::Output> {
-    let mut opening = pin!(opening);
+async fn unless_closing<F: Future>(
+    connection: &Connection,
+    mut opening: Pin<Box<F>>,
+) -> Option<F::Output> {
     let poll = |context: &mut Context<'_>| match opening.as_mut().poll(context) {
         Poll::Ready(opened) => Poll::Ready(Some(opened)),
         Poll::Pending if connection.is_closing(context) => Poll::Ready(None),

@@ -15,7 +15,6 @@ const REASONS: [&str; 34] = [
     "path_not_canonical",
     "request_malformed",
     "no_route",
-    "https_required",
     "method_not_allowed",
     "token_missing",
     "token_repeated",

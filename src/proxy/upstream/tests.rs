@@ -60,6 +60,7 @@ fn upstream(port: u16, refresh: Duration) -> Upstream {
         connect_timeout: Duration::from_millis(100),
         response_timeout: Duration::from_secs(20),
         idle_timeout: Duration::ZERO,
+        informational: false,
         keep_alive: Duration::from_secs(50),
         dns_refresh: refresh,
         retries: crate::config::Retries::default(),
