@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
+use http::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::response;
 use http::{Request, Response, StatusCode, Version};
@@ -93,6 +93,10 @@ impl Proxy {
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if self.shared.phase() != Phase::Serving && !switched {
             connection.send_away(answer.headers_mut());
+        }
+        if let Some(hsts) = &connection.entry().hsts {
+            let headers = answer.headers_mut();
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
         answer
     }

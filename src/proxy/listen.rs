@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
@@ -47,6 +48,8 @@ pub struct Entry {
     pub redirect_to_https: Option<u16>,
     /// How what is spoken there is encrypted, if it is.
     pub tls: Option<Arc<ServerTls>>,
+    /// What browsers are told in every answer: to come back with TLS alone (RFC 6797).
+    pub hsts: Option<HeaderValue>,
 }
 
 /// The socket of one worker at an entry.

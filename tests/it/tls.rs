@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use claimgate::config::Address;
 use rustls::ProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 
@@ -283,4 +284,36 @@ fn a_client_that_does_not_read_is_cut_though_all_is_encrypted() {
     eventually("the connection ends", || {
         sidecar.metric(open).unwrap() < 0.5
     });
+}
+
+#[test]
+fn browsers_are_told_to_come_back_with_tls_alone() {
+    let authority = Authority::new();
+    let upstream = Upstream::answering(|dialogue| {
+        dialogue.write(
+            "HTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=0\r\nContent-Length: 0\r\n\r\n",
+        );
+        Next::Stay
+    });
+    let config = format!(
+        "{}[[listeners]]\naddress = \"127.0.0.1:0\"\n{ROUTES}",
+        authority.listen("hsts = \"180d\"")
+    );
+    let (sidecar, _upstream, _issuer) = start_with(&config, upstream);
+    let mut client = authority.connector().connect(sidecar.address).unwrap();
+    for (target, status) in [("/open/page", 200), ("/me/x", 401), ("/a/../b", 400)] {
+        let answer = client.call(&get(target));
+        assert_eq!(answer.status, status);
+        let told = answer.header("strict-transport-security");
+        assert_eq!(told.as_deref(), Some("max-age=15552000"), "{target}");
+    }
+    // The answer without encryption would be ignored (RFC 6797 section 8.1), and the gate adds nothing to it.
+    let Address::Tcp(plain) = sidecar.running().addresses()[1] else {
+        panic!("it listens over TCP");
+    };
+    let answer = Client::connect(plain).call(&get("/me/x"));
+    assert_eq!(
+        (answer.status, answer.header("strict-transport-security")),
+        (401, None)
+    );
 }

@@ -1,5 +1,7 @@
 //! Where requests come in: the limits, and one entry for each address.
 
+use http::HeaderValue;
+
 use crate::config::{Address, KeyPath, Tls, Written};
 use crate::proxy::listen::Entry;
 
@@ -27,6 +29,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Vec<
         address: listen.address,
         proxy_protocol: listen.proxy_protocol,
         redirect_to_https: None,
+        hsts: hsts(listen.tls.as_ref()),
         tls: encryption(written, &KeyPath::of("listen"), listen.tls),
     };
     check_entry(written, &KeyPath::of("listen"), &first);
@@ -40,11 +43,18 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Vec<
             address: listener.address,
             proxy_protocol: listener.proxy_protocol,
             redirect_to_https: listener.redirect_to_https,
+            hsts: hsts(listener.tls.as_ref()),
             tls: encryption(written, path, listener.tls),
         };
         check_entry(written, path, &entry);
         if entry.redirect_to_https == Some(0) {
             written.report(path.key("redirect_to_https"), "must be a port, as 443");
+        }
+        if entry.redirect_to_https.is_some() && written.has(&path.key("tls")) {
+            written.report(
+                path.key("redirect_to_https"),
+                "is for a listener without `tls`",
+            );
         }
         let is_taken = |other: &Entry| is_same(&entry.address, &other.address);
         if entries.iter().any(is_taken) {
@@ -61,6 +71,12 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Vec<
 fn is_same(one: &Address, other: &Address) -> bool {
     let is_any = matches!(one, Address::Tcp(address) if address.port() == 0);
     !is_any && one == other
+}
+
+/// Nothing is said about other hosts below this one: the gate does not know them.
+fn hsts(tls: Option<&Tls>) -> Option<HeaderValue> {
+    let seconds = tls?.hsts?.as_secs();
+    HeaderValue::try_from(format!("max-age={seconds}")).ok()
 }
 
 fn check_entry(written: &mut Written, path: &KeyPath, entry: &Entry) {
