@@ -1,10 +1,13 @@
 //! Listeners with TLS: versions, names, and what is not agreed on.
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 
 use claimgate::config::Address;
-use rustls::ProtocolVersion;
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConnection, ProtocolVersion, StreamOwned};
 
 use crate::harness::authority::written;
 use crate::harness::frames::{END_HEADERS, END_STREAM, Frame, Frames, HEADERS, PREFACE, head};
@@ -316,4 +319,49 @@ fn browsers_are_told_to_come_back_with_tls_alone() {
         (answer.status, answer.header("strict-transport-security")),
         (401, None)
     );
+}
+
+/// What a client does not take may wait in three places: in the kernel, encrypted in the gate, or not yet encrypted.
+/// Answers of all sizes let each be the last that is full, and for some only the farewell of TLS is left.
+#[test]
+fn a_client_that_does_not_read_is_cut_whatever_is_left_to_send() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gate.sock");
+    let upstream = Upstream::answering(|dialogue| {
+        let size: usize = dialogue
+            .target()
+            .strip_prefix("/open/")
+            .unwrap()
+            .parse()
+            .unwrap();
+        dialogue.answer("200 OK", "", &"x".repeat(size))
+    });
+    let (pair, address) = (authority.server("gate", &["gate.test"]), path.display());
+    let config = format!(
+        "[listen]\nbody_timeout = \"300ms\"\nidle_timeout = \"300ms\"\n\
+         [[listeners]]\naddress = \"unix:{address}\"\ntls = {{ {} }}\n{ROUTES}",
+        written(&pair)
+    );
+    let (sidecar, upstream, _issuer) = start_with(&config, upstream);
+    let clients: Vec<_> = (1..=48)
+        .map(|number| {
+            let name = ServerName::try_from("gate.test").unwrap();
+            let config = authority.connector().config();
+            let connection = ClientConnection::new(config, name).unwrap();
+            let stream = UnixStream::connect(&path).unwrap();
+            let mut client = StreamOwned::new(connection, stream);
+            let size = number * 8 * 1024;
+            client
+                .write_all(&get(&format!("/open/{size}")).bytes())
+                .unwrap();
+            client
+        })
+        .collect();
+    upstream.wait_for(clients.len());
+    let open = "claimgate_connections_open";
+    eventually("every connection ends", || {
+        sidecar.metric(open).unwrap() < 0.5
+    });
+    drop(clients);
 }

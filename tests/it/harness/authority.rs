@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use claimgate::tls::Pair;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 
@@ -142,7 +144,7 @@ impl Connector {
         self
     }
 
-    fn config(&self) -> Arc<ClientConfig> {
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
         if let Some(kept) = &self.kept {
             return Arc::clone(kept);
         }
@@ -157,7 +159,10 @@ impl Connector {
                 let chain = CertificateDer::pem_file_iter(&pair.certificate).unwrap();
                 let chain = chain.map(Result::unwrap).collect();
                 let key = PrivateKeyDer::from_pem_file(&pair.key).unwrap();
-                builder.with_client_auth_cert(chain, key).unwrap()
+                let key = any_supported_type(&key).unwrap();
+                // Whether the key is the certificate's is for the gate to find out.
+                let shown = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+                builder.with_client_cert_resolver(Arc::new(shown))
             }
         };
         config.alpn_protocols.clone_from(&self.protocols);
