@@ -3,6 +3,7 @@
 mod budget;
 mod connect;
 mod connection;
+mod driver;
 mod endpoint;
 mod endpoints;
 mod error;
@@ -10,6 +11,7 @@ mod head;
 pub mod health;
 mod http1;
 mod http2;
+mod loan;
 mod place;
 mod policy;
 mod queue;

@@ -1,30 +1,26 @@
 //! A connection over HTTP/2: many exchanges at a time.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::cell::Cell;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use h2::Reason;
 use http::uri::Scheme;
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{Builder, Connection, SendRequest};
+use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use crate::proxy::body::{RequestBody, UploadFault};
+use crate::proxy::body::RequestBody;
 use crate::proxy::tasks::LocalTasks;
 
 use super::MAX_HEAD_BYTES;
 use super::connection::{Failure, head_of, is_harmless};
+use super::driver::{Driver, Watched};
 use super::head::to_http2;
+use super::loan::Loan;
 use super::stream::Stream;
 
 /// The most exchanges at a time over one connection.
@@ -58,11 +54,8 @@ pub(super) struct Http2 {
     since: Cell<Instant>,
 }
 
-/// What moves the connection, until it has ended.
-#[derive(Debug)]
-struct Driver(RefCell<Option<Connection<TokioIo<Stream>, Loan, LocalTasks>>>);
-
 impl Http2 {
+    /// Opens one, when the upstream has said how many streams it takes.
     pub(super) async fn open(stream: Stream, scheme: Scheme) -> io::Result<Self> {
         let mut builder = Builder::new(LocalTasks);
         builder
@@ -78,13 +71,11 @@ impl Http2 {
             .max_concurrent_reset_streams(MAX_GIVEN_UP)
             // What arrives for a stream that was given up long ago would end the connection some day.
             .max_local_error_reset_streams(None);
+        let (stream, waiting) = Watched::new(stream);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
-        let driver = Rc::new(Driver(RefCell::new(Some(connection))));
-        spawn_local({
-            let driver = Rc::clone(&driver);
-            poll_fn(move |context| driver.poll(context))
-        });
+        let driver = Driver::start(connection, waiting);
+        driver.settles().await?;
         Ok(Self {
             sender,
             driver,
@@ -101,39 +92,12 @@ impl Http2 {
 
     /// Whether the upstream takes another stream.
     pub(super) fn has_room(&self) -> bool {
-        self.streams.get() < self.driver.max_streams()
+        self.streams.get() < self.driver.max_streams().min(MAX_STREAMS)
     }
 
     /// How long nobody has used it.
     pub(super) fn idle(&self) -> Option<Duration> {
         (self.streams.get() == 0).then(|| self.since.get().elapsed())
-    }
-}
-
-impl Driver {
-    fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
-        let mut connection = self.0.borrow_mut();
-        if let Some(open) = connection.as_mut()
-            && Pin::new(open).poll(context).is_pending()
-        {
-            return Poll::Pending;
-        }
-        // What still waits in it goes back unsent.
-        *connection = None;
-        Poll::Ready(())
-    }
-
-    fn max_streams(&self) -> usize {
-        let connection = self.0.borrow();
-        match connection
-            .as_ref()
-            .map(Connection::current_max_send_streams)
-        {
-            // It has not said yet: streams wait in the connection until it has.
-            Some(0) => MAX_STREAMS,
-            Some(allowed) => allowed.min(MAX_STREAMS),
-            None => 0,
-        }
     }
 }
 
@@ -207,88 +171,4 @@ fn was_refused(error: &hyper::Error) -> bool {
     let cause =
         std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|cause| cause.is_remote() && cause.reason() == Some(Reason::REFUSED_STREAM))
-}
-
-/// The body of a request that is lent to a stream, and can be called in.
-#[derive(Debug, Clone)]
-struct Loan(Rc<Lent>);
-
-#[derive(Debug)]
-struct Lent {
-    body: RefCell<Option<RequestBody>>,
-    waker: RefCell<Option<Waker>>,
-}
-
-/// Why a body ends before its end.
-#[derive(Debug, thiserror::Error)]
-enum Lost {
-    #[error(transparent)]
-    Fault(#[from] UploadFault),
-    #[error("nobody waits for the answer any more")]
-    CalledIn,
-}
-
-impl Loan {
-    fn of(body: RequestBody) -> Self {
-        Self(Rc::new(Lent {
-            body: RefCell::new(Some(body)),
-            waker: RefCell::new(None),
-        }))
-    }
-
-    fn take(&self) -> Option<RequestBody> {
-        self.0.body.borrow_mut().take()
-    }
-
-    /// Ends the stream if it has not ended: what has come of the body is all there will be.
-    fn call_in(&self) {
-        let body = self.take();
-        if let Some(waker) = self.0.waker.borrow_mut().take() {
-            waker.wake();
-        }
-        drop(body);
-    }
-}
-
-impl Body for Loan {
-    type Data = Bytes;
-    type Error = Lost;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
-        let mut body = self.0.body.borrow_mut();
-        let Some(body) = body.as_mut() else {
-            return Poll::Ready(Some(Err(Lost::CalledIn)));
-        };
-        let polled = Pin::new(body).poll_frame(context);
-        if polled.is_pending() {
-            let mut waker = self.0.waker.borrow_mut();
-            if !waker
-                .as_ref()
-                .is_some_and(|waker| waker.will_wake(context.waker()))
-            {
-                *waker = Some(context.waker().clone());
-            }
-        }
-        polled.map_err(Lost::from)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0
-            .body
-            .borrow()
-            .as_ref()
-            .is_some_and(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0
-            .body
-            .borrow()
-            .as_ref()
-            .map(Body::size_hint)
-            .unwrap_or_default()
-    }
 }

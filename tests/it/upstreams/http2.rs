@@ -258,11 +258,11 @@ fn a_websocket_needs_an_upstream_that_speaks_http_1() {
 }
 
 #[test]
-fn an_upstream_that_speaks_http_1_alone_is_broken() {
+fn an_upstream_that_speaks_http_1_alone_cannot_be_reached() {
     let upstream = crate::harness::Upstream::start();
     let url = upstream.url().replace("http:", "h2c:");
     let (sidecar, _issuer) = start_before(&format!("url = \"{url}\""), ROUTES);
     sidecar
         .call(&get("/open/a"))
-        .refused(502, "upstream_broken");
+        .refused(502, "upstream_unreachable");
 }

@@ -1,0 +1,96 @@
+//! The body of a request over HTTP/2, which can be taken back.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::proxy::body::{RequestBody, UploadFault};
+
+/// The body of a request that is lent to a stream, and can be called in.
+#[derive(Debug, Clone)]
+pub(super) struct Loan(Rc<Lent>);
+
+#[derive(Debug)]
+struct Lent {
+    body: RefCell<Option<RequestBody>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Why a body ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Lost {
+    #[error(transparent)]
+    Fault(#[from] UploadFault),
+    #[error("nobody waits for the answer any more")]
+    CalledIn,
+}
+
+impl Loan {
+    pub(super) fn of(body: RequestBody) -> Self {
+        Self(Rc::new(Lent {
+            body: RefCell::new(Some(body)),
+            waker: RefCell::new(None),
+        }))
+    }
+
+    /// Takes the body back.
+    pub(super) fn take(&self) -> Option<RequestBody> {
+        self.0.body.borrow_mut().take()
+    }
+
+    /// Ends the stream if it has not ended: what has come of the body is all there will be.
+    pub(super) fn call_in(&self) {
+        let body = self.take();
+        if let Some(waker) = self.0.waker.borrow_mut().take() {
+            waker.wake();
+        }
+        drop(body);
+    }
+}
+
+impl Body for Loan {
+    type Data = Bytes;
+    type Error = Lost;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
+        let mut body = self.0.body.borrow_mut();
+        let Some(body) = body.as_mut() else {
+            return Poll::Ready(Some(Err(Lost::CalledIn)));
+        };
+        let polled = Pin::new(body).poll_frame(context);
+        if polled.is_pending() {
+            let mut waker = self.0.waker.borrow_mut();
+            if !waker
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(context.waker()))
+            {
+                *waker = Some(context.waker().clone());
+            }
+        }
+        polled.map_err(Lost::from)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .body
+            .borrow()
+            .as_ref()
+            .is_some_and(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0
+            .body
+            .borrow()
+            .as_ref()
+            .map(Body::size_hint)
+            .unwrap_or_default()
+    }
+}
