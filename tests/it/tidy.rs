@@ -131,6 +131,19 @@ fn only_keys_verification_and_the_token_command_name_jsonwebtoken() {
 }
 
 #[test]
+fn whom_to_trust_is_decided_in_one_place_and_nobody_is_trusted_blindly() {
+    let builders = ["ServerConfig::builder", "ClientConfig::builder"];
+    only("src", &builders, |path| path.starts_with("src/tls/"));
+    only("src", &["x509_cert::"], |path| {
+        path == "src/tls/pem.rs" || path == "src/gate/certificate.rs"
+    });
+    for source in sources("src") {
+        let named = source.naming(&[".dangerous()", "ServerCertVerifier", "max_early_data_size"]);
+        assert!(named.is_empty(), "{}", named.join("\n"));
+    }
+}
+
+#[test]
 fn only_the_clock_asks_the_system_the_time() {
     only("src", &["SystemTime::now", "SystemTime"], |path| {
         path == "src/clock.rs" || path == "src/bin/task-service/clock.rs"

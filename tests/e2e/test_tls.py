@@ -1,0 +1,253 @@
+"""TLS as OpenSSL and curl speak it: versions, kinds of keys, client certificates, and a certificate that is renewed."""
+
+import base64
+import contextlib
+import datetime
+import hashlib
+import http.server
+import json
+import os
+import pathlib
+import re
+import subprocess
+import threading
+import time
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from gate import SECRET, minted
+from programs import Program
+
+PATIENCE = 20
+
+CONFIGURATION = """
+[listen]
+address = "127.0.0.1:0"
+workers = 1
+
+[listen.tls]
+certificate = "gate.crt"
+key = "gate.key"
+{tls}
+
+[admin]
+address = "127.0.0.1:0"
+
+[identity]
+headers = {headers}
+
+[upstreams.api]
+url = "{url}"
+
+[issuers.test]
+keys = {{ secret_file = "secret", encoding = "utf8" }}
+
+[[routes]]
+path = "/health"
+access = "public"
+
+[[routes]]
+path = "/me"
+access = "authenticated"
+"""
+
+
+def private(kind: str):
+    if kind == "rsa":
+        return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+class Authority:
+    """Signs certificates, into a directory."""
+
+    def __init__(self, directory: pathlib.Path):
+        self.directory = directory
+        self.key = private("ec")
+        self.name = "authority"
+        self.certificate = self._sign("authority", self.key, [], is_authority=True)
+        (directory / "ca.crt").write_bytes(self.certificate.public_bytes(Encoding.PEM))
+
+    def issue(self, file: str, name: str, kind: str = "ec", form: PrivateFormat = PrivateFormat.PKCS8) -> str:
+        """Writes FILE.crt and FILE.key, and gives the thumbprint as RFC 8705 has it."""
+        key = private(kind)
+        certificate = self._sign(name, key, [x509.DNSName(name)], is_authority=False)
+        (self.directory / f"{file}.key").write_bytes(key.private_bytes(Encoding.PEM, form, NoEncryption()))
+        (self.directory / f"{file}.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
+        digest = hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+    def _sign(self, name: str, key, names: list, is_authority: bool) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """Answers with the headers that came."""
+
+    def do_GET(self):
+        text = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path)
+
+
+@contextlib.contextmanager
+def serving(authority: Authority, upstream: str, tls: str = "", headers: str = "{}"):
+    """A gate with TLS; gives its port."""
+    directory = authority.directory
+    (directory / "secret").write_text(SECRET)
+    (directory / "secret").chmod(0o600)
+    (directory / "config.toml").write_text(CONFIGURATION.format(url=upstream, tls=tls, headers=headers))
+    program = Program(directory, [os.environ["CLAIMGATE"], "run", "--config", "config.toml"], {})
+    try:
+        line = program.wait_for(r'"message":"serving".*')[0]
+        yield re.search(r'"address":"[^"]+:(\d+)"', line)[1]
+    finally:
+        program.stop()
+
+
+def openssl(authority: Authority, port: str, *arguments: str) -> str:
+    """What `openssl s_client` says of a handshake."""
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-servername", "gate.test",
+               "-CAfile", "ca.crt", "-verify_return_error", *arguments]
+    ended = subprocess.run(command, cwd=authority.directory, input=b"", timeout=PATIENCE,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return ended.stdout.decode(errors="replace")
+
+
+def curl(authority: Authority, port: str, path: str, *arguments: str) -> tuple[str, dict]:
+    """The version and the status, and the body if it is JSON."""
+    command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(PATIENCE),
+               "--resolve", f"gate.test:{port}:127.0.0.1", "--cacert", "ca.crt",
+               "--write-out", "\n%{http_version} %{http_code}", *arguments, f"https://gate.test:{port}{path}"]
+    ended = subprocess.run(command, cwd=authority.directory, timeout=PATIENCE + 10, capture_output=True)
+    assert ended.returncode == 0, ended.stderr.decode()
+    body, _, line = ended.stdout.decode().rpartition("\n")
+    return line, json.loads(body)
+
+
+# OpenSSL itself refuses what is old, unless it is told.
+OLD = ["-cipher", "DEFAULT:@SECLEVEL=0"]
+
+
+@pytest.mark.parametrize("kind, form", [
+    ("ec", PrivateFormat.PKCS8), ("ec", PrivateFormat.TraditionalOpenSSL),
+    ("rsa", PrivateFormat.PKCS8), ("rsa", PrivateFormat.TraditionalOpenSSL),
+])
+def test_the_versions_that_are_spoken_with_a_key_of_each_form(authority, upstream, kind, form):
+    authority.issue("gate", "gate.test", kind, form)
+    with serving(authority, upstream) as port:
+        for version, spoken in [("tls1_1", None), ("tls1_2", "TLSv1.2"), ("tls1_3", "TLSv1.3")]:
+            said = openssl(authority, port, f"-{version}", *OLD, "-alpn", "h2,http/1.1")
+            if spoken is None:
+                assert re.search("alert (protocol version|handshake failure)", said), said
+            else:
+                assert f"New, {spoken}" in said or f"Protocol  : {spoken}" in said, said
+                assert "ALPN protocol: h2" in said, said
+                assert "Verify return code: 0 (ok)" in said, said
+        assert curl(authority, port, "/health")[0] == "2 200"
+        assert curl(authority, port, "/health", "--http1.1")[0] == "1.1 200"
+
+
+def test_the_oldest_version_can_be_raised(authority, upstream):
+    authority.issue("gate", "gate.test")
+    with serving(authority, upstream, 'min_version = "1.3"') as port:
+        assert "alert protocol version" in openssl(authority, port, "-tls1_2")
+        assert "New, TLSv1.3" in openssl(authority, port, "-tls1_3")
+
+
+@pytest.mark.parametrize("http_version", ["1.1", "2"])
+def test_a_client_certificate_is_asked_for_and_told_to_the_upstream(authority, upstream, http_version):
+    authority.issue("gate", "gate.test")
+    thumbprint = authority.issue("web", "web.example")
+    authority.issue("other", "other.example")
+    tls = 'client_ca = "ca.crt"\nclient_certificate = "optional"'
+    headers = '{ X-Client = "certificate:subject", X-Client-Hash = "certificate:thumbprint" }'
+    version = "--http1.1" if http_version == "1.1" else "--http2"
+    with serving(authority, upstream, tls, headers) as port:
+        def ask(token, certificate=None):
+            shown = ["--cert", f"{certificate}.crt", "--key", f"{certificate}.key"] if certificate else []
+            forged = ["--header", "X-Client: CN=root"]
+            return curl(authority, port, "/me", version, "--header", f"Authorization: Bearer {token}", *shown, *forged)
+
+        line, told = ask(minted(), "web")
+        assert line == f"{http_version} 200"
+        assert (told["x-client"], told["x-client-hash"]) == ("CN=web.example", thumbprint)
+        assert told["x-forwarded-proto"] == "https"
+        line, told = ask(minted())
+        assert line == f"{http_version} 200" and "x-client" not in told
+
+        bound = minted(cnf={"x5t#S256": thumbprint})
+        for _ in range(2):
+            assert ask(bound, "web")[0] == f"{http_version} 200"
+            for line, told in [ask(bound, "other"), ask(bound)]:
+                assert (line, told["reason"]) == (f"{http_version} 401", "token_confirmation")
+
+
+def test_nobody_comes_in_without_a_certificate_that_is_required(authority, upstream, tmp_path_factory):
+    authority.issue("gate", "gate.test")
+    authority.issue("web", "web.example")
+    stranger = Authority(tmp_path_factory.mktemp("stranger"))
+    stranger.issue("web", "web.example")
+    foreign = ["-cert", str(stranger.directory / "web.crt"), "-key", str(stranger.directory / "web.key")]
+    with serving(authority, upstream, 'client_ca = "ca.crt"') as port:
+        said = openssl(authority, port, "-tls1_2")
+        assert re.search(r"alert (handshake failure|certificate required)", said), said
+        # Its authority has the same name, and another key.
+        said = openssl(authority, port, "-tls1_2", *foreign)
+        assert "alert decrypt error" in said, said
+        said = openssl(authority, port, "-tls1_2", "-cert", "web.crt", "-key", "web.key")
+        assert "New, TLSv1.2" in said and " alert " not in said, said
+
+
+def test_a_renewed_certificate_is_shown(authority, upstream):
+    authority.issue("gate", "gate.test")
+    with serving(authority, upstream) as port:
+        def shown():
+            said = openssl(authority, port)
+            assert "Verify return code: 0 (ok)" in said, said
+            return said.partition("-----BEGIN CERTIFICATE-----")[2].partition("-----END")[0]
+
+        before = shown()
+        authority.issue("gate", "gate.test", "rsa")
+        deadline = time.monotonic() + PATIENCE
+        while shown() == before:
+            assert time.monotonic() < deadline, "the old certificate is still shown"
+            time.sleep(0.1)
