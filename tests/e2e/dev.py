@@ -21,6 +21,9 @@ UVICORN = pathlib.Path(sys.executable).with_name("uvicorn")
 class Dev:
     """One running `claimgate dev`, in a directory of its own."""
 
+    # Whether it is asked over HTTP/2, by prior knowledge.
+    http2 = False
+
     def __init__(self, directory: pathlib.Path, command: list, secret: str | None, listen: str, config: str | None):
         self.env_file = directory / ENV_FILE
         environment = {name: value for name, value in os.environ.items() if name != "BETTER_AUTH_SECRET"}
@@ -73,7 +76,8 @@ class Dev:
         self.url, self.user = settings["GATE"], settings["USER_ID"]
         self.token, self.expired = settings["TOKEN"], settings["EXPIRED"]
         # The environment's proxies are not asked: all traffic stays on loopback.
-        self.client = httpx.Client(base_url=self.url, timeout=10, trust_env=False)
+        self.client = httpx.Client(
+            base_url=self.url, timeout=10, trust_env=False, http1=not self.http2, http2=self.http2)
         return self
 
     def get(self, path: str, token: str | None = None, headers=()) -> httpx.Response:
@@ -98,8 +102,9 @@ class Dev:
 
 @contextlib.contextmanager
 def dev(directory: pathlib.Path, command: list, secret: str | None = None, listen: str = "127.0.0.1:0",
-        config: str | None = None):
+        config: str | None = None, http2: bool = False):
     running = Dev(directory, command, secret, listen, config)
+    running.http2 = http2
     try:
         yield running.ready()
     finally:
