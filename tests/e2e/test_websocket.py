@@ -1,4 +1,5 @@
-"""WebSockets between Node programs: the library `ws` on both sides, and the client that Node shares with browsers."""
+"""WebSockets between Node programs: the library `ws` on both sides, over HTTP/1.1 and over HTTP/2, and the client that
+Node shares with browsers."""
 
 import json
 import os
@@ -22,7 +23,7 @@ access = { owner = "user_id" }
 at_expiry = "keep"
 tokens = [{ header = "Authorization" }, { websocket = "bearer" }]
 """
-KINDS = ["ws", "native"]
+KINDS = ["ws", "http2", "native"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def connected(gate, kind: str, path: str, token: str, *steps: str) -> list[dict]
 @pytest.mark.parametrize("kind", KINDS)
 def test_messages_pass_and_the_server_knows_the_user(gate, kind):
     opened, who, talked, closed = connected(gate, kind, "/live/alice", minted(), "who", "talk", "close")
-    assert opened == {"open": True, "protocol": "" if kind == "ws" else "bearer"}
+    assert opened == {"open": True, "protocol": "bearer" if kind == "native" else ""}
     headers = who["headers"]
     assert headers["x-user-id"] == "alice"
     assert not {"authorization", "x_user_id", "sec-websocket-protocol"} & headers.keys()
@@ -65,8 +66,9 @@ def test_messages_pass_and_the_server_knows_the_user(gate, kind):
     assert closed == {"closed": 4002, "reason": "bye"}
 
 
-def test_a_ping_is_answered_by_the_other_side(gate):
-    _, pong = connected(gate, "ws", "/live/alice", minted(), "ping")
+@pytest.mark.parametrize("kind", ["ws", "http2"])
+def test_a_ping_is_answered_by_the_other_side(gate, kind):
+    _, pong = connected(gate, kind, "/live/alice", minted(), "ping")
     assert pong == {"pong": "are you there"}
 
 
@@ -84,7 +86,7 @@ def test_each_side_learns_how_the_other_closes(gate, server, kind):
 def test_a_refused_socket_does_not_open(gate, kind, user, seconds, status):
     told = connected(gate, kind, "/live/alice", minted(user, seconds), "who")
     assert len(told) == 1 and told[0]["open"] is not True
-    if kind == "ws":
+    if kind != "native":
         assert told[0]["open"] == f"Unexpected server response: {status}"
 
 
