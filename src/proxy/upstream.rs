@@ -150,7 +150,10 @@ impl Upstream {
             .route()
             .timeout
             .unwrap_or(self.policy.response_timeout);
-        let slot = self.enter().await?;
+        let slot = match &self.policy.common.queue {
+            Some(queue) => Some(self.enter(queue).await?),
+            None => None,
+        };
         let upload = request.body().upload();
         let began = Instant::now();
         let asked = RefCell::new(None);
@@ -183,13 +186,10 @@ impl Upstream {
         }
     }
 
-    /// Waits until it may go to the upstream, if not everybody may at once.
-    async fn enter(&self) -> Result<Option<Slot>, UpstreamError> {
-        let Some(queue) = &self.policy.common.queue else {
-            return Ok(None);
-        };
-        let slot = queue.enter(self.policy.connect_timeout).await;
-        slot.map(Some).ok_or_else(|| UpstreamError::Full {
+    /// Waits until it may go to the upstream: not everybody may at once.
+    async fn enter(&self, queue: &Queue) -> Result<Slot, UpstreamError> {
+        let slot = Box::pin(queue.enter(self.policy.connect_timeout)).await;
+        slot.ok_or_else(|| UpstreamError::Full {
             name: self.policy.name.clone(),
         })
     }
@@ -219,7 +219,8 @@ impl Upstream {
         upload: &Upload,
         asked: &RefCell<Option<Rc<Endpoint>>>,
     ) -> Result<(Response<Incoming>, Connection, Pending), UpstreamError> {
-        if request.headers().contains_key(UPGRADE) && self.policy.protocol == Protocol::Http2 {
+        let upgrade = request.headers().contains_key(UPGRADE);
+        if upgrade && self.policy.protocol == Protocol::Http2 {
             return Err(UpstreamError::NoWebSocket {
                 target: self.somewhere(),
             });
@@ -237,13 +238,14 @@ impl Upstream {
             asked.replace(Some(Rc::clone(&endpoint)));
             let with = Pending::with(&endpoint);
             let fresh = tried.iter().any(|tried| Rc::ptr_eq(tried, &endpoint));
-            let Failed { error, again } = match self.attempt(&endpoint, request, fresh).await {
-                Ok((response, connection)) => {
-                    endpoint.standing.succeeded();
-                    return Ok((response, connection, with));
-                }
-                Err(failed) => failed,
-            };
+            let Failed { error, again } =
+                match self.attempt(&endpoint, request, upgrade, fresh).await {
+                    Ok((response, connection)) => {
+                        endpoint.standing.succeeded();
+                        return Ok((response, connection, with));
+                    }
+                    Err(failed) => failed,
+                };
             if upload.fault().is_some() {
                 // It was the client.
                 return Err(error);
@@ -274,8 +276,11 @@ impl Upstream {
 
     /// All endpoints. To look up a name for the first time is a part of connecting.
     async fn all(&self) -> Result<List, UpstreamError> {
+        if let Some(list) = self.endpoints.known() {
+            return Ok(list);
+        }
         let waited = self.policy.connect_timeout;
-        match timeout(waited, self.endpoints.all()).await {
+        match Box::pin(timeout(waited, self.endpoints.found())).await {
             Ok(found) => found.map_err(|source| UpstreamError::Connect {
                 target: self.somewhere(),
                 source,
@@ -292,6 +297,7 @@ impl Upstream {
         &self,
         endpoint: &Endpoint,
         mut request: Request<RequestBody>,
+        upgrade: bool,
         fresh: bool,
     ) -> Result<(Response<Incoming>, Connection), Failed> {
         let target = || Arc::clone(&endpoint.place);
@@ -303,7 +309,6 @@ impl Upstream {
                 },
                 again: again.map_or(Again::No, |again| may(again.map(|()| RequestBody::empty()))),
             };
-        let upgrade = request.headers().contains_key(UPGRADE);
         loop {
             let open = if fresh {
                 None
@@ -312,7 +317,8 @@ impl Upstream {
             };
             let (mut connection, is_new) = match open {
                 Some(connection) => (connection, false),
-                None => match self.connect(endpoint, upgrade).await {
+                // In a box: what is seldom needed makes no connection of a client larger.
+                None => match Box::pin(self.connect(endpoint, upgrade)).await {
                     Ok(connected) => connected,
                     Err(error) => {
                         let again = Again::Unseen(request);

@@ -61,31 +61,36 @@ impl Endpoints {
         }
     }
 
-    /// All there are. Whoever comes first waits for the addresses of names; after that they are looked up beside.
-    pub(super) async fn all(self: &Rc<Self>) -> io::Result<List> {
-        let Some(due) = self.due.get() else {
-            return Ok(self.list());
-        };
-        let is_unknown = self.list.borrow().is_empty();
-        if (is_unknown || due <= Instant::now())
-            && let Ok(turn) = Arc::clone(&self.looking).try_lock_owned()
-        {
-            // It goes on if nobody waits any more: what is slow for one request is there for the next.
+    /// All there are, if that is known. When they are due, the addresses of names are looked up beside.
+    pub(super) fn known(self: &Rc<Self>) -> Option<List> {
+        if self.due.get().is_some_and(|due| due <= Instant::now()) {
+            self.begin_look_up();
+        }
+        let list = self.list();
+        (!list.is_empty()).then_some(list)
+    }
+
+    /// All there are, when their addresses have been looked up.
+    pub(super) async fn found(self: &Rc<Self>) -> io::Result<List> {
+        self.begin_look_up();
+        let _looked_up = self.looking.lock().await;
+        match &*self.failure.borrow() {
+            Some(failure) if self.list.borrow().is_empty() => {
+                Err(io::Error::other(failure.clone()))
+            }
+            Some(_) | None => Ok(self.list()),
+        }
+    }
+
+    /// It goes on if nobody waits any more: what is slow for one request is there for the next.
+    fn begin_look_up(self: &Rc<Self>) {
+        if let Ok(turn) = Arc::clone(&self.looking).try_lock_owned() {
             let endpoints = Rc::clone(self);
             spawn_local(async move {
                 endpoints.look_up().await;
                 drop(turn);
             });
         }
-        if is_unknown {
-            let _looked_up = self.looking.lock().await;
-            if let Some(failure) = &*self.failure.borrow()
-                && self.list.borrow().is_empty()
-            {
-                return Err(io::Error::other(failure.clone()));
-            }
-        }
-        Ok(self.list())
     }
 
     fn list(&self) -> List {

@@ -107,7 +107,7 @@ fn a_name_that_moves_is_followed_beside_the_requests() {
         let upstream = upstream(port, Duration::from_nanos(1));
         DNS.set(Dns::At(1));
         assert_eq!(ask(&upstream).await.unwrap(), "one");
-        let first = upstream.endpoints.all().await.unwrap();
+        let first = upstream.all().await.unwrap();
         DNS.set(Dns::At(2));
         let mut answers = Vec::new();
         while answers.last().is_none_or(|answer| answer != "two") {
@@ -131,10 +131,10 @@ fn the_same_address_is_the_same_endpoint_with_its_connections() {
     run(async {
         let upstream = upstream(80, Duration::from_nanos(1));
         DNS.set(Dns::At(1));
-        let first = upstream.endpoints.all().await.unwrap();
+        let first = upstream.all().await.unwrap();
         let before = ASKED.get();
         while ASKED.get() < before + 5 {
-            let list = upstream.endpoints.all().await.unwrap();
+            let list = upstream.all().await.unwrap();
             assert!(Rc::ptr_eq(&first[0], &list[0]));
             yield_now().await;
         }
