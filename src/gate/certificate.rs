@@ -164,8 +164,14 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_is_none() {
-        assert_eq!(ClientCertificate::parse(b""), None);
-        assert_eq!(ClientCertificate::parse(b"\x30\x03\x02\x01\x00"), None);
+        let key = KeyPair::generate().unwrap();
+        let good = CertificateParams::default().self_signed(&key).unwrap();
+        let good = good.der().to_vec();
+        assert!(ClientCertificate::parse(&good).is_some());
+        for length in 0..good.len() {
+            assert_eq!(ClientCertificate::parse(&good[..length]), None, "{length}");
+        }
+        assert_eq!(ClientCertificate::parse(&[good, vec![0]].concat()), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use claimgate::tls::Pair;
 use claimgate::tls::server::{Reloader, ServerTls, Settings};
 use rcgen::date_time_ymd;
 
+use crate::harness::authority::written;
 use crate::harness::{Authority, ROUTES, Sidecar, eventually, get, start};
 
 /// The serial number or anything else of what the gate shows: all bytes of its certificate.
@@ -83,6 +84,31 @@ fn what_cannot_be_used_leaves_the_old_certificate_in_force() {
     eventually("the key is back", || reloads(&sidecar, "success") > 0.5);
     // Each change was said once, though it was there for longer than a glance.
     assert!(reloads(&sidecar, "failure") < failures + 1.5);
+}
+
+#[test]
+fn a_pair_that_is_broken_does_not_hold_back_another() {
+    let authority = Authority::new();
+    let [gate, other] = [("gate", "gate.test"), ("other", "other.test")]
+        .map(|(file, name)| authority.server(file, &[name]));
+    let config = format!(
+        "[listen]\ntls = {{ {}, more = [{{ {} }}] }}\n{ROUTES}",
+        written(&gate),
+        written(&other)
+    );
+    let (sidecar, _upstream, _issuer) = start(&config);
+    let shown = |name| {
+        let stream = authority.connector().name(name).handshake(sidecar.address);
+        stream.unwrap().conn.peer_certificates().unwrap()[0].to_vec()
+    };
+    let before = (shown("gate.test"), shown("other.test"));
+    fs::write(&gate.key, "broken").unwrap();
+    eventually("the failure is counted", || {
+        reloads(&sidecar, "failure") > 0.5
+    });
+    authority.server("other", &["other.test"]);
+    eventually("the other is renewed", || shown("other.test") != before.1);
+    assert_eq!(shown("gate.test"), before.0);
 }
 
 #[test]

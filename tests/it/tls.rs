@@ -253,6 +253,27 @@ fn resumed(
 }
 
 #[test]
+fn the_handshake_comes_after_the_header_of_the_proxy_protocol() {
+    let authority = Authority::new();
+    let tls = authority.listen("");
+    let proxies = "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]";
+    let (sidecar, upstream, _issuer) = start(&format!("[listen]\n{proxies}\n{tls}{ROUTES}"));
+    let header = b"PROXY TCP4 192.0.2.7 192.0.2.1 40000 443\r\n";
+    for protocols in [&[][..], &["http/1.1"]] {
+        let connector = authority.connector().offering(protocols).after(header);
+        let mut client = connector.connect(sidecar.address).unwrap();
+        assert_eq!(client.call(&get("/open/x")).status, 200);
+    }
+    for arrived in upstream.arrived() {
+        let forwarded = arrived.head.value("forwarded").unwrap();
+        assert!(forwarded.starts_with("for=192.0.2.7;"), "{forwarded}");
+        assert!(forwarded.ends_with(";proto=https"), "{forwarded}");
+    }
+    let without = authority.connector().handshake(sidecar.address);
+    assert!(without.is_err());
+}
+
+#[test]
 fn half_a_handshake_ends_with_the_time_of_a_head() {
     let authority = Authority::new();
     let tls = authority.listen("");

@@ -1,7 +1,7 @@
 //! An authority that signs certificates, and a client that trusts it.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub(crate) struct Connector {
     versions: Vec<&'static SupportedProtocolVersion>,
     protocols: Vec<Vec<u8>>,
     name: &'static str,
+    /// What is sent before the handshake.
+    before: Vec<u8>,
     /// Kept to come back with what it was given.
     kept: Option<Arc<ClientConfig>>,
 }
@@ -100,6 +102,7 @@ impl Authority {
             versions: rustls::ALL_VERSIONS.to_vec(),
             protocols: Vec::new(),
             name: "gate.test",
+            before: Vec::new(),
             kept: None,
         }
     }
@@ -135,6 +138,12 @@ impl Connector {
     /// Asks for this name, and accepts a certificate with no other.
     pub(crate) fn name(mut self, name: &'static str) -> Self {
         self.name = name;
+        self
+    }
+
+    /// Sends this before the handshake.
+    pub(crate) fn after(mut self, bytes: &[u8]) -> Self {
+        self.before = bytes.to_vec();
         self
     }
 
@@ -174,6 +183,7 @@ impl Connector {
         let mut connection =
             ClientConnection::new(self.config(), ServerName::try_from(self.name).unwrap()).unwrap();
         let mut stream = TcpStream::connect(address)?;
+        stream.write_all(&self.before)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
