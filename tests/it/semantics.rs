@@ -11,7 +11,8 @@ use tokio_stream::iter;
 use crate::harness::either::{AnyBody, Either, Seen, VERSIONS, run, serve, text, url};
 use crate::harness::issuer::Window;
 use crate::harness::{
-    Issuer, Key, Latch, Next, ROUTES, Sidecar, Upstream, get, post, start, start_before, start_with,
+    Issuer, Key, Latch, Next, ROUTES, Sidecar, Upstream, get, post, request, start, start_before,
+    start_with,
 };
 
 /// A server that has one answer of each kind.
@@ -104,6 +105,79 @@ fn an_answer_means_the_same_in_every_pair_of_versions() {
                 );
                 assert!(!seen.headers.contains_key("transfer-encoding"), "{place}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_body_where_there_must_be_none_is_not_taken_for_the_next_answer() {
+    // As no server should: over HTTP/2 hyper does as it is told.
+    let address = serve(|request| async move {
+        let smuggled = text("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nmallory");
+        let status = match request.uri().path() {
+            "/open/none" => 204,
+            "/open/known" => 304,
+            "/open/reset" => 205,
+            "/open/head" => 200,
+            _ => return Response::new(text("page")),
+        };
+        Response::builder().status(status).body(smuggled).unwrap()
+    });
+    let (sidecar, _issuer) = start_before(&url(Version::HTTP_2, address), ROUTES);
+    for (method, path) in [
+        ("GET", "/open/none"),
+        ("GET", "/open/known"),
+        ("GET", "/open/reset"),
+        ("HEAD", "/open/head"),
+    ] {
+        let mut client = sidecar.connect();
+        client.send(request(method, path).bytes());
+        client.send(get("/open/page").bytes());
+        let first = client.read(method == "HEAD").unwrap();
+        assert!(first.status < 400, "{method} {path}: {first:?}");
+        let next = client.answer();
+        assert_eq!(
+            (next.status, next.text().as_str()),
+            (200, "page"),
+            "{method} {path}"
+        );
+
+        run(async {
+            let mut client = Either::connect(sidecar.address, Version::HTTP_2).await;
+            let asked = |method: &str, path| {
+                let request = Request::builder().method(method).uri(path);
+                request.body(text("")).unwrap()
+            };
+            // The stream may break off, but no other.
+            let _answered = client.ask(asked(method, path)).await;
+            let next = client.ask(asked("GET", "/open/page")).await.unwrap();
+            assert_eq!(next.body, "page", "{method} {path}");
+        });
+    }
+}
+
+#[test]
+fn trailers_of_a_request_never_arrive() {
+    // Over HTTP/2 on both sides, they could be metadata of a call as well as the head.
+    let address = serve(|request| async move {
+        let (head, body) = request.into_parts();
+        let trailers = body.collect().await.unwrap().trailers().cloned();
+        let user = head.headers["x-user-id"].to_str().unwrap();
+        Response::new(text(format!("{user} {trailers:?}")))
+    });
+    for behind in VERSIONS {
+        let (sidecar, issuer) = start_before(&url(behind, address), ROUTES);
+        for before in VERSIONS {
+            let request = Request::post("/me/trailers")
+                .header("authorization", format!("Bearer {}", issuer.token("alice")))
+                .header("trailer", "x-sum, x-user-id")
+                .body(trailing())
+                .unwrap();
+            let seen = run(async {
+                let mut client = Either::connect(sidecar.address, before).await;
+                client.ask(request).await.unwrap()
+            });
+            assert_eq!(seen.body, "alice None", "{before:?} to {behind:?}");
         }
     }
 }
