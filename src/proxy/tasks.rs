@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::rt::Executor;
@@ -33,16 +33,10 @@ pub struct StreamTasks {
     pub body_timeout: Duration,
 }
 
-/// The stream of a client over HTTP/2 on which an exchange takes place. It can be ended from outside of its task, which
-/// hyper does not poll while the client takes nothing.
+/// The stream of a client over HTTP/2, as its task and the answer on it share it.
 #[derive(Debug, Clone, Default)]
-pub struct StreamHandle(Rc<StreamState>);
-
-#[derive(Debug, Default)]
-struct StreamState {
-    is_reset: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-    waits_for_client_since: Cell<Option<Instant>>,
+pub struct StreamHandle {
+    waits_for_client_since: Rc<Cell<Option<Instant>>>,
 }
 
 thread_local! {
@@ -50,34 +44,15 @@ thread_local! {
 }
 
 impl StreamHandle {
-    /// The stream whose task is running: within `Proxy::handle`, that of the request. None over HTTP/1.1.
+    /// The stream whose task is running. None over HTTP/1.1.
     pub fn current() -> Option<Self> {
         CURRENT.with_borrow(Clone::clone)
-    }
-
-    /// Ends the stream with `RST_STREAM`, whatever it is doing, and leaves the others of its connection alone. The
-    /// exchange on it is dropped, and recorded as not whole.
-    pub fn reset(&self) {
-        self.0.is_reset.set(true);
-        if let Some(waker) = self.0.waker.borrow_mut().take() {
-            waker.wake();
-        }
     }
 
     /// Notes whether something of the answer waits for the client to take it.
     pub(super) fn waits_for_client(&self, waits: bool) {
         let since = waits.then(Instant::now);
-        self.0.waits_for_client_since.set(since);
-    }
-
-    fn will_wake(&self, context: &Context<'_>) {
-        let mut waker = self.0.waker.borrow_mut();
-        let is_known = waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(context.waker()));
-        if !is_known {
-            *waker = Some(context.waker().clone());
-        }
+        self.waits_for_client_since.set(since);
     }
 }
 
@@ -109,15 +84,12 @@ impl<F: Future + 'static> Executor<F> for StreamTasks {
                 let running = Running::begin(&stream);
                 let polled = task.as_mut().poll(context);
                 drop(running);
-                if polled.is_ready() || stream.0.is_reset.get() {
-                    return Poll::Ready(());
-                }
-                if let Some(since) = stream.0.waits_for_client_since.get()
-                    && alarm.rings(since + body_timeout, context)
+                let since = stream.waits_for_client_since.get();
+                if polled.is_ready()
+                    || since.is_some_and(|since| alarm.rings(since + body_timeout, context))
                 {
                     return Poll::Ready(());
                 }
-                stream.will_wake(context);
                 Poll::Pending
             })
             .await;

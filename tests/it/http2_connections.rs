@@ -1,5 +1,7 @@
 //! Connections over HTTP/2: what may be held open, how they end, and what one of them may cost.
 
+use std::time::{Duration, Instant};
+
 use crate::harness::frames::{
     CANCEL, CONTINUATION, DATA, END_STREAM, ENHANCE_YOUR_CALM, Frame, Frames, GOAWAY, HEADERS,
     INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, head,
@@ -126,6 +128,21 @@ fn pings_keep_no_connection() {
 }
 
 #[test]
+fn a_ping_is_not_the_beginning_of_a_head() {
+    let (sidecar, _upstream, _issuer) = start(&listening(
+        "header_timeout = \"200ms\"\nidle_timeout = \"60s\"",
+    ));
+    let mut client = Frames::connect(sidecar.address);
+    client.send(&Frame::get(1, "/a/../b"));
+    assert_eq!(client.status(1), 400);
+    client.send(&Frame::new(PING, 0, 0, b"12345678"));
+    client.next(PING);
+    let_deadlines_pass(&sidecar);
+    client.send(&Frame::get(3, "/a/../b"));
+    assert_eq!(client.status(3), 400);
+}
+
+#[test]
 fn a_head_that_never_ends_does_not_keep_a_connection_that_was_used() {
     let (sidecar, _upstream, _issuer) = start(&listening("idle_timeout = \"200ms\""));
     let mut client = Frames::connect(sidecar.address);
@@ -166,10 +183,13 @@ fn a_client_that_does_not_answer_its_farewell_is_left() {
     let (sidecar, _upstream, _issuer) = start(&listening("idle_timeout = \"200ms\""));
     let mut client = Frames::connect(sidecar.address);
     client.send(&Frame::get(1, "/a/../b"));
+    let began = Instant::now();
     while let Ok(Some(_)) = client.read_only() {}
     eventually("left", || {
         sidecar.metric("claimgate_connections_open") == Some(0.0)
     });
+    // Without a deadline of its own it would take a PING of the gate that is not answered.
+    assert!(began.elapsed() < Duration::from_secs(25), "it waited");
 }
 
 #[test]
@@ -348,7 +368,9 @@ fn streams_in_flight_finish_and_the_client_is_sent_away_when_the_gate_stops() {
 
 #[test]
 fn a_client_without_a_head_does_not_hold_up_a_stop() {
-    let (sidecar, _upstream, _issuer) = start(&format!("[drain]\ngrace = \"60s\"\n{ROUTES}"));
+    let (sidecar, _upstream, _issuer) = start(&format!(
+        "[listen]\nheader_timeout = \"10m\"\n[drain]\ngrace = \"10m\"\n{ROUTES}"
+    ));
     let mut silent = Frames::connect(sidecar.address);
     let mut begun = sidecar.connect();
     begun.send(&PREFACE[..10]);

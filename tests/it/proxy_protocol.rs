@@ -157,7 +157,10 @@ fn a_header_has_its_time() {
 
 #[test]
 fn a_client_without_a_header_does_not_hold_up_a_stop() {
-    let (sidecar, _upstream) = behind("127.0.0.1", "[drain]\ngrace = \"60s\"");
+    let (sidecar, _upstream) = behind(
+        "127.0.0.1",
+        "header_timeout = \"10m\"\n[drain]\ngrace = \"10m\"",
+    );
     let mut silent = sidecar.connect();
     let mut begun = sidecar.connect();
     begun.send("PROXY ");

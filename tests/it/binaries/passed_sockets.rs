@@ -63,6 +63,42 @@ fn the_gate_serves_on_sockets_that_were_open_before_it() {
 }
 
 #[test]
+fn what_comes_while_the_gate_stops_is_left_to_the_next() {
+    // Connections wait there, and nobody answers.
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = Directory::with(&format!(
+        "[listen]\naddress = \"systemd:0\"\nworkers = 1\n\
+         [[listeners]]\naddress = \"systemd:1\"\n[admin]\naddress = \"127.0.0.1:0\"\n\
+         [upstreams.tasks]\nurl = \"http://{}\"\n[[routes]]\npath = \"/open\"\naccess = \"public\"\n",
+        upstream.local_addr().unwrap()
+    ));
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unix = UnixListener::bind(directory.path("gate.sock")).unwrap();
+    let mut first = start(&directory, &tcp, &unix);
+    first.wait_for_line("\"serving\"");
+    let connect = || Client::connect(tcp.local_addr().unwrap());
+    let mut idle = connect();
+    assert_eq!(idle.call(&get("/nowhere")).status, 404);
+    let mut in_flight = connect();
+    in_flight.send(get("/open").bytes());
+    let _asked = upstream.accept().unwrap();
+    first.signal("TERM");
+    // Now it has heard of the stop.
+    idle.until_closed();
+    let mut late: Vec<Client> = (0..20).map(|_| connect()).collect();
+    for client in &mut late {
+        client.send(get("/nowhere").bytes());
+    }
+    drop(in_flight);
+    assert_eq!(first.wait().code, Some(0));
+    let mut second = start(&directory, &tcp, &unix);
+    second.wait_for_line("\"serving\"");
+    for client in &mut late {
+        assert_eq!(client.answer().status, 404);
+    }
+}
+
+#[test]
 fn a_socket_that_was_not_passed_is_named() {
     let directory = Directory::with(&config("systemd:2"));
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
