@@ -166,6 +166,17 @@ fn the_upstream_takes_a_permit_by_value() {
 }
 
 #[test]
+fn only_the_exchange_and_the_health_check_send() {
+    only("src/proxy/upstream", &["connection.send("], |path| {
+        // The second hands on to the connection that it has.
+        path == "src/proxy/upstream/health.rs" || path == "src/proxy/upstream/connection.rs"
+    });
+    only("src", &["endpoint.check_out(", "self.attempt("], |path| {
+        path == "src/proxy/upstream.rs"
+    });
+}
+
+#[test]
 fn the_task_service_imports_nothing_of_the_library() {
     let mut checked = 0;
     for source in sources("src/bin/task-service") {

@@ -31,7 +31,8 @@ pub(super) struct Endpoint {
     pub(super) standing: Standing,
     pending: Cell<usize>,
     is_gone: Cell<bool>,
-    speaks: Cell<Speaks>,
+    /// Whether it has agreed on HTTP/1.1 before.
+    prefers_http1: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -57,14 +58,6 @@ impl Drop for Pending {
     }
 }
 
-/// What is known about the HTTP of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Speaks {
-    Unknown,
-    Http1,
-    Http2,
-}
-
 impl Endpoint {
     pub(super) fn new(place: Arc<Place>, keep_alive: Duration) -> Self {
         Self {
@@ -76,7 +69,7 @@ impl Endpoint {
             standing: Standing::default(),
             pending: Cell::new(0),
             is_gone: Cell::new(false),
-            speaks: Cell::new(Speaks::Unknown),
+            prefers_http1: Cell::new(false),
         }
     }
 
@@ -114,12 +107,12 @@ impl Endpoint {
         upgrade: bool,
     ) -> io::Result<(Connection, bool)> {
         let mut turn = None;
-        if !upgrade && *protocol != Protocol::Http1 && self.speaks.get() != Speaks::Http1 {
+        if !upgrade && *protocol != Protocol::Http1 && !self.prefers_http1.get() {
             turn = Some(self.opening.lock().await);
             if let Some(stream) = self.share() {
                 return Ok((Connection::Http2(stream), false));
             }
-            if self.speaks.get() == Speaks::Http1 {
+            if self.prefers_http1.get() {
                 turn = None;
             }
         }
@@ -127,12 +120,12 @@ impl Endpoint {
         let connection = match opened {
             Opened::Http1(connection) => {
                 if !upgrade {
-                    self.speaks.set(Speaks::Http1);
+                    self.prefers_http1.set(true);
                 }
                 Connection::Http1(connection)
             }
             Opened::Http2(connection) => {
-                self.speaks.set(Speaks::Http2);
+                self.prefers_http1.set(false);
                 let connection = Rc::new(connection);
                 let stream = OneStream::of(&connection);
                 self.shared.borrow_mut().push(connection);
