@@ -166,13 +166,12 @@ fn the_upstream_takes_a_permit_by_value() {
 }
 
 #[test]
-fn only_the_exchange_and_the_health_check_send() {
-    only("src/proxy/upstream", &["connection.send("], |path| {
-        // The second hands on to the connection that it has.
-        path == "src/proxy/upstream/health.rs" || path == "src/proxy/upstream/connection.rs"
+fn only_the_exchange_and_the_health_check_get_a_connection_to_an_upstream() {
+    only("src", &["check_out(", "endpoint.open("], |path| {
+        path == "src/proxy/upstream.rs" || path == "src/proxy/upstream/endpoint.rs"
     });
-    only("src", &["endpoint.check_out(", "self.attempt("], |path| {
-        path == "src/proxy/upstream.rs"
+    only("src", &["into_connection("], |path| {
+        path == "src/proxy/upstream/health.rs" || path == "src/proxy/upstream/connect.rs"
     });
 }
 
