@@ -94,3 +94,26 @@ impl Body for Loan {
             .unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_called_in_ends_before_its_end() {
+        let mut context = Context::from_waker(Waker::noop());
+        for is_called_in in [false, true] {
+            let loan = Loan::of(RequestBody::empty());
+            let mut lent = loan.clone();
+            if is_called_in {
+                loan.call_in();
+            }
+            assert_eq!(lent.is_end_stream(), !is_called_in);
+            match Pin::new(&mut lent).poll_frame(&mut context) {
+                Poll::Ready(None) => assert!(!is_called_in),
+                Poll::Ready(Some(Err(Lost::CalledIn))) => assert!(is_called_in),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

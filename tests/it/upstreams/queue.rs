@@ -43,6 +43,30 @@ fn of_three_one_is_served_one_waits_and_one_is_turned_away() {
 }
 
 #[test]
+fn a_place_is_taken_until_the_last_byte_of_the_answer() {
+    let latch = Latch::default();
+    let held = latch.clone();
+    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
+        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmi");
+        held.wait();
+        dialogue.write("lk");
+        crate::harness::Next::Stay
+    });
+    let tasks = format!(
+        "url = \"{}\"\nmax_connections = 1\nmax_pending = 0",
+        upstream.url()
+    );
+    let (sidecar, _issuer) = start_before(&tasks, ROUTES);
+    let mut first = sidecar.connect();
+    first.send(get("/open/1").bytes());
+    let head = first.wire.read_head().unwrap().unwrap();
+    sidecar.call(&get("/open/2")).refused(503, "overloaded");
+    latch.open();
+    assert_eq!(first.wire.read_body(&head).unwrap().0, b"milk");
+    eventually("room", || sidecar.call(&get("/open/3")).status == 200);
+}
+
+#[test]
 fn a_wait_has_an_end() {
     let limits = "max_connections = 1\nconnect_timeout = \"100ms\"";
     let (sidecar, upstream, latch) = start(limits);
