@@ -123,7 +123,7 @@ fn certificate_field(written: &mut Written, place: KeyPath, field: &str) -> Opti
             place,
             format!("a certificate has no `{field}`; there are `certificate:{known}`"),
         );
-    } else if !tls::asks_for_certificates(&written.config) {
+    } else if !tls::asks_for_certificates(written) {
         written.report(place, tls::NOT_ASKED);
     }
     found.map(IdentityClaim::Certificate)

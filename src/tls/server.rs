@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{Context, SHA256};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -51,6 +52,26 @@ pub struct Clients {
     pub ca_file: PathBuf,
     /// Whether all must have a certificate.
     pub auth: ClientAuth,
+}
+
+impl Clients {
+    /// Whether the authorities can be used.
+    pub fn check(&self) -> Result<(), TlsError> {
+        self.verifier().map(|_| ())
+    }
+
+    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let authorities = Arc::new(pem::authorities(&self.ca_file)?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider());
+        let verifier = match self.auth {
+            ClientAuth::Required => verifier,
+            ClientAuth::Optional => verifier.allow_unauthenticated(),
+        };
+        verifier.build().map_err(|error| TlsError::Certificates {
+            file: self.ca_file.display().to_string(),
+            message: error.to_string(),
+        })
+    }
 }
 
 /// TLS of one listener. What it is made of can change while connections come in; each connection has what was there
@@ -131,24 +152,11 @@ fn build(
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
         TlsVersion::Tls13 => &[&TLS13],
     };
-    let provider = provider();
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(versions)?;
+    let builder =
+        ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
     let builder = match &settings.clients {
         None => builder.with_no_client_auth(),
-        Some(clients) => {
-            let authorities = Arc::new(pem::authorities(&clients.ca_file)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider);
-            let verifier = match clients.auth {
-                ClientAuth::Required => verifier,
-                ClientAuth::Optional => verifier.allow_unauthenticated(),
-            };
-            let verifier = verifier.build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| TlsError::Certificates {
-                file: clients.ca_file.display().to_string(),
-                message: error.to_string(),
-            })?)
-        }
+        Some(clients) => builder.with_client_cert_verifier(clients.verifier()?),
     };
     let certificates = Arc::clone(certificates);
     let mut config = builder.with_cert_resolver(certificates);

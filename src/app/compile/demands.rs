@@ -103,7 +103,7 @@ fn fact(
             }
         },
         (None, Some(field)) => {
-            if !tls::asks_for_certificates(&written.config) {
+            if !tls::asks_for_certificates(written) {
                 written.report(place.key("certificate"), tls::NOT_ASKED);
             }
             Some(Fact::Certificate(field))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{Config, KeyPath, Tls, Written};
+use crate::config::{KeyPath, Tls, Written};
 use crate::tls::server::{Clients, ServerTls, Settings};
 use crate::tls::{Pair, TlsError};
 
@@ -11,12 +11,13 @@ use crate::tls::{Pair, TlsError};
 pub(super) const NOT_ASKED: &str =
     "means nothing: no listener asks its clients for certificates, with `client_ca` in its `tls`";
 
-/// Whether some listener asks its clients for certificates.
-pub(super) fn asks_for_certificates(config: &Config) -> bool {
-    let first = config.listen.tls.iter();
-    let more = config.listeners.iter();
-    let mut all = first.chain(more.filter_map(|listener| listener.tls.as_ref()));
-    all.any(|tls| tls.client_ca.is_some())
+/// Whether some listener asks its clients for certificates, be it with a mistake.
+pub(super) fn asks_for_certificates(written: &Written) -> bool {
+    let list = KeyPath::of("listeners");
+    let more = (0..).map(|index| list.index(index));
+    let more = more.take_while(|listener| written.has(listener));
+    let mut all = [KeyPath::of("listen")].into_iter().chain(more);
+    all.any(|listener| written.has(&listener.key("tls").key("client_ca")))
 }
 
 /// Everything that a listener needs for TLS, at `place`.
@@ -37,21 +38,20 @@ pub(super) fn compile(
     }
     let mut places = vec![(place.clone(), &tls.certificate, &tls.key)];
     let more = place.key("more");
-    let more = written.elements(&more);
-    let more = more.zip(&tls.more);
+    let more = written.elements(&more).zip(&tls.more);
     places.extend(more.map(|(place, files)| (place, &files.certificate, &files.key)));
-    let (mut pairs, mut warned, mut is_good) = (Vec::new(), Vec::new(), true);
+    let (mut pairs, mut is_good) = (Vec::new(), true);
     for (place, certificate, key) in places {
         let pair = Pair {
             certificate: certificate.clone(),
             key: key.clone(),
         };
         match pair.expiry() {
-            Ok(expiry) => {
-                if expiry.is_some_and(|expiry| expiry < Clock::System.now()) {
-                    warned.push((place.key("certificate"), "has expired"));
-                }
+            Ok(Some(expiry)) if expiry <= Clock::System.now() => {
+                let place = written.place(&place.key("certificate"));
+                warnings.push(format!("{place} has expired"));
             }
+            Ok(_) => {}
             Err(error) => {
                 is_good = false;
                 written.report(place.key(key_of(&error)), error.to_string());
@@ -63,29 +63,20 @@ pub(super) fn compile(
         ca_file: ca_file.clone(),
         auth: tls.client_certificate.unwrap_or_default(),
     });
-    for (place, what) in warned {
-        warnings.push(format!("{} {what}", written.place(&place)));
+    if let Some(Err(error)) = clients.as_ref().map(Clients::check) {
+        is_good = false;
+        written.report(place.key("client_ca"), error.to_string());
     }
     if !is_good {
         return None;
     }
-    let settings = Settings {
+    let server = ServerTls::load(Settings {
         pairs,
         min_version: tls.min_version,
         clients,
-    };
-    match ServerTls::load(settings) {
-        Ok(server) => Some(Arc::new(server)),
-        Err(error) => {
-            let place = if tls.client_ca.is_some() {
-                place.key("client_ca")
-            } else {
-                place.clone()
-            };
-            written.report(place, error.to_string());
-            None
-        }
-    }
+    });
+    let server = server.map_err(|error| written.report(place.clone(), error.to_string()));
+    server.ok().map(Arc::new)
 }
 
 /// Which of a certificate and its key an error is about.
