@@ -1,8 +1,10 @@
 """A gRPC service of Python's own library, without a generator: its messages are texts.
 
-    python grpc_notes.py ADDRESS    an address as the library takes it: 127.0.0.1:0 or unix:/path
+    python grpc_notes.py ADDRESS                    an address as the library takes it: 127.0.0.1:0 or unix:/path
+    python grpc_notes.py ADDRESS KEY CERTIFICATE    the same over TLS
 """
 
+import pathlib
 import sys
 import threading
 from concurrent import futures
@@ -48,7 +50,7 @@ def talk(texts, context: grpc.ServicerContext):
         yield f"{told(context)}: {text}"
 
 
-def main(address: str):
+def main(address: str, *pair: str):
     text = {"request_deserializer": bytes.decode, "response_serializer": str.encode}
     methods = {
         "Write": grpc.unary_unary_rpc_method_handler(write, **text),
@@ -58,11 +60,15 @@ def main(address: str):
     }
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=16))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
-    port = server.add_insecure_port(address)
+    if pair:
+        pair = tuple(pathlib.Path(file).read_bytes() for file in pair)
+        port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    else:
+        port = server.add_insecure_port(address)
     server.start()
     print(f"listening on port {port}", flush=True)
     server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

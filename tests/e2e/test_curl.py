@@ -178,7 +178,7 @@ def test_a_listener_that_leaves_is_gone_for_the_app_too(gate, version):
 
 def test_events_end_well_with_the_token(gate, version):
     user = f"grace-{version}"
-    with listening(curl(gate, version, f"/api/{user}/events", token=minted(user, seconds=3))) as listener:
+    with listening(curl(gate, version, f"/api/{user}/events", token=minted(user, seconds=6))) as listener:
         listener.hears(f"data: {user}")
         write(gate, user, "one")
         listener.hears("data: one")
@@ -187,7 +187,7 @@ def test_events_end_well_with_the_token(gate, version):
 
 def test_events_outlive_a_token_where_the_route_says_so(gate, version):
     user = f"heidi-{version}"
-    token = minted(user, seconds=2)
+    token = minted(user, seconds=5)
     with listening(curl(gate, version, f"/api/{user}/events", token=token)) as ended, \
             listening(curl(gate, version, f"/kept/{user}/events", token=token)) as kept:
         ended.hears(f"data: {user}")

@@ -1,4 +1,4 @@
-"""gRPC as Python's library speaks it, on both sides of the gate, over TCP and over a Unix socket."""
+"""gRPC as Python's library speaks it, on both sides of the gate, over TCP, over a Unix socket and over TLS."""
 
 import pathlib
 import queue
@@ -11,6 +11,7 @@ import pytest
 from gate import gate_before, minted
 from grpc_notes import SERVICE
 from programs import Program, free_port
+from test_tls import Authority
 
 SERVER = pathlib.Path(__file__).with_name("grpc_notes.py")
 PATIENCE = 20
@@ -45,9 +46,15 @@ def gate(request, tmp_path_factory):
 class Caller:
     """A client with a token, which also tries to be somebody else."""
 
-    def __init__(self, gate, token: str | None):
+    def __init__(self, gate, token: str | None, authority: bytes | None = None):
         # The environment's proxies are not asked.
-        self.channel = grpc.insecure_channel(gate.url.removeprefix("http://"), [("grpc.enable_http_proxy", 0)])
+        target, options = gate.url.removeprefix("http://"), [("grpc.enable_http_proxy", 0)]
+        if authority is None:
+            self.channel = grpc.insecure_channel(target, options)
+        else:
+            credentials = grpc.ssl_channel_credentials(authority)
+            options.append(("grpc.ssl_target_name_override", "gate.test"))
+            self.channel = grpc.secure_channel(target, credentials, options)
         self.more = {"timeout": PATIENCE, "metadata": [("x-user-id", "mallory"), ("x_user_id", "mallory")]}
         if token is not None:
             self.more["metadata"].append(("authorization", f"Bearer {token}"))
@@ -131,7 +138,7 @@ def test_large_messages_pass(alice):
 
 
 def test_a_stream_ends_with_its_token(gate):
-    with Caller(gate, minted(seconds=3)) as caller:
+    with Caller(gate, minted(seconds=6)) as caller:
         answers = caller.read("0")
         assert next(answers) == "x-user-id=alice"
         with pytest.raises(grpc.RpcError) as raised:
@@ -152,3 +159,54 @@ def test_calls_of_several_users_at_once_each_name_their_own(gate):
         assert len(list(pool.map(call, range(400)))) == 400
     for caller in callers.values():
         caller.channel.close()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def gate_with_tls(tmp_path_factory, authority):
+    """TLS on both sides, and HTTP/2 agreed on in both handshakes."""
+    authority.issue("gate", "gate.test")
+    authority.issue("notes", "notes.test")
+    files = authority.directory
+    port = free_port()
+    command = [sys.executable, SERVER, f"127.0.0.1:{port}", files / "notes.key", files / "notes.crt"]
+    server = Program(tmp_path_factory.mktemp("server"), command, {})
+    tls = f"""
+[listen.tls]
+certificate = "{files / 'gate.crt'}"
+key = "{files / 'gate.key'}"
+
+[upstreams.api.tls]
+ca_file = "{files / 'ca.crt'}"
+server_name = "notes.test"
+"""
+    try:
+        server.wait_for("listening on port")
+        with gate_before(tmp_path_factory.mktemp("gate"), f"https://127.0.0.1:{port}", ROUTES + tls) as running:
+            yield running
+    finally:
+        server.stop()
+
+
+def test_calls_over_tls_on_both_sides(gate_with_tls, authority):
+    trusted = (authority.directory / "ca.crt").read_bytes()
+    with Caller(gate_with_tls, minted(), trusted) as alice:
+        assert alice.write("hello") == "x-user-id=alice: 5 hello"
+        assert list(alice.read("2")) == ["x-user-id=alice", "0", "1"]
+        assert alice.collect("z" * 100_000 for _ in range(40)) == "x-user-id=alice: 4000000"
+        assert list(alice.talk(iter(["one", "two"]))) == ["x-user-id=alice: one", "x-user-id=alice: two"]
+    with Caller(gate_with_tls, None, trusted) as nobody, pytest.raises(grpc.RpcError) as raised:
+        nobody.write("hello")
+    assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_an_authority_that_is_not_trusted_ends_the_call(gate_with_tls, tmp_path):
+    stranger = Authority(tmp_path)
+    with Caller(gate_with_tls, minted(), (stranger.directory / "ca.crt").read_bytes()) as alice, \
+            pytest.raises(grpc.RpcError) as raised:
+        alice.write("hello")
+    assert raised.value.code() == grpc.StatusCode.UNAVAILABLE

@@ -10,6 +10,7 @@ import pytest
 
 from gate import gate_before, minted
 from programs import NODE, Program
+from test_tls import Authority
 
 ROUTES = """
 [[routes]]
@@ -46,11 +47,14 @@ def script(name: str) -> pathlib.Path:
     return pathlib.Path(os.environ["WEBSOCKET"]) / name
 
 
-def connected(gate, kind: str, path: str, token: str, *steps: str) -> list[dict]:
+def connected(gate, kind: str, path: str, token: str, *steps: str, authority: Authority | None = None) -> list[dict]:
     """What a client tells of its steps."""
-    url = gate.url.replace("http:", "ws:") + path
+    url, environment = gate.url.replace("http:", "ws:") + path, dict(os.environ)
+    if authority is not None:
+        url = url.replace("ws://127.0.0.1:", "wss://localhost:")
+        environment["NODE_EXTRA_CA_CERTS"] = str(authority.directory / "ca.crt")
     command = [NODE, script("client.mjs"), kind, url, token, *steps]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
     assert ended.returncode == 0, ended.stderr
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
@@ -93,7 +97,7 @@ def test_a_refused_socket_does_not_open(gate, kind, user, seconds, status):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_socket_is_closed_with_its_token(gate, server, kind):
     user = f"judy-{kind}"
-    _, who, closed = connected(gate, kind, f"/live/{user}", minted(user, 3), "who", "wait")
+    _, who, closed = connected(gate, kind, f"/live/{user}", minted(user, 6), "who", "wait")
     assert who["headers"]["x-user-id"] == user
     assert closed["closed"] == 1008 and "expired" in closed["reason"]
     server.wait_for(f"{user} closed 1008 .*expired")
@@ -101,7 +105,33 @@ def test_a_socket_is_closed_with_its_token(gate, server, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_socket_outlives_its_token_where_the_route_says_so(gate, kind):
-    token = minted(seconds=2)
+    token = minted(seconds=5)
     _, first, second, closed = connected(gate, kind, "/kept/alice", token, "who", "pause", "who", "close")
     assert first["headers"]["x-user-id"] == second["headers"]["x-user-id"] == "alice"
+    assert closed == {"closed": 4002, "reason": "bye"}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def gate_with_tls(tmp_path_factory, server, authority):
+    authority.issue("gate", "localhost")
+    files = authority.directory
+    tls = f"""
+[listen.tls]
+certificate = "{files / 'gate.crt'}"
+key = "{files / 'gate.key'}"
+"""
+    with gate_before(tmp_path_factory.mktemp("gate"), f"http://127.0.0.1:{server.port}", ROUTES + tls) as running:
+        yield running
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_messages_pass_over_tls(gate_with_tls, authority, kind):
+    opened, _, talked, closed = connected(
+        gate_with_tls, kind, "/live/alice", minted(), "who", "talk", "close", authority=authority)
+    assert opened["open"] is True and talked == {"talked": True}
     assert closed == {"closed": 4002, "reason": "bye"}

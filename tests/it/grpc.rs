@@ -360,7 +360,7 @@ keys = { secret_env = "TEST_SECRET" }
 leeway = "0s"
 "#;
     let (sidecar, issuer) = start(&format!("{ROUTES}{kept}"));
-    let token = issuer.sign(&json!({ "sub": "alice", "exp": NOW + 3 }));
+    let token = issuer.sign(&json!({ "sub": "alice", "exp": NOW + 5 }));
     run(async {
         let mut client = Client::connect(&sidecar).await.bearer(&token);
         let mut kept = client.talk("/kept").await.unwrap();
@@ -376,7 +376,7 @@ leeway = "0s"
         refused(&ended, Code::Unauthenticated, "expired");
         assert_eq!(kept.say("after").await.unwrap().text, "after");
         // The clock of the gate stands still: only the calls that were open have ended.
-        sidecar.set_time(NOW + 3);
+        sidecar.set_time(NOW + 5);
         let late = client.write("x").await.unwrap_err();
         refused(&late, Code::Unauthenticated, "expired");
     });

@@ -18,7 +18,7 @@ const headers = { authorization: `Bearer ${token}`, "x-user-id": "mallory", x_us
 
 // What the library does not do itself.
 async function overHttp2() {
-  const { origin, pathname } = new URL(url.replace(/^ws:/, "http:"));
+  const { origin, pathname } = new URL(url.replace(/^ws/, "http"));
   const session = connect(origin);
   const [settings] = await once(session, "remoteSettings");
   assert(settings.enableConnectProtocol);
@@ -80,7 +80,7 @@ const STEPS = {
     tell(await closed);
   },
   // Longer than the token of the test lasts.
-  pause: () => new Promise((done) => setTimeout(done, 4000)),
+  pause: () => new Promise((done) => setTimeout(done, 6000)),
   wait: async () => tell(await closed),
 };
 
