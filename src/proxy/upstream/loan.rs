@@ -109,11 +109,9 @@ mod tests {
                 loan.call_in();
             }
             assert_eq!(lent.is_end_stream(), !is_called_in);
-            match Pin::new(&mut lent).poll_frame(&mut context) {
-                Poll::Ready(None) => assert!(!is_called_in),
-                Poll::Ready(Some(Err(Lost::CalledIn))) => assert!(is_called_in),
-                other => panic!("{other:?}"),
-            }
+            let polled = Pin::new(&mut lent).poll_frame(&mut context);
+            let was_called_in = matches!(polled, Poll::Ready(Some(Err(Lost::CalledIn))));
+            assert_eq!(was_called_in, is_called_in, "{polled:?}");
         }
     }
 }

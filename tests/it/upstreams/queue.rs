@@ -45,10 +45,10 @@ fn of_three_one_is_served_one_waits_and_one_is_turned_away() {
 #[test]
 fn a_place_is_taken_until_the_last_byte_of_the_answer() {
     let latch = Latch::default();
-    let held = latch.clone();
+    let half = latch.clone();
     let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
         dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmi");
-        held.wait();
+        half.wait();
         dialogue.write("lk");
         crate::harness::Next::Stay
     });
