@@ -5,6 +5,7 @@ mod service;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::Version;
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
@@ -16,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::harness::either::run;
+use crate::harness::either::{run, tasks};
 use crate::harness::{Issuer, NOW, Sidecar, Upstream, start_before};
 use service::{MESSAGE, Note};
 
@@ -41,7 +42,7 @@ fn start(config: &str) -> (Sidecar, Issuer) {
 }
 
 fn start_at(upstream: SocketAddr, config: &str) -> (Sidecar, Issuer) {
-    start_before(&format!("url = \"h2c://{upstream}\""), config)
+    start_before(&tasks(Version::HTTP_2, upstream), config)
 }
 
 /// A client with a connection of its own, or with a share in one.

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::task::JoinSet;
 
-use crate::harness::either::{AnyBody, Either, VERSIONS, run, serve, text, url};
+use crate::harness::either::{AnyBody, Either, VERSIONS, run, serve, tasks, text};
 use crate::harness::{ROUTES, start_before};
 
 /// To each kind of upstream.
@@ -109,7 +109,7 @@ fn each_of_ten_thousand_answers_names_the_user_who_asked() {
     let address = serve(echo);
     for behind in VERSIONS {
         let config = format!("[listen]\nworkers = 2\n{ROUTES}");
-        let (sidecar, issuer) = start_before(&url(behind, address), &config);
+        let (sidecar, issuer) = start_before(&tasks(behind, address), &config);
         let gate = sidecar.address;
         let tokens: Arc<[String]> = USERS.map(|user| issuer.token(user)).into();
         let answered = run(async {

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use tokio_stream::iter;
 
-use crate::harness::either::{AnyBody, Either, Seen, VERSIONS, run, serve, text, url};
+use crate::harness::either::{AnyBody, Either, Seen, VERSIONS, run, serve, tasks, text};
 use crate::harness::issuer::Window;
 use crate::harness::{
     Issuer, Key, Latch, Next, ROUTES, Sidecar, Upstream, get, post, request, start, start_before,
@@ -89,7 +89,7 @@ fn an_answer_means_the_same_in_every_pair_of_versions() {
         ("HEAD", "/open/known", "", 304, None, ""),
     ];
     for behind in VERSIONS {
-        let (sidecar, _issuer) = start_before(&url(behind, address), ROUTES);
+        let (sidecar, _issuer) = start_before(&tasks(behind, address), ROUTES);
         for before in VERSIONS {
             for (method, path, body, status, length, answer) in cases {
                 let seen = ask(&sidecar, before, method, path, body);
@@ -123,7 +123,7 @@ fn a_body_where_there_must_be_none_is_not_taken_for_the_next_answer() {
         };
         Response::builder().status(status).body(smuggled).unwrap()
     });
-    let (sidecar, _issuer) = start_before(&url(Version::HTTP_2, address), ROUTES);
+    let (sidecar, _issuer) = start_before(&tasks(Version::HTTP_2, address), ROUTES);
     for (method, path) in [
         ("GET", "/open/none"),
         ("GET", "/open/known"),
@@ -166,7 +166,7 @@ fn trailers_of_a_request_never_arrive() {
         Response::new(text(format!("{user} {trailers:?}")))
     });
     for behind in VERSIONS {
-        let (sidecar, issuer) = start_before(&url(behind, address), ROUTES);
+        let (sidecar, issuer) = start_before(&tasks(behind, address), ROUTES);
         for before in VERSIONS {
             let request = Request::post("/me/trailers")
                 .header("authorization", format!("Bearer {}", issuer.token("alice")))
@@ -185,7 +185,7 @@ fn trailers_of_a_request_never_arrive() {
 #[test]
 fn trailers_pass_but_for_those_that_are_the_gates_to_write() {
     let address = serve(answer);
-    let (sidecar, _issuer) = start_before(&url(Version::HTTP_2, address), ROUTES);
+    let (sidecar, _issuer) = start_before(&tasks(Version::HTTP_2, address), ROUTES);
     for before in VERSIONS {
         let seen = ask(&sidecar, before, "GET", "/open/trailers", "");
         assert_eq!((seen.status.as_u16(), &seen.body[..]), (200, &b"body"[..]));
@@ -213,7 +213,7 @@ fn trailers_pass_but_for_those_that_are_the_gates_to_write() {
 
 #[test]
 fn a_client_that_takes_no_trailers_gets_a_whole_answer_without_them() {
-    let (sidecar, _issuer) = start_before(&url(Version::HTTP_2, serve(answer)), ROUTES);
+    let (sidecar, _issuer) = start_before(&tasks(Version::HTTP_2, serve(answer)), ROUTES);
     let mut client = sidecar.connect();
     for _ in 0..2 {
         let answer = client.call(&get("/open/trailers"));

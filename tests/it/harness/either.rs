@@ -82,14 +82,14 @@ where
     address
 }
 
-/// The URL of an upstream that is spoken to in this version.
-pub(crate) fn url(version: Version, address: SocketAddr) -> String {
+/// The table of an upstream that is spoken to in this version. A machine with much else to do may connect slowly.
+pub(crate) fn tasks(version: Version, address: SocketAddr) -> String {
     let scheme = if version == Version::HTTP_2 {
         "h2c"
     } else {
         "http"
     };
-    format!("url = \"{scheme}://{address}\"")
+    format!("url = \"{scheme}://{address}\"\nconnect_timeout = \"20s\"")
 }
 
 /// A connection to the gate. It ends when all that share it are dropped.
