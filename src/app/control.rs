@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 use tracing::error;
 
 use crate::keys::KeyRing;
 use crate::keys::remote::RemoteKeys;
-use crate::observe::admin::{Admin, Status};
+use crate::observe::admin::{Admin, Probe, Status};
 use crate::observe::metrics::Metrics;
 use crate::proxy::shared::{Phase, Policy, Shared};
 use crate::proxy::upstream::health;
@@ -19,18 +20,24 @@ use crate::tls::server::Reloader;
 
 use super::certificates;
 
+/// How many probes of upstreams may be under way: whoever reaches the admin listener can send any number.
+const PROBES: usize = 8;
+
 /// What the admin listener reports.
 #[derive(Debug)]
-struct Report(Arc<Shared>);
+struct Report {
+    shared: Arc<Shared>,
+    probes: Arc<Semaphore>,
+}
 
 impl Status for Report {
     fn awaits(&self) -> Vec<String> {
         let mut awaits = Vec::new();
-        if self.0.phase() != Phase::Serving {
+        if self.shared.phase() != Phase::Serving {
             awaits.push("draining".to_owned());
         }
-        let now = self.0.clock.now();
-        for issuer in self.0.policy().gate.issuers() {
+        let now = self.shared.clock.now();
+        for issuer in self.shared.policy().gate.issuers() {
             if !issuer.ring.is_usable(now) {
                 awaits.push(format!(
                     "waiting for the keys of the issuer `{}`",
@@ -38,7 +45,7 @@ impl Status for Report {
                 ));
             }
         }
-        for upstream in &self.0.policy().upstreams {
+        for upstream in &self.shared.policy().upstreams {
             if upstream.health_check.is_some() && !upstream.common.health.some_are_healthy() {
                 awaits.push(format!("waiting for the upstream `{}`", upstream.name));
             }
@@ -47,7 +54,31 @@ impl Status for Report {
     }
 
     fn drain(&self) {
-        self.0.advance(Phase::Draining);
+        self.shared.advance(Phase::Draining);
+    }
+
+    fn probe(&self, path: &str) -> Option<Probe> {
+        let policy = self.shared.policy();
+        let asked = policy.upstreams.iter().filter_map(|upstream| {
+            let check = upstream.health_check.as_ref()?;
+            (check.path == path).then(|| (upstream.clone(), check.clone()))
+        });
+        let asked: Vec<_> = asked.collect();
+        if asked.is_empty() {
+            return None;
+        }
+        let probes = Arc::clone(&self.probes);
+        Some(Box::pin(async move {
+            let _turn = probes.acquire().await.ok()?;
+            let mut status = None;
+            for (upstream, check) in asked {
+                status = health::ask_now(&upstream, &check).await;
+                if !status.is_some_and(health::is_well) {
+                    break;
+                }
+            }
+            status
+        }))
     }
 }
 
@@ -78,7 +109,9 @@ pub(super) fn start(
             }
             match TcpListener::from_std(admin) {
                 Ok(listener) => {
-                    let admin = Arc::new(Admin::new(Report(shared), metrics));
+                    let probes = Arc::new(Semaphore::new(PROBES));
+                    let report = Report { shared, probes };
+                    let admin = Arc::new(Admin::new(report, metrics));
                     admin.serve(listener).await;
                 }
                 Err(error) => error!("failed to serve the admin listener: {error}"),

@@ -1,7 +1,9 @@
 //! The admin listener: probes, metrics and the drain. Never the data of a request.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,6 +32,12 @@ const STILL: Duration = Duration::from_secs(10);
 /// How often the event loops are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// What begins the path of a probe that is for the upstream.
+const UPSTREAM: &str = "/upstream";
+
+/// The status of an upstream's answer, when it comes; nothing if none does.
+pub type Probe = Pin<Box<dyn Future<Output = Option<StatusCode>>>>;
+
 /// What the admin listener asks of the rest.
 pub trait Status {
     /// What is still awaited before requests should come, in words; nothing if it is ready.
@@ -37,6 +45,9 @@ pub trait Status {
 
     /// Begins to drain.
     fn drain(&self);
+
+    /// Asks the upstreams whose health check has this path. Nothing, if there is none.
+    fn probe(&self, path: &str) -> Option<Probe>;
 }
 
 /// The admin side of the process.
@@ -71,8 +82,14 @@ impl<S: Status + 'static> Admin<S> {
             };
             let admin = Arc::clone(&self);
             let service = service_fn(move |request| {
-                let answer = admin.answer(&request, peer.ip().to_canonical());
-                async move { Ok::<_, Infallible>(answer) }
+                let admin = Arc::clone(&admin);
+                async move {
+                    let answer = match admin.probe(&request) {
+                        Some(probe) => probe.await,
+                        None => admin.answer(&request, peer.ip().to_canonical()),
+                    };
+                    Ok::<_, Infallible>(answer)
+                }
             });
             let mut builder = http1::Builder::new();
             builder
@@ -103,6 +120,31 @@ impl<S: Status + 'static> Admin<S> {
         }
     }
 
+    /// The answer to a probe that is for the upstream. Nothing of the request is passed on: its target has only to be
+    /// that of a health check, byte for byte.
+    fn probe(
+        &self,
+        request: &Request<Incoming>,
+    ) -> Option<impl Future<Output = Response<Full<Bytes>>> + use<S>> {
+        let target = request.uri().path_and_query()?.as_str();
+        let probe = self.status.probe(target.strip_prefix(UPSTREAM)?)?;
+        let is_get = request.method() == Method::GET;
+        Some(async move {
+            if !is_get {
+                return not_allowed("GET");
+            }
+            match probe.await {
+                // What is no answer yet is none.
+                Some(status) if !status.is_informational() => {
+                    let mut response = Response::new(Full::default());
+                    *response.status_mut() = status;
+                    response
+                }
+                Some(_) | None => text(StatusCode::BAD_GATEWAY, "no answer\n"),
+            }
+        })
+    }
+
     fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
         let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
@@ -115,7 +157,7 @@ impl<S: Status + 'static> Admin<S> {
             "/drain" => not_allowed("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there are /startupz, /readyz, /livez and /metrics\n",
+                "there are /startupz, /readyz, /livez, /metrics, and /upstream with the path of a health check\n",
             ),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, StatusCode};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
@@ -67,7 +67,12 @@ pub async fn watch(policy: UpstreamPolicy, check: HealthPolicy) {
             .map(|patient| {
                 let (policy, check) = (Rc::clone(&policy), Rc::clone(&check));
                 let place = Arc::clone(&patient.place);
-                spawn_local(async move { ask(&policy, &check, &place).await })
+                spawn_local(async move {
+                    match ask(&policy, &check, &place).await? {
+                        status if is_well(status) => Ok(()),
+                        status => Err(format!("it answered {status}")),
+                    }
+                })
             })
             .collect();
         for (patient, checking) in patients.iter_mut().zip(checking) {
@@ -78,6 +83,20 @@ pub async fn watch(policy: UpstreamPolicy, check: HealthPolicy) {
         }
         publish(&policy, &patients);
     }
+}
+
+/// Asks now: the status of the first endpoint that is well, or else of the last that has answered.
+pub async fn ask_now(policy: &UpstreamPolicy, check: &HealthPolicy) -> Option<StatusCode> {
+    let mut last = None;
+    for patient in find(policy, Vec::new()).await {
+        if let Ok(status) = ask(policy, check, &patient.place).await {
+            last = Some(status);
+            if is_well(status) {
+                break;
+            }
+        }
+    }
+    last
 }
 
 /// The endpoints as they are now, with what is known about them.
@@ -144,8 +163,17 @@ fn publish(policy: &UpstreamPolicy, patients: &[Patient]) {
         .store(healthy > 0, Ordering::Relaxed);
 }
 
-/// Asks one endpoint, over a connection of its own. Says what is wrong.
-async fn ask(policy: &UpstreamPolicy, check: &HealthPolicy, place: &Place) -> Result<(), String> {
+/// Whether an answer with this status is a good one.
+pub fn is_well(status: StatusCode) -> bool {
+    status.is_success() || status.is_redirection()
+}
+
+/// Asks one endpoint, over a connection of its own. Says what is wrong if there is no answer.
+async fn ask(
+    policy: &UpstreamPolicy,
+    check: &HealthPolicy,
+    place: &Place,
+) -> Result<StatusCode, String> {
     let asking = async {
         let opened = connect::open(place, &policy.protocol, false).await;
         let mut connection = opened.map_err(|error| error.to_string())?.into_connection();
@@ -167,12 +195,7 @@ async fn ask(policy: &UpstreamPolicy, check: &HealthPolicy, place: &Place) -> Re
                     }
                 }
             })?;
-        let status = answer.status();
-        if status.is_success() || status.is_redirection() {
-            Ok(())
-        } else {
-            Err(format!("it answered {status}"))
-        }
+        Ok(answer.status())
     };
     let asked = timeout(check.timeout, asking).await;
     asked.unwrap_or_else(|_| Err(format!("it did not answer within {:?}", check.timeout)))
