@@ -106,7 +106,7 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
     };
     let (routes, _) = RouteTable::new(vec![Route::new("/api/{user_id}/tasks", owner)]);
     let identity = vec![(HeaderName::from_static("x-user-id"), IdentityClaim::Subject)];
-    Gate::new(routes, vec![issuer], identity, 32 * 1024)
+    Gate::new(routes, vec![issuer], identity, None, 32 * 1024)
 }
 
 fn head(case: &Value) -> Parts {

@@ -2,6 +2,7 @@
 //!
 //! Nothing here is compiled: [`crate::app`] turns a [`Config`] into the parts that serve.
 
+mod cors;
 mod document;
 mod identity;
 mod issuer;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use cors::{Cors, RouteCors};
 use document::{Fault, Node, ReadError};
 pub use identity::{Credential, Identity};
 pub use issuer::{Encoding, Issuer, Keys};
@@ -45,6 +47,8 @@ pub struct Config {
     pub log: Log,
     /// What the upstream learns about the caller.
     pub identity: Identity,
+    /// Which pages of other origins may call.
+    pub cors: Option<Cors>,
     /// Where requests go, by name.
     pub upstreams: BTreeMap<String, Upstream>,
     /// Whose tokens are good, by name.

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod certificate;
 pub mod claims;
+pub mod cors;
 pub mod edits;
 pub mod ends;
 pub mod identity;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use http::header::{CONNECTION, HOST};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderName, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use crate::clock::UnixTime;
 use crate::keys::KeyRing;
@@ -35,6 +36,7 @@ use crate::keys::KeyRing;
 use cache::{Remembered, TokenCache};
 use certificate::ClientCertificate;
 use claims::Claims;
+use cors::{Cors, Page, Question};
 use identity::IdentityClaim;
 use names::ManagedNames;
 use path::CanonicalPath;
@@ -58,6 +60,8 @@ pub struct Gate {
     managed: Arc<ManagedNames>,
     /// The claims that rules of routes ask for.
     ruling: Arc<BTreeSet<String>>,
+    cors: Option<Arc<Cors>>,
+    has_cors: bool,
     max_header_bytes: usize,
 }
 
@@ -66,6 +70,8 @@ pub struct Gate {
 pub enum Decision {
     /// Let it through.
     Forward(Permit),
+    /// Tell the browser that a page may send what it asks about.
+    Allow(Preflight),
     /// Answer it.
     Refuse(Refused),
     /// Fetch the keys of this issuer once and ask again; if nothing new came, answer it.
@@ -77,6 +83,15 @@ pub enum Decision {
         /// The answer when no keys come.
         otherwise: Refused,
     },
+}
+
+/// The answer to a preflight.
+#[derive(Debug)]
+pub struct Preflight {
+    /// The route of what it asks about.
+    pub route: Arc<Route>,
+    /// What the page may send there.
+    pub headers: HeaderMap,
 }
 
 /// A refusal and what was known by then.
@@ -109,12 +124,15 @@ impl Gate {
         routes: RouteTable,
         issuers: Vec<Issuer>,
         identity: Vec<(HeaderName, IdentityClaim)>,
+        cors: Option<Cors>,
         max_header_bytes: usize,
     ) -> Self {
         let asked = routes.routes().flat_map(|route| route.demands.claims());
         Self {
             ruling: Arc::new(asked.map(str::to_owned).collect()),
             managed: Arc::new(ManagedNames::new(identity.iter().map(|(name, _)| name))),
+            has_cors: cors.is_some() || routes.routes().any(|route| route.cors.is_some()),
+            cors: cors.map(Arc::new),
             routes: Arc::new(routes),
             issuers,
             identity: identity.into(),
@@ -156,6 +174,11 @@ impl Gate {
         let Ok(path) = CanonicalPath::parse(head.uri.path()) else {
             return Decision::Refuse(Refusal::PathNotCanonical.into());
         };
+        if self.has_cors
+            && let Some(decision) = self.preflight(head, path)
+        {
+            return decision;
+        }
         let found = match self.routes.find(&head.method, path) {
             Ok(found) => found,
             Err(refusal) => return Decision::Refuse(refusal.into()),
@@ -219,6 +242,38 @@ impl Gate {
         }
         let source = Some(taken.source);
         Decision::Forward(Permit::new(Caller::Known(caller), route, source))
+    }
+
+    /// Answers a browser that asks for a page, unless the upstream does that itself.
+    fn preflight(&self, head: &Parts, path: CanonicalPath<'_>) -> Option<Decision> {
+        let question = Question::of(head)?;
+        let route = match self.routes.find(&question.method, path) {
+            Ok(found) => Arc::clone(found.route),
+            Err(refusal) => {
+                let is_here = self.routes.answers_browsers(path);
+                return is_here.then(|| Decision::Refuse(refusal.into()));
+            }
+        };
+        Some(match route.cors.as_ref()?.preflight(&question) {
+            Ok(headers) => Decision::Allow(Preflight { route, headers }),
+            Err(refusal) => Decision::Refuse(Refused {
+                route: Some(route),
+                ..refusal.into()
+            }),
+        })
+    }
+
+    /// The page that has sent a request, if answers are to say anything to pages.
+    pub fn page(&self, head: &Parts) -> Option<Page> {
+        self.has_cors.then(|| Page::of(head))
+    }
+
+    /// What pages may read of answers of this route, or of those without one.
+    pub fn cors<'a>(&'a self, route: Option<&'a Route>) -> Option<&'a Cors> {
+        match route {
+            Some(route) => route.cors.as_ref(),
+            None => self.cors.as_deref(),
+        }
     }
 
     /// Finds out who the token is about and what it says, from the cache if it was asked before.

@@ -165,6 +165,7 @@ impl Proxy {
                 self.forward(&snapshot, head, body, permit, stay, exchange)
                     .await
             }
+            Decision::Allow(preflight) => exchange.allow(preflight),
             Decision::Refuse(refused)
             | Decision::NeedsKeys {
                 otherwise: refused, ..
@@ -245,6 +246,7 @@ impl Proxy {
         if let Some(route) = exchange.route() {
             route.response_headers.apply(&mut answer.headers);
         }
+        exchange.show_to_page(&mut answer.headers);
         if let (true, Some(subprotocol)) = (switched, subprotocol) {
             let chosen = answer.headers.entry(SEC_WEBSOCKET_PROTOCOL);
             chosen.or_insert(subprotocol);

@@ -1,5 +1,6 @@
 //! From the configuration as written to the parts that serve. Every problem is collected, none is left for a request.
 
+mod cors;
 mod demands;
 mod issuers;
 mod keys;
@@ -33,13 +34,14 @@ impl App {
         let identity = identity(&mut written);
         let upstreams = upstreams::compile(&mut written);
         let issuers = issuers::compile(&mut written, &mut warnings);
-        let routes = routes::compile(&mut written, &mut warnings);
+        let cors = cors::compile(&mut written);
+        let routes = routes::compile(&mut written, cors.as_ref(), &mut warnings);
         let config = written.config.clone();
         written.finish()?;
 
         let max_header_bytes =
             usize::try_from(config.listen.max_header_bytes).unwrap_or(usize::MAX);
-        let gate = Gate::new(routes, issuers.issuers, identity, max_header_bytes);
+        let gate = Gate::new(routes, issuers.issuers, identity, cors, max_header_bytes);
         let trusted = config
             .listen
             .trusted_proxies

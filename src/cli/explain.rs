@@ -8,10 +8,11 @@ use std::sync::Arc;
 use clap::Args;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use crate::clock::Clock;
 use crate::gate::cache::TokenCache;
+use crate::gate::cors::Page;
 use crate::gate::origin::Scheme;
 use crate::gate::permit::{Caller, Permit};
 use crate::gate::refusal::Refusal;
@@ -19,7 +20,7 @@ use crate::gate::routes::Route;
 use crate::gate::rule::{Demands, Rule};
 use crate::gate::token::TokenSource;
 use crate::gate::verify::Issuer;
-use crate::gate::{Decision, Refused};
+use crate::gate::{Decision, Gate, Preflight, Refused};
 use crate::observe::log;
 use crate::proxy::headers::{self, Peer};
 use crate::proxy::shared::Policy;
@@ -81,7 +82,11 @@ impl Check {
     fn of(refusal: &Refusal) -> Self {
         match refusal {
             Refusal::PathNotCanonical => Self::Path,
-            Refusal::NoRoute | Refusal::MethodNotAllowed(_) => Self::Route,
+            Refusal::NoRoute
+            | Refusal::MethodNotAllowed(_)
+            | Refusal::PreflightOrigin
+            | Refusal::PreflightMethod
+            | Refusal::PreflightHeaders => Self::Route,
             Refusal::TokenMissing | Refusal::TokenRepeated | Refusal::OriginNotAllowed => {
                 Self::Token
             }
@@ -124,6 +129,7 @@ impl Explain {
         let peer = self.peer()?;
         app.policy.headers.note_peer(&peer, &mut head);
         let gate = &app.policy.gate;
+        let page = gate.page(&head);
         let decision = gate.decide(&head, Clock::System.now(), &mut TokenCache::default());
         say(format_args!(
             "{} {}",
@@ -133,14 +139,22 @@ impl Explain {
         match decision {
             Decision::Forward(permit) => {
                 forwarded(&app.policy, &peer, &mut head, &permit);
+                shown_to(page.as_ref(), gate, Some(permit.route()));
                 return Ok(ExitCode::SUCCESS);
             }
-            Decision::Refuse(refused) => stopped(&refused, app.policy.gate.issuers()),
+            Decision::Allow(preflight) => {
+                allowed(&preflight, gate.issuers());
+                return Ok(ExitCode::SUCCESS);
+            }
+            Decision::Refuse(refused) => {
+                stopped(&refused, gate.issuers());
+                shown_to(page.as_ref(), gate, refused.route.as_deref());
+            }
             Decision::NeedsKeys {
                 issuer, otherwise, ..
             } => {
-                stopped(&otherwise, app.policy.gate.issuers());
-                if let Some(issuer) = app.policy.gate.issuers().get(issuer) {
+                stopped(&otherwise, gate.issuers());
+                if let Some(issuer) = gate.issuers().get(issuer) {
                     say(format_args!(
                         "\nThe keys of the issuer `{}` come from a URL, and nothing is fetched here: the running gate \
                          fetches them before it answers.",
@@ -156,6 +170,7 @@ impl Explain {
     fn shown(&self, head: &Parts, decision: &Decision) -> String {
         let route = match decision {
             Decision::Forward(permit) => Some(permit.route()),
+            Decision::Allow(preflight) => Some(&preflight.route),
             Decision::Refuse(refused)
             | Decision::NeedsKeys {
                 otherwise: refused, ..
@@ -284,6 +299,40 @@ fn forwarded(policy: &Policy, peer: &Peer, head: &mut Parts, permit: &Permit) {
             "(as it came)".into()
         };
         say(format_args!("  {name}: {}", log::printable(&shown)));
+    }
+}
+
+/// A preflight, which goes no further than the route.
+fn allowed(preflight: &Preflight, issuers: &[Issuer]) {
+    for check in Check::ALL {
+        match check {
+            Check::Head | Check::Path => passed(check, ""),
+            Check::Route => passed(check, rule(&preflight.route, issuers)),
+            Check::Token | Check::Verification | Check::Rule => {
+                skipped(check, "a browser asks before it sends one");
+            }
+        }
+    }
+    say("\nanswered 204, and the page may send its request:");
+    fields(&preflight.headers);
+}
+
+/// What is said to the page that has sent the request, if it comes from one.
+fn shown_to(page: Option<&Page>, gate: &Gate, route: Option<&Route>) {
+    let mut headers = HeaderMap::new();
+    if let (Some(page), Some(cors)) = (page, gate.cors(route)) {
+        cors.answer(page, &mut headers);
+    }
+    if !headers.is_empty() {
+        say("\nand the answer says to browsers:");
+        fields(&headers);
+    }
+}
+
+fn fields(headers: &HeaderMap) {
+    for (name, value) in headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        say(format_args!("  {name}: {}", log::printable(&value)));
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::{ClaimRule, units};
+use super::{ClaimRule, RouteCors, units};
 
 /// `[[routes]]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -55,6 +55,9 @@ pub struct Route {
     /// The origins whose pages may send the token's cookie, beside the request's own.
     #[serde(default)]
     pub origins: Option<Vec<String>>,
+    /// Which pages of other origins may call, instead of `[cors]`.
+    #[serde(default)]
+    pub cors: Option<RouteCors>,
     /// What the upstream sees instead of the start of the path.
     #[serde(default)]
     pub replace_prefix: Option<ReplacePrefix>,

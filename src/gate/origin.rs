@@ -1,4 +1,4 @@
-//! From which pages a cookie may be sent.
+//! Where pages come from, and which of them may send a cookie.
 //!
 //! A browser sends a cookie along with whatever any page makes it send. Which page it was, only the browser can say.
 
@@ -75,6 +75,26 @@ impl Origin {
         let valid = !parsed.host().is_empty() && (port.is_empty() || is_port(port)) && !is_default;
         valid.then(|| Self(text.to_owned()))
     }
+
+    /// The origin that a person most likely meant: without what follows the host, and in lower case.
+    pub fn nearest(text: &str) -> Option<Self> {
+        let text = text.trim().to_ascii_lowercase();
+        let (scheme, rest) = text.split_once("://")?;
+        let authority = rest.split(['/', '?', '#']).next()?;
+        let usual = [Scheme::Http, Scheme::Https];
+        let usual = usual
+            .iter()
+            .find(|known| known.start().strip_suffix("://") == Some(scheme));
+        let authority = usual
+            .and_then(|known| authority.strip_suffix(known.port()))
+            .unwrap_or(authority);
+        Self::new(&format!("{scheme}://{authority}"))
+    }
+
+    /// As browsers send it.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for Origin {
@@ -92,7 +112,7 @@ pub(super) fn check(head: &Parts, allowed: &[Origin]) -> Result<(), Refusal> {
     }
     let is_allowed = match only(head, &ORIGIN)? {
         Some(origin) => {
-            allowed.iter().any(|allowed| origin == allowed.0.as_str()) || is_own(origin, head)
+            allowed.iter().any(|allowed| origin == allowed.as_str()) || is_own(origin, head)
         }
         None => only(head, &SEC_FETCH_SITE)?.is_some_and(|site| site == "same-origin"),
     };

@@ -66,6 +66,12 @@ pub enum Refusal {
     CertificateMissing(Arc<Requirement>),
     /// The token came in a cookie, and not from a page that may send it.
     OriginNotAllowed,
+    /// A browser asks for a page of an origin that may not call.
+    PreflightOrigin,
+    /// A browser asks for a method that pages may not use.
+    PreflightMethod,
+    /// A browser asks for a header that pages may not send.
+    PreflightHeaders,
     /// The client took too long to send its request.
     RequestTimeout,
     /// The body is larger than the route allows.
@@ -151,6 +157,9 @@ impl Refusal {
             Self::ClaimMissing(_) => "claim_missing",
             Self::CertificateMissing(_) => "certificate_missing",
             Self::OriginNotAllowed => "origin_not_allowed",
+            Self::PreflightOrigin => "preflight_origin",
+            Self::PreflightMethod => "preflight_method",
+            Self::PreflightHeaders => "preflight_headers",
             Self::RequestTimeout => "request_timeout",
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
@@ -351,6 +360,21 @@ impl Refusal {
                 StatusCode::FORBIDDEN,
                 None,
                 "This page may not use the cookie of this site.",
+            ),
+            Self::PreflightOrigin => (
+                StatusCode::FORBIDDEN,
+                None,
+                "Pages of this origin may not call this path.",
+            ),
+            Self::PreflightMethod => (
+                StatusCode::FORBIDDEN,
+                None,
+                "Pages of other origins may not use this method here.",
+            ),
+            Self::PreflightHeaders => (
+                StatusCode::FORBIDDEN,
+                None,
+                "Pages of other origins may not send one of these headers here.",
             ),
             Self::RequestTimeout => (
                 StatusCode::REQUEST_TIMEOUT,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method};
 use matchit::{InsertError, Router};
 
+use super::cors::Cors;
 use super::edits::HeaderEdits;
 use super::path::{BoundSegment, CanonicalPath};
 use super::prefix::PrefixRewrite;
@@ -48,6 +49,8 @@ pub struct Route {
     pub request_timeout: Option<Duration>,
     /// When its streams are ended.
     pub streams: Streams,
+    /// Which pages of other origins may call; none if the upstream answers browsers itself.
+    pub cors: Option<Cors>,
     /// What the upstream sees instead of the start of the path.
     pub prefix: Option<PrefixRewrite>,
     /// What the upstream sees instead of some headers.
@@ -147,6 +150,7 @@ impl Route {
             max_body_bytes: None,
             request_timeout: None,
             streams: Streams::default(),
+            cors: None,
             prefix: None,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
@@ -235,6 +239,13 @@ impl RouteTable {
             route,
             owner: Some(owner),
         })
+    }
+
+    /// Whether browsers are answered here for some route of this path.
+    pub(super) fn answers_browsers(&self, path: CanonicalPath<'_>) -> bool {
+        let found = self.paths.at(path.as_str()).ok();
+        let place = found.and_then(|found| self.places.get(*found.value));
+        place.is_some_and(|place| place.routes.iter().any(|route| route.cors.is_some()))
     }
 
     /// Every route.

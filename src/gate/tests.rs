@@ -49,7 +49,7 @@ fn gate(ring: KeyRing) -> Gate {
         (HeaderName::from_static("x-user-id"), IdentityClaim::Subject),
         email,
     ];
-    Gate::new(routes, vec![issuer], identity, 32 * 1024)
+    Gate::new(routes, vec![issuer], identity, None, 32 * 1024)
 }
 
 fn with_secret() -> Gate {
@@ -81,6 +81,7 @@ fn decided(gate: &Gate, head: &Parts) -> String {
             Caller::Anonymous => "anonymous".into(),
             Caller::Known(caller) => caller.subject.as_str().into(),
         },
+        Decision::Allow(_) => "allowed".into(),
         Decision::Refuse(refused) => refused.refusal.reason().into(),
         Decision::NeedsKeys { otherwise, .. } => {
             format!("needs keys, or {}", otherwise.refusal.reason())
@@ -228,7 +229,7 @@ fn a_token_that_is_remembered_still_expires() {
         (0, None),
     ] {
         let reason = match gate.decide(&head, UnixTime(NOW.0 + now), &mut cache) {
-            Decision::Forward(_) => None,
+            Decision::Forward(_) | Decision::Allow(_) => None,
             Decision::Refuse(refused)
             | Decision::NeedsKeys {
                 otherwise: refused, ..
@@ -254,7 +255,7 @@ fn of_a_remembered_token_only_the_claims_of_rules_are_kept() {
     let mut ruled = Route::new("/mail", Rule::Authenticated);
     ruled.demands.exempt = Some(requirement);
     let (routes, _) = RouteTable::new(vec![ruled]);
-    let gate = Gate::new(routes, gate.issuers, Vec::new(), 32 * 1024);
+    let gate = Gate::new(routes, gate.issuers, Vec::new(), None, 32 * 1024);
     let mut cache = TokenCache::default();
     for _ in 0..2 {
         let known = gate.identify(BearerToken::new(&bearer).unwrap(), None, NOW, &mut cache);

@@ -11,11 +11,12 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::time::Instant;
 
-use crate::gate::Refused;
+use crate::gate::cors::Page;
 use crate::gate::permit::{Caller, Permit};
 use crate::gate::refusal::Refusal;
 use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
+use crate::gate::{Preflight, Refused};
 use crate::observe::metrics::WorkerMetrics;
 use crate::observe::{self, Record};
 
@@ -44,6 +45,7 @@ pub struct Exchange {
     method: Method,
     target: Option<PathAndQuery>,
     request_id: HeaderValue,
+    page: Option<Page>,
     started: Instant,
     route: Option<Arc<Route>>,
     subject: Option<Subject>,
@@ -96,6 +98,7 @@ impl Exchange {
         Self {
             metrics,
             connection,
+            page: snapshot.policy.gate.page(head),
             client: snapshot.policy.headers.client_address(&peer, &head.headers),
             snapshot,
             peer,
@@ -240,6 +243,28 @@ impl Exchange {
         self.fail(refusal)
     }
 
+    /// Answers a browser that asks what a page may send.
+    pub(super) fn allow(mut self, preflight: Preflight) -> Answer {
+        let Preflight { route, mut headers } = preflight;
+        self.route = Some(route);
+        headers.insert(headers::X_REQUEST_ID, self.request_id.clone());
+        if self.leaves_a_body() {
+            self.connection.send_away(&mut headers);
+        }
+        let status = StatusCode::NO_CONTENT;
+        self.outcome = Outcome::Answered(status);
+        answer(status, headers, Bytes::new(), self)
+    }
+
+    /// Lets the page that has sent the request read its answer, if it may.
+    pub(super) fn show_to_page(&self, headers: &mut HeaderMap) {
+        if let Some(page) = &self.page
+            && let Some(cors) = self.snapshot.policy.gate.cors(self.route())
+        {
+            cors.answer(page, headers);
+        }
+    }
+
     /// Answers because the upstream gave none, or because the client's body did not come whole.
     pub(super) fn upstream_failed(mut self, error: &UpstreamError) -> Answer {
         if let Some(fault) = self.upload.as_ref().and_then(|upload| upload.fault()) {
@@ -272,6 +297,7 @@ impl Exchange {
             refusal.answer(REALM)
         };
         headers.insert(headers::X_REQUEST_ID, self.request_id.clone());
+        self.show_to_page(&mut headers);
         if self.ends_the_connection(&refusal) {
             self.connection.send_away(&mut headers);
         }

@@ -144,7 +144,8 @@ impl Judged {
             .gate
             .decide(&self.head, now, &mut TokenCache::default())
         {
-            Decision::Forward(_) => None,
+            // A preflight is no stream.
+            Decision::Forward(_) | Decision::Allow(_) => None,
             Decision::Refuse(refused)
             | Decision::NeedsKeys {
                 otherwise: refused, ..

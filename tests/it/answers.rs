@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// What the tables below and this file's tests together have to reach.
-const REASONS: [&str; 34] = [
+const REASONS: [&str; 37] = [
     "path_not_canonical",
     "request_malformed",
     "no_route",
@@ -35,6 +35,9 @@ const REASONS: [&str; 34] = [
     "claim_missing",
     "certificate_missing",
     "origin_not_allowed",
+    "preflight_origin",
+    "preflight_method",
+    "preflight_headers",
     "request_timeout",
     "body_too_large",
     "target_too_long",
@@ -49,9 +52,12 @@ const REASONS: [&str; 34] = [
 ];
 
 /// The rows that no token of the table below can reach, each with the test that does.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 12] = [
     "certificate_missing",
     "https_required",
+    "preflight_origin",
+    "preflight_method",
+    "preflight_headers",
     "request_timeout",
     "keys_unavailable",
     "overloaded",

@@ -367,6 +367,7 @@ proptest! {
                 prop_assert_eq!(&permit.route().rule, &Rule::Public);
                 return Ok(());
             }
+            Decision::Allow(_) => panic!("this gate has no [cors]"),
             Decision::Refuse(refused) => refused,
             Decision::NeedsKeys { otherwise, .. } => {
                 prop_assert_eq!(&otherwise.refusal, &Refusal::KeysUnavailable);
@@ -400,6 +401,7 @@ fn the_generated_heads_reach_every_kind_of_decision() {
                 Rule::Authenticated => authenticated += 1,
                 Rule::Owner { .. } => owners += 1,
             },
+            Decision::Allow(_) => panic!("this gate has no [cors]"),
             Decision::Refuse(refused)
             | Decision::NeedsKeys {
                 otherwise: refused, ..

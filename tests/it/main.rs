@@ -14,6 +14,7 @@ mod binaries;
 mod certificates;
 mod claims;
 mod configs;
+mod cors;
 mod forwarding;
 mod framing;
 mod grpc;

@@ -6,15 +6,20 @@ mod tokens;
 use http::{HeaderName, Method};
 
 use crate::config::{self, Access, KeyPath, StreamEnd, Written};
+use crate::gate::cors::Cors;
 use crate::gate::names::ManagedNames;
 use crate::gate::refusal::Mismatch;
 use crate::gate::routes::{METHODS, Route, RouteTable, Streams};
 use crate::gate::rule::Rule;
 use crate::gate::token::TokenSources;
 
-use super::{X_USER_ID, check_time, demands};
+use super::{X_USER_ID, check_time, cors, demands};
 
-pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> RouteTable {
+pub(super) fn compile(
+    written: &mut Written,
+    cors: Option<&Cors>,
+    warnings: &mut Vec<String>,
+) -> RouteTable {
     let section = KeyPath::of("routes");
     if !written.has(&section) {
         written.report(
@@ -26,7 +31,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Rout
     let places: Vec<KeyPath> = written.elements(&section).take(routes.len()).collect();
     let mut compiled = Vec::new();
     for (route, place) in routes.into_iter().zip(&places) {
-        compiled.push(one(written, place, route));
+        compiled.push(one(written, place, route, cors));
     }
     warn_about_ownerless(written, warnings, &compiled, &places);
     warn_about_broad_public(written, warnings, &compiled, &places);
@@ -40,7 +45,12 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Rout
     table
 }
 
-fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
+fn one(
+    written: &mut Written,
+    place: &KeyPath,
+    route: config::Route,
+    common: Option<&Cors>,
+) -> Route {
     let public = route.access == Access::Public;
     if !public && written.config.issuers.is_empty() && !written.has(&KeyPath::of("issuers")) {
         written.report(
@@ -68,9 +78,15 @@ fn one(written: &mut Written, place: &KeyPath, route: config::Route) -> Route {
         &route.response_headers,
         &TokenSources::default(),
     );
+    let methods = methods(written, place, route.methods.as_deref());
+    let cors = cors::of_route(written, place, route.cors.as_ref(), common);
+    if cors.is_some() {
+        rewrites::report_cors(written, place, route.response_headers.as_ref());
+    }
     Route {
+        cors: cors.map(|cors| cors.of_methods(&methods)),
         demands: demands::compile(written, place, &route),
-        methods: methods(written, place, route.methods.as_deref()),
+        methods,
         upstream: upstream(written, place, route.upstream.as_deref()),
         rule: match route.access {
             Access::Public => Rule::Public,
@@ -129,7 +145,11 @@ fn mismatch(written: &mut Written, place: &KeyPath, route: &config::Route) -> Mi
     }
 }
 
-fn methods(written: &mut Written, place: &KeyPath, names: Option<&[String]>) -> Vec<Method> {
+pub(super) fn methods(
+    written: &mut Written,
+    place: &KeyPath,
+    names: Option<&[String]>,
+) -> Vec<Method> {
     let Some(names) = names else {
         return METHODS.to_vec();
     };

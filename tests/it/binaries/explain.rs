@@ -246,6 +246,64 @@ fn explain_names_each_check_and_where_it_failed() {
 }
 
 #[test]
+fn explain_says_what_browsers_are_told() {
+    let upstream = Upstream::start();
+    let cors = "\n[cors]\norigins = [\"https://app.example\"]\n";
+    let directory = Directory::with(&(eight_lines(upstream.address) + cors));
+    let asked = |origin: &str, method: &str, more: &[&str]| {
+        let origin = format!("Origin: {origin}");
+        let mut arguments = vec!["explain", method, "/api/bob/tasks", "-H", &origin];
+        arguments.extend(more);
+        directory.call(&arguments)
+    };
+    let preflight = ["-H", "Access-Control-Request-Method: PUT"];
+    let ended = asked("https://app.example", "OPTIONS", &preflight);
+    assert_eq!(ended.code, Some(0));
+    assert_eq!(
+        ended.stdout,
+        "OPTIONS /api/bob/tasks\n  \
+           ok    request head\n  \
+           ok    canonical path\n  \
+           ok    route           `/api/{user_id}/tasks/{*rest}`, for the owner `{user_id}`\n  \
+           -     one token       a browser asks before it sends one\n  \
+           -     verification    a browser asks before it sends one\n  \
+           -     rule            a browser asks before it sends one\n\
+         \n\
+         answered 204, and the page may send its request:\n  \
+           access-control-allow-origin: https://app.example\n  \
+           access-control-allow-methods: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\n  \
+           access-control-allow-headers: authorization, content-type\n  \
+           access-control-max-age: 600\n  \
+           vary: origin, access-control-request-method, access-control-request-headers\n"
+    );
+    let ended = asked("https://evil.example", "OPTIONS", &preflight);
+    assert_eq!(ended.code, Some(1));
+    let said = ended.stdout.as_str();
+    assert!(
+        said.contains("FAIL  route           preflight_origin\n"),
+        "{said}"
+    );
+    assert!(!said.contains("access-control-allow"), "{said}");
+
+    let ended = asked("https://app.example", "GET", &[]);
+    let said = ended.stdout.as_str();
+    assert!(
+        said.contains("FAIL  one token       token_missing\n"),
+        "{said}"
+    );
+    assert!(
+        said.contains("  access-control-allow-origin: https://app.example\n"),
+        "{said}"
+    );
+    let ended = asked("https://evil.example", "GET", &[]);
+    assert!(
+        ended.stdout.ends_with("to browsers:\n  vary: origin\n"),
+        "{ended:?}"
+    );
+    assert!(upstream.has_got_nothing());
+}
+
+#[test]
 fn explain_names_the_demand_that_was_not_met() {
     let upstream = Upstream::start();
     let directory = Directory::with(&(eight_lines(upstream.address) + MORE));

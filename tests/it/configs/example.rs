@@ -63,6 +63,7 @@ fn every_key_is_in_the_example() {
 fn what_the_example_says_is_the_default() {
     let said = read(&example());
     let silent = read(concat!(
+        "[cors]\norigins = [\"https://app.example\"]\n",
         "[upstreams.tasks]\nurl = \"http://127.0.0.1:3000\"\n",
         "[issuers.better-auth]\nkeys = { secret_env = \"BETTER_AUTH_SECRET\" }\n",
         "[issuers.app]\nbetter_auth = \"https://login.example\"\n",
@@ -74,6 +75,7 @@ fn what_the_example_says_is_the_default() {
             format!("{:?}", config.drain),
             format!("{:?}", config.log),
             format!("{:?}", config.identity),
+            format!("{:?}", config.cors),
             format!("{:?}", config.upstreams),
             format!("{:?}", config.issuers),
         ]

@@ -76,6 +76,28 @@ pub(super) fn edits(
     edits
 }
 
+/// What the gate tells browsers is not to be changed afterwards, nor before.
+pub(super) fn report_cors(
+    written: &mut Written,
+    place: &KeyPath,
+    named: Option<&config::HeaderEdits>,
+) {
+    let Some(config::HeaderEdits { set, remove }) = named else {
+        return;
+    };
+    let path = place.key("response_headers");
+    let list = path.key("remove");
+    let set = set.keys().map(|name| (name, path.key("set").key(name)));
+    let remove = remove.iter().zip(written.elements(&list));
+    let wrong = set
+        .chain(remove)
+        .filter(|(name, _)| name.to_ascii_lowercase().starts_with("access-control-"));
+    let wrong: Vec<KeyPath> = wrong.map(|(_, place)| place).collect();
+    for place in wrong {
+        written.report(place, "is the gate's to write, as [cors] says");
+    }
+}
+
 /// The name of a header that is the operator's to change.
 fn header(
     written: &Written,

@@ -8,7 +8,7 @@ use crate::gate::origin::Origin;
 use crate::gate::token::{CookieName, ParameterName, Subprotocol, TokenSource, TokenSources};
 use crate::proxy::headers::is_hop_by_hop;
 
-use super::managed_names;
+use super::{cors, managed_names};
 
 pub(super) fn compile(
     written: &mut Written,
@@ -139,15 +139,9 @@ fn origins(written: &mut Written, path: &KeyPath, named: &[String]) -> Vec<Origi
     let mut origins = Vec::new();
     let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
     for (text, place) in named.iter().zip(places) {
-        match Origin::new(text) {
-            Some(origin) => origins.push(origin),
-            None => written.report(
-                place,
-                format!(
-                    "`{text}` is not an origin as browsers send it: scheme and host in lower case, and the port unless \
-                     it is the usual one, as in `https://app.example`"
-                ),
-            ),
+        match cors::origin(text) {
+            Ok(origin) => origins.push(origin),
+            Err(problem) => written.report(place, problem),
         }
     }
     origins

@@ -1,0 +1,141 @@
+//! `[cors]` and the `cors` of a route, compiled.
+
+use http::HeaderName;
+
+use crate::config::{self, KeyPath, RouteCors, Written};
+use crate::gate::cors::{Cors, OriginPattern, Origins};
+use crate::gate::origin::Origin;
+
+use super::routes;
+
+/// What holds for every route that says nothing else.
+pub(super) fn compile(written: &mut Written) -> Option<Cors> {
+    let named = written.config.cors.clone()?;
+    Some(one(written, &KeyPath::of("cors"), &named))
+}
+
+/// What holds for a route.
+pub(super) fn of_route(
+    written: &mut Written,
+    place: &KeyPath,
+    named: Option<&RouteCors>,
+    common: Option<&Cors>,
+) -> Option<Cors> {
+    let place = place.key("cors");
+    match named {
+        None => common.cloned(),
+        Some(RouteCors::Off) => {
+            if !written.has(&KeyPath::of("cors")) {
+                written.report(place, "means nothing without [cors]");
+            }
+            None
+        }
+        Some(RouteCors::Own(named)) => Some(one(written, &place, named)),
+    }
+}
+
+fn one(written: &mut Written, place: &KeyPath, named: &config::Cors) -> Cors {
+    let config::Cors {
+        origins,
+        credentials,
+        methods,
+        headers,
+        expose,
+        max_age,
+    } = named;
+    let origins = self::origins(written, &place.key("origins"), origins, *credentials);
+    let methods = routes::methods(written, place, methods.as_deref());
+    let headers = self::headers(written, &place.key("headers"), headers);
+    let expose = self::headers(written, &place.key("expose"), expose);
+    Cors::new(
+        origins,
+        *credentials,
+        methods,
+        headers,
+        &expose,
+        max_age.as_secs(),
+    )
+}
+
+fn origins(written: &mut Written, path: &KeyPath, named: &[String], credentials: bool) -> Origins {
+    if named.is_empty() && !written.is_broken(path) {
+        written.report(path.clone(), "must name an origin");
+    }
+    let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
+    let mut patterns = Vec::new();
+    let mut any = None;
+    for (text, place) in named.iter().zip(places) {
+        match text.as_str() {
+            "*" => any = Some(place),
+            "null" => written.report(
+                place,
+                "is what every page without an origin sends, whoever made it: it cannot be allowed",
+            ),
+            text if text.contains('*') => match OriginPattern::new(text) {
+                Some(pattern) => patterns.push(pattern),
+                None => written.report(
+                    place,
+                    format!(
+                        "`{text}` can have `*` only for the first name of a host, with two or more after it, as in \
+                         `https://*.app.example`"
+                    ),
+                ),
+            },
+            text => match origin(text) {
+                Ok(origin) => patterns.push(OriginPattern::One(origin)),
+                Err(problem) => written.report(place, problem),
+            },
+        }
+    }
+    let Some(place) = any else {
+        return Origins::Of(patterns);
+    };
+    if credentials {
+        written.report(
+            place,
+            "cannot stand beside `credentials = true`: every page of the web could act for whoever looks at it. Name \
+             the origins",
+        );
+    } else if !patterns.is_empty() {
+        written.report(place, "stands for every origin: leave the others out");
+    }
+    Origins::Any
+}
+
+/// An origin as browsers send it, or what is wrong with it.
+pub(super) fn origin(text: &str) -> Result<Origin, String> {
+    if let Some(origin) = Origin::new(text) {
+        return Ok(origin);
+    }
+    let meant = Origin::nearest(text).map(|near| format!("; did you mean `{near}`?"));
+    let meant = meant.unwrap_or_else(|| {
+        ": scheme and host in lower case, and the port unless it is the usual one, as in `https://app.example`"
+            .to_owned()
+    });
+    Err(format!(
+        "`{text}` is not an origin as browsers send it{meant}"
+    ))
+}
+
+fn headers(written: &mut Written, path: &KeyPath, named: &[String]) -> Vec<HeaderName> {
+    let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
+    let mut headers = Vec::new();
+    for (name, place) in named.iter().zip(places) {
+        if name == "*" {
+            // For browsers it does not stand for `Authorization`, and with credentials for nothing at all.
+            written.report(
+                place,
+                "must be named one by one: `*` is not understood everywhere",
+            );
+            continue;
+        }
+        match name.parse::<HeaderName>() {
+            Ok(name) if headers.contains(&name) => {
+                written.report(place, "is there already");
+            }
+            Ok(name) => headers.push(name),
+            Err(_) => written.report(place, format!("`{name}` is not a header name")),
+        }
+    }
+    headers
+}
