@@ -373,7 +373,7 @@ fn a_page_that_may_send_cookies_may_read_by_one_and_change_what_its_route_lets_i
 #[test]
 fn browsers_are_answered_alike_over_both_versions() {
     let address = either::serve(|_| async { http::Response::new(either::text("")) });
-    let (sidecar, _issuer) = start_before(&either::url(Version::HTTP_2, address), POLICY);
+    let (sidecar, _issuer) = start_before(&either::tasks(Version::HTTP_2, address), POLICY);
     for version in VERSIONS {
         either::run(async {
             let mut client = Either::connect(sidecar.address, version).await;
