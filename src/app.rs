@@ -1,28 +1,34 @@
 //! The program as compiled: every part built from the configuration, started, drained and stopped.
 
 mod certificates;
+mod changes;
 pub mod compile;
 mod control;
+mod reload;
 mod sockets;
+pub mod source;
+mod upkeep;
 mod worker;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::{Address, Config};
-use crate::keys::refresh::Refresher;
 use crate::keys::remote::RemoteKeys;
-use crate::observe::metrics::{IssuerMetrics, Metrics, WorkerMetrics};
+use crate::observe::metrics::{Metrics, WorkerMetrics};
 use crate::proxy::listen::Entry;
 use crate::proxy::shared::{Phase, Policy, Shared};
 
+use control::Control;
+use reload::Follower;
 use sockets::Sockets;
+use source::Source;
 
 /// Everything that a configuration says, built and found good.
 #[derive(Debug)]
@@ -37,6 +43,8 @@ pub struct App {
     pub remote_keys: Vec<Option<RemoteKeys>>,
     /// What an operator should know, and is not wrong.
     pub warnings: Vec<String>,
+    /// Where it comes from, if its changes are to be followed.
+    pub source: Option<Source>,
 }
 
 /// Why the program could not start, or stop in order.
@@ -64,7 +72,7 @@ pub struct Running {
     addresses: Vec<Address>,
     admin_address: SocketAddr,
     workers: Vec<JoinHandle<worker::Stopped>>,
-    grace: Duration,
+    wish: Arc<Notify>,
 }
 
 impl App {
@@ -76,6 +84,7 @@ impl App {
             policy,
             remote_keys,
             warnings: _,
+            source,
         } = self;
         let listen = &config.listen;
         let count = match listen.workers {
@@ -107,56 +116,35 @@ impl App {
         admin.set_nonblocking(true)?;
         let admin_address = admin.local_addr()?;
 
-        let issuers = policy
-            .gate
-            .issuers()
-            .iter()
-            .zip(&remote_keys)
-            .map(|(issuer, remote)| {
-                let metrics = IssuerMetrics {
-                    name: issuer.name.to_string(),
-                    is_remote: remote.is_some(),
-                    ..IssuerMetrics::default()
-                };
-                let held = issuer.ring.keys().len() as u64;
-                metrics
-                    .keys
-                    .store(held, std::sync::atomic::Ordering::Relaxed);
-                Arc::new(metrics)
-            });
-        let upstreams = policy.upstreams.iter();
-        let upstreams = upstreams.map(|upstream| Arc::clone(&upstream.common.metrics));
-        let upstreams = upstreams.collect();
         let workers = (0..count).map(|_| Arc::new(WorkerMetrics::default()));
-        let metrics = Arc::new(Metrics::new(
-            workers.collect(),
-            issuers.collect(),
-            upstreams,
-            expiries,
-        ));
-        let refreshers = remote_keys
-            .iter()
-            .map(|remote| remote.as_ref().map(|_| Arc::new(Refresher::default())));
-        let shared = Shared::new(policy, listen.max_connections, clock, refreshers.collect());
-        let shared = Arc::new(shared);
-
-        control::start(
+        let metrics = Arc::new(Metrics::new(workers.collect(), expiries));
+        metrics.config.started(clock.now());
+        upkeep::enrol(&metrics, &policy, &remote_keys);
+        let follower = source.map(|source| Follower {
+            source,
+            started: config.clone(),
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+        });
+        let shared = Arc::new(Shared::new(policy, clock));
+        let wish = Arc::<Notify>::default();
+        let control = Control {
             admin,
             remote_keys,
             reloaders,
-            Arc::clone(&shared),
-            Arc::clone(&metrics),
-        )?;
-        let limits = worker::limits(listen);
+            follower,
+            wish: Arc::clone(&wish),
+            shared: Arc::clone(&shared),
+            metrics: Arc::clone(&metrics),
+        };
+        control.start()?;
         let mut workers = Vec::with_capacity(count);
         for (number, (entries, metrics)) in doors.into_iter().zip(&metrics.workers).enumerate() {
             let worker = worker::Worker {
                 number,
                 entries,
-                limits,
                 shared: Arc::clone(&shared),
                 metrics: Arc::clone(metrics),
-                grace: config.drain.grace,
             };
             workers.push(worker.start()?);
         }
@@ -169,7 +157,7 @@ impl App {
             addresses,
             admin_address,
             workers,
-            grace: config.drain.grace,
+            wish,
         })
     }
 }
@@ -200,9 +188,15 @@ impl Running {
         &self.shared
     }
 
+    /// Looks at once whether the configuration has changed, and says so if it has not.
+    pub fn reload(&self) {
+        self.wish.notify_one();
+    }
+
     /// Begins to stop: no request more, those in flight to their end.
     pub fn stop(&self) {
-        info!(grace = ?self.grace, "stopping: finishing what is in flight");
+        let grace = self.shared.policy().grace;
+        info!(?grace, "stopping: finishing what is in flight");
         self.shared.advance(Phase::Stopping);
     }
 

@@ -4,6 +4,7 @@
 
 mod cors;
 mod document;
+mod files;
 mod identity;
 mod issuer;
 mod listen;
@@ -32,7 +33,7 @@ pub use units::{Address, Network, OneOrMany};
 pub use upstream::{Balance, Ejection, HealthCheck, Retries, Upstream, UpstreamTls};
 
 /// A whole configuration file.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where requests come in.

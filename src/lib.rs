@@ -25,6 +25,7 @@ pub mod config;
 
 pub mod app;
 pub mod clock;
+pub mod files;
 pub mod tls;
 
 pub mod gate;

@@ -139,9 +139,8 @@ impl Proxy {
             // Keys that came while this was judged are not asked for once more.
             let newest = self.snapshot();
             let asked = if Rc::ptr_eq(&newest, &snapshot) {
-                self.shared
-                    .fetch_keys(*issuer, kid.as_deref(), &mut since)
-                    .await
+                let policy = &snapshot.policy;
+                policy.fetch_keys(*issuer, kid.as_deref(), &mut since).await
             } else {
                 Asked::Newer
             };
@@ -210,7 +209,7 @@ impl Proxy {
             .flatten();
         let subprotocol = policy.headers.kept_subprotocol(&permit);
         // The messages of a gRPC call come when they come.
-        let patience = (!exchange.is_grpc()).then_some(policy.body_timeout);
+        let patience = (!exchange.is_grpc()).then_some(policy.limits.timeouts.body);
         let body = RequestBody::new(body, limit, patience);
         exchange.sending(body.upload());
         let mut request = Request::from_parts(head, body);

@@ -9,6 +9,7 @@ mod routes;
 mod tls;
 mod upstreams;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -19,7 +20,9 @@ use crate::gate::identity::IdentityClaim;
 use crate::gate::names::ManagedNames;
 use crate::gate::pointer::Pointer;
 use crate::proxy::headers::HeaderPolicy;
+use crate::proxy::serve::Limits;
 use crate::proxy::shared::Policy;
+use crate::proxy::socket::Timeouts;
 
 use super::App;
 
@@ -39,31 +42,48 @@ impl App {
         let config = written.config.clone();
         written.finish()?;
 
-        let max_header_bytes =
-            usize::try_from(config.listen.max_header_bytes).unwrap_or(usize::MAX);
-        let gate = Gate::new(routes, issuers.issuers, identity, cors, max_header_bytes);
-        let trusted = config
-            .listen
-            .trusted_proxies
+        let listen = &config.listen;
+        let limits = Limits {
+            timeouts: Timeouts {
+                header: listen.header_timeout,
+                body: listen.body_timeout,
+                idle: listen.idle_timeout,
+            },
+            max_header_bytes: usize::try_from(listen.max_header_bytes).unwrap_or(usize::MAX),
+        };
+        let gate = Gate::new(
+            routes,
+            issuers.issuers,
+            identity,
+            cors,
+            limits.max_header_bytes,
+        );
+        let trusted = listen.trusted_proxies.iter().map(|network| network.0);
+        let remote_keys = issuers.remote_keys;
+        let refreshers = remote_keys
             .iter()
-            .map(|network| network.0);
+            .map(|remote| remote.as_ref().map(|_| Arc::default()));
         let policy = Policy {
             headers: HeaderPolicy {
-                managed: std::sync::Arc::clone(gate.managed_names()),
+                managed: Arc::clone(gate.managed_names()),
                 credential: config.identity.credential,
                 trusted_proxies: trusted.collect(),
             },
             gate,
             upstreams,
-            max_body_bytes: config.listen.max_body_bytes,
-            body_timeout: config.listen.body_timeout,
+            max_body_bytes: listen.max_body_bytes,
+            limits,
+            max_connections: listen.max_connections,
+            grace: config.drain.grace,
+            refreshers: refreshers.collect(),
         };
         Ok(Self {
             config,
             entries,
             policy,
-            remote_keys: issuers.remote_keys,
+            remote_keys,
             warnings,
+            source: None,
         })
     }
 }

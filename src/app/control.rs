@@ -1,24 +1,25 @@
-//! The control thread: key fetches, changed certificates, health checks and the admin listener, so that a busy gate
-//! still answers its probes.
+//! The control thread: key fetches, a changed configuration, changed certificates, health checks and the admin listener,
+//! so that a busy gate still answers its probes.
 
 use std::io;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_local;
 use tracing::error;
 
-use crate::keys::KeyRing;
 use crate::keys::remote::RemoteKeys;
 use crate::observe::admin::{Admin, Probe, Status};
 use crate::observe::metrics::Metrics;
-use crate::proxy::shared::{Phase, Policy, Shared};
+use crate::proxy::shared::{Phase, Shared};
 use crate::proxy::upstream::health;
 use crate::tls::server::Reloader;
 
 use super::certificates;
+use super::reload::Follower;
+use super::upkeep::Upkeep;
 
 /// How many probes of upstreams may be under way: whoever reaches the admin listener can send any number.
 const PROBES: usize = 8;
@@ -82,66 +83,59 @@ impl Status for Report {
     }
 }
 
-/// Starts the thread. It ends with the process.
-pub(super) fn start(
-    admin: std::net::TcpListener,
-    remote_keys: Vec<Option<RemoteKeys>>,
-    reloaders: Vec<Reloader>,
-    shared: Arc<Shared>,
-    metrics: Arc<Metrics>,
-) -> io::Result<()> {
-    let thread = std::thread::Builder::new().name("control".to_owned());
-    thread.spawn(move || {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build_local(LocalOptions::default());
-        let run = async {
-            for (issuer, remote) in remote_keys.into_iter().enumerate() {
-                if let Some(remote) = remote {
-                    keep(issuer, remote, &shared, &metrics);
-                }
-            }
-            spawn_local(certificates::keep(reloaders, Arc::clone(&metrics)));
-            for upstream in &shared.policy().upstreams {
-                if let Some(check) = upstream.health_check.clone() {
-                    spawn_local(health::watch(upstream.clone(), check));
-                }
-            }
-            match TcpListener::from_std(admin) {
-                Ok(listener) => {
-                    let probes = Arc::new(Semaphore::new(PROBES));
-                    let report = Report { shared, probes };
-                    let admin = Arc::new(Admin::new(report, metrics));
-                    admin.serve(listener).await;
-                }
-                Err(error) => error!("failed to serve the admin listener: {error}"),
-            }
-        };
-        match runtime {
-            Ok(runtime) => runtime.block_on(run),
-            Err(error) => error!("failed to start the control thread: {error}"),
-        }
-    })?;
-    Ok(())
+/// What the thread does.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) admin: std::net::TcpListener,
+    pub(super) remote_keys: Vec<Option<RemoteKeys>>,
+    pub(super) reloaders: Vec<Reloader>,
+    /// What follows the configuration, if it comes from a file.
+    pub(super) follower: Option<Follower>,
+    /// Somebody wants it to look at once.
+    pub(super) wish: Arc<Notify>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
-/// Fetches the keys of one issuer, and puts a policy with every new ring in force.
-fn keep(issuer: usize, remote: RemoteKeys, shared: &Arc<Shared>, metrics: &Arc<Metrics>) {
-    let (Some(Some(refresher)), Some(metrics)) =
-        (shared.refreshers.get(issuer), metrics.issuers.get(issuer))
-    else {
-        return;
-    };
-    let publish = {
-        let shared = Arc::clone(shared);
-        move |ring: KeyRing| {
-            let ring = Arc::new(ring);
-            shared.change_policy(|policy| Policy {
-                gate: policy.gate.with_ring(issuer, Arc::clone(&ring)),
-                ..policy.clone()
-            });
+impl Control {
+    /// Starts the thread. It ends with the process.
+    pub(super) fn start(self) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name("control".to_owned());
+        thread.spawn(move || {
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(self.run()),
+                Err(error) => error!("failed to start the control thread: {error}"),
+            }
+        })?;
+        Ok(())
+    }
+
+    async fn run(self) {
+        let Self {
+            admin,
+            remote_keys,
+            reloaders,
+            follower,
+            wish,
+            shared,
+            metrics,
+        } = self;
+        let upkeep = Upkeep::begin(Arc::clone(&shared), Arc::clone(&metrics), &remote_keys);
+        spawn_local(certificates::keep(reloaders, Arc::clone(&metrics)));
+        if let Some(follower) = follower {
+            spawn_local(follower.follow(wish, upkeep));
         }
-    };
-    let clock = shared.clock.clone();
-    spawn_local(remote.keep(Arc::clone(refresher), Arc::clone(metrics), clock, publish));
+        match TcpListener::from_std(admin) {
+            Ok(listener) => {
+                let probes = Arc::new(Semaphore::new(PROBES));
+                let report = Report { shared, probes };
+                let admin = Arc::new(Admin::new(report, metrics));
+                admin.serve(listener).await;
+            }
+            Err(error) => error!("failed to serve the admin listener: {error}"),
+        }
+    }
 }

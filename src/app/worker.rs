@@ -11,12 +11,9 @@ use tokio::task::spawn_local;
 use tokio::time::{interval, timeout};
 use tracing::error;
 
-use crate::config::Listen;
 use crate::observe::metrics::WorkerMetrics;
 use crate::proxy::listen::{Door, Entry, Listener};
-use crate::proxy::serve::Limits;
 use crate::proxy::shared::{Phase, Shared};
-use crate::proxy::socket::Timeouts;
 
 use super::sockets::Bound;
 
@@ -28,10 +25,8 @@ const BEAT: Duration = Duration::from_secs(1);
 pub(super) struct Worker {
     pub(super) number: usize,
     pub(super) entries: Vec<(Arc<Entry>, Bound)>,
-    pub(super) limits: Limits,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<WorkerMetrics>,
-    pub(super) grace: Duration,
 }
 
 /// How a worker ended.
@@ -39,18 +34,6 @@ pub(super) struct Worker {
 pub(super) struct Stopped {
     /// How many connections it had to cut.
     pub(super) cut: usize,
-}
-
-/// The limits of a connection, as configured.
-pub(super) fn limits(listen: &Listen) -> Limits {
-    Limits {
-        timeouts: Timeouts {
-            header: listen.header_timeout,
-            body: listen.body_timeout,
-            idle: listen.idle_timeout,
-        },
-        max_header_bytes: usize::try_from(listen.max_header_bytes).unwrap_or(usize::MAX),
-    }
 }
 
 impl Worker {
@@ -84,19 +67,14 @@ impl Worker {
             }
         };
         spawn_local(beat(Arc::clone(&self.metrics)));
-        let door = Door::new(
-            entries,
-            self.limits,
-            Arc::clone(&self.shared),
-            Arc::clone(&self.metrics),
-        );
+        let door = Door::new(entries, Arc::clone(&self.shared), Arc::clone(&self.metrics));
         let serving = door.serve();
         tokio::pin!(serving);
         tokio::select! {
             () = &mut serving => return Stopped { cut: 0 },
             () = self.shared.reaches(Phase::Stopping) => {}
         }
-        match timeout(self.grace, serving).await {
+        match timeout(self.shared.policy().grace, serving).await {
             Ok(()) => Stopped { cut: 0 },
             Err(_) => Stopped {
                 cut: self.metrics.open_connections(),

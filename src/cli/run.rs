@@ -10,30 +10,32 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, warn};
 
+use crate::app::App;
 use crate::clock::Clock;
 use crate::observe::log;
 use crate::observe::metrics::Metrics;
 
-use super::{Failure, Outcome, compile};
+use super::{Failure, Outcome};
 
 /// For listeners, key fetches and the log.
 const SPARE_DESCRIPTORS: u64 = 64;
 
 pub(super) fn run(file: &Path) -> Outcome {
-    let app = compile(file)?;
+    let app = App::load(file)?;
     let (_log, dropped) = log::start(&app.config.log);
     for warning in &app.warnings {
         warn!("{warning}");
     }
     allow_descriptors(app.config.listen.max_connections);
+    // Before anybody can know that it runs, and sends one.
+    let mut signals = Signals::listen().map_err(Failure::other)?;
     let running = app.start(Clock::System).map_err(Failure::other)?;
     running.metrics().watch_log(dropped);
     count_panics(Arc::clone(running.metrics()));
-    let mut signals = Signals::listen().map_err(Failure::other)?;
-    signals.wait();
+    signals.wait(|| running.reload());
     running.stop();
     std::thread::spawn(move || {
-        signals.wait();
+        signals.wait(|| {});
         // The second signal: whoever sent it does not want to wait.
         std::process::exit(130);
     });
@@ -72,37 +74,44 @@ fn count_panics(metrics: Arc<Metrics>) {
     }));
 }
 
-/// The signals that ask for a stop.
+/// The signals that ask for a stop, and the one that asks to look at the configuration.
 pub(super) struct Signals {
     runtime: tokio::runtime::Runtime,
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     pub(super) fn listen() -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (terminate, interrupt) = {
+        let (terminate, interrupt, hangup) = {
             let _guard = runtime.enter();
             (
                 signal(SignalKind::terminate())?,
                 signal(SignalKind::interrupt())?,
+                signal(SignalKind::hangup())?,
             )
         };
         Ok(Self {
             runtime,
             terminate,
             interrupt,
+            hangup,
         })
     }
 
-    /// Waits for the next one.
-    pub(super) fn wait(&mut self) {
+    /// Waits for the next one that asks for a stop, and calls `reload` for each that does not.
+    pub(super) fn wait(&mut self, reload: impl Fn()) {
         let (terminate, interrupt) = (&mut self.terminate, &mut self.interrupt);
+        let hangup = &mut self.hangup;
         self.runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return,
+                    _ = interrupt.recv() => return,
+                    _ = hangup.recv() => reload(),
+                }
             }
         });
     }
@@ -110,10 +119,13 @@ impl Signals {
     /// Waits for the next one, or until `other` is done. Gives what `other` gave, if it did.
     pub(super) fn wait_or<T>(&mut self, other: impl Future<Output = T>) -> Option<T> {
         let (terminate, interrupt) = (&mut self.terminate, &mut self.interrupt);
+        let hangup = &mut self.hangup;
         self.runtime.block_on(async {
             tokio::select! {
                 _ = terminate.recv() => None,
                 _ = interrupt.recv() => None,
+                // The terminal is gone.
+                _ = hangup.recv() => None,
                 done = other => Some(done),
             }
         })

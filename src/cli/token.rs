@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::clock::{Clock, UnixTime};
 use crate::config::{self, KeyPath, Written};
 use crate::keys::Algorithm;
-use crate::keys::secret::Secret;
+use crate::keys::secret::{Secret, Secrets};
 use crate::observe::log;
 
 use super::{ConfigFile, Failure, Outcome, compile, say, verdict};
@@ -128,9 +128,9 @@ impl Signer {
         let encoding = keys.encoding.unwrap_or_default();
         let secret = match (&keys.secret_env, &keys.secret_file) {
             (Some(variable), _) => {
-                Secret::from_variable(variable, written.variable(variable), encoding)
+                Secrets::from_variable(variable, written.variable(variable), encoding)
             }
-            (None, Some(file)) => Secret::from_file(file, encoding),
+            (None, Some(file)) => Secrets::from_file(file, encoding),
             (None, None) => {
                 return Err(Failure::other(format_args!(
                     "sign a token: `{name}` has no shared secret"
@@ -145,7 +145,7 @@ impl Signer {
         };
         let algorithms = issuer.algorithms.as_ref().and_then(|names| names.first());
         Ok(Self {
-            secret,
+            secret: secret.current,
             algorithm: algorithms
                 .and_then(|name| Algorithm::named(name))
                 .unwrap_or(Algorithm::HS256),

@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use super::units;
 
 /// `[cors]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
     /// The origins of the pages.
@@ -40,7 +40,7 @@ fn max_age() -> Duration {
 }
 
 /// What a route says instead of `[cors]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RouteCors {
     /// `false`: the upstream answers browsers itself.
     Off,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::units::{self, OneOrMany};
 
 /// `[issuers.NAME]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
     /// Where the keys come from; unless `better_auth` says.
@@ -59,12 +59,12 @@ fn half_a_minute() -> Duration {
 }
 
 /// `keys = { … }`: exactly one source.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
     /// The environment variable that holds a shared secret.
     pub secret_env: Option<String>,
-    /// The file that holds a shared secret.
+    /// The file that holds a shared secret, and in a second line perhaps the one before it.
     pub secret_file: Option<PathBuf>,
     /// How the secret is written; only with `secret_env` or `secret_file`.
     pub encoding: Option<Encoding>,

@@ -9,7 +9,7 @@ use super::tls::Tls;
 use super::units::{self, Address, Network};
 
 /// `[listen]`: where requests come in, and the limits of a connection.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
     /// Where to listen; read once at start.
@@ -37,7 +37,7 @@ pub struct Listen {
     pub max_body_bytes: u64,
     /// The peers whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<Network>,
-    /// Encryption; left out, requests come in plain HTTP.
+    /// Encryption; left out, requests come in plain HTTP. Read once at start, the content of its files whenever it changes.
     pub tls: Option<Tls>,
 }
 
@@ -60,7 +60,7 @@ impl Default for Listen {
 }
 
 /// `[[listeners]]`: another address where requests come in. The limits of `[listen]` hold for it too.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Where to listen; read once at start.
@@ -70,13 +70,13 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// The port of HTTPS to which every request is sent instead of being served; read once at start.
     pub redirect_to_https: Option<u16>,
-    /// Encryption; left out, requests come in plain HTTP.
+    /// Encryption, as in [`Listen`].
     #[serde(default)]
     pub tls: Option<Tls>,
 }
 
 /// `[admin]`: the listener for probes, metrics and `claimgate drain`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// Where to listen; read once at start.
@@ -93,7 +93,7 @@ impl Default for Admin {
 }
 
 /// `[drain]`: how the gate stops.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
     /// How long requests in flight may take to finish after SIGTERM.
@@ -110,7 +110,7 @@ impl Default for Drain {
 }
 
 /// `[log]`: what is written to standard error.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// The form of a line; read once at start.

@@ -106,22 +106,24 @@ impl Problems {
     }
 }
 
+impl Problems {
+    /// Each problem with its file and its line.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let file = self.file.display();
+        self.all.iter().map(move |problem| {
+            let line = problem.line.map(|line| format!(":{line}"));
+            let path = &problem.path;
+            let path = (!path.steps().is_empty()).then(|| format!(": {path}"));
+            let (line, path) = (line.unwrap_or_default(), path.unwrap_or_default());
+            format!("{file}{line}{path}: {}", problem.message)
+        })
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, problem) in self.all.iter().enumerate() {
-            if position > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{}", self.file.display())?;
-            if let Some(line) = problem.line {
-                write!(f, ":{line}")?;
-            }
-            if !problem.path.steps().is_empty() {
-                write!(f, ": {}", problem.path)?;
-            }
-            write!(f, ": {}", problem.message)?;
-        }
-        Ok(())
+        let lines: Vec<String> = self.lines().collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 

@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use super::{ClaimRule, RouteCors, units};
 
 /// `[[routes]]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// What the path must look like; `{name}` is one segment, `{*rest}` the rest.
@@ -70,7 +70,7 @@ pub struct Route {
 }
 
 /// `replace_prefix = { … }`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReplacePrefix {
     /// What the path begins with; `/` is the start of every path.
@@ -80,7 +80,7 @@ pub struct ReplacePrefix {
 }
 
 /// `request_headers = { … }` and `response_headers = { … }`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeaderEdits {
     /// Header = the one value that it has from now on.
@@ -108,7 +108,7 @@ fn keep() -> StreamEnd {
 }
 
 /// One of `tokens = [{ … }]`: exactly one place.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenSource {
     /// A header: `Authorization`, or one that has the token alone.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 /// `{ claim = "role", any = ["admin"] }`: a claim, or a field of the client's certificate, and exactly one demand on it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimRule {
     /// The claim, or a part of one as `a.b` or `/a/b`.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::units::{self, OneOrMany};
 
 /// `[upstreams.NAME]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// `http://`, `https://` or `h2c://` with a host and a port, or `unix:` or `unix+h2c:` with a path; one or a list.

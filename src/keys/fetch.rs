@@ -18,6 +18,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::files::Fingerprint;
+
 use super::KeyError;
 
 /// The largest document, in bytes.
@@ -37,8 +39,17 @@ const X_RETRY_AFTER: HeaderName = HeaderName::from_static("x-retry-after");
 pub struct Fetcher {
     /// How the issuer proves who it is.
     pub tls: Arc<rustls::ClientConfig>,
+    /// What that was made of: a file with authorities, if it was named, and its content.
+    pub read: (Option<PathBuf>, Fingerprint),
     /// A file with a bearer token for the issuer, read for every fetch.
     pub token_file: Option<PathBuf>,
+}
+
+impl PartialEq for Fetcher {
+    /// Both are made of the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.read == other.read && self.token_file == other.token_file
+    }
 }
 
 /// A document that an issuer gave.

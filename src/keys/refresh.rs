@@ -143,6 +143,13 @@ impl Refresher {
         self.ended.send_replace(Ended { number, well });
     }
 
+    /// Nobody fetches any more: whoever waits is to look at the policy in force.
+    pub fn give_up(&self) {
+        // Some wait for a fetch that has begun, and some for the one after it.
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.end(false);
+    }
+
     /// The names of keys that are gone: nobody has to ask for them again.
     pub(super) fn retire<'a>(&self, gone: impl Iterator<Item = &'a str>) {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);

@@ -34,7 +34,7 @@ const ISSUERS_REFRESH: std::ops::RangeInclusive<Duration> =
     Duration::from_mins(1)..=Duration::from_hours(1);
 
 /// Where a key set is, and how it is kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RemoteKeys {
     /// Where.
     pub place: Place,
@@ -49,7 +49,7 @@ pub struct RemoteKeys {
 }
 
 /// Where a key set is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// At this URL.
     Set(Uri),
@@ -80,15 +80,22 @@ pub struct Fetched {
 }
 
 impl RemoteKeys {
-    /// Fetches the set for as long as the process lives, and gives every new ring to `publish`.
+    /// Whether the same keys come from there.
+    pub fn has_keys_of(&self, other: &Self) -> bool {
+        (&self.place, &self.fetcher, &self.algorithms)
+            == (&other.place, &other.fetcher, &other.algorithms)
+    }
+
+    /// Fetches the set until it is told to stop, beginning with the ring that there is, and gives every new one to
+    /// `publish`.
     pub async fn keep(
         self,
+        mut ring: Arc<KeyRing>,
         refresher: Arc<Refresher>,
         metrics: Arc<IssuerMetrics>,
         clock: Clock,
-        publish: impl Fn(KeyRing),
+        publish: impl Fn(Arc<KeyRing>),
     ) {
-        let mut ring = KeyRing::awaited();
         let mut told = Told::default();
         let mut allowance = Allowance::new(Instant::now());
         loop {
@@ -101,18 +108,18 @@ impl RemoteKeys {
                     let newer = self.learn(set, &metrics, clock.now());
                     let kids = ring.keys().iter().filter_map(VerificationKey::kid);
                     refresher.retire(kids.filter(|kid| !newer.has(kid)));
-                    ring = newer;
+                    ring = Arc::new(newer);
                     let said = max_age
                         .map(|age| age.clamp(*ISSUERS_REFRESH.start(), *ISSUERS_REFRESH.end()));
                     jittered(self.refresh.or(said).unwrap_or(REFRESH))
                 }
                 Err(error) => {
                     metrics.failed.fetch_add(1, Ordering::Relaxed);
-                    ring = ring.after_failure();
+                    ring = Arc::new(ring.after_failure());
                     told.failure(&metrics.name, self.url(), &error)
                 }
             };
-            publish(ring.clone());
+            publish(Arc::clone(&ring));
             refresher.end(well);
             rest(&refresher, pause, &mut allowance).await;
         }

@@ -13,32 +13,22 @@ use crate::config::Encoding;
 
 use super::{Algorithm, KeyError, KeyKind, VerificationKey};
 
+/// What a PEM file begins with (RFC 7468 section 2).
+const PEM: &[u8] = b"-----BEGIN";
+
 /// A shared secret. Wiped when dropped, never shown.
 pub struct Secret(Zeroizing<Vec<u8>>);
 
+/// The secret of an issuer, and while it is replaced the one before, whose tokens are good for as long as it is there.
+#[derive(Debug)]
+pub struct Secrets {
+    /// What issuers sign with, or will.
+    pub current: Secret,
+    /// What they signed with before.
+    pub before: Option<Secret>,
+}
+
 impl Secret {
-    /// Takes a secret from the value of an environment variable.
-    pub fn from_variable(
-        name: &str,
-        value: Option<String>,
-        encoding: Encoding,
-    ) -> Result<Self, KeyError> {
-        let text = value.ok_or_else(|| KeyError::NoVariable(name.to_owned()))?;
-        Self::decode(text.into_bytes(), encoding)
-    }
-
-    /// Takes a secret from a file; one line end at its end is not part of it.
-    pub fn from_file(file: &Path, encoding: Encoding) -> Result<Self, KeyError> {
-        let mut text = super::read_file(file)?;
-        if text.last() == Some(&b'\n') {
-            text.pop();
-            if text.last() == Some(&b'\r') {
-                text.pop();
-            }
-        }
-        Self::decode(text, encoding)
-    }
-
     /// Takes a secret as it is written.
     pub fn decode(text: Vec<u8>, encoding: Encoding) -> Result<Self, KeyError> {
         let text = Zeroizing::new(text);
@@ -60,7 +50,7 @@ impl Secret {
         &self,
         allowed: Option<&[Algorithm]>,
     ) -> Result<VerificationKey, KeyError> {
-        if self.0.starts_with(b"-----BEGIN") {
+        if self.0.starts_with(PEM) {
             // CVE-2026-39999: a public key used as a secret is a secret that everybody has.
             return Err(KeyError::Unusable(
                 "the secret is a PEM file: name public keys with `pem_file`".to_owned(),
@@ -101,10 +91,93 @@ impl Secret {
     }
 }
 
+impl Secrets {
+    /// Takes one from the value of an environment variable.
+    pub fn from_variable(
+        name: &str,
+        value: Option<String>,
+        encoding: Encoding,
+    ) -> Result<Self, KeyError> {
+        let text = value.ok_or_else(|| KeyError::NoVariable(name.to_owned()))?;
+        Ok(Self {
+            current: Secret::decode(text.into_bytes(), encoding)?,
+            before: None,
+        })
+    }
+
+    /// Takes one from a file, or two: each has a line.
+    pub fn from_file(file: &Path, encoding: Encoding) -> Result<Self, KeyError> {
+        let text = Zeroizing::new(super::read_file(file)?);
+        let text = without_line_end(&text);
+        let decode = |line: &[u8]| Secret::decode(line.to_vec(), encoding);
+        // Random bytes, and PEM, have line ends of their own.
+        let has_lines = is_text(text) && !text.starts_with(PEM);
+        let mut lines = text.splitn(2, |byte| has_lines && *byte == b'\n');
+        let (first, second) = (lines.next().unwrap_or_default(), lines.next());
+        if second.is_some_and(|second| second.contains(&b'\n')) {
+            return Err(KeyError::Unusable(
+                "the file has more than two lines: the secret, and perhaps the one before it"
+                    .to_owned(),
+            ));
+        }
+        Ok(match second {
+            None => Self {
+                current: decode(first)?,
+                before: None,
+            },
+            Some(second) => Self {
+                current: decode(first.strip_suffix(b"\r").unwrap_or(first))?,
+                before: Some(decode(second)?),
+            },
+        })
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Secret> {
+        std::iter::once(&self.current).chain(&self.before)
+    }
+
+    /// Whether two are one.
+    pub fn are_alike(&self) -> bool {
+        self.before
+            .as_ref()
+            .is_some_and(|before| before.0 == self.current.0)
+    }
+
+    /// The keys for these algorithms, as [`Secret::verification_key`] has them.
+    pub fn verification_keys(
+        &self,
+        allowed: Option<&[Algorithm]>,
+    ) -> Result<Vec<VerificationKey>, KeyError> {
+        let keys = self.iter().zip(1..).map(|(secret, line)| {
+            let key = secret.verification_key(allowed);
+            key.map_err(|error| match self.before {
+                Some(_) => KeyError::Unusable(format!("line {line}: {error}")),
+                None => error,
+            })
+        });
+        keys.collect()
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
     }
+}
+
+/// One line end at the end of a file is not part of the secret.
+fn without_line_end(text: &[u8]) -> &[u8] {
+    match text.strip_suffix(b"\n") {
+        Some(text) => text.strip_suffix(b"\r").unwrap_or(text),
+        None => text,
+    }
+}
+
+/// Whether it could have been written by a person.
+fn is_text(bytes: &[u8]) -> bool {
+    let is_of_text = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    std::str::from_utf8(bytes).is_ok_and(|text| text.chars().all(is_of_text))
 }
 
 /// The shortest secret of an algorithm in bytes: the length of its hash (RFC 7518 section 3.2).
@@ -207,18 +280,44 @@ mod tests {
     }
 
     #[test]
-    fn the_line_end_of_a_file_is_not_part_of_the_secret() {
-        let file = tempfile::NamedTempFile::new().unwrap();
+    fn a_file_has_a_secret_on_each_of_its_lines_and_line_ends_are_no_part_of_them() {
         for (written, read) in [
-            ("abc\n", "abc"),
-            ("abc\r\n", "abc"),
-            ("abc", "abc"),
-            ("abc \n\n", "abc \n"),
+            (&b"abc\n"[..], &[&b"abc"[..]][..]),
+            (b"abc\r\n", &[b"abc"]),
+            (b"abc", &[b"abc"]),
+            (b" abc \n", &[b" abc "]),
+            (b"new\nold\n", &[b"new", b"old"]),
+            (b"new\r\nold\r\n", &[b"new", b"old"]),
+            (b"new\nold", &[b"new", b"old"]),
+            // Too short for any algorithm, which says so.
+            (b"abc\n\n", &[b"abc", b""]),
+            // Not text: bytes of chance.
+            (b"\x01abc\ndef\n", &[b"\x01abc\ndef"]),
+            (b"\xff\na\nb\nc", &[b"\xff\na\nb\nc"]),
+            (b"-----BEGIN X\na\nb\n", &[b"-----BEGIN X\na\nb"]),
         ] {
-            std::fs::write(file.path(), written).unwrap();
-            let secret = Secret::from_file(file.path(), Encoding::Utf8).unwrap();
-            assert_eq!(secret.expose(), read.as_bytes(), "{written:?}");
+            let secrets = from_file(written, Encoding::Utf8).unwrap();
+            let found: Vec<&[u8]> = secrets.iter().map(Secret::expose).collect();
+            assert_eq!(found, read, "{written:?}");
         }
+        let hex = from_file(b"6869\n6a6b\n", Encoding::Hex).unwrap();
+        assert_eq!(hex.current.expose(), b"hi");
+        assert_eq!(hex.before.unwrap().expose(), b"jk");
+    }
+
+    #[test]
+    fn a_file_has_no_third_secret() {
+        let error = from_file(b"a\nb\nc\n", Encoding::Utf8).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the file has more than two lines: the secret, and perhaps the one before it"
+        );
+    }
+
+    fn from_file(written: &[u8], encoding: Encoding) -> Result<Secrets, KeyError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), written).unwrap();
+        Secrets::from_file(file.path(), encoding)
     }
 
     #[test]

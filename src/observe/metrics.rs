@@ -1,12 +1,14 @@
 //! Counters and histograms. Each worker counts for itself; a scrape adds up.
 
+mod config;
 mod exposition;
+mod roster;
 mod upstreams;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ use crate::gate::refusal::Refusal;
 use super::Record;
 use super::log::method_label;
 
+pub use config::ConfigMetrics;
+pub use roster::{Named, Roster};
 pub use upstreams::UpstreamMetrics;
 
 /// The upper bounds of the buckets of every duration, in seconds.
@@ -236,7 +240,7 @@ pub struct IssuerMetrics {
     /// The issuer's name.
     pub name: String,
     /// Whether its keys come from a URL.
-    pub is_remote: bool,
+    pub is_remote: AtomicBool,
     /// How many keys it has.
     pub keys: AtomicU64,
     /// Fetches that succeeded.
@@ -245,6 +249,12 @@ pub struct IssuerMetrics {
     pub failed: AtomicU64,
     /// When the last fetch succeeded, in Unix seconds; 0 if none did.
     pub last_success: AtomicI64,
+}
+
+impl Named for IssuerMetrics {
+    fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// What is known about the certificates in one file.
@@ -261,8 +271,10 @@ pub struct CertificateMetrics {
 pub struct Metrics {
     /// By worker.
     pub workers: Vec<Arc<WorkerMetrics>>,
+    /// The configuration and its changes.
+    pub config: ConfigMetrics,
     /// By issuer.
-    pub issuers: Vec<Arc<IssuerMetrics>>,
+    pub issuers: Roster<IssuerMetrics>,
     /// By file, each once.
     pub certificates: Vec<CertificateMetrics>,
     /// Changed files of listeners that were taken over.
@@ -270,18 +282,16 @@ pub struct Metrics {
     /// Changed files of listeners that could not be used.
     pub files_kept: AtomicU64,
     /// By upstream.
-    pub upstreams: Vec<Arc<UpstreamMetrics>>,
+    pub upstreams: Roster<UpstreamMetrics>,
     /// Panics that ended a connection.
     pub panics: AtomicU64,
     dropped_lines: OnceLock<ErrorCounter>,
 }
 
 impl Metrics {
-    /// Counters for these workers, issuers, upstreams and certificates.
+    /// Counters for these workers and certificates.
     pub fn new(
         workers: Vec<Arc<WorkerMetrics>>,
-        issuers: Vec<Arc<IssuerMetrics>>,
-        upstreams: Vec<Arc<UpstreamMetrics>>,
         certificates: BTreeMap<PathBuf, Option<UnixTime>>,
     ) -> Self {
         let certificates = certificates
@@ -292,8 +302,6 @@ impl Metrics {
             });
         Self {
             workers,
-            issuers,
-            upstreams,
             certificates: certificates.collect(),
             ..Self::default()
         }

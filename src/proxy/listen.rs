@@ -24,7 +24,7 @@ use crate::observe::metrics::WorkerMetrics;
 use crate::tls::server::ServerTls;
 
 use super::Proxy;
-use super::serve::{Arrival, Limits, Server};
+use super::serve::{Arrival, Server};
 use super::shared::{Phase, Shared};
 use super::socket::{Connection, Wire};
 
@@ -131,7 +131,6 @@ impl Door {
     /// A door that nobody has come through yet.
     pub fn new(
         entries: Vec<(Arc<Entry>, Listener)>,
-        limits: Limits,
         shared: Arc<Shared>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
@@ -140,7 +139,6 @@ impl Door {
             first: Cell::new(0),
             server: Rc::new(Server {
                 proxy: Proxy::new(Arc::clone(&shared), Arc::clone(&metrics)),
-                limits,
                 metrics: Arc::clone(&metrics),
             }),
             shared,
@@ -243,7 +241,7 @@ impl Door {
             .borrow()
             .len()
             .max(self.shared.open_connections());
-        let above = connections.saturating_sub(self.shared.max_connections);
+        let above = connections.saturating_sub(self.shared.max_connections());
         if above > TURNED_AWAY {
             return;
         }

@@ -65,8 +65,14 @@ struct Opened {
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) proxy: Proxy,
-    pub(super) limits: Limits,
     pub(super) metrics: Arc<WorkerMetrics>,
+}
+
+impl Server {
+    /// What a connection that begins now is held to.
+    fn limits(&self) -> Limits {
+        self.proxy.shared.limits()
+    }
 }
 
 impl Arrival {
@@ -120,7 +126,7 @@ impl Arrival {
 
     /// What comes before HTTP. All of it and the first head have to be there in the time of a head.
     async fn open(self, server: Rc<Server>) -> Result<Opened, ServeError> {
-        let limits = server.limits;
+        let limits = server.limits();
         let Self {
             mut wire,
             address,
@@ -238,7 +244,7 @@ impl Client {
 
     async fn serve_http1(self, socket: Box<Socket>) -> hyper::Result<()> {
         let connection = Rc::clone(&self.connection);
-        let builder = http1_builder(self.server.limits);
+        let builder = http1_builder(self.server.limits());
         let service = service_fn(move |request| {
             let client = self.clone();
             async move { Ok::<_, Infallible>(client.answer(request).await) }

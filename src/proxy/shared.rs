@@ -12,6 +12,7 @@ use crate::gate::Gate;
 use crate::keys::refresh::{Asked, Refresher};
 
 use super::headers::HeaderPolicy;
+use super::serve::Limits;
 use super::upstream::UpstreamPolicy;
 
 /// All that decides about a request: one immutable value, swapped whole.
@@ -25,8 +26,29 @@ pub struct Policy {
     pub upstreams: Vec<UpstreamPolicy>,
     /// The largest body in bytes, unless its route says otherwise; 0 is no limit.
     pub max_body_bytes: u64,
-    /// How long a body may stand still.
-    pub body_timeout: Duration,
+    /// What a connection is held to from its start to its end.
+    pub limits: Limits,
+    /// How many connections may be open at once.
+    pub max_connections: usize,
+    /// How long what is in flight may take to finish when the gate stops.
+    pub grace: Duration,
+    /// Who fetches the keys of each issuer, in their order; none for keys that are not fetched.
+    pub refreshers: Vec<Option<Arc<Refresher>>>,
+}
+
+impl Policy {
+    /// Has the keys of an issuer fetched, and waits for that a bounded time.
+    pub async fn fetch_keys(
+        &self,
+        issuer: usize,
+        kid: Option<&str>,
+        since: &mut Option<u64>,
+    ) -> Asked {
+        match self.refreshers.get(issuer) {
+            Some(Some(refresher)) => refresher.ask(kid, since).await,
+            Some(None) | None => Asked::Fetched,
+        }
+    }
 }
 
 /// Where the process is in its life.
@@ -49,31 +71,20 @@ pub struct Shared {
     phases: watch::Sender<Phase>,
     policies: watch::Sender<()>,
     connections: AtomicUsize,
-    /// How many connections may be open at once.
-    pub max_connections: usize,
     /// The time of day.
     pub clock: Clock,
-    /// Who fetches the keys of each issuer; none for keys that are not fetched.
-    pub refreshers: Vec<Option<Arc<Refresher>>>,
 }
 
 impl Shared {
     /// Begins with a policy.
-    pub fn new(
-        policy: Policy,
-        max_connections: usize,
-        clock: Clock,
-        refreshers: Vec<Option<Arc<Refresher>>>,
-    ) -> Self {
+    pub fn new(policy: Policy, clock: Clock) -> Self {
         Self {
             policy: ArcSwap::from_pointee(policy),
             phase: AtomicU8::new(Phase::Serving as u8),
             phases: watch::Sender::new(Phase::Serving),
             policies: watch::Sender::new(()),
             connections: AtomicUsize::new(0),
-            max_connections,
             clock,
-            refreshers,
         }
     }
 
@@ -119,17 +130,14 @@ impl Shared {
         let _reached = phases.wait_for(|now| *now >= phase).await;
     }
 
-    /// Has the keys of an issuer fetched, and waits for that a bounded time.
-    pub async fn fetch_keys(
-        &self,
-        issuer: usize,
-        kid: Option<&str>,
-        since: &mut Option<u64>,
-    ) -> Asked {
-        match self.refreshers.get(issuer) {
-            Some(Some(refresher)) => refresher.ask(kid, since).await,
-            Some(None) | None => Asked::Fetched,
-        }
+    /// What a connection that begins now is held to.
+    pub(super) fn limits(&self) -> Limits {
+        self.policy.load().limits
+    }
+
+    /// How many connections may be open at once.
+    pub(super) fn max_connections(&self) -> usize {
+        self.policy.load().max_connections
     }
 
     /// Counts a connection more.

@@ -7,6 +7,8 @@ use rustls::client::ResolvesClientCert;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::files::Fingerprint;
+
 use super::{Pair, TlsError, pem, provider};
 
 /// How two ends of a connection prove to each other who they are.
@@ -17,6 +19,15 @@ pub struct Trust {
     pub ca_file: Option<PathBuf>,
     /// What is shown to a server that asks who connects.
     pub identity: Option<Pair>,
+}
+
+impl Trust {
+    /// What stands for the content of its files; nothing for the system's authorities.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let identity = self.identity.iter();
+        let identity = identity.flat_map(|pair| [&pair.certificate, &pair.key]);
+        Fingerprint::of(self.ca_file.iter().chain(identity).map(PathBuf::as_path))
+    }
 }
 
 /// What is needed to connect. The protocols are offered in this order (RFC 7301), or no such offer is made.

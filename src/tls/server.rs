@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest::{Context, SHA256};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::ClientCertVerifier;
@@ -18,10 +17,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use zeroize::Zeroizing;
 
 use crate::clock::UnixTime;
 use crate::config::{ClientAuth, TlsVersion};
+use crate::files::Fingerprint;
 use crate::gate::certificate::ClientCertificate;
 
 use certificates::Certificates;
@@ -236,10 +235,6 @@ struct Fingerprints {
     authorities: Fingerprint,
 }
 
-/// What stands for the content of files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Fingerprint([u8; 32]);
-
 impl Fingerprints {
     fn of(settings: &Settings) -> Self {
         let pairs = settings.pairs.iter();
@@ -250,23 +245,5 @@ impl Fingerprints {
                 .collect(),
             authorities: Fingerprint::of(clients.map(|clients| clients.ca_file.as_path())),
         }
-    }
-}
-
-impl Fingerprint {
-    fn of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
-        let mut context = Context::new(&SHA256);
-        for file in files {
-            // A file that cannot be read is a content of its own.
-            let bytes = std::fs::read(file).map(Zeroizing::new).ok();
-            let length = bytes.as_ref().map(|bytes| bytes.len());
-            context.update(format!("{length:?}").as_bytes());
-            context.update(bytes.as_deref().map_or(&[], Vec::as_slice));
-        }
-        let mut fingerprint = [0; 32];
-        for (to, from) in fingerprint.iter_mut().zip(context.finish().as_ref()) {
-            *to = *from;
-        }
-        Self(fingerprint)
     }
 }

@@ -106,6 +106,10 @@ fn the_metrics_can_be_parsed_and_have_these_names() {
         types,
         [
             ("claimgate_build_info", "gauge"),
+            ("claimgate_config_generation", "gauge"),
+            ("claimgate_config_last_reload_success", "gauge"),
+            ("claimgate_config_last_reload_timestamp_seconds", "gauge"),
+            ("claimgate_config_reloads", "counter"),
             ("claimgate_connections", "counter"),
             ("claimgate_connections_open", "gauge"),
             ("claimgate_heads_refused", "counter"),

@@ -1,4 +1,9 @@
-//! Certificates that are renewed while the gate runs.
+//! What changes while the gate runs: its configuration, and certificates that are renewed.
+
+mod folder;
+mod goes_on;
+mod policy;
+mod secrets;
 
 use std::fs;
 use std::path::Path;

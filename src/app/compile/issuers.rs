@@ -58,7 +58,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issu
         }
         let (ring, remote) = match source {
             Some(Source::Ring(ring)) => (ring, None),
-            Some(Source::Remote(remote)) => (KeyRing::awaited(), Some(remote)),
+            Some(Source::Remote(remote)) => (KeyRing::awaited(), Some(*remote)),
             None => (KeyRing::default(), None),
         };
         compiled.remote_keys.push(remote);

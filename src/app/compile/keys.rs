@@ -9,9 +9,10 @@ use http::Uri;
 use http::uri::Authority;
 
 use crate::config::{self, KeyPath, Keys, OneOrMany, Written};
+use crate::files::Fingerprint;
 use crate::keys::fetch::Fetcher;
 use crate::keys::remote::{Place, REFRESH, RemoteKeys};
-use crate::keys::secret::Secret;
+use crate::keys::secret::{Secret, Secrets};
 use crate::keys::{Algorithm, KeyKind, KeyRing, jwks, pem};
 use crate::tls;
 
@@ -38,7 +39,7 @@ pub(super) struct Names {
 /// Where the keys of one issuer come from.
 pub(super) enum Source {
     Ring(KeyRing),
-    Remote(RemoteKeys),
+    Remote(Box<RemoteKeys>),
 }
 
 pub(super) fn origin(written: &mut Written, path: &KeyPath, issuer: &config::Issuer) -> Origin {
@@ -181,20 +182,27 @@ pub(super) fn source(
                 ));
             }
             let encoding = keys.encoding.unwrap_or_default();
-            let secret = match (&keys.secret_env, &keys.secret_file) {
-                (Some(name), _) => Secret::from_variable(name, written.variable(name), encoding),
-                (None, Some(file)) => Secret::from_file(file, encoding),
+            let secrets = match (&keys.secret_env, &keys.secret_file) {
+                (Some(name), _) => Secrets::from_variable(name, written.variable(name), encoding),
+                (None, Some(file)) => Secrets::from_file(file, encoding),
                 (None, None) => return None,
             };
-            secret.and_then(|secret| {
-                if let Some(looks) = secret.looks_like().filter(|_| keys.encoding.is_none()) {
+            secrets.and_then(|secrets| {
+                let mut looks = secrets.iter().filter_map(Secret::looks_like);
+                if let Some(looks) = looks.next().filter(|_| keys.encoding.is_none()) {
                     warnings.push(format!(
                         "{}: the secret looks like {looks}, and is used as it is written; if it is {looks}, say \
                          `encoding = \"{looks}\"`, if not, `encoding = \"utf8\"`",
                         written.place(&place)
                     ));
                 }
-                secret.verification_key(algorithms).map(|key| vec![key])
+                if secrets.are_alike() {
+                    warnings.push(format!(
+                        "{}: both lines of the file are the same secret",
+                        written.place(&place)
+                    ));
+                }
+                secrets.verification_keys(algorithms)
             })
         }
     };
@@ -278,6 +286,7 @@ fn remote(
             "is shorter than `refresh`: the keys would be too old before they are fetched again",
         );
     }
+    let fingerprint = Fingerprint::of(keys.ca_file.as_deref());
     let tls = match tls::client_config(keys.ca_file.as_deref()) {
         Ok(tls) => tls,
         Err(error) => {
@@ -309,16 +318,17 @@ fn remote(
     } else {
         Place::Set(url)
     };
-    Some(Source::Remote(RemoteKeys {
+    Some(Source::Remote(Box::new(RemoteKeys {
         place,
         fetcher: Fetcher {
             tls,
+            read: (keys.ca_file.clone(), fingerprint),
             token_file: keys.token_file.clone(),
         },
         algorithms: algorithms.map(<[_]>::to_vec),
         refresh: keys.refresh,
         max_stale,
-    }))
+    })))
 }
 
 /// A URL that may be fetched.

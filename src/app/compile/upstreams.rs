@@ -221,12 +221,14 @@ fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Ta
         written.report(path.clone(), message);
     }
     let trust = Trust { ca_file, identity };
+    let fingerprint = trust.fingerprint();
     let offers: [&[&[u8]]; 2] = [&[HTTP2, HTTP1], &[HTTP1]];
     match offers.map(|offer| config(&trust, offer)) {
         [Ok(either), Ok(http1)] => Protocol::Tls(Tls {
             either,
             http1,
             server_name,
+            read: (trust, fingerprint),
         }),
         [Err(error), _] | [_, Err(error)] => {
             let key = match &error {

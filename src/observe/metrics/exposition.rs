@@ -13,8 +13,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::{
-    BUCKETS, CertificateMetrics, Durations, HeadFault, Histogram, IssuerMetrics, Metrics, Tally,
-    WorkerMetrics, upstreams,
+    BUCKETS, CertificateMetrics, Durations, HeadFault, Histogram, IssuerMetrics, Metrics, Roster,
+    Tally, WorkerMetrics, upstreams,
 };
 
 /// Adds up what the workers have counted.
@@ -25,6 +25,7 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Metrics {
             workers,
+            config,
             issuers,
             certificates,
             files_reloaded,
@@ -91,6 +92,7 @@ impl Collector for Scrape {
             "Log lines that could not be written in time",
             dropped,
         )?;
+        config.encode(&mut encoder)?;
         keys(&mut encoder, issuers)?;
         tls(&mut encoder, certificates, [files_reloaded, files_kept])?;
         upstreams::encode(&mut encoder, by_upstream)?;
@@ -180,18 +182,19 @@ fn heads(
 
 fn keys(
     encoder: &mut DescriptorEncoder<'_>,
-    issuers: &[Arc<IssuerMetrics>],
+    issuers: &Roster<IssuerMetrics>,
 ) -> Result<(), fmt::Error> {
+    let (all, in_force) = (issuers.all(), issuers.in_force());
     let mut family = encoder.encode_descriptor("keys", "Keys held", None, MetricType::Gauge)?;
-    for issuer in issuers {
+    for issuer in in_force.iter() {
         let labels = [("issuer", issuer.name.as_str())];
         let keys = i64::try_from(issuer.keys.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         ConstGauge::new(keys).encode(family.encode_family(&labels)?)?;
     }
-    let remote = || issuers.iter().filter(|issuer| issuer.is_remote);
+    let is_remote = |issuer: &&Arc<IssuerMetrics>| issuer.is_remote.load(Ordering::Relaxed);
     let help = "Fetches of key sets";
     let mut family = encoder.encode_descriptor("key_fetches", help, None, MetricType::Counter)?;
-    for issuer in remote() {
+    for issuer in all.iter().filter(is_remote) {
         for (outcome, count) in [("success", &issuer.fetched), ("failure", &issuer.failed)] {
             let labels = [("issuer", issuer.name.as_str()), ("outcome", outcome)];
             ConstCounter::new(count.load(Ordering::Relaxed))
@@ -205,7 +208,7 @@ fn keys(
         Some(&Unit::Seconds),
         MetricType::Gauge,
     )?;
-    for issuer in remote() {
+    for issuer in in_force.iter().filter(is_remote) {
         let labels = [("issuer", issuer.name.as_str())];
         let last = issuer.last_success.load(Ordering::Relaxed);
         ConstGauge::new(last).encode(family.encode_family(&labels)?)?;
@@ -242,7 +245,7 @@ fn tls(
     Ok(())
 }
 
-fn counter(
+pub(super) fn counter(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -256,7 +259,7 @@ fn counter(
     )?)
 }
 
-fn gauge(
+pub(super) fn gauge(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

@@ -2,19 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::{Named, Roster};
+
 /// What is counted about one upstream.
 #[derive(Debug, Default)]
 pub struct UpstreamMetrics {
     name: String,
     /// Whether its endpoints are asked how they are.
-    is_checked: bool,
+    is_checked: AtomicBool,
     connected: AtomicU64,
     failed: AtomicU64,
     retried: AtomicU64,
@@ -27,9 +29,15 @@ impl UpstreamMetrics {
     pub fn new(name: String, is_checked: bool) -> Self {
         Self {
             name,
-            is_checked,
+            is_checked: is_checked.into(),
             ..Self::default()
         }
+    }
+
+    /// The upstream is another from now on, of which nothing is known yet; the counters go on.
+    pub fn replace(&self, is_checked: bool) {
+        self.is_checked.store(is_checked, Ordering::Relaxed);
+        self.healthy(0);
     }
 
     /// A connection was opened, or could not be.
@@ -58,18 +66,25 @@ impl UpstreamMetrics {
     }
 }
 
+impl Named for UpstreamMetrics {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// One of the counters.
 type Choose = fn(&UpstreamMetrics) -> &AtomicU64;
 
 /// Writes what is counted about every upstream.
 pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,
-    upstreams: &[Arc<UpstreamMetrics>],
+    upstreams: &Roster<UpstreamMetrics>,
 ) -> Result<(), fmt::Error> {
+    let all = upstreams.all();
     let help = "Connections to an upstream";
     let mut family =
         encoder.encode_descriptor("upstream_connections", help, None, MetricType::Counter)?;
-    for upstream in upstreams {
+    for upstream in &all {
         for (outcome, count) in [
             ("success", &upstream.connected),
             ("failure", &upstream.failed),
@@ -91,7 +106,7 @@ pub(super) fn encode(
     ];
     for (name, help, choose) in counters {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for upstream in upstreams {
+        for upstream in &all {
             let labels = [("upstream", upstream.name.as_str())];
             ConstCounter::new(choose(upstream).load(Ordering::Relaxed))
                 .encode(family.encode_family(&labels)?)?;
@@ -100,7 +115,8 @@ pub(super) fn encode(
     let help = "Endpoints that are healthy by their check";
     let mut family =
         encoder.encode_descriptor("upstream_healthy_endpoints", help, None, MetricType::Gauge)?;
-    for upstream in upstreams.iter().filter(|upstream| upstream.is_checked) {
+    let is_checked = |upstream: &&Arc<UpstreamMetrics>| upstream.is_checked.load(Ordering::Relaxed);
+    for upstream in upstreams.in_force().iter().filter(is_checked) {
         let labels = [("upstream", upstream.name.as_str())];
         let healthy = i64::try_from(upstream.healthy.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         ConstGauge::new(healthy).encode(family.encode_family(&labels)?)?;

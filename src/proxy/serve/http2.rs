@@ -47,7 +47,7 @@ const PING: Duration = Duration::from_secs(30);
 /// Serves a connection to its end. It ends in order when it is asked to, when it has been idle for its time, or when no
 /// head has come in time.
 pub(super) async fn serve(client: Client, socket: Box<Socket>) -> hyper::Result<()> {
-    let limits = client.server.limits;
+    let limits = client.server.limits();
     let connection = Rc::clone(&client.connection);
     connection.speaks_http2();
     let service = service_fn(move |request| {

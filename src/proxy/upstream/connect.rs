@@ -10,6 +10,9 @@ use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use crate::files::Fingerprint;
+use crate::tls::client::Trust;
+
 use super::connection::Connection;
 use super::http1::Http1;
 use super::http2::{Http2, OneStream};
@@ -36,12 +39,14 @@ pub struct Tls {
     pub http1: Arc<ClientConfig>,
     /// The name that the certificate must have, if it is not the host's.
     pub server_name: Option<ServerName<'static>>,
+    /// What the files were when they were read.
+    pub read: (Trust, Fingerprint),
 }
 
 impl PartialEq for Tls {
-    /// Certificates are read when the configuration is: another reading is another trust.
+    /// Both are made of the same.
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.either, &other.either) && self.server_name == other.server_name
+        self.read == other.read && self.server_name == other.server_name
     }
 }
 

@@ -72,10 +72,34 @@ pub struct Common {
     pub metrics: Arc<UpstreamMetrics>,
 }
 
+impl UpstreamPolicy {
+    /// Takes over what workers share about the upstream of that name in the policy before. If it is no other, that is
+    /// all: their connections, how many requests are with it, and how it is. What was counted goes on in any case.
+    pub fn succeed(&mut self, before: &Self) {
+        let (mine, theirs) = (&self.common, &before.common);
+        let with_theirs = Self {
+            common: theirs.clone(),
+            ..self.clone()
+        };
+        let is_same = with_theirs == *before && mine.queue.as_deref() == theirs.queue.as_deref();
+        if is_same {
+            self.common = theirs.clone();
+        } else {
+            self.count_in(Arc::clone(&theirs.metrics));
+        }
+    }
+
+    /// Goes on counting where an upstream of that name was counted before.
+    pub fn count_in(&mut self, metrics: Arc<UpstreamMetrics>) {
+        metrics.replace(self.health_check.is_some());
+        self.common.metrics = metrics;
+    }
+}
+
 impl PartialEq for Common {
-    /// Two that are alike are not the same: they count for themselves.
+    /// Two that are alike are not the same: each has its own connections.
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.metrics, &other.metrics)
+        Arc::ptr_eq(&self.health, &other.health)
     }
 }
 

@@ -11,8 +11,16 @@ use tokio::time::timeout;
 #[derive(Debug)]
 pub struct Queue {
     slots: Arc<Semaphore>,
+    max_slots: usize,
     waiting: AtomicUsize,
     max_waiting: usize,
+}
+
+impl PartialEq for Queue {
+    /// As large, whoever is there.
+    fn eq(&self, other: &Self) -> bool {
+        (self.max_slots, self.max_waiting) == (other.max_slots, other.max_waiting)
+    }
 }
 
 /// The right to be with the upstream. It ends when it is dropped.
@@ -32,6 +40,7 @@ impl Queue {
     pub fn new(slots: usize, max_waiting: usize) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
+            max_slots: slots,
             waiting: AtomicUsize::new(0),
             max_waiting,
         }

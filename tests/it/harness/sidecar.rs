@@ -25,8 +25,16 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// Starts one. What the text does not say of the sockets, the upstream and the issuer is added.
     pub(crate) fn start(config: &str, upstream: &Upstream, issuer: &Issuer) -> Self {
+        Self::of(compile(config, upstream, issuer))
+    }
+
+    /// Starts one with a file, whose changes it follows.
+    pub(crate) fn following(file: &Path) -> Self {
+        Self::of(App::load(file).unwrap_or_else(|problems| panic!("{problems}")))
+    }
+
+    fn of(app: App) -> Self {
         let clock = Arc::new(AtomicI64::new(NOW));
-        let app = compile(config, upstream, issuer);
         let running = app.start(Clock::Set(Arc::clone(&clock))).unwrap();
         let Address::Tcp(address) = *running.address() else {
             panic!("the tests connect over TCP");

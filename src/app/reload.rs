@@ -1,0 +1,118 @@
+//! Following the configuration: another one is put in force whole, or the one before stays.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::{Config, Problems};
+use crate::observe::metrics::Metrics;
+
+use super::source::{Found, Source};
+use super::upkeep::Upkeep;
+use super::{App, changes};
+
+/// How often the files are looked at. A change is taken at the look after the one that has found it.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// What follows the configuration.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) source: Source,
+    /// The configuration that the process has started with.
+    pub(super) started: Config,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+}
+
+impl Follower {
+    /// Follows it for as long as the process lives. `wish` asks to look at once.
+    pub(super) async fn follow(self, wish: Arc<Notify>, mut upkeep: Upkeep) {
+        let Self {
+            mut source,
+            started,
+            metrics,
+            clock,
+        } = self;
+        let mut in_force = started.clone();
+        let mut told: Vec<String> = Vec::new();
+        let mut glances = interval(GLANCE);
+        glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let wished = tokio::select! {
+                _ = glances.tick() => false,
+                () = wish.notified() => true,
+            };
+            // On a thread of its own: a disk that does not answer must not keep probes from being answered.
+            let looking = spawn_blocking(move || {
+                let found = source.look(wished);
+                (source, found)
+            });
+            let Ok((looked, found)) = looking.await else {
+                return error!("the configuration is not followed any more");
+            };
+            source = looked;
+            match found {
+                Found::Nothing if wished => match source.problems() {
+                    None => info!("the configuration has not changed"),
+                    Some(problems) => tell(problems, metrics.config.generation()),
+                },
+                Found::Nothing | Found::Unfinished => {}
+                Found::Change {
+                    result: Ok(app),
+                    files,
+                } => {
+                    let App {
+                        config,
+                        entries: _,
+                        policy,
+                        remote_keys,
+                        warnings,
+                        source: _,
+                    } = *app;
+                    upkeep.change(policy, &remote_keys);
+                    let generation = metrics.config.taken(clock.now());
+                    announce(generation, &in_force, &config, &files);
+                    for key in changes::at_start_only(&in_force, &config) {
+                        warn!("`{key}` has changed, which takes effect after a restart");
+                    }
+                    for warning in warnings.iter().filter(|warning| !told.contains(warning)) {
+                        warn!("{warning}");
+                    }
+                    (in_force, told) = (config, warnings);
+                }
+                Found::Change {
+                    result: Err(problems),
+                    ..
+                } => tell(&problems, metrics.config.refused()),
+            }
+        }
+    }
+}
+
+fn announce(generation: u64, before: &Config, after: &Config, files: &[PathBuf]) {
+    let changes = changes::between(before, after, files);
+    let changes = if changes.is_empty() {
+        "nothing that takes effect".to_owned()
+    } else {
+        changes.join(", ")
+    };
+    info!(
+        generation,
+        changes, "the configuration has changed, and is in force"
+    );
+}
+
+fn tell(problems: &Problems, generation: u64) {
+    for problem in problems.lines() {
+        error!(
+            generation,
+            "the configuration has changed and cannot be used, the one before stays in force: {problem}"
+        );
+    }
+}

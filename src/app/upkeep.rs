@@ -1,0 +1,199 @@
+//! What goes on beside the requests for the policy in force: keys are fetched, upstreams are asked how they are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::task::{JoinHandle, spawn_local};
+
+use crate::keys::KeyRing;
+use crate::keys::refresh::Refresher;
+use crate::keys::remote::RemoteKeys;
+use crate::observe::metrics::{IssuerMetrics, Metrics};
+use crate::proxy::shared::{Policy, Shared};
+use crate::proxy::upstream::{Common, health};
+
+/// The tasks of the policy in force.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    fetches: BTreeMap<Arc<str>, Fetching>,
+    checks: Vec<Checking>,
+}
+
+/// The keys of one issuer are fetched.
+#[derive(Debug)]
+struct Fetching {
+    remote: RemoteKeys,
+    refresher: Arc<Refresher>,
+    task: JoinHandle<()>,
+}
+
+/// An upstream is asked how it is.
+#[derive(Debug)]
+struct Checking {
+    common: Common,
+    task: JoinHandle<()>,
+}
+
+impl Upkeep {
+    /// Begins with the policy that the process has started with.
+    pub(super) fn begin(
+        shared: Arc<Shared>,
+        metrics: Arc<Metrics>,
+        remote_keys: &[Option<RemoteKeys>],
+    ) -> Self {
+        let mut upkeep = Self {
+            shared,
+            metrics,
+            fetches: BTreeMap::new(),
+            checks: Vec::new(),
+        };
+        upkeep.settle(remote_keys);
+        upkeep
+    }
+
+    /// Puts another policy in force. What has not changed goes on: connections to upstreams and what is known about
+    /// them, the keys of issuers and the fetches of them.
+    pub(super) fn change(&mut self, mut policy: Policy, remote_keys: &[Option<RemoteKeys>]) {
+        let before = self.shared.policy();
+        for upstream in &mut policy.upstreams {
+            let mut known = before.upstreams.iter();
+            if let Some(known) = known.find(|known| known.name == upstream.name) {
+                upstream.succeed(known);
+            } else if let Some(metrics) = self.metrics.upstreams.find(&upstream.name) {
+                upstream.count_in(metrics);
+            }
+        }
+        for (place, remote) in remote_keys.iter().enumerate() {
+            let Some(issuer) = policy.gate.issuers().get(place) else {
+                continue;
+            };
+            let fetching = self.fetches.get(&issuer.name);
+            let same = |fetching: &&Fetching| {
+                remote
+                    .as_ref()
+                    .is_some_and(|remote| remote.has_keys_of(&fetching.remote))
+            };
+            let Some(fetching) = fetching.filter(same) else {
+                continue;
+            };
+            let mut issuers = before.gate.issuers().iter();
+            if let Some(known) = issuers.find(|known| known.name == issuer.name) {
+                policy.gate = policy.gate.with_ring(place, Arc::clone(&known.ring));
+            }
+            if let Some(refresher) = policy.refreshers.get_mut(place) {
+                *refresher = Some(Arc::clone(&fetching.refresher));
+            }
+        }
+        enrol(&self.metrics, &policy, remote_keys);
+        self.shared.change_policy(|_| policy.clone());
+        self.settle(remote_keys);
+    }
+
+    /// Begins what the policy in force needs, and ends what it does not need any more.
+    fn settle(&mut self, remote_keys: &[Option<RemoteKeys>]) {
+        let policy = self.shared.policy();
+        self.settle_fetches(&policy, remote_keys);
+        self.settle_checks(&policy);
+    }
+
+    fn settle_fetches(&mut self, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
+        let mut before = std::mem::take(&mut self.fetches);
+        let issuers = policy.gate.issuers().iter().zip(&policy.refreshers);
+        for ((issuer, refresher), remote) in issuers.zip(remote_keys) {
+            let metrics = self.metrics.issuers.find(&issuer.name);
+            let (Some(remote), Some(refresher), Some(metrics)) = (remote, refresher, metrics)
+            else {
+                continue;
+            };
+            let name = Arc::clone(&issuer.name);
+            if let Some(fetching) = before.remove(&name) {
+                if fetching.remote == *remote {
+                    self.fetches.insert(name, fetching);
+                    continue;
+                }
+                fetching.task.abort();
+                if !Arc::ptr_eq(&fetching.refresher, refresher) {
+                    fetching.refresher.give_up();
+                }
+            }
+            let task = remote.clone().keep(
+                Arc::clone(&issuer.ring),
+                Arc::clone(refresher),
+                metrics,
+                self.shared.clock.clone(),
+                publisher(Arc::clone(&self.shared), Arc::clone(&name)),
+            );
+            let fetching = Fetching {
+                remote: remote.clone(),
+                refresher: Arc::clone(refresher),
+                task: spawn_local(task),
+            };
+            self.fetches.insert(name, fetching);
+        }
+        for gone in before.into_values() {
+            gone.task.abort();
+            gone.refresher.give_up();
+        }
+    }
+
+    fn settle_checks(&mut self, policy: &Policy) {
+        let mut before = std::mem::take(&mut self.checks);
+        for upstream in &policy.upstreams {
+            let Some(check) = upstream.health_check.clone() else {
+                continue;
+            };
+            let is_same = |checking: &mut Checking| checking.common == upstream.common;
+            let same = before.extract_if(.., is_same).next();
+            self.checks.push(same.unwrap_or_else(|| Checking {
+                common: upstream.common.clone(),
+                task: spawn_local(health::watch(upstream.clone(), check)),
+            }));
+        }
+        for gone in before {
+            gone.task.abort();
+        }
+    }
+}
+
+/// Has everything counted that this policy has, where it was counted before if it was.
+pub(super) fn enrol(metrics: &Metrics, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
+    let upstreams = policy.upstreams.iter();
+    let upstreams = upstreams.map(|upstream| Arc::clone(&upstream.common.metrics));
+    metrics.upstreams.replace(upstreams.collect());
+    let issuers = policy.gate.issuers().iter().zip(remote_keys);
+    let issuers = issuers.map(|(issuer, remote)| {
+        let known = metrics.issuers.find(&issuer.name);
+        let metrics = known.unwrap_or_else(|| {
+            Arc::new(IssuerMetrics {
+                name: issuer.name.to_string(),
+                ..IssuerMetrics::default()
+            })
+        });
+        let held = issuer.ring.keys().len() as u64;
+        metrics.keys.store(held, Ordering::Relaxed);
+        metrics.is_remote.store(remote.is_some(), Ordering::Relaxed);
+        metrics
+    });
+    metrics.issuers.replace(issuers.collect());
+}
+
+/// Puts a policy with every new ring of this issuer in force, wherever the issuer stands in it by then.
+fn publisher(shared: Arc<Shared>, name: Arc<str>) -> impl Fn(Arc<KeyRing>) {
+    move |ring| {
+        shared.change_policy(|policy| {
+            let place = policy
+                .gate
+                .issuers()
+                .iter()
+                .position(|issuer| issuer.name == name);
+            let mut policy = policy.clone();
+            if let Some(place) = place {
+                policy.gate = policy.gate.with_ring(place, Arc::clone(&ring));
+            }
+            policy
+        });
+    }
+}

@@ -1,0 +1,71 @@
+//! The files that a configuration names.
+
+use std::path::Path;
+
+use super::{Config, Issuer, Keys, Listen, Listener, Tls, Upstream, UpstreamTls};
+
+impl Config {
+    /// The files whose content is a part of the policy.
+    pub fn files(&self) -> Vec<&Path> {
+        let mut files = Vec::new();
+        for Issuer { keys, .. } in self.issuers.values() {
+            let Some(keys) = keys else { continue };
+            let Keys {
+                secret_env: _,
+                secret_file,
+                encoding: _,
+                pem_file,
+                jwks_file,
+                jwks_url: _,
+                discovery: _,
+                ca_file,
+                token_file: _,
+                refresh: _,
+                max_stale: _,
+                allow_http: _,
+            } = keys;
+            files.extend([secret_file, pem_file, jwks_file, ca_file]);
+        }
+        for Upstream { tls, .. } in self.upstreams.values() {
+            let Some(tls) = tls else { continue };
+            let UpstreamTls {
+                ca_file,
+                certificate,
+                key,
+                server_name: _,
+            } = tls;
+            files.extend([ca_file, certificate, key]);
+        }
+        files.into_iter().flatten().map(AsRef::as_ref).collect()
+    }
+
+    /// The files that are read again by who needs them: of listeners, and those with a token for an issuer.
+    pub fn others_files(&self) -> Vec<&Path> {
+        let mut files: Vec<&Path> = Vec::new();
+        let Listen { tls: first, .. } = &self.listen;
+        let others = self.listeners.iter().map(|Listener { tls, .. }| tls);
+        for tls in std::iter::once(first).chain(others).flatten() {
+            let Tls {
+                certificate,
+                key,
+                more,
+                min_version: _,
+                client_ca,
+                client_certificate: _,
+                hsts: _,
+            } = tls;
+            files.extend([certificate.as_path(), key]);
+            files.extend(
+                more.iter()
+                    .flat_map(|pair| [pair.certificate.as_path(), &pair.key]),
+            );
+            files.extend(client_ca.as_deref());
+        }
+        let keys = self
+            .issuers
+            .values()
+            .filter_map(|issuer| issuer.keys.as_ref());
+        files.extend(keys.filter_map(|keys| keys.token_file.as_deref()));
+        files
+    }
+}

@@ -1,0 +1,279 @@
+//! Another configuration is in force as soon as it is written, whole or not at all.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::folder::{Folder, generation, has, open, reloads};
+use crate::harness::{Issuer, Latch, Next, ROUTES, Sidecar, Upstream, eventually, get, post};
+
+#[test]
+fn a_configuration_is_in_force_however_it_was_written() {
+    let upstream = Upstream::start();
+    let folder = Folder::with(&open("/written"), &upstream);
+    let sidecar = folder.start();
+    assert!(has(&sidecar, "/written"));
+
+    folder.write("config.toml", &folder.text(&open("/written-over")));
+    eventually("it was written over", || has(&sidecar, "/written-over"));
+    assert!(!has(&sidecar, "/written"));
+
+    folder.write("new.toml", &folder.text(&open("/renamed")));
+    fs::rename(folder.path("new.toml"), folder.path("config.toml")).unwrap();
+    eventually("another came to its place", || has(&sidecar, "/renamed"));
+
+    folder.publish(1, &open("/linked"));
+    symlink("..data/config.toml", folder.path("link")).unwrap();
+    fs::rename(folder.path("link"), folder.path("config.toml")).unwrap();
+    eventually("a link came to its place", || has(&sidecar, "/linked"));
+    folder.publish(2, &open("/swapped"));
+    eventually("the link before it was swapped", || {
+        has(&sidecar, "/swapped")
+    });
+    assert!(!has(&sidecar, "/linked"));
+    assert_eq!(generation(&sidecar), 5);
+}
+
+#[test]
+fn a_broken_configuration_leaves_the_one_before_in_force() {
+    let upstream = Upstream::start();
+    let folder = Folder::with(&open("/old"), &upstream);
+    let sidecar = folder.start();
+    let is_good = || {
+        sidecar
+            .metric("claimgate_config_last_reload_success")
+            .unwrap()
+            > 0.5
+    };
+    assert!(is_good());
+    let mut failures = 0.0;
+    let mut fails = |what: &str| {
+        failures += 1.0;
+        eventually(what, || reloads(&sidecar, "failure") > failures - 0.5);
+        assert!(!is_good() && has(&sidecar, "/old"), "{what}");
+    };
+    for broken in [
+        "not toml",
+        "",
+        &folder.text("[[routes]]\npath = \"/new\"\naccess = \"pubic\"\n"),
+        &folder.text(&open("/new")).replace("http://", "ftp://"),
+    ] {
+        folder.write("config.toml", broken);
+        fails(broken);
+    }
+    fs::remove_file(folder.path("config.toml")).unwrap();
+    fails("it was deleted");
+    assert_eq!(generation(&sidecar), 1);
+    assert!(!has(&sidecar, "/new"));
+
+    // What was in force before is a good configuration again.
+    folder.write("config.toml", &folder.text(&open("/old")));
+    eventually("it is back", is_good);
+    assert!(has(&sidecar, "/old"));
+    folder.write("config.toml", &folder.text(&open("/new")));
+    eventually("another is in force", || has(&sidecar, "/new"));
+    assert!(
+        reloads(&sidecar, "failure") < failures + 0.5,
+        "each was told once"
+    );
+    let since = "claimgate_config_last_reload_timestamp_seconds";
+    assert!(sidecar.metric(since).unwrap() > 1.0);
+}
+
+#[test]
+fn a_wish_is_heard_at_once() {
+    let upstream = Upstream::start();
+    let folder = Folder::with(&open("/old"), &upstream);
+    let sidecar = folder.start();
+    folder.change(&sidecar, &open("/new"));
+    assert!(has(&sidecar, "/new") && !has(&sidecar, "/old"));
+}
+
+#[test]
+fn a_request_keeps_the_policy_it_began_with_and_its_connection_goes_on() {
+    let (latch, held) = (Latch::default(), Latch::default());
+    let (waits, holds) = (latch.clone(), held.clone());
+    let upstream = Upstream::answering(move |dialogue| {
+        if dialogue.target() == "/held" {
+            holds.open();
+            waits.wait();
+        }
+        dialogue.echo()
+    });
+    let folder = Folder::with(&open("/held"), &upstream);
+    let sidecar = folder.start();
+    let mut client = sidecar.connect();
+    let mut idle = sidecar.connect();
+    assert_eq!(idle.call(&get("/nothing")).status, 404);
+    client.send(get("/held").bytes());
+    held.wait();
+    folder.change(&sidecar, &open("/other"));
+    latch.open();
+    assert_eq!(client.answer().status, 200);
+    client.call(&get("/held")).refused(404, "no_route");
+    assert_eq!(client.call(&get("/other")).status, 200);
+    assert_eq!(idle.call(&get("/other")).status, 200);
+}
+
+#[test]
+fn limits_and_times_follow() {
+    let upstream = Upstream::start();
+    let folder = Folder::with(&open("/open"), &upstream);
+    let sidecar = folder.start();
+    let mut before = sidecar.connect();
+    assert_eq!(before.call(&post("/open", b"123")).status, 200);
+    let listen = |lines: &str| {
+        format!(
+            "[listen]\naddress = \"127.0.0.1:0\"\nworkers = 1\n{lines}\n{}",
+            open("/open")
+        )
+    };
+
+    folder.change(&sidecar, &listen("max_body_bytes = 2"));
+    before
+        .call(&post("/open", b"123"))
+        .refused(413, "body_too_large");
+
+    folder.change(&sidecar, &listen("max_header_bytes = 1024"));
+    let large = get("/open").line(&format!("X-Large: {}", "x".repeat(2000)));
+    sidecar.call(&large).refused(431, "headers_too_large");
+
+    folder.change(&sidecar, &listen("idle_timeout = \"10ms\""));
+    let mut after = sidecar.connect();
+    assert_eq!(after.call(&get("/open")).status, 200);
+    after.until_closed();
+
+    let forwarded = get("/open").line("X-Forwarded-For: 192.0.2.7");
+    folder.change(&sidecar, &listen("trusted_proxies = [\"127.0.0.1\"]"));
+    assert_eq!(sidecar.call(&forwarded).status, 200);
+    let seen = upstream.arrived().pop().unwrap().head;
+    assert!(seen.value("x-forwarded-for").unwrap().contains("192.0.2.7"));
+
+    let mut last = sidecar.connect();
+    assert_eq!(last.call(&get("/open")).status, 200);
+    folder.change(&sidecar, &listen("max_connections = 1"));
+    eventually("others have left", || {
+        sidecar.connect().call(&get("/open")).outcome() == (503, "overloaded".to_owned())
+    });
+}
+
+#[test]
+fn the_grace_of_a_stop_follows() {
+    let upstream = Upstream::answering(|_| {
+        std::thread::park_timeout(crate::harness::PATIENCE);
+        Next::Close
+    });
+    let grace = |grace: &str| format!("[drain]\ngrace = \"{grace}\"\n{}", open("/open"));
+    let folder = Folder::with(&grace("1h"), &upstream);
+    let sidecar = folder.start();
+    let mut client = sidecar.connect();
+    client.send(get("/open").bytes());
+    upstream.wait_for(1);
+    folder.change(&sidecar, &grace("10ms"));
+    sidecar.stop();
+    assert_eq!(sidecar.wait(), 1, "what was in flight was not cut");
+}
+
+#[test]
+fn what_is_read_at_the_start_stays_and_the_rest_follows() {
+    let upstream = Upstream::start();
+    let folder = Folder::with(&open("/old"), &upstream);
+    let sidecar = folder.start();
+    let listen = "[listen]\naddress = \"127.0.0.1:1\"\nworkers = 2\n[log]\nlevel = \"error\"\n";
+    folder.change(&sidecar, &format!("{listen}{}", open("/new")));
+    assert!(has(&sidecar, "/new") && !has(&sidecar, "/old"));
+}
+
+#[test]
+fn a_hundred_changes_under_load_give_no_answer_of_another_policy() {
+    const CHANGES: u64 = 100;
+    let upstream = Upstream::start();
+    let numbered = |number: u64| {
+        let headers = format!("response_headers = {{ set = {{ \"X-Number\" = \"{number}\" }} }}\n");
+        // What is there in every second policy alone moves all others.
+        let other = if number.is_multiple_of(2) {
+            open("/even")
+        } else {
+            String::new()
+        };
+        format!(
+            "{other}[[routes]]\npath = \"/me/{{*rest}}\"\naccess = \"authenticated\"\n{headers}"
+        )
+    };
+    let folder = Folder::with(&numbered(1), &upstream);
+    let sidecar = folder.start();
+    let issuer = Issuer::start();
+    let request = get("/me/x").bearer(&issuer.token("alice"));
+    let (oldest, newest) = (AtomicU64::new(1), AtomicU64::new(1));
+    let stop = AtomicBool::new(false);
+    let ask = |sidecar: &Sidecar| {
+        let mut client = sidecar.connect();
+        let mut asked = 0;
+        while !stop.load(Ordering::SeqCst) {
+            let from = oldest.load(Ordering::SeqCst);
+            let answer = client.call(&request);
+            let to = newest.load(Ordering::SeqCst);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let number: u64 = answer.header("x-number").unwrap().parse().unwrap();
+            assert!(
+                (from..=to).contains(&number),
+                "{from} to {to}, and not {number}"
+            );
+            asked += 1;
+        }
+        asked
+    };
+    let asked: Vec<u64> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4).map(|_| scope.spawn(|| ask(&sidecar))).collect();
+        for number in 2..=CHANGES + 1 {
+            newest.store(number, Ordering::SeqCst);
+            folder.change(&sidecar, &numbered(number));
+            oldest.store(number, Ordering::SeqCst);
+            assert_eq!(has(&sidecar, "/even"), number.is_multiple_of(2));
+        }
+        stop.store(true, Ordering::SeqCst);
+        asking
+            .into_iter()
+            .map(|asking| asking.join().unwrap())
+            .collect()
+    });
+    assert!(asked.iter().all(|asked| *asked > 10), "{asked:?}");
+    assert_eq!(generation(&sidecar), CHANGES + 1);
+    // One connection for each that asked at once, and one for what was asked beside them.
+    let connections = upstream
+        .arrived()
+        .iter()
+        .map(|arrived| arrived.connection)
+        .max();
+    assert!(connections.unwrap() <= 6, "{connections:?}");
+}
+
+#[test]
+fn a_stream_that_another_policy_would_not_let_through_ends() {
+    let upstream = Upstream::answering(|dialogue| {
+        dialogue.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
+        std::thread::park_timeout(crate::harness::PATIENCE);
+        Next::Close
+    });
+    let streams = |more: &str| {
+        format!(
+            "[[routes]]\npath = \"/me/{{*rest}}\"\naccess = \"authenticated\"\nat_change = \"close\"\n{more}"
+        )
+    };
+    let folder = Folder::with(&streams(""), &upstream);
+    let sidecar = folder.start();
+    let issuer = Issuer::start();
+    let mut client = sidecar.connect();
+    client.send(get("/me/x").bearer(&issuer.token("alice")).bytes());
+    client.until_closed_or(b"data: 1\n\n");
+    folder.change(
+        &sidecar,
+        &format!("{}{}", streams(""), ROUTES.replace("/me/", "/other/")),
+    );
+    folder.change(
+        &sidecar,
+        &streams("require = [{ claim = \"scope\", has = \"tasks\" }]\n"),
+    );
+    let rest = client.until_closed_or(b"0\r\n\r\n");
+    assert!(rest.ends_with(b"0\r\n\r\n"), "it has not ended in order");
+}
