@@ -140,7 +140,7 @@ class Gate:
         self.program = Program(directory, [os.environ["CLAIMGATE"], "run", "--config", "config.toml"], {})
         serving = self.program.wait_for(r'"message":"serving".*')[0]
         self.url, self.admin_url = (
-            "http://" + re.search(rf'"{name}":"([^"]+)"', serving)[1] for name in ("address", "admin")
+            "http://" + re.search(rf'"{name}":"([^" ]+)', serving)[1] for name in ("address", "admin")
         )
         self.client = http_client(self.url)
         self.admin = http_client(self.admin_url)

@@ -7,6 +7,7 @@ mod commands;
 mod explain;
 mod passed_sockets;
 mod program;
+mod reloading;
 mod stopping;
 mod upstream;
 #[cfg(feature = "task-service")]

@@ -1,0 +1,126 @@
+//! A configuration that changes under the running program: what is said of it, and SIGHUP.
+
+use std::fs;
+
+use super::upstream::{Request, Upstream};
+use super::{Directory, Ended, Gate, OTHER_SECRET, SECRET, eight_lines};
+
+impl Gate {
+    /// Waits for a line, and gives what it says.
+    fn said(&mut self, text: &str) -> serde_json::Value {
+        serde_json::from_str(&self.program.wait_for_line(text)).unwrap()
+    }
+}
+
+fn write(directory: &Directory, file: &str, text: &str) {
+    fs::write(directory.path(file), text).unwrap();
+}
+
+fn route(path: &str) -> String {
+    format!("\n[[routes]]\npath = \"{path}\"\naccess = \"public\"\n")
+}
+
+#[test]
+fn every_change_is_said_in_words_and_every_problem_with_its_line() {
+    let upstream = Upstream::start();
+    let config = eight_lines(upstream.address);
+    let directory = Directory::with(&config);
+    let mut gate = directory.serve(&["run"]);
+    let (changed, broken) = ("is in force\"", "cannot be used");
+
+    gate.program.signal("HUP");
+    assert_eq!(gate.said("has not changed")["level"], "INFO");
+
+    write(
+        &directory,
+        "config.toml",
+        &format!("{config}{}", route("/new")),
+    );
+    let line = gate.said(changed);
+    assert_eq!(line["generation"], 2);
+    assert_eq!(line["changes"], "route /new added");
+    assert_eq!(line["level"], "INFO");
+
+    let lines = config.lines().count();
+    let two = "[[routes]]\npath = \"/a\"\naccess = \"pubic\"\nmetods = []\n";
+    write(&directory, "config.toml", &format!("{config}{two}"));
+    let (first, second) = (gate.said(broken), gate.said(broken));
+    let (third, fourth) = (lines + 3, lines + 4);
+    for (line, problem) in [
+        (first, format!("config.toml:{third}: routes[1].access: ")),
+        (
+            second,
+            format!("config.toml:{fourth}: routes[1].metods: unknown key"),
+        ),
+    ] {
+        let message = line["message"].as_str().unwrap();
+        assert!(
+            message.contains(&format!("stays in force: {problem}")),
+            "{message}"
+        );
+        assert_eq!(line["level"], "ERROR");
+        assert_eq!(line["generation"], 2);
+    }
+    let answer = Request::new("GET", "/new").answer(gate.address);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    // Who asks is told again.
+    gate.program.signal("HUP");
+    gate.said(broken);
+    gate.said(broken);
+
+    let other = config.replace("workers = 2", "workers = 3\nidle_timeout = \"5s\"");
+    let other = other.replace("level = \"debug\"", "level = \"info\"");
+    write(&directory, "config.toml", &other);
+    let line = gate.said(changed);
+    assert_eq!(line["generation"], 3);
+    assert_eq!(line["changes"], "route /new removed, [listen] changed");
+    for key in ["listen.workers", "log"] {
+        let message = format!("`{key}` has changed, which takes effect after a restart");
+        let line = gate.said("after a restart");
+        assert_eq!(line["message"], message);
+        assert_eq!(line["level"], "WARN");
+    }
+    let Ended { code, stderr, .. } = gate.stop();
+    assert_eq!(code, Some(0));
+    assert_eq!(stderr.matches(broken).count(), 4, "{stderr}");
+}
+
+#[test]
+fn a_secret_is_replaced_and_the_first_of_two_signs() {
+    let upstream = Upstream::start();
+    let config = eight_lines(upstream.address);
+    let config = config.replace(
+        "secret_env = \"BETTER_AUTH_SECRET\"",
+        "secret_file = \"secret\"",
+    );
+    let directory = Directory::with(&config);
+    write(&directory, "secret", SECRET);
+    let mut gate = directory.serve(&[]);
+    let old = directory.token("alice", &[]);
+    let ask = |gate: &Gate, token: &str| {
+        let request = Request::new("GET", "/api/alice/tasks").bearer(token);
+        request.answer(gate.address).status
+    };
+    assert_eq!(ask(&gate, &old), 200);
+
+    write(&directory, "secret", &format!("{OTHER_SECRET}\n{SECRET}\n"));
+    let line = gate.said("is in force\"");
+    assert_eq!(line["changes"], "file secret changed");
+    let new = directory.token("alice", &[]);
+    assert_eq!((ask(&gate, &old), ask(&gate, &new)), (200, 200));
+
+    write(&directory, "secret", &format!("{OTHER_SECRET}\n"));
+    gate.said("is in force\"");
+    assert_eq!((ask(&gate, &old), ask(&gate, &new)), (401, 200));
+    assert_eq!(directory.token("alice", &[]).split('.').count(), 3);
+    assert_eq!(gate.stop().code, Some(0));
+
+    // Twice the same is no rotation.
+    write(&directory, "secret", &format!("{SECRET}\n{SECRET}\n"));
+    for command in [&["check"][..], &["doctor"]] {
+        let ended = directory.call(command);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let warning = "issuers.better-auth.keys.secret_file: both lines of the file are the same";
+        assert!(ended.stderr.contains(warning), "{ended:?}");
+    }
+}
