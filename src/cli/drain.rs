@@ -21,6 +21,9 @@ pub(super) struct Drain {
     /// The admin address of the running gate, instead of the configuration's.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
+    /// How long to wait after that, as in "10s": for a preStop hook that must last.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "0s")]
+    wait: Duration,
 }
 
 impl Drain {
@@ -47,6 +50,7 @@ impl Drain {
             )));
         }
         say("draining");
+        std::thread::sleep(self.wait);
         Ok(ExitCode::SUCCESS)
     }
 }

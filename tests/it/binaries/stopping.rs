@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use super::upstream::{Answer, Request, Upstream};
 use super::{Directory, eight_lines};
@@ -31,8 +32,11 @@ fn a_drained_gate_is_not_ready_and_still_serves() {
     );
     assert_eq!(probe("/readyz"), (503, "not ready: draining\n".to_owned()));
     assert_eq!(probe("/livez").0, 200);
-    let again = directory.call(&["drain", "--admin", &gate.admin.to_string()]);
+    let began = Instant::now();
+    let admin = gate.admin.to_string();
+    let again = directory.call(&["drain", "--admin", &admin, "--wait", "300ms"]);
     assert_eq!(again.code, Some(0), "{again:?}");
+    assert!(began.elapsed() >= Duration::from_millis(300), "it waits");
 
     let token = directory.token("alice", &[]);
     let answer = Request::new("GET", "/api/alice/tasks")

@@ -84,9 +84,27 @@ fn what_the_example_says_is_the_default() {
 }
 
 #[test]
-fn the_configuration_of_the_deployment_can_be_read() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes/sidecar.toml");
-    Written::load(&file).unwrap().finish().unwrap();
+fn the_configurations_of_the_deployment_can_be_used_and_differ_in_the_address_alone() {
+    let file = |variant: &str| {
+        let path = format!("deploy/kubernetes/{variant}/claimgate.toml");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        fs::read_to_string(file).unwrap()
+    };
+    let (port, socket) = (file("example"), file("unix-socket"));
+    let url = "url = \"http://127.0.0.1:3000\"";
+    assert!(port.contains(url), "{port}");
+    assert_eq!(
+        port.replace(url, "url = \"unix:/run/api/api.sock\""),
+        socket
+    );
+    // The secret is a file of the pod, which is not here.
+    let variable = "secret_env = \"BETTER_AUTH_SECRET\"";
+    let secret = "secret_file = \"/etc/claimgate-secret/better-auth-secret\"";
+    assert!(port.contains(secret), "{port}");
+    for text in [port, socket] {
+        let app = compiled(&text.replace(secret, variable)).unwrap();
+        assert_eq!(app.warnings.len(), 1, "{:?}", app.warnings);
+    }
 }
 
 fn example() -> String {
