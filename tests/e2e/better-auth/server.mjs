@@ -3,6 +3,7 @@
 // From the environment:
 //   PORT       where to listen, on 127.0.0.1
 //   ORIGIN     its public address, if that is another (it is what `iss` and `aud` say)
+//   PAGES      the origin of pages that may sign in, if it is another
 //   ALGORITHM  what a new key is for: EdDSA, ES256, ES512, RS256, PS256
 //   DATABASE   the SQLite file; it outlives the server
 //   IDS        "serial" for 1, 2, 3 as the names of users, sessions and keys; else they are random
@@ -21,7 +22,7 @@ import { getMigrations } from "better-auth/db/migration";
 import { toNodeHandler } from "better-auth/node";
 import { jwt } from "better-auth/plugins/jwt";
 
-const { PORT, ALGORITHM, DATABASE, IDS, CACHE } = process.env;
+const { PORT, PAGES, ALGORITHM, DATABASE, IDS, CACHE } = process.env;
 const origin = process.env.ORIGIN ?? `http://127.0.0.1:${PORT}`;
 
 const database = new DatabaseSync(DATABASE);
@@ -29,6 +30,7 @@ database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF");
 
 const options = {
   baseURL: origin,
+  trustedOrigins: PAGES === undefined ? [] : [PAGES],
   database,
   emailAndPassword: { enabled: true },
   plugins: [jwt({ jwks: { keyPairConfig: { alg: ALGORITHM } } })],
