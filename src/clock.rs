@@ -16,6 +16,10 @@ impl UnixTime {
     }
 }
 
+/// Microseconds of a clock that nobody sets: for how long ago something was, not for when.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticks(pub u64);
+
 /// Where the time of day comes from.
 #[derive(Debug, Clone)]
 pub enum Clock {

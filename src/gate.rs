@@ -7,6 +7,7 @@ pub mod cors;
 pub mod edits;
 pub mod ends;
 pub mod identity;
+pub mod limit;
 pub mod names;
 pub mod origin;
 pub mod path;
@@ -38,6 +39,7 @@ use certificate::ClientCertificate;
 use claims::Claims;
 use cors::{Cors, Page, Question};
 use identity::IdentityClaim;
+use limit::Rates;
 use names::ManagedNames;
 use path::CanonicalPath;
 use permit::{Caller, KnownCaller, Permit};
@@ -165,9 +167,20 @@ impl Gate {
         &self.managed
     }
 
-    /// Judges a request head. Reads no clock, opens no socket, never waits. The cache is the caller's, and must have
-    /// seen no other gate.
+    /// Judges a request head, and counts it for no limit. Reads no clock, opens no socket, never waits. The cache is the
+    /// caller's, and must have seen no other gate.
     pub fn decide(&self, head: &Parts, now: UnixTime, cache: &mut TokenCache) -> Decision {
+        self.decide_at_rate(head, now, cache, &mut Rates::uncounted())
+    }
+
+    /// As [`Gate::decide`], and counts the request for the limits of its route. `rates` is of this request alone.
+    pub fn decide_at_rate(
+        &self,
+        head: &Parts,
+        now: UnixTime,
+        cache: &mut TokenCache,
+        rates: &mut Rates<'_>,
+    ) -> Decision {
         if let Err(refusal) = self.check_head(head) {
             return Decision::Refuse(refusal.into());
         }
@@ -184,15 +197,19 @@ impl Gate {
             Err(refusal) => return Decision::Refuse(refusal.into()),
         };
         let route = Arc::clone(found.route);
-        if route.rule == Rule::Public {
-            return Decision::Forward(Permit::new(Caller::Anonymous, route, None));
-        }
         let refused = |refusal| Refused {
             refusal,
             route: Some(Arc::clone(&route)),
             subject: None,
             issuer: None,
         };
+        // Before anything that costs: whoever tries tokens or passwords is to be slow.
+        if let Err(refusal) = rates.of_client(&route.limits) {
+            return Decision::Refuse(refused(refusal));
+        }
+        if route.rule == Rule::Public {
+            return Decision::Forward(Permit::new(Caller::Anonymous, route, None));
+        }
         let taken = match route.tokens.take(head) {
             Ok(taken) => taken,
             Err(refusal) => return Decision::Refuse(refused(refusal)),
@@ -224,6 +241,13 @@ impl Gate {
             }
             Err(Unverified { refusal, .. }) => return Decision::Refuse(refused(refusal)),
         };
+        if let Err(refusal) = rates.of_subject(&route.limits, &caller) {
+            return Decision::Refuse(Refused {
+                subject: Some(caller.subject),
+                issuer: Some(caller.issuer),
+                ..refused(refusal)
+            });
+        }
         let asking = Asking {
             subject: &caller.subject,
             claims: &claims,

@@ -35,6 +35,7 @@ use crate::clock::UnixTime;
 use crate::gate::Decision;
 use crate::gate::cache::TokenCache;
 use crate::gate::ends::has_one_end;
+use crate::gate::limit::Rates;
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
 use crate::keys::refresh::Asked;
@@ -118,7 +119,7 @@ impl Proxy {
         }
         let mut snapshot = self.snapshot();
         snapshot.policy.headers.note_peer(&peer, &mut head);
-        let exchange = Exchange::begin(
+        let mut exchange = Exchange::begin(
             Arc::clone(&self.metrics),
             connection,
             &head,
@@ -133,7 +134,8 @@ impl Proxy {
             let refusal = snapshot.policy.gate.redirect(&head, port);
             return exchange.refuse(refusal.into());
         }
-        let mut decision = snapshot.decide(&head, self.shared.clock.now());
+        let mut rates = exchange.rates(&self.shared);
+        let mut decision = snapshot.decide(&head, self.shared.clock.now(), &mut rates);
         let mut since = None;
         while let Decision::NeedsKeys { issuer, kid, .. } = &decision {
             // Keys that came while this was judged are not asked for once more.
@@ -146,7 +148,7 @@ impl Proxy {
             };
             // Newer keys are a newer policy: all of it is judged anew.
             snapshot = self.snapshot();
-            decision = snapshot.decide(&head, self.shared.clock.now());
+            decision = snapshot.decide(&head, self.shared.clock.now(), &mut rates);
             if let (Decision::NeedsKeys { otherwise, .. }, Asked::Undecided) =
                 (&mut decision, asked)
             {
@@ -156,6 +158,7 @@ impl Proxy {
                 break;
             }
         }
+        exchange.counted(rates.into_field());
         self.metrics
             .tokens_looked_for(snapshot.tokens.borrow_mut().take_counted());
         match decision {
@@ -246,6 +249,7 @@ impl Proxy {
             route.response_headers.apply(&mut answer.headers);
         }
         exchange.show_to_page(&mut answer.headers);
+        exchange.tell_rate(&mut answer.headers);
         if let (true, Some(subprotocol)) = (switched, subprotocol) {
             let chosen = answer.headers.entry(SEC_WEBSOCKET_PROTOCOL);
             chosen.or_insert(subprotocol);
@@ -334,10 +338,9 @@ fn tunnel(
 }
 
 impl Snapshot {
-    fn decide(&self, head: &Parts, now: UnixTime) -> Decision {
-        self.policy
-            .gate
-            .decide(head, now, &mut self.tokens.borrow_mut())
+    fn decide(&self, head: &Parts, now: UnixTime, rates: &mut Rates<'_>) -> Decision {
+        let tokens = &mut self.tokens.borrow_mut();
+        self.policy.gate.decide_at_rate(head, now, tokens, rates)
     }
 
     /// Takes over the connections to every upstream that has not changed.

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_local;
+use tokio::time::Instant;
 use tracing::error;
 
 use crate::keys::remote::RemoteKeys;
@@ -52,6 +53,12 @@ impl Status for Report {
             }
         }
         awaits
+    }
+
+    fn note(&self, metrics: &Metrics) {
+        let now = self.shared.ticks(Instant::now());
+        let (kept, forgotten) = self.shared.counts.kept_and_forgotten(now);
+        metrics.rates_looked_at(kept, forgotten);
     }
 
     fn drain(&self) {

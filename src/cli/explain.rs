@@ -107,7 +107,9 @@ impl Check {
             Refusal::SubjectMismatch(_)
             | Refusal::ClaimMissing(_)
             | Refusal::CertificateMissing(_) => Self::Rule,
-            Refusal::RequestMalformed
+            // Nothing is counted here.
+            Refusal::RateLimited(_)
+            | Refusal::RequestMalformed
             | Refusal::HttpsRequired(_)
             | Refusal::RequestTimeout
             | Refusal::BodyTooLarge

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::{ClaimRule, RouteCors, units};
+use super::{ClaimRule, RateLimits, RouteCors, units};
 
 /// `[[routes]]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Route {
     /// How long a whole exchange may take, to the end of its answer; left out, any time.
     #[serde(default, deserialize_with = "units::optional_duration")]
     pub request_timeout: Option<Duration>,
+    /// How often a caller may come: one limit, or several that must all allow it.
+    #[serde(default)]
+    pub rate_limit: RateLimits,
     /// What becomes of a stream when its token expires.
     #[serde(default = "close")]
     pub at_expiry: StreamEnd,

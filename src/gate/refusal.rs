@@ -72,6 +72,8 @@ pub enum Refusal {
     PreflightMethod,
     /// A browser asks for a header that pages may not send.
     PreflightHeaders,
+    /// The caller comes more often than the route allows; in how many seconds it may come again.
+    RateLimited(u64),
     /// The client took too long to send its request.
     RequestTimeout,
     /// The body is larger than the route allows.
@@ -160,6 +162,7 @@ impl Refusal {
             Self::PreflightOrigin => "preflight_origin",
             Self::PreflightMethod => "preflight_method",
             Self::PreflightHeaders => "preflight_headers",
+            Self::RateLimited(_) => "rate_limited",
             Self::RequestTimeout => "request_timeout",
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
@@ -190,7 +193,8 @@ impl Refusal {
             StatusCode::PAYLOAD_TOO_LARGE
             | StatusCode::URI_TOO_LONG
             | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => 8,
-            StatusCode::BAD_GATEWAY
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => 14,
             _ => 2,
@@ -376,6 +380,11 @@ impl Refusal {
                 None,
                 "Pages of other origins may not send one of these headers here.",
             ),
+            Self::RateLimited(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                None,
+                "Too many requests. Try again later.",
+            ),
             Self::RequestTimeout => (
                 StatusCode::REQUEST_TIMEOUT,
                 None,
@@ -464,6 +473,9 @@ impl Refusal {
         }
         if let Self::HttpsRequired(location) = self {
             headers.insert(LOCATION, location.clone());
+        }
+        if let Self::RateLimited(wait) = self {
+            headers.insert(RETRY_AFTER, HeaderValue::from(*wait));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SOON.as_secs()));

@@ -9,6 +9,7 @@ use matchit::{InsertError, Router};
 
 use super::cors::Cors;
 use super::edits::HeaderEdits;
+use super::limit::Limits;
 use super::path::{BoundSegment, CanonicalPath};
 use super::prefix::PrefixRewrite;
 use super::refusal::Refusal;
@@ -47,6 +48,8 @@ pub struct Route {
     pub max_body_bytes: Option<u64>,
     /// How long a whole exchange may take, to the end of its answer; none is no limit.
     pub request_timeout: Option<Duration>,
+    /// How often a caller may come.
+    pub limits: Limits,
     /// When its streams are ended.
     pub streams: Streams,
     /// Which pages of other origins may call; none if the upstream answers browsers itself.
@@ -149,6 +152,7 @@ impl Route {
             timeout: None,
             max_body_bytes: None,
             request_timeout: None,
+            limits: Limits::default(),
             streams: Streams::default(),
             cors: None,
             prefix: None,

@@ -43,6 +43,9 @@ pub trait Status {
     /// What is still awaited before requests should come, in words; nothing if it is ready.
     fn awaits(&self) -> Vec<String>;
 
+    /// Writes down what is found only by looking.
+    fn note(&self, metrics: &Metrics);
+
     /// Begins to drain.
     fn drain(&self);
 
@@ -184,6 +187,7 @@ impl<S: Status + 'static> Admin<S> {
     }
 
     fn exposition(&self) -> Response<Full<Bytes>> {
+        self.status.note(&self.metrics);
         let Ok(exposition) = self.metrics.exposition() else {
             return text(
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -285,6 +285,10 @@ pub struct Metrics {
     pub upstreams: Roster<UpstreamMetrics>,
     /// Panics that ended a connection.
     pub panics: AtomicU64,
+    /// Buckets of rate limits that are in use, as of the last time somebody looked.
+    pub rate_buckets: AtomicI64,
+    /// Buckets of rate limits that were forgotten while they were in use.
+    pub rate_buckets_forgotten: AtomicU64,
     dropped_lines: OnceLock<ErrorCounter>,
 }
 
@@ -318,6 +322,14 @@ impl Metrics {
         if let Some(metrics) = certificates.find(|metrics| metrics.file == file) {
             metrics.expiry.store(seconds(*expiry), Ordering::Relaxed);
         }
+    }
+
+    /// So many buckets of rate limits are in use, and so many were forgotten.
+    pub fn rates_looked_at(&self, kept: usize, forgotten: u64) {
+        let kept = i64::try_from(kept).unwrap_or(i64::MAX);
+        self.rate_buckets.store(kept, Ordering::Relaxed);
+        self.rate_buckets_forgotten
+            .store(forgotten, Ordering::Relaxed);
     }
 
     /// Counts the lines that the log could not write in time.

@@ -12,8 +12,9 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::gate::cors::Page;
+use crate::gate::limit::Rates;
 use crate::gate::permit::{Caller, Permit};
-use crate::gate::refusal::Refusal;
+use crate::gate::refusal::{Mismatch, Refusal};
 use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
 use crate::gate::{Preflight, Refused};
@@ -22,6 +23,7 @@ use crate::observe::{self, Record};
 
 use super::body::{Ending, ResponseBody, Upload};
 use super::headers::{self, Peer};
+use super::shared::Shared;
 use super::socket::Connection;
 use super::tunnel::Tunnelled;
 use super::upstream::{Lease, UpstreamError};
@@ -50,6 +52,8 @@ pub struct Exchange {
     route: Option<Arc<Route>>,
     subject: Option<Subject>,
     issuer: Option<Arc<str>>,
+    /// How the client stands with the limits of the route.
+    rate: Option<HeaderValue>,
     form: Form,
     is_grpc: bool,
     upload: Option<Rc<Upload>>,
@@ -109,6 +113,7 @@ impl Exchange {
             route: None,
             subject: None,
             issuer: None,
+            rate: None,
             is_grpc: headers::is_grpc(&head.headers),
             form,
             upload: None,
@@ -180,6 +185,23 @@ impl Exchange {
                 | Refusal::TargetTooLong
         );
         is_turned_away || (is_unclear && !self.form.is_http2) || self.leaves_a_body()
+    }
+
+    /// What the limits of its route are asked with.
+    pub(super) fn rates<'a>(&self, shared: &'a Shared) -> Rates<'a> {
+        Rates::new(&shared.counts, self.client, shared.ticks(self.started))
+    }
+
+    /// It was counted, or not, if its route has no limit.
+    pub(super) fn counted(&mut self, rate: Option<HeaderValue>) {
+        self.rate = rate;
+    }
+
+    /// Tells the client how it stands with the limits of the route.
+    pub(super) fn tell_rate(&self, headers: &mut HeaderMap) {
+        if let Some(route) = &self.route {
+            route.limits.tell(self.rate.as_ref(), headers);
+        }
     }
 
     /// The gate has let the request through.
@@ -298,6 +320,10 @@ impl Exchange {
         };
         headers.insert(headers::X_REQUEST_ID, self.request_id.clone());
         self.show_to_page(&mut headers);
+        // A path that does not exist has no limit.
+        if refusal != Refusal::SubjectMismatch(Mismatch::NotFound) {
+            self.tell_rate(&mut headers);
+        }
         if self.ends_the_connection(&refusal) {
             self.connection.send_away(&mut headers);
         }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Ticks, UnixTime};
 use crate::gate::Gate;
+use crate::gate::limit::Counts;
 use crate::keys::refresh::{Asked, Refresher};
 
 use super::headers::HeaderPolicy;
@@ -73,6 +75,9 @@ pub struct Shared {
     connections: AtomicUsize,
     /// The time of day.
     pub clock: Clock,
+    /// How often callers have come to routes with a limit. It outlives every policy.
+    pub counts: Counts,
+    started: Instant,
 }
 
 impl Shared {
@@ -85,7 +90,18 @@ impl Shared {
             policies: watch::Sender::new(()),
             connections: AtomicUsize::new(0),
             clock,
+            counts: Counts::default(),
+            started: Instant::now(),
         }
+    }
+
+    /// A moment, for what is counted. A clock that a test sets goes by whole seconds here too.
+    pub fn ticks(&self, moment: Instant) -> Ticks {
+        let since = match &self.clock {
+            Clock::System => moment.saturating_duration_since(self.started),
+            Clock::Set(_) => self.clock.now().since(UnixTime(0)),
+        };
+        Ticks(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
     }
 
     /// The policy in force.

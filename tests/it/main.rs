@@ -28,6 +28,7 @@ mod listening;
 mod mixed;
 mod paths;
 mod proxy_protocol;
+mod rates;
 mod readme;
 mod reloading;
 mod remembered;

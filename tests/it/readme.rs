@@ -416,6 +416,7 @@ fn every_refusal() -> Vec<Refusal> {
         Refusal::PreflightOrigin,
         Refusal::PreflightMethod,
         Refusal::PreflightHeaders,
+        Refusal::RateLimited(60),
         Refusal::RequestTimeout,
         Refusal::BodyTooLarge,
         Refusal::TargetTooLong,

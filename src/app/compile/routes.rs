@@ -1,5 +1,6 @@
 //! `[[routes]]`, compiled.
 
+mod limits;
 mod rewrites;
 mod tokens;
 
@@ -86,6 +87,7 @@ fn one(
     Route {
         cors: cors.map(|cors| cors.of_methods(&methods)),
         demands: demands::compile(written, place, &route),
+        limits: limits::compile(written, place, &route, &methods),
         methods,
         upstream: upstream(written, place, route.upstream.as_deref()),
         rule: match route.access {

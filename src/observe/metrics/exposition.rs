@@ -32,6 +32,8 @@ impl Collector for Scrape {
             files_kept,
             upstreams: by_upstream,
             panics,
+            rate_buckets,
+            rate_buckets_forgotten,
             dropped_lines,
         } = self.0.as_ref();
         let total = self.0.total();
@@ -93,6 +95,18 @@ impl Collector for Scrape {
             dropped,
         )?;
         config.encode(&mut encoder)?;
+        gauge(
+            &mut encoder,
+            "rate_limit_keys",
+            "Callers whose requests are counted at the moment, once for each limit",
+            rate_buckets.load(Ordering::Relaxed),
+        )?;
+        counter(
+            &mut encoder,
+            "rate_limit_forgotten",
+            "Callers whose requests were forgotten before their time, for want of space",
+            rate_buckets_forgotten.load(Ordering::Relaxed),
+        )?;
         keys(&mut encoder, issuers)?;
         tls(&mut encoder, certificates, [files_reloaded, files_kept])?;
         upstreams::encode(&mut encoder, by_upstream)?;

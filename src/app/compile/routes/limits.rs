@@ -1,0 +1,93 @@
+//! `rate_limit` of a route, compiled.
+
+use std::time::Duration;
+
+use http::Method;
+
+use crate::config::{self, Access, KeyPath, RateKey, RateLimit, Written};
+use crate::gate::limit::{By, Limit, Limits};
+
+/// The longest time that requests are counted over.
+const LONGEST: Duration = Duration::from_hours(24);
+/// The most requests of a caller in a second: beyond it, a limit is no limit.
+const FASTEST: u64 = 10_000;
+
+pub(super) fn compile(
+    written: &mut Written,
+    place: &KeyPath,
+    route: &config::Route,
+    methods: &[Method],
+) -> Limits {
+    let section = place.key("rate_limit");
+    let limits = &route.rate_limit;
+    let places: Vec<KeyPath> = if limits.is_list {
+        written.elements(&section).take(limits.all.len()).collect()
+    } else {
+        vec![section.clone()]
+    };
+    if limits.is_list && limits.all.is_empty() && !written.is_broken(&section) {
+        written.report(section, "needs at least one limit; leave it out for none");
+    }
+    let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    let route_name = format!("{} {}", methods.join(","), route.path);
+    let (mut by_address, mut by_subject) = (Vec::new(), Vec::new());
+    for (number, (limit, place)) in limits.all.iter().zip(&places).enumerate() {
+        let before = limits.all.iter().take(number);
+        if before
+            .clone()
+            .any(|other| (other.by, other.per) == (limit.by, limit.per))
+        {
+            written.report(
+                place.key("per"),
+                "is there already: of two limits over the same time, the stricter alone would count",
+            );
+        }
+        check(written, place, limit);
+        let compiled = |by| {
+            let burst = limit.burst.unwrap_or(limit.requests);
+            Limit::new(&route_name, by, limit.requests, limit.per, burst)
+        };
+        match limit.by {
+            RateKey::ClientAddress => by_address.push(compiled(By::ClientAddress)),
+            RateKey::Subject => {
+                if route.access == Access::Public {
+                    written.report(
+                        place.key("by"),
+                        "means nothing on a public route, where no token is looked at: say \"client-address\"",
+                    );
+                }
+                by_subject.push(compiled(By::Subject));
+            }
+        }
+    }
+    Limits::new(by_address, by_subject)
+}
+
+fn check(written: &mut Written, place: &KeyPath, limit: &RateLimit) {
+    let RateLimit {
+        requests,
+        per,
+        by: _,
+        burst,
+    } = limit;
+    let is_whole = per.subsec_nanos() == 0;
+    if !is_whole || per.is_zero() || *per > LONGEST {
+        written.report(place.key("per"), "must be whole seconds, from 1s to 24h");
+    }
+    if *requests == 0 {
+        written.report(
+            place.key("requests"),
+            "must be at least 1: a route that nobody may use is best left out",
+        );
+    } else if *requests > FASTEST.saturating_mul(per.as_secs()) {
+        written.report(
+            place.key("requests"),
+            format!("must be at most {FASTEST} a second"),
+        );
+    } else if burst.is_some_and(|burst| burst == 0 || burst > *requests) {
+        written.report(
+            place.key("burst"),
+            format!("must be from 1 to `requests`, which is {requests}"),
+        );
+    }
+}

@@ -1,0 +1,295 @@
+//! How often a caller may come: the limits of a route, and what they say to one request.
+//!
+//! A limit is a bucket that empties steadily (GCRA, the generic cell rate algorithm of ITU-T I.371): of each caller one
+//! number is kept, the time at which the bucket is empty again.
+
+mod counts;
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::clock::Ticks;
+
+use super::permit::KnownCaller;
+use super::refusal::Refusal;
+
+pub use counts::{Counts, MAX_BUCKETS};
+
+/// What is left (draft-ietf-httpapi-ratelimit-headers-10 section 4).
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// What is allowed (draft-ietf-httpapi-ratelimit-headers-10 section 3).
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+const MICROS: u64 = 1_000_000;
+
+/// By what callers are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The address that a request comes from.
+    ClientAddress,
+    /// Issuer and subject of its token.
+    Subject,
+}
+
+/// So many requests in such a time. Times are in microseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    name: String,
+    id: [u8; 16],
+    requests: u64,
+    window: u64,
+    /// The time that one request takes to flow out.
+    interval: u64,
+    /// How much may be in the bucket.
+    room: u64,
+}
+
+/// Every limit of one route.
+#[derive(Debug, Default)]
+pub struct Limits {
+    by_address: Vec<Limit>,
+    by_subject: Vec<Limit>,
+    policy: Option<HeaderValue>,
+}
+
+/// How a caller stands with one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether this request may pass.
+    pub is_allowed: bool,
+    /// How many more may follow at once.
+    pub remaining: u64,
+    /// The time until another may pass if this one may not, and else until all may.
+    pub wait: u64,
+}
+
+/// Who is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Key<'a> {
+    /// All who have no address: they came over a Unix socket.
+    Nowhere,
+    /// An IPv4 address.
+    V4(Ipv4Addr),
+    /// An IPv6 network of 64 bits: what one customer of a provider has, at the least.
+    V6(u64),
+    /// The subject of a token.
+    Subject {
+        /// The issuer's name.
+        issuer: &'a str,
+        /// The subject.
+        subject: &'a str,
+    },
+}
+
+/// What the limits say to one request. It is counted once, however often the gate is asked.
+#[derive(Debug, Default)]
+pub struct Rates<'a> {
+    counts: Option<&'a Counts>,
+    client: Option<IpAddr>,
+    now: Ticks,
+    of_client: Option<Result<(), Refusal>>,
+    of_subject: Option<Result<(), Refusal>>,
+    fields: String,
+}
+
+impl By {
+    /// The word in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientAddress => "client-address",
+            Self::Subject => "subject",
+        }
+    }
+}
+
+impl Limit {
+    /// `burst` of `requests` may come at once, the rest as the time `per` goes by. Limits of the same `place` that say
+    /// the same share their counts.
+    pub fn new(place: &str, by: By, requests: u64, per: Duration, burst: u64) -> Self {
+        let window = u64::try_from(per.as_micros()).unwrap_or(u64::MAX);
+        let interval = (window / requests.max(1)).max(1);
+        let name = format!("{}-{}s", by.name(), per.as_secs());
+        let mut id = [0; 16];
+        let digest = digest(&[format!("{place} {name} {requests} {burst}").as_bytes()]);
+        id.copy_from_slice(digest.split_at(16).0);
+        Self {
+            name,
+            id,
+            requests,
+            window,
+            interval,
+            room: interval.saturating_mul(burst),
+        }
+    }
+
+    /// What becomes of a bucket that is empty at `empty`, and how its caller stands. Nothing becomes of it if the
+    /// request may not pass.
+    fn judge(&self, empty: u64, now: Ticks) -> (u64, Standing) {
+        let filled = empty.max(now.0).saturating_add(self.interval);
+        let held = filled - now.0;
+        match self.room.checked_sub(held) {
+            Some(left) => {
+                let standing = Standing {
+                    is_allowed: true,
+                    remaining: left / self.interval,
+                    wait: held,
+                };
+                (filled, standing)
+            }
+            None => {
+                let standing = Standing {
+                    is_allowed: false,
+                    remaining: 0,
+                    wait: held - self.room,
+                };
+                (empty, standing)
+            }
+        }
+    }
+}
+
+impl Limits {
+    /// Puts the limits of a route together.
+    pub fn new(by_address: Vec<Limit>, by_subject: Vec<Limit>) -> Self {
+        let mut policy = String::new();
+        for limit in by_address.iter().chain(&by_subject) {
+            let (name, window) = (&limit.name, limit.window / MICROS);
+            add(
+                &mut policy,
+                format_args!("\"{name}\";q={};w={window}", limit.requests),
+            );
+        }
+        let policy = (!policy.is_empty()).then(|| HeaderValue::from_str(&policy).ok());
+        Self {
+            by_address,
+            by_subject,
+            policy: policy.flatten(),
+        }
+    }
+
+    /// Tells the client how it stands. Only a request that was counted has `rate`.
+    pub fn tell(&self, rate: Option<&HeaderValue>, headers: &mut HeaderMap) {
+        if let (Some(rate), Some(policy)) = (rate, &self.policy) {
+            headers.append(RATE_LIMIT_POLICY, policy.clone());
+            headers.append(RATE_LIMIT, rate.clone());
+        }
+    }
+}
+
+impl Key<'_> {
+    fn address(address: Option<IpAddr>) -> Self {
+        match address.map(|address| address.to_canonical()) {
+            None => Self::Nowhere,
+            Some(IpAddr::V4(address)) => Self::V4(address),
+            Some(IpAddr::V6(address)) => {
+                let [network @ .., _, _, _, _, _, _, _, _] = address.octets();
+                Self::V6(u64::from_be_bytes(network))
+            }
+        }
+    }
+}
+
+impl<'a> Rates<'a> {
+    /// For a request of this client, at this time.
+    pub fn new(counts: &'a Counts, client: Option<IpAddr>, now: Ticks) -> Self {
+        Self {
+            counts: Some(counts),
+            client,
+            now,
+            ..Self::default()
+        }
+    }
+
+    /// For what is no request: nothing is counted, and every rate is good.
+    pub fn uncounted() -> Self {
+        Self::default()
+    }
+
+    /// Counts the request for its client.
+    pub(super) fn of_client(&mut self, limits: &Limits) -> Result<(), Refusal> {
+        if limits.by_address.is_empty() {
+            return Ok(());
+        }
+        if self.of_client.is_none() {
+            let key = Key::address(self.client);
+            self.of_client = Some(self.count(&limits.by_address, key));
+        }
+        self.of_client.clone().unwrap_or(Ok(()))
+    }
+
+    /// Counts the request for the subject of its token.
+    pub(super) fn of_subject(
+        &mut self,
+        limits: &Limits,
+        caller: &KnownCaller,
+    ) -> Result<(), Refusal> {
+        if limits.by_subject.is_empty() {
+            return Ok(());
+        }
+        if self.of_subject.is_none() {
+            let key = Key::Subject {
+                issuer: &caller.issuer,
+                subject: caller.subject.as_str(),
+            };
+            self.of_subject = Some(self.count(&limits.by_subject, key));
+        }
+        self.of_subject.clone().unwrap_or(Ok(()))
+    }
+
+    fn count(&mut self, limits: &[Limit], key: Key<'_>) -> Result<(), Refusal> {
+        let Some(counts) = self.counts else {
+            return Ok(());
+        };
+        let standings = counts.take(limits, key, self.now);
+        for (limit, standing) in limits.iter().zip(&standings) {
+            let (name, remaining) = (&limit.name, standing.remaining);
+            let wait = standing.wait.div_ceil(MICROS);
+            if !standing.is_allowed {
+                self.fields.clear();
+                add(&mut self.fields, format_args!("\"{name}\";r=0;t={wait}"));
+                return Err(Refusal::RateLimited(wait));
+            }
+            add(
+                &mut self.fields,
+                format_args!("\"{name}\";r={remaining};t={wait}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// What its answer says of it, if it was counted.
+    pub fn into_field(self) -> Option<HeaderValue> {
+        if self.fields.is_empty() {
+            return None;
+        }
+        HeaderValue::try_from(self.fields).ok()
+    }
+}
+
+/// Adds an item to a list (RFC 9651 section 3.1).
+fn add(list: &mut String, item: std::fmt::Arguments<'_>) {
+    if !list.is_empty() {
+        list.push_str(", ");
+    }
+    // Text takes everything that is written to it.
+    let _written = list.write_fmt(item);
+}
+
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    let mut digest = [0; 32];
+    for (to, from) in digest.iter_mut().zip(context.finish().as_ref()) {
+        *to = *from;
+    }
+    digest
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,279 @@
+//! Rate limits: who comes too often waits, and nobody else does.
+
+use crate::harness::issuer::{Window, claims};
+use crate::harness::sidecar::compile;
+use crate::harness::{
+    Answer, Issuer, Key, NOW, Next, ROUTES, Request, Sidecar, Upstream, eventually, get, post,
+    start, start_with,
+};
+
+/// A route for sign-in, one for each user, and one without a limit.
+const LIMITED: &str = r#"
+[[routes]]
+path = "/login"
+access = "public"
+rate_limit = { requests = 3, per = "1m", by = "client-address" }
+
+[[routes]]
+path = "/api/{user_id}/tasks/{*rest}"
+access = { owner = "user_id" }
+rate_limit = { requests = 2, per = "1m", by = "subject" }
+
+[[routes]]
+path = "/me/{*rest}"
+access = "authenticated"
+rate_limit = [
+    { requests = 5, per = "1m", by = "client-address" },
+    { requests = 2, per = "1h", by = "subject" },
+]
+
+[[routes]]
+path = "/open/{*rest}"
+access = "public"
+"#;
+
+const TASKS: &str = "/api/alice/tasks";
+
+fn behind_a_proxy(trusted: &str) -> (Sidecar, Upstream, Issuer) {
+    start(&format!(
+        "[listen]\ntrusted_proxies = [\"{trusted}\"]\n{LIMITED}"
+    ))
+}
+
+fn login() -> Request {
+    post("/login", b"password")
+}
+
+fn forwarded_for(client: &str) -> Request {
+    login().line(&format!("X-Forwarded-For: {client}"))
+}
+
+/// The fields about the rate: what is allowed, what is left, and when to come again.
+fn told(answer: &Answer) -> [Option<String>; 3] {
+    ["ratelimit-policy", "ratelimit", "retry-after"].map(|name| answer.header(name))
+}
+
+fn some<const N: usize>(texts: [&str; N]) -> [Option<String>; N] {
+    texts.map(|text| Some(text.to_owned()).filter(|text| !text.is_empty()))
+}
+
+#[test]
+fn whoever_comes_too_often_is_told_when_to_come_again() {
+    let (sidecar, upstream, _issuer) = start(LIMITED);
+    let policy = "\"client-address-60s\";q=3;w=60";
+    for left in [
+        "\"client-address-60s\";r=2;t=20",
+        "\"client-address-60s\";r=1;t=40",
+        "\"client-address-60s\";r=0;t=60",
+    ] {
+        let answer = sidecar.call(&login());
+        assert_eq!(answer.status, 200);
+        assert_eq!(told(&answer), some([policy, left, ""]));
+    }
+    for (now, wait) in [(NOW, "20"), (NOW + 19, "1")] {
+        sidecar.set_time(now);
+        let answer = sidecar.call(&login());
+        answer.refused(429, "rate_limited");
+        let left = format!("\"client-address-60s\";r=0;t={wait}");
+        assert_eq!(told(&answer), some([policy, &left, wait]));
+    }
+    assert_eq!(upstream.arrived().len(), 3);
+    sidecar.set_time(NOW + 20);
+    assert_eq!(sidecar.call(&login()).status, 200);
+    sidecar.call(&login()).refused(429, "rate_limited");
+    let refused = "claimgate_requests_total{route=\"/login\",method=\"POST\",status=\"429\",reason=\"rate_limited\"}";
+    eventually("counted", || sidecar.metric(refused) == Some(3.0));
+    assert_eq!(sidecar.metric("claimgate_rate_limit_keys"), Some(1.0));
+}
+
+#[test]
+fn a_route_without_a_limit_has_none() {
+    let (sidecar, _upstream, _issuer) = start(LIMITED);
+    for _ in 0..20 {
+        let answer = sidecar.call(&get("/open/page"));
+        assert_eq!(answer.status, 200);
+        assert_eq!(told(&answer), [None, None, None]);
+    }
+    assert_eq!(sidecar.metric("claimgate_rate_limit_keys"), Some(0.0));
+}
+
+#[test]
+fn clients_behind_a_trusted_proxy_do_not_disturb_each_other() {
+    let (sidecar, _upstream, _issuer) = behind_a_proxy("127.0.0.1");
+    for client in ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1"] {
+        for status in [200, 200, 200, 429] {
+            let answer = sidecar.call(&forwarded_for(client));
+            assert_eq!(answer.status, status, "{client}");
+        }
+    }
+    // The same clients under other names.
+    for client in [
+        "::ffff:192.0.2.1",
+        "198.51.100.1, 192.0.2.1",
+        "2001:db8::ffff:1",
+    ] {
+        sidecar
+            .call(&forwarded_for(client))
+            .refused(429, "rate_limited");
+    }
+}
+
+#[test]
+fn a_client_cannot_be_another_by_saying_so() {
+    let (sidecar, upstream, _issuer) = behind_a_proxy("192.0.2.200");
+    for (number, status) in [(1, 200), (2, 200), (3, 200), (4, 429), (5, 429)] {
+        let other = format!("198.51.100.{number}");
+        let request = forwarded_for(&other)
+            .line(&format!("Forwarded: for={other}"))
+            .line(&format!("X-Real-IP: {other}"));
+        assert_eq!(sidecar.call(&request).status, status, "{number}");
+    }
+    assert_eq!(upstream.arrived().len(), 3);
+}
+
+#[test]
+fn the_client_is_who_the_proxy_protocol_says() {
+    let lines = "[listen]\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let (sidecar, _upstream, _issuer) = start(&format!("{lines}{LIMITED}"));
+    let statuses = |client: &str| {
+        let call = || {
+            let mut connection = sidecar.connect();
+            connection.send(format!("PROXY TCP6 {client} ::1 1 2\r\n"));
+            connection.call(&login()).status
+        };
+        [call(), call()]
+    };
+    assert_eq!(statuses("2001:db8::1"), [200, 200]);
+    assert_eq!(statuses("2001:db8::2"), [200, 429]);
+    assert_eq!(statuses("2001:db8:0:1::1"), [200, 200]);
+}
+
+#[test]
+fn requests_with_bad_tokens_count_and_are_refused_before_the_token_is_looked_at() {
+    let (sidecar, upstream, issuer) = start(LIMITED);
+    let bad = Key::secret(b"another secret, 32 bytes at the least").sign(&claims("alice"));
+    let requests = [
+        get("/me/notes").bearer(&bad),
+        get("/me/notes").bearer("a.b.c"),
+        get("/me/notes"),
+        get("/me/notes").bearer(&bad).bearer(&bad),
+        get("/me/notes").bearer(&bad),
+    ];
+    for request in &requests {
+        let answer = sidecar.call(request);
+        assert!(matches!(answer.status, 400 | 401), "{}", answer.status);
+        assert!(answer.header("ratelimit").is_some());
+    }
+    let verified = || sidecar.metric("claimgate_token_cache_total{result=\"miss\"}");
+    let before = verified();
+    for token in [&bad, &issuer.token("alice")] {
+        let answer = sidecar.call(&get("/me/notes").bearer(token));
+        answer.refused(429, "rate_limited");
+    }
+    assert_eq!(verified(), before);
+    upstream.untouched();
+}
+
+#[test]
+fn a_subject_is_counted_over_all_connections_workers_and_addresses() {
+    let listen = "[listen]\nworkers = 4\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let (sidecar, upstream, issuer) = start(&format!("{listen}{LIMITED}"));
+    let mut later = claims("alice");
+    later["iat"] = (NOW - 5).into();
+    let tokens = [issuer.token("alice"), issuer.sign(&later)];
+    let mut statuses = Vec::new();
+    for number in 0..12 {
+        let request = get(TASKS)
+            .bearer(&tokens[number % 2])
+            .line(&format!("X-Forwarded-For: 192.0.2.{number}"));
+        statuses.push(sidecar.call(&request).status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [[200, 200].as_slice(), &[429; 10]].concat());
+    let bob = get("/api/bob/tasks").bearer(&issuer.token("bob"));
+    assert_eq!(sidecar.call(&bob).status, 200);
+    assert_eq!(upstream.arrived().len(), 3);
+}
+
+#[test]
+fn a_path_of_another_user_counts_for_who_asks_and_not_for_the_owner() {
+    let (sidecar, _upstream, issuer) = start(LIMITED);
+    let bob = issuer.token("bob");
+    for expected in [
+        (403, "subject_mismatch"),
+        (403, "subject_mismatch"),
+        (429, "rate_limited"),
+    ] {
+        let answer = sidecar.call(&get(TASKS).bearer(&bob));
+        answer.refused(expected.0, expected.1);
+    }
+    let alice = get(TASKS).bearer(&issuer.token("alice"));
+    assert_eq!(sidecar.call(&alice).status, 200);
+}
+
+#[test]
+fn all_limits_of_a_route_must_allow_a_request() {
+    let (sidecar, _upstream, issuer) = start(LIMITED);
+    let statuses = |subject: &str| {
+        let request = get("/me/notes").bearer(&issuer.token(subject));
+        [(), (), ()].map(|()| sidecar.call(&request).status)
+    };
+    assert_eq!(statuses("alice"), [200, 200, 429]);
+    assert_eq!(statuses("bob"), [200, 200, 429]);
+    sidecar.set_time(NOW + 60);
+    let answer = sidecar.call(&get("/me/notes").bearer(&issuer.token("alice")));
+    answer.refused(429, "rate_limited");
+    assert_eq!(answer.header("retry-after").as_deref(), Some("1740"));
+    let answer = sidecar.call(&get("/me/notes").bearer(&issuer.token("carol")));
+    assert_eq!(
+        told(&answer),
+        some([
+            "\"client-address-60s\";q=5;w=60, \"subject-3600s\";q=2;w=3600",
+            "\"client-address-60s\";r=3;t=24, \"subject-3600s\";r=1;t=1800",
+            ""
+        ])
+    );
+}
+
+#[test]
+fn the_fields_of_an_upstream_are_kept_beside_those_of_the_gate() {
+    let upstream = Upstream::answering(|dialogue| {
+        dialogue.write("HTTP/1.1 200 OK\r\nRateLimit: \"own\";r=1\r\nContent-Length: 0\r\n\r\n");
+        Next::Stay
+    });
+    let (sidecar, _upstream, _issuer) = start_with(LIMITED, upstream);
+    let answer = sidecar.call(&login());
+    let all: Vec<String> = answer.head.values("ratelimit");
+    assert_eq!(all, ["\"own\";r=1", "\"client-address-60s\";r=2;t=20"]);
+}
+
+#[test]
+fn a_request_that_waits_for_keys_is_counted_once() {
+    let key = Key::ed25519("new");
+    let issuer = Issuer::publishing(Window::Keys(Vec::new()));
+    let sidecar = Sidecar::start_fetching(LIMITED, &Upstream::start(), &issuer);
+    eventually("fetched", || issuer.fetches() == 1);
+    issuer.publish(Window::Keys(vec![key.clone()]));
+    let request = get("/me/notes").bearer(&key.sign(&claims("alice")));
+    let answer = sidecar.call(&request);
+    assert_eq!(answer.status, 200);
+    let left = answer.header("ratelimit").unwrap();
+    assert!(left.contains("client-address-60s\";r=4"), "{left}");
+    assert!(left.contains("subject-3600s\";r=1"), "{left}");
+}
+
+#[test]
+fn counts_outlive_the_policy_where_the_limit_stays_the_same() {
+    let (sidecar, upstream, issuer) = start(LIMITED);
+    for _ in 0..3 {
+        assert_eq!(sidecar.call(&login()).status, 200);
+    }
+    let put_in_force = |config: &str| {
+        let policy = compile(config, &upstream, &issuer).policy;
+        sidecar.running().shared().change_policy(|_| policy.clone());
+    };
+    put_in_force(&format!("{LIMITED}\n{}", ROUTES.replace('/', "/new/")));
+    sidecar.call(&login()).refused(429, "rate_limited");
+    put_in_force(&LIMITED.replace("requests = 3", "requests = 4"));
+    assert_eq!(sidecar.call(&login()).status, 200);
+}
