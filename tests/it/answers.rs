@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// What the tables below and this file's tests together have to reach.
-const REASONS: [&str; 37] = [
+const REASONS: [&str; 38] = [
     "path_not_canonical",
     "request_malformed",
     "no_route",
@@ -38,6 +38,7 @@ const REASONS: [&str; 37] = [
     "preflight_origin",
     "preflight_method",
     "preflight_headers",
+    "rate_limited",
     "request_timeout",
     "body_too_large",
     "target_too_long",
@@ -52,12 +53,13 @@ const REASONS: [&str; 37] = [
 ];
 
 /// The rows that no token of the table below can reach, each with the test that does.
-const ELSEWHERE: [&str; 12] = [
+const ELSEWHERE: [&str; 13] = [
     "certificate_missing",
     "https_required",
     "preflight_origin",
     "preflight_method",
     "preflight_headers",
+    "rate_limited",
     "request_timeout",
     "keys_unavailable",
     "overloaded",

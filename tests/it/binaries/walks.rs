@@ -117,7 +117,7 @@ fn two_devs_run_side_by_side() {
 fn dev_stops_while_it_waits_for_its_api() {
     let directory = Directory::with("");
     let arguments = ["dev", "--listen", "127.0.0.1:0", "--"];
-    let never = ["sh", "-c", "echo started; read -r forever"];
+    let never = ["sh", "-c", "echo started; exec sleep 1000"];
     let mut dev = directory.claimgate_with(&[&arguments[..], &never].concat(), &[]);
     dev.wait_for_line("started");
     dev.signal("TERM");
