@@ -15,9 +15,10 @@
 //! refusal ([`gate::refusal`]); or, when a key is not known and may be new, the wish for a fetch, and then it is asked
 //! once more.
 //!
-//! A refusal is answered from the one table. With a permit, [`proxy::headers`] turns the head that was judged into the
-//! head that is sent, and [`proxy::upstream`] uses the permit up: a connection from the worker's own pool, the request,
-//! the answer. Bodies pass in both directions as they come ([`proxy::body`]). When the last byte is out, the exchange
+//! A refusal is answered from the one table, and a browser that asks whether a page may send something ([`gate::cors`])
+//! without a token. With a permit, [`proxy::headers`] turns the head that was judged into the head that is sent, and
+//! [`proxy::upstream`] uses the permit up: a connection from the worker's own pool, the request, the answer.
+//! Bodies pass in both directions as they come ([`proxy::body`]). When the last byte is out, the exchange
 //! ([`proxy::exchange`]) is recorded, once, whatever became of it ([`observe`]).
 
 pub mod cli;

@@ -260,6 +260,10 @@ impl<'a> Question<'a> {
 
 /// Adds to what the answer depends on already.
 fn vary(headers: &mut HeaderMap, by: HeaderValue) {
+    if !headers.contains_key(VARY) {
+        headers.insert(VARY, by);
+        return;
+    }
     let mut all = Vec::new();
     for field in headers.get_all(VARY) {
         let mut names = field.as_bytes().split(|byte| *byte == b',');

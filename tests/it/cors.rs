@@ -109,7 +109,9 @@ fn a_preflight_is_answered_without_a_token_and_reaches_no_upstream() {
         Some("https://pr-7.preview.example")
     );
     upstream.untouched();
-    let series = "claimgate_requests_total{route=\"/api/{user_id}/tasks/{*rest}\",method=\"OPTIONS\",status=\"204\",reason=\"\"}";
+    let route = "route=\"/api/{user_id}/tasks/{*rest}\"";
+    let rest = "method=\"OPTIONS\",status=\"204\",reason=\"\"";
+    let series = &format!("claimgate_requests_total{{{route},{rest}}}");
     assert_eq!(sidecar.metric(series), Some(3.0));
 }
 
@@ -247,6 +249,21 @@ fn an_allowed_page_can_read_every_answer() {
     }
     // What is not allowed to read is served all the same: CORS protects nothing from those who are no browsers.
     assert_eq!(upstream.arrived().len(), 6);
+}
+
+#[test]
+fn an_allowed_page_can_read_that_the_gate_is_full() {
+    let policy = POLICY.replace("max_body_bytes", "max_connections = 1\nmax_body_bytes");
+    let (sidecar, _upstream, issuer) = start(&policy);
+    let asked = from(APP, get(TASKS).bearer(&issuer.token("alice")));
+    let mut first = sidecar.connect();
+    assert_eq!(first.call(&asked).status, 200);
+    let answer = sidecar.call(&asked);
+    answer.refused(503, "overloaded");
+    assert_eq!(
+        answer.header("access-control-allow-origin").as_deref(),
+        Some(APP)
+    );
 }
 
 #[test]

@@ -155,6 +155,13 @@ fn only_the_clock_asks_the_system_the_time() {
 }
 
 #[test]
+fn only_one_place_says_what_browsers_may_do() {
+    only("src", &["ACCESS_CONTROL_"], |path| {
+        path == "src/gate/cors.rs"
+    });
+}
+
+#[test]
 fn only_the_gate_makes_a_permit() {
     only("src", &["Permit::new("], |path| path == "src/gate.rs");
     only("src", &["pub(super) fn new(caller: Caller"], |path| {
