@@ -83,7 +83,7 @@ impl App {
             entries,
             policy,
             remote_keys,
-            warnings: _,
+            warnings,
             source,
         } = self;
         let listen = &config.listen;
@@ -123,6 +123,7 @@ impl App {
         let follower = source.map(|source| Follower {
             source,
             started: config.clone(),
+            warnings,
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
         });

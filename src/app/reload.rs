@@ -26,6 +26,8 @@ pub(super) struct Follower {
     pub(super) source: Source,
     /// The configuration that the process has started with.
     pub(super) started: Config,
+    /// What was said of it.
+    pub(super) warnings: Vec<String>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
 }
@@ -36,11 +38,11 @@ impl Follower {
         let Self {
             mut source,
             started,
+            warnings: mut told,
             metrics,
             clock,
         } = self;
         let mut in_force = started.clone();
-        let mut told: Vec<String> = Vec::new();
         let mut glances = interval(GLANCE);
         glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -78,7 +80,9 @@ impl Follower {
                     upkeep.change(policy, &remote_keys);
                     let generation = metrics.config.taken(clock.now());
                     announce(generation, &in_force, &config, &files);
-                    for key in changes::at_start_only(&in_force, &config) {
+                    let restarts = changes::at_start_only(&started, &config);
+                    let changed = changes::at_start_only(&in_force, &config);
+                    for key in restarts.iter().filter(|key| changed.contains(key)) {
                         warn!("`{key}` has changed, which takes effect after a restart");
                     }
                     for warning in warnings.iter().filter(|warning| !told.contains(warning)) {
