@@ -1,8 +1,11 @@
 //! What a change of the configuration does not concern goes on.
 
+use std::fs;
+
 use super::folder::{Folder, has, open};
 use crate::harness::issuer::{Window, claims};
-use crate::harness::{Issuer, Key, Latch, Sidecar, Upstream, eventually, get};
+use crate::harness::sidecar::compile;
+use crate::harness::{Authority, Issuer, Key, Latch, Sidecar, Upstream, eventually, get};
 
 const ME: &str = "[[routes]]\npath = \"/me/{*rest}\"\naccess = \"authenticated\"\n";
 
@@ -218,4 +221,30 @@ fn an_upstream_is_asked_on_how_it_is() {
         sidecar.metric("claimgate_upstream_healthy_endpoints{upstream=\"tasks\"}"),
         None
     );
+}
+
+#[test]
+fn an_upstream_with_tls_is_the_same_as_long_as_its_files_are() {
+    let authority = Authority::new();
+    let ca = authority.file("ca.crt");
+    let config = format!(
+        "[upstreams.tasks]\nurl = \"https://127.0.0.1:1\"\ntls = {{ ca_file = {ca:?} }}\n{}",
+        open("/open")
+    );
+    let (upstream, issuer) = (Upstream::nowhere(), Issuer::start());
+    let compiled = || {
+        compile(&config, &upstream, &issuer)
+            .policy
+            .upstreams
+            .remove(0)
+    };
+    let before = compiled();
+    let mut same = compiled();
+    assert_ne!(same, before);
+    same.succeed(&before);
+    assert_eq!(same, before);
+    fs::write(&ca, Authority::new().pem()).unwrap();
+    let mut other = compiled();
+    other.succeed(&before);
+    assert_ne!(other, before);
 }
