@@ -246,11 +246,11 @@ def test_a_page_of_another_origin_is_stopped_by_the_browser(world):
 def test_a_page_without_an_origin_is_stopped_by_the_browser(world):
     page = world.chromium.new_page()
     page.goto(world.origin)
-    frame = "<iframe sandbox=allow-scripts src=/ name=boxed></iframe>"
+    frame = "<iframe sandbox=allow-scripts src=/></iframe>"
     page.evaluate("html => document.body.insertAdjacentHTML('beforeend', html)", frame)
-    page.wait_for_function("() => frames.length === 1")
-    boxed = page.frame("boxed")
-    boxed.wait_for_load_state()
+    boxed = page.wait_for_selector("iframe").content_frame()
+    # Until its script is there, it is another document with another origin.
+    boxed.wait_for_function("() => globalThis.ask")
     assert boxed.evaluate("() => origin") == "null"
     assert ask(boxed, tasks_of(world), world.token) == {"failed": "TypeError"}
     page.close()
