@@ -15,9 +15,11 @@ use super::origin::Origin;
 use super::refusal::Refusal;
 
 /// What answers of the gate say beside their bodies, so that a page can always read it.
-const EXPOSED: [&str; 5] = [
+const EXPOSED: [&str; 7] = [
     "www-authenticate",
     "retry-after",
+    "ratelimit",
+    "ratelimit-policy",
     "x-request-id",
     "grpc-status",
     "grpc-message",

@@ -75,7 +75,7 @@ fn said(answer: &Answer) -> Vec<String> {
 
 const ASKED: &str = "vary: origin, access-control-request-method, access-control-request-headers";
 const EXPOSED: &str = "access-control-expose-headers: \
-    www-authenticate, retry-after, x-request-id, grpc-status, grpc-message";
+    www-authenticate, retry-after, ratelimit, ratelimit-policy, x-request-id, grpc-status, grpc-message";
 
 #[test]
 fn a_preflight_is_answered_without_a_token_and_reaches_no_upstream() {
@@ -249,6 +249,26 @@ fn an_allowed_page_can_read_every_answer() {
     }
     // What is not allowed to read is served all the same: CORS protects nothing from those who are no browsers.
     assert_eq!(upstream.arrived().len(), 6);
+}
+
+#[test]
+fn an_allowed_page_can_read_that_it_calls_too_often_and_asking_is_not_counted() {
+    let limited = "[[routes]]\npath = \"/few\"\naccess = \"public\"\n\
+                   rate_limit = { requests = 1, per = \"1m\", by = \"client-address\" }\n";
+    let (sidecar, upstream, _issuer) = start(&format!("{POLICY}{limited}"));
+    for _ in 0..3 {
+        assert_eq!(sidecar.call(&preflight(APP, "GET", "/few")).status, 204);
+    }
+    let asked = from(APP, get("/few"));
+    assert_eq!(sidecar.call(&asked).status, 200);
+    let answer = sidecar.call(&asked);
+    answer.refused(429, "rate_limited");
+    assert_eq!(
+        answer.header("access-control-allow-origin").as_deref(),
+        Some(APP)
+    );
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(upstream.arrived().len(), 1);
 }
 
 #[test]
