@@ -10,6 +10,7 @@ mod issuer;
 mod limit;
 mod listen;
 mod problem;
+mod redis;
 mod route;
 mod rule;
 mod tls;
@@ -28,6 +29,7 @@ pub use issuer::{Encoding, Issuer, Keys};
 pub use limit::{RateKey, RateLimit, RateLimits};
 pub use listen::{Admin, Drain, Listen, Listener, Log, LogFormat, LogLevel};
 pub use problem::{KeyPath, Problem, Problems, Step};
+pub use redis::{Redis, WhenUnavailable};
 pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSource};
 pub use rule::{CertificateField, ClaimRule, Scalar};
 pub use tls::{CertificateFiles, ClientAuth, Tls, TlsVersion};
@@ -56,6 +58,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Whose tokens are good, by name.
     pub issuers: BTreeMap<String, Issuer>,
+    /// Where several gates count together how often callers come; left out, each counts for itself.
+    pub redis: Option<Redis>,
     /// Which requests exist.
     pub routes: Vec<Route>,
 }

@@ -39,7 +39,7 @@ use certificate::ClientCertificate;
 use claims::Claims;
 use cors::{Cors, Page, Question};
 use identity::IdentityClaim;
-use limit::Rates;
+use limit::{Held, Rates, Uncounted};
 use names::ManagedNames;
 use path::CanonicalPath;
 use permit::{Caller, KnownCaller, Permit};
@@ -170,31 +170,36 @@ impl Gate {
     /// Judges a request head, and counts it for no limit. Reads no clock, opens no socket, never waits. The cache is the
     /// caller's, and must have seen no other gate.
     pub fn decide(&self, head: &Parts, now: UnixTime, cache: &mut TokenCache) -> Decision {
-        self.decide_at_rate(head, now, cache, &mut Rates::uncounted())
+        match self.decide_at_rate(head, now, cache, &mut Rates::uncounted()) {
+            Ok(decision) => decision,
+            // It is nobody's request that is to be counted.
+            Err(_) => Decision::Refuse(Refusal::RatesUnavailable.into()),
+        }
     }
 
-    /// As [`Gate::decide`], and counts the request for the limits of its route. `rates` is of this request alone.
+    /// As [`Gate::decide`], and counts the request for the limits of its route. `rates` is of this request alone. What
+    /// must be counted elsewhere first comes back without a decision.
     pub fn decide_at_rate(
         &self,
         head: &Parts,
         now: UnixTime,
         cache: &mut TokenCache,
         rates: &mut Rates<'_>,
-    ) -> Decision {
+    ) -> Result<Decision, Box<Uncounted>> {
         if let Err(refusal) = self.check_head(head) {
-            return Decision::Refuse(refusal.into());
+            return Ok(Decision::Refuse(refusal.into()));
         }
         let Ok(path) = CanonicalPath::parse(head.uri.path()) else {
-            return Decision::Refuse(Refusal::PathNotCanonical.into());
+            return Ok(Decision::Refuse(Refusal::PathNotCanonical.into()));
         };
         if self.has_cors
             && let Some(decision) = self.preflight(head, path)
         {
-            return decision;
+            return Ok(decision);
         }
         let found = match self.routes.find(&head.method, path) {
             Ok(found) => found,
-            Err(refusal) => return Decision::Refuse(refusal.into()),
+            Err(refusal) => return Ok(Decision::Refuse(refusal.into())),
         };
         let route = Arc::clone(found.route);
         let refused = |refusal| Refused {
@@ -204,19 +209,25 @@ impl Gate {
             issuer: None,
         };
         // Before anything that costs: whoever tries tokens or passwords is to be slow.
-        if let Err(refusal) = rates.of_client(&route.limits) {
-            return Decision::Refuse(refused(refusal));
+        match rates.of_client(&route) {
+            Ok(()) => {}
+            Err(Held::Refused(refusal)) => return Ok(Decision::Refuse(refused(refusal))),
+            Err(Held::Uncounted(uncounted)) => return Err(uncounted),
         }
         if route.rule == Rule::Public {
-            return Decision::Forward(Permit::new(Caller::Anonymous, route, None));
+            return Ok(Decision::Forward(Permit::new(
+                Caller::Anonymous,
+                route,
+                None,
+            )));
         }
         let taken = match route.tokens.take(head) {
             Ok(taken) => taken,
-            Err(refusal) => return Decision::Refuse(refused(refusal)),
+            Err(refusal) => return Ok(Decision::Refuse(refused(refusal))),
         };
         // A token that is remembered says nothing about the page that sends it this time.
         if let Err(refusal) = route.tokens.check_origin(&taken, head) {
-            return Decision::Refuse(refused(refusal));
+            return Ok(Decision::Refuse(refused(refusal)));
         }
         let shown = head.extensions.get::<Arc<ClientCertificate>>();
         let shown = shown.map(AsRef::as_ref);
@@ -233,20 +244,24 @@ impl Gate {
                 newer_keys_may_help: true,
                 kid,
             }) => {
-                return Decision::NeedsKeys {
+                return Ok(Decision::NeedsKeys {
                     issuer,
                     kid,
                     otherwise: refused(refusal),
-                };
+                });
             }
-            Err(Unverified { refusal, .. }) => return Decision::Refuse(refused(refusal)),
+            Err(Unverified { refusal, .. }) => return Ok(Decision::Refuse(refused(refusal))),
         };
-        if let Err(refusal) = rates.of_subject(&route.limits, &caller) {
-            return Decision::Refuse(Refused {
-                subject: Some(caller.subject),
-                issuer: Some(caller.issuer),
-                ..refused(refusal)
-            });
+        match rates.of_subject(&route, &caller) {
+            Ok(()) => {}
+            Err(Held::Refused(refusal)) => {
+                return Ok(Decision::Refuse(Refused {
+                    subject: Some(caller.subject),
+                    issuer: Some(caller.issuer),
+                    ..refused(refusal)
+                }));
+            }
+            Err(Held::Uncounted(uncounted)) => return Err(uncounted),
         }
         let asking = Asking {
             subject: &caller.subject,
@@ -255,17 +270,21 @@ impl Gate {
             issuer,
         };
         if let Err(refusal) = route.demands.admit(&route.rule, asking, found.owner) {
-            return Decision::Refuse(Refused {
+            return Ok(Decision::Refuse(Refused {
                 subject: Some(caller.subject),
                 issuer: Some(caller.issuer),
                 ..refused(refusal)
-            });
+            }));
         }
         if let Some(certificate) = shown {
             self.add_certificate(&mut caller, certificate);
         }
         let source = Some(taken.source);
-        Decision::Forward(Permit::new(Caller::Known(caller), route, source))
+        Ok(Decision::Forward(Permit::new(
+            Caller::Known(caller),
+            route,
+            source,
+        )))
     }
 
     /// Answers a browser that asks for a page, unless the upstream does that itself.

@@ -7,6 +7,7 @@ mod http2;
 mod interim;
 pub mod lifetime;
 pub mod listen;
+pub mod redis;
 pub mod serve;
 pub mod shared;
 pub mod socket;
@@ -35,7 +36,7 @@ use crate::clock::UnixTime;
 use crate::gate::Decision;
 use crate::gate::cache::TokenCache;
 use crate::gate::ends::has_one_end;
-use crate::gate::limit::Rates;
+use crate::gate::limit::{Rates, Uncounted};
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
 use crate::keys::refresh::Asked;
@@ -46,6 +47,7 @@ use exchange::{Exchange, Form};
 use headers::Peer;
 use interim::{InterimAnswers, UntilAnswer};
 use lifetime::Lifetime;
+use redis::Remote;
 use shared::{Phase, Policy, Shared};
 use socket::Connection;
 use stay::{Stay, within};
@@ -66,6 +68,8 @@ struct Snapshot {
     /// The tokens that this policy has verified: another one starts with none.
     tokens: RefCell<TokenCache>,
     upstreams: Vec<Rc<Upstream>>,
+    /// Where requests are counted together with other gates.
+    remote: Option<Rc<Remote>>,
 }
 
 /// The answer of the gate or of the upstream.
@@ -74,7 +78,7 @@ pub type Answer = Response<ResponseBody<Exchange>>;
 impl Proxy {
     /// What one worker needs.
     pub fn new(shared: Arc<Shared>, metrics: Arc<WorkerMetrics>) -> Self {
-        let snapshot = Snapshot::new(shared.policy(), &[]);
+        let snapshot = Snapshot::new(shared.policy(), &[], None, &metrics);
         Self {
             shared,
             metrics,
@@ -134,8 +138,9 @@ impl Proxy {
             let refusal = snapshot.policy.gate.redirect(&head, port);
             return exchange.refuse(refusal.into());
         }
-        let mut rates = exchange.rates(&self.shared);
-        let mut decision = snapshot.decide(&head, self.shared.clock.now(), &mut rates);
+        let rates = exchange.rates(&self.shared);
+        let mut rates = rates.elsewhere(snapshot.remote.is_some());
+        let mut decision = self.decide(&snapshot, &head, &mut rates).await;
         let mut since = None;
         while let Decision::NeedsKeys { issuer, kid, .. } = &decision {
             // Keys that came while this was judged are not asked for once more.
@@ -148,7 +153,7 @@ impl Proxy {
             };
             // Newer keys are a newer policy: all of it is judged anew.
             snapshot = self.snapshot();
-            decision = snapshot.decide(&head, self.shared.clock.now(), &mut rates);
+            decision = self.decide(&snapshot, &head, &mut rates).await;
             if let (Decision::NeedsKeys { otherwise, .. }, Asked::Undecided) =
                 (&mut decision, asked)
             {
@@ -172,6 +177,21 @@ impl Proxy {
             | Decision::NeedsKeys {
                 otherwise: refused, ..
             } => exchange.refuse(refused),
+        }
+    }
+
+    /// Asks the gate, and has counted elsewhere what must be.
+    async fn decide(&self, snapshot: &Snapshot, head: &Parts, rates: &mut Rates<'_>) -> Decision {
+        loop {
+            let uncounted = match snapshot.decide(head, self.shared.clock.now(), rates) {
+                Ok(decision) => return decision,
+                Err(uncounted) => uncounted,
+            };
+            match &snapshot.remote {
+                // In a box, so that requests without a limit do not carry its size.
+                Some(remote) => Box::pin(remote.count(&uncounted, rates)).await,
+                None => rates.count_here(&uncounted),
+            }
         }
     }
 
@@ -292,7 +312,8 @@ impl Proxy {
         let newest = self.shared.policy();
         let mut current = self.snapshot.borrow_mut();
         if !Arc::ptr_eq(&newest, &current.policy) {
-            *current = Rc::new(Snapshot::new(newest, &current.upstreams));
+            let (upstreams, remote) = (&current.upstreams, current.remote.as_ref());
+            *current = Rc::new(Snapshot::new(newest, upstreams, remote, &self.metrics));
         }
         Rc::clone(&current)
     }
@@ -338,22 +359,40 @@ fn tunnel(
 }
 
 impl Snapshot {
-    fn decide(&self, head: &Parts, now: UnixTime, rates: &mut Rates<'_>) -> Decision {
+    fn decide(
+        &self,
+        head: &Parts,
+        now: UnixTime,
+        rates: &mut Rates<'_>,
+    ) -> Result<Decision, Box<Uncounted>> {
         let tokens = &mut self.tokens.borrow_mut();
         self.policy.gate.decide_at_rate(head, now, tokens, rates)
     }
 
-    /// Takes over the connections to every upstream that has not changed.
-    fn new(policy: Arc<Policy>, before: &[Rc<Upstream>]) -> Self {
+    /// Takes over the connections to every upstream that has not changed, and to the same Redis.
+    fn new(
+        policy: Arc<Policy>,
+        before: &[Rc<Upstream>],
+        remote: Option<&Rc<Remote>>,
+        metrics: &Arc<WorkerMetrics>,
+    ) -> Self {
         let pool = |wanted: &upstream::UpstreamPolicy| {
             let kept = before.iter().find(|upstream| upstream.policy() == wanted);
             kept.map_or_else(|| Rc::new(Upstream::new(wanted.clone())), Rc::clone)
         };
         let upstreams = policy.upstreams.iter().map(pool).collect();
+        let remote = policy.redis.as_ref().map(|redis| {
+            let kept = remote.filter(|remote| remote.is_to(redis));
+            kept.map_or_else(
+                || Remote::new(Arc::clone(redis), Arc::clone(metrics)),
+                Rc::clone,
+            )
+        });
         Self {
             policy,
             tokens: RefCell::default(),
             upstreams,
+            remote,
         }
     }
 }

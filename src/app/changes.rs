@@ -17,6 +17,7 @@ pub(super) fn between(before: &Config, after: &Config, files: &[PathBuf]) -> Vec
         cors,
         upstreams,
         issuers,
+        redis,
         routes: _,
     } = after;
     let mut changes = Vec::new();
@@ -28,6 +29,7 @@ pub(super) fn between(before: &Config, after: &Config, files: &[PathBuf]) -> Vec
         ("drain", before.drain != *drain),
         ("identity", before.identity != *identity),
         ("cors", before.cors != *cors),
+        ("redis", before.redis != *redis),
     ];
     let sections = sections.iter().filter(|(_, is_changed)| *is_changed);
     changes.extend(sections.map(|(section, _)| format!("[{section}] changed")));

@@ -5,6 +5,7 @@ mod demands;
 mod issuers;
 mod keys;
 mod listen;
+mod redis;
 mod routes;
 mod tls;
 mod upstreams;
@@ -38,6 +39,7 @@ impl App {
         let upstreams = upstreams::compile(&mut written);
         let issuers = issuers::compile(&mut written, &mut warnings);
         let cors = cors::compile(&mut written);
+        let redis = redis::compile(&mut written, &mut warnings);
         let routes = routes::compile(&mut written, cors.as_ref(), &mut warnings);
         let config = written.config.clone();
         written.finish()?;
@@ -70,6 +72,7 @@ impl App {
                 trusted_proxies: trusted.collect(),
             },
             gate,
+            redis,
             upstreams,
             max_body_bytes: listen.max_body_bytes,
             limits,

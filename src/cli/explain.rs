@@ -109,6 +109,7 @@ impl Check {
             | Refusal::CertificateMissing(_) => Self::Rule,
             // Nothing is counted here.
             Refusal::RateLimited(_)
+            | Refusal::RatesUnavailable
             | Refusal::RequestMalformed
             | Refusal::HttpsRequired(_)
             | Refusal::RequestTimeout

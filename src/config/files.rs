@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, Issuer, Keys, Listen, Listener, Tls, Upstream, UpstreamTls};
+use super::{Config, Issuer, Keys, Listen, Listener, Redis, Tls, Upstream, UpstreamTls};
 
 impl Config {
     /// The files whose content is a part of the policy.
@@ -35,6 +35,19 @@ impl Config {
                 server_name: _,
             } = tls;
             files.extend([ca_file, certificate, key]);
+        }
+        if let Some(redis) = &self.redis {
+            let Redis {
+                url: _,
+                username: _,
+                password_env: _,
+                password_file,
+                ca_file,
+                prefix: _,
+                timeout: _,
+                when_unavailable: _,
+            } = redis;
+            files.extend([password_file, ca_file]);
         }
         files.into_iter().flatten().map(AsRef::as_ref).collect()
     }

@@ -7,15 +7,19 @@ mod counts;
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::clock::Ticks;
 
 use super::permit::KnownCaller;
 use super::refusal::Refusal;
+use super::routes::Route;
 
 pub use counts::{Counts, MAX_BUCKETS};
 
@@ -89,11 +93,28 @@ pub enum Key<'a> {
 #[derive(Debug, Default)]
 pub struct Rates<'a> {
     counts: Option<&'a Counts>,
+    is_elsewhere: bool,
     client: Option<IpAddr>,
     now: Ticks,
     of_client: Option<Result<(), Refusal>>,
     of_subject: Option<Result<(), Refusal>>,
     fields: String,
+}
+
+/// A request that is to be counted elsewhere before the gate can go on.
+#[derive(Debug)]
+pub struct Uncounted {
+    route: Arc<Route>,
+    client: Option<IpAddr>,
+    /// None as long as it is about the client's address.
+    caller: Option<KnownCaller>,
+}
+
+/// Why the gate cannot go on with a request.
+#[derive(Debug)]
+pub(super) enum Held {
+    Refused(Refusal),
+    Uncounted(Box<Uncounted>),
 }
 
 impl By {
@@ -131,23 +152,35 @@ impl Limit {
     fn judge(&self, empty: u64, now: Ticks) -> (u64, Standing) {
         let filled = empty.max(now.0).saturating_add(self.interval);
         let held = filled - now.0;
-        match self.room.checked_sub(held) {
-            Some(left) => {
-                let standing = Standing {
-                    is_allowed: true,
-                    remaining: left / self.interval,
-                    wait: held,
-                };
-                (filled, standing)
-            }
-            None => {
-                let standing = Standing {
-                    is_allowed: false,
-                    remaining: 0,
-                    wait: held - self.room,
-                };
-                (empty, standing)
-            }
+        if held > self.room {
+            (empty, Standing::refused(held - self.room))
+        } else {
+            (filled, self.allowed(held))
+        }
+    }
+
+    /// How the caller stands whose bucket now holds so much.
+    pub fn allowed(&self, held: u64) -> Standing {
+        Standing {
+            is_allowed: true,
+            remaining: self.room.saturating_sub(held) / self.interval,
+            wait: held,
+        }
+    }
+
+    /// The time that one request takes to flow out, and how much may be in the bucket: in microseconds.
+    pub fn interval_and_room(&self) -> [u64; 2] {
+        [self.interval, self.room]
+    }
+}
+
+impl Standing {
+    /// How the caller stands who may come again after this time.
+    pub fn refused(wait: u64) -> Self {
+        Self {
+            is_allowed: false,
+            remaining: 0,
+            wait,
         }
     }
 }
@@ -180,7 +213,51 @@ impl Limits {
     }
 }
 
-impl Key<'_> {
+impl Uncounted {
+    /// The limits that it is to be counted for.
+    pub fn limits(&self) -> &[Limit] {
+        let limits = &self.route.limits;
+        match &self.caller {
+            None => &limits.by_address,
+            Some(_) => &limits.by_subject,
+        }
+    }
+
+    /// Who is counted, for each of the limits: the same in every process, and nothing of an address or a subject that can
+    /// be read. What is in braces is the same for all of them, as a cluster of Redis needs it.
+    pub fn names(&self, prefix: &str) -> Vec<String> {
+        let caller = match self.key() {
+            Key::Nowhere => digest(&[b"nowhere"]),
+            Key::V4(address) => digest(&[b"4", &address.octets()]),
+            Key::V6(network) => digest(&[b"6", &network.to_be_bytes()]),
+            Key::Subject { issuer, subject } => {
+                digest(&[b"s", issuer.as_bytes(), b"\0", subject.as_bytes()])
+            }
+        };
+        let caller = URL_SAFE_NO_PAD.encode(caller.split_at(16).0);
+        let name = |limit: &Limit| {
+            let id = URL_SAFE_NO_PAD.encode(limit.id);
+            format!("{prefix}:{{{caller}}}:{id}")
+        };
+        self.limits().iter().map(name).collect()
+    }
+
+    fn key(&self) -> Key<'_> {
+        match &self.caller {
+            None => Key::address(self.client),
+            Some(caller) => Key::subject(caller),
+        }
+    }
+}
+
+impl<'a> Key<'a> {
+    fn subject(caller: &'a KnownCaller) -> Self {
+        Self::Subject {
+            issuer: &caller.issuer,
+            subject: caller.subject.as_str(),
+        }
+    }
+
     fn address(address: Option<IpAddr>) -> Self {
         match address.map(|address| address.to_canonical()) {
             None => Self::Nowhere,
@@ -204,40 +281,64 @@ impl<'a> Rates<'a> {
         }
     }
 
+    /// The same, counted by somebody else as long as that is possible.
+    #[must_use]
+    pub fn elsewhere(self, is_elsewhere: bool) -> Self {
+        Self {
+            is_elsewhere,
+            ..self
+        }
+    }
+
     /// For what is no request: nothing is counted, and every rate is good.
     pub fn uncounted() -> Self {
         Self::default()
     }
 
     /// Counts the request for its client.
-    pub(super) fn of_client(&mut self, limits: &Limits) -> Result<(), Refusal> {
-        if limits.by_address.is_empty() {
+    pub(super) fn of_client(&mut self, route: &Arc<Route>) -> Result<(), Held> {
+        if route.limits.by_address.is_empty() {
             return Ok(());
         }
         if self.of_client.is_none() {
+            self.hold(route, None)?;
             let key = Key::address(self.client);
-            self.of_client = Some(self.count(&limits.by_address, key));
+            self.of_client = Some(self.count(&route.limits.by_address, key));
         }
-        self.of_client.clone().unwrap_or(Ok(()))
+        self.of_client
+            .clone()
+            .unwrap_or(Ok(()))
+            .map_err(Held::Refused)
     }
 
     /// Counts the request for the subject of its token.
     pub(super) fn of_subject(
         &mut self,
-        limits: &Limits,
+        route: &Arc<Route>,
         caller: &KnownCaller,
-    ) -> Result<(), Refusal> {
-        if limits.by_subject.is_empty() {
+    ) -> Result<(), Held> {
+        if route.limits.by_subject.is_empty() {
             return Ok(());
         }
         if self.of_subject.is_none() {
-            let key = Key::Subject {
-                issuer: &caller.issuer,
-                subject: caller.subject.as_str(),
-            };
-            self.of_subject = Some(self.count(&limits.by_subject, key));
+            self.hold(route, Some(caller))?;
+            self.of_subject = Some(self.count(&route.limits.by_subject, Key::subject(caller)));
         }
-        self.of_subject.clone().unwrap_or(Ok(()))
+        self.of_subject
+            .clone()
+            .unwrap_or(Ok(()))
+            .map_err(Held::Refused)
+    }
+
+    fn hold(&self, route: &Arc<Route>, caller: Option<&KnownCaller>) -> Result<(), Held> {
+        if !self.is_elsewhere {
+            return Ok(());
+        }
+        Err(Held::Uncounted(Box::new(Uncounted {
+            route: Arc::clone(route),
+            client: self.client,
+            caller: caller.cloned(),
+        })))
     }
 
     fn count(&mut self, limits: &[Limit], key: Key<'_>) -> Result<(), Refusal> {
@@ -245,7 +346,11 @@ impl<'a> Rates<'a> {
             return Ok(());
         };
         let standings = counts.take(limits, key, self.now);
-        for (limit, standing) in limits.iter().zip(&standings) {
+        self.tell(limits, &standings)
+    }
+
+    fn tell(&mut self, limits: &[Limit], standings: &[Standing]) -> Result<(), Refusal> {
+        for (limit, standing) in limits.iter().zip(standings) {
             let (name, remaining) = (&limit.name, standing.remaining);
             let wait = standing.wait.div_ceil(MICROS);
             if !standing.is_allowed {
@@ -259,6 +364,26 @@ impl<'a> Rates<'a> {
             );
         }
         Ok(())
+    }
+
+    /// It was counted elsewhere, and this is how its caller stands.
+    pub fn counted(&mut self, uncounted: &Uncounted, standings: &[Standing]) {
+        let said = self.tell(uncounted.limits(), standings);
+        self.settle(uncounted, said);
+    }
+
+    /// It could not be counted elsewhere, so it is counted here.
+    pub fn count_here(&mut self, uncounted: &Uncounted) {
+        let said = self.count(uncounted.limits(), uncounted.key());
+        self.settle(uncounted, said);
+    }
+
+    /// It could not be counted at all, and this is what becomes of it.
+    pub fn settle(&mut self, uncounted: &Uncounted, said: Result<(), Refusal>) {
+        match &uncounted.caller {
+            None => self.of_client = Some(said),
+            Some(_) => self.of_subject = Some(said),
+        }
     }
 
     /// What its answer says of it, if it was counted.

@@ -84,6 +84,8 @@ pub enum Refusal {
     HeadersTooLarge,
     /// There are no keys to judge the token with.
     KeysUnavailable,
+    /// Nobody can say how often the caller has come.
+    RatesUnavailable,
     /// Too many connections are open.
     Overloaded,
     /// The gate is stopping.
@@ -168,6 +170,7 @@ impl Refusal {
             Self::TargetTooLong => "target_too_long",
             Self::HeadersTooLarge => "headers_too_large",
             Self::KeysUnavailable => "keys_unavailable",
+            Self::RatesUnavailable => "rates_unavailable",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
             Self::UpstreamUnreachable => "upstream_unreachable",
@@ -409,6 +412,11 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 None,
                 "The token cannot be checked at the moment. It may be good: try again soon.",
+            ),
+            Self::RatesUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                None,
+                "The number of requests cannot be checked at the moment. Try again soon.",
             ),
             Self::Overloaded => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -45,6 +45,11 @@ impl Secret {
         Ok(Self(Zeroizing::new(bytes)))
     }
 
+    /// The secret itself, if it is text: to be sent where it belongs, and nowhere else.
+    pub fn as_text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+
     /// The key for these algorithms, each of which must allow a secret of this length.
     pub fn verification_key(
         &self,

@@ -46,6 +46,9 @@ pub struct WorkerMetrics {
     heads_without_proxy: AtomicU64,
     heads_of_strangers: AtomicU64,
     handshakes: AtomicU64,
+    redis_successes: AtomicU64,
+    redis_failures: AtomicU64,
+    redis_skipped: AtomicU64,
     beat: AtomicU64,
 }
 
@@ -88,6 +91,26 @@ impl HeadFault {
             Self::Tls => "tls_handshake",
         }
     }
+}
+
+/// What became of a request that was to be counted in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedisOutcome {
+    /// It was counted there.
+    Success,
+    /// It was not, and has waited in vain.
+    Failure,
+    /// Redis was known to be away.
+    Skipped,
+}
+
+impl RedisOutcome {
+    /// All of them, each with its label.
+    pub const ALL: [(Self, &str); 3] = [
+        (Self::Success, "success"),
+        (Self::Failure, "failure"),
+        (Self::Skipped, "skipped"),
+    ];
 }
 
 #[derive(Debug, Default, Clone)]
@@ -195,6 +218,19 @@ impl WorkerMetrics {
             HeadFault::ProxyHeader => &self.heads_without_proxy,
             HeadFault::PeerNotTrusted => &self.heads_of_strangers,
             HeadFault::Tls => &self.handshakes,
+        }
+    }
+
+    /// A request was to be counted in Redis.
+    pub fn redis_asked(&self, outcome: RedisOutcome) {
+        self.redis_outcomes(outcome).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn redis_outcomes(&self, outcome: RedisOutcome) -> &AtomicU64 {
+        match outcome {
+            RedisOutcome::Success => &self.redis_successes,
+            RedisOutcome::Failure => &self.redis_failures,
+            RedisOutcome::Skipped => &self.redis_skipped,
         }
     }
 

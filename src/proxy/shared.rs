@@ -14,6 +14,7 @@ use crate::gate::limit::Counts;
 use crate::keys::refresh::{Asked, Refresher};
 
 use super::headers::HeaderPolicy;
+use super::redis::Redis;
 use super::serve::Limits;
 use super::upstream::UpstreamPolicy;
 
@@ -24,6 +25,8 @@ pub struct Policy {
     pub gate: Gate,
     /// What becomes of its headers.
     pub headers: HeaderPolicy,
+    /// Where it is counted together with other gates, if anywhere.
+    pub redis: Option<Arc<Redis>>,
     /// Where it goes, in the order of the names.
     pub upstreams: Vec<UpstreamPolicy>,
     /// The largest body in bytes, unless its route says otherwise; 0 is no limit.

@@ -120,6 +120,7 @@ fn the_metrics_can_be_parsed_and_have_these_names() {
             ("claimgate_panics", "counter"),
             ("claimgate_rate_limit_forgotten", "counter"),
             ("claimgate_rate_limit_keys", "gauge"),
+            ("claimgate_rate_limit_redis", "counter"),
             ("claimgate_request_body_bytes", "counter"),
             ("claimgate_request_duration_seconds", "histogram"),
             ("claimgate_requests", "counter"),

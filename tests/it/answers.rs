@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// What the tables below and this file's tests together have to reach.
-const REASONS: [&str; 38] = [
+const REASONS: [&str; 39] = [
     "path_not_canonical",
     "request_malformed",
     "no_route",
@@ -45,6 +45,7 @@ const REASONS: [&str; 38] = [
     "headers_too_large",
     "https_required",
     "keys_unavailable",
+    "rates_unavailable",
     "overloaded",
     "draining",
     "upstream_unreachable",
@@ -53,7 +54,7 @@ const REASONS: [&str; 38] = [
 ];
 
 /// The rows that no token of the table below can reach, each with the test that does.
-const ELSEWHERE: [&str; 13] = [
+const ELSEWHERE: [&str; 14] = [
     "certificate_missing",
     "https_required",
     "preflight_origin",
@@ -62,6 +63,7 @@ const ELSEWHERE: [&str; 13] = [
     "rate_limited",
     "request_timeout",
     "keys_unavailable",
+    "rates_unavailable",
     "overloaded",
     "draining",
     "upstream_unreachable",

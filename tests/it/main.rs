@@ -34,6 +34,7 @@ mod reloading;
 mod remembered;
 mod rewrites;
 mod semantics;
+mod shared_rates;
 mod sources;
 mod starting;
 mod stopping;

@@ -249,10 +249,10 @@ fn the_fields_of_an_upstream_are_kept_beside_those_of_the_gate() {
 
 #[test]
 fn a_request_that_waits_for_keys_is_counted_once() {
-    let key = Key::ed25519("new");
-    let issuer = Issuer::publishing(Window::Keys(Vec::new()));
+    let (old, key) = (Key::p256("old"), Key::ed25519("new"));
+    let issuer = Issuer::publishing(Window::Keys(vec![old]));
     let sidecar = Sidecar::start_fetching(LIMITED, &Upstream::start(), &issuer);
-    eventually("fetched", || issuer.fetches() == 1);
+    eventually("ready", || sidecar.admin(&get("/readyz")).status == 200);
     issuer.publish(Window::Keys(vec![key.clone()]));
     let request = get("/me/notes").bearer(&key.sign(&claims("alice")));
     let answer = sidecar.call(&request);

@@ -422,6 +422,7 @@ fn every_refusal() -> Vec<Refusal> {
         Refusal::TargetTooLong,
         Refusal::HeadersTooLarge,
         Refusal::KeysUnavailable,
+        Refusal::RatesUnavailable,
         Refusal::Overloaded,
         Refusal::Draining,
         Refusal::UpstreamUnreachable,

@@ -3,6 +3,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
+use crate::gate::rule::Rule;
 
 const SECOND: u64 = MICROS;
 const NOW: u64 = 3600 * SECOND;
@@ -173,27 +174,93 @@ fn a_limit_holds_for_all_threads_together() {
 #[test]
 fn a_request_is_counted_once_however_often_it_is_judged() {
     let counts = Counts::default();
-    let limits = Limits::new(vec![limit(2, 60, 2)], Vec::new());
-    let request = || Rates::new(&counts, None, Ticks(NOW));
+    let route = route(vec![limit(2, 60, 2)]);
     for expected in [Ok(()), Ok(()), Err(Refusal::RateLimited(30))] {
-        let mut rates = request();
+        let mut rates = Rates::new(&counts, None, Ticks(NOW));
         for _ in 0..3 {
-            assert_eq!(rates.of_client(&limits), expected);
+            assert_eq!(said(rates.of_client(&route)), expected);
         }
     }
-    assert_eq!(Rates::uncounted().of_client(&limits), Ok(()));
+    assert_eq!(said(Rates::uncounted().of_client(&route)), Ok(()));
+}
+
+fn route(by_address: Vec<Limit>) -> Arc<Route> {
+    Arc::new(Route {
+        limits: Limits::new(by_address, Vec::new()),
+        ..Route::new("/login", Rule::Public)
+    })
+}
+
+fn said(held: Result<(), Held>) -> Result<(), Refusal> {
+    held.map_err(|held| match held {
+        Held::Refused(refusal) => refusal,
+        Held::Uncounted(uncounted) => panic!("{uncounted:?}"),
+    })
+}
+
+#[test]
+fn what_is_counted_elsewhere_is_asked_for_once_and_counted_here_only_if_need_be() {
+    let counts = Counts::default();
+    let route = route(vec![limit(2, 60, 2), limit(9, 61, 9)]);
+    let ask = |answer: &dyn Fn(&mut Rates<'_>, &Uncounted)| {
+        let mut rates = Rates::new(&counts, None, Ticks(NOW)).elsewhere(true);
+        let Err(Held::Uncounted(uncounted)) = rates.of_client(&route) else {
+            panic!("it was not held");
+        };
+        answer(&mut rates, &uncounted);
+        (said(rates.of_client(&route)), rates.into_field())
+    };
+    let limits = &route.limits.by_address;
+    let (said, field) = ask(&|rates, uncounted| {
+        let standings = [limits[0].allowed(60 * SECOND), limits[1].allowed(1)];
+        rates.counted(uncounted, &standings);
+    });
+    assert_eq!(said, Ok(()));
+    let expected = "\"client-address-60s\";r=0;t=60, \"client-address-61s\";r=8;t=1";
+    assert_eq!(field.unwrap(), expected);
+    let refused = [limits[0].allowed(0), Standing::refused(1)];
+    let (said, _) = ask(&|rates, uncounted| rates.counted(uncounted, &refused));
+    assert_eq!(said, Err(Refusal::RateLimited(1)));
+    for expected in [Ok(()), Ok(()), Err(Refusal::RateLimited(30))] {
+        let (said, _) = ask(&|rates, uncounted| rates.count_here(uncounted));
+        assert_eq!(said, expected);
+    }
+    let (said, field) = ask(&|rates, uncounted| rates.settle(uncounted, Ok(())));
+    assert_eq!((said, field), (Ok(()), None));
+}
+
+#[test]
+fn a_name_elsewhere_shows_nobody_and_is_the_same_in_every_process() {
+    let route = route(vec![limit(2, 60, 2), limit(9, 61, 9)]);
+    let names = |client: &str| {
+        let uncounted = Uncounted {
+            route: Arc::clone(&route),
+            client: Some(client.parse().unwrap()),
+            caller: None,
+        };
+        uncounted.names("gate")
+    };
+    let [one, other] = <[String; 2]>::try_from(names("192.0.2.1")).unwrap();
+    assert_eq!(one, "gate:{qc6Sphm0sIj9bOqmVnZ9Tg}:qlahORmOsoCXFz7DYcveBQ");
+    assert_eq!(
+        one.split_once('}').unwrap().0,
+        other.split_once('}').unwrap().0
+    );
+    assert_ne!(one, other);
+    assert_ne!(names("192.0.2.2")[0], one);
 }
 
 #[test]
 fn the_fields_of_an_answer_name_every_limit_or_the_one_that_refused() {
     let counts = Counts::default();
-    let limits = Limits::new(vec![limit(2, 60, 2), limit(100, 3600, 100)], Vec::new());
+    let route = route(vec![limit(2, 60, 2), limit(100, 3600, 100)]);
     let mut told = Vec::new();
     for _ in 0..3 {
         let mut rates = Rates::new(&counts, None, Ticks(NOW));
-        let _judged = rates.of_client(&limits);
+        let _judged = rates.of_client(&route);
         let mut headers = HeaderMap::new();
-        limits.tell(rates.into_field().as_ref(), &mut headers);
+        let field = rates.into_field();
+        route.limits.tell(field.as_ref(), &mut headers);
         assert_eq!(
             headers[RATE_LIMIT_POLICY],
             "\"client-address-60s\";q=2;w=60, \"client-address-3600s\";q=100;w=3600"

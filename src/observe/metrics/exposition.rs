@@ -13,8 +13,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::{
-    BUCKETS, CertificateMetrics, Durations, HeadFault, Histogram, IssuerMetrics, Metrics, Roster,
-    Tally, WorkerMetrics, upstreams,
+    BUCKETS, CertificateMetrics, Durations, HeadFault, Histogram, IssuerMetrics, Metrics,
+    RedisOutcome, Roster, Tally, WorkerMetrics, upstreams,
 };
 
 /// Adds up what the workers have counted.
@@ -107,6 +107,7 @@ impl Collector for Scrape {
             "Callers whose requests were forgotten before their time, for want of space",
             rate_buckets_forgotten.load(Ordering::Relaxed),
         )?;
+        redis(&mut encoder, workers)?;
         keys(&mut encoder, issuers)?;
         tls(&mut encoder, certificates, [files_reloaded, files_kept])?;
         upstreams::encode(&mut encoder, by_upstream)?;
@@ -189,6 +190,22 @@ fn heads(
         let counts = workers.iter().map(|worker| worker.heads_refused(fault));
         let count: u64 = counts.map(|count| count.load(Ordering::Relaxed)).sum();
         let labels = [("reason", fault.reason())];
+        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn redis(
+    encoder: &mut DescriptorEncoder<'_>,
+    workers: &[Arc<WorkerMetrics>],
+) -> Result<(), fmt::Error> {
+    let help = "Requests that were to be counted in Redis";
+    let mut family =
+        encoder.encode_descriptor("rate_limit_redis", help, None, MetricType::Counter)?;
+    for (outcome, label) in RedisOutcome::ALL {
+        let counts = workers.iter().map(|worker| worker.redis_outcomes(outcome));
+        let count: u64 = counts.map(|count| count.load(Ordering::Relaxed)).sum();
+        let labels = [("outcome", label)];
         ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
     }
     Ok(())

@@ -1,0 +1,152 @@
+//! `[redis]`, compiled.
+
+use std::sync::Arc;
+
+use http::Uri;
+use rustls::pki_types::ServerName;
+
+use crate::config::{self, Encoding, KeyPath, Written};
+use crate::keys::secret::{Secret, Secrets};
+use crate::proxy::redis::Redis;
+use crate::tls;
+
+use super::check_time;
+
+/// The port that is meant if none is said.
+const PORT: u16 = 6379;
+
+pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Option<Arc<Redis>> {
+    let redis = written.config.redis.clone()?;
+    let section = KeyPath::of("redis");
+    check_time(written, &section.key("timeout"), Some(redis.timeout));
+    if !is_prefix(&redis.prefix) {
+        written.report(
+            section.key("prefix"),
+            "must be 1 to 64 letters, digits and `-`, `_`, `.`, `:`",
+        );
+    }
+    let password = password(written, &section, &redis);
+    let has_password = redis.password_env.is_some() || redis.password_file.is_some();
+    if redis.username.is_some() && !has_password {
+        written.report(section.key("username"), "needs a password beside it");
+    }
+    let place = place(&redis.url);
+    let (encrypted, host, port, database) = match place {
+        Ok(place) => place,
+        Err(message) => {
+            written.report(section.key("url"), message);
+            return None;
+        }
+    };
+    if !encrypted && redis.ca_file.is_some() {
+        written.report(section.key("ca_file"), "means nothing without `rediss://`");
+    }
+    let is_local = host == "localhost"
+        || host
+            .parse()
+            .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    if !encrypted && !is_local && password.is_some() {
+        warnings.push(format!(
+            "{}: sends the password to another machine without encryption: write `rediss://` if Redis speaks TLS",
+            written.place(&section.key("url"))
+        ));
+    }
+    let tls = if encrypted {
+        let config = tls::client::client_config(redis.ca_file.as_deref());
+        let config =
+            config.map_err(|error| written.report(section.key("ca_file"), error.to_string()));
+        let name = ServerName::try_from(host.clone());
+        let name = name.map_err(|_| {
+            written.report(
+                section.key("url"),
+                "has no host that a certificate can name",
+            );
+        });
+        Some((config.ok()?, name.ok()?))
+    } else {
+        None
+    };
+    let settings = Redis {
+        host,
+        port,
+        tls,
+        database,
+        username: redis.username,
+        password,
+        prefix: redis.prefix,
+        timeout: redis.timeout,
+        when_unavailable: redis.when_unavailable,
+        is_away: false.into(),
+    };
+    Some(Arc::new(settings))
+}
+
+fn is_prefix(prefix: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    (1..=64).contains(&prefix.len()) && prefix.chars().all(is_plain)
+}
+
+fn password(written: &mut Written, section: &KeyPath, redis: &config::Redis) -> Option<Secret> {
+    let (place, password) = match (&redis.password_env, &redis.password_file) {
+        (None, None) => return None,
+        (Some(_), Some(_)) => {
+            written.report(
+                section.key("password_file"),
+                "says where the password is, and `password_env` does too: leave one of them out",
+            );
+            return None;
+        }
+        (Some(name), None) => {
+            let value = written.variable(name);
+            let password = Secrets::from_variable(name, value, Encoding::Utf8);
+            (section.key("password_env"), password)
+        }
+        (None, Some(file)) => {
+            let password = Secrets::from_file(file, Encoding::Utf8);
+            (section.key("password_file"), password)
+        }
+    };
+    match password.map(|secrets| secrets.current) {
+        Ok(password) if password.as_text().is_some_and(|text| !text.is_empty()) => Some(password),
+        Ok(_) => {
+            written.report(place, "has no password: it is empty, or no text");
+            None
+        }
+        Err(error) => {
+            written.report(place, error.to_string());
+            None
+        }
+    }
+}
+
+/// Whether it is encrypted, the host, the port and the database.
+fn place(url: &str) -> Result<(bool, String, u16, i64), &'static str> {
+    const FORM: &str = "must be `redis://HOST:PORT` or `rediss://HOST:PORT`, with `/DATABASE` behind it if need be";
+    let url: Uri = url.parse().map_err(|_| FORM)?;
+    let encrypted = match url.scheme_str() {
+        Some("redis") => false,
+        Some("rediss") => true,
+        Some(_) | None => return Err(FORM),
+    };
+    let authority = url.authority().ok_or(FORM)?;
+    if authority.as_str().contains('@') {
+        return Err("must have no password in it: name a file or an environment variable instead");
+    }
+    if url.query().is_some() || authority.host().is_empty() {
+        return Err(FORM);
+    }
+    let database = match url.path().trim_start_matches('/') {
+        "" => 0,
+        number => number.parse::<u16>().map_err(|_| FORM)?.into(),
+    };
+    let host = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    Ok((
+        encrypted,
+        host.to_owned(),
+        authority.port_u16().unwrap_or(PORT),
+        database,
+    ))
+}

@@ -1,0 +1,210 @@
+"""Two gates that count together in a real Redis, which goes away and comes back."""
+
+import contextlib
+import http.server
+import os
+import pathlib
+import shutil
+import subprocess
+import threading
+import time
+
+import pytest
+
+from gate import CONFIGURATION, SECRET, minted
+from programs import Gate, Program, free_port
+
+# Debian has the server and the checker of its files in one program, which goes by its name.
+SERVER = shutil.which("redis-server") or shutil.which("redis-check-rdb")
+
+pytestmark = pytest.mark.skipif(not SERVER, reason="redis-tools is missing")
+
+PASSWORD = "the password of the Redis of the tests"
+
+ROUTES = """
+[[routes]]
+path = "/login"
+access = "public"
+rate_limit = {{ requests = {requests}, per = "1h", by = "client-address" }}
+
+[[routes]]
+path = "/api/{{user_id}}/{{*rest}}"
+access = {{ owner = "user_id" }}
+rate_limit = [
+    {{ requests = 5, per = "1h", by = "subject" }},
+    {{ requests = 1000, per = "24h", by = "subject" }},
+]
+"""
+
+
+class Hello(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hello) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Redis:
+    """On a port of its own, which it keeps when it is started again; nothing is kept on the disk."""
+
+    def __init__(self, directory: pathlib.Path, tls: bool = False):
+        self.directory = directory
+        self.port = free_port()
+        self.lines = f"bind 127.0.0.1\nsave \"\"\nrequirepass \"{PASSWORD}\"\n"
+        if tls:
+            certificate = directory / "redis.crt"
+            key = directory / "redis.key"
+            subprocess.run([
+                "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+                # By itself openssl makes an authority, which is no server.
+                "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", certificate,
+            ], check=True, capture_output=True)
+            self.lines += f"port 0\ntls-port {self.port}\ntls-auth-clients no\n"
+            self.lines += f"tls-cert-file {certificate}\ntls-key-file {key}\n"
+        else:
+            self.lines += f"port {self.port}\n"
+        (directory / "redis.conf").write_text(self.lines)
+        self.program = directory / "redis-server"
+        if not self.program.exists():
+            self.program.symlink_to(SERVER)
+        self.start()
+
+    def start(self):
+        self.running = Program(self.directory, [self.program, "redis.conf"], {})
+        self.running.wait_for("Ready to accept connections")
+
+    def stop(self):
+        self.running.stop()
+
+
+@contextlib.contextmanager
+def gates(tmp_path: pathlib.Path, upstream: str, url: str, more: str = "", requests: int = 10, count: int = 2):
+    """Gates that do not know of each other, each with two workers."""
+    redis = f"[redis]\nurl = \"{url}\"\npassword_file = \"password\"\n{more}\n"
+    configuration = CONFIGURATION.format(url=upstream).replace("workers = 1", "workers = 2")
+    configuration += redis + ROUTES.format(requests=requests)
+    with contextlib.ExitStack() as stack:
+        started = []
+        for number in range(count):
+            directory = tmp_path / f"gate-{number}"
+            directory.mkdir()
+            for name, text in (("secret", SECRET), ("password", PASSWORD)):
+                (directory / name).write_text(text)
+                (directory / name).chmod(0o600)
+            gate = Gate(directory, configuration)
+            stack.callback(gate.stop)
+            started.append(gate)
+        yield started
+
+
+@pytest.fixture
+def redis(tmp_path):
+    redis = Redis(tmp_path)
+    yield redis
+    redis.stop()
+
+
+PATIENT = 'timeout = "10s"'
+
+
+def counted(gate: Gate, outcome: str) -> float:
+    return gate.metric(f'claimgate_rate_limit_redis_total{{outcome="{outcome}"}}')
+
+
+def test_two_gates_count_together(tmp_path, upstream, redis):
+    with gates(tmp_path, upstream, f"redis://127.0.0.1:{redis.port}", PATIENT) as (one, other):
+        statuses = [gate.ask("GET", "/login").status_code for _ in range(8) for gate in (one, other)]
+        assert statuses == [200] * 10 + [429] * 6
+        refused = other.ask("GET", "/login")
+        # Of 10 in an hour, one flows out in 360 seconds.
+        assert 300 < int(refused.headers["retry-after"]) <= 360
+        assert refused.headers["ratelimit-policy"] == '"client-address-3600s";q=10;w=3600'
+        statuses = [gate.ask("GET", "/api/alice/x", minted()).status_code for _ in range(4) for gate in (one, other)]
+        assert statuses == [200] * 5 + [429] * 3
+        left = one.ask("GET", "/api/bob/x", minted("bob")).headers["ratelimit"]
+        assert left.startswith('"subject-3600s";r=4;t=720, "subject-86400s";r=999;'), left
+        assert counted(one, "success") + counted(other, "success") == 26
+        assert counted(one, "failure") + counted(other, "failure") == 0
+
+
+def test_counts_outlive_a_gate_and_are_gone_when_they_say_nothing(tmp_path, upstream, redis):
+    url = f"redis://127.0.0.1:{redis.port}"
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    for directory in ("first", "second"):
+        with gates(tmp_path / directory, upstream, url, PATIENT, requests=1, count=1) as (gate,):
+            expected = 200 if directory == "first" else 429
+            assert gate.ask("GET", "/login").status_code == expected
+    command = ["redis-cli", "-p", str(redis.port), "--no-auth-warning"]
+    asked = lambda *words: subprocess.run(
+        [*command, *words], env=os.environ | {"REDISCLI_AUTH": PASSWORD}, capture_output=True, text=True, check=True,
+    ).stdout.split()
+    names = asked("KEYS", "*")
+    assert len(names) == 1 and names[0].startswith("claimgate:{"), names
+    assert "127" not in names[0]
+    assert 3_500_000 < int(asked("PTTL", names[0])[0]) <= 3_600_000
+
+
+def test_each_counts_for_itself_while_redis_is_away(tmp_path, upstream, redis):
+    with gates(tmp_path, upstream, f"redis://127.0.0.1:{redis.port}", PATIENT, requests=4) as both:
+        assert both[0].ask("GET", "/login").status_code == 200
+        redis.stop()
+        for gate in both:
+            began = time.monotonic()
+            statuses = [gate.ask("GET", "/login").status_code for _ in range(6)]
+            assert statuses == [200] * 4 + [429] * 2
+            # Nobody waits for what is known to be away: this is far below one timeout.
+            assert time.monotonic() - began < 10
+            gate.program.wait_for("failed to count requests in Redis at 127.0.0.1")
+            assert gate.program.said().count("failed to count requests in Redis") == 1
+        redis.start()
+        for gate in both:
+            deadline = time.monotonic() + 20
+            before = counted(gate, "success")
+            while counted(gate, "success") == before and time.monotonic() < deadline:
+                gate.ask("GET", "/login")
+                time.sleep(0.1)
+            assert counted(gate, "success") > before
+            gate.program.wait_for("requests are counted in Redis again")
+
+
+def test_redis_is_spoken_to_with_tls_and_must_prove_who_it_is(tmp_path, upstream):
+    redis = Redis(tmp_path, tls=True)
+    url = f"rediss://localhost:{redis.port}"
+    (tmp_path / "trusting").mkdir()
+    (tmp_path / "strange").mkdir()
+    try:
+        trusted = f'{PATIENT}\nca_file = "{tmp_path / "redis.crt"}"'
+        with gates(tmp_path / "trusting", upstream, url, trusted, requests=1) as (one, other):
+            assert [gate.ask("GET", "/login").status_code for gate in (one, other)] == [200, 429]
+        # Nobody has vouched for it here.
+        refusing = f'{PATIENT}\nwhen_unavailable = "refuse"'
+        with gates(tmp_path / "strange", upstream, url, refusing, count=1) as (gate,):
+            answer = gate.ask("GET", "/login")
+            assert (answer.status_code, answer.json()["reason"]) == (503, "rates_unavailable")
+            gate.program.wait_for("failed to count requests in Redis.*certificate")
+    finally:
+        redis.stop()
+
+
+def test_a_wrong_password_is_no_redis_and_is_not_shown(tmp_path, upstream, redis):
+    with gates(tmp_path, upstream, f"redis://127.0.0.1:{redis.port}", PATIENT, requests=2, count=1) as (gate,):
+        pass
+    (tmp_path / "again").mkdir()
+    wrong = f'{PATIENT}\nwhen_unavailable = "allow"\nusername = "nobody"'
+    with gates(tmp_path / "again", upstream, f"redis://127.0.0.1:{redis.port}", wrong, requests=1, count=1) as (gate,):
+        assert [gate.ask("GET", "/login").status_code for _ in range(3)] == [200] * 3
+        gate.program.wait_for("failed to count requests in Redis")
+        assert PASSWORD not in gate.program.said()
