@@ -339,7 +339,9 @@ impl Gate {
                 return Ok(known.clone());
             }
         }
-        let mut verified = verify::verify(&self.issuers, token, shown, now)?;
+        let verified = verify::verify(&self.issuers, token, shown, now);
+        cache.count(&verified);
+        let mut verified = verified?;
         let caller = KnownCaller {
             headers: self.identity_of(&verified.subject, &verified.claims).into(),
             subject: verified.subject,

@@ -41,6 +41,8 @@ pub struct Record {
     pub request_id: HeaderValue,
     /// From the head of the request to the end of the answer.
     pub elapsed: Duration,
+    /// From the head of the request to the request sent, or to the end if it was not sent.
+    pub gate: Duration,
     /// From the request sent to the head of the upstream's answer.
     pub upstream: Option<Duration>,
     /// The size of the request's body, in bytes.

@@ -307,6 +307,14 @@ impl Proxy {
         }
     }
 
+    /// Says what connections there are to the upstreams in force.
+    pub fn note_pools(&self) {
+        let snapshot = self.snapshot();
+        let pools = snapshot.upstreams.iter();
+        let pools = pools.map(|upstream| (upstream.policy().name.clone(), upstream.pool()));
+        self.metrics.pools(pools.collect());
+    }
+
     /// The newest policy, the same for all of one request.
     fn snapshot(&self) -> Rc<Snapshot> {
         let newest = self.shared.policy();

@@ -14,6 +14,7 @@ use super::certificate::Binding;
 use super::claims::{Claims, Validity};
 use super::permit::KnownCaller;
 use super::token::BearerToken;
+use super::verify::Unverified;
 
 /// The most tokens of one generation.
 const MAX_TOKENS: usize = 4096;
@@ -37,8 +38,14 @@ pub struct TokenCache {
 pub struct Counted {
     /// Tokens that were known.
     pub hits: u64,
-    /// Tokens that had to be verified.
+    /// Tokens that were not.
     pub misses: u64,
+    /// Tokens that were verified and found good.
+    pub good: u64,
+    /// Tokens that were verified and found bad.
+    pub bad: u64,
+    /// Tokens that could not be verified for want of a key.
+    pub without_key: u64,
 }
 
 /// What stands for a token.
@@ -84,6 +91,16 @@ impl TokenCache {
             None => self.counted.misses += 1,
         }
         found
+    }
+
+    /// Counts what a verification has come to.
+    pub(super) fn count<T>(&mut self, verified: &Result<T, Unverified>) {
+        let count = match verified {
+            Ok(_) => &mut self.counted.good,
+            Err(unverified) if unverified.lacks_a_key() => &mut self.counted.without_key,
+            Err(_) => &mut self.counted.bad,
+        };
+        *count += 1;
     }
 
     pub(super) fn remember(&mut self, digest: Digest, remembered: Remembered) {
@@ -173,7 +190,14 @@ mod tests {
         for other in ["a.b.d", "a.b.", "A.b.c", "a.b.cc"] {
             assert!(cache.find(&digest(other)).is_none(), "{other}");
         }
-        assert_eq!(cache.take_counted(), Counted { hits: 1, misses: 4 });
+        assert_eq!(
+            cache.take_counted(),
+            Counted {
+                hits: 1,
+                misses: 4,
+                ..Counted::default()
+            }
+        );
         assert_eq!(cache.take_counted(), Counted::default());
     }
 

@@ -66,6 +66,16 @@ pub struct Unverified {
     pub kid: Option<String>,
 }
 
+impl Unverified {
+    /// Whether it is not known if the token is good, because its key is not there.
+    pub(super) fn lacks_a_key(&self) -> bool {
+        matches!(
+            self.refusal,
+            Refusal::TokenKeyUnknown | Refusal::KeysUnavailable
+        )
+    }
+}
+
 impl From<Refusal> for Unverified {
     fn from(refusal: Refusal) -> Self {
         Self {

@@ -115,6 +115,7 @@ impl RemoteKeys {
                 }
                 Err(error) => {
                     metrics.failed.fetch_add(1, Ordering::Relaxed);
+                    metrics.last_error.store(Some(Arc::new(error.to_string())));
                     ring = Arc::new(ring.after_failure());
                     told.failure(&metrics.name, self.url(), &error)
                 }
@@ -137,7 +138,10 @@ impl RemoteKeys {
         metrics.keys.store(set.keys.len() as u64, Ordering::Relaxed);
         metrics.last_success.store(now.0, Ordering::Relaxed);
         let usable = i64::try_from(self.max_stale.as_secs()).unwrap_or(i64::MAX);
-        KeyRing::fetched(set.keys, UnixTime(now.0.saturating_add(usable)))
+        let until = now.0.saturating_add(usable);
+        metrics.usable_until.store(until, Ordering::Relaxed);
+        metrics.last_error.store(None);
+        KeyRing::fetched(set.keys, UnixTime(until))
     }
 
     /// Fetches the set once.

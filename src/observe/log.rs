@@ -36,6 +36,7 @@ pub fn write(record: &Record) {
         client,
         request_id,
         elapsed,
+        gate: _,
         upstream,
         request_bytes,
         response_bytes,

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::ErrorCounter;
 
@@ -24,11 +25,20 @@ use super::log::method_label;
 
 pub use config::ConfigMetrics;
 pub use roster::{Named, Roster};
-pub use upstreams::UpstreamMetrics;
+pub use upstreams::{Pool, UpstreamMetrics};
 
-/// The upper bounds of the buckets of every duration, in seconds.
-const BUCKETS: [f64; 14] = [
+/// The upper bounds of the buckets of a duration, in seconds.
+type Bounds = [f64; 14];
+
+/// Those of what an upstream or a client has a part in.
+const BUCKETS: Bounds = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Those of what the gate does alone.
+const GATE_BUCKETS: Bounds = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05,
+    0.25, 1.0, 5.0,
 ];
 
 /// What one worker has counted. Only its worker writes it, so that the lock is free but for a scrape.
@@ -40,6 +50,9 @@ pub struct WorkerMetrics {
     accepted: AtomicU64,
     cache_hits: AtomicU64,
     cache_misses: AtomicU64,
+    tokens_good: AtomicU64,
+    tokens_bad: AtomicU64,
+    tokens_without_key: AtomicU64,
     heads_malformed: AtomicU64,
     heads_too_large: AtomicU64,
     heads_too_late: AtomicU64,
@@ -119,6 +132,8 @@ struct Tally {
     durations: HashMap<Arc<str>, Durations>,
     request_bytes: u64,
     response_bytes: u64,
+    /// What was last seen, by upstream.
+    pools: BTreeMap<String, Pool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,6 +147,7 @@ struct Labels {
 #[derive(Debug, Default, Clone)]
 struct Durations {
     whole: Histogram,
+    gate: Histogram,
     upstream: Histogram,
 }
 
@@ -157,6 +173,7 @@ impl WorkerMetrics {
             client: _,
             request_id: _,
             elapsed,
+            gate,
             upstream,
             request_bytes,
             response_bytes,
@@ -176,9 +193,10 @@ impl WorkerMetrics {
         counted.request_bytes += request_bytes;
         counted.response_bytes += response_bytes;
         let durations = counted.durations.entry(Arc::clone(route)).or_default();
-        durations.whole.observe(*elapsed);
+        durations.whole.observe(&BUCKETS, *elapsed);
+        durations.gate.observe(&GATE_BUCKETS, *gate);
         if let Some(upstream) = upstream {
-            durations.upstream.observe(*upstream);
+            durations.upstream.observe(&BUCKETS, *upstream);
         }
     }
 
@@ -200,9 +218,31 @@ impl WorkerMetrics {
 
     /// Tokens were looked for among those already verified.
     pub fn tokens_looked_for(&self, counted: Counted) {
-        let Counted { hits, misses } = counted;
-        self.cache_hits.fetch_add(hits, Ordering::Relaxed);
-        self.cache_misses.fetch_add(misses, Ordering::Relaxed);
+        let Counted {
+            hits,
+            misses,
+            good,
+            bad,
+            without_key,
+        } = counted;
+        for (count, more) in [
+            (&self.cache_hits, hits),
+            (&self.cache_misses, misses),
+            (&self.tokens_good, good),
+            (&self.tokens_bad, bad),
+            (&self.tokens_without_key, without_key),
+        ] {
+            // Most requests have one of them, at the most.
+            if more > 0 {
+                count.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The worker has these connections to its upstreams.
+    pub fn pools(&self, pools: BTreeMap<String, Pool>) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.pools = pools;
     }
 
     /// A head came to no exchange.
@@ -246,13 +286,13 @@ impl WorkerMetrics {
 }
 
 impl Histogram {
-    fn observe(&mut self, duration: Duration) {
+    fn observe(&mut self, bounds: &Bounds, duration: Duration) {
         let seconds = duration.as_secs_f64();
         self.sum += seconds;
-        let bucket = BUCKETS
+        let bucket = bounds
             .iter()
             .position(|bound| seconds <= *bound)
-            .unwrap_or(BUCKETS.len());
+            .unwrap_or(bounds.len());
         if let Some(bucket) = self.buckets.get_mut(bucket) {
             *bucket += 1;
         }
@@ -285,6 +325,10 @@ pub struct IssuerMetrics {
     pub failed: AtomicU64,
     /// When the last fetch succeeded, in Unix seconds; 0 if none did.
     pub last_success: AtomicI64,
+    /// Until when the keys are used if no other fetch succeeds, in Unix seconds; 0 if none did.
+    pub usable_until: AtomicI64,
+    /// Why the last fetch has failed, if it has.
+    pub last_error: ArcSwapOption<String>,
 }
 
 impl Named for IssuerMetrics {
@@ -398,7 +442,11 @@ impl Metrics {
             for (route, durations) in counted.durations {
                 let sum = total.durations.entry(route).or_default();
                 sum.whole.add(&durations.whole);
+                sum.gate.add(&durations.gate);
                 sum.upstream.add(&durations.upstream);
+            }
+            for (upstream, pool) in counted.pools {
+                total.pools.entry(upstream).or_default().add(pool);
             }
         }
         total

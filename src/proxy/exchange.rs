@@ -348,6 +348,7 @@ impl Exchange {
                 refusal.is_about_the_caller(),
             ),
         };
+        let elapsed = self.started.elapsed();
         let uploaded = || self.upload.as_ref().map_or(0, |upload| upload.bytes());
         let record = Record {
             method: self.method.clone(),
@@ -361,7 +362,8 @@ impl Exchange {
             issuer: self.issuer.take(),
             client: self.client,
             request_id: self.request_id.clone(),
-            elapsed: self.started.elapsed(),
+            elapsed,
+            gate: self.sent.map_or(elapsed, |sent| sent - self.started),
             upstream: self.upstream,
             request_bytes: request_bytes.unwrap_or_else(uploaded),
             response_bytes,

@@ -15,7 +15,7 @@ use http::HeaderValue;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
 use tracing::warn;
 
 use crate::config::Address;
@@ -33,6 +33,9 @@ const TURNED_AWAY: usize = 64;
 
 /// How often a stopping worker looks whether the others are done.
 const GLANCE: Duration = Duration::from_millis(10);
+
+/// How often the connections to the upstreams are counted: never by a request.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long accepting rests when the process has no file descriptor left.
 const EXHAUSTED_REST: Duration = Duration::from_millis(50);
@@ -152,9 +155,11 @@ impl Door {
         let (mut draining, mut stopping) = (false, false);
         let mut drain = pin!(self.shared.reaches(Phase::Draining));
         let mut stop = pin!(self.shared.reaches(Phase::Stopping));
+        let mut look = interval(LOOK);
         loop {
             tokio::select! {
                 accepted = self.accept(stopping) => self.admit(accepted, stopping).await,
+                _ = look.tick() => self.server.proxy.note_pools(),
                 () = &mut drain, if !draining => {
                     draining = true;
                     // A client over HTTP/1.1 is sent away in its next answer.

@@ -33,6 +33,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::gate::permit::Permit;
+use crate::observe::metrics::Pool;
 
 use super::body::{RequestBody, Upload};
 
@@ -137,6 +138,11 @@ impl Upstream {
     /// The configuration.
     pub fn policy(&self) -> &UpstreamPolicy {
         &self.policy
+    }
+
+    /// What is there of it at the moment.
+    pub fn pool(&self) -> Pool {
+        self.endpoints.pool()
     }
 
     /// Sends a request and waits for the head of its answer. The permit is used up: it is the proof that the gate

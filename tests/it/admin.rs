@@ -1,8 +1,13 @@
 //! The admin listener: probes, metrics and the drain.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
-use crate::harness::{ROUTES, get, post, request, start};
+use crate::harness::issuer::{Window, claims};
+use crate::harness::{
+    Issuer, Key, Latch, ROUTES, Sidecar, Upstream, eventually, get, post, request, start,
+    start_with,
+};
 
 const TASKS: &str = "/api/alice/tasks";
 
@@ -112,10 +117,12 @@ fn the_metrics_can_be_parsed_and_have_these_names() {
             ("claimgate_config_reloads", "counter"),
             ("claimgate_connections", "counter"),
             ("claimgate_connections_open", "gauge"),
+            ("claimgate_gate_duration_seconds", "histogram"),
             ("claimgate_heads_refused", "counter"),
             ("claimgate_key_fetches", "counter"),
             ("claimgate_key_last_success_timestamp_seconds", "gauge"),
             ("claimgate_keys", "gauge"),
+            ("claimgate_keys_usable_until_timestamp_seconds", "gauge"),
             ("claimgate_log_lines_dropped", "counter"),
             ("claimgate_panics", "counter"),
             ("claimgate_rate_limit_forgotten", "counter"),
@@ -126,10 +133,13 @@ fn the_metrics_can_be_parsed_and_have_these_names() {
             ("claimgate_requests", "counter"),
             ("claimgate_response_body_bytes", "counter"),
             ("claimgate_token_cache", "counter"),
+            ("claimgate_token_verifications", "counter"),
             ("claimgate_upstream_connections", "counter"),
+            ("claimgate_upstream_connections_open", "gauge"),
             ("claimgate_upstream_duration_seconds", "histogram"),
             ("claimgate_upstream_ejections", "counter"),
             ("claimgate_upstream_healthy_endpoints", "gauge"),
+            ("claimgate_upstream_requests_active", "gauge"),
             ("claimgate_upstream_retries", "counter"),
         ]
     );
@@ -197,8 +207,108 @@ fn every_request_is_counted_by_route_method_status_and_reason() {
     assert_eq!(series["claimgate_request_body_bytes_total"], "8");
     let duration = "claimgate_request_duration_seconds_count";
     assert_eq!(series[&format!("{duration}{{route=\"{owner}\"}}")], "11");
+    let gate = "claimgate_gate_duration_seconds_count";
+    assert_eq!(series[&format!("{gate}{{route=\"{owner}\"}}")], "11");
     let upstream = "claimgate_upstream_duration_seconds_count";
     assert_eq!(series[&format!("{upstream}{{route=\"{owner}\"}}")], "5");
+}
+
+#[test]
+fn the_share_of_the_gate_is_over_when_the_request_is_with_the_upstream() {
+    let answers = Latch::default();
+    let upstream = Upstream::answering({
+        let answers = answers.clone();
+        move |request| {
+            answers.wait();
+            request.echo()
+        }
+    });
+    let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
+    let mut client = sidecar.connect();
+    let began = Instant::now();
+    client.send(get("/open/page").bytes());
+    upstream.wait_for(1);
+    let arrived = Instant::now();
+    eventually("some time passes", || {
+        arrived.elapsed() > Duration::from_millis(100)
+    });
+    answers.open();
+    assert_eq!(client.answer().status, 200);
+    let sum = |part: &str| {
+        let series = format!("claimgate_{part}_duration_seconds_sum{{route=\"/open/{{*rest}}\"}}");
+        Duration::from_secs_f64(sidecar.metric(&series).unwrap())
+    };
+    assert!(sum("gate") <= arrived - began, "{:?}", sum("gate"));
+    assert!(sum("upstream") > Duration::from_millis(100));
+    assert!(sum("gate") + sum("upstream") <= sum("request"));
+}
+
+#[test]
+fn tokens_are_counted_by_what_their_verification_came_to() {
+    let key = Key::ed25519("one");
+    let (upstream, issuer) = (
+        Upstream::start(),
+        Issuer::publishing(Window::Keys(vec![key.clone()])),
+    );
+    let sidecar = Sidecar::start_fetching(ROUTES, &upstream, &issuer);
+    let good = key.sign(&claims("alice"));
+    let strange = Key::ed25519_of("ed25519-stranger", "one").sign(&claims("alice"));
+    let unknown = Key::ed25519_of("ed25519-second", "two").sign(&claims("alice"));
+    for (token, status) in [(&good, 200), (&good, 200), (&strange, 401), (&strange, 401)] {
+        assert_eq!(sidecar.call(&get(TASKS).bearer(token)).status, status);
+    }
+    let counted = |outcome| {
+        let series = format!("claimgate_token_verifications_total{{outcome=\"{outcome}\"}}");
+        sidecar.metric(&series).unwrap()
+    };
+    let (good, bad, waiting) = (
+        counted("success"),
+        counted("failure"),
+        counted("key_missing"),
+    );
+    // The first may have come before the keys.
+    assert_eq!((good, bad), (1.0, 2.0));
+    sidecar.call(&get(TASKS).bearer(&unknown));
+    assert!(counted("key_missing") > waiting);
+    assert_eq!((counted("success"), counted("failure")), (1.0, 2.0));
+}
+
+#[test]
+fn connections_to_an_upstream_are_counted_by_whether_they_are_in_use() {
+    let answers = Latch::default();
+    let upstream = Upstream::answering({
+        let answers = answers.clone();
+        move |request| {
+            if request.target() == "/open/slow" {
+                answers.wait();
+            }
+            request.echo()
+        }
+    });
+    let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
+    let is = |active: f64, idle: f64, requests: f64| {
+        let open = |state| {
+            let name = "claimgate_upstream_connections_open";
+            sidecar.metric(&format!("{name}{{upstream=\"tasks\",state=\"{state}\"}}"))
+        };
+        let series = "claimgate_upstream_requests_active{upstream=\"tasks\"}";
+        let state = [open("active"), open("idle"), sidecar.metric(series)];
+        state == [active, idle, requests].map(Some)
+    };
+    assert!(is(0.0, 0.0, 0.0));
+    sidecar.call(&get("/open/page"));
+    eventually("one is kept", || is(0.0, 1.0, 0.0));
+    let mut clients: Vec<_> = (0..2).map(|_| sidecar.connect()).collect();
+    for client in &mut clients {
+        client.send(get("/open/slow").bytes());
+    }
+    upstream.wait_for(3);
+    eventually("two are in use", || is(2.0, 0.0, 2.0));
+    answers.open();
+    for client in &mut clients {
+        assert_eq!(client.answer().status, 200);
+    }
+    eventually("two are kept", || is(0.0, 2.0, 0.0));
 }
 
 #[test]
@@ -223,7 +333,7 @@ fn nothing_that_a_client_invents_becomes_a_label() {
         client.call(&invented);
     }
     let more: Vec<String> = names().filter(|name| !before.contains(name)).collect();
-    assert!(more.len() <= 40, "{more:#?}");
+    assert!(more.len() <= 60, "{more:#?}");
     for name in more {
         assert!(
             !name.contains("user") || name.contains("{user_id}"),
@@ -240,10 +350,10 @@ fn what_cannot_be_read_is_counted() {
         client.send("nonsense\r\n\r\n");
         client.until_closed();
     }
-    crate::harness::eventually("three", || {
+    eventually("three", || {
         sidecar.metric("claimgate_heads_refused_total{reason=\"request_malformed\"}") == Some(3.0)
     });
-    crate::harness::eventually("all closed", || {
+    eventually("all closed", || {
         sidecar.metric("claimgate_connections_open") == Some(0.0)
     });
     assert_eq!(sidecar.metric("claimgate_connections_total"), Some(3.0));

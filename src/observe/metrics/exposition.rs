@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -13,8 +13,17 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::{
-    BUCKETS, CertificateMetrics, Durations, HeadFault, Histogram, IssuerMetrics, Metrics,
-    RedisOutcome, Roster, Tally, WorkerMetrics, upstreams,
+    BUCKETS, Bounds, CertificateMetrics, Durations, GATE_BUCKETS, HeadFault, Histogram,
+    IssuerMetrics, Metrics, RedisOutcome, Roster, Tally, WorkerMetrics, upstreams,
+};
+
+/// The version of the program.
+pub(in crate::observe) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from; empty if nobody has said so.
+pub(in crate::observe) const COMMIT: &str = match option_env!("CLAIMGATE_COMMIT") {
+    Some(commit) => commit,
+    None => "",
 };
 
 /// Adds up what the workers have counted.
@@ -78,6 +87,14 @@ impl Collector for Scrape {
             sum(|worker| &worker.cache_hits),
             sum(|worker| &worker.cache_misses),
         )?;
+        verifications(
+            &mut encoder,
+            [
+                ("success", sum(|worker| &worker.tokens_good)),
+                ("failure", sum(|worker| &worker.tokens_bad)),
+                ("key_missing", sum(|worker| &worker.tokens_without_key)),
+            ],
+        )?;
         heads(&mut encoder, workers)?;
         counter(
             &mut encoder,
@@ -110,7 +127,7 @@ impl Collector for Scrape {
         redis(&mut encoder, workers)?;
         keys(&mut encoder, issuers)?;
         tls(&mut encoder, certificates, [files_reloaded, files_kept])?;
-        upstreams::encode(&mut encoder, by_upstream)?;
+        upstreams::encode(&mut encoder, by_upstream, &total.pools)?;
         build_info(&mut encoder)
     }
 }
@@ -134,20 +151,28 @@ fn requests(encoder: &mut DescriptorEncoder<'_>, total: &Tally) -> Result<(), fm
 
 fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Tally) -> Result<(), fmt::Error> {
     type Choose = fn(&Durations) -> &Histogram;
-    let histograms: [(&str, &str, Choose); 2] = [
+    let histograms: [(&str, &str, &Bounds, Choose); 3] = [
         (
             "request_duration",
             "From the head of a request to the end of its answer",
+            &BUCKETS,
             |durations| &durations.whole,
+        ),
+        (
+            "gate_duration",
+            "From the head of a request to the request sent or refused",
+            &GATE_BUCKETS,
+            |durations| &durations.gate,
         ),
         (
             "upstream_duration",
             "From a request sent to the head of the upstream's answer",
+            &BUCKETS,
             |durations| &durations.upstream,
         ),
     ];
     let sorted: BTreeMap<_, _> = total.durations.iter().collect();
-    for (name, help, choose) in histograms {
+    for (name, help, bounds, choose) in histograms {
         let mut family =
             encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for (route, durations) in &sorted {
@@ -155,7 +180,7 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Tally) -> Result<(), f
             if histogram.is_empty() {
                 continue;
             }
-            let bounds = BUCKETS.iter().copied().chain([f64::INFINITY]);
+            let bounds = bounds.iter().copied().chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
             let count = histogram.buckets.iter().sum();
             let labels = [("route", route.as_ref())];
@@ -175,6 +200,20 @@ fn token_cache(
     let mut family = encoder.encode_descriptor("token_cache", help, None, MetricType::Counter)?;
     for (result, count) in [("hit", hits), ("miss", misses)] {
         let labels = [("result", result)];
+        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn verifications(
+    encoder: &mut DescriptorEncoder<'_>,
+    counts: [(&str, u64); 3],
+) -> Result<(), fmt::Error> {
+    let help = "Tokens verified";
+    let mut family =
+        encoder.encode_descriptor("token_verifications", help, None, MetricType::Counter)?;
+    for (outcome, count) in counts {
+        let labels = [("outcome", outcome)];
         ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
@@ -215,6 +254,7 @@ fn keys(
     encoder: &mut DescriptorEncoder<'_>,
     issuers: &Roster<IssuerMetrics>,
 ) -> Result<(), fmt::Error> {
+    type Choose = fn(&IssuerMetrics) -> &AtomicI64;
     let (all, in_force) = (issuers.all(), issuers.in_force());
     let mut family = encoder.encode_descriptor("keys", "Keys held", None, MetricType::Gauge)?;
     for issuer in in_force.iter() {
@@ -232,17 +272,26 @@ fn keys(
                 .encode(family.encode_family(&labels)?)?;
         }
     }
-    let help = "When a key set was last fetched, in Unix time; 0 for never";
-    let mut family = encoder.encode_descriptor(
-        "key_last_success_timestamp",
-        help,
-        Some(&Unit::Seconds),
-        MetricType::Gauge,
-    )?;
-    for issuer in in_force.iter().filter(is_remote) {
-        let labels = [("issuer", issuer.name.as_str())];
-        let last = issuer.last_success.load(Ordering::Relaxed);
-        ConstGauge::new(last).encode(family.encode_family(&labels)?)?;
+    let times: [(&str, &str, Choose); 2] = [
+        (
+            "key_last_success_timestamp",
+            "When a key set was last fetched, in Unix time; 0 for never",
+            |issuer| &issuer.last_success,
+        ),
+        (
+            "keys_usable_until_timestamp",
+            "Until when a key set is used if it cannot be fetched again, in Unix time; 0 for never",
+            |issuer| &issuer.usable_until,
+        ),
+    ];
+    for (name, help, choose) in times {
+        let mut family =
+            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for issuer in in_force.iter().filter(is_remote) {
+            let labels = [("issuer", issuer.name.as_str())];
+            let time = choose(issuer).load(Ordering::Relaxed);
+            ConstGauge::new(time).encode(family.encode_family(&labels)?)?;
+        }
     }
     Ok(())
 }
@@ -302,6 +351,6 @@ pub(super) fn gauge(
 fn build_info(encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let mut family =
         encoder.encode_descriptor("build_info", "The program", None, MetricType::Gauge)?;
-    let labels = [("version", env!("CARGO_PKG_VERSION"))];
+    let labels = [("version", VERSION), ("commit", COMMIT)];
     ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)
 }

@@ -1,5 +1,6 @@
 //! What is counted about upstreams.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -72,6 +73,31 @@ impl Named for UpstreamMetrics {
     }
 }
 
+/// What one or all workers have of one upstream at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// Requests that are with it, and tunnels.
+    pub requests: u64,
+    /// Connections that are in use, or being opened.
+    pub active: u64,
+    /// Connections that are kept for the next request.
+    pub idle: u64,
+}
+
+impl Pool {
+    /// Adds another.
+    pub fn add(&mut self, other: Self) {
+        let Self {
+            requests,
+            active,
+            idle,
+        } = other;
+        self.requests += requests;
+        self.active += active;
+        self.idle += idle;
+    }
+}
+
 /// One of the counters.
 type Choose = fn(&UpstreamMetrics) -> &AtomicU64;
 
@@ -79,8 +105,9 @@ type Choose = fn(&UpstreamMetrics) -> &AtomicU64;
 pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,
     upstreams: &Roster<UpstreamMetrics>,
+    pools: &BTreeMap<String, Pool>,
 ) -> Result<(), fmt::Error> {
-    let all = upstreams.all();
+    let (all, in_force) = (upstreams.all(), upstreams.in_force());
     let help = "Connections to an upstream";
     let mut family =
         encoder.encode_descriptor("upstream_connections", help, None, MetricType::Counter)?;
@@ -112,11 +139,30 @@ pub(super) fn encode(
                 .encode(family.encode_family(&labels)?)?;
         }
     }
+    let pool = |upstream: &UpstreamMetrics| pools.get(&upstream.name).copied().unwrap_or_default();
+    let whole = |count| i64::try_from(count).unwrap_or(i64::MAX);
+    let help = "Connections to an upstream that are open";
+    let mut family =
+        encoder.encode_descriptor("upstream_connections_open", help, None, MetricType::Gauge)?;
+    for upstream in in_force.iter() {
+        let Pool { active, idle, .. } = pool(upstream);
+        for (state, count) in [("active", active), ("idle", idle)] {
+            let labels = [("upstream", upstream.name.as_str()), ("state", state)];
+            ConstGauge::new(whole(count)).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let help = "Requests that are with an upstream";
+    let mut family =
+        encoder.encode_descriptor("upstream_requests_active", help, None, MetricType::Gauge)?;
+    for upstream in in_force.iter() {
+        let labels = [("upstream", upstream.name.as_str())];
+        ConstGauge::new(whole(pool(upstream).requests)).encode(family.encode_family(&labels)?)?;
+    }
     let help = "Endpoints that are healthy by their check";
     let mut family =
         encoder.encode_descriptor("upstream_healthy_endpoints", help, None, MetricType::Gauge)?;
     let is_checked = |upstream: &&Arc<UpstreamMetrics>| upstream.is_checked.load(Ordering::Relaxed);
-    for upstream in upstreams.in_force().iter().filter(is_checked) {
+    for upstream in in_force.iter().filter(is_checked) {
         let labels = [("upstream", upstream.name.as_str())];
         let healthy = i64::try_from(upstream.healthy.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         ConstGauge::new(healthy).encode(family.encode_family(&labels)?)?;

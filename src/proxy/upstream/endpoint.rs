@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::observe::metrics::Pool;
+
 use super::connect::{self, Opened, Protocol};
 use super::connection::Connection;
 use super::http1::Http1;
@@ -147,6 +149,21 @@ impl Endpoint {
     /// How many exchanges it has.
     pub(super) fn pending(&self) -> usize {
         self.pending.get()
+    }
+
+    /// What it has at the moment. A connection over HTTP/1.1 that is being opened counts as one in use.
+    pub(super) fn pool(&self) -> Pool {
+        let shared = self.shared.borrow();
+        let streams: usize = shared.iter().map(|open| open.streams()).sum();
+        let (used, free): (Vec<_>, Vec<_>) = shared.iter().partition(|open| open.streams() > 0);
+        let free = free.iter().filter(|open| !open.is_closed());
+        let idle = self.idle.borrow();
+        let kept = idle.iter().filter(|idle| !idle.connection.is_closed());
+        Pool {
+            requests: self.pending() as u64,
+            active: (used.len() + self.pending().saturating_sub(streams)) as u64,
+            idle: (free.count() + kept.count()) as u64,
+        }
     }
 
     /// Ends what nobody uses: the upstream is not here any more.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::config::Balance;
+use crate::observe::metrics::Pool;
 
 use super::endpoint::Endpoint;
 use super::place::{Place, Target};
@@ -91,6 +92,15 @@ impl Endpoints {
                 drop(turn);
             });
         }
+    }
+
+    /// What all of them have at the moment.
+    pub(super) fn pool(&self) -> Pool {
+        let mut sum = Pool::default();
+        for endpoint in self.list().iter() {
+            sum.add(endpoint.pool());
+        }
+        sum
     }
 
     fn list(&self) -> List {

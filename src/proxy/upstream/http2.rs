@@ -95,6 +95,11 @@ impl Http2 {
         self.streams.get() < self.driver.max_streams().min(MAX_STREAMS)
     }
 
+    /// How many exchanges it has.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.get()
+    }
+
     /// How long nobody has used it.
     pub(super) fn idle(&self) -> Option<Duration> {
         (self.streams.get() == 0).then(|| self.since.get().elapsed())
