@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod admin;
 mod check;
 mod completions;
 mod dev;
@@ -9,6 +10,7 @@ mod explain;
 mod run;
 mod token;
 mod verdict;
+mod why;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -47,6 +49,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Tell the running gate not to be ready any more; it goes on serving.
     Drain(drain::Drain),
+    /// Say why the running gate has not served a request.
+    Why(why::Why),
     /// Print the completions for a shell.
     Completions(completions::Completions),
 }
@@ -95,6 +99,7 @@ impl Arguments {
             Command::Token(token) => token.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Drain(drain) => drain.run(),
+            Command::Why(why) => why.run(),
             Command::Completions(completions) => Ok(completions.run()),
         };
         match outcome {

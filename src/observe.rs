@@ -1,8 +1,10 @@
 //! What is remembered: the facts of one exchange, told once.
 
 pub mod admin;
+pub mod checks;
 pub mod log;
 pub mod metrics;
+pub mod refusals;
 
 use std::net::IpAddr;
 use std::sync::Arc;

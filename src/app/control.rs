@@ -11,6 +11,7 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 use tracing::error;
 
+use crate::clock::UnixTime;
 use crate::keys::remote::RemoteKeys;
 use crate::observe::admin::{Admin, Probe, Status};
 use crate::observe::metrics::Metrics;
@@ -53,6 +54,10 @@ impl Status for Report {
             }
         }
         awaits
+    }
+
+    fn now(&self) -> UnixTime {
+        self.shared.clock.now()
     }
 
     fn note(&self, metrics: &Metrics) {

@@ -1,5 +1,6 @@
 //! `claimgate explain`: what would become of one request. The gate that decides here is the gate that serves.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,12 +16,12 @@ use crate::gate::cache::TokenCache;
 use crate::gate::cors::Page;
 use crate::gate::origin::Scheme;
 use crate::gate::permit::{Caller, Permit};
-use crate::gate::refusal::Refusal;
 use crate::gate::routes::Route;
-use crate::gate::rule::{Demands, Rule};
+use crate::gate::rule::Rule;
 use crate::gate::token::TokenSource;
 use crate::gate::verify::Issuer;
 use crate::gate::{Decision, Gate, Preflight, Refused};
+use crate::observe::checks::{self, Check, Said, Stopped};
 use crate::observe::log;
 use crate::proxy::headers::{self, Peer};
 use crate::proxy::shared::Policy;
@@ -45,84 +46,6 @@ pub(super) struct Explain {
     method: Method,
     /// The path with its query, as in `/api/alice/tasks`.
     target: String,
-}
-
-/// The checks of the gate in their order, each with the refusals that it may end in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Check {
-    Head,
-    Path,
-    Route,
-    Token,
-    Verification,
-    Rule,
-}
-
-impl Check {
-    const ALL: [Self; 6] = [
-        Self::Head,
-        Self::Path,
-        Self::Route,
-        Self::Token,
-        Self::Verification,
-        Self::Rule,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Head => "request head",
-            Self::Path => "canonical path",
-            Self::Route => "route",
-            Self::Token => "one token",
-            Self::Verification => "verification",
-            Self::Rule => "rule",
-        }
-    }
-
-    fn of(refusal: &Refusal) -> Self {
-        match refusal {
-            Refusal::PathNotCanonical => Self::Path,
-            Refusal::NoRoute
-            | Refusal::MethodNotAllowed(_)
-            | Refusal::PreflightOrigin
-            | Refusal::PreflightMethod
-            | Refusal::PreflightHeaders => Self::Route,
-            Refusal::TokenMissing | Refusal::TokenRepeated | Refusal::OriginNotAllowed => {
-                Self::Token
-            }
-            Refusal::TokenMalformed
-            | Refusal::TokenOpaque
-            | Refusal::TokenSignature
-            | Refusal::TokenAlgorithm
-            | Refusal::TokenKeyUnknown
-            | Refusal::TokenExpired
-            | Refusal::TokenNotYetValid
-            | Refusal::TokenLifetime
-            | Refusal::TokenIssuer
-            | Refusal::TokenAudience
-            | Refusal::TokenSubject
-            | Refusal::TokenType
-            | Refusal::TokenConfirmation
-            | Refusal::KeysUnavailable => Self::Verification,
-            Refusal::SubjectMismatch(_)
-            | Refusal::ClaimMissing(_)
-            | Refusal::CertificateMissing(_) => Self::Rule,
-            // Nothing is counted here.
-            Refusal::RateLimited(_)
-            | Refusal::RatesUnavailable
-            | Refusal::RequestMalformed
-            | Refusal::HttpsRequired(_)
-            | Refusal::RequestTimeout
-            | Refusal::BodyTooLarge
-            | Refusal::TargetTooLong
-            | Refusal::HeadersTooLarge
-            | Refusal::Overloaded
-            | Refusal::Draining
-            | Refusal::UpstreamUnreachable
-            | Refusal::UpstreamBroken
-            | Refusal::UpstreamTimeout => Self::Head,
-        }
-    }
 }
 
 impl Explain {
@@ -250,18 +173,13 @@ fn forwarded(policy: &Policy, peer: &Peer, head: &mut Parts, permit: &Permit) {
     let route = permit.route();
     for check in Check::ALL {
         match (check, permit.caller()) {
-            (Check::Route, _) => passed(check, rule(route, policy.gate.issuers())),
+            (Check::Route, _) => passed(check, checks::rule(route, policy.gate.issuers())),
             (Check::Token | Check::Verification | Check::Rule, Caller::Anonymous) => {
                 skipped(check, "the route is public");
             }
-            (Check::Verification, Caller::Known(caller)) => passed(
-                check,
-                format_args!(
-                    "subject `{}`, issuer `{}`",
-                    log::printable(caller.subject.as_str()),
-                    caller.issuer
-                ),
-            ),
+            (Check::Verification, Caller::Known(caller)) => {
+                say(Said::verified(&caller.subject, &caller.issuer));
+            }
             (Check::Token, Caller::Known(_)) => match permit.source() {
                 None | Some(TokenSource::Authorization) => passed(check, ""),
                 Some(source) => passed(check, format_args!("in {source}")),
@@ -310,8 +228,8 @@ fn allowed(preflight: &Preflight, issuers: &[Issuer]) {
     for check in Check::ALL {
         match check {
             Check::Head | Check::Path => passed(check, ""),
-            Check::Route => passed(check, rule(&preflight.route, issuers)),
-            Check::Token | Check::Verification | Check::Rule => {
+            Check::Route => passed(check, checks::rule(&preflight.route, issuers)),
+            Check::Token | Check::Verification | Check::Rule | Check::Forwarding => {
                 skipped(check, "a browser asks before it sends one");
             }
         }
@@ -346,33 +264,16 @@ fn stopped(refused: &Refused, issuers: &[Issuer]) {
         subject,
         issuer,
     } = refused;
-    let failed = Check::of(refusal);
-    for check in Check::ALL {
-        if check > failed {
-            skipped(check, "not reached");
-        } else if check == failed {
-            say(format_args!(
-                "  FAIL  {:<15} {}",
-                check.name(),
-                refusal.reason()
-            ));
-            if let Some(why) = why(refused) {
-                say(format_args!("{:24}{why}", ""));
-            }
-        } else if let (Check::Route, Some(route)) = (check, route) {
-            passed(check, rule(route, issuers));
-        } else if let (Check::Verification, Some(subject), Some(issuer)) = (check, subject, issuer)
-        {
-            passed(
-                check,
-                format_args!(
-                    "subject `{}`, issuer `{issuer}`",
-                    log::printable(subject.as_str())
-                ),
-            );
-        } else {
-            passed(check, "");
-        }
+    let stopped = Stopped {
+        refusal,
+        is_permitted: false,
+        cause: None,
+        route: route.as_deref(),
+        subject: subject.as_ref(),
+        issuer: issuer.as_deref(),
+    };
+    for said in checks::said(&stopped, issuers) {
+        say(said);
     }
     say(format_args!(
         "\nanswered {}: {}",
@@ -381,52 +282,10 @@ fn stopped(refused: &Refused, issuers: &[Issuer]) {
     ));
 }
 
-/// What the operator is told beyond what the client is: which demand was not met, and nothing of what a claim says.
-fn why(refused: &Refused) -> Option<String> {
-    match (&refused.refusal, &refused.issuer) {
-        (Refusal::ClaimMissing(unmet), _) => Some(format!("not met: {}", unmet.requirement)),
-        (Refusal::CertificateMissing(requirement), _) => Some(format!("not met: {requirement}")),
-        // The token is good, or nobody would know whose it is.
-        (Refusal::TokenIssuer, Some(issuer)) => {
-            Some(format!("the route does not accept the issuer `{issuer}`"))
-        }
-        _ => None,
-    }
-}
-
-fn rule(route: &Route, issuers: &[Issuer]) -> String {
-    let Demands {
-        issuers: accepted,
-        require,
-        exempt,
-    } = &route.demands;
-    let mut text = format!("`{}`, ", route.pattern);
-    match &route.rule {
-        Rule::Public => text.push_str("public"),
-        Rule::Authenticated => text.push_str("for everybody with a token"),
-        Rule::Owner { parameter, .. } => {
-            text.extend(["for the owner `{", parameter, "}`"]);
-        }
-    }
-    if let Some(exempt) = exempt {
-        text.extend([", and for whom ", &exempt.to_string()]);
-    }
-    for requirement in require {
-        text.extend([", if ", &requirement.to_string()]);
-    }
-    if let Some(accepted) = accepted {
-        let names = accepted.iter().filter_map(|place| issuers.get(*place));
-        let names: Vec<&str> = names.map(|issuer| issuer.name.as_ref()).collect();
-        text.extend([", of `", &names.join("`, `"), "`"]);
-    }
-    text
-}
-
-fn passed(check: Check, text: impl std::fmt::Display) {
-    let line = format!("  ok    {:<15} {text}", check.name());
-    say(line.trim_end());
+fn passed(check: Check, text: impl Display) {
+    say(Said::passed(check, text));
 }
 
 fn skipped(check: Check, why: &str) {
-    say(format_args!("  -     {:<15} {why}", check.name()));
+    say(Said::skipped(check, why));
 }

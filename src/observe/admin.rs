@@ -1,4 +1,4 @@
-//! The admin listener: probes, metrics and the drain. Never the data of a request.
+//! The admin listener: probes, metrics, the drain, and to this machine alone, what was not served.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
+use http::header::{ALLOW, CONTENT_TYPE, HOST, ORIGIN};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -20,6 +21,8 @@ use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, interval};
 use tracing::{info, warn};
+
+use crate::clock::UnixTime;
 
 use super::metrics::Metrics;
 
@@ -32,6 +35,9 @@ const STILL: Duration = Duration::from_secs(10);
 /// How often the event loops are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// What begins the path of a question about a request.
+const WHY: &str = "/why/";
+
 /// What begins the path of a probe that is for the upstream.
 const UPSTREAM: &str = "/upstream";
 
@@ -42,6 +48,9 @@ pub type Probe = Pin<Box<dyn Future<Output = Option<StatusCode>>>>;
 pub trait Status {
     /// What is still awaited before requests should come, in words; nothing if it is ready.
     fn awaits(&self) -> Vec<String>;
+
+    /// The time of day.
+    fn now(&self) -> UnixTime;
 
     /// Writes down what is found only by looking.
     fn note(&self, metrics: &Metrics);
@@ -158,10 +167,14 @@ impl<S: Status + 'static> Admin<S> {
             "/drain" if request.method() == Method::POST => self.drain(request, peer),
             "/startupz" | "/readyz" | "/livez" | "/metrics" => not_allowed("GET, HEAD"),
             "/drain" => not_allowed("POST"),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "there are /startupz, /readyz, /livez, /metrics, and /upstream with the path of a health check\n",
-            ),
+            path if path.starts_with(WHY) && !is_get => not_allowed("GET, HEAD"),
+            path => match path.strip_prefix(WHY) {
+                Some(request_id) => self.why(request_id, request, peer),
+                None => text(
+                    StatusCode::NOT_FOUND,
+                    "there are /startupz, /readyz, /livez, /metrics, and /upstream with the path of a health check\n",
+                ),
+            },
         }
     }
 
@@ -201,9 +214,38 @@ impl<S: Status + 'static> Admin<S> {
         response
     }
 
+    /// Why a request was not served: who asked for what is told to nobody but this machine.
+    fn why(
+        &self,
+        request_id: &str,
+        request: &Request<Incoming>,
+        peer: IpAddr,
+    ) -> Response<Full<Bytes>> {
+        if !is_local(request, peer) || !is_called_by_address(request) {
+            return text(
+                StatusCode::FORBIDDEN,
+                "only `claimgate why` on this machine may ask that\n",
+            );
+        }
+        let workers = self.metrics.workers.iter();
+        let mut found: Vec<_> = workers
+            .flat_map(|worker| worker.refusals.find(request_id))
+            .collect();
+        if found.is_empty() {
+            return text(
+                StatusCode::NOT_FOUND,
+                "no such request is remembered: it was served, or it was too long ago\n",
+            );
+        }
+        found.sort_by_key(|refusal| refusal.at);
+        let now = self.status.now();
+        let explained = found.iter().map(|refusal| refusal.explain(now));
+        text(StatusCode::OK, explained.collect::<Vec<_>>().join("\n"))
+    }
+
     /// Only from this machine, and not from a page that a browser on it shows.
     fn drain(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
-        if !peer.is_loopback() || request.headers().contains_key(ORIGIN) {
+        if !is_local(request, peer) {
             return text(
                 StatusCode::FORBIDDEN,
                 "only `claimgate drain` on this machine may do that\n",
@@ -213,6 +255,22 @@ impl<S: Status + 'static> Admin<S> {
         self.status.drain();
         text(StatusCode::OK, "draining\n")
     }
+}
+
+/// Whether somebody on this machine asks, and no page of another origin that a browser on it shows.
+fn is_local(request: &Request<Incoming>, peer: IpAddr) -> bool {
+    peer.is_loopback() && !request.headers().contains_key(ORIGIN)
+}
+
+/// Whether the listener is called by its address. A page whose own name stands for this address in the DNS (rebinding)
+/// may read what it asks for, but has to call it by that name.
+fn is_called_by_address(request: &Request<Incoming>) -> bool {
+    let host = request.headers().get(HOST);
+    let host: Option<Authority> = host.and_then(|host| host.as_bytes().try_into().ok());
+    host.is_some_and(|host| {
+        let host = host.host().trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<IpAddr>().is_ok()
+    })
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -22,6 +22,7 @@ use crate::gate::refusal::Refusal;
 
 use super::Record;
 use super::log::method_label;
+use super::refusals::Refusals;
 
 pub use config::ConfigMetrics;
 pub use roster::{Named, Roster};
@@ -46,6 +47,8 @@ const GATE_BUCKETS: Bounds = [
 pub struct WorkerMetrics {
     counted: Mutex<Tally>,
     no_route: Arc<str>,
+    /// What it has not served.
+    pub refusals: Refusals,
     open: AtomicI64,
     accepted: AtomicU64,
     cache_hits: AtomicU64,

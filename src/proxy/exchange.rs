@@ -62,6 +62,7 @@ pub struct Exchange {
     lease: Option<Lease>,
     outcome: Outcome,
     cause: Option<String>,
+    is_permitted: bool,
     is_recorded: bool,
 }
 
@@ -122,6 +123,7 @@ impl Exchange {
             lease: None,
             outcome: Outcome::Pending,
             cause: None,
+            is_permitted: false,
             is_recorded: false,
         }
     }
@@ -206,6 +208,7 @@ impl Exchange {
 
     /// The gate has let the request through.
     pub(super) fn permitted(&mut self, permit: &Permit) {
+        self.is_permitted = true;
         self.route = Some(Arc::clone(permit.route()));
         if let Caller::Known(caller) = permit.caller() {
             self.subject = Some(caller.subject.clone());
@@ -371,6 +374,11 @@ impl Exchange {
         };
         self.metrics.count(&record);
         observe::log::write(&record);
+        if let Outcome::Refused(refusal) | Outcome::Cut(_, refusal) = &self.outcome {
+            let issuers = self.snapshot.policy.gate.issuers();
+            let refusals = &self.metrics.refusals;
+            refusals.keep(&record, refusal, self.is_permitted, issuers);
+        }
     }
 }
 

@@ -369,11 +369,10 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// The request's own id if it has a plain one, or a new one.
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     let mut ids = headers.get_all(X_REQUEST_ID).iter();
-    if let (Some(id), None) = (ids.next(), ids.next()) {
-        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
-        if !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES && id.as_bytes().iter().all(plain) {
-            return id.clone();
-        }
+    if let (Some(id), None) = (ids.next(), ids.next())
+        && is_request_id(id.as_bytes())
+    {
+        return id.clone();
     }
     let mut id = [0; 32];
     let mut random = u128::from(fastrand::u64(..)) << 64 | u128::from(fastrand::u64(..));
@@ -385,6 +384,12 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
         random >>= 4;
     }
     HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// Whether a client may name its request like that.
+pub fn is_request_id(id: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
+    !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES && id.iter().all(plain)
 }
 
 #[cfg(test)]

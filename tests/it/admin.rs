@@ -58,7 +58,14 @@ fn the_probes_answer() {
         "it is no way to the upstream"
     );
     // And their paths mean nothing where requests come in.
-    for path in ["/startupz", "/readyz", "/livez", "/metrics", "/drain"] {
+    for path in [
+        "/startupz",
+        "/readyz",
+        "/livez",
+        "/metrics",
+        "/drain",
+        "/why/1",
+    ] {
         sidecar.call(&get(path)).refused(404, "no_route");
     }
     sidecar.call(&post("/drain", b"")).refused(404, "no_route");

@@ -12,6 +12,7 @@ mod stopping;
 mod upstream;
 #[cfg(feature = "task-service")]
 mod walks;
+mod why;
 
 use std::fs;
 use std::net::SocketAddr;

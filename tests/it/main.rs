@@ -47,3 +47,4 @@ mod tokens;
 mod upstreams;
 mod vectors;
 mod websocket;
+mod why;

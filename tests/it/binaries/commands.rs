@@ -269,7 +269,7 @@ fn completions_know_every_command() {
     for shell in ["bash", "fish", "zsh"] {
         let ended = Directory::with("").call(&["completions", shell]);
         assert_eq!(ended.code, Some(0), "{ended:?}");
-        for command in ["run", "check", "explain", "dev", "token", "drain"] {
+        for command in ["run", "check", "explain", "dev", "token", "drain", "why"] {
             assert!(ended.stdout.contains(command), "{shell}: {command}");
         }
     }

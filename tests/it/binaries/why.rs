@@ -1,0 +1,41 @@
+//! `claimgate why`: asked of a running gate by the name of a request.
+
+use super::upstream::{Request, Upstream};
+use super::{Directory, eight_lines};
+
+#[test]
+fn a_running_gate_says_why_it_has_refused() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    let gate = directory.serve(&["run"]);
+    let token = directory.token("bob", &[]);
+    let name = "a+name/of=mine";
+    let asked = Request::new("GET", "/api/alice/tasks")
+        .bearer(&token)
+        .header("X-Request-Id", name);
+    let answer = asked.answer(gate.address);
+    assert_eq!(answer.status, 403, "{answer:?}");
+    let admin = gate.admin.to_string();
+
+    let ended = directory.call(&["why", "--admin", &admin, name]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for part in [
+        " GET /api/alice/tasks from 127.0.0.1\n",
+        "subject `bob`, issuer `better-auth`\n",
+        "FAIL  rule            subject_mismatch\n",
+        "answered 403: ",
+    ] {
+        assert!(ended.stdout.contains(part), "{part}: {ended:?}");
+    }
+
+    for (name, message) in [
+        ("nobody", "no such request is remembered: "),
+        ("no body", "failed to ask for this request: "),
+        ("a\r\nX: y", "failed to ask for this request: "),
+    ] {
+        let ended = directory.call(&["why", "--admin", &admin, name]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.starts_with(message), "{ended:?}");
+    }
+    gate.stop();
+}
