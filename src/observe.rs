@@ -5,6 +5,7 @@ pub mod checks;
 pub mod log;
 pub mod metrics;
 pub mod refusals;
+pub mod status;
 
 use std::net::IpAddr;
 use std::sync::Arc;

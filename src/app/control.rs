@@ -14,7 +14,9 @@ use tracing::error;
 use crate::clock::UnixTime;
 use crate::keys::remote::RemoteKeys;
 use crate::observe::admin::{Admin, Probe, Status};
+use crate::observe::checks;
 use crate::observe::metrics::Metrics;
+use crate::observe::status::RouteLine;
 use crate::proxy::shared::{Phase, Shared};
 use crate::proxy::upstream::health;
 use crate::tls::server::Reloader;
@@ -54,6 +56,16 @@ impl Status for Report {
             }
         }
         awaits
+    }
+
+    fn routes(&self) -> Vec<RouteLine> {
+        let policy = self.shared.policy();
+        let routes = policy.gate.routes().routes();
+        let routes = routes.map(|route| RouteLine {
+            route: route.pattern.to_string(),
+            rule: checks::rule(route, policy.gate.issuers()),
+        });
+        routes.collect()
     }
 
     fn now(&self) -> UnixTime {

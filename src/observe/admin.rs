@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use crate::clock::UnixTime;
 
 use super::metrics::Metrics;
+use super::status::{self, RouteLine};
 
 /// How long a probe may take to send its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,6 +49,9 @@ pub type Probe = Pin<Box<dyn Future<Output = Option<StatusCode>>>>;
 pub trait Status {
     /// What is still awaited before requests should come, in words; nothing if it is ready.
     fn awaits(&self) -> Vec<String>;
+
+    /// The routes in force.
+    fn routes(&self) -> Vec<RouteLine>;
 
     /// The time of day.
     fn now(&self) -> UnixTime;
@@ -164,15 +168,19 @@ impl<S: Status + 'static> Admin<S> {
             "/readyz" if is_get => self.readiness(),
             "/livez" if is_get => self.liveness(),
             "/metrics" if is_get => self.exposition(),
+            "/" if is_get => page(status::PAGE, "text/html; charset=utf-8"),
+            "/status.json" if is_get => self.status(request, peer),
             "/drain" if request.method() == Method::POST => self.drain(request, peer),
-            "/startupz" | "/readyz" | "/livez" | "/metrics" => not_allowed("GET, HEAD"),
+            "/" | "/status.json" | "/startupz" | "/readyz" | "/livez" | "/metrics" => {
+                not_allowed("GET, HEAD")
+            }
             "/drain" => not_allowed("POST"),
             path if path.starts_with(WHY) && !is_get => not_allowed("GET, HEAD"),
             path => match path.strip_prefix(WHY) {
                 Some(request_id) => self.why(request_id, request, peer),
                 None => text(
                     StatusCode::NOT_FOUND,
-                    "there are /startupz, /readyz, /livez, /metrics, and /upstream with the path of a health check\n",
+                    "there are /, /status.json, /startupz, /readyz, /livez, /metrics, and /upstream with the path of a health check\n",
                 ),
             },
         }
@@ -212,6 +220,15 @@ impl<S: Status + 'static> Admin<S> {
             HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, format);
         response
+    }
+
+    fn status(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+        self.status.note(&self.metrics);
+        let is_told_all = is_local(request, peer) && is_called_by_address(request);
+        let (awaits, routes) = (self.status.awaits(), self.status.routes());
+        let now = self.status.now();
+        let status = status::json(&self.metrics, &awaits, &routes, now, is_told_all);
+        page(status.to_string(), "application/json")
     }
 
     /// Why a request was not served: who asked for what is told to nobody but this machine.
@@ -278,6 +295,12 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+fn page(body: impl Into<Bytes>, kind: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.headers_mut() = status::headers(kind);
     response
 }
 

@@ -58,9 +58,10 @@ impl Check {
         match refusal {
             // Addresses are counted before a token is looked at, subjects after.
             Refusal::RateLimited(_) | Refusal::RatesUnavailable if is_known => Self::Rule,
-            Refusal::RateLimited(_) | Refusal::RatesUnavailable => Self::Route,
             Refusal::PathNotCanonical => Self::Path,
-            Refusal::NoRoute
+            Refusal::RateLimited(_)
+            | Refusal::RatesUnavailable
+            | Refusal::NoRoute
             | Refusal::MethodNotAllowed(_)
             | Refusal::PreflightOrigin
             | Refusal::PreflightMethod

@@ -3,6 +3,7 @@
 mod config;
 mod exposition;
 mod roster;
+mod summary;
 mod upstreams;
 
 use std::collections::{BTreeMap, HashMap};

@@ -37,6 +37,7 @@ mod semantics;
 mod shared_rates;
 mod sources;
 mod starting;
+mod status;
 mod stopping;
 mod streams;
 #[cfg(feature = "task-service")]

@@ -8,6 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
+use serde_json::{Value, json};
 
 use crate::clock::UnixTime;
 
@@ -48,6 +49,14 @@ impl ConfigMetrics {
     /// The number of the one in force, counted from 1.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn summary(&self) -> Value {
+        json!({
+            "generation": self.generation(),
+            "since": self.since.load(Ordering::Relaxed),
+            "is_refused": self.is_refused.load(Ordering::Relaxed),
+        })
     }
 
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {

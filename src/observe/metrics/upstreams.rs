@@ -9,6 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use serde_json::{Value, json};
 
 use super::{Named, Roster};
 
@@ -64,6 +65,29 @@ impl UpstreamMetrics {
     /// So many endpoints are healthy.
     pub fn healthy(&self, endpoints: usize) {
         self.healthy.store(endpoints as u64, Ordering::Relaxed);
+    }
+}
+
+impl UpstreamMetrics {
+    pub(super) fn summary(&self, pools: &BTreeMap<String, Pool>) -> Value {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Pool {
+            requests,
+            active,
+            idle,
+        } = pools.get(&self.name).copied().unwrap_or_default();
+        let is_checked = self.is_checked.load(Ordering::Relaxed);
+        json!({
+            "name": self.name,
+            "healthy": is_checked.then(|| load(&self.healthy)),
+            "requests": requests,
+            "active": active,
+            "idle": idle,
+            "connected": load(&self.connected),
+            "failed": load(&self.failed),
+            "retried": load(&self.retried),
+            "ejected": load(&self.ejected),
+        })
     }
 }
 

@@ -1,0 +1,182 @@
+//! The status page: what it shows, to whom, and what it may do in a browser.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::harness::{
+    Answer, Issuer, ROUTES, Sidecar, Upstream, eventually, get, post, request, start,
+};
+
+const TASKS: &str = "/api/alice/tasks";
+
+/// As a browser on the same machine asks.
+fn ask(sidecar: &Sidecar, path: &str) -> Answer {
+    sidecar.admin(&get(path).host(Some("127.0.0.1:9901")))
+}
+
+fn status(sidecar: &Sidecar) -> Value {
+    ask(sidecar, "/status.json").json()
+}
+
+/// The directives of the content security policy.
+fn policy(answer: &Answer) -> BTreeMap<String, String> {
+    let policy = answer.header("content-security-policy").unwrap();
+    let directives = policy.split("; ");
+    let directives = directives.map(|directive| directive.split_once(' ').unwrap());
+    directives
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_status_tells_of_routes_counts_keys_and_upstreams() {
+    let (sidecar, _upstream, issuer) = start(ROUTES);
+    let token = issuer.token("alice");
+    assert_eq!(sidecar.call(&get(TASKS).bearer(&token)).status, 200);
+    sidecar.call(&get(TASKS));
+    let status = status(&sidecar);
+    assert_eq!(status["awaits"], serde_json::json!([]));
+    let routes = status["routes"].as_array().unwrap();
+    assert_eq!(routes.len(), 3, "{routes:?}");
+    assert!(routes.iter().any(|line| {
+        line["route"] == "/api/{user_id}/tasks/{*rest}"
+            && line["rule"] == "`/api/{user_id}/tasks/{*rest}`, for the owner `{user_id}`"
+    }));
+    let counted = &status["counted"];
+    let requests = counted["requests"].as_array().unwrap();
+    let mut reasons: Vec<_> = requests.iter().map(|one| &one["reason"]).collect();
+    reasons.sort_by_key(ToString::to_string);
+    assert_eq!(reasons, ["", "token_missing"]);
+    assert_eq!(counted["configuration"]["generation"], 1);
+    assert_eq!(counted["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(counted["issuers"][0]["name"], "test");
+    assert_eq!(counted["issuers"][0]["keys"], 1);
+    assert_eq!(counted["upstreams"][0]["name"], "tasks");
+    assert_eq!(counted["upstreams"][0]["connected"], 1);
+    for part in ["request", "gate", "upstream"] {
+        let buckets = counted["durations"][0][part].as_array().unwrap();
+        let bounds = counted["bounds"][part].as_array().unwrap();
+        assert_eq!(buckets.len(), bounds.len() + 1, "{part}");
+    }
+    let text = status.to_string();
+    assert!(!text.contains(&token), "{text}");
+}
+
+#[test]
+fn an_issuer_that_is_away_is_shown_with_the_reason() {
+    let config =
+        format!("[issuers.test]\nkeys = {{ jwks_url = \"http://127.0.0.1:1/\" }}\n{ROUTES}");
+    let sidecar = Sidecar::start(&config, &Upstream::start(), &Issuer::start());
+    eventually("a fetch has failed", || {
+        let issuer = &status(&sidecar)["counted"]["issuers"][0];
+        issuer["last_error"]
+            .as_str()
+            .is_some_and(|error| error.contains("refused"))
+    });
+    let status = status(&sidecar);
+    assert_eq!(
+        status["awaits"][0],
+        "waiting for the keys of the issuer `test`"
+    );
+    assert_eq!(status["counted"]["issuers"][0]["usable_until"], 0);
+}
+
+#[test]
+fn single_requests_are_shown_to_this_machine_alone_and_never_a_token() {
+    let (sidecar, _upstream, issuer) = start(ROUTES);
+    let token = issuer.token("<b>bob\u{202e}");
+    sidecar.call(&get("/api/alice/tasks?t=secret").bearer(&token));
+    let status = status(&sidecar);
+    let last = &status["refusals"][0];
+    assert_eq!(last["reason"], "subject_mismatch");
+    assert_eq!(last["path"], TASKS);
+    // It is text, and the page sets it as text.
+    assert_eq!(last["subject"], "<b>bob\\u{202e}");
+    let checks = last["checks"].as_str().unwrap();
+    assert!(
+        checks.contains("FAIL  rule            subject_mismatch"),
+        "{checks}"
+    );
+    let text = status.to_string();
+    let signature = token.rsplit('.').next().unwrap();
+    assert!(
+        !text.contains(signature) && !text.contains("secret"),
+        "{text}"
+    );
+
+    let foreign = get("/status.json").host(Some("evil.test"));
+    assert_eq!(sidecar.admin(&foreign).json()["refusals"], Value::Null);
+    let page = get("/status.json")
+        .host(Some("127.0.0.1"))
+        .line("Origin: https://evil.test");
+    let answer = sidecar.admin(&page);
+    assert_eq!(answer.json()["refusals"], Value::Null);
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+}
+
+#[test]
+fn nothing_runs_in_the_page_that_is_not_its_own() {
+    let (sidecar, _upstream, _issuer) = start(ROUTES);
+    let answer = ask(&sidecar, "/");
+    assert_eq!(answer.status, 200);
+    let text = answer.text();
+    let hash = |element: &str| {
+        let (_, rest) = text.split_once(&format!("<{element}>")).unwrap();
+        let (inside, rest) = rest.split_once(&format!("</{element}>")).unwrap();
+        assert!(!inside.is_empty() && !rest.contains(&format!("<{element}")));
+        format!(
+            "'sha256-{}'",
+            STANDARD.encode(digest(&SHA256, inside.as_bytes()))
+        )
+    };
+    let policy = policy(&answer);
+    let allowed = |name: &str| policy[name].as_str();
+    assert_eq!(allowed("default-src"), "'none'");
+    assert_eq!(allowed("script-src"), hash("script"));
+    assert_eq!(allowed("style-src"), hash("style"));
+    assert_eq!(allowed("connect-src"), "'self'");
+    for name in ["base-uri", "form-action", "frame-ancestors"] {
+        assert_eq!(allowed(name), "'none'", "{name}");
+    }
+    for (name, value) in [
+        ("content-type", "text/html; charset=utf-8"),
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+    ] {
+        assert_eq!(answer.header(name).as_deref(), Some(value), "{name}");
+    }
+    for word in [
+        "innerHTML",
+        "insertAdjacent",
+        "document.write",
+        "eval(",
+        " style=",
+        " onclick=",
+        "http://",
+        "https://",
+    ] {
+        let text = text.replace("http://www.w3.org/2000/svg", "");
+        assert!(!text.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn the_page_is_read_and_nothing_else_and_is_no_way_to_the_upstream() {
+    let (sidecar, upstream, _issuer) = start(ROUTES);
+    for path in ["/", "/status.json"] {
+        assert_eq!(sidecar.admin(&post(path, b"")).status, 405, "{path}");
+        assert_eq!(
+            sidecar.admin(&request("DELETE", path)).status,
+            405,
+            "{path}"
+        );
+        sidecar.call(&get(path)).refused(404, "no_route");
+    }
+    upstream.untouched();
+}
