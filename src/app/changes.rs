@@ -12,7 +12,7 @@ pub(super) fn between(before: &Config, after: &Config, files: &[PathBuf]) -> Vec
         listeners: _,
         admin: _,
         drain,
-        log: _,
+        log,
         identity,
         cors,
         upstreams,
@@ -27,6 +27,7 @@ pub(super) fn between(before: &Config, after: &Config, files: &[PathBuf]) -> Vec
     let sections = [
         ("listen", limits(before) != limits(after)),
         ("drain", before.drain != *drain),
+        ("log", before.log.sample.total_cmp(&log.sample).is_ne()),
         ("identity", before.identity != *identity),
         ("cors", before.cors != *cors),
         ("redis", before.redis != *redis),
@@ -52,7 +53,8 @@ pub(super) fn at_start_only(before: &Config, after: &Config) -> Vec<&'static str
         ("listen.tls", old.tls != new.tls),
         ("listeners", before.listeners != after.listeners),
         ("admin.address", before.admin != after.admin),
-        ("log", before.log != after.log),
+        ("log.format", before.log.format != after.log.format),
+        ("log.level", before.log.level != after.log.level),
     ];
     let keys = keys.into_iter().filter(|(_, is_changed)| *is_changed);
     keys.map(|(key, _)| key).collect()

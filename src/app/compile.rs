@@ -41,6 +41,7 @@ impl App {
         let cors = cors::compile(&mut written);
         let redis = redis::compile(&mut written, &mut warnings);
         let routes = routes::compile(&mut written, cors.as_ref(), &mut warnings);
+        check_sample(&mut written);
         let config = written.config.clone();
         written.finish()?;
 
@@ -78,6 +79,7 @@ impl App {
             limits,
             max_connections: listen.max_connections,
             grace: config.drain.grace,
+            log_sample: config.log.sample,
             refreshers: refreshers.collect(),
         };
         Ok(Self {
@@ -88,6 +90,14 @@ impl App {
             warnings,
             source: None,
         })
+    }
+}
+
+/// A share is no percentage.
+fn check_sample(written: &mut Written) {
+    if !(0.0..=1.0).contains(&written.config.log.sample) {
+        let path = KeyPath::of("log").key("sample");
+        written.report(path, "must be from 0 to 1: 0.1 is one of ten");
     }
 }
 

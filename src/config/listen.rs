@@ -110,13 +110,25 @@ impl Default for Drain {
 }
 
 /// `[log]`: what is written to standard error.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// The form of a line; read once at start.
     pub format: LogFormat,
     /// The least important lines that are written; read once at start.
     pub level: LogLevel,
+    /// The share of good answers that are logged, from 0 to 1.
+    pub sample: f64,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::default(),
+            level: LogLevel::default(),
+            sample: 1.0,
+        }
+    }
 }
 
 /// The form of a log line.

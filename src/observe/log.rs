@@ -21,8 +21,8 @@ const MAX_PATH_BYTES: usize = 1024;
 const BUFFERED_LINES: usize = 8192;
 
 /// Writes the line of one exchange: a warning if the caller was not who the route demands or if the gate or the
-/// upstream failed. Never a token, a query or a body.
-pub fn write(record: &Record) {
+/// upstream failed. Never a token, a query or a body. Of the good answers, only a share is written.
+pub fn write(record: &Record, sample: f64) {
     let Record {
         method,
         target,
@@ -42,6 +42,10 @@ pub fn write(record: &Record) {
         response_bytes,
         whole,
     } = record;
+    let is_good = reason.is_none() && *whole && status.as_u16() < 400;
+    if is_good && sample < 1.0 && fastrand::f64() >= sample {
+        return;
+    }
     let path = target.as_ref().map_or("*", |target| target.path());
     let path = printable(path.get(..MAX_PATH_BYTES).unwrap_or(path));
     let route = route.as_ref().map(|route| route.pattern.as_ref());

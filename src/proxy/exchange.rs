@@ -373,7 +373,7 @@ impl Exchange {
             whole,
         };
         self.metrics.count(&record);
-        observe::log::write(&record);
+        observe::log::write(&record, self.snapshot.policy.log_sample);
         if let Outcome::Refused(refusal) | Outcome::Cut(_, refusal) = &self.outcome {
             let issuers = self.snapshot.policy.gate.issuers();
             let refusals = &self.metrics.refusals;

@@ -37,6 +37,8 @@ pub struct Policy {
     pub max_connections: usize,
     /// How long what is in flight may take to finish when the gate stops.
     pub grace: Duration,
+    /// The share of good answers that are logged.
+    pub log_sample: f64,
     /// Who fetches the keys of each issuer, in their order; none for keys that are not fetched.
     pub refreshers: Vec<Option<Arc<Refresher>>>,
 }

@@ -8,6 +8,7 @@ mod explain;
 mod passed_sockets;
 mod program;
 mod reloading;
+mod sampling;
 mod stopping;
 mod upstream;
 #[cfg(feature = "task-service")]

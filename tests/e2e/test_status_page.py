@@ -1,0 +1,99 @@
+"""The status page of the gate, in a real browser."""
+
+import os
+import pathlib
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from gate import gate_before, minted
+
+CHROMIUM = shutil.which("chromium")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+
+MARKUP = "<img src=x onerror=document.title='owned'>"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A gate with something to show, and its page."""
+    with gate_before(tmp_path_factory.mktemp("gate"), "http://127.0.0.1:1") as gate, sync_playwright() as playwright:
+        assert gate.ask("GET", "/health").status_code == 502
+        assert gate.ask("GET", "/api/alice/tasks", minted(MARKUP)).status_code == 403
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--no-proxy-server"])
+        page = chromium.new_page()
+        asked, complaints = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"{gate.admin_url}/")
+        page.wait_for_selector("#upstreams td")
+        yield SimpleNamespace(gate=gate, page=page, chromium=chromium, asked=asked, complaints=complaints)
+        chromium.close()
+
+
+def test_the_page_shows_what_has_happened(world):
+    page = world.page
+    assert page.inner_text("#state") == "ready"
+    assert "configuration 1" in page.inner_text("#generation")
+    assert "`/api/{user_id}/{*rest}`, for the owner `{user_id}`" in page.inner_text("#routes")
+    assert "subject_mismatch" in page.inner_text("#reasons")
+    assert "better-auth" in page.inner_text("#issuers")
+    assert "api" in page.inner_text("#upstreams")
+    assert page.locator("#latency svg rect").count() == 45
+    last = page.locator("#refusals summary").first
+    assert "403 subject_mismatch: GET /api/alice/tasks" in last.inner_text()
+    last.click()
+    assert "FAIL  rule            subject_mismatch" in page.locator("#refusals pre").first.inner_text()
+    # Below target/, for whoever wants to look at it.
+    folder = pathlib.Path(os.environ["CLAIMGATE"]).parent
+    page.screenshot(path=folder / "status-page.png", full_page=True)
+
+
+def test_the_page_goes_on_by_itself(world):
+    assert world.gate.ask("GET", "/nowhere").status_code == 404
+    world.page.wait_for_function("() => document.querySelector('#reasons').innerText.includes('no_route')")
+
+
+def test_what_a_caller_has_chosen_is_text(world):
+    assert MARKUP in world.page.locator("#refusals summary").last.inner_text() + world.page.inner_text("#refusals")
+    assert world.page.title() == "claimgate"
+    assert world.page.locator("#refusals img").count() == 0
+
+
+def test_the_page_asks_nobody_else_and_breaks_no_rule_of_its_own(world):
+    outside = [url for url in world.asked if not url.startswith((world.gate.admin_url, "data:"))]
+    assert world.asked and not outside
+    assert world.complaints == []
+
+
+def test_nothing_foreign_runs_in_the_page(world):
+    with pytest.raises(Exception, match="TrustedHTML|Trusted Types|violates"):
+        world.page.evaluate("markup => { document.body.innerHTML = markup }", MARKUP)
+    blocked = world.page.evaluate("""() => new Promise(resolve => {
+        document.addEventListener("securitypolicyviolation", event => resolve(event.effectiveDirective), { once: true });
+        const image = new Image();
+        image.src = "http://127.0.0.1:1/leak";
+    })""")
+    assert blocked == "img-src"
+    world.complaints.clear()
+
+
+def test_a_page_elsewhere_cannot_read_or_frame_it(world):
+    page = world.chromium.new_page()
+    page.route("http://evil.test/", lambda route: route.fulfill(content_type="text/html", body="<!doctype html>"))
+    page.goto("http://evil.test/")
+    read = "url => fetch(url).then(answer => answer.text(), error => error.name)"
+    assert page.evaluate(read, f"{world.gate.admin_url}/status.json") == "TypeError"
+    page.close()
+
+
+def test_without_a_script_it_says_where_to_look(world):
+    context = world.chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{world.gate.admin_url}/")
+    assert page.locator("noscript a").count() == 3 or "/status.json" in page.content()
+    context.close()

@@ -1,0 +1,49 @@
+//! `[log] sample`: which answers have no line.
+
+use super::upstream::{Request, Upstream};
+use super::{Directory, eight_lines};
+
+#[test]
+fn what_is_refused_has_its_line_when_nothing_good_has() {
+    let upstream = Upstream::start();
+    let config = eight_lines(upstream.address).replace("[log]\n", "[log]\nsample = 0.0\n");
+    let directory = Directory::with(&config);
+    let gate = directory.serve(&["run"]);
+    let token = directory.token("alice", &[]);
+    let ask = |path: &str| {
+        let request = Request::new("GET", path).bearer(&token);
+        request.answer(gate.address).status
+    };
+    for _ in 0..20 {
+        assert_eq!(ask("/api/alice/tasks"), 200);
+    }
+    assert_eq!(ask("/api/bob/tasks"), 403);
+    assert_eq!(ask("/nowhere"), 404);
+    let ended = gate.stop();
+    let lines = ended.stderr.lines();
+    let lines: Vec<&str> = lines
+        .filter(|line| line.contains("claimgate::access"))
+        .collect();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(lines[0].contains("subject_mismatch") && lines[1].contains("no_route"));
+}
+
+#[test]
+fn about_the_share_that_is_asked_for_has_a_line() {
+    let upstream = Upstream::start();
+    let config = eight_lines(upstream.address).replace("[log]\n", "[log]\nsample = 0.5\n");
+    let directory = Directory::with(&config);
+    let gate = directory.serve(&["run"]);
+    let token = directory.token("alice", &[]);
+    for _ in 0..200 {
+        let request = Request::new("GET", "/api/alice/tasks").bearer(&token);
+        assert_eq!(request.answer(gate.address).status, 200);
+    }
+    let ended = gate.stop();
+    let lines = ended.stderr.lines();
+    let written = lines
+        .filter(|line| line.contains("claimgate::access"))
+        .count();
+    // Six standard deviations on either side.
+    assert!((58..=142).contains(&written), "{written} of 200");
+}
