@@ -1,6 +1,8 @@
 //! The documentation: the answers in README.md are the real ones, every configuration in it can be used, and no answer
 //! and no metric is missing from its page.
 
+mod monitoring;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;

@@ -1,0 +1,212 @@
+//! The alerts and the dashboard: every metric, label and reason in them exists, and every alert is explained.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{exposition, labels, read, root, rows};
+
+/// The labels that a scrape adds, and that of a bucket.
+const OF_THE_SCRAPE: [&str; 5] = ["instance", "job", "le", "namespace", "pod"];
+
+/// What the gate writes: its metrics, and the reasons that it gives.
+struct Known {
+    exposition: String,
+    reasons: BTreeSet<String>,
+}
+
+impl Known {
+    fn new() -> Self {
+        let mut reasons = BTreeSet::new();
+        for page in ["docs/answers.md", "docs/metrics.md"] {
+            for name in rows(page).concat().join(" ").split('`').skip(1).step_by(2) {
+                reasons.insert(name.to_owned());
+            }
+        }
+        assert!(reasons.contains("subject_mismatch"), "{reasons:?}");
+        Self {
+            exposition: exposition(),
+            reasons,
+        }
+    }
+
+    /// The labels of a metric, if there is one of this name.
+    fn labels(&self, metric: &str) -> Option<Vec<String>> {
+        let is_sample = |line: &str| {
+            let rest = line.strip_prefix(metric);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+        };
+        self.exposition.lines().find(|line| is_sample(line))?;
+        let listed = labels(&self.exposition, metric);
+        let names = listed.split(", ").map(|name| name.trim_matches('`'));
+        Some(names.map(str::to_owned).collect())
+    }
+
+    /// What an expression, and the text that shows its result, name and do not have.
+    fn problems(&self, expression: &str, shown: &str) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut all: BTreeSet<String> = OF_THE_SCRAPE.map(str::to_owned).into();
+        let mut metrics = 0;
+        for (at, _) in expression.match_indices("claimgate_") {
+            let rest = &expression[at..];
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let (metric, rest) = rest.split_at(end.unwrap_or(rest.len()));
+            metrics += 1;
+            let Some(labels) = self.labels(metric) else {
+                problems.push(format!("there is no metric {metric}"));
+                continue;
+            };
+            let matchers = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+            for matcher in matchers.map_or("", |(matchers, _)| matchers).split(',') {
+                let (label, value) = matcher.split_once(['=', '!']).unwrap_or_default();
+                let is_label = labels.iter().any(|known| known == label);
+                if !is_label && !OF_THE_SCRAPE.contains(&label) && !label.is_empty() {
+                    problems.push(format!("{metric} has no label {label}"));
+                }
+                if label == "reason" {
+                    problems.extend(self.unknown_reasons(value));
+                }
+            }
+            all.extend(labels);
+        }
+        if metrics == 0 {
+            problems.push(format!("no metric in {expression}"));
+        }
+        let mut grouped: BTreeSet<String> = BTreeSet::new();
+        for group in expression.split("by (").skip(1) {
+            let (group, _) = group.split_once(')').unwrap();
+            grouped.extend(group.split(", ").map(str::to_owned));
+        }
+        problems.extend(
+            grouped
+                .difference(&all)
+                .map(|name| format!("no metric has {name}")),
+        );
+        let left = if expression.contains("by (") {
+            &grouped
+        } else {
+            &all
+        };
+        for name in shown.split("{{").skip(1) {
+            let (name, _) = name.split_once("}}").unwrap();
+            let name = name.trim().trim_start_matches("$labels.");
+            if !left.contains(name) {
+                problems.push(format!("the result of {expression} has no {name}"));
+            }
+        }
+        problems
+    }
+
+    /// The reasons in the value of a matcher, as in `~"token_.*|overloaded"`, that are never given.
+    fn unknown_reasons(&self, value: &str) -> Vec<String> {
+        let value = value.trim_matches(['=', '~', '"']);
+        let unknown = value.split('|').filter(|wanted| {
+            let is_given = |reason: &String| match wanted.strip_suffix(".*") {
+                Some(start) => reason.starts_with(start),
+                None => reason == wanted,
+            };
+            !wanted.is_empty() && !self.reasons.iter().any(is_given)
+        });
+        unknown
+            .map(|reason| format!("nothing is refused for {reason}"))
+            .collect()
+    }
+}
+
+/// The rules of `alerts.yaml`: name, expression, and what it says. It is YAML of a simple kind.
+fn alerts() -> Vec<(String, String, String)> {
+    let text = read(&root().join("deploy/monitoring/alerts.yaml"));
+    let blocks = text.split("- alert: ").skip(1);
+    let alert = |block: &str| {
+        let (name, rest) = block.split_once('\n').unwrap();
+        let (_, rest) = rest.split_once("expr: ").unwrap();
+        let (expression, rest) = rest.split_once("labels:").unwrap();
+        (name.to_owned(), expression.to_owned(), rest.to_owned())
+    };
+    blocks.map(alert).collect()
+}
+
+/// Every expression below, with its legend.
+fn targets(value: &Value, found: &mut Vec<(String, String)>) {
+    if let Some(expression) = value["expr"].as_str() {
+        let legend = value["legendFormat"].as_str().unwrap();
+        found.push((expression.to_owned(), legend.to_owned()));
+    }
+    let below: Vec<&Value> = match value {
+        Value::Array(items) => items.iter().collect(),
+        Value::Object(fields) => fields.values().collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    };
+    for value in below {
+        targets(value, found);
+    }
+}
+
+#[test]
+fn every_alert_names_what_there_is_and_is_explained() {
+    let (known, alerts) = (Known::new(), alerts());
+    assert!(alerts.len() > 10, "{alerts:?}");
+    let explained = read(&root().join("docs/operations.md"));
+    let tested = read(&root().join("deploy/monitoring/alerts.test.yaml"));
+    for (name, expression, shown) in alerts {
+        let problems = known.problems(&expression, &shown);
+        assert!(problems.is_empty(), "{name}: {problems:#?}");
+        assert!(
+            explained.contains(&format!("| `{name}` |")),
+            "{name} is not in docs/operations.md"
+        );
+        assert!(
+            tested.contains(&format!("\"{name}\"")),
+            "{name} is never seen to fire"
+        );
+    }
+}
+
+#[test]
+fn every_panel_of_the_dashboard_names_what_there_is() {
+    let known = Known::new();
+    let text = read(&root().join("deploy/monitoring/dashboard.json"));
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let mut found = Vec::new();
+    targets(&dashboard["panels"], &mut found);
+    assert!(found.len() > 20, "{found:?}");
+    for (expression, legend) in &found {
+        let problems = known.problems(expression, legend);
+        assert!(problems.is_empty(), "{expression}: {problems:#?}");
+    }
+}
+
+#[test]
+fn what_there_is_not_would_be_found() {
+    let known = Known::new();
+    for (expression, shown, problem) in [
+        (
+            "rate(claimgate_request_total[5m])",
+            "",
+            "there is no metric claimgate_request_total",
+        ),
+        (
+            "claimgate_keys{isuer=\"a\"}",
+            "",
+            "claimgate_keys has no label isuer",
+        ),
+        (
+            "claimgate_requests_total{reason=~\"token_.*|gone\"}",
+            "",
+            "nothing is refused for gone",
+        ),
+        (
+            "sum by (rout) (claimgate_requests_total)",
+            "",
+            "no metric has rout",
+        ),
+        (
+            "sum by (route) (claimgate_requests_total)",
+            "{{ $labels.reason }}",
+            "the result of sum by (route) (claimgate_requests_total) has no reason",
+        ),
+        ("up == 0", "", "no metric in up == 0"),
+    ] {
+        assert_eq!(known.problems(expression, shown), [problem]);
+    }
+}
