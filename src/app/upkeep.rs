@@ -66,6 +66,11 @@ impl Upkeep {
                 upstream.count_in(metrics);
             }
         }
+        if let (Some(redis), Some(known)) = (&policy.redis, &before.redis)
+            && redis.read == known.read
+        {
+            policy.redis = Some(Arc::clone(known));
+        }
         for (place, remote) in remote_keys.iter().enumerate() {
             let Some(issuer) = policy.gate.issuers().get(place) else {
                 continue;

@@ -18,7 +18,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
-use crate::config::WhenUnavailable;
+use crate::config::{self, WhenUnavailable};
+use crate::files::Fingerprint;
 use crate::gate::limit::{Rates, Standing, Uncounted};
 use crate::gate::refusal::Refusal;
 use crate::keys::secret::Secret;
@@ -52,6 +53,8 @@ pub struct Redis {
     pub when_unavailable: WhenUnavailable,
     /// Whether some worker has last found it away.
     pub is_away: AtomicBool,
+    /// What all of this was made of: what is configured, and the content of its files.
+    pub read: (config::Redis, Fingerprint),
 }
 
 /// One worker's connection to it.

@@ -1,11 +1,13 @@
 //! `[redis]`, compiled.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::Uri;
 use rustls::pki_types::ServerName;
 
 use crate::config::{self, Encoding, KeyPath, Written};
+use crate::files::Fingerprint;
 use crate::keys::secret::{Secret, Secrets};
 use crate::proxy::redis::Redis;
 use crate::tls;
@@ -17,6 +19,9 @@ const PORT: u16 = 6379;
 
 pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Option<Arc<Redis>> {
     let redis = written.config.redis.clone()?;
+    let files = [&redis.password_file, &redis.ca_file];
+    let files = files.into_iter().flatten().map(PathBuf::as_path);
+    let read = (redis.clone(), Fingerprint::of(files));
     let section = KeyPath::of("redis");
     check_time(written, &section.key("timeout"), Some(redis.timeout));
     if !is_prefix(&redis.prefix) {
@@ -77,6 +82,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Opti
         timeout: redis.timeout,
         when_unavailable: redis.when_unavailable,
         is_away: false.into(),
+        read,
     };
     Some(Arc::new(settings))
 }

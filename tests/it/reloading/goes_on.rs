@@ -1,6 +1,7 @@
 //! What a change of the configuration does not concern goes on.
 
 use std::fs;
+use std::sync::Arc;
 
 use super::folder::{Folder, has, open};
 use crate::harness::issuer::{Window, claims};
@@ -247,4 +248,23 @@ fn an_upstream_with_tls_is_the_same_as_long_as_its_files_are() {
     let mut other = compiled();
     other.succeed(&before);
     assert_ne!(other, before);
+}
+
+#[test]
+fn redis_is_the_same_as_long_as_what_is_said_of_it_is() {
+    let upstream = Upstream::start();
+    let redis = "[redis]\nurl = \"redis://127.0.0.1:1\"\npassword_file = \"{secret}\"\n";
+    let config = format!("{redis}{}", open("/open"));
+    let folder = Folder::with(&config, &upstream);
+    let sidecar = folder.start();
+    let used = || sidecar.running().shared().policy().redis.clone().unwrap();
+    let before = used();
+    folder.change(&sidecar, &format!("{config}{}", open("/other")));
+    assert!(Arc::ptr_eq(&before, &used()));
+    folder.put(
+        &sidecar,
+        "secret",
+        "another password, which would do as a secret",
+    );
+    assert!(!Arc::ptr_eq(&before, &used()));
 }
