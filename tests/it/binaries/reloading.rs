@@ -74,7 +74,7 @@ fn every_change_is_said_in_words_and_every_problem_with_its_line() {
     let line = gate.said(changed);
     assert_eq!(line["generation"], 3);
     assert_eq!(line["changes"], "route /new removed, [listen] changed");
-    for key in ["listen.workers", "log"] {
+    for key in ["listen.workers", "log.level"] {
         let message = format!("`{key}` has changed, which takes effect after a restart");
         let line = gate.said("after a restart");
         assert_eq!(line["message"], message);
