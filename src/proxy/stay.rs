@@ -23,7 +23,8 @@ use super::shared::{Phase, Policy, Shared};
 pub(super) struct Stay {
     /// From when on its token does not allow it any more.
     expires: Option<UnixTime>,
-    judged: Option<Judged>,
+    /// In a box, because few routes want it, and every request would have to carry the room for it.
+    judged: Option<Box<Judged>>,
 }
 
 /// A request that is judged again when the policy changes.
@@ -46,10 +47,12 @@ impl Stay {
         let streams = permit.route().streams;
         Self {
             expires: expires.filter(|_| streams.end_at_expiry),
-            judged: streams.end_at_change.then(|| Judged {
-                head: head.clone(),
-                last: expires.map(|expires| UnixTime(expires.0 - 1)),
-                policy: Arc::clone(policy),
+            judged: streams.end_at_change.then(|| {
+                Box::new(Judged {
+                    head: head.clone(),
+                    last: expires.map(|expires| UnixTime(expires.0 - 1)),
+                    policy: Arc::clone(policy),
+                })
             }),
         }
     }
@@ -99,7 +102,11 @@ impl Stay {
     }
 }
 
-async fn revocation(shared: Arc<Shared>, ends_at_stop: bool, judged: Option<Judged>) -> Refusal {
+async fn revocation(
+    shared: Arc<Shared>,
+    ends_at_stop: bool,
+    judged: Option<Box<Judged>>,
+) -> Refusal {
     let stop = async {
         if !ends_at_stop {
             std::future::pending::<()>().await;
