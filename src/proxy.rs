@@ -114,11 +114,10 @@ impl Proxy {
     ) -> Answer {
         let (mut head, body) = request.into_parts();
         let form = Form {
-            is_http2: head.version == Version::HTTP_2,
             has_body: !body.is_end_stream(),
             takes_interim: head.version == Version::HTTP_11,
         };
-        if form.is_http2 {
+        if connection.is_http2() {
             http2::to_http1(&mut head, form.has_body);
         }
         let mut snapshot = self.snapshot();

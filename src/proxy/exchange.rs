@@ -69,8 +69,6 @@ pub struct Exchange {
 /// In which form a request came.
 #[derive(Debug, Clone, Copy)]
 pub struct Form {
-    /// Over HTTP/2, where one connection has many exchanges.
-    pub is_http2: bool,
     /// With a body.
     pub has_body: bool,
     /// From a client that can be given interim answers.
@@ -149,8 +147,9 @@ impl Exchange {
         self.form.takes_interim
     }
 
+    /// Whether it is over HTTP/2, where one connection has many exchanges.
     pub(super) fn is_http2(&self) -> bool {
-        self.form.is_http2
+        self.connection.is_http2()
     }
 
     /// Whether it is a call of gRPC, whose refusals are no pages.
@@ -171,7 +170,7 @@ impl Exchange {
             .upload
             .as_ref()
             .is_some_and(|upload| upload.over_since().is_some());
-        !self.form.is_http2 && self.form.has_body && !is_over
+        !self.is_http2() && self.form.has_body && !is_over
     }
 
     /// Whether what is left of the request, or of the gate, is not fit for another request on the same connection. Over
@@ -186,7 +185,7 @@ impl Exchange {
                 | Refusal::HeadersTooLarge
                 | Refusal::TargetTooLong
         );
-        is_turned_away || (is_unclear && !self.form.is_http2) || self.leaves_a_body()
+        is_turned_away || (is_unclear && !self.is_http2()) || self.leaves_a_body()
     }
 
     /// What the limits of its route are asked with.

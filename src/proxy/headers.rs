@@ -34,10 +34,10 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How this proxy names itself in `Via` (RFC 9110 section 7.6.3).
 const VIA_CLAIMGATE: HeaderValue = HeaderValue::from_static("1.1 claimgate");
-const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
-const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+pub(super) const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+pub(super) const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
+pub(super) const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
@@ -140,21 +140,11 @@ impl HeaderPolicy {
         let trusted = peer.address.is_some_and(|address| self.trusts(address));
         let told = Told::by(trusted, &head.headers);
         let named = named_by_connection(&head.headers);
-        let mut drop = Vec::new();
-        for name in head.headers.keys() {
+        remove_each(&mut head.headers, |name| {
             let is_kept_from_trusted = trusted && name.as_str().starts_with("x-forwarded-");
             let managed = self.managed.covers(name.as_str()) && !is_kept_from_trusted;
-            if managed
-                || is_hop_by_hop(name)
-                || *name == EXPECT
-                || named.iter().any(|named| named == name)
-            {
-                drop.push(name.clone());
-            }
-        }
-        for name in drop {
-            head.headers.remove(name);
-        }
+            managed || is_hop_by_hop(name) || *name == EXPECT || named.contains(name)
+        });
         head.headers.reserve(WRITTEN);
         reduce_to_origin_form(head);
         if let Some(prefix) = &route.prefix {
@@ -190,39 +180,35 @@ impl HeaderPolicy {
     /// Takes out of trailers what a client must not see or would have to obey: the names of the gate, and what RFC 9110
     /// section 6.5.1 does not let trailers say.
     pub fn clean_trailers(&self, trailers: &mut HeaderMap) {
-        let mut drop = Vec::new();
-        for name in trailers.keys() {
+        remove_each(trailers, |name| {
             let frames = [&CONTENT_LENGTH, &HOST, &SET_COOKIE, &WWW_AUTHENTICATE].contains(&name);
-            if frames || is_hop_by_hop(name) || self.managed.covers(name.as_str()) {
-                drop.push(name.clone());
-            }
-        }
-        for name in drop {
-            trailers.remove(name);
-        }
+            frames || is_hop_by_hop(name) || self.managed.covers(name.as_str())
+        });
     }
 
     /// Cleans the head of an answer of the upstream.
     pub fn to_client(&self, headers: &mut HeaderMap, request_id: &HeaderValue, websocket: bool) {
         let named = named_by_connection(headers);
-        let mut drop = Vec::new();
-        for name in headers.keys() {
+        remove_each(headers, |name| {
             let managed = self.managed.is_identity(name.as_str());
             // It says which trailers come, and they are passed on.
             let hop_by_hop = is_hop_by_hop(name) && *name != TRAILER;
-            if managed || hop_by_hop || named.iter().any(|named| named == name) {
-                drop.push(name.clone());
-            }
-        }
-        for name in drop {
-            headers.remove(name);
-        }
+            managed || hop_by_hop || named.contains(name)
+        });
         headers.append(VIA, VIA_CLAIMGATE);
         headers.insert(X_REQUEST_ID, request_id.clone());
         if websocket {
             headers.insert(CONNECTION, UPGRADE_TOKEN);
             headers.insert(UPGRADE, WEBSOCKET);
         }
+    }
+}
+
+/// Removes every header whose name is like that.
+fn remove_each(headers: &mut HeaderMap, is_to_go: impl Fn(&HeaderName) -> bool) {
+    let names = headers.keys().filter(|name| is_to_go(name));
+    for name in names.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
     }
 }
 

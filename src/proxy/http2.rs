@@ -11,12 +11,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, response};
 use hyper::ext::Protocol;
 
+use super::headers::{CHUNKED, UPGRADE_TOKEN, WEBSOCKET};
+
 /// RFC 6455 section 1.3.
 const HANDSHAKE_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
-const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
-const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
 
 /// Rewrites a head that came over HTTP/2 (RFC 9113 section 8.3.1): the authority is said in `Host` too, the crumbs of a
 /// cookie are one field again, a body without a length is chunked, and the extended CONNECT of a WebSocket (RFC 8441) is the upgrade that it stands for.
