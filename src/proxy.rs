@@ -12,6 +12,7 @@ pub mod serve;
 pub mod shared;
 pub mod socket;
 mod stay;
+pub mod stream;
 pub mod tasks;
 pub mod tunnel;
 pub mod upstream;

@@ -26,7 +26,8 @@ use crate::tls::server::ServerTls;
 use super::Proxy;
 use super::serve::{Arrival, Server};
 use super::shared::{Phase, Shared};
-use super::socket::{Connection, Wire};
+use super::socket::Connection;
+use super::stream::Wire;
 
 /// How many connections above the limit are told that they are too many; the rest are closed at once.
 const TURNED_AWAY: usize = 64;

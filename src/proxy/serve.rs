@@ -24,7 +24,8 @@ use crate::gate::origin::Scheme;
 use crate::observe::metrics::{HeadFault, WorkerMetrics};
 
 use super::headers::Peer;
-use super::socket::{Connection, Socket, Stream, Timeouts, Wire};
+use super::socket::{Connection, Socket, Timeouts};
+use super::stream::{Stream, Wire};
 use super::{Answer, Proxy};
 
 use proxy_protocol::{ProxyHeaderError, Source};
@@ -162,7 +163,7 @@ impl Arrival {
                 peer.certificate = certificate;
                 // Over TLS, HTTP/2 is agreed on and never guessed (RFC 9113 section 3.3).
                 let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                let stream = Stream::Tls(Box::new(stream));
+                let stream = Stream::Tls(Box::new(stream.into()));
                 let socket = Box::new(Socket::new(stream, &connection, limits.timeouts));
                 (socket, speaks_http2)
             }

@@ -1,7 +1,5 @@
 //! A client's socket that keeps its deadlines itself: hyper waits for a silent client as long as it takes.
 
-mod stream;
-
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
@@ -20,8 +18,7 @@ use crate::gate::refusal::Refusal;
 
 use super::interim::Interim;
 use super::listen::{Entry, Registration};
-
-pub use stream::{Stream, Wire};
+use super::stream::{self, Stream};
 
 /// The longest a closing connection is still read, so that the last answer is not lost.
 const LINGER: Duration = Duration::from_secs(2);

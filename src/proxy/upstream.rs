@@ -17,7 +17,6 @@ mod policy;
 mod queue;
 mod resolve;
 mod standing;
-mod stream;
 #[cfg(test)]
 mod tests;
 

@@ -11,13 +11,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::files::Fingerprint;
+use crate::proxy::stream::{Stream, Wire};
 use crate::tls::client::Trust;
 
 use super::connection::Connection;
 use super::http1::Http1;
 use super::http2::{Http2, OneStream};
 use super::place::{Place, Target};
-use super::stream::Stream;
 
 /// How an upstream is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,39 +73,39 @@ impl Opened {
 
 /// Opens a connection. An upgrade needs one that speaks HTTP/1.1.
 pub(super) async fn open(place: &Place, protocol: &Protocol, upgrade: bool) -> io::Result<Opened> {
-    let stream = reach(place).await?;
+    let wire = reach(place).await?;
     match protocol {
-        Protocol::Http1 => Ok(Opened::Http1(Http1::open(stream).await?)),
-        Protocol::Http2 => Ok(Opened::Http2(Http2::open(stream, Scheme::HTTP).await?)),
-        Protocol::Tls(tls) => encrypt(stream, place, tls, upgrade).await,
+        Protocol::Http1 => Ok(Opened::Http1(Http1::open(Stream::Plain(wire)).await?)),
+        Protocol::Http2 => {
+            let http2 = Http2::open(Stream::Plain(wire), Scheme::HTTP).await?;
+            Ok(Opened::Http2(http2))
+        }
+        Protocol::Tls(tls) => encrypt(wire, place, tls, upgrade).await,
     }
 }
 
-async fn reach(place: &Place) -> io::Result<Stream> {
+async fn reach(place: &Place) -> io::Result<Wire> {
     let stream = match &place.target {
-        Target::Unix(path) => return Ok(Stream::Unix(UnixStream::connect(path).await?)),
+        Target::Unix(path) => return Ok(UnixStream::connect(path).await?.into()),
         Target::Tcp(..) if !place.addresses.is_empty() => {
             TcpStream::connect(place.addresses.as_slice()).await?
         }
         Target::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await?,
     };
     stream.set_nodelay(true)?;
-    Ok(Stream::Tcp(stream))
+    Ok(stream.into())
 }
 
-async fn encrypt(stream: Stream, place: &Place, tls: &Tls, upgrade: bool) -> io::Result<Opened> {
-    let Stream::Tcp(stream) = stream else {
-        return Err(io::ErrorKind::Unsupported.into());
-    };
+async fn encrypt(wire: Wire, place: &Place, tls: &Tls, upgrade: bool) -> io::Result<Opened> {
     let name = match &tls.server_name {
         Some(name) => name.clone(),
         None => place.target.server_name()?,
     };
     let config = if upgrade { &tls.http1 } else { &tls.either };
     let connector = TlsConnector::from(Arc::clone(config));
-    let stream = connector.connect(name, stream).await?;
+    let stream = connector.connect(name, wire).await?;
     let agreed = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
-    let stream = Stream::Tls(Box::new(stream));
+    let stream = Stream::Tls(Box::new(stream.into()));
     if agreed {
         Ok(Opened::Http2(Http2::open(stream, Scheme::HTTPS).await?))
     } else {

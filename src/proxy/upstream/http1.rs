@@ -9,10 +9,10 @@ use hyper_util::rt::TokioIo;
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::proxy::body::RequestBody;
+use crate::proxy::stream::Stream;
 
 use super::MAX_HEAD_BYTES;
 use super::connection::{Failure, head_of, is_harmless};
-use super::stream::Stream;
 
 /// An open connection. It ends when it is dropped, so that the upstream learns at once that nobody waits.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use crate::proxy::body::RequestBody;
+use crate::proxy::stream::Stream;
 use crate::proxy::tasks::LocalTasks;
 
 use super::MAX_HEAD_BYTES;
@@ -21,7 +22,6 @@ use super::connection::{Failure, head_of, is_harmless};
 use super::driver::{Driver, Watched};
 use super::head::to_http2;
 use super::loan::Loan;
-use super::stream::Stream;
 
 /// The most exchanges at a time over one connection.
 const MAX_STREAMS: usize = 100;

@@ -1,4 +1,4 @@
-//! The stream of a client, with and without encryption.
+//! The bytes of a connection, to a client or to an upstream, with and without encryption.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
-/// The stream of a client, as HTTP is spoken on it.
+/// A connection, as HTTP is spoken on it.
 #[derive(Debug)]
 pub enum Stream {
     /// Without encryption.
@@ -19,7 +19,7 @@ pub enum Stream {
     Tls(Box<TlsStream<Wire>>),
 }
 
-/// An accepted stream as it is. What was read of it too early comes first.
+/// A connection as it is. What was read of it too early comes first.
 #[derive(Debug)]
 pub struct Wire {
     transport: Transport,
@@ -178,6 +178,24 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(wire) => Pin::new(wire).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(wire) => Pin::new(wire).poll_write_vectored(context, parts),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(wire) => wire.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
