@@ -25,6 +25,7 @@ pub mod cli;
 pub mod config;
 
 pub mod app;
+pub mod client;
 pub mod clock;
 pub mod files;
 pub mod tls;

@@ -252,6 +252,7 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::CallError;
 
     #[test]
     fn a_description_must_be_of_the_issuer_that_was_asked_for() {
@@ -292,7 +293,7 @@ mod tests {
         assert_eq!(told.failure("a", &url, &busy(60)).as_secs(), 60);
         assert_eq!(told.failure("a", &url, &busy(86_400)), LONGEST_PATIENCE);
         let mut told = Told::default();
-        let slow = FetchError::TooSlow(Duration::from_secs(5));
+        let slow = CallError::TooSlow(Duration::from_secs(5)).into();
         let pauses: Vec<f64> = (0..8)
             .map(|_| told.failure("a", &url, &slow).as_secs_f64())
             .collect();
