@@ -14,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -21,7 +22,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::config::{Address, Config};
 use crate::keys::remote::RemoteKeys;
-use crate::observe::metrics::{Metrics, WorkerMetrics};
+use crate::observe::metrics::Metrics;
 use crate::proxy::listen::Entry;
 use crate::proxy::shared::{Phase, Policy, Shared};
 
@@ -29,6 +30,9 @@ use control::Control;
 use reload::Follower;
 use sockets::Sockets;
 use source::Source;
+
+/// How long the last spans may take to the collector when the gate stops.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Everything that a configuration says, built and found good.
 #[derive(Debug)]
@@ -116,8 +120,7 @@ impl App {
         admin.set_nonblocking(true)?;
         let admin_address = admin.local_addr()?;
 
-        let workers = (0..count).map(|_| Arc::new(WorkerMetrics::default()));
-        let metrics = Arc::new(Metrics::new(workers.collect(), expiries));
+        let metrics = Arc::new(Metrics::new(count, expiries));
         metrics.config.started(clock.now());
         upkeep::enrol(&metrics, &policy, &remote_keys);
         let follower = source.map(|source| Follower {
@@ -210,6 +213,7 @@ impl Running {
                 Err(_) => cut += 1,
             }
         }
+        self.metrics.spans.finish(LAST_SPANS);
         for address in &self.addresses {
             if let Address::Unix(path) = address {
                 // Nobody listens on it any more; whoever connects should see that at once.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, USER_AGENT};
+use http::header::{AsHeaderName, HOST, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
@@ -79,9 +79,20 @@ where
     headers.insert(HOST, host);
     headers.insert(USER_AGENT, CLAIMGATE);
     let target = url.path_and_query().cloned();
-    *request.uri_mut() = target.map_or(Uri::from_static("/"), Uri::from);
+    *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     let called = timeout(TIMEOUT, connect_and_send(request, url, tls)).await;
     called.unwrap_or(Err(CallError::TooSlow(TIMEOUT)))
+}
+
+/// How long a server wants to be left alone, in seconds (RFC 9110 section 10.2.3). A date is not understood.
+pub fn patience(headers: &HeaderMap) -> Option<Duration> {
+    seconds(headers, RETRY_AFTER)
+}
+
+/// A number of seconds in a header.
+pub fn seconds(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Duration> {
+    let text = headers.get(name)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
 }
 
 async fn connect_and_send<B>(

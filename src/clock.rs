@@ -33,8 +33,16 @@ impl Clock {
     /// The time of day.
     pub fn now(&self) -> UnixTime {
         match self {
-            Self::System => system_time(),
+            Self::System => UnixTime(i64::try_from(system_time().as_secs()).unwrap_or(i64::MAX)),
             Self::Set(seconds) => UnixTime(seconds.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// How long ago 1970-01-01T00:00:00Z was, as precisely as it is known.
+    pub fn since_epoch(&self) -> Duration {
+        match self {
+            Self::System => system_time(),
+            Self::Set(_) => self.now().since(UnixTime(0)),
         }
     }
 }
@@ -43,8 +51,8 @@ impl Clock {
     clippy::disallowed_methods,
     reason = "the one door to the clock of the system"
 )]
-fn system_time() -> UnixTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let seconds = since.map_or(0, |since| since.as_secs());
-    UnixTime(i64::try_from(seconds).unwrap_or(i64::MAX))
+fn system_time() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }

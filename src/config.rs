@@ -14,6 +14,7 @@ mod redis;
 mod route;
 mod rule;
 mod tls;
+mod tracing;
 mod units;
 mod upstream;
 
@@ -33,6 +34,7 @@ pub use redis::{Redis, WhenUnavailable};
 pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSource};
 pub use rule::{CertificateField, ClaimRule, Scalar};
 pub use tls::{CertificateFiles, ClientAuth, Tls, TlsVersion};
+pub use tracing::Tracing;
 pub use units::{Address, Network, OneOrMany};
 pub use upstream::{Balance, Ejection, HealthCheck, Retries, Upstream, UpstreamTls};
 
@@ -60,6 +62,8 @@ pub struct Config {
     pub issuers: BTreeMap<String, Issuer>,
     /// Where several gates count together how often callers come; left out, each counts for itself.
     pub redis: Option<Redis>,
+    /// Where the spans of requests go; left out, there are none.
+    pub tracing: Option<Tracing>,
     /// Which requests exist.
     pub routes: Vec<Route>,
 }

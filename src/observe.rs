@@ -6,6 +6,7 @@ pub mod log;
 pub mod metrics;
 pub mod refusals;
 pub mod status;
+pub mod traces;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use http::{HeaderValue, Method, StatusCode};
 
 use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
+
+use traces::Trace;
 
 /// The facts of one exchange. Every reader takes it apart in full, so that a new fact asks each what to do with it.
 #[derive(Debug, Clone)]
@@ -54,4 +57,33 @@ pub struct Record {
     pub response_bytes: u64,
     /// Whether the client got all of the answer.
     pub whole: bool,
+    /// Its part in a trace, if there are traces.
+    pub trace: Option<Box<Trace>>,
+}
+
+#[cfg(test)]
+impl Record {
+    /// One that was not served, for tests.
+    pub(crate) fn of(request_id: &str, path: &str) -> Self {
+        Self {
+            method: Method::GET,
+            target: path.parse().ok(),
+            route: None,
+            status: StatusCode::NOT_FOUND,
+            reason: Some("no_route"),
+            cause: None,
+            is_about_the_caller: false,
+            subject: None,
+            issuer: None,
+            client: None,
+            request_id: HeaderValue::from_str(request_id).unwrap(),
+            elapsed: Duration::ZERO,
+            gate: Duration::ZERO,
+            upstream: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            whole: true,
+            trace: None,
+        }
+    }
 }

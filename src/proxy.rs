@@ -227,6 +227,7 @@ impl Proxy {
             exchange.request_id(),
             websocket,
         );
+        exchange.trace_call(&upstream.policy().name, &mut head.headers);
         let key = (websocket && exchange.is_http2())
             .then(|| head.headers.get(SEC_WEBSOCKET_KEY).cloned())
             .flatten();
@@ -354,8 +355,8 @@ fn tunnel(
     exchange: Exchange,
 ) -> Answer {
     let upstream = answer.extensions.remove::<OnUpgrade>();
+    let mut exchange = exchange.switching(&lease);
     let upgraded = lease.let_go();
-    let mut exchange = exchange.switching();
     spawn_local(async move {
         if let Some(upstream) = upstream {
             let tunnelled = tunnel::join(client, upstream, lifetime).await;

@@ -18,6 +18,7 @@ pub(super) fn between(before: &Config, after: &Config, files: &[PathBuf]) -> Vec
         upstreams,
         issuers,
         redis,
+        tracing,
         routes: _,
     } = after;
     let mut changes = Vec::new();
@@ -31,6 +32,7 @@ pub(super) fn between(before: &Config, after: &Config, files: &[PathBuf]) -> Vec
         ("identity", before.identity != *identity),
         ("cors", before.cors != *cors),
         ("redis", before.redis != *redis),
+        ("tracing", before.tracing != *tracing),
     ];
     let sections = sections.iter().filter(|(_, is_changed)| *is_changed);
     changes.extend(sections.map(|(section, _)| format!("[{section}] changed")));

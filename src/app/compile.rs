@@ -8,7 +8,9 @@ mod listen;
 mod redis;
 mod routes;
 mod tls;
+mod tracing;
 mod upstreams;
+mod urls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +43,9 @@ impl App {
         let cors = cors::compile(&mut written);
         let redis = redis::compile(&mut written, &mut warnings);
         let routes = routes::compile(&mut written, cors.as_ref(), &mut warnings);
-        check_sample(&mut written);
+        let tracing = tracing::compile(&mut written);
+        let sample = written.config.log.sample;
+        check_share(&mut written, KeyPath::of("log").key("sample"), sample);
         let config = written.config.clone();
         written.finish()?;
 
@@ -80,6 +84,7 @@ impl App {
             max_connections: listen.max_connections,
             grace: config.drain.grace,
             log_sample: config.log.sample,
+            tracing,
             refreshers: refreshers.collect(),
         };
         Ok(Self {
@@ -94,9 +99,8 @@ impl App {
 }
 
 /// A share is no percentage.
-fn check_sample(written: &mut Written) {
-    if !(0.0..=1.0).contains(&written.config.log.sample) {
-        let path = KeyPath::of("log").key("sample");
+fn check_share(written: &mut Written, path: KeyPath, share: f64) {
+    if !(0.0..=1.0).contains(&share) {
         written.report(path, "must be from 0 to 1: 0.1 is one of ten");
     }
 }

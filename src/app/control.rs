@@ -1,5 +1,5 @@
-//! The control thread: key fetches, a changed configuration, changed certificates, health checks and the admin listener,
-//! so that a busy gate still answers its probes.
+//! The control thread: key fetches, a changed configuration, changed certificates, health checks, spans and the admin
+//! listener, so that a busy gate still answers its probes.
 
 use std::io;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::observe::admin::{Admin, Probe, Status};
 use crate::observe::checks;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::RouteLine;
+use crate::observe::traces::export;
 use crate::proxy::shared::{Phase, Shared};
 use crate::proxy::upstream::health;
 use crate::tls::server::Reloader;
@@ -149,6 +150,12 @@ impl Control {
         } = self;
         let upkeep = Upkeep::begin(Arc::clone(&shared), Arc::clone(&metrics), &remote_keys);
         spawn_local(certificates::keep(reloaders, Arc::clone(&metrics)));
+        let tracing = {
+            let shared = Arc::clone(&shared);
+            move || shared.policy().tracing.clone()
+        };
+        let (spans, clock) = (Arc::clone(&metrics.spans), shared.clock.clone());
+        spawn_local(export::run(spans, clock, tracing));
         if let Some(follower) = follower {
             spawn_local(follower.follow(wish, upkeep));
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, Issuer, Keys, Listen, Listener, Redis, Tls, Upstream, UpstreamTls};
+use super::{Config, Issuer, Keys, Listen, Listener, Redis, Tls, Tracing, Upstream, UpstreamTls};
 
 impl Config {
     /// The files whose content is a part of the policy.
@@ -48,6 +48,17 @@ impl Config {
                 when_unavailable: _,
             } = redis;
             files.extend([password_file, ca_file]);
+        }
+        if let Some(tracing) = &self.tracing {
+            let Tracing {
+                url: _,
+                allow_http: _,
+                ca_file,
+                service_name: _,
+                sample: _,
+                restart: _,
+            } = tracing;
+            files.push(ca_file);
         }
         files.into_iter().flatten().map(AsRef::as_ref).collect()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, HeaderName, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Empty;
 
@@ -108,18 +108,9 @@ impl Fetcher {
     }
 }
 
-/// Seconds; a date is not understood, and the back-off holds instead.
+/// A date is not understood, and the back-off holds instead.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers
-        .get(RETRY_AFTER)
-        .or_else(|| headers.get(X_RETRY_AFTER))?;
-    value
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-        .map(Duration::from_secs)
+    client::patience(headers).or_else(|| client::seconds(headers, X_RETRY_AFTER))
 }
 
 fn max_age(headers: &HeaderMap) -> Option<Duration> {

@@ -15,7 +15,7 @@ use super::Record;
 pub const CLIENT_GONE: &str = "client_gone";
 
 /// The longest path in a line, in bytes.
-const MAX_PATH_BYTES: usize = 1024;
+pub(super) const MAX_PATH_BYTES: usize = 1024;
 
 /// How many lines may wait to be written.
 const BUFFERED_LINES: usize = 8192;
@@ -41,18 +41,20 @@ pub fn write(record: &Record, sample: f64) {
         request_bytes,
         response_bytes,
         whole,
+        trace,
     } = record;
     let is_good = reason.is_none() && *whole && status.as_u16() < 400;
     if is_good && sample < 1.0 && fastrand::f64() >= sample {
         return;
     }
     let path = target.as_ref().map_or("*", |target| target.path());
-    let path = printable(path.get(..MAX_PATH_BYTES).unwrap_or(path));
+    let path = printable(up_to(path, MAX_PATH_BYTES));
     let route = route.as_ref().map(|route| route.pattern.as_ref());
     let subject = subject.as_ref().map(|subject| printable(subject.as_str()));
     let client = client.map(tracing::field::display);
     let upstream_ms = upstream.map(millis);
     let request_id = request_id.to_str().unwrap_or_default();
+    let trace_id = trace.as_ref().map(|trace| trace.id());
     macro_rules! line {
         ($write:ident, $text:literal) => {
             $write!(
@@ -72,6 +74,7 @@ pub fn write(record: &Record, sample: f64) {
                 response_bytes,
                 whole,
                 request_id,
+                trace_id,
                 $text
             )
         };
@@ -94,6 +97,11 @@ fn millis(duration: std::time::Duration) -> f64 {
     )]
     let micros = duration.as_micros() as f64;
     micros / 1000.0
+}
+
+/// The start of a text that is too long.
+pub(super) fn up_to(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
 }
 
 /// Text that a terminal shows as it is: control and direction characters are escaped (CVE-2024-45808).

@@ -24,6 +24,7 @@ use crate::gate::refusal::Refusal;
 use super::Record;
 use super::log::method_label;
 use super::refusals::Refusals;
+use super::traces::Spans;
 
 pub use config::ConfigMetrics;
 pub use roster::{Named, Roster};
@@ -50,6 +51,8 @@ pub struct WorkerMetrics {
     no_route: Arc<str>,
     /// What it has not served.
     pub refusals: Refusals,
+    /// What it has for the collector of spans, together with the other workers.
+    pub spans: Arc<Spans>,
     open: AtomicI64,
     accepted: AtomicU64,
     cache_hits: AtomicU64,
@@ -162,6 +165,14 @@ struct Histogram {
 }
 
 impl WorkerMetrics {
+    /// For a worker that leaves its spans here.
+    pub fn new(spans: Arc<Spans>) -> Self {
+        Self {
+            spans,
+            ..Self::default()
+        }
+    }
+
     /// Counts one exchange.
     pub fn count(&self, record: &Record) {
         let Record {
@@ -182,6 +193,7 @@ impl WorkerMetrics {
             request_bytes,
             response_bytes,
             whole: _,
+            trace: _,
         } = record;
         let route = route
             .as_ref()
@@ -369,6 +381,8 @@ pub struct Metrics {
     pub upstreams: Roster<UpstreamMetrics>,
     /// Panics that ended a connection.
     pub panics: AtomicU64,
+    /// The spans of all workers.
+    pub spans: Arc<Spans>,
     /// Buckets of rate limits that are in use, as of the last time somebody looked.
     pub rate_buckets: AtomicI64,
     /// Buckets of rate limits that were forgotten while they were in use.
@@ -377,20 +391,20 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Counters for these workers and certificates.
-    pub fn new(
-        workers: Vec<Arc<WorkerMetrics>>,
-        certificates: BTreeMap<PathBuf, Option<UnixTime>>,
-    ) -> Self {
+    /// Counters for so many workers, and for these certificates.
+    pub fn new(workers: usize, certificates: BTreeMap<PathBuf, Option<UnixTime>>) -> Self {
         let certificates = certificates
             .into_iter()
             .map(|(file, expiry)| CertificateMetrics {
                 file,
                 expiry: AtomicI64::new(seconds(expiry)),
             });
+        let spans = Arc::<Spans>::default();
+        let workers = (0..workers).map(|_| Arc::new(WorkerMetrics::new(Arc::clone(&spans))));
         Self {
-            workers,
+            workers: workers.collect(),
             certificates: certificates.collect(),
+            spans,
             ..Self::default()
         }
     }

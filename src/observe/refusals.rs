@@ -12,7 +12,7 @@ use crate::gate::verify::Issuer;
 
 use super::Record;
 use super::checks::{self, Stopped};
-use super::log::printable;
+use super::log::{printable, up_to};
 
 /// How many one worker remembers.
 const MAX_REFUSALS: usize = 1000;
@@ -85,6 +85,7 @@ impl Refusals {
             request_bytes: _,
             response_bytes: _,
             whole: _,
+            trace: _,
         } = record;
         let stopped = Stopped {
             refusal,
@@ -182,45 +183,16 @@ fn start_of(text: &str, bytes: usize) -> Box<str> {
     up_to(&printable(up_to(text, bytes)), bytes).into()
 }
 
-/// So many bytes of a text, or a few less: no character is cut.
-fn up_to(text: &str, bytes: usize) -> &str {
-    text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
-}
-
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Method, StatusCode};
-
     use super::*;
-
-    fn record(request_id: &str, path: &str) -> Record {
-        Record {
-            method: Method::GET,
-            target: path.parse().ok(),
-            route: None,
-            status: StatusCode::NOT_FOUND,
-            reason: Some("no_route"),
-            cause: None,
-            is_about_the_caller: false,
-            subject: None,
-            issuer: None,
-            client: None,
-            request_id: HeaderValue::from_str(request_id).unwrap(),
-            elapsed: Duration::ZERO,
-            gate: Duration::ZERO,
-            upstream: None,
-            request_bytes: 0,
-            response_bytes: 0,
-            whole: true,
-        }
-    }
 
     #[test]
     fn the_last_are_remembered_and_never_too_many() {
         let refusals = Refusals::default();
         let path = format!("/{}?token=secret", "x".repeat(8000));
         for number in 0..3 * MAX_REFUSALS {
-            let record = record(&format!("{number:0128}"), &path);
+            let record = Record::of(&format!("{number:0128}"), &path);
             refusals.keep(&record, &Refusal::NoRoute, false, &[]);
             let kept = refusals.0.lock().unwrap();
             assert!(kept.last.len() <= MAX_REFUSALS && kept.bytes <= MAX_BYTES);
@@ -239,7 +211,7 @@ mod tests {
     #[test]
     fn no_character_is_cut_and_none_turns_the_line() {
         let refusals = Refusals::default();
-        let record = record("a", &format!("/{}", "é".repeat(200)));
+        let record = Record::of("a", &format!("/{}", "é".repeat(200)));
         refusals.keep(&record, &Refusal::NoRoute, false, &[]);
         assert_eq!(refusals.last(1)[0].path.len(), 255);
         assert_eq!(&*start_of("a\u{202e}b", 256), "a\\u{202e}b");

@@ -19,6 +19,7 @@ use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
 use crate::gate::{Preflight, Refused};
 use crate::observe::metrics::WorkerMetrics;
+use crate::observe::traces::Trace;
 use crate::observe::{self, Record};
 
 use super::body::{Ending, ResponseBody, Upload};
@@ -26,7 +27,7 @@ use super::headers::{self, Peer};
 use super::shared::Shared;
 use super::socket::Connection;
 use super::tunnel::Tunnelled;
-use super::upstream::{Lease, UpstreamError};
+use super::upstream::{Lease, Target, UpstreamError};
 use super::{Answer, Snapshot};
 
 /// The name of the protection space in a challenge (RFC 9110 section 11.5).
@@ -64,6 +65,8 @@ pub struct Exchange {
     cause: Option<String>,
     is_permitted: bool,
     is_recorded: bool,
+    /// In a box, because most gates have no traces.
+    trace: Option<Box<Trace>>,
 }
 
 /// In which form a request came.
@@ -98,6 +101,11 @@ impl Exchange {
         snapshot: Rc<Snapshot>,
         form: Form,
     ) -> Self {
+        let trace = snapshot.policy.tracing.as_ref().map(|tracing| {
+            let scheme = head.extensions.get().copied().unwrap_or_default();
+            let is_http2 = connection.is_http2();
+            Box::new(Trace::begin(tracing, &head.headers, scheme, is_http2))
+        });
         Self {
             metrics,
             connection,
@@ -123,6 +131,7 @@ impl Exchange {
             cause: None,
             is_permitted: false,
             is_recorded: false,
+            trace,
         }
     }
 
@@ -215,6 +224,23 @@ impl Exchange {
         }
     }
 
+    /// Tells the upstream in which trace it is called.
+    pub(super) fn trace_call(&mut self, upstream: &str, headers: &mut HeaderMap) {
+        if let Some(trace) = &mut self.trace {
+            trace.call(upstream, headers);
+        }
+    }
+
+    /// The upstream at this place has given an answer that can be passed on.
+    fn trace_answer(&mut self, lease: &Lease) {
+        if let Some(trace) = &mut self.trace {
+            trace.answered(|| match &lease.place().target {
+                Target::Tcp(host, port) => (host.clone(), Some(*port)),
+                Target::Unix(path) => (path.display().to_string(), None),
+            });
+        }
+    }
+
     /// The request is on its way to the upstream.
     pub(super) fn sending(&mut self, upload: Rc<Upload>) {
         self.upload = Some(upload);
@@ -229,12 +255,14 @@ impl Exchange {
     /// The body of the upstream's answer goes out next.
     pub(super) fn answering(mut self, status: StatusCode, lease: Lease) -> Self {
         self.outcome = Outcome::Answered(status);
+        self.trace_answer(&lease);
         self.lease = Some(lease);
         self
     }
 
     /// The connection becomes a tunnel.
-    pub(super) fn switching(mut self) -> Self {
+    pub(super) fn switching(mut self, lease: &Lease) -> Self {
+        self.trace_answer(lease);
         self.outcome = Outcome::Answered(StatusCode::SWITCHING_PROTOCOLS);
         self
     }
@@ -370,6 +398,7 @@ impl Exchange {
             request_bytes: request_bytes.unwrap_or_else(uploaded),
             response_bytes,
             whole,
+            trace: self.trace.take(),
         };
         self.metrics.count(&record);
         observe::log::write(&record, self.snapshot.policy.log_sample);
@@ -377,6 +406,9 @@ impl Exchange {
             let issuers = self.snapshot.policy.gate.issuers();
             let refusals = &self.metrics.refusals;
             refusals.keep(&record, refusal, self.is_permitted, issuers);
+        }
+        if record.trace.is_some() {
+            self.metrics.spans.keep(record);
         }
     }
 }

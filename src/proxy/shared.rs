@@ -12,6 +12,7 @@ use crate::clock::{Clock, Ticks, UnixTime};
 use crate::gate::Gate;
 use crate::gate::limit::Counts;
 use crate::keys::refresh::{Asked, Refresher};
+use crate::observe::traces::Tracing;
 
 use super::headers::HeaderPolicy;
 use super::redis::Redis;
@@ -39,6 +40,8 @@ pub struct Policy {
     pub grace: Duration,
     /// The share of good answers that are logged.
     pub log_sample: f64,
+    /// Where the spans of requests go, if anywhere.
+    pub tracing: Option<Arc<Tracing>>,
     /// Who fetches the keys of each issuer, in their order; none for keys that are not fetched.
     pub refreshers: Vec<Option<Arc<Refresher>>>,
 }

@@ -45,6 +45,7 @@ mod task_service;
 mod tidy;
 mod tls;
 mod tokens;
+mod traces;
 mod upstreams;
 mod vectors;
 mod websocket;

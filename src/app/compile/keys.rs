@@ -1,12 +1,10 @@
 //! `keys = { … }` and `better_auth`, compiled: where the keys of an issuer come from.
 
-use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use http::Uri;
-use http::uri::Authority;
 
 use crate::config::{self, KeyPath, Keys, OneOrMany, Written};
 use crate::files::Fingerprint;
@@ -16,10 +14,16 @@ use crate::keys::secret::{Secret, Secrets};
 use crate::keys::{Algorithm, KeyKind, KeyRing, jwks, pem};
 use crate::tls;
 
-use super::{check_time, upstreams};
+use super::check_time;
+use super::urls::{self, Purpose};
 
 /// How long keys are used after the last successful fetch, if the configuration does not say.
 const MAX_STALE: Duration = Duration::from_hours(24);
+
+const KEYS: Purpose = Purpose {
+    example: "https://app.example/api/auth/jwks",
+    danger: "would fetch keys from another machine without TLS, where anybody between could put in their own",
+};
 
 /// What the configuration says of where an issuer's keys come from, and what follows from it.
 #[derive(Default)]
@@ -275,7 +279,7 @@ fn remote(
         path.key(source)
     };
     let text = keys.jwks_url.as_deref().or(keys.discovery.as_deref())?;
-    let url = fetched_url(written, &place, text, keys.allow_http)?;
+    let url = urls::callable(written, &place, text, keys.allow_http, &KEYS)?;
     if let Some(refresh) = keys.refresh {
         check_time(written, &path.key("refresh"), Some(refresh));
     }
@@ -312,7 +316,7 @@ fn remote(
         };
         Place::Discovery {
             issuer: issuer.to_owned(),
-            allow_http: keys.allow_http || is_this_machine(&url),
+            allow_http: keys.allow_http || urls::is_this_machine(&url),
             url,
         }
     } else {
@@ -329,40 +333,4 @@ fn remote(
         refresh: keys.refresh,
         max_stale,
     })))
-}
-
-/// A URL that may be fetched.
-fn fetched_url(
-    written: &mut Written,
-    place: &KeyPath,
-    text: &str,
-    allow_http: bool,
-) -> Option<Uri> {
-    let url: Option<Uri> = text.parse().ok();
-    let authority = url.as_ref().and_then(Uri::authority);
-    if authority.map_or(text, Authority::as_str).contains('@') {
-        written.report(place.clone(), upstreams::HAS_CREDENTIALS);
-        return None;
-    }
-    let Some(url) = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https"))) else {
-        written.report(
-            place.clone(),
-            format!("`{text}` is not a URL such as \"https://app.example/api/auth/jwks\""),
-        );
-        return None;
-    };
-    if url.scheme_str() == Some("http") && !allow_http && !is_this_machine(&url) {
-        written.report(
-            place.clone(),
-            "would fetch keys from another machine without TLS, where anybody between could put in their own: write \
-             `https://`, or say `allow_http = true`",
-        );
-    }
-    Some(url)
-}
-
-fn is_this_machine(url: &Uri) -> bool {
-    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
-    let address = host.parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

@@ -12,6 +12,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
+use crate::observe::traces::{SpanOutcome, Spans};
+
 use super::{
     BUCKETS, Bounds, CertificateMetrics, Durations, GATE_BUCKETS, HeadFault, Histogram,
     IssuerMetrics, Metrics, RedisOutcome, Roster, Tally, WorkerMetrics, upstreams,
@@ -41,6 +43,7 @@ impl Collector for Scrape {
             files_kept,
             upstreams: by_upstream,
             panics,
+            spans,
             rate_buckets,
             rate_buckets_forgotten,
             dropped_lines,
@@ -125,6 +128,7 @@ impl Collector for Scrape {
             rate_buckets_forgotten.load(Ordering::Relaxed),
         )?;
         redis(&mut encoder, workers)?;
+        self::spans(&mut encoder, spans)?;
         keys(&mut encoder, issuers)?;
         tls(&mut encoder, certificates, [files_reloaded, files_kept])?;
         upstreams::encode(&mut encoder, by_upstream, &total.pools)?;
@@ -246,6 +250,16 @@ fn redis(
         let count: u64 = counts.map(|count| count.load(Ordering::Relaxed)).sum();
         let labels = [("outcome", label)];
         ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn spans(encoder: &mut DescriptorEncoder<'_>, spans: &Spans) -> Result<(), fmt::Error> {
+    let help = "Spans that were to be sent to a collector";
+    let mut family = encoder.encode_descriptor("spans", help, None, MetricType::Counter)?;
+    for (outcome, label) in SpanOutcome::ALL {
+        let labels = [("outcome", label)];
+        ConstCounter::new(spans.counted(outcome)).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

@@ -268,3 +268,22 @@ fn redis_is_the_same_as_long_as_what_is_said_of_it_is() {
     );
     assert!(!Arc::ptr_eq(&before, &used()));
 }
+
+#[test]
+fn a_collector_of_spans_can_come_and_go() {
+    let (upstream, collector) = (Upstream::start(), Upstream::start());
+    let folder = Folder::with(&open("/open"), &upstream);
+    let sidecar = folder.start();
+    assert!(has(&sidecar, "/open"));
+    let tracing = format!("[tracing]\nurl = \"{}\"\n", collector.url());
+    folder.change(&sidecar, &format!("{tracing}{}", open("/open")));
+    assert!(has(&sidecar, "/open"));
+    collector.wait_for(1);
+    folder.change(&sidecar, &open("/open"));
+    assert!(has(&sidecar, "/open"));
+    let arrived = upstream.arrived().into_iter();
+    let traced: Vec<bool> = arrived
+        .map(|arrived| arrived.head.value("traceparent").is_some())
+        .collect();
+    assert_eq!(traced, [false, true, false]);
+}

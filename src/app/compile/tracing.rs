@@ -1,0 +1,63 @@
+//! `[tracing]`, compiled.
+
+use std::sync::Arc;
+
+use http::Uri;
+
+use crate::config::{KeyPath, Written};
+use crate::observe::traces::Tracing;
+use crate::tls;
+
+use super::check_share;
+use super::urls::{self, Purpose};
+
+/// Where a collector takes spans, below its own URL
+/// (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
+const TRACES: &str = "/v1/traces";
+
+const COLLECTOR: Purpose = Purpose {
+    example: "http://127.0.0.1:4318",
+    danger: "would send paths and subjects to another machine without TLS, where anybody between could read them",
+};
+
+pub(super) fn compile(written: &mut Written) -> Option<Arc<Tracing>> {
+    let tracing = written.config.tracing.clone()?;
+    let section = KeyPath::of("tracing");
+    check_share(written, section.key("sample"), tracing.sample);
+    if tracing.service_name.trim().is_empty() {
+        written.report(section.key("service_name"), "must not be empty");
+    }
+    let place = section.key("url");
+    let url = urls::callable(
+        written,
+        &place,
+        &tracing.url,
+        tracing.allow_http,
+        &COLLECTOR,
+    )?;
+    if url.query().is_some() {
+        written.report(place, "must not have a query");
+        return None;
+    }
+    if url.scheme_str() == Some("http") && tracing.ca_file.is_some() {
+        written.report(section.key("ca_file"), "means nothing without `https://`");
+    }
+    let tls = tls::client::client_config(tracing.ca_file.as_deref());
+    let tls = tls.map_err(|error| written.report(section.key("ca_file"), error.to_string()));
+    Some(Arc::new(Tracing {
+        url: below(&url)?,
+        tls: tls.ok()?,
+        service_name: tracing.service_name,
+        sample: tracing.sample,
+        restart: tracing.restart,
+    }))
+}
+
+/// Where spans go on the collector that this URL names.
+fn below(url: &Uri) -> Option<Uri> {
+    let path = url.path().trim_end_matches('/');
+    let target = format!("{path}{TRACES}");
+    let mut parts = url.clone().into_parts();
+    parts.path_and_query = target.parse().ok();
+    Uri::from_parts(parts).ok()
+}

@@ -1,0 +1,56 @@
+//! URLs of servers that the gate calls by itself.
+
+use std::net::IpAddr;
+
+use http::Uri;
+use http::uri::Authority;
+
+use crate::config::{KeyPath, Written};
+
+use super::upstreams;
+
+/// What a URL is for.
+pub(super) struct Purpose {
+    /// How one is written.
+    pub(super) example: &'static str,
+    /// What goes wrong without TLS, as in "would ... without TLS, ...".
+    pub(super) danger: &'static str,
+}
+
+/// A URL that may be called.
+pub(super) fn callable(
+    written: &mut Written,
+    place: &KeyPath,
+    text: &str,
+    allow_http: bool,
+    purpose: &Purpose,
+) -> Option<Uri> {
+    let url: Option<Uri> = text.parse().ok();
+    let authority = url.as_ref().and_then(Uri::authority);
+    if authority.map_or(text, Authority::as_str).contains('@') {
+        written.report(place.clone(), upstreams::HAS_CREDENTIALS);
+        return None;
+    }
+    let Purpose { example, danger } = purpose;
+    let Some(url) = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https"))) else {
+        written.report(
+            place.clone(),
+            format!("`{text}` is not a URL such as \"{example}\""),
+        );
+        return None;
+    };
+    if url.scheme_str() == Some("http") && !allow_http && !is_this_machine(&url) {
+        written.report(
+            place.clone(),
+            format!("{danger}: write `https://`, or say `allow_http = true`"),
+        );
+    }
+    Some(url)
+}
+
+/// Whether the host of a URL is the machine of the gate.
+pub(super) fn is_this_machine(url: &Uri) -> bool {
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let address = host.parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,256 @@
+//! Exchanges as spans, in the form of OTLP (<https://opentelemetry.io/docs/specs/otlp/>), named by the semantic
+//! conventions for HTTP (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>).
+
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+use prost::Message;
+use tokio::time::Instant;
+
+use crate::gate::origin::Scheme;
+use crate::observe::log::CLIENT_GONE;
+
+use super::Finished;
+use super::context::Context;
+
+/// What collects the spans: this program.
+const SCOPE: &str = env!("CARGO_PKG_NAME");
+
+/// The version of it.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the conventions call a method that not everybody knows.
+const OTHER: &str = "_OTHER";
+
+/// The moment in which exchanges are written: it is now, and so long after 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    pub(super) since_epoch: Duration,
+}
+
+impl Moment {
+    /// Nanoseconds from 1970-01-01T00:00:00Z to a moment `ago` before another.
+    fn nanos(self, moment: Instant, ago: Duration) -> u64 {
+        let before = self.now.saturating_duration_since(moment) + ago;
+        let since = self.since_epoch.saturating_sub(before);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Everything as the collector takes it.
+pub(super) fn encode(exchanges: &[Finished], service_name: &str, moment: Moment) -> Vec<u8> {
+    let spans = exchanges.iter().flat_map(|finished| {
+        [
+            Some(server_span(finished, moment)),
+            client_span(finished, moment),
+        ]
+    });
+    let service = attributes([
+        ("service.name", text(service_name)),
+        ("service.version", text(VERSION)),
+    ]);
+    let request = ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            resource: Some(Resource {
+                attributes: service,
+                ..Resource::default()
+            }),
+            scope_spans: vec![ScopeSpans {
+                scope: Some(InstrumentationScope {
+                    name: SCOPE.to_owned(),
+                    version: VERSION.to_owned(),
+                    ..InstrumentationScope::default()
+                }),
+                spans: spans.flatten().collect(),
+                ..ScopeSpans::default()
+            }],
+            ..ResourceSpans::default()
+        }],
+    };
+    request.encode_to_vec()
+}
+
+/// How many spans the collector says that it does not want.
+pub(super) fn rejected(answer: &[u8]) -> (usize, String) {
+    let answer = ExportTraceServiceResponse::decode(answer).unwrap_or_default();
+    let partial = answer.partial_success.unwrap_or_default();
+    let spans = usize::try_from(partial.rejected_spans).unwrap_or(0);
+    (spans, partial.error_message)
+}
+
+/// The exchange, as its client saw it.
+fn server_span(finished: &Finished, moment: Moment) -> Span {
+    let Finished {
+        trace,
+        ended,
+        method,
+        path,
+        route,
+        status,
+        reason,
+        subject,
+        issuer,
+        client,
+        request_id,
+        elapsed,
+        gate: _,
+        upstream: _,
+        request_bytes,
+        response_bytes,
+        whole,
+    } = finished;
+    let route = route.as_ref().map(|route| route.pattern.as_ref());
+    let is_gone = *reason == Some(CLIENT_GONE);
+    let has_failed = status.is_server_error();
+    let scheme = match trace.scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    let version = if trace.is_http2 { "2" } else { "1.1" };
+    let error =
+        has_failed.then(|| reason.map_or_else(|| status.as_str().to_owned(), str::to_owned));
+    Span {
+        parent_span_id: trace
+            .parent
+            .map_or_else(Vec::new, |parent| parent.get().to_be_bytes().to_vec()),
+        kind: SpanKind::Server.into(),
+        name: match route {
+            Some(route) => format!("{} {route}", shown(method)),
+            None => shown(method).to_owned(),
+        },
+        start_time_unix_nano: moment.nanos(*ended, *elapsed),
+        end_time_unix_nano: moment.nanos(*ended, Duration::ZERO),
+        attributes: attributes([
+            ("http.request.method", method_name(method)),
+            ("url.path", text(path)),
+            ("url.scheme", text(scheme)),
+            ("network.protocol.version", text(version)),
+            ("http.route", route.and_then(text)),
+            (
+                "http.response.status_code",
+                number(status.as_u16()).filter(|_| !is_gone),
+            ),
+            ("error.type", error.as_deref().and_then(text)),
+            (
+                "client.address",
+                client.and_then(|client| text(&client.to_string())),
+            ),
+            ("http.request.body.size", number(*request_bytes)),
+            ("http.response.body.size", number(*response_bytes)),
+            (
+                "enduser.id",
+                subject.as_ref().and_then(|subject| text(subject.as_str())),
+            ),
+            ("claimgate.issuer", issuer.as_deref().and_then(text)),
+            ("claimgate.reason", reason.and_then(text)),
+            ("claimgate.request_id", text(request_id)),
+            ("claimgate.whole", Some(Value::BoolValue(*whole))),
+        ]),
+        status: failure(has_failed, *reason),
+        ..span(trace.span)
+    }
+}
+
+/// The call of the upstream, until the head of its answer. Nothing, if it was not sent.
+fn client_span(finished: &Finished, moment: Moment) -> Option<Span> {
+    let Finished {
+        trace,
+        ended,
+        method,
+        status,
+        reason,
+        elapsed,
+        gate,
+        ..
+    } = finished;
+    let (call, took) = finished.call()?;
+    let sent = elapsed.saturating_sub(*gate);
+    let (host, port) = call.server.clone().unzip();
+    let has_answered = call.server.is_some();
+    let has_failed = !has_answered || status.is_client_error() || status.is_server_error();
+    let error = match reason {
+        Some(reason) if !has_answered => Some(*reason),
+        _ if has_failed => Some(status.as_str()),
+        _ => None,
+    };
+    Some(Span {
+        parent_span_id: trace.span.span.get().to_be_bytes().to_vec(),
+        kind: SpanKind::Client.into(),
+        name: shown(method).to_owned(),
+        start_time_unix_nano: moment.nanos(*ended, sent),
+        end_time_unix_nano: moment.nanos(*ended, sent.saturating_sub(took)),
+        attributes: attributes([
+            ("http.request.method", method_name(method)),
+            ("server.address", host.as_deref().and_then(text)),
+            ("server.port", port.flatten().and_then(number)),
+            (
+                "http.response.status_code",
+                number(status.as_u16()).filter(|_| has_answered),
+            ),
+            ("error.type", error.and_then(text)),
+            ("claimgate.upstream", text(&call.upstream)),
+        ]),
+        status: failure(has_failed, *reason),
+        ..span(call.span)
+    })
+}
+
+/// A method in the name of a span.
+fn shown(method: &str) -> &str {
+    if method == "other" { "HTTP" } else { method }
+}
+
+/// What every span has.
+fn span(context: Context) -> Span {
+    Span {
+        trace_id: context.trace.get().to_be_bytes().to_vec(),
+        span_id: context.span.get().to_be_bytes().to_vec(),
+        flags: context.flags(),
+        ..Span::default()
+    }
+}
+
+fn failure(has_failed: bool, reason: Option<&str>) -> Option<Status> {
+    has_failed.then(|| Status {
+        message: reason.unwrap_or_default().to_owned(),
+        code: StatusCode::Error.into(),
+    })
+}
+
+fn method_name(method: &str) -> Option<Value> {
+    text(if method == "other" { OTHER } else { method })
+}
+
+/// Those that have a value.
+fn attributes<const N: usize>(all: [(&str, Option<Value>); N]) -> Vec<KeyValue> {
+    let present = all
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)));
+    let written = present.map(|(key, value)| KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    });
+    written.collect()
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "as every attribute is one that may be absent"
+)]
+fn text(text: &str) -> Option<Value> {
+    Some(Value::StringValue(text.to_owned()))
+}
+
+fn number(number: impl TryInto<i64>) -> Option<Value> {
+    number.try_into().ok().map(Value::IntValue)
+}
