@@ -62,28 +62,32 @@ pub struct Record {
 }
 
 #[cfg(test)]
-impl Record {
-    /// One that was not served, for tests.
-    pub(crate) fn of(request_id: &str, path: &str) -> Self {
-        Self {
-            method: Method::GET,
-            target: path.parse().ok(),
-            route: None,
-            status: StatusCode::NOT_FOUND,
-            reason: Some("no_route"),
-            cause: None,
-            is_about_the_caller: false,
-            subject: None,
-            issuer: None,
-            client: None,
-            request_id: HeaderValue::from_str(request_id).unwrap(),
-            elapsed: Duration::ZERO,
-            gate: Duration::ZERO,
-            upstream: None,
-            request_bytes: 0,
-            response_bytes: 0,
-            whole: true,
-            trace: None,
+mod tests {
+    use super::*;
+
+    impl Record {
+        /// One that was not served, for tests.
+        pub(crate) fn of(request_id: &str, path: &str) -> Self {
+            Self {
+                method: Method::GET,
+                target: path.parse().ok(),
+                route: None,
+                status: StatusCode::NOT_FOUND,
+                reason: Some("no_route"),
+                cause: None,
+                is_about_the_caller: false,
+                subject: None,
+                issuer: None,
+                client: None,
+                request_id: HeaderValue::from_str(request_id).unwrap(),
+                elapsed: Duration::ZERO,
+                gate: Duration::ZERO,
+                upstream: None,
+                request_bytes: 0,
+                response_bytes: 0,
+                whole: true,
+                trace: None,
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Builder;
@@ -20,6 +21,10 @@ use super::{Failure, Outcome};
 /// For listeners, key fetches and the log.
 const SPARE_DESCRIPTORS: u64 = 64;
 
+/// How long a signal to stop may come once more without meaning more: `timeout`, and others that start programs, send theirs
+/// to the process and to its group.
+const ECHO: Duration = Duration::from_secs(1);
+
 pub(super) fn run(file: &Path) -> Outcome {
     let app = App::load(file)?;
     let (_log, dropped) = log::start(&app.config.log);
@@ -34,9 +39,12 @@ pub(super) fn run(file: &Path) -> Outcome {
     count_panics(Arc::clone(running.metrics()));
     signals.wait(|| running.reload());
     running.stop();
+    let stopped = Instant::now();
     std::thread::spawn(move || {
-        signals.wait(|| {});
-        // The second signal: whoever sent it does not want to wait.
+        while stopped.elapsed() < ECHO {
+            signals.wait(|| {});
+        }
+        // Another signal: whoever sent it does not want to wait.
         std::process::exit(130);
     });
     // Connections that had to be cut do not make it a failure: the grace is the operator's.

@@ -139,6 +139,7 @@ fn the_metrics_can_be_parsed_and_have_these_names() {
             ("claimgate_request_duration_seconds", "histogram"),
             ("claimgate_requests", "counter"),
             ("claimgate_response_body_bytes", "counter"),
+            ("claimgate_spans", "counter"),
             ("claimgate_token_cache", "counter"),
             ("claimgate_token_verifications", "counter"),
             ("claimgate_upstream_connections", "counter"),

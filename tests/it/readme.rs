@@ -498,6 +498,9 @@ keys = { secret_env = "BETTER_AUTH_SECRET" }
 keys = { jwks_url = "http://127.0.0.1:1/jwks" }
 issuer = "https://issuer.example"
 
+[tracing]
+url = "http://127.0.0.1:1"
+
 [[routes]]
 path = "/api/{user_id}/{*rest}"
 access = { owner = "user_id" }

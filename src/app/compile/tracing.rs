@@ -41,6 +41,7 @@ pub(super) fn compile(written: &mut Written) -> Option<Arc<Tracing>> {
     }
     if url.scheme_str() == Some("http") && tracing.ca_file.is_some() {
         written.report(section.key("ca_file"), "means nothing without `https://`");
+        return None;
     }
     let tls = tls::client::client_config(tracing.ca_file.as_deref());
     let tls = tls.map_err(|error| written.report(section.key("ca_file"), error.to_string()));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use super::{OTHER_SECRET, PATIENCE, SECRET};
@@ -123,11 +123,24 @@ impl Program {
     }
 
     pub(super) fn signal(&self, name: &str) {
+        self.signals(&[name]);
+    }
+
+    /// Sends several, one behind the other.
+    pub(super) fn signals(&self, names: &[&str]) {
         let id = self.process.id();
-        let sent = Command::new("sh")
-            .args(["-c", &format!("kill -{name} {id}")])
-            .status();
-        assert!(sent.unwrap().success());
+        let sent = names.iter().map(|name| format!("kill -{name} {id}"));
+        let sent = sent.collect::<Vec<_>>().join(" && ");
+        assert!(shell(&sent));
+    }
+
+    /// Sends one again and again, from a thread of its own.
+    pub(super) fn signal_until_it_ends(&self, name: &str) -> JoinHandle<()> {
+        let send = format!("kill -{name} {} 2>&- && sleep 0.1", self.process.id());
+        thread::spawn(move || {
+            let deadline = Instant::now() + PATIENCE;
+            while shell(&send) && Instant::now() < deadline {}
+        })
     }
 
     /// Waits until it and every program that it started have closed their output, which they do when they end.
@@ -183,4 +196,9 @@ fn read_lines(from: impl Read + Send + 'static, to: Sender<Line>, of: fn(String)
             let _ = to.send(of(line));
         }
     });
+}
+
+fn shell(command: &str) -> bool {
+    let status = Command::new("sh").args(["-c", command]).status();
+    status.unwrap().success()
 }

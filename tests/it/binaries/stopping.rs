@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::upstream::{Answer, Request, Upstream};
-use super::{Directory, eight_lines};
+use super::{Directory, Gate, eight_lines};
 
 #[test]
 fn a_drained_gate_is_not_ready_and_still_serves() {
@@ -63,12 +63,7 @@ const ADMIN_ALONE: &str = "[admin]\naddress = \"ADMIN\"\n";
 fn a_request_in_flight_is_finished_after_sigterm() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
-    let mut gate = directory.serve(&["run"]);
-    let token = directory.token("alice", &[]);
-    let held = Request::new("GET", "/api/alice/tasks/held").bearer(&token);
-    let mut stream = held.send(gate.address);
-    upstream.next_head();
-
+    let (mut gate, mut stream) = holding(&directory, &upstream);
     gate.program.signal("TERM");
     gate.program.wait_for_line("stopping");
     upstream.let_go();
@@ -150,20 +145,39 @@ fn a_gate_on_a_unix_socket_starts_again_after_a_crash() {
     }
 }
 
-#[test]
-fn a_second_sigterm_ends_the_gate_at_once() {
-    let upstream = Upstream::start();
-    let directory = Directory::with(&eight_lines(upstream.address));
-    let mut gate = directory.serve(&["run"]);
+/// A gate with a request in flight that its upstream holds.
+fn holding(directory: &Directory, upstream: &Upstream) -> (Gate, TcpStream) {
+    let gate = directory.serve(&["run"]);
     let token = directory.token("alice", &[]);
     let held = Request::new("GET", "/api/alice/tasks/held").bearer(&token);
-    let _stream = held.send(gate.address);
+    let stream = held.send(gate.address);
     upstream.next_head();
+    (gate, stream)
+}
 
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    let (mut gate, mut stream) = holding(&directory, &upstream);
+    // Two of the same could come as one.
+    gate.program.signals(&["TERM", "INT"]);
+    gate.program.wait_for_line("stopping");
+    upstream.let_go();
+    assert_eq!(Answer::read(&mut stream).status, 200);
+    assert_eq!(gate.program.wait().code, Some(0));
+}
+
+#[test]
+fn a_signal_that_comes_again_later_ends_the_gate_at_once() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    let (mut gate, _stream) = holding(&directory, &upstream);
     gate.program.signal("TERM");
     gate.program.wait_for_line("stopping");
-    gate.program.signal("TERM");
-    // The request is still held: only the signal can have ended it.
+    // The request is still held: only a signal can have ended it.
+    let insisting = gate.program.signal_until_it_ends("TERM");
     let ended = gate.program.wait();
     assert_eq!(ended.code, Some(130), "{ended:?}");
+    insisting.join().unwrap();
 }
