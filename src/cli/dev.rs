@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,6 +37,9 @@ const USER: &str = "alice";
 
 /// Where the tokens are written, for a second terminal.
 const ENV_FILE: &str = ".claimgate-dev.env";
+
+/// Where a port for the API is looked for: below those that Linux and others give to connections.
+const PORTS: Range<u16> = 20_000..32_768;
 
 /// How long the API may take to stop.
 const STOP: Duration = Duration::from_secs(10);
@@ -176,7 +180,14 @@ access = {{ owner = "user_id" }}
     )
 }
 
+/// A port that nobody has. The system gives those of [`PORTS`] to nobody by itself: what it gives could be a connection's,
+/// or another program's, before the API has it.
 fn free_port() -> std::io::Result<u16> {
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut ports = (0..100).map(|_| fastrand::u16(PORTS));
+    if let Some(port) = ports.find(is_free) {
+        return Ok(port);
+    }
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

@@ -1,10 +1,11 @@
 //! The main job, with both executables: an API without a line of authentication, and the gate in front of it.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use super::program::{Program, keep_secret};
 use super::upstream::Request;
@@ -129,11 +130,13 @@ fn dev_stops_while_it_waits_for_its_api() {
 
 #[test]
 fn dev_takes_a_configuration_and_a_secret() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let directory = Directory::with(&eight_lines(port));
+    // Kept for the API, which may take it all the same: nobody who asks for any port gets it.
+    let kept = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    kept.set_reuse_address(true).unwrap();
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    kept.bind(&any.into()).unwrap();
+    let address = kept.local_addr().unwrap().as_socket().unwrap();
+    let directory = Directory::with(&eight_lines(address));
     let arguments = ["dev", "--config", "config.toml", "--", TASK_SERVICE];
     let mut dev = directory.claimgate(&arguments);
     let line = dev.wait_for_line("The gate is open: ");
