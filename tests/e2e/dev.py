@@ -13,7 +13,8 @@ import time
 import httpx
 
 START_SECONDS = 60
-STOP_SECONDS = 20
+STOP_SECONDS = 60
+ANSWER_SECONDS = 30
 ENV_FILE = ".claimgate-dev.env"
 UVICORN = pathlib.Path(sys.executable).with_name("uvicorn")
 
@@ -77,7 +78,7 @@ class Dev:
         self.token, self.expired = settings["TOKEN"], settings["EXPIRED"]
         # The environment's proxies are not asked: all traffic stays on loopback.
         self.client = httpx.Client(
-            base_url=self.url, timeout=10, trust_env=False, http1=not self.http2, http2=self.http2)
+            base_url=self.url, timeout=ANSWER_SECONDS, trust_env=False, http1=not self.http2, http2=self.http2)
         return self
 
     def get(self, path: str, token: str | None = None, headers=()) -> httpx.Response:

@@ -21,6 +21,7 @@ address = "127.0.0.1:0"
 
 [upstreams.api]
 url = "{url}"
+connect_timeout = "20s"
 
 [issuers.better-auth]
 keys = {{ secret_file = "secret", encoding = "utf8" }}
@@ -36,6 +37,10 @@ access = "public"
 path = "/api/{user_id}/{*rest}"
 access = { owner = "user_id" }
 """
+
+
+# What a token lasts whose end a test awaits: longer than it takes to open a stream, however slow the machine is.
+SOON = 12
 
 
 def minted(subject: str = "alice", seconds: float = 600, secret: str = SECRET, **claims) -> str:

@@ -16,7 +16,12 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from programs import Gate, Issuer, TaskService, User, free_port
+from programs import ANSWER_SECONDS, Gate, Issuer, TaskService, User, free_port
+
+PATIENCE = 60
+# How many clients ask for a new token at the same moment. All fifty would keep the issuer from giving out its keys for
+# longer than the gate lets a request wait, on a machine that has much else to do.
+AT_ONCE = 8
 
 CONFIGURATION = """
 [listen]
@@ -27,9 +32,11 @@ address = "127.0.0.1:0"
 
 [upstreams.tasks]
 url = "{tasks.url}"
+connect_timeout = "20s"
 
 [upstreams.better-auth]
 url = "{issuer.url}"
+connect_timeout = "20s"
 
 [issuers.better-auth]
 keys = {{ jwks_url = "{issuer.jwks_url}", refresh = "{refresh}" }}
@@ -104,7 +111,7 @@ def ready(gate) -> bool:
 
 
 def started(gate) -> Gate:
-    wait_until(lambda: ready(gate), 5)
+    wait_until(lambda: ready(gate), PATIENCE)
     return gate
 
 
@@ -171,7 +178,7 @@ class Crowd:
         self.answers = collections.Counter()
         self.slowest = collections.Counter()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        self.http = httpx.AsyncClient(base_url=gate.url, timeout=10, trust_env=False, limits=limits)
+        self.http = httpx.AsyncClient(base_url=gate.url, timeout=ANSWER_SECONDS, trust_env=False, limits=limits)
 
     async def _call_until(self, ended: asyncio.Event, place: int):
         while not ended.is_set():
@@ -180,7 +187,7 @@ class Crowd:
                 answer = await self.http.get(path(self.users[place]), headers={"Authorization": f"Bearer {token}"})
                 self.answers[f"token {age}: {outcome(answer)}"] += 1
                 self.slowest[f"token {age}"] = max(self.slowest[f"token {age}"], time.monotonic() - began)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
 
     @contextlib.asynccontextmanager
     async def calling(self):
@@ -194,10 +201,12 @@ class Crowd:
                 await asyncio.gather(*calls)
 
     async def new_tokens(self):
-        """Each client fetches a new token, all at once, and uses it beside those it has."""
-        async with httpx.AsyncClient(base_url=self.issuer.url, timeout=10, trust_env=False) as http:
+        """Each client fetches a new token, several at once, and uses it beside those it has."""
+        turn = asyncio.Semaphore(AT_ONCE)
+        async with httpx.AsyncClient(base_url=self.issuer.url, timeout=ANSWER_SECONDS, trust_env=False) as http:
             async def fetch(place: int):
-                answer = await http.get("/api/auth/token", headers={"Cookie": self.users[place].cookie})
+                async with turn:
+                    answer = await http.get("/api/auth/token", headers={"Cookie": self.users[place].cookie})
                 self.tokens[place].append(answer.json()["token"])
             await asyncio.gather(*map(fetch, range(self.size)))
 
@@ -281,19 +290,20 @@ def test_users_with_known_keys_do_not_notice_that_the_issuer_is_away(start, task
     foreign = stranger()(issuer.origin, twenty.users[0].id)
 
     async def absence():
-        async with twenty.calling(), httpx.AsyncClient(base_url=gate.admin_url, trust_env=False) as admin:
+        async with twenty.calling(), httpx.AsyncClient(base_url=gate.admin_url, timeout=ANSWER_SECONDS, trust_env=False) as admin:
             await asyncio.sleep(1)
             await asyncio.to_thread(issuer.stop)
             for _ in range(20):
                 readiness[(await admin.get("/readyz")).status_code] += 1
                 await asyncio.sleep(0.5)
+            # All the while, the gate has tried again.
+            await asyncio.to_thread(wait_until, lambda: gate.fetches("failure") >= 3, PATIENCE)
 
     asyncio.run(absence())
     failed = gate.fetches("failure")
     told(capsys, f"{failed} fetches failed: {twenty.said()}")
     assert not twenty.failures()
     assert readiness == {200: 20}
-    assert failed >= 3
 
     # A key that is not known may be a new one: that cannot be decided now.
     assert outcome(gate.ask("GET", path(twenty.users[0]), foreign)) == "503 keys_unavailable"
@@ -308,7 +318,7 @@ def test_users_with_known_keys_do_not_notice_that_the_issuer_is_away(start, task
         answers[answer] += 1
         return answer == "200"
 
-    took = wait_until(is_known, 10)
+    took = wait_until(is_known, PATIENCE)
     told(capsys, f"a new key was known {took:.1f} s after the return: {dict(answers)}")
     assert set(answers) <= {"200", "503 keys_unavailable"}
 
@@ -330,7 +340,7 @@ def test_a_gate_that_was_there_before_the_issuer_waits_for_it(start, tasks, caps
     assert gate.client.get("/api/auth/ok").status_code == 502, "a public route does not wait for keys"
 
     issuer.start()
-    took = wait_until(lambda: ready(gate), 10)
+    took = wait_until(lambda: ready(gate), PATIENCE)
     told(capsys, f"ready {took:.1f} s after the issuer")
     assert outcome(gate.ask("GET", path(user), token)) == "200"
 
@@ -405,7 +415,7 @@ def test_a_flood_of_unknown_keys_reaches_neither_the_issuer_nor_the_users(start,
     gate = started(start(Gate, configured(issuer, tasks)))
     ten = crowd(gate, issuer, 10)
     flood = Flood(issuer, ten.users[0])
-    before = issuer.fetched()
+    before, began = issuer.fetched(), time.monotonic()
 
     async def flooded():
         async with ten.calling():
@@ -413,10 +423,11 @@ def test_a_flood_of_unknown_keys_reaches_neither_the_issuer_nor_the_users(start,
 
     asyncio.run(flooded())
     fetched = issuer.fetched() - before
+    seconds = time.monotonic() - began
     told(capsys, f"{flood.said()}, {fetched} fetches; meanwhile {ten.said()}")
     assert not ten.failures()
     assert flood.answers.total() > 100 and set(flood.answers) <= {"401 token_key_unknown", "503 keys_unavailable"}
-    assert 1 <= fetched <= 4 + flood.seconds / 5
+    assert 1 <= fetched <= 4 + seconds / 5
 
 
 def test_a_new_key_in_the_middle_of_a_flood_is_not_called_unknown(start, tasks, capsys):
@@ -428,13 +439,13 @@ def test_a_new_key_in_the_middle_of_a_flood_is_not_called_unknown(start, tasks, 
     answers = collections.Counter()
 
     async def flooded() -> float:
-        flooding = asyncio.create_task(flood.run(gate, at_most=25))
+        flooding = asyncio.create_task(flood.run(gate, at_most=PATIENCE + 5))
         await asyncio.sleep(2.5)
         issuer.rotate()
         token = user.token()
         began = time.monotonic()
-        async with httpx.AsyncClient(base_url=gate.url, timeout=10, trust_env=False) as http:
-            while answers["200"] == 0 and time.monotonic() < began + 20:
+        async with httpx.AsyncClient(base_url=gate.url, timeout=ANSWER_SECONDS, trust_env=False) as http:
+            while answers["200"] == 0 and time.monotonic() < began + PATIENCE:
                 answer = await http.get(path(user), headers={"Authorization": f"Bearer {token}"})
                 answers[outcome(answer)] += 1
                 await asyncio.sleep(0.1)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import jwt
 import pytest
 
-from dev import UVICORN, dev
+from dev import ANSWER_SECONDS, START_SECONDS, UVICORN, dev
 from gate import SECRET, minted
 from programs import free_port
 
@@ -28,6 +28,7 @@ address = "127.0.0.1:0"
 
 [upstreams.api]
 url = "{url}"
+connect_timeout = "20s"
 
 [issuers.better-auth]
 keys = { secret_env = "BETTER_AUTH_SECRET", encoding = "utf8" }
@@ -100,7 +101,7 @@ def identities(answer) -> list:
 def as_written(gate, target: str, **headers: str) -> http.client.HTTPResponse:
     """A GET over HTTP/1.1 whose target and headers no client library has tidied up."""
     place = urlsplit(gate.url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=ANSWER_SECONDS)
     connection.request("GET", target, headers={"Authorization": f"Bearer {gate.token}"} | headers)
     answer = connection.getresponse()
     answer.read()
@@ -120,7 +121,7 @@ def test_the_env_file_is_for_its_owner_only(gate):
 
 
 def test_curl_lines_are_printed_and_the_secret_is_not(gate):
-    gate.wait_until("curl line", lambda: "curl " in gate.said(), 10)
+    gate.wait_until("curl line", lambda: "curl " in gate.said(), START_SECONDS)
     assert SECRET not in gate.said()
 
 
@@ -281,7 +282,7 @@ def test_without_a_secret_each_run_has_its_own(tmp_path):
 
 def test_an_app_that_is_gone_is_a_bad_gateway(tmp_path):
     # The command outlives the app, so that this asks about the gate, and not about the end of `dev`.
-    shell = f'"{UVICORN}" app:app --app-dir "{APP}" --host 127.0.0.1 --port "$PORT"; exec sleep 60'
+    shell = f'"{UVICORN}" app:app --app-dir "{APP}" --host 127.0.0.1 --port "$PORT"; exec sleep 600'
     with dev(tmp_path, ["sh", "-c", shell], SECRET) as gate:
         os.kill(gate.get("/health").json()["pid"], signal.SIGKILL)
         # A connection from before may still be open for a moment; each answer must be a 502 all the same.

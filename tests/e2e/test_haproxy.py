@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gate import CONFIGURATION, ROUTES, SECRET, minted
-from programs import Gate, Program, free_port
+from programs import ANSWER_SECONDS, Gate, Program, free_port
 
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 
@@ -22,7 +22,7 @@ CLIENT = "127.0.0.9"
 FRONT = """
 defaults
     mode tcp
-    timeout connect 5s
+    timeout connect 30s
     timeout client 30s
     timeout server 30s
 
@@ -31,7 +31,8 @@ frontend clients
     default_backend gates
 
 backend gates
-    server gate {gate} {send} check inter 100ms
+    # It is checked often, and one that is slow on a busy machine is not given up.
+    server gate {gate} {send} check inter 100ms fall 10000
 """
 
 
@@ -80,7 +81,7 @@ def test_the_client_is_the_one_before_the_proxy(front, http2):
     gate, url = front
     transport = httpx.HTTPTransport(local_address=CLIENT, retries=8, http1=not http2, http2=http2)
     headers = {"Authorization": f"Bearer {minted()}", "X-Forwarded-For": "198.51.100.1"}
-    with httpx.Client(base_url=url, transport=transport, trust_env=False) as client:
+    with httpx.Client(base_url=url, transport=transport, timeout=ANSWER_SECONDS, trust_env=False) as client:
         for _ in range(3):
             answer = client.get("/api/alice/headers", headers=headers)
             assert answer.status_code == 200, answer.text

@@ -14,7 +14,7 @@ from gate import ROUTES, gate_before, minted
 from programs import Program, free_port
 
 APP = pathlib.Path(__file__).parent / "fastapi"
-PATIENCE = 60
+PATIENCE = 240
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("h2load") and shutil.which("nghttp")), reason="h2load and nghttp are missing: nghttp2-client")
@@ -69,7 +69,7 @@ def test_refusals_are_answers_of_their_streams_alone(gate):
 def test_a_drain_sends_goaway_and_lets_a_stream_finish(gate):
     token = minted()
     client = subprocess.Popen(
-        ["nghttp", "--verbose", "--timeout=30", "-H", f"Authorization: Bearer {token}", f"{gate.url}/api/alice/events"],
+        ["nghttp", "--verbose", "--timeout=120", "-H", f"Authorization: Bearer {token}", f"{gate.url}/api/alice/events"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         while gate.ask("GET", "/api/alice/listeners", token).json() == 0:

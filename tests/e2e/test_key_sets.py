@@ -105,7 +105,7 @@ def doctor(claimgate, directory: pathlib.Path, keys: str, token: str) -> subproc
         f"[issuers.cluster]\nkeys = {{ {keys} }}\n"
         '[[routes]]\npath = "/tasks"\naccess = "authenticated"\n')
     return subprocess.run(
-        [claimgate, "doctor", "--config", config, "--token", token], text=True, capture_output=True, timeout=30)
+        [claimgate, "doctor", "--config", config, "--token", token], text=True, capture_output=True, timeout=120)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ APP = pathlib.Path(__file__).parent / "fastapi"
 MEBIBYTES = int(os.environ.get("MEBIBYTES", "64"))
 # What the allocator may keep, and the windows of one connection.
 GROWTH_KIB = 8 * 1024
-PATIENCE = 20 + MEBIBYTES
+PATIENCE = 60 + 2 * MEBIBYTES
 VERSIONS = {"1.1": "--http1.1", "2": "--http2-prior-knowledge"}
 ROUTES = """
 [[routes]]

@@ -25,7 +25,7 @@ SECONDS = int(os.environ.get("WATCH_SECONDS", "10"))
 # Those that are good, those that are broken, and those of the secret.
 GOOD, BROKEN, ROTATION = 16, 2, 2
 CLIENTS = 6
-PATIENCE = 30
+PATIENCE = 60
 NEW_SECRET = "another secret of the end-to-end tests, of sixty-four bytes or more"
 
 CONFIGURATION = """
@@ -43,6 +43,7 @@ address = "127.0.0.1:0"
 
 [upstreams.api]
 url = "http://127.0.0.1:{port}"
+connect_timeout = "20s"
 
 [issuers.better-auth]
 keys = {{ secret_file = "secret", encoding = "utf8" }}

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from gate import SECRET, minted
 from programs import Program
 
-PATIENCE = 20
+PATIENCE = 60
 
 CONFIGURATION = """
 [listen]

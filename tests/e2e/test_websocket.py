@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from gate import gate_before, minted
+from gate import SOON, gate_before, minted
 from programs import NODE, Program
 from test_tls import Authority
 
@@ -54,7 +54,7 @@ def connected(gate, kind: str, path: str, token: str, *steps: str, authority: Au
         url = url.replace("ws://127.0.0.1:", "wss://localhost:")
         environment["NODE_EXTRA_CA_CERTS"] = str(authority.directory / "ca.crt")
     command = [NODE, script("client.mjs"), kind, url, token, *steps]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert ended.returncode == 0, ended.stderr
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
@@ -78,9 +78,9 @@ def test_a_ping_is_answered_by_the_other_side(gate, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_side_learns_how_the_other_closes(gate, server, kind):
-    _, closed = connected(gate, kind, "/live/erin", minted("erin"), "ask to close")
+    _, closed = connected(gate, kind, f"/live/erin-{kind}", minted(f"erin-{kind}"), "ask to close")
     assert closed == {"closed": 4001, "reason": "enough"}
-    server.wait_for("erin closed 4001 enough")
+    server.wait_for(f"erin-{kind} closed 4001 enough")
     connected(gate, kind, f"/live/frank-{kind}", minted(f"frank-{kind}"), "close")
     server.wait_for(f"frank-{kind} closed 4002 bye")
 
@@ -97,7 +97,7 @@ def test_a_refused_socket_does_not_open(gate, kind, user, seconds, status):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_socket_is_closed_with_its_token(gate, server, kind):
     user = f"judy-{kind}"
-    _, who, closed = connected(gate, kind, f"/live/{user}", minted(user, 6), "who", "wait")
+    _, who, closed = connected(gate, kind, f"/live/{user}", minted(user, SOON), "who", "wait")
     assert who["headers"]["x-user-id"] == user
     assert closed["closed"] == 1008 and "expired" in closed["reason"]
     server.wait_for(f"{user} closed 1008 .*expired")
@@ -105,7 +105,7 @@ def test_a_socket_is_closed_with_its_token(gate, server, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_socket_outlives_its_token_where_the_route_says_so(gate, kind):
-    token = minted(seconds=5)
+    token = minted(seconds=SOON)
     _, first, second, closed = connected(gate, kind, "/kept/alice", token, "who", "pause", "who", "close")
     assert first["headers"]["x-user-id"] == second["headers"]["x-user-id"] == "alice"
     assert closed == {"closed": 4002, "reason": "bye"}

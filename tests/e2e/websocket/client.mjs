@@ -80,7 +80,7 @@ const STEPS = {
     tell(await closed);
   },
   // Longer than the token of the test lasts.
-  pause: () => new Promise((done) => setTimeout(done, 6000)),
+  pause: () => new Promise((done) => setTimeout(done, 13_000)),
   wait: async () => tell(await closed),
 };
 
