@@ -454,7 +454,7 @@ fn a_connection_that_comes_during_the_stop_is_503() {
         dialogue.echo()
     });
     let (sidecar, upstream, issuer) =
-        start_with(&format!("[drain]\ngrace = \"10s\"\n{ROUTES}"), upstream);
+        start_with(&format!("[drain]\ngrace = \"10m\"\n{ROUTES}"), upstream);
     let request = get(TASKS).bearer(&issuer.token("alice"));
     let mut in_flight = sidecar.connect();
     in_flight.send(request.bytes());

@@ -361,7 +361,7 @@ keys = { secret_env = "TEST_SECRET" }
 leeway = "0s"
 "#;
     let (sidecar, issuer) = start(&format!("{ROUTES}{kept}"));
-    let token = issuer.sign(&json!({ "sub": "alice", "exp": NOW + 5 }));
+    let token = issuer.sign(&json!({ "sub": "alice", "exp": NOW + 10 }));
     run(async {
         let mut client = Client::connect(&sidecar).await.bearer(&token);
         let mut kept = client.talk("/kept").await.unwrap();
@@ -377,7 +377,7 @@ leeway = "0s"
         refused(&ended, Code::Unauthenticated, "expired");
         assert_eq!(kept.say("after").await.unwrap().text, "after");
         // The clock of the gate stands still: only the calls that were open have ended.
-        sidecar.set_time(NOW + 5);
+        sidecar.set_time(NOW + 10);
         let late = client.write("x").await.unwrap_err();
         refused(&late, Code::Unauthenticated, "expired");
     });

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::frames::{
     CANCEL, CONTINUATION, DATA, END_STREAM, ENHANCE_YOUR_CALM, Frame, Frames, GOAWAY, HEADERS,
-    INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, head,
+    INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, WINDOW_UPDATE, head,
 };
 use crate::harness::{
     Dialogue, Latch, Next, ROUTES, Sidecar, Upstream, eventually, get, post, start, start_with,
@@ -13,7 +13,7 @@ use crate::harness::{
 const LATE: &str = "claimgate_heads_refused_total{reason=\"request_timeout\"}";
 
 fn listening(lines: &str) -> String {
-    format!("[listen]\n{lines}\n[drain]\ngrace = \"15s\"\n{ROUTES}")
+    format!("[listen]\n{lines}\n[drain]\ngrace = \"10m\"\n{ROUTES}")
 }
 
 /// An upstream that answers when the latch is open.
@@ -111,9 +111,8 @@ fn a_client_that_never_sends_a_whole_head_is_cut() {
 
 #[test]
 fn pings_keep_no_connection() {
-    let (sidecar, _upstream, _issuer) = start(&listening(
-        "header_timeout = \"300ms\"\nidle_timeout = \"300ms\"",
-    ));
+    let (sidecar, _upstream, _issuer) =
+        start(&listening("header_timeout = \"2s\"\nidle_timeout = \"2s\""));
     let ping = Frame::new(PING, 0, 0, b"12345678");
     let mut fresh = Frames::connect(sidecar.address);
     let mut used = Frames::connect(sidecar.address);
@@ -130,7 +129,7 @@ fn pings_keep_no_connection() {
 #[test]
 fn a_ping_is_not_the_beginning_of_a_head() {
     let (sidecar, _upstream, _issuer) = start(&listening(
-        "header_timeout = \"200ms\"\nidle_timeout = \"60s\"",
+        "header_timeout = \"1s\"\nidle_timeout = \"60s\"",
     ));
     let mut client = Frames::connect(sidecar.address);
     client.send(&Frame::get(1, "/a/../b"));
@@ -196,8 +195,7 @@ fn a_client_that_does_not_answer_its_farewell_is_left() {
 #[test]
 fn a_slow_upstream_is_not_an_idle_client() {
     let (upstream, latch) = slow();
-    let config =
-        listening("idle_timeout = \"100ms\"\nheader_timeout = \"100ms\"\nbody_timeout = \"100ms\"");
+    let config = listening("idle_timeout = \"1s\"\nheader_timeout = \"1s\"\nbody_timeout = \"1s\"");
     let (sidecar, upstream, _issuer) = start_with(&config, upstream);
     let mut client = Frames::connect(sidecar.address);
     client.send(&Frame::get(1, "/open/page"));
@@ -221,7 +219,7 @@ fn a_slow_answer_is_not_taken_for_a_client_that_does_not_read() {
         dialogue.write("after");
         Next::Close
     });
-    let config = listening("body_timeout = \"100ms\"\nheader_timeout = \"100ms\"");
+    let config = listening("body_timeout = \"1s\"\nheader_timeout = \"1s\"");
     let (sidecar, _upstream, _issuer) = start_with(&config, upstream);
     let mut client = Frames::connect(sidecar.address);
     client.send(&Frame::get(1, "/open/page"));
@@ -253,8 +251,10 @@ fn a_stream_that_its_client_does_not_read_is_reset_and_the_others_go_on() {
         assert_eq!(client.status(1), 200);
         let reset = client.next(RST_STREAM);
         assert_eq!((reset.stream, reset.code()), (1, CANCEL), "{window}");
-        client.send(&Frame::get(3, "/open/read"));
-        client.open_window(3, 100_000);
+        // At once, so that this one never stands still.
+        let window = Frame::new(WINDOW_UPDATE, 0, 3, &100_000_u32.to_be_bytes());
+        let read = [Frame::get(3, "/open/read").bytes(), window.bytes()].concat();
+        client.wire.write(&read).unwrap();
         assert_eq!(client.status(3), 200);
         assert_eq!(client.body(3).len(), 100_000);
         let counted = "claimgate_requests_total{route=\"/open/{*rest}\",method=\"GET\",status=\"200\",reason=\"\"}";

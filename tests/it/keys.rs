@@ -1,7 +1,5 @@
 //! Keys that are fetched: at the start, when they change, and when the issuer is away.
 
-use std::thread;
-
 use crate::harness::issuer::{Window, claims};
 use crate::harness::wire::Wire;
 use crate::harness::{Issuer, Key, Latch, ROUTES, Request, Sidecar, Upstream, eventually, get};
@@ -93,21 +91,21 @@ fn fifty_requests_with_a_new_key_cause_one_fetch() {
     let latch = Latch::default();
     let rotated = Window::Keys(vec![two()]);
     issuer.publish(Window::Held(latch.clone(), Box::new(rotated)));
-    thread::scope(|scope| {
-        let asking = scope.spawn(|| sidecar.call(&tasks_of_alice(&two())));
-        eventually("a fetch", || issuer.fetches() == 3);
-        let mut waiting: Vec<_> = (0..50).map(|_| sidecar.connect()).collect();
-        for client in &mut waiting {
-            client.send(tasks_of_alice(&two()).bytes());
-        }
-        // Who holds a key that is known waits for nobody.
-        assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
-        latch.open();
-        for client in &mut waiting {
-            assert_eq!(client.answer().status, 200);
-        }
-        assert_eq!(asking.join().unwrap().status, 200);
-    });
+    // All is ready before the first asks: nobody waits for long.
+    let mut waiting: Vec<_> = (0..51).map(|_| sidecar.connect()).collect();
+    let mut known = sidecar.connect();
+    let [with_old, with_new] = [one(), two()].map(|key| tasks_of_alice(&key));
+    waiting[0].send(with_new.bytes());
+    eventually("a fetch", || issuer.fetches() == 3);
+    for client in &mut waiting[1..] {
+        client.send(with_new.bytes());
+    }
+    // Who holds a key that is known waits for nobody.
+    assert_eq!(known.call(&with_old).status, 200);
+    latch.open();
+    for client in &mut waiting {
+        assert_eq!(client.answer().status, 200);
+    }
     assert_eq!(issuer.fetches(), 3);
     // The key that is gone from the set is gone from the gate, and nobody has to ask for it.
     for _ in 0..20 {
@@ -354,8 +352,9 @@ fn a_slow_issuer_holds_up_nobody_who_does_not_need_it() {
     let keys = Window::Keys(vec![one()]);
     let (sidecar, upstream, issuer) = fetching(Window::Held(latch.clone(), Box::new(keys)));
     let mut waiting = sidecar.connect();
-    waiting.send(tasks_of_alice(&one()).bytes());
+    let request = tasks_of_alice(&one());
     eventually("a fetch", || issuer.fetches() == 1);
+    waiting.send(request.bytes());
     assert_eq!(sidecar.call(&get("/open/page")).status, 200);
     assert_eq!(sidecar.call(&get(TASKS)).status, 401);
     assert_eq!(sidecar.admin(&get("/livez")).status, 200);

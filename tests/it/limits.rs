@@ -19,16 +19,20 @@ fn said(client: &mut crate::harness::Client) -> String {
 
 #[test]
 fn a_client_that_never_sends_a_whole_head_is_cut() {
-    let (sidecar, upstream, issuer) = start(&listening("header_timeout = \"200ms\""));
-    for bytes in [
+    let (sidecar, upstream, issuer) = start(&listening("header_timeout = \"2s\""));
+    let clients = [
         "",
         "G",
         "GET /open/page HTTP/1.1\r\n",
         "GET /open/page HTTP/1.1\r\nHost: gate.test\r\n",
         "PRI * HTTP/2.0\r\n",
-    ] {
+    ]
+    .map(|bytes| {
         let mut client = sidecar.connect();
         client.send(bytes);
+        (bytes, client)
+    });
+    for (bytes, mut client) in clients {
         let said = said(&mut client);
         assert!(
             said.is_empty() || said.starts_with("HTTP/1.1 4"),
@@ -53,7 +57,7 @@ fn a_head_that_drips_is_cut_however_steadily_it_drips() {
 #[test]
 fn the_second_head_of_a_connection_has_its_time_too() {
     let (sidecar, upstream, _issuer) = start(&listening(
-        "header_timeout = \"200ms\"\nidle_timeout = \"60s\"",
+        "header_timeout = \"2s\"\nidle_timeout = \"60s\"",
     ));
     let mut client = sidecar.connect();
     assert_eq!(client.call(&get("/open/page")).status, 200);
@@ -65,7 +69,7 @@ fn the_second_head_of_a_connection_has_its_time_too() {
 #[test]
 fn a_connection_without_a_request_is_closed_after_its_time() {
     let (sidecar, _upstream, _issuer) = start(&listening(
-        "idle_timeout = \"200ms\"\nheader_timeout = \"60s\"",
+        "idle_timeout = \"2s\"\nheader_timeout = \"60s\"",
     ));
     let mut client = sidecar.connect();
     assert_eq!(client.call(&get("/open/page")).status, 200);
@@ -81,7 +85,7 @@ fn a_connection_is_idle_after_a_long_request_too() {
         slow.wait();
         dialogue.echo()
     });
-    let config = listening("header_timeout = \"100ms\"\nidle_timeout = \"200ms\"");
+    let config = listening("header_timeout = \"1s\"\nidle_timeout = \"2s\"");
     let (sidecar, upstream, _issuer) = start_with(&config, upstream);
     let mut client = sidecar.connect();
     client.send(get("/open/page").bytes());
@@ -103,8 +107,7 @@ fn a_slow_upstream_is_not_an_idle_client() {
         slow.wait();
         dialogue.echo()
     });
-    let config =
-        listening("idle_timeout = \"100ms\"\nheader_timeout = \"100ms\"\nbody_timeout = \"100ms\"");
+    let config = listening("idle_timeout = \"1s\"\nheader_timeout = \"1s\"\nbody_timeout = \"1s\"");
     let (sidecar, upstream, _issuer) = start_with(&config, upstream);
     let mut waiting = sidecar.connect();
     waiting.send(get("/open/page").bytes());

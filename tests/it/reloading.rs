@@ -33,6 +33,13 @@ fn copy(from: &Path, to: &Path) {
     fs::copy(from, to).unwrap();
 }
 
+/// Another file comes to its place, and there is no moment in which it is half there.
+fn replace(file: &Path, content: impl AsRef<[u8]>) {
+    let new = file.with_extension("new");
+    fs::write(&new, content).unwrap();
+    fs::rename(new, file).unwrap();
+}
+
 #[test]
 fn a_renewed_certificate_is_shown_and_connections_before_it_go_on() {
     let authority = Authority::new();
@@ -73,7 +80,7 @@ fn what_cannot_be_used_leaves_the_old_certificate_in_force() {
     let good = fs::read(&key).unwrap();
     let other = fs::read(authority.server("other", &["gate.test"]).key).unwrap();
     for bad in [&b"no key"[..], &other] {
-        fs::write(&key, bad).unwrap();
+        replace(&key, bad);
         failures += 1.0;
         eventually("the failure is counted", || {
             reloads(&sidecar, "failure") > failures - 0.5
@@ -85,7 +92,7 @@ fn what_cannot_be_used_leaves_the_old_certificate_in_force() {
         reloads(&sidecar, "failure") > failures + 0.5
     });
     assert_eq!(shown(&authority, &sidecar), first);
-    fs::write(&key, good).unwrap();
+    replace(&key, good);
     eventually("the key is back", || reloads(&sidecar, "success") > 0.5);
     // Each change was said once, though it was there for longer than a glance.
     assert!(reloads(&sidecar, "failure") < failures + 1.5);
@@ -107,7 +114,7 @@ fn a_pair_that_is_broken_does_not_hold_back_another() {
         stream.unwrap().conn.peer_certificates().unwrap()[0].to_vec()
     };
     let before = (shown("gate.test"), shown("other.test"));
-    fs::write(&gate.key, "broken").unwrap();
+    replace(&gate.key, "broken");
     eventually("the failure is counted", || {
         reloads(&sidecar, "failure") > 0.5
     });
@@ -135,10 +142,10 @@ fn other_authorities_of_clients_are_asked_for() {
         other.issue("theirs", |_| {}),
     );
     assert!(is_served(&ours) && !is_served(&theirs));
-    fs::write(&ca, other.pem()).unwrap();
+    replace(&ca, other.pem());
     eventually("the other authority counts", || is_served(&theirs));
     assert!(!is_served(&ours));
-    fs::write(&ca, "nothing").unwrap();
+    replace(&ca, "nothing");
     eventually("the failure is counted", || {
         reloads(&sidecar, "failure") > 0.5
     });

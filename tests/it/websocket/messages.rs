@@ -174,7 +174,7 @@ keys = { secret_env = "TEST_SECRET" }
 leeway = "0s"
 "#
     ));
-    let token = issuer.sign(&json!({ "sub": "alice", "exp": NOW + 5 }));
+    let token = issuer.sign(&json!({ "sub": "alice", "exp": NOW + 10 }));
     let mut kept = connect(&sidecar, "/kept", &token).unwrap();
     let mut socket = connect(&sidecar, "/me/live", &token).unwrap();
     let mut silent = connect(&sidecar, "/me/live", &token).unwrap();
