@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{OTHER_SECRET, PATIENCE, SECRET};
 
@@ -21,6 +21,9 @@ pub(super) fn keep_secret(token: &str) -> String {
     CANARIES.lock().unwrap().insert(signature.to_owned());
     token.to_owned()
 }
+
+/// How long a program that a failed test leaves behind may take to stop.
+const TO_STOP: Duration = Duration::from_secs(5);
 
 /// A running program.
 pub(super) struct Program {
@@ -182,6 +185,15 @@ impl Ended {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        // A test has failed: it is asked to stop before it is killed, so that it stops what it has started itself.
+        let runs = |process: &mut Child| matches!(process.try_wait(), Ok(None));
+        if runs(&mut self.process) {
+            self.signal("TERM");
+        }
+        let began = Instant::now();
+        while began.elapsed() < TO_STOP && runs(&mut self.process) {
+            thread::park_timeout(Duration::from_millis(10));
+        }
         // Fails only when it has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();

@@ -43,9 +43,9 @@ pub(crate) fn runtime() -> Runtime {
     builder.enable_all().build().unwrap()
 }
 
-/// Runs what talks to the gate, for as long as it may take.
+/// Runs what talks to the gate, for as long as it may take: some of it are thousands of requests.
 pub(crate) fn run<T>(talk: impl Future<Output = T>) -> T {
-    let bounded = async { tokio::time::timeout(PATIENCE, talk).await };
+    let bounded = async { tokio::time::timeout(5 * PATIENCE, talk).await };
     runtime().block_on(bounded).expect("nothing moves")
 }
 
