@@ -18,6 +18,7 @@ LIFETIME = 2400
 START_SECONDS = 60
 STOP_SECONDS = 30
 ANSWER_SECONDS = 30
+BROWSER_MILLISECONDS = 120_000
 NODE = pathlib.Path(sys.executable).with_name("node")
 HIDDEN = {"BETTER_AUTH_SECRET", "DATABASE_URL", "PORT"}
 
@@ -31,6 +32,15 @@ def free_port() -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def wait_until(condition, seconds: float = START_SECONDS) -> float:
+    """Asks twenty times a second, and returns how long it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() < began + seconds, f"not within {seconds} s"
+        time.sleep(0.05)
+    return time.monotonic() - began
 
 
 def http_client(url: str) -> httpx.Client:
@@ -156,6 +166,9 @@ class Gate:
         )
         self.client = http_client(self.url)
         self.admin = http_client(self.admin_url)
+
+    def ready(self) -> bool:
+        return self.admin.get("/readyz").status_code == 200
 
     def stop(self):
         # A gate that stops gives its clients a moment to read the last answer.

@@ -16,7 +16,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from programs import ANSWER_SECONDS, Gate, Issuer, TaskService, User, free_port
+from programs import ANSWER_SECONDS, Gate, Issuer, TaskService, User, free_port, wait_until
 
 PATIENCE = 60
 # How many clients ask for a new token at the same moment. All fifty would keep the issuer from giving out its keys for
@@ -97,21 +97,8 @@ def outcome(answer) -> str:
     return f"{answer.status_code} {reason(answer)}".strip()
 
 
-def wait_until(condition, seconds: float) -> float:
-    """Asks twenty times a second, and returns how long it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() < began + seconds, f"not within {seconds} s"
-        time.sleep(0.05)
-    return time.monotonic() - began
-
-
-def ready(gate) -> bool:
-    return gate.admin.get("/readyz").status_code == 200
-
-
 def started(gate) -> Gate:
-    wait_until(lambda: ready(gate), PATIENCE)
+    wait_until(gate.ready)
     return gate
 
 
@@ -297,7 +284,7 @@ def test_users_with_known_keys_do_not_notice_that_the_issuer_is_away(start, task
                 readiness[(await admin.get("/readyz")).status_code] += 1
                 await asyncio.sleep(0.5)
             # All the while, the gate has tried again.
-            await asyncio.to_thread(wait_until, lambda: gate.fetches("failure") >= 3, PATIENCE)
+            await asyncio.to_thread(wait_until, lambda: gate.fetches("failure") >= 3)
 
     asyncio.run(absence())
     failed = gate.fetches("failure")
@@ -318,7 +305,7 @@ def test_users_with_known_keys_do_not_notice_that_the_issuer_is_away(start, task
         answers[answer] += 1
         return answer == "200"
 
-    took = wait_until(is_known, PATIENCE)
+    took = wait_until(is_known)
     told(capsys, f"a new key was known {took:.1f} s after the return: {dict(answers)}")
     assert set(answers) <= {"200", "503 keys_unavailable"}
 
@@ -340,7 +327,7 @@ def test_a_gate_that_was_there_before_the_issuer_waits_for_it(start, tasks, caps
     assert gate.client.get("/api/auth/ok").status_code == 502, "a public route does not wait for keys"
 
     issuer.start()
-    took = wait_until(lambda: ready(gate), PATIENCE)
+    took = wait_until(gate.ready)
     told(capsys, f"ready {took:.1f} s after the issuer")
     assert outcome(gate.ask("GET", path(user), token)) == "200"
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import sync_playwright
 
-from programs import NODE, Gate, Issuer, Program, TaskService, free_port
+from programs import BROWSER_MILLISECONDS, NODE, Gate, Issuer, Program, TaskService, free_port, wait_until
 
 CHROMIUM = shutil.which("chromium")
 
@@ -151,10 +151,11 @@ def world(tmp_path_factory):
             port=port, page=localhost(pages.port), api=api, live=live, issuer=issuer,
         ))
         chromium = stack.enter_context(sync_playwright()).chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--no-proxy-server"],
+            executable_path=CHROMIUM, args=["--no-sandbox", "--no-proxy-server"], timeout=BROWSER_MILLISECONDS,
         )
         stack.callback(chromium.close)
         context = chromium.new_context()
+        context.set_default_timeout(BROWSER_MILLISECONDS)
 
         def opened(server):
             page = context.new_page()
@@ -163,6 +164,8 @@ def world(tmp_path_factory):
 
         page = opened(pages)
         signed_in = page.evaluate("gate => signIn(gate)", localhost(port))
+        # The first to sign in made the key, and the gate fetches it.
+        wait_until(gate.ready)
         yield SimpleNamespace(
             gate=gate, url=localhost(port), noted=noted, page=page, other=opened(others), chromium=chromium,
             origin=localhost(pages.port), signed_in=signed_in, user=signed_in["user"], token=signed_in["token"],
@@ -245,6 +248,7 @@ def test_a_page_of_another_origin_is_stopped_by_the_browser(world):
 
 def test_a_page_without_an_origin_is_stopped_by_the_browser(world):
     page = world.chromium.new_page()
+    page.set_default_timeout(BROWSER_MILLISECONDS)
     page.goto(world.origin)
     frame = "<iframe sandbox=allow-scripts src=/></iframe>"
     page.evaluate("html => document.body.insertAdjacentHTML('beforeend', html)", frame)

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from gate import gate_before, minted
+from programs import BROWSER_MILLISECONDS
 
 CHROMIUM = shutil.which("chromium")
 
@@ -23,8 +24,11 @@ def world(tmp_path_factory):
     with gate_before(tmp_path_factory.mktemp("gate"), "http://127.0.0.1:1") as gate, sync_playwright() as playwright:
         assert gate.ask("GET", "/health").status_code == 502
         assert gate.ask("GET", "/api/alice/tasks", minted(MARKUP)).status_code == 403
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--no-proxy-server"])
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--no-proxy-server"], timeout=BROWSER_MILLISECONDS,
+        )
         page = chromium.new_page()
+        page.set_default_timeout(BROWSER_MILLISECONDS)
         asked, complaints = [], []
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: complaints.append(message.text))
@@ -84,6 +88,7 @@ def test_nothing_foreign_runs_in_the_page(world):
 
 def test_a_page_elsewhere_cannot_read_or_frame_it(world):
     page = world.chromium.new_page()
+    page.set_default_timeout(BROWSER_MILLISECONDS)
     page.route("http://evil.test/", lambda route: route.fulfill(content_type="text/html", body="<!doctype html>"))
     page.goto("http://evil.test/")
     read = "url => fetch(url).then(answer => answer.text(), error => error.name)"
@@ -93,6 +98,7 @@ def test_a_page_elsewhere_cannot_read_or_frame_it(world):
 
 def test_without_a_script_it_says_where_to_look(world):
     context = world.chromium.new_context(java_script_enabled=False)
+    context.set_default_timeout(BROWSER_MILLISECONDS)
     page = context.new_page()
     page.goto(f"{world.gate.admin_url}/")
     assert page.locator("noscript a").count() == 3 or "/status.json" in page.content()
