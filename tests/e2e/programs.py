@@ -73,7 +73,7 @@ class Program:
         while True:
             # What it has written before its end is still read.
             over = self.process.poll() is not None or time.monotonic() > deadline
-            if found := re.search(pattern, self.said()):
+            if found := re.search(pattern, self.said(), re.MULTILINE):
                 return found
             if over:
                 self.stop()
