@@ -2,6 +2,7 @@
 
 pub mod client;
 mod pem;
+mod revocation;
 pub mod server;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +40,14 @@ pub enum TlsError {
         /// Which file.
         file: String,
         /// Why not; never anything of what is in it.
+        message: String,
+    },
+    /// The file has no revocation lists.
+    #[error("{file} is no file of PEM revocation lists: {message}")]
+    RevocationLists {
+        /// Which file.
+        file: String,
+        /// Why not.
         message: String,
     },
     /// They do not belong together.

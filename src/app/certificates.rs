@@ -1,15 +1,12 @@
 //! Certificates that are renewed while the gate runs: their files are looked at every few seconds.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::clock::UnixTime;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{Expiries, Metrics};
 use crate::proxy::listen::Entry;
 use crate::tls::server::{Reloaded, Reloader};
 
@@ -17,12 +14,19 @@ use crate::tls::server::{Reloaded, Reloader};
 /// Kubernetes does it, a file that is renamed to its place, or one that is written over.
 const GLANCE: Duration = Duration::from_secs(2);
 
-/// Every file with certificates of a listener, and until when they are good.
-pub(super) fn expiries(entries: &[Entry]) -> BTreeMap<PathBuf, Option<UnixTime>> {
-    let all = entries.iter().filter_map(|entry| entry.tls.as_ref());
-    let all = all.flat_map(|tls| tls.expiries());
-    all.map(|(file, expiry)| (file.to_owned(), expiry))
-        .collect()
+/// Every file with certificates of a listener, and with revocation lists, and until when they are good.
+pub(super) fn expiries(entries: &[Entry]) -> [Expiries; 2] {
+    let all = || entries.iter().filter_map(|entry| entry.tls.as_ref());
+    let certificates = all().flat_map(|tls| tls.expiries());
+    let lists = all().filter_map(|tls| tls.lists_expiry());
+    [
+        certificates
+            .map(|(file, expiry)| (file.to_owned(), expiry))
+            .collect(),
+        lists
+            .map(|(file, expiry)| (file.to_owned(), expiry))
+            .collect(),
+    ]
 }
 
 /// What looks at the files of each listener.

@@ -75,6 +75,7 @@ impl Config {
                 more,
                 min_version: _,
                 client_ca,
+                client_crl,
                 client_certificate: _,
                 hsts: _,
             } = tls;
@@ -84,6 +85,7 @@ impl Config {
                     .flat_map(|pair| [pair.certificate.as_path(), &pair.key]),
             );
             files.extend(client_ca.as_deref());
+            files.extend(client_crl.as_deref());
         }
         let keys = self
             .issuers

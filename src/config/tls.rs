@@ -24,6 +24,9 @@ pub struct Tls {
     /// A file of PEM certificates: the authorities whose clients may come in.
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
+    /// A file of PEM revocation lists: the certificates that these authorities have taken back; only with `client_ca`.
+    #[serde(default)]
+    pub client_crl: Option<PathBuf>,
     /// Whether a client must have a certificate; only with `client_ca`.
     #[serde(default)]
     pub client_certificate: Option<ClientAuth>,

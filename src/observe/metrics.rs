@@ -353,12 +353,15 @@ impl Named for IssuerMetrics {
     }
 }
 
-/// What is known about the certificates in one file.
+/// Files, and until when what is in each is good.
+pub type Expiries = BTreeMap<PathBuf, Option<UnixTime>>;
+
+/// Until when what is in one file of a listener is good.
 #[derive(Debug)]
-pub struct CertificateMetrics {
+pub struct ExpiryMetrics {
     /// The file, as the configuration has it.
     pub file: PathBuf,
-    /// Until when the first of them is good, in Unix seconds; 0 if that is not known.
+    /// Until when its first certificate is good, or all of its revocation lists are; in Unix seconds; 0 if that is not known.
     pub expiry: AtomicI64,
 }
 
@@ -372,7 +375,9 @@ pub struct Metrics {
     /// By issuer.
     pub issuers: Roster<IssuerMetrics>,
     /// By file, each once.
-    pub certificates: Vec<CertificateMetrics>,
+    pub certificates: Vec<ExpiryMetrics>,
+    /// Revocation lists, by file, each once.
+    pub revocation_lists: Vec<ExpiryMetrics>,
     /// Changed files of listeners that were taken over.
     pub files_reloaded: AtomicU64,
     /// Changed files of listeners that could not be used.
@@ -391,19 +396,22 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Counters for so many workers, and for these certificates.
-    pub fn new(workers: usize, certificates: BTreeMap<PathBuf, Option<UnixTime>>) -> Self {
-        let certificates = certificates
-            .into_iter()
-            .map(|(file, expiry)| CertificateMetrics {
+    /// Counters for so many workers, and for these files with certificates and with revocation lists.
+    pub fn new(workers: usize, [certificates, lists]: [Expiries; 2]) -> Self {
+        let files = |expiries: Expiries| {
+            let files = expiries.into_iter();
+            let files = files.map(|(file, expiry)| ExpiryMetrics {
                 file,
                 expiry: AtomicI64::new(seconds(expiry)),
             });
+            files.collect()
+        };
         let spans = Arc::<Spans>::default();
         let workers = (0..workers).map(|_| Arc::new(WorkerMetrics::new(Arc::clone(&spans))));
         Self {
             workers: workers.collect(),
-            certificates: certificates.collect(),
+            certificates: files(certificates),
+            revocation_lists: files(lists),
             spans,
             ..Self::default()
         }
@@ -416,8 +424,8 @@ impl Metrics {
             return;
         };
         self.files_reloaded.fetch_add(1, Ordering::Relaxed);
-        let mut certificates = self.certificates.iter();
-        if let Some(metrics) = certificates.find(|metrics| metrics.file == file) {
+        let mut files = self.certificates.iter().chain(&self.revocation_lists);
+        if let Some(metrics) = files.find(|metrics| metrics.file == file) {
             metrics.expiry.store(seconds(*expiry), Ordering::Relaxed);
         }
     }

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
@@ -25,6 +25,7 @@ use crate::gate::certificate::ClientCertificate;
 
 use certificates::Certificates;
 
+use super::revocation::RevocationLists;
 use super::{Pair, TlsError, pem, provider};
 
 /// What is spoken (RFC 7301), the better first.
@@ -49,27 +50,51 @@ pub struct Settings {
 pub struct Clients {
     /// The file with the authorities.
     pub ca_file: PathBuf,
+    /// The file with the revocation lists of these authorities, and of those below them.
+    pub crl_file: Option<PathBuf>,
     /// Whether all must have a certificate.
     pub auth: ClientAuth,
 }
 
 impl Clients {
-    /// Whether the authorities can be used.
-    pub fn check(&self) -> Result<(), TlsError> {
-        self.verifier().map(|_| ())
+    /// Whether the authorities and the lists can be used, and when the first of the lists ends.
+    pub fn check(&self) -> Result<Option<UnixTime>, TlsError> {
+        self.verifier().map(|(_, expiry)| expiry)
     }
 
-    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    /// What judges certificates, and when the first of the revocation lists ends.
+    fn verifier(&self) -> Result<(Arc<dyn ClientCertVerifier>, Option<UnixTime>), TlsError> {
         let authorities = Arc::new(pem::authorities(&self.ca_file)?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider());
-        let verifier = match self.auth {
-            ClientAuth::Required => verifier,
-            ClientAuth::Optional => verifier.allow_unauthenticated(),
-        };
-        verifier.build().map_err(|error| TlsError::Certificates {
-            file: self.ca_file.display().to_string(),
-            message: error.to_string(),
-        })
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider());
+        if self.auth == ClientAuth::Optional {
+            verifier = verifier.allow_unauthenticated();
+        }
+        let mut expiry = None;
+        if let Some(file) = &self.crl_file {
+            // Of every certificate below an authority it must be known that it is not revoked: without a list of its
+            // issuer, or with one that has ended, it is not.
+            let read = RevocationLists::read(file)?;
+            expiry = read.expiry;
+            verifier = verifier
+                .with_crls(read.lists)
+                .enforce_revocation_expiration();
+        }
+        let verifier = verifier.build().map_err(|error| self.unusable(&error))?;
+        Ok((verifier, expiry))
+    }
+
+    fn unusable(&self, error: &VerifierBuilderError) -> TlsError {
+        let message = error.to_string();
+        match (error, &self.crl_file) {
+            (VerifierBuilderError::InvalidCrl(_), Some(file)) => TlsError::RevocationLists {
+                file: file.display().to_string(),
+                message,
+            },
+            _ => TlsError::Certificates {
+                file: self.ca_file.display().to_string(),
+                message,
+            },
+        }
     }
 }
 
@@ -80,6 +105,8 @@ pub struct ServerTls {
     settings: Settings,
     certificates: Arc<Certificates>,
     config: ArcSwap<ServerConfig>,
+    /// When the first of the revocation lists ended, as of the start.
+    lists_expiry: Option<UnixTime>,
     /// What was in the files.
     read: Fingerprints,
 }
@@ -90,11 +117,12 @@ impl ServerTls {
         // What changes while it is read is found to have changed.
         let read = Fingerprints::of(&settings);
         let certificates = Arc::new(Certificates::load(&settings.pairs)?);
-        let config = build(&settings, &certificates)?;
+        let (config, lists_expiry) = build(&settings, &certificates)?;
         Ok(Self {
             settings,
             certificates,
             config: ArcSwap::from(config),
+            lists_expiry,
             read,
         })
     }
@@ -104,6 +132,12 @@ impl ServerTls {
         let files = self.settings.pairs.iter();
         let files = files.map(|pair| pair.certificate.as_path());
         files.zip(self.certificates.expiries())
+    }
+
+    /// The file with revocation lists, and when the first of them ends.
+    pub fn lists_expiry(&self) -> Option<(&Path, Option<UnixTime>)> {
+        let file = self.settings.clients.as_ref()?.crl_file.as_deref()?;
+        Some((file, self.lists_expiry))
     }
 
     /// Agrees with a client on how to speak, and finds out who it is if it is asked.
@@ -130,6 +164,13 @@ impl ServerTls {
         };
         Ok((stream, certificate))
     }
+
+    /// Reads again what certificates of clients are judged by; when the first of the revocation lists ends.
+    fn judge_clients_anew(&self) -> Result<Option<UnixTime>, TlsError> {
+        let (config, expiry) = build(&self.settings, &self.certificates)?;
+        self.config.store(config);
+        Ok(expiry)
+    }
 }
 
 /// Lets a client read why it is not served: to close a connection with unread bytes resets it.
@@ -146,16 +187,19 @@ async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 fn build(
     settings: &Settings,
     certificates: &Arc<Certificates>,
-) -> Result<Arc<ServerConfig>, TlsError> {
+) -> Result<(Arc<ServerConfig>, Option<UnixTime>), TlsError> {
     let versions: &[_] = match settings.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
         TlsVersion::Tls13 => &[&TLS13],
     };
     let builder =
         ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
-    let builder = match &settings.clients {
-        None => builder.with_no_client_auth(),
-        Some(clients) => builder.with_client_cert_verifier(clients.verifier()?),
+    let (builder, lists_expiry) = match &settings.clients {
+        None => (builder.with_no_client_auth(), None),
+        Some(clients) => {
+            let (verifier, expiry) = clients.verifier()?;
+            (builder.with_client_cert_verifier(verifier), expiry)
+        }
     };
     let certificates = Arc::clone(certificates);
     let mut config = builder.with_cert_resolver(certificates);
@@ -164,11 +208,11 @@ fn build(
     if settings.clients.is_none() {
         config.ticketer = Ticketer::new()?;
     } else {
-        // A client that comes back with a ticket is not asked for its certificate again, which may have expired by now
-        // or be of an authority that is not trusted any more.
+        // A client that comes back with a ticket is not asked for its certificate again, which may have expired or be
+        // revoked by now, or be of an authority that is not trusted any more.
         config.send_tls13_tickets = 0;
     }
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), lists_expiry))
 }
 
 /// Reads the files of a listener again when they have changed.
@@ -182,9 +226,9 @@ pub struct Reloader {
 /// Files that have changed, and what became of that.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// The certificate, or the authorities of the clients.
+    /// The certificate, or what certificates of clients are judged by.
     pub file: PathBuf,
-    /// Until when the certificate is good; for authorities, nothing.
+    /// Until when the certificate is good, or the revocation lists are; for authorities, nothing.
     pub result: Result<Option<UnixTime>, TlsError>,
 }
 
@@ -212,16 +256,21 @@ impl Reloader {
                 result: tls.certificates.reload(at, pair),
             });
         }
-        if let Some(clients) = &tls.settings.clients
-            && tried.authorities != now.authorities
-        {
-            let built = build(&tls.settings, &tls.certificates);
+        let Some(clients) = &tls.settings.clients else {
+            return reloaded;
+        };
+        if tried.authorities != now.authorities {
             reloaded.push(Reloaded {
                 file: clients.ca_file.clone(),
-                result: built.map(|config| {
-                    tls.config.store(config);
-                    None
-                }),
+                result: tls.judge_clients_anew().map(|_| None),
+            });
+        }
+        if let Some(file) = &clients.crl_file
+            && tried.lists != now.lists
+        {
+            reloaded.push(Reloaded {
+                file: file.clone(),
+                result: tls.judge_clients_anew(),
             });
         }
         reloaded
@@ -233,17 +282,20 @@ impl Reloader {
 struct Fingerprints {
     pairs: Vec<Fingerprint>,
     authorities: Fingerprint,
+    lists: Fingerprint,
 }
 
 impl Fingerprints {
     fn of(settings: &Settings) -> Self {
         let pairs = settings.pairs.iter();
-        let clients = settings.clients.iter();
+        let clients = settings.clients.as_ref();
+        let lists = clients.and_then(|clients| clients.crl_file.as_deref());
         Self {
             pairs: pairs
                 .map(|pair| Fingerprint::of([pair.certificate.as_path(), &pair.key]))
                 .collect(),
             authorities: Fingerprint::of(clients.map(|clients| clients.ca_file.as_path())),
+            lists: Fingerprint::of(lists),
         }
     }
 }

@@ -32,6 +32,7 @@ mod rates;
 mod readme;
 mod reloading;
 mod remembered;
+mod revocation;
 mod rewrites;
 mod semantics;
 mod shared_rates;

@@ -531,7 +531,7 @@ fn token() -> String {
 const LISTENER: &str = r#"
 [[listeners]]
 address = "127.0.0.1:0"
-tls = { certificate = "tests/fixtures/config/tls/gate.crt", key = "tests/fixtures/keys/p256.private.pem" }
+tls = { certificate = "tests/fixtures/config/tls/gate.crt", key = "tests/fixtures/keys/p256.private.pem", client_ca = "tests/fixtures/config/tls/gate.crt", client_crl = "tests/fixtures/config/tls/gate.crl" }
 "#;
 
 /// What [`GATE`] with [`LISTENER`] counts after a request.

@@ -27,11 +27,17 @@ pub(super) fn compile(
     tls: &Tls,
     warnings: &mut Vec<String>,
 ) -> Option<Arc<ServerTls>> {
-    if tls.client_certificate.is_some() && tls.client_ca.is_none() {
-        written.report(
-            place.key("client_certificate"),
-            "means nothing without `client_ca`, the authorities of the clients",
-        );
+    let of_clients = [
+        ("client_crl", tls.client_crl.is_some()),
+        ("client_certificate", tls.client_certificate.is_some()),
+    ];
+    for (key, is_said) in of_clients {
+        if is_said && tls.client_ca.is_none() {
+            written.report(
+                place.key(key),
+                "means nothing without `client_ca`, the authorities of the clients",
+            );
+        }
     }
     if tls.hsts.is_some_and(|hsts| hsts.as_secs() == 0) {
         written.report(place.key("hsts"), "must be at least a second");
@@ -61,11 +67,23 @@ pub(super) fn compile(
     }
     let clients = tls.client_ca.as_ref().map(|ca_file| Clients {
         ca_file: ca_file.clone(),
+        crl_file: tls.client_crl.clone(),
         auth: tls.client_certificate.unwrap_or_default(),
     });
-    if let Some(Err(error)) = clients.as_ref().map(Clients::check) {
-        is_good = false;
-        written.report(place.key("client_ca"), error.to_string());
+    match clients.as_ref().map(Clients::check) {
+        Some(Ok(Some(expiry))) if expiry <= Clock::System.now() => {
+            let place = written.place(&place.key("client_crl"));
+            warnings.push(format!(
+                "{place} has expired: no certificate of its issuer is let in"
+            ));
+        }
+        Some(Err(error)) => {
+            is_good = false;
+            let is_list = matches!(error, TlsError::RevocationLists { .. });
+            let key = if is_list { "client_crl" } else { "client_ca" };
+            written.report(place.key(key), error.to_string());
+        }
+        Some(Ok(_)) | None => {}
     }
     if !is_good {
         return None;
@@ -83,6 +101,8 @@ pub(super) fn compile(
 fn key_of(error: &TlsError) -> &'static str {
     match error {
         TlsError::Key { .. } | TlsError::Mismatch { .. } => "key",
-        TlsError::Certificates { .. } | TlsError::Library(_) => "certificate",
+        TlsError::Certificates { .. } | TlsError::RevocationLists { .. } | TlsError::Library(_) => {
+            "certificate"
+        }
     }
 }

@@ -238,7 +238,10 @@ fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Ta
                         .is_some_and(|ca| ca.display().to_string() == *file);
                     if is_ca { "ca_file" } else { "certificate" }
                 }
-                TlsError::Key { .. } | TlsError::Mismatch { .. } | TlsError::Library(_) => "key",
+                TlsError::Key { .. }
+                | TlsError::Mismatch { .. }
+                | TlsError::RevocationLists { .. }
+                | TlsError::Library(_) => "key",
             };
             written.report(path.key(key), error.to_string());
             Protocol::Http1

@@ -15,8 +15,8 @@ use prometheus_client::registry::Unit;
 use crate::observe::traces::{SpanOutcome, Spans};
 
 use super::{
-    BUCKETS, Bounds, CertificateMetrics, Durations, GATE_BUCKETS, HeadFault, Histogram,
-    IssuerMetrics, Metrics, RedisOutcome, Roster, Tally, WorkerMetrics, upstreams,
+    BUCKETS, Bounds, Durations, ExpiryMetrics, GATE_BUCKETS, HeadFault, Histogram, IssuerMetrics,
+    Metrics, RedisOutcome, Roster, Tally, WorkerMetrics, upstreams,
 };
 
 /// The version of the program.
@@ -39,6 +39,7 @@ impl Collector for Scrape {
             config,
             issuers,
             certificates,
+            revocation_lists,
             files_reloaded,
             files_kept,
             upstreams: by_upstream,
@@ -130,7 +131,11 @@ impl Collector for Scrape {
         redis(&mut encoder, workers)?;
         self::spans(&mut encoder, spans)?;
         keys(&mut encoder, issuers)?;
-        tls(&mut encoder, certificates, [files_reloaded, files_kept])?;
+        tls(
+            &mut encoder,
+            [certificates, revocation_lists],
+            [files_reloaded, files_kept],
+        )?;
         upstreams::encode(&mut encoder, by_upstream, &total.pools)?;
         build_info(&mut encoder)
     }
@@ -312,7 +317,7 @@ fn keys(
 
 fn tls(
     encoder: &mut DescriptorEncoder<'_>,
-    certificates: &[CertificateMetrics],
+    [certificates, lists]: [&[ExpiryMetrics]; 2],
     [reloaded, kept]: [&AtomicU64; 2],
 ) -> Result<(), fmt::Error> {
     if certificates.is_empty() {
@@ -324,17 +329,32 @@ fn tls(
         let labels = [("outcome", outcome)];
         ConstCounter::new(count.load(Ordering::Relaxed)).encode(family.encode_family(&labels)?)?;
     }
-    let help = "Until when a certificate of a listener is good, in Unix time";
-    let mut family = encoder.encode_descriptor(
-        "tls_certificate_expiry_timestamp",
-        help,
-        Some(&Unit::Seconds),
-        MetricType::Gauge,
-    )?;
-    for CertificateMetrics { file, expiry } in certificates {
-        let file = file.to_string_lossy();
-        let labels = [("certificate", file.as_ref())];
-        ConstGauge::new(expiry.load(Ordering::Relaxed)).encode(family.encode_family(&labels)?)?;
+    let families = [
+        (
+            "tls_certificate_expiry_timestamp",
+            "Until when a certificate of a listener is good, in Unix time",
+            "certificate",
+            certificates,
+        ),
+        (
+            "tls_crl_expiry_timestamp",
+            "Until when all revocation lists in a file are good, in Unix time",
+            "crl",
+            lists,
+        ),
+    ];
+    for (name, help, label, files) in families {
+        if files.is_empty() {
+            continue;
+        }
+        let mut family =
+            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for ExpiryMetrics { file, expiry } in files {
+            let file = file.to_string_lossy();
+            let labels = [(label, file.as_ref())];
+            let expiry = expiry.load(Ordering::Relaxed);
+            ConstGauge::new(expiry).encode(family.encode_family(&labels)?)?;
+        }
     }
     Ok(())
 }

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use claimgate::tls::Pair;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -21,6 +24,8 @@ use super::{Client, PATIENCE};
 /// Who signs certificates. Its files are gone when it is.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    /// What leads from it to a trusted one, with its own certificate; nothing if it is trusted itself.
+    chain: String,
     files: TempDir,
 }
 
@@ -40,15 +45,39 @@ pub(crate) struct Connector {
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self::trusted(params())
+    }
+
+    /// One of another name than all those that are just new.
+    pub(crate) fn named(name: &str) -> Self {
+        let mut params = params();
+        params.distinguished_name.push(DnType::CommonName, name);
+        Self::trusted(params)
+    }
+
+    fn trusted(params: CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
         let authority = Self {
             issuer: CertifiedIssuer::self_signed(params, key).unwrap(),
+            chain: String::new(),
             files: TempDir::new().unwrap(),
         };
         fs::write(authority.file("ca.crt"), authority.pem()).unwrap();
         authority
+    }
+
+    /// One that this one has signed.
+    pub(crate) fn below(&self, name: &str, number: u64) -> Self {
+        let mut params = params();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = Some(SerialNumber::from(number));
+        let key = KeyPair::generate().unwrap();
+        let issuer = CertifiedIssuer::signed_by(params, key, &self.issuer).unwrap();
+        Self {
+            chain: issuer.pem() + &self.chain,
+            issuer,
+            files: TempDir::new().unwrap(),
+        }
     }
 
     pub(crate) fn pem(&self) -> String {
@@ -70,9 +99,28 @@ impl Authority {
             certificate: self.file(&format!("{name}.crt")),
             key: self.file(&format!("{name}.key")),
         };
-        fs::write(&pair.certificate, certificate.pem()).unwrap();
+        fs::write(&pair.certificate, certificate.pem() + &self.chain).unwrap();
         fs::write(&pair.key, key.serialize_pem()).unwrap();
         pair
+    }
+
+    /// A list of certificates that were taken back, by their numbers, good for these years.
+    pub(crate) fn revoked(&self, numbers: &[u64], from: i32, until: i32) -> String {
+        let revoked = numbers.iter().map(|number| RevokedCertParams {
+            serial_number: SerialNumber::from(*number),
+            revocation_time: date_time_ymd(from, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(from, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// A certificate for these names.
@@ -106,6 +154,13 @@ impl Authority {
             kept: None,
         }
     }
+}
+
+/// What makes a certificate an authority's.
+fn params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
 }
 
 /// A pair as the configuration has it.
