@@ -239,6 +239,9 @@ impl Facts {
                     claims.join(" or ")
                 )
             }
+            Refusal::TokenConfirmation if issuer.policy.allow_bound => format!(
+                "signed by its key{kid}, but bound to another certificate than the client shows"
+            ),
             Refusal::TokenConfirmation => {
                 match Binding::of(self.claims.get("cnf").unwrap_or(&Value::Null)) {
                     Some(certificate) => format!(

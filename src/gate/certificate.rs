@@ -72,30 +72,57 @@ pub fn is_thumbprint(text: &str) -> bool {
     bytes.is_ok_and(|bytes| bytes.len() == SHA256.output_len())
 }
 
+/// The member of `cnf` that is a thumbprint (RFC 8705 section 3.1).
+const THUMBPRINT: &str = "x5t#S256";
+
 /// The certificate that a token is bound to, by its thumbprint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Binding(Arc<str>);
+pub struct Binding {
+    thumbprint: Arc<str>,
+    /// Whether a client that shows no certificate is refused.
+    must_be_shown: bool,
+}
 
 impl Binding {
-    /// What the claim `cnf` says, if it is a thumbprint (RFC 8705 section 3.1) and nothing else.
+    /// What the claim `cnf` says, if it is a thumbprint and nothing else.
     pub fn of(cnf: &Value) -> Option<Self> {
         let members = cnf.as_object().filter(|members| members.len() == 1)?;
-        let thumbprint = members.get("x5t#S256")?.as_str()?;
-        is_thumbprint(thumbprint).then(|| Self(thumbprint.into()))
+        let thumbprint = members.get(THUMBPRINT)?.as_str()?;
+        is_thumbprint(thumbprint).then(|| Self {
+            thumbprint: thumbprint.into(),
+            must_be_shown: true,
+        })
+    }
+
+    /// What of `cnf` can be checked where a token may be bound to anything: if a certificate is shown, it must be that
+    /// of the thumbprint, whatever else there is.
+    pub fn if_shown(cnf: &Value) -> Option<Self> {
+        let thumbprint = cnf.as_object()?.get(THUMBPRINT)?.as_str();
+        // What is no thumbprint is that of no certificate.
+        let thumbprint = thumbprint.filter(|text| is_thumbprint(text));
+        Some(Self {
+            thumbprint: thumbprint.unwrap_or_default().into(),
+            must_be_shown: false,
+        })
     }
 
     /// Whether this is the certificate. It belongs to the connection and not to the token: every request asks anew.
     pub(super) fn check(&self, shown: Option<&ClientCertificate>) -> Result<(), Refusal> {
-        match shown {
-            Some(shown) if *shown.thumbprint == *self.0 => Ok(()),
-            Some(_) | None => Err(Refusal::TokenConfirmation),
+        let is_good = match shown {
+            Some(shown) => *shown.thumbprint == *self.thumbprint,
+            None => !self.must_be_shown,
+        };
+        if is_good {
+            Ok(())
+        } else {
+            Err(Refusal::TokenConfirmation)
         }
     }
 }
 
 impl fmt::Display for Binding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.thumbprint)
     }
 }
 
@@ -197,6 +224,29 @@ mod tests {
             json!({ "jkt": good }),
         ] {
             assert_eq!(Binding::of(&cnf), None, "{cnf}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_bound_to_anything_is_still_bound_to_the_certificate_that_is_shown() {
+        let shown = certificate(&[], Vec::new());
+        let good = shown.thumbprint.clone();
+        for (cnf, is_good) in [
+            (json!({ "x5t#S256": good }), true),
+            (json!({ "x5t#S256": good, "jkt": "x" }), true),
+            (json!({ "x5t#S256": [good] }), false),
+            (json!({ "x5t#S256": "" }), false),
+            (json!({ "x5t#S256": null, "jkt": "x" }), false),
+        ] {
+            let binding = Binding::if_shown(&cnf).unwrap();
+            assert_eq!(binding.check(Some(&shown)).is_ok(), is_good, "{cnf}");
+            assert_eq!(binding.check(None), Ok(()), "{cnf}");
+            let other = certificate(&[], Vec::new());
+            let refused = Err(Refusal::TokenConfirmation);
+            assert_eq!(binding.check(Some(&other)), refused, "{cnf}");
+        }
+        for cnf in [json!(null), json!({}), json!(good), json!({ "jkt": good })] {
+            assert_eq!(Binding::if_shown(&cnf), None, "{cnf}");
         }
     }
 }

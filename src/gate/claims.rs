@@ -26,7 +26,7 @@ pub struct ClaimPolicy {
     pub audience: Option<Vec<String>>,
     /// The accepted `azp`; any, and none, if nothing is said.
     pub authorized_party: Option<Vec<String>>,
-    /// Whether a token may be bound to anything (`cnf`), and nobody here asks the caller to show it.
+    /// Whether a token may be bound to anything (`cnf`), also to what nobody here can check.
     pub allow_bound: bool,
     /// The claims that name the subject, the first that is present counts.
     pub subject: Vec<Pointer>,
@@ -43,7 +43,7 @@ pub struct Checked {
     pub subject: Subject,
     /// How long it is good.
     pub validity: Validity,
-    /// The certificate that its caller must show.
+    /// The certificate that its caller must show, or must not show another than.
     pub binding: Option<Binding>,
 }
 
@@ -190,13 +190,14 @@ impl Claims {
     /// RFC 7800 section 3.1: whoever shows a token with `cnf` must show what it is bound to as well, or may have stolen
     /// it. A certificate can be shown; with anything else the mere presence of the claim counts.
     fn binding(&self, policy: &ClaimPolicy) -> Result<Option<Binding>, Refusal> {
-        match self.get("cnf") {
-            Some(cnf) if !policy.allow_bound => match Binding::of(cnf) {
-                Some(binding) => Ok(Some(binding)),
-                None => Err(Refusal::TokenConfirmation),
-            },
-            Some(_) | None => Ok(None),
+        let Some(cnf) = self.get("cnf") else {
+            return Ok(None);
+        };
+        if policy.allow_bound {
+            return Ok(Binding::if_shown(cnf));
         }
+        let binding = Binding::of(cnf).ok_or(Refusal::TokenConfirmation)?;
+        Ok(Some(binding))
     }
 
     fn subject(&self, policy: &ClaimPolicy) -> Result<Subject, Refusal> {

@@ -302,6 +302,51 @@ fn what_is_bound_to_anything_else_is_refused_whatever_certificate_is_shown() {
 }
 
 #[test]
+fn where_anything_may_be_bound_a_token_is_still_bound_to_the_certificate_that_is_shown() {
+    let authority = Authority::new();
+    let issuers = r#"
+[issuers.lenient]
+keys = { secret_env = "TEST_SECRET" }
+issuer = "https://lenient.test"
+allow_bound = true
+"#;
+    let config = asking(&authority, "optional", &format!("{issuers}{PAGES}"));
+    let (sidecar, _upstream, issuer) = start(&config);
+    let [good, other] = ["good", "other"].map(|name| authority.issue(name, client));
+    let thumbprint = said(&good).thumbprint;
+    let nobody = authority.connector();
+    let [good, other] = [good, other].map(|pair| nobody.clone().showing(&pair));
+    let (served, refused) = ((200, String::new()), (401, "token_confirmation".to_owned()));
+    for (cnf, expected) in [
+        (
+            json!({ "x5t#S256": thumbprint }),
+            [&served, &refused, &served],
+        ),
+        (
+            json!({ "x5t#S256": thumbprint, "jkt": "x" }),
+            [&served, &refused, &served],
+        ),
+        (
+            json!({ "x5t#S256": [thumbprint] }),
+            [&refused, &refused, &served],
+        ),
+        (json!({ "jkt": thumbprint }), [&served, &served, &served]),
+    ] {
+        let mut claims = bound(&cnf);
+        claims["iss"] = json!("https://lenient.test");
+        let token = issuer.sign(&claims);
+        // Before it is remembered, and after.
+        for _ in 0..2 {
+            for (connector, expected) in [&good, &other, &nobody].into_iter().zip(expected) {
+                let request = get("/me").bearer(&token);
+                let answer = call(connector, sidecar.address, &request).unwrap();
+                assert_eq!(answer.outcome(), *expected, "{cnf}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_plain_listener_beside_one_with_tls_knows_no_certificate() {
     let authority = Authority::new();
     let plain = "[[listeners]]\naddress = \"127.0.0.1:0\"\n";
