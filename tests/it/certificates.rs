@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use claimgate::gate::certificate::ClientCertificate;
 use claimgate::tls::{self, Pair};
-use rcgen::{CertificateParams, DnType, DnValue, SanType, date_time_ymd};
+use rcgen::{CertificateParams, CustomExtension, DnType, DnValue, SanType, date_time_ymd};
 use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 
@@ -113,6 +113,36 @@ fn where_it_is_optional_a_client_without_one_is_nobody_and_one_with_a_bad_one_is
     let told = upstream.arrived().into_iter();
     let told: Vec<_> = told.map(|arrived| arrived.head.value("x-client")).collect();
     assert_eq!(told, [None, Some("web.example".to_owned())]);
+}
+
+/// The library that judges the handshake looks at no name in the certificate of a client, and the one that reads it
+/// does. What it cannot read could say anything: then the client is not let in as one that has shown nothing.
+#[test]
+fn a_good_certificate_that_cannot_be_read_ends_its_connection() {
+    let authority = Authority::new();
+    let (sidecar, upstream, _issuer) = start(&asking(&authority, "optional", PAGES));
+    let odd = authority.issue("odd", |params| {
+        // A list of names with one that is said to be a DNS name, and is not even text.
+        let names = vec![0x30, 3, 0x82, 1, 0xff];
+        let names = CustomExtension::from_oid_content(&[2, 5, 29, 17], names);
+        params.custom_extensions = vec![names];
+    });
+    let error = tls::client_certificate(&odd.certificate).unwrap_err();
+    assert!(error.to_string().ends_with("cannot be read"), "{error}");
+    for version in [&TLS12, &TLS13] {
+        let connector = authority.connector().speaking(version).showing(&odd);
+        // The handshake itself is good: no alert says otherwise.
+        let mut stream = connector.handshake(sidecar.address).unwrap();
+        let read = stream.conn.complete_io(&mut stream.sock);
+        let alert = read.is_err_and(|error| error.to_string().contains("fatal alert"));
+        assert!(!alert, "the handshake has failed");
+        assert!(call(&connector, sidecar.address, &get("/open")).is_err());
+    }
+    upstream.untouched();
+    let series = "claimgate_heads_refused_total{reason=\"tls_handshake\"}";
+    eventually("every connection that ended so is counted", || {
+        (sidecar.metric(series).unwrap() - 4.0).abs() < 0.5
+    });
 }
 
 #[test]
