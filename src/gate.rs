@@ -236,7 +236,7 @@ impl Gate {
             claims,
             issuer,
             ..
-        } = match self.identify(taken.token(), shown, now, cache) {
+        } = match self.identify(taken.token(), shown, now, cache, rates) {
             Ok(known) => known,
             Err(Unverified {
                 refusal,
@@ -326,9 +326,12 @@ impl Gate {
         shown: Option<&ClientCertificate>,
         now: UnixTime,
         cache: &mut TokenCache,
+        rates: &Rates<'_>,
     ) -> Result<Remembered, Unverified> {
         let digest = TokenCache::digest(token);
-        if let Some(known) = cache.find(&digest) {
+        // A request whose subject was counted elsewhere comes a second time.
+        let is_first = !rates.knows_the_subject();
+        if let Some(known) = cache.find(&digest, is_first) {
             // Keys that have become too old vouch for nothing any more, not even for what they have verified.
             let issuer = self.issuers.get(known.issuer);
             if issuer.is_some_and(|issuer| issuer.ring.is_usable(now)) {

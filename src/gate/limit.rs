@@ -330,6 +330,11 @@ impl<'a> Rates<'a> {
             .map_err(Held::Refused)
     }
 
+    /// Whether the request was counted for its subject already.
+    pub(super) fn knows_the_subject(&self) -> bool {
+        self.of_subject.is_some()
+    }
+
     fn hold(&self, route: &Arc<Route>, caller: Option<&KnownCaller>) -> Result<(), Held> {
         if !self.is_elsewhere {
             return Ok(());

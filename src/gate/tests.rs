@@ -245,7 +245,13 @@ fn of_a_remembered_token_only_the_claims_of_rules_are_kept() {
     let gate = with_secret();
     let mut cache = TokenCache::default();
     let bearer = token("alice");
-    let plain = gate.identify(BearerToken::new(&bearer).unwrap(), None, NOW, &mut cache);
+    let plain = gate.identify(
+        BearerToken::new(&bearer).unwrap(),
+        None,
+        NOW,
+        &mut cache,
+        &Rates::uncounted(),
+    );
     assert_eq!(*plain.unwrap().claims, Claims::default());
 
     let requirement = rule::Requirement {
@@ -258,7 +264,13 @@ fn of_a_remembered_token_only_the_claims_of_rules_are_kept() {
     let gate = Gate::new(routes, gate.issuers, Vec::new(), None, 32 * 1024);
     let mut cache = TokenCache::default();
     for _ in 0..2 {
-        let known = gate.identify(BearerToken::new(&bearer).unwrap(), None, NOW, &mut cache);
+        let known = gate.identify(
+            BearerToken::new(&bearer).unwrap(),
+            None,
+            NOW,
+            &mut cache,
+            &Rates::uncounted(),
+        );
         let kept = known.unwrap().claims;
         assert_eq!(
             *kept,

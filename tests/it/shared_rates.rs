@@ -164,6 +164,22 @@ fn redis_learns_the_limits_and_nothing_of_who_calls() {
 }
 
 #[test]
+fn a_request_that_waits_for_redis_looks_for_its_token_once() {
+    let redis = Redis::start(Some("*3\r\n:0\r\n:1000000\r\n:1000000\r\n"));
+    let (sidecar, _upstream, issuer) = redis.gate(PATIENT);
+    let token = issuer.token("alice");
+    for _ in 0..3 {
+        let answer = sidecar.call(&get("/me/notes").bearer(&token));
+        assert_eq!(answer.status, 200);
+    }
+    let looked = ["hit", "miss"].map(|result| {
+        let series = format!("claimgate_token_cache_total{{result=\"{result}\"}}");
+        sidecar.metric(&series)
+    });
+    assert_eq!(looked, [Some(2.0), Some(1.0)]);
+}
+
+#[test]
 fn the_password_is_sent_and_the_database_chosen() {
     let redis = Redis::start(Some(NONE));
     let lines = format!("{PATIENT}, username = \"gate\", password_env = \"TEST_SECRET\"");
