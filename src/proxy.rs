@@ -163,6 +163,10 @@ impl Proxy {
                 break;
             }
         }
+        if rates.knows_the_client() {
+            let policy = &snapshot.policy.headers;
+            policy.note_hidden_clients(exchange.peer(), &head.headers);
+        }
         exchange.counted(rates.into_field());
         self.metrics
             .tokens_looked_for(snapshot.tokens.borrow_mut().take_counted());

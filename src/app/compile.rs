@@ -75,6 +75,7 @@ impl App {
                 managed: Arc::clone(gate.managed_names()),
                 credential: config.identity.credential,
                 trusted_proxies: trusted.collect(),
+                has_warned: Arc::default(),
             },
             gate,
             redis,

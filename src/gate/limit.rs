@@ -330,6 +330,11 @@ impl<'a> Rates<'a> {
             .map_err(Held::Refused)
     }
 
+    /// Whether the request was counted for its client.
+    pub fn knows_the_client(&self) -> bool {
+        self.of_client.is_some()
+    }
+
     /// Whether the request was counted for its subject already.
     pub(super) fn knows_the_subject(&self) -> bool {
         self.of_subject.is_some()

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::GetAll;
 use http::header::{
@@ -12,6 +13,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use ipnet::IpNet;
+use tracing::warn;
 
 use crate::config::Credential;
 use crate::gate::certificate::ClientCertificate;
@@ -56,6 +58,8 @@ pub struct HeaderPolicy {
     pub credential: Credential,
     /// The peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether it was said that a proxy stands in front which is not among them.
+    pub has_warned: Arc<AtomicBool>,
 }
 
 /// Who is at the other end of a connection.
@@ -96,6 +100,22 @@ impl HeaderPolicy {
             }
         }
         Some(client)
+    }
+
+    /// Says, once for each configuration, that clients were counted as one because nobody believes the proxy before them.
+    /// Where some proxies are trusted, a client may have written such a header itself.
+    pub(super) fn note_hidden_clients(&self, peer: &Peer, headers: &HeaderMap) {
+        let Some(peer) = peer.address.filter(|_| self.trusted_proxies.is_empty()) else {
+            return;
+        };
+        let is_forwarded = headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED);
+        if is_forwarded && !self.has_warned.swap(true, Ordering::Relaxed) {
+            warn!(
+                %peer,
+                "requests come through a proxy that is not in `listen.trusted_proxies`: for a limit by client address, \
+                 all clients behind it are one"
+            );
+        }
     }
 
     /// Notes for the gate what no byte of the head says: how the client has come here, or to the trusted peer that
@@ -319,7 +339,7 @@ fn reduce_to_origin_form(head: &mut Parts) {
 
 /// Whether a message is one of gRPC. gRPC-Web has its trailers in the body, but an answer without a body has its status
 /// in the same place.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }

@@ -13,6 +13,7 @@ mod stopping;
 mod upstream;
 #[cfg(feature = "task-service")]
 mod walks;
+mod warnings;
 mod why;
 
 use std::fs;

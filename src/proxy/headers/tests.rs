@@ -17,6 +17,7 @@ fn policy(credential: Credential, trusted: &str) -> HeaderPolicy {
         managed: Arc::new(ManagedNames::new(&[X_USER_ID])),
         credential,
         trusted_proxies: vec![trusted.parse().unwrap()],
+        has_warned: Arc::default(),
     }
 }
 
