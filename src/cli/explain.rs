@@ -14,10 +14,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use crate::clock::Clock;
 use crate::gate::cache::TokenCache;
 use crate::gate::cors::Page;
+use crate::gate::limit::{Key, Limit};
 use crate::gate::origin::Scheme;
 use crate::gate::permit::{Caller, Permit};
 use crate::gate::routes::Route;
 use crate::gate::rule::Rule;
+use crate::gate::subject::Subject;
 use crate::gate::token::TokenSource;
 use crate::gate::verify::Issuer;
 use crate::gate::{Decision, Gate, Preflight, Refused};
@@ -62,9 +64,16 @@ impl Explain {
             head.method,
             self.shown(&head, &decision)
         ));
+        let client = app.policy.headers.client_address(&peer, &head.headers);
+        let is_grpc = headers::is_grpc(&head.headers);
         match decision {
             Decision::Forward(permit) => {
                 forwarded(&app.policy, &peer, &mut head, &permit);
+                let subject = match permit.caller() {
+                    Caller::Known(caller) => Some((&caller.subject, &*caller.issuer)),
+                    Caller::Anonymous => None,
+                };
+                counted(Some(permit.route()), client, subject);
                 shown_to(page.as_ref(), gate, Some(permit.route()));
                 return Ok(ExitCode::SUCCESS);
             }
@@ -73,13 +82,16 @@ impl Explain {
                 return Ok(ExitCode::SUCCESS);
             }
             Decision::Refuse(refused) => {
-                stopped(&refused, gate.issuers());
+                stopped(&refused, gate.issuers(), is_grpc);
+                let subject = refused.subject.as_ref().zip(refused.issuer.as_deref());
+                counted(refused.route.as_deref(), client, subject);
                 shown_to(page.as_ref(), gate, refused.route.as_deref());
             }
             Decision::NeedsKeys {
                 issuer, otherwise, ..
             } => {
-                stopped(&otherwise, gate.issuers());
+                stopped(&otherwise, gate.issuers(), is_grpc);
+                counted(otherwise.route.as_deref(), client, None);
                 if let Some(issuer) = gate.issuers().get(issuer) {
                     say(format_args!(
                         "\nThe keys of the issuer `{}` come from a URL, and nothing is fetched here: the running gate \
@@ -238,6 +250,30 @@ fn allowed(preflight: &Preflight, issuers: &[Issuer]) {
     fields(&preflight.headers);
 }
 
+/// The limits that the request counts for, as far as it has come, and who is counted.
+fn counted(route: Option<&Route>, client: Option<IpAddr>, subject: Option<(&Subject, &str)>) {
+    let Some(Route { limits, .. }) = route else {
+        return;
+    };
+    let mut lines = Vec::new();
+    let mut add = |limits: &[Limit], key: Key<'_>| {
+        let key = key.to_string();
+        let key = log::printable(&key);
+        lines.extend(limits.iter().map(|limit| format!("  {limit}, for {key}")));
+    };
+    add(limits.by_address(), Key::address(client));
+    if let Some((subject, issuer)) = subject {
+        let subject = subject.as_str();
+        add(limits.by_subject(), Key::Subject { issuer, subject });
+    }
+    if !lines.is_empty() {
+        say(format_args!(
+            "\nand counted, where more are answered 429:\n{}",
+            lines.join("\n")
+        ));
+    }
+}
+
 /// What is said to the page that has sent the request, if it comes from one.
 fn shown_to(page: Option<&Page>, gate: &Gate, route: Option<&Route>) {
     let mut headers = HeaderMap::new();
@@ -257,7 +293,7 @@ fn fields(headers: &HeaderMap) {
     }
 }
 
-fn stopped(refused: &Refused, issuers: &[Issuer]) {
+fn stopped(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
     let Refused {
         refusal,
         route,
@@ -275,11 +311,13 @@ fn stopped(refused: &Refused, issuers: &[Issuer]) {
     for said in checks::said(&stopped, issuers) {
         say(said);
     }
-    say(format_args!(
-        "\nanswered {}: {}",
-        refusal.status(),
-        refusal.detail()
-    ));
+    let detail = refusal.detail();
+    if is_grpc {
+        let status = refusal.grpc_status();
+        say(format_args!("\nanswered `grpc-status` {status}: {detail}"));
+    } else {
+        say(format_args!("\nanswered {}: {detail}", refusal.status()));
+    }
 }
 
 fn passed(check: Check, text: impl Display) {

@@ -5,8 +5,8 @@
 
 mod counts;
 
-use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::fmt::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,9 +168,25 @@ impl Limit {
         }
     }
 
+    /// How many may come at once.
+    fn burst(&self) -> u64 {
+        self.room / self.interval
+    }
+
     /// The time that one request takes to flow out, and how much may be in the bucket: in microseconds.
     pub fn interval_and_room(&self) -> [u64; 2] {
         [self.interval, self.room]
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (requests, seconds) = (self.requests, self.window / MICROS);
+        write!(f, "{requests} in {seconds}s")?;
+        match self.burst() {
+            burst if burst < requests => write!(f, ", {burst} at once"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -202,6 +218,16 @@ impl Limits {
             by_subject,
             policy: policy.flatten(),
         }
+    }
+
+    /// Those that count a request for its client, before its token is looked at.
+    pub fn by_address(&self) -> &[Limit] {
+        &self.by_address
+    }
+
+    /// Those that count it for the subject of its token.
+    pub fn by_subject(&self) -> &[Limit] {
+        &self.by_subject
     }
 
     /// Tells the client how it stands. Only a request that was counted has `rate`.
@@ -250,6 +276,22 @@ impl Uncounted {
     }
 }
 
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nowhere => f.write_str("all who have no address"),
+            Self::V4(address) => write!(f, "the address {address}"),
+            Self::V6(network) => {
+                let network = Ipv6Addr::from(u128::from(*network) << 64);
+                write!(f, "the addresses {network}/64")
+            }
+            Self::Subject { issuer, subject } => {
+                write!(f, "the subject `{subject}` of `{issuer}`")
+            }
+        }
+    }
+}
+
 impl<'a> Key<'a> {
     fn subject(caller: &'a KnownCaller) -> Self {
         Self::Subject {
@@ -258,7 +300,8 @@ impl<'a> Key<'a> {
         }
     }
 
-    fn address(address: Option<IpAddr>) -> Self {
+    /// Who is counted for a client address.
+    pub fn address(address: Option<IpAddr>) -> Self {
         match address.map(|address| address.to_canonical()) {
             None => Self::Nowhere,
             Some(IpAddr::V4(address)) => Self::V4(address),
@@ -406,7 +449,7 @@ impl<'a> Rates<'a> {
 }
 
 /// Adds an item to a list (RFC 9651 section 3.1).
-fn add(list: &mut String, item: std::fmt::Arguments<'_>) {
+fn add(list: &mut String, item: fmt::Arguments<'_>) {
     if !list.is_empty() {
         list.push_str(", ");
     }

@@ -246,6 +246,67 @@ fn explain_names_each_check_and_where_it_failed() {
 }
 
 #[test]
+fn explain_says_which_limits_count_a_request_and_for_whom() {
+    let upstream = Upstream::start();
+    let more = r#"
+[[routes]]
+path = "/counted/{*rest}"
+access = "authenticated"
+rate_limit = [
+    { requests = 60, per = "1m", by = "client-address", burst = 5 },
+    { requests = 10, per = "1h", by = "subject" },
+]
+"#;
+    let trusting = "workers = 2\ntrusted_proxies = [\"127.0.0.1\"]";
+    let config = eight_lines(upstream.address).replace("workers = 2", trusting);
+    let directory = Directory::with(&(config + more));
+    let token = directory.token("alice", &[]);
+    let of_client = "and counted, where more are answered 429:\n  60 in 60s, 5 at once, for the address 127.0.0.1\n";
+    let of_subject = "  10 in 3600s, for the subject `alice` of `better-auth`\n";
+    let with_token = directory.call(&["explain", "--token", &token, "GET", "/counted/x"]);
+    let said = format!("\n\n{of_client}{of_subject}");
+    assert!(with_token.stdout.ends_with(&said), "{with_token:?}");
+    // Without a good token it is counted for its client all the same, and for nobody else.
+    let without = directory.call(&["explain", "GET", "/counted/x"]);
+    assert!(
+        without.stdout.ends_with(&format!("\n\n{of_client}")),
+        "{without:?}"
+    );
+    for (client, counted) in [
+        ("192.0.2.7", "the address 192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "the addresses 2001:db8:1:2::/64"),
+    ] {
+        let header = format!("X-Forwarded-For: {client}");
+        let ended = directory.call(&["explain", "-H", &header, "GET", "/counted/x"]);
+        let said = format!("for {counted}\n");
+        assert!(ended.stdout.ends_with(&said), "{ended:?}");
+    }
+    let elsewhere = directory.call(&["explain", "--token", &token, "GET", "/api/alice/tasks"]);
+    assert!(!elsewhere.stdout.contains("counted"), "{elsewhere:?}");
+}
+
+#[test]
+fn explain_says_what_a_grpc_call_is_answered() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    let token = directory.token("alice", &[]);
+    let ask = |more: &[&str], target: &str| {
+        let kind = "Content-Type: application/grpc+proto";
+        let mut arguments = vec!["explain", "-H", kind, "POST", target];
+        arguments.extend(more);
+        directory.call(&arguments).stdout
+    };
+    for (said, status) in [
+        (ask(&[], "/api/alice/tasks"), 16),
+        (ask(&["--token", &token], "/api/bob/tasks"), 7),
+        (ask(&[], "/nothing"), 12),
+    ] {
+        let answered = format!("\n\nanswered `grpc-status` {status}: ");
+        assert!(said.contains(&answered), "{said}");
+    }
+}
+
+#[test]
 fn explain_says_what_browsers_are_told() {
     let upstream = Upstream::start();
     let cors = "\n[cors]\norigins = [\"https://app.example\"]\n";
