@@ -105,11 +105,8 @@ impl Arguments {
         match outcome {
             Ok(code) => code,
             Err(Failure::Config(problems)) => {
-                let count = problems.all.len();
-                let noun = if count == 1 { "problem" } else { "problems" };
-                warn(format_args!(
-                    "{problems}\n{count} {noun}: nothing was started"
-                ));
+                let count = counted(problems.all.len(), "problem");
+                warn(format_args!("{problems}\n{count}: nothing was started"));
                 ExitCode::from(2)
             }
             Err(Failure::Other(message)) => {
@@ -123,6 +120,12 @@ impl Arguments {
 /// Reads and builds a configuration.
 fn compile(file: &Path) -> Result<App, Failure> {
     Ok(App::compile(Written::load(file)?)?)
+}
+
+/// So many of them.
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 /// A line on standard output. A reader that has gone away is not a failure.

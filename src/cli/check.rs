@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{Outcome, compile, say, warn};
+use super::{Outcome, compile, counted, say, warn};
 
 pub(super) fn check(file: &Path) -> Outcome {
     let app = compile(file)?;
@@ -11,13 +11,13 @@ pub(super) fn check(file: &Path) -> Outcome {
         warn(format_args!("warning: {warning}"));
     }
     let gate = &app.policy.gate;
-    say(format_args!(
-        "{}: good: {} routes, {} issuers, {} upstreams, {} warnings",
-        file.display(),
-        gate.routes().routes().count(),
-        gate.issuers().len(),
-        app.policy.upstreams.len(),
-        app.warnings.len()
-    ));
+    let parts = [
+        (gate.routes().routes().count(), "route"),
+        (gate.issuers().len(), "issuer"),
+        (app.policy.upstreams.len(), "upstream"),
+        (app.warnings.len(), "warning"),
+    ];
+    let parts = parts.map(|(count, noun)| counted(count, noun)).join(", ");
+    say(format_args!("{}: good: {parts}", file.display()));
     Ok(ExitCode::SUCCESS)
 }

@@ -13,7 +13,7 @@ use crate::keys::remote::RemoteKeys;
 use crate::keys::{KeyRing, VerificationKey};
 use crate::observe::log::printable;
 
-use super::{ConfigFile, Failure, Outcome, compile, say, verdict, warn};
+use super::{ConfigFile, Failure, Outcome, compile, counted, say, verdict, warn};
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -96,16 +96,15 @@ fn described(keys: &[VerificationKey]) -> String {
         let name = key.kid().map(|kid| format!("`{}` for ", printable(kid)));
         format!("{}{}", name.unwrap_or_default(), key.algorithms())
     };
-    let noun = if keys.len() == 1 { "key" } else { "keys" };
     let each: Vec<String> = keys.iter().map(one).collect();
-    format!("{} {noun} ({})", keys.len(), each.join(", "))
+    format!("{} ({})", counted(keys.len(), "key"), each.join(", "))
 }
 
 fn judge(gate: &Gate, token: &str, now: UnixTime) -> bool {
-    let verdict = verdict::of(gate.issuers(), token, now);
+    let verdict = verdict::of(gate.issuers(), token, None, now);
     say(format_args!("\n{}", verdict.sentence));
     for other in &verdict.others {
         say(format_args!("  {other}"));
     }
-    verdict.is_accepted
+    verdict.refusal.is_none()
 }

@@ -11,7 +11,7 @@ use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::gate::cache::TokenCache;
 use crate::gate::cors::Page;
 use crate::gate::limit::{Key, Limit};
@@ -29,7 +29,7 @@ use crate::proxy::headers::{self, Peer};
 use crate::proxy::shared::Policy;
 use crate::tls;
 
-use super::{ConfigFile, Failure, Outcome, compile, say};
+use super::{ConfigFile, Failure, Outcome, compile, say, verdict};
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
@@ -58,7 +58,8 @@ impl Explain {
         app.policy.headers.note_peer(&peer, &mut head);
         let gate = &app.policy.gate;
         let page = gate.page(&head);
-        let decision = gate.decide(&head, Clock::System.now(), &mut TokenCache::default());
+        let now = Clock::System.now();
+        let decision = gate.decide(&head, now, &mut TokenCache::default());
         say(format_args!(
             "{} {}",
             head.method,
@@ -83,6 +84,7 @@ impl Explain {
             }
             Decision::Refuse(refused) => {
                 stopped(&refused, gate.issuers(), is_grpc);
+                self.in_words(&refused, &peer, gate.issuers(), now);
                 let subject = refused.subject.as_ref().zip(refused.issuer.as_deref());
                 counted(refused.route.as_deref(), client, subject);
                 shown_to(page.as_ref(), gate, refused.route.as_deref());
@@ -91,6 +93,7 @@ impl Explain {
                 issuer, otherwise, ..
             } => {
                 stopped(&otherwise, gate.issuers(), is_grpc);
+                self.in_words(&otherwise, &peer, gate.issuers(), now);
                 counted(otherwise.route.as_deref(), client, None);
                 if let Some(issuer) = gate.issuers().get(issuer) {
                     say(format_args!(
@@ -118,6 +121,17 @@ impl Explain {
         match bare {
             Some(bare) if bare.query() != head.uri.query() => bare.to_string(),
             Some(_) | None => self.target.clone(),
+        }
+    }
+
+    /// What is wrong with the token, if that is why the request was refused: more than a client is told.
+    fn in_words(&self, refused: &Refused, peer: &Peer, issuers: &[Issuer], now: UnixTime) {
+        let Some(token) = &self.token else {
+            return;
+        };
+        let verdict = verdict::of(issuers, token, peer.certificate.as_deref(), now);
+        if verdict.refusal.as_ref() == Some(&refused.refusal) {
+            say(verdict.sentence);
         }
     }
 

@@ -215,12 +215,12 @@ impl Inspect {
                 None => say(format_args!("{name}: cannot be read")),
             }
         }
-        let verdict = verdict::of(app.policy.gate.issuers(), &text, Clock::System.now());
+        let verdict = verdict::of(app.policy.gate.issuers(), &text, None, Clock::System.now());
         say(format_args!("\n{}", verdict.sentence));
         for other in &verdict.others {
             say(format_args!("  {other}"));
         }
-        Ok(if verdict.is_accepted {
+        Ok(if verdict.refusal.is_none() {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::UnixTime;
-use crate::gate::certificate::Binding;
+use crate::gate::certificate::{Binding, ClientCertificate};
 use crate::gate::refusal::Refusal;
 use crate::gate::token::BearerToken;
 use crate::gate::verify::{self, Issuer, Unverified};
@@ -16,19 +16,24 @@ use crate::observe::log::printable;
 /// What is to be said about a token.
 #[derive(Debug)]
 pub(super) struct Verdict {
-    /// Whether the gate accepts it.
-    pub(super) is_accepted: bool,
+    /// Why the gate refuses it, if it does.
+    pub(super) refusal: Option<Refusal>,
     /// What the issuer that judges it says, in one sentence.
     pub(super) sentence: String,
     /// What the others would say.
     pub(super) others: Vec<String>,
 }
 
-/// Judges a token as the gate does, and asks every other issuer as well.
-pub(super) fn of(issuers: &[Issuer], token: &str, now: UnixTime) -> Verdict {
+/// Judges a token, shown with this certificate, as the gate does, and asks every other issuer as well.
+pub(super) fn of(
+    issuers: &[Issuer],
+    token: &str,
+    shown: Option<&ClientCertificate>,
+    now: UnixTime,
+) -> Verdict {
     let facts = Facts::of(token);
     let judged = match BearerToken::new(token) {
-        Ok(token) => verify::verify(issuers, token, None, now),
+        Ok(token) => verify::verify(issuers, token, shown, now),
         Err(refusal) => Err(refusal.into()),
     };
     let judge = match &judged {
@@ -39,7 +44,7 @@ pub(super) fn of(issuers: &[Issuer], token: &str, now: UnixTime) -> Verdict {
         .iter()
         .enumerate()
         .filter(|(place, _)| Some(*place) != judge);
-    let others = others.map(|(_, issuer)| match one(issuer, token, now) {
+    let others = others.map(|(_, issuer)| match one(issuer, token, shown, now) {
         Ok(subject) => format!(
             "the issuer `{}` would accept it as `{subject}`",
             issuer.name
@@ -57,7 +62,7 @@ pub(super) fn of(issuers: &[Issuer], token: &str, now: UnixTime) -> Verdict {
     };
     match (&judged, judge.and_then(|place| issuers.get(place))) {
         (Ok(verified), _) => Verdict {
-            is_accepted: true,
+            refusal: None,
             sentence: format!(
                 "accepted: a token of the issuer `{}` about `{}`",
                 verified.issuer,
@@ -66,7 +71,7 @@ pub(super) fn of(issuers: &[Issuer], token: &str, now: UnixTime) -> Verdict {
             others,
         },
         (Err(Unverified { refusal, .. }), Some(issuer)) => Verdict {
-            is_accepted: false,
+            refusal: Some(refusal.clone()),
             sentence: format!(
                 "refused by the issuer `{}` ({}): {}",
                 issuer.name,
@@ -76,7 +81,7 @@ pub(super) fn of(issuers: &[Issuer], token: &str, now: UnixTime) -> Verdict {
             others,
         },
         (Err(Unverified { refusal, .. }), None) => Verdict {
-            is_accepted: false,
+            refusal: Some(refusal.clone()),
             sentence: format!("refused ({}): {}", refusal.reason(), facts.alone(refusal)),
             others: if *refusal == Refusal::TokenIssuer {
                 others
@@ -87,9 +92,14 @@ pub(super) fn of(issuers: &[Issuer], token: &str, now: UnixTime) -> Verdict {
     }
 }
 
-fn one(issuer: &Issuer, token: &str, now: UnixTime) -> Result<String, Refusal> {
+fn one(
+    issuer: &Issuer,
+    token: &str,
+    shown: Option<&ClientCertificate>,
+    now: UnixTime,
+) -> Result<String, Refusal> {
     let token = BearerToken::new(token)?;
-    match verify::verify(std::slice::from_ref(issuer), token, None, now) {
+    match verify::verify(std::slice::from_ref(issuer), token, shown, now) {
         Ok(verified) => Ok(printable(verified.subject.as_str()).into_owned()),
         Err(unverified) => Err(unverified.refusal),
     }
@@ -138,6 +148,9 @@ impl Facts {
     /// Why a token is refused before any issuer is chosen.
     fn alone(&self, refusal: &Refusal) -> String {
         match (refusal, self.parts) {
+            (Refusal::TokenIssuer, _) if self.claims.get("iss").is_none() => {
+                "it has no `iss`, and every issuer of this configuration expects one".to_owned()
+            }
             (Refusal::TokenIssuer, _) => {
                 format!(
                     "no issuer of this configuration is called {}, as the token's `iss` is",

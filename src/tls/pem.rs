@@ -57,11 +57,19 @@ pub(super) fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
 /// The certificates in a file, at least one.
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    let found: Vec<_> = found.map_err(|error| no_certificates(file, &error))?;
+    let found: Vec<_> = found.map_err(|error| no_certificates(file, &why(&error)))?;
     if found.is_empty() {
         return Err(no_certificates(file, &"there is none in it"));
     }
     Ok(found)
+}
+
+/// Why a file cannot be read as PEM.
+pub(super) fn why(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
 }
 
 /// The first key in a file.

@@ -12,7 +12,7 @@ use x509_cert::time::Time;
 
 use crate::clock::UnixTime;
 
-use super::TlsError;
+use super::{TlsError, pem};
 
 /// The lists in a file, at most one for each issuer and each of the parts into which it cuts its list.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl RevocationLists {
             message,
         };
         let found = CertificateRevocationListDer::pem_file_iter(file).and_then(Iterator::collect);
-        let found: Vec<_> = found.map_err(|error| unusable(error.to_string()))?;
+        let found: Vec<_> = found.map_err(|error| unusable(pem::why(&error)))?;
         let mut read = Vec::new();
         for list in found {
             let parsed =

@@ -85,7 +85,7 @@ fn check_says_what_is_wrong_and_what_is_doubtful() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(
         ended.stdout,
-        "config.toml: good: 1 routes, 1 issuers, 1 upstreams, 1 warnings\n"
+        "config.toml: good: 1 route, 1 issuer, 1 upstream, 1 warning\n"
     );
     assert_eq!(
         ended.stderr,
@@ -351,6 +351,10 @@ fn doctor_says_what_is_wrong_with_keys_and_tokens() {
     assert!(said.contains(unknown), "{said}");
     let said = doctor(&["--claim", "iss=https://nobody.example"]);
     let nobody = "no issuer of this configuration is called \"https://nobody.example\", as the token's `iss` is";
+    assert!(said.contains(nobody), "{said}");
+    let of_anybody = Directory::with(EIGHT_LINES).token("alice", &[]);
+    let said = directory.call(&["doctor", "--token", &of_anybody]).stdout;
+    let nobody = "it has no `iss`, and every issuer of this configuration expects one\n";
     assert!(said.contains(nobody), "{said}");
     let said = doctor(&[]);
     assert!(

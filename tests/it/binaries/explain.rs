@@ -246,6 +246,30 @@ fn explain_names_each_check_and_where_it_failed() {
 }
 
 #[test]
+fn explain_says_what_is_wrong_with_a_token() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    let expired = directory.token("alice", &["--claim", "exp=1000000000"]);
+    for (token, said) in [
+        (
+            "a.b",
+            "refused (token_malformed): a signed JWT has three parts between dots",
+        ),
+        (
+            &*expired,
+            "refused by the issuer `better-auth` (token_expired): ",
+        ),
+    ] {
+        let ended = directory.call(&["explain", "--token", token, "GET", "/api/alice/tasks"]);
+        let (_, answered) = ended.stdout.split_once("\nanswered 401 ").unwrap();
+        assert!(answered.contains(&format!("\n{said}")), "{answered}");
+    }
+    // What is wrong with another part of the request is not the token's fault.
+    let ended = directory.call(&["explain", "--token", &expired, "GET", "/nothing"]);
+    assert!(!ended.stdout.contains("refused by"), "{ended:?}");
+}
+
+#[test]
 fn explain_says_which_limits_count_a_request_and_for_whom() {
     let upstream = Upstream::start();
     let more = r#"
