@@ -19,6 +19,7 @@ pub mod upstream;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -73,8 +74,8 @@ struct Snapshot {
     remote: Option<Rc<Remote>>,
 }
 
-/// The answer of the gate or of the upstream.
-pub type Answer = Response<ResponseBody<Exchange>>;
+/// The answer of the gate or of the upstream. It is handed on many times, so that its exchange is in a box.
+pub type Answer = Response<ResponseBody<Box<Exchange>>>;
 
 impl Proxy {
     /// What one worker needs.
@@ -91,11 +92,41 @@ impl Proxy {
     pub async fn handle(
         &self,
         request: Request<Incoming>,
-        connection: Rc<Connection>,
-        peer: Rc<Peer>,
+        connection: &Rc<Connection>,
+        peer: &Rc<Peer>,
     ) -> Answer {
         connection.begin_exchange();
-        let mut answer = self.judge(request, Rc::clone(&connection), peer).await;
+        let (mut head, body) = request.into_parts();
+        let form = Form {
+            has_body: !body.is_end_stream(),
+            takes_interim: head.version == Version::HTTP_11,
+        };
+        if connection.is_http2() {
+            http2::to_http1(&mut head, form.has_body);
+        }
+        let snapshot = self.snapshot();
+        snapshot.policy.headers.note_peer(peer, &mut head);
+        let mut exchange = Box::new(Exchange::begin(
+            Arc::clone(&self.metrics),
+            Rc::clone(connection),
+            &head,
+            Rc::clone(peer),
+            Rc::clone(&snapshot),
+            form,
+        ));
+        let (snapshot, decision) = self.judge(snapshot, &head, &mut exchange).await;
+        let mut answer = match decision {
+            Decision::Forward(permit) => {
+                let stay = Stay::of(&permit, &head, &snapshot.policy);
+                self.forward(&snapshot, head, body, permit, stay, exchange)
+                    .await
+            }
+            Decision::Allow(preflight) => exchange.allow(preflight),
+            Decision::Refuse(refused)
+            | Decision::NeedsKeys {
+                otherwise: refused, ..
+            } => exchange.refuse(refused),
+        };
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if self.shared.phase() != Phase::Serving && !switched {
             connection.send_away(answer.headers_mut());
@@ -107,40 +138,23 @@ impl Proxy {
         answer
     }
 
+    /// Asks the gate, and once more if it needs keys. Gives the policy that has decided with what it decided.
     async fn judge(
         &self,
-        request: Request<Incoming>,
-        connection: Rc<Connection>,
-        peer: Rc<Peer>,
-    ) -> Answer {
-        let (mut head, body) = request.into_parts();
-        let form = Form {
-            has_body: !body.is_end_stream(),
-            takes_interim: head.version == Version::HTTP_11,
-        };
-        if connection.is_http2() {
-            http2::to_http1(&mut head, form.has_body);
-        }
-        let mut snapshot = self.snapshot();
-        snapshot.policy.headers.note_peer(&peer, &mut head);
-        let mut exchange = Exchange::begin(
-            Arc::clone(&self.metrics),
-            connection,
-            &head,
-            peer,
-            Rc::clone(&snapshot),
-            form,
-        );
+        mut snapshot: Rc<Snapshot>,
+        head: &Parts,
+        exchange: &mut Exchange,
+    ) -> (Rc<Snapshot>, Decision) {
         if let Some(refusal) = exchange.connection().refuses_all() {
-            return exchange.refuse(refusal.into());
+            return (snapshot, Decision::Refuse(refusal.into()));
         }
         if let Some(port) = exchange.connection().entry().redirect_to_https {
-            let refusal = snapshot.policy.gate.redirect(&head, port);
-            return exchange.refuse(refusal.into());
+            let refusal = snapshot.policy.gate.redirect(head, port);
+            return (snapshot, Decision::Refuse(refusal.into()));
         }
         let rates = exchange.rates(&self.shared);
         let mut rates = rates.elsewhere(snapshot.remote.is_some());
-        let mut decision = self.decide(&snapshot, &head, &mut rates).await;
+        let mut decision = self.decide(&snapshot, head, &mut rates).await;
         let mut since = None;
         while let Decision::NeedsKeys { issuer, kid, .. } = &decision {
             // Keys that came while this was judged are not asked for once more.
@@ -153,7 +167,7 @@ impl Proxy {
             };
             // Newer keys are a newer policy: all of it is judged anew.
             snapshot = self.snapshot();
-            decision = self.decide(&snapshot, &head, &mut rates).await;
+            decision = self.decide(&snapshot, head, &mut rates).await;
             if let (Decision::NeedsKeys { otherwise, .. }, Asked::Undecided) =
                 (&mut decision, asked)
             {
@@ -170,18 +184,7 @@ impl Proxy {
         exchange.counted(rates.into_field());
         self.metrics
             .tokens_looked_for(snapshot.tokens.borrow_mut().take_counted());
-        match decision {
-            Decision::Forward(permit) => {
-                let stay = Stay::of(&permit, &head, &snapshot.policy);
-                self.forward(&snapshot, head, body, permit, stay, exchange)
-                    .await
-            }
-            Decision::Allow(preflight) => exchange.allow(preflight),
-            Decision::Refuse(refused)
-            | Decision::NeedsKeys {
-                otherwise: refused, ..
-            } => exchange.refuse(refused),
-        }
+        (snapshot, decision)
     }
 
     /// Asks the gate, and has counted elsewhere what must be.
@@ -207,7 +210,7 @@ impl Proxy {
         body: Incoming,
         permit: Permit,
         stay: Stay,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
     ) -> Answer {
         let policy = &snapshot.policy;
         exchange.permitted(&permit);
@@ -240,13 +243,15 @@ impl Proxy {
         let patience = (!exchange.is_grpc()).then_some(policy.limits.timeouts.body);
         let body = RequestBody::new(body, limit, patience);
         exchange.sending(body.upload());
-        let mut request = Request::from_parts(head, body);
+        // In a box: it is handed on from one future to the next, and each would have to have room for it.
+        let mut request = Box::new(Request::from_parts(head, body));
         let until_answer = if upstream.policy().informational && exchange.takes_interim() {
             Some(pass_interim(&mut request, snapshot, &exchange).await)
         } else {
             None
         };
-        let answering = upstream.exchange(permit, request);
+        // Pinned here, so that it is not moved into what waits for it.
+        let answering = pin!(upstream.exchange(permit, request));
         // The answer of a gRPC call may be a stream that has not begun.
         let is_stream = exchange.is_grpc();
         let expiry = is_stream.then(|| stay.expiry(&self.shared)).flatten();
@@ -356,7 +361,7 @@ fn tunnel(
     client: OnUpgrade,
     lease: Lease,
     lifetime: Lifetime,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
 ) -> Answer {
     let upstream = answer.extensions.remove::<OnUpgrade>();
     let mut exchange = exchange.switching(&lease);

@@ -253,7 +253,7 @@ impl Exchange {
     }
 
     /// The body of the upstream's answer goes out next.
-    pub(super) fn answering(mut self, status: StatusCode, lease: Lease) -> Self {
+    pub(super) fn answering(mut self: Box<Self>, status: StatusCode, lease: Lease) -> Box<Self> {
         self.outcome = Outcome::Answered(status);
         self.trace_answer(&lease);
         self.lease = Some(lease);
@@ -261,7 +261,7 @@ impl Exchange {
     }
 
     /// The connection becomes a tunnel.
-    pub(super) fn switching(mut self, lease: &Lease) -> Self {
+    pub(super) fn switching(mut self: Box<Self>, lease: &Lease) -> Box<Self> {
         self.trace_answer(lease);
         self.outcome = Outcome::Answered(StatusCode::SWITCHING_PROTOCOLS);
         self
@@ -282,7 +282,7 @@ impl Exchange {
     }
 
     /// Answers with what the gate decided.
-    pub(super) fn refuse(mut self, refused: Refused) -> Answer {
+    pub(super) fn refuse(mut self: Box<Self>, refused: Refused) -> Answer {
         let Refused {
             refusal,
             route,
@@ -296,7 +296,7 @@ impl Exchange {
     }
 
     /// Answers a browser that asks what a page may send.
-    pub(super) fn allow(mut self, preflight: Preflight) -> Answer {
+    pub(super) fn allow(mut self: Box<Self>, preflight: Preflight) -> Answer {
         let Preflight { route, mut headers } = preflight;
         self.route = Some(route);
         headers.insert(headers::X_REQUEST_ID, self.request_id.clone());
@@ -318,7 +318,7 @@ impl Exchange {
     }
 
     /// Answers because the upstream gave none, or because the client's body did not come whole.
-    pub(super) fn upstream_failed(mut self, error: &UpstreamError) -> Answer {
+    pub(super) fn upstream_failed(mut self: Box<Self>, error: &UpstreamError) -> Answer {
         if let Some(fault) = self.upload.as_ref().and_then(|upload| upload.fault()) {
             return self.fail(fault.into());
         }
@@ -341,7 +341,7 @@ impl Exchange {
     }
 
     /// Answers with a refusal of its own.
-    pub(super) fn fail(mut self, refusal: Refusal) -> Answer {
+    pub(super) fn fail(mut self: Box<Self>, refusal: Refusal) -> Answer {
         let (status, mut headers, body) = if self.is_grpc {
             let (status, headers) = refusal.grpc_answer(REALM);
             (status, headers, Bytes::new())
@@ -413,7 +413,7 @@ impl Exchange {
     }
 }
 
-impl Ending for Exchange {
+impl Ending for Box<Exchange> {
     fn ended(mut self, bytes: u64, whole: bool) {
         let upload_is_over = self
             .upload
@@ -447,7 +447,7 @@ impl Drop for Exchange {
     }
 }
 
-fn answer(status: StatusCode, headers: HeaderMap, body: Bytes, exchange: Exchange) -> Answer {
+fn answer(status: StatusCode, headers: HeaderMap, body: Bytes, exchange: Box<Exchange>) -> Answer {
     let mut response = Response::new(ResponseBody::own(body, exchange));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -238,9 +238,9 @@ struct Client {
 }
 
 impl Client {
-    async fn answer(self, request: Request<Incoming>) -> Answer {
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Answer> {
         let proxy = &self.server.proxy;
-        proxy.handle(request, self.connection, self.peer).await
+        proxy.handle(request, &self.connection, &self.peer)
     }
 
     async fn serve_http1(self, socket: Box<Socket>) -> hyper::Result<()> {

@@ -110,11 +110,11 @@ struct Failed {
 #[derive(Debug)]
 enum Again {
     /// It may: the upstream has not looked at it.
-    Unseen(Request<RequestBody>),
+    Unseen(Box<Request<RequestBody>>),
     /// It may be sent twice. Its connection had been kept, and most likely the upstream closed it in that moment.
-    Stale(Request<RequestBody>),
+    Stale(Box<Request<RequestBody>>),
     /// It may be sent twice.
-    Twice(Request<RequestBody>),
+    Twice(Box<Request<RequestBody>>),
     /// It may not.
     No,
 }
@@ -149,7 +149,7 @@ impl Upstream {
     pub async fn exchange(
         self: &Rc<Self>,
         permit: Permit,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         let patience = permit
             .route()
@@ -220,7 +220,7 @@ impl Upstream {
     /// Sends a request to one endpoint, and if that fails and may be tried once more, to another.
     async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         upload: &Upload,
         asked: &RefCell<Option<Rc<Endpoint>>>,
     ) -> Result<(Response<Incoming>, Connection, Pending), UpstreamError> {
@@ -301,19 +301,22 @@ impl Upstream {
     async fn attempt(
         &self,
         endpoint: &Endpoint,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         upgrade: bool,
         fresh: bool,
     ) -> Result<(Response<Incoming>, Connection), Failed> {
         let target = || Arc::clone(&endpoint.place);
-        let broken =
-            |source, again: Option<Request<()>>, may: fn(Request<RequestBody>) -> Again| Failed {
-                error: UpstreamError::Broken {
-                    target: target(),
-                    source,
-                },
-                again: again.map_or(Again::No, |again| may(again.map(|()| RequestBody::empty()))),
-            };
+        let broken = |source,
+                      again: Option<Request<()>>,
+                      may: fn(Box<Request<RequestBody>>) -> Again| Failed {
+            error: UpstreamError::Broken {
+                target: target(),
+                source,
+            },
+            again: again.map_or(Again::No, |again| {
+                may(Box::new(again.map(|()| RequestBody::empty())))
+            }),
+        };
         loop {
             let open = if fresh {
                 None

@@ -129,7 +129,7 @@ impl Drop for InFlight {
 
 /// The body of an answer on its stream: given out in small parts, and known to wait for the client between them.
 struct StreamBody {
-    body: ResponseBody<Exchange>,
+    body: ResponseBody<Box<Exchange>>,
     /// What was taken of the body and not given out yet.
     rest: Bytes,
     stream: Option<StreamHandle>,
@@ -137,7 +137,7 @@ struct StreamBody {
 }
 
 impl StreamBody {
-    fn new(body: ResponseBody<Exchange>, in_flight: InFlight) -> Self {
+    fn new(body: ResponseBody<Box<Exchange>>, in_flight: InFlight) -> Self {
         Self {
             body,
             rest: Bytes::new(),

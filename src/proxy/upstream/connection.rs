@@ -21,7 +21,7 @@ pub(super) enum Connection {
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It was not sent: the connection had ended.
-    Unsent(Request<RequestBody>),
+    Unsent(Box<Request<RequestBody>>),
     /// It was sent, and the upstream has refused to look at it.
     Refused {
         /// How it said so.
@@ -41,7 +41,7 @@ pub(super) enum Failure {
 impl Connection {
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, Failure> {
         match self {
             Self::Http1(connection) => connection.send(request).await,

@@ -177,7 +177,7 @@ async fn ask(
     let asking = async {
         let opened = connect::open(place, &policy.protocol, false).await;
         let mut connection = opened.map_err(|error| error.to_string())?.into_connection();
-        let mut request = Request::new(RequestBody::empty());
+        let mut request = Box::new(Request::new(RequestBody::empty()));
         *request.uri_mut() = check.path.clone().into();
         let host = HeaderValue::try_from(place.target.authority());
         let host = host.map_err(|error| error.to_string())?;

@@ -56,12 +56,12 @@ impl Http1 {
 
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, Failure> {
         let again = is_harmless(&request).then(|| head_of(&request));
-        let sent = self.sender.try_send_request(request).await;
+        let sent = self.sender.try_send_request(*request).await;
         sent.map_err(|mut error| match error.take_message() {
-            Some(unsent) => Failure::Unsent(unsent),
+            Some(unsent) => Failure::Unsent(Box::new(unsent)),
             None => {
                 let error = error.into_error();
                 Failure::Sent {

@@ -124,7 +124,7 @@ impl OneStream {
 
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, Failure> {
         let (is_harmless, is_empty) = (is_harmless(&request), request.body().is_empty());
         let kept = head_of(&request);
@@ -138,7 +138,7 @@ impl OneStream {
             if error.take_message().is_some()
                 && let Some(body) = loan.take()
             {
-                return Failure::Unsent(kept.map(|()| body));
+                return Failure::Unsent(Box::new(kept.map(|()| body)));
             }
             let error = error.into_error();
             if was_refused(&error) {

@@ -87,7 +87,7 @@ fn serve(listener: TcpListener, name: &'static str) {
 }
 
 async fn ask(upstream: &Upstream) -> Result<String, UpstreamError> {
-    let mut request = Request::new(RequestBody::empty());
+    let mut request = Box::new(Request::new(RequestBody::empty()));
     *request.uri_mut() = "/".parse().unwrap();
     let upload = request.body().upload();
     let (response, connection, with) = upstream.send(request, &upload, &RefCell::new(None)).await?;
