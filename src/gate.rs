@@ -256,8 +256,8 @@ impl Gate {
             Ok(()) => {}
             Err(Held::Refused(refusal)) => {
                 return Ok(Decision::Refuse(Refused {
-                    subject: Some(caller.subject),
-                    issuer: Some(caller.issuer),
+                    subject: Some(caller.subject.clone()),
+                    issuer: Some(Arc::clone(&caller.issuer)),
                     ..refused(refusal)
                 }));
             }
@@ -271,8 +271,8 @@ impl Gate {
         };
         if let Err(refusal) = route.demands.admit(&route.rule, asking, found.owner) {
             return Ok(Decision::Refuse(Refused {
-                subject: Some(caller.subject),
-                issuer: Some(caller.issuer),
+                subject: Some(caller.subject.clone()),
+                issuer: Some(Arc::clone(&caller.issuer)),
                 ..refused(refusal)
             }));
         }
@@ -345,12 +345,12 @@ impl Gate {
         let verified = verify::verify(&self.issuers, token, shown, now);
         cache.count(&verified);
         let mut verified = verified?;
-        let caller = KnownCaller {
+        let caller = Arc::new(KnownCaller {
             headers: self.identity_of(&verified.subject, &verified.claims).into(),
             subject: verified.subject,
             issuer: verified.issuer,
             expires: verified.validity.until(),
-        };
+        });
         // Claims are about a person: what no rule asks for is not kept.
         verified.claims.keep_only(&self.ruling);
         let known = Remembered {
@@ -418,14 +418,15 @@ impl Gate {
     }
 
     /// What the upstream is told of the certificate. It belongs to the connection, so it is not remembered with the token.
-    fn add_certificate(&self, caller: &mut KnownCaller, certificate: &ClientCertificate) {
+    fn add_certificate(&self, caller: &mut Arc<KnownCaller>, certificate: &ClientCertificate) {
         let fields = self.identity.iter().filter_map(|(name, claim)| {
             let value = claim.certificate_value(certificate)?;
             Some((name.clone(), value))
         });
         let mut fields = fields.peekable();
         if fields.peek().is_some() {
-            caller.headers = caller.headers.iter().cloned().chain(fields).collect();
+            let headers = caller.headers.iter().cloned().chain(fields).collect();
+            Arc::make_mut(caller).headers = headers;
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{self, SHA256};
 
 use super::certificate::Binding;
 use super::claims::{Claims, Validity};
@@ -54,7 +54,7 @@ pub(super) type Digest = [u8; 32];
 /// What a token was found to say.
 #[derive(Debug, Clone)]
 pub(super) struct Remembered {
-    pub(super) caller: KnownCaller,
+    pub(super) caller: Arc<KnownCaller>,
     /// The claims that rules of routes ask for, and no others.
     pub(super) claims: Arc<Claims>,
     pub(super) validity: Validity,
@@ -72,10 +72,9 @@ struct Generation {
 
 impl TokenCache {
     pub(super) fn digest(token: BearerToken<'_>) -> Digest {
-        let mut context = Context::new(&SHA256);
-        context.update(token.expose().as_bytes());
         let mut digest = Digest::default();
-        for (to, from) in digest.iter_mut().zip(context.finish().as_ref()) {
+        let whole = digest::digest(&SHA256, token.expose().as_bytes());
+        for (to, from) in digest.iter_mut().zip(whole.as_ref()) {
             *to = *from;
         }
         digest
@@ -165,12 +164,12 @@ mod tests {
         };
         let claims = Claims::parse(br#"{"sub":"a","exp":100}"#).unwrap();
         Remembered {
-            caller: KnownCaller {
+            caller: Arc::new(KnownCaller {
                 subject: Subject::new(subject).unwrap(),
                 issuer: "test".into(),
                 expires: UnixTime(100),
                 headers: Vec::new().into(),
-            },
+            }),
             validity: claims.check(&policy, UnixTime(1)).unwrap().validity,
             binding: None,
             claims: Arc::default(),
@@ -222,7 +221,7 @@ mod tests {
         let large = "x".repeat(256);
         let mut largest = remembered(&large);
         let value = http::HeaderValue::from_str(&"y".repeat(8000)).unwrap();
-        largest.caller.headers = vec![(http::header::COOKIE, value); 4].into();
+        Arc::make_mut(&mut largest.caller).headers = vec![(http::header::COOKIE, value); 4].into();
         for number in 0..MAX_TOKENS {
             cache.remember(digest(&number.to_string()), largest.clone());
             assert!(cache.young.bytes <= MAX_BYTES + size(&largest));

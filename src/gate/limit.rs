@@ -107,7 +107,7 @@ pub struct Uncounted {
     route: Arc<Route>,
     client: Option<IpAddr>,
     /// None as long as it is about the client's address.
-    caller: Option<KnownCaller>,
+    caller: Option<Arc<KnownCaller>>,
 }
 
 /// Why the gate cannot go on with a request.
@@ -358,7 +358,7 @@ impl<'a> Rates<'a> {
     pub(super) fn of_subject(
         &mut self,
         route: &Arc<Route>,
-        caller: &KnownCaller,
+        caller: &Arc<KnownCaller>,
     ) -> Result<(), Held> {
         if route.limits.by_subject.is_empty() {
             return Ok(());
@@ -383,7 +383,7 @@ impl<'a> Rates<'a> {
         self.of_subject.is_some()
     }
 
-    fn hold(&self, route: &Arc<Route>, caller: Option<&KnownCaller>) -> Result<(), Held> {
+    fn hold(&self, route: &Arc<Route>, caller: Option<&Arc<KnownCaller>>) -> Result<(), Held> {
         if !self.is_elsewhere {
             return Ok(());
         }

@@ -33,7 +33,7 @@ pub enum Caller {
     /// Nobody had to say: the route is public.
     Anonymous,
     /// The subject of a verified token.
-    Known(KnownCaller),
+    Known(Arc<KnownCaller>),
 }
 
 /// What a verified token says about the caller.

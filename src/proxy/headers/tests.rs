@@ -23,12 +23,12 @@ fn policy(credential: Credential, trusted: &str) -> HeaderPolicy {
 
 fn alice() -> Caller {
     let subject = Subject::new("alice").unwrap();
-    Caller::Known(KnownCaller {
+    Caller::Known(Arc::new(KnownCaller {
         headers: Arc::new([(X_USER_ID, subject.to_header_value())]),
         subject,
         issuer: "test".into(),
         expires: UnixTime(100),
-    })
+    }))
 }
 
 fn head(fields: &[(&str, &str)]) -> Parts {
