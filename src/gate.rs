@@ -456,7 +456,7 @@ fn check_host(head: &Parts) -> Result<(), Refusal> {
     // RFC 3986 section 3.2.2 lets a name have more characters, which no name has and parsers read differently.
     let plain = host
         .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
+        .all(|byte| byte.is_ascii_alphanumeric() || b".:-_[]".contains(&byte));
     let valid = plain
         && host
             .parse::<Authority>()

@@ -118,7 +118,7 @@ fn starts_with_two_hex_digits(text: &str) -> bool {
 
 /// RFC 3986 section 3.3: `pchar` and `/`.
 fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/".contains(&byte)
+    byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte)
 }
 
 #[cfg(test)]
