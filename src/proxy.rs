@@ -33,6 +33,7 @@ use hyper::body::Incoming;
 use hyper::ext::on_informational;
 use hyper::upgrade::OnUpgrade;
 use tokio::task::spawn_local;
+use tokio::time::Instant;
 
 use crate::clock::UnixTime;
 use crate::gate::Decision;
@@ -95,7 +96,8 @@ impl Proxy {
         connection: &Rc<Connection>,
         peer: &Rc<Peer>,
     ) -> Answer {
-        connection.begin_exchange();
+        let now = Instant::now();
+        connection.begin_exchange(now);
         let (mut head, body) = request.into_parts();
         let form = Form {
             has_body: !body.is_end_stream(),
@@ -113,6 +115,7 @@ impl Proxy {
             Rc::clone(peer),
             Rc::clone(&snapshot),
             form,
+            now,
         ));
         let (snapshot, decision) = self.judge(snapshot, &head, &mut exchange).await;
         let mut answer = match decision {

@@ -64,9 +64,10 @@ pub struct Exchange {
     outcome: Outcome,
     cause: Option<String>,
     is_permitted: bool,
-    is_recorded: bool,
     /// In a box, because most gates have no traces.
     trace: Option<Box<Trace>>,
+    /// When it ended, if it has. By then it is recorded.
+    ended: Option<Instant>,
 }
 
 /// In which form a request came.
@@ -100,6 +101,7 @@ impl Exchange {
         peer: Rc<Peer>,
         snapshot: Rc<Snapshot>,
         form: Form,
+        now: Instant,
     ) -> Self {
         let trace = snapshot.policy.tracing.as_ref().map(|tracing| {
             let scheme = head.extensions.get().copied().unwrap_or_default();
@@ -116,7 +118,7 @@ impl Exchange {
             method: head.method.clone(),
             target: head.uri.path_and_query().cloned(),
             request_id: headers::request_id(&head.headers),
-            started: Instant::now(),
+            started: now,
             route: None,
             subject: None,
             issuer: None,
@@ -130,8 +132,8 @@ impl Exchange {
             outcome: Outcome::Pending,
             cause: None,
             is_permitted: false,
-            is_recorded: false,
             trace,
+            ended: None,
         }
     }
 
@@ -362,9 +364,10 @@ impl Exchange {
     }
 
     fn record(&mut self, request_bytes: Option<u64>, response_bytes: u64, whole: bool) {
-        if std::mem::replace(&mut self.is_recorded, true) {
+        if self.ended.is_some() {
             return;
         }
+        let now = *self.ended.insert(Instant::now());
         let (status, reason, is_about_the_caller) = match &self.outcome {
             Outcome::Pending => {
                 let status = StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST);
@@ -378,7 +381,7 @@ impl Exchange {
                 refusal.is_about_the_caller(),
             ),
         };
-        let elapsed = self.started.elapsed();
+        let elapsed = now - self.started;
         let uploaded = || self.upload.as_ref().map_or(0, |upload| upload.bytes());
         let record = Record {
             method: self.method.clone(),
@@ -443,7 +446,8 @@ impl Ending for Box<Exchange> {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.record(None, 0, false);
-        self.connection.end_exchange();
+        let now = self.ended.unwrap_or_else(Instant::now);
+        self.connection.end_exchange(now);
     }
 }
 

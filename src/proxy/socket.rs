@@ -64,13 +64,15 @@ enum Awaits {
 }
 
 impl Pace {
-    fn elapsed(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX >> 2)
+    /// A moment, in milliseconds since `start`.
+    fn at(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.start);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX >> 2)
     }
 
-    fn set(&self, awaits: Awaits) {
+    fn set(&self, awaits: Awaits, now: Instant) {
         self.word
-            .store(self.elapsed() << 2 | awaits as u64, Ordering::Relaxed);
+            .store(self.at(now) << 2 | awaits as u64, Ordering::Relaxed);
     }
 
     fn is_http2(&self) -> bool {
@@ -79,9 +81,9 @@ impl Pace {
 
     fn heard(&self) {
         if self.is_http2() {
-            self.heard.store(self.elapsed(), Ordering::Relaxed);
+            self.heard.store(self.at(Instant::now()), Ordering::Relaxed);
         } else if self.awaits_request() {
-            self.set(Awaits::Head);
+            self.set(Awaits::Head, Instant::now());
         }
     }
 
@@ -155,19 +157,19 @@ impl Connection {
     }
 
     /// A head has arrived.
-    pub(super) fn begin_exchange(&self) {
+    pub(super) fn begin_exchange(&self, now: Instant) {
         self.exchanges.set(self.exchanges.get() + 1);
-        self.pace.set(Awaits::Exchange);
+        self.pace.set(Awaits::Exchange, now);
     }
 
     /// The answer is out.
-    pub(super) fn end_exchange(&self) {
+    pub(super) fn end_exchange(&self, now: Instant) {
         let others = self.exchanges.get().saturating_sub(1);
         self.exchanges.set(others);
         if others > 0 {
             return;
         }
-        self.pace.set(Awaits::Request);
+        self.pace.set(Awaits::Request, now);
         if self.is_http2() {
             // From now on the connection is idle, and its task has to know until when.
             self.wake();
@@ -371,7 +373,7 @@ impl AsyncRead for Socket {
             self.pace.note_timeout();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if !self.pace.awaits_request() {
+        if !self.pace.awaits_request() && !self.read_timer.is_set() {
             // hyper does not read again when the exchange ends: the timer looks then what is awaited.
             let soon = Instant::now() + self.timeouts.idle.min(self.timeouts.header);
             self.read_timer.rings(soon, context);
@@ -436,6 +438,11 @@ impl AsyncWrite for Socket {
 pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
+    /// Whether the task is going to be woken by it.
+    fn is_set(&self) -> bool {
+        self.0.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
+    }
+
     /// Whether `deadline` has passed; if not, the task is woken when it has.
     pub(super) fn rings(&mut self, deadline: Instant, context: &mut Context<'_>) -> bool {
         let sleep = self

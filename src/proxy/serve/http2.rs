@@ -116,14 +116,14 @@ struct InFlight(Rc<Connection>);
 
 impl InFlight {
     fn begin(connection: &Rc<Connection>) -> Self {
-        connection.begin_exchange();
+        connection.begin_exchange(Instant::now());
         Self(Rc::clone(connection))
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.end_exchange();
+        self.0.end_exchange(Instant::now());
     }
 }
 

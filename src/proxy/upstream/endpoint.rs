@@ -184,10 +184,11 @@ impl Endpoint {
             return;
         }
         let mut idle = self.idle.borrow_mut();
+        let now = Instant::now();
         // The first is the one that was longest without a use.
         let outdated = idle.first().is_some_and(|first| {
             first.connection.is_closed()
-                || first.since.elapsed() > self.keep_alive
+                || now - first.since > self.keep_alive
                 || idle.len() >= MAX_IDLE
         });
         if outdated {
@@ -195,7 +196,7 @@ impl Endpoint {
         }
         idle.push(Idle {
             connection,
-            since: Instant::now(),
+            since: now,
         });
     }
 }
