@@ -137,10 +137,7 @@ impl Explain {
 
     /// Who asks: somebody on this machine.
     fn peer(&self) -> Result<Peer, Failure> {
-        let mut peer = Peer {
-            address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            ..Peer::default()
-        };
+        let mut peer = Peer::at(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         if let Some(file) = &self.certificate {
             let shown = tls::client_certificate(file);
             let shown = shown

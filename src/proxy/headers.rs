@@ -1,6 +1,5 @@
 //! All header work, in both directions.
 
-use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,12 +64,24 @@ pub struct HeaderPolicy {
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
-    /// Its address; none for a Unix socket.
-    pub address: Option<IpAddr>,
+    address: Option<IpAddr>,
+    /// The address as text: every request tells it to the upstream.
+    written: String,
     /// Whether the connection is encrypted.
     pub scheme: Scheme,
     /// The certificate it has proven to have.
     pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl Peer {
+    /// Somebody at this address, without encryption; none is a Unix socket.
+    pub fn at(address: Option<IpAddr>) -> Self {
+        Self {
+            address,
+            written: address.map_or_else(String::new, |address| address.to_string()),
+            ..Self::default()
+        }
+    }
 }
 
 impl HeaderPolicy {
@@ -127,9 +138,11 @@ impl HeaderPolicy {
         if peer.scheme == Scheme::Https {
             head.extensions.insert(Scheme::Https);
         }
-        let trusted = peer.address.is_some_and(|address| self.trusts(address));
+        if !peer.address.is_some_and(|address| self.trusts(address)) {
+            return;
+        }
         let mut told = head.headers.get_all(X_FORWARDED_PROTO).iter();
-        if let (true, Some(told), None) = (trusted, told.next(), told.next())
+        if let (Some(told), None) = (told.next(), told.next())
             && told.as_bytes().eq_ignore_ascii_case(b"https")
         {
             head.extensions.insert(Scheme::Https);
@@ -255,17 +268,17 @@ impl Told {
 fn write_forwarding(headers: &mut HeaderMap, peer: &Peer, told: &Told) {
     let host = headers.get(HOST).cloned();
     let host_text = host.as_ref().and_then(|host| host.to_str().ok());
-    // The chain of a peer that is not trusted was removed before: what is left was written by one that is.
-    let mut chain = join(headers.get_all(X_FORWARDED_FOR));
-    let mut forwarded = told.forwarded.clone();
-    let _infallible = write_hop(&mut chain, &mut forwarded, peer, host_text);
-    if let Ok(value) = HeaderValue::try_from(forwarded) {
+    if let Ok(value) = HeaderValue::try_from(with_hop(&told.forwarded, peer, host_text)) {
         headers.insert(FORWARDED, value);
     }
-    match HeaderValue::try_from(chain) {
-        Ok(value) if !value.is_empty() => headers.insert(X_FORWARDED_FOR, value),
-        Ok(_) | Err(_) => headers.remove(X_FORWARDED_FOR),
-    };
+    if peer.address.is_some() {
+        // The chain of a peer that is not trusted was removed before: what is left was written by one that is.
+        let chain = join(headers.get_all(X_FORWARDED_FOR));
+        let chain = [&chain, separator(&chain), &peer.written].concat();
+        if let Ok(value) = HeaderValue::try_from(chain) {
+            headers.insert(X_FORWARDED_FOR, value);
+        }
+    }
     if !(told.is_trusted && headers.contains_key(X_FORWARDED_PROTO)) {
         let scheme = match peer.scheme {
             Scheme::Http => HTTP,
@@ -280,37 +293,30 @@ fn write_forwarding(headers: &mut HeaderMap, peer: &Peer, told: &Told) {
     }
 }
 
-fn write_hop(
-    chain: &mut String,
-    forwarded: &mut String,
-    peer: &Peer,
-    host: Option<&str>,
-) -> std::fmt::Result {
-    if !forwarded.is_empty() {
-        forwarded.push_str(", ");
-    }
-    match peer.address {
-        Some(address) => {
-            if !chain.is_empty() {
-                chain.push_str(", ");
-            }
-            write!(chain, "{address}")?;
-            match address {
-                IpAddr::V4(address) => write!(forwarded, "for={address}")?,
-                // RFC 7239 section 6: an IPv6 address is bracketed and quoted.
-                IpAddr::V6(address) => write!(forwarded, "for=\"[{address}]\"")?,
-            }
-        }
-        None => forwarded.push_str("for=unknown"),
-    }
-    if let Some(host) = host {
-        write!(forwarded, ";host=\"{host}\"")?;
-    }
-    forwarded.push_str(match peer.scheme {
+/// What `Forwarded` says of the way so far, and of this step of it.
+fn with_hop(forwarded: &str, peer: &Peer, host: Option<&str>) -> String {
+    let (before, after) = match peer.address {
+        Some(IpAddr::V4(_)) => ("for=", ""),
+        // RFC 7239 section 6: an IPv6 address is bracketed and quoted.
+        Some(IpAddr::V6(_)) => ("for=\"[", "]\""),
+        None => ("for=unknown", ""),
+    };
+    let [open, host, close] = host.map_or([""; 3], |host| [";host=\"", host, "\""]);
+    let scheme = match peer.scheme {
         Scheme::Http => ";proto=http",
         Scheme::Https => ";proto=https",
-    });
-    Ok(())
+    };
+    let comma = separator(forwarded);
+    let address = &peer.written;
+    [
+        forwarded, comma, before, address, after, open, host, close, scheme,
+    ]
+    .concat()
+}
+
+/// What stands between a list and one more item.
+fn separator(list: &str) -> &'static str {
+    if list.is_empty() { "" } else { ", " }
 }
 
 /// Every value of a list header as one (RFC 9110 section 5.3).

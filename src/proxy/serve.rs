@@ -133,21 +133,18 @@ impl Arrival {
             address,
             connection,
         } = self;
-        let mut peer = Peer {
-            address,
-            ..Peer::default()
-        };
+        let mut peer = Peer::at(address);
         if connection.entry().proxy_protocol {
             let trusts = |peer| server.proxy.shared.policy().headers.trusts(peer);
             if address.is_some_and(|address| !trusts(address)) {
                 return Err(ServeError::Head(HeadFault::PeerNotTrusted));
             }
             let source = in_time(&connection, limits, proxy_protocol::read(&mut wire)).await?;
-            peer.address = match source? {
+            peer = Peer::at(match source? {
                 Source::Proxy => address,
                 Source::Address(client) => Some(client),
                 Source::UnixSocket => None,
-            };
+            });
         }
         let (socket, speaks_http2) = match &connection.entry().tls {
             None => {

@@ -254,10 +254,7 @@ fn speaks_of_the_way(folded: &str) -> bool {
 }
 
 fn send(policy: &HeaderPolicy, mut head: Parts, permit: &Permit) -> Parts {
-    let peer = Peer {
-        address: Some([192, 0, 2, 7].into()),
-        ..Peer::default()
-    };
+    let peer = Peer::at(Some([192, 0, 2, 7].into()));
     let id = HeaderValue::from_static("id");
     let websocket = asks_for_websocket(&head);
     let (caller, route) = (permit.caller(), permit.route());

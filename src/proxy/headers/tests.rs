@@ -41,10 +41,7 @@ fn head(fields: &[(&str, &str)]) -> Parts {
 
 fn sent(policy: &HeaderPolicy, caller: &Caller, fields: &[(&str, &str)]) -> HeaderMap {
     let mut head = head(fields);
-    let peer = Peer {
-        address: Some(CLIENT),
-        ..Peer::default()
-    };
+    let peer = Peer::at(Some(CLIENT));
     let id = HeaderValue::from_static("id-1");
     let route = Route::new("/api/{user_id}/tasks", Rule::Authenticated);
     policy.to_upstream(&mut head, caller, &route, &peer, &id, false);
@@ -208,10 +205,7 @@ fn forwarding_goes_on_from_what_a_trusted_peer_tells() {
 #[test]
 fn the_client_is_the_last_address_that_is_not_a_trusted_proxy() {
     let policy = policy(Credential::Strip, "192.0.2.0/24");
-    let peer = Peer {
-        address: Some(CLIENT),
-        ..Peer::default()
-    };
+    let peer = Peer::at(Some(CLIENT));
     for (chain, client) in [
         (vec![], "192.0.2.7"),
         (vec!["203.0.113.9"], "203.0.113.9"),
@@ -228,10 +222,7 @@ fn the_client_is_the_last_address_that_is_not_a_trusted_proxy() {
         let found = policy.client_address(&peer, &head(&fields).headers);
         assert_eq!(found, client.parse().ok(), "{chain:?}");
     }
-    let stranger = Peer {
-        address: "198.51.100.1".parse().ok(),
-        ..Peer::default()
-    };
+    let stranger = Peer::at("198.51.100.1".parse().ok());
     let found = policy.client_address(&stranger, &head(&[("x-forwarded-for", "1.1.1.1")]).headers);
     assert_eq!(found, stranger.address);
 }
