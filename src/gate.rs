@@ -458,9 +458,10 @@ fn check_host(head: &Parts) -> Result<(), Refusal> {
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b".:-_[]".contains(&byte));
     let valid = plain
-        && host
-            .parse::<Authority>()
-            .is_ok_and(|parsed| !parsed.host().is_empty() && has_plain_port(host, parsed.host()));
+        && host.parse::<Authority>().is_ok_and(|parsed| {
+            let name = parsed.host();
+            !name.is_empty() && has_plain_port(host, name)
+        });
     if !valid {
         return Err(malformed);
     }

@@ -21,11 +21,13 @@ pub fn names_websocket(headers: &HeaderMap) -> bool {
     upgrade.as_bytes().eq_ignore_ascii_case(b"websocket")
 }
 
-/// The names in every `Connection` field: `HeaderMap::get` would see the first alone.
+/// The names in every `Connection` field: `HeaderMap::get` would see the first alone. Without `keep-alive`, which most
+/// answers name, and which concerns a connection alone whether it is named or not.
 pub(crate) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter();
     let names = values
         .filter_map(|value| value.to_str().ok())
-        .flat_map(|names| names.split(','));
-    names.filter_map(|name| name.trim().parse().ok()).collect()
+        .flat_map(|names| names.split(',').map(str::trim))
+        .filter(|name| !name.eq_ignore_ascii_case("keep-alive"));
+    names.filter_map(|name| name.parse().ok()).collect()
 }
