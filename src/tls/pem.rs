@@ -66,10 +66,10 @@ pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 /// Why a file cannot be read as PEM.
 pub(super) fn why(error: &pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => error.to_string(),
-        error => error.to_string(),
+    if let pem::Error::Io(error) = error {
+        return error.to_string();
     }
+    error.to_string()
 }
 
 /// The first key in a file.
