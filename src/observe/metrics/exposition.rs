@@ -14,9 +14,11 @@ use prometheus_client::registry::Unit;
 
 use crate::observe::traces::{SpanOutcome, Spans};
 
+use super::durations::{BUCKETS, Bounds, Durations, GATE_BUCKETS, Histogram};
+use super::worker::Tally;
 use super::{
-    BUCKETS, Bounds, Durations, ExpiryMetrics, GATE_BUCKETS, HeadFault, Histogram, IssuerMetrics,
-    Metrics, RedisOutcome, Roster, Tally, WorkerMetrics, upstreams,
+    ExpiryMetrics, HeadFault, IssuerMetrics, Metrics, RedisOutcome, Roster, WorkerMetrics,
+    upstreams,
 };
 
 /// The version of the program.

@@ -7,8 +7,9 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::observe::log::printable;
 
+use super::durations::{BUCKETS, GATE_BUCKETS};
 use super::exposition::{COMMIT, VERSION};
-use super::{BUCKETS, GATE_BUCKETS, IssuerMetrics, Metrics, WorkerMetrics};
+use super::{IssuerMetrics, Metrics, WorkerMetrics};
 
 impl Metrics {
     /// What is counted, as the status page wants it.
