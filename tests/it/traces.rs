@@ -29,8 +29,14 @@ fn within(request: Request, parent: &str) -> Request {
     request.line(&format!("traceparent: {parent}"))
 }
 
+/// Everything that has arrived: so many spans, sent before the gate stops. On its way out it waits for little.
+fn spans(sidecar: Sidecar, collector: &Upstream, count: u32) -> Vec<Span> {
+    until_counted(&sidecar, "exported", count.into());
+    last_spans(sidecar, collector)
+}
+
 /// Everything that has arrived, once the gate has stopped.
-fn spans(sidecar: Sidecar, collector: &Upstream) -> Vec<Span> {
+fn last_spans(sidecar: Sidecar, collector: &Upstream) -> Vec<Span> {
     sidecar.stop();
     sidecar.wait();
     let mut spans = Vec::new();
@@ -103,7 +109,7 @@ fn an_exchange_has_a_span_and_its_call_of_the_upstream_another() {
     assert_eq!(told.value("tracestate").unwrap(), "rojo=1, congo=2");
     let traceparent = told.value("traceparent").unwrap();
     let parts: Vec<&str> = traceparent.split('-').collect();
-    let spans = spans(sidecar, &collector);
+    let spans = spans(sidecar, &collector, 2);
     assert_eq!(spans.len(), 2, "{spans:#?}");
     let server = &of(&spans, SpanKind::Server)[0];
     let client = &of(&spans, SpanKind::Client)[0];
@@ -166,6 +172,7 @@ fn nothing_of_a_token_or_a_query_goes_to_the_collector() {
         let call = get("/api/alice/tasks/7?q=hidden").bearer(token);
         sidecar.call(&call.line("Cookie: session=hidden"));
     }
+    until_counted(&sidecar, "exported", 3.0);
     sidecar.stop();
     sidecar.wait();
     let arrived = collector.arrived();
@@ -188,7 +195,7 @@ fn a_refusal_has_a_span_with_its_reason_and_no_call() {
     sidecar.call(&get("/nowhere"));
     sidecar.call(&request("BREW", "/open/pot"));
     upstream.untouched();
-    let spans = spans(sidecar, &collector);
+    let spans = spans(sidecar, &collector, 3);
     let found: Vec<_> = spans
         .iter()
         .map(|span| {
@@ -230,7 +237,7 @@ fn an_upstream_that_is_away_is_a_fault_in_both_spans() {
     let issuer = Issuer::start();
     let sidecar = Sidecar::start(&tracing(&collector, ""), &nowhere, &issuer);
     assert_eq!(sidecar.call(&get("/open/x")).status, 502);
-    let spans = spans(sidecar, &collector);
+    let spans = spans(sidecar, &collector, 2);
     assert_eq!(spans.len(), 2, "{spans:#?}");
     for span in &spans {
         has(span, &[("error.type", "upstream_unreachable")]);
@@ -264,7 +271,7 @@ fn what_a_client_says_of_a_trace_is_believed_only_if_it_is_clear() {
     let roots: std::collections::BTreeSet<_> = (0..5).map(trace).collect();
     assert_eq!(roots.len(), 5);
     assert!(!roots.contains(&PARENT[3..35]));
-    let spans = of(&spans(sidecar, &collector), SpanKind::Server);
+    let spans = of(&spans(sidecar, &collector, 12), SpanKind::Server);
     let roots = spans.iter().filter(|span| span.parent_span_id.is_empty());
     assert_eq!(roots.count(), 5);
 }
@@ -292,7 +299,7 @@ fn a_trace_that_is_not_sampled_passes_as_it_came_and_sends_nothing() {
     );
     assert!(parents[2].ends_with("-01"), "{parents:?}");
     assert_eq!(
-        spans(sidecar, &collector).len(),
+        spans(sidecar, &collector, 2).len(),
         2,
         "those of the sampled one"
     );
@@ -309,7 +316,7 @@ fn every_request_begins_a_trace_where_clients_have_no_say() {
     assert_ne!(traceparent[3..35], NOT_SAMPLED[3..35]);
     assert!(traceparent.ends_with("-03"), "{traceparent}");
     assert_eq!(told.value("tracestate"), None);
-    let spans = spans(sidecar, &collector);
+    let spans = spans(sidecar, &collector, 2);
     assert_eq!(spans.len(), 2);
     assert!(of(&spans, SpanKind::Server)[0].parent_span_id.is_empty());
 }
@@ -440,7 +447,7 @@ fn a_stream_has_its_span_when_it_is_over() {
     let mut client = sidecar.connect();
     assert_eq!(client.call(&call).status, 101);
     client.until_closed();
-    let spans = spans(sidecar, &collector);
+    let spans = last_spans(sidecar, &collector);
     assert_eq!(spans.len(), 2);
     for span in &spans {
         has(span, &[("http.response.status_code", "101")]);
