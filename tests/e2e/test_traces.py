@@ -24,7 +24,7 @@ from programs import Program, free_port
 
 UVICORN = pathlib.Path(sys.executable).with_name("uvicorn")
 APP = pathlib.Path(__file__).parent / "fastapi"
-PATIENCE = 20
+PATIENCE = 60
 
 TRACING = """
 [tracing]
@@ -91,7 +91,8 @@ def collector():
 def traced_api(directory: pathlib.Path, collector: Collector):
     port = free_port()
     command = [UVICORN, "traced:app", "--app-dir", APP, "--host", "127.0.0.1", "--port", port]
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_SERVICE_NAME": "notes"}
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_SERVICE_NAME": "notes",
+                   "OTEL_EXPORTER_OTLP_TIMEOUT": str(PATIENCE)}
     api = Program(directory, command, environment)
     try:
         api.wait_for("Uvicorn running")
@@ -106,7 +107,7 @@ def attributes(span: Span) -> dict:
 
 def test_a_trace_goes_from_the_client_through_the_gate_to_the_api(tmp_path, collector):
     provider = TracerProvider(resource=Resource({"service.name": "shop"}))
-    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{collector.url}/v1/traces")))
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{collector.url}/v1/traces", timeout=PATIENCE)))
     tracer = provider.get_tracer("test")
     with (traced_api(tmp_path, collector) as url,
           gate_before(tmp_path, url, TRACING.format(url=collector.url) + ROUTES) as gate):
@@ -132,7 +133,8 @@ def test_a_trace_goes_from_the_client_through_the_gate_to_the_api(tmp_path, coll
     # All of them read the same clock.
     order = [(span.start_time_unix_nano, span.end_time_unix_nano) for span in (shop, server, client)]
     assert order[0][0] <= order[1][0] <= order[2][0] <= order[2][1] <= order[1][1], order
-    assert abs(time.time_ns() - shop.start_time_unix_nano) < 60e9
+    # And it is the time of day.
+    assert abs(time.time_ns() - shop.start_time_unix_nano) < 600e9
     assert b"hidden" not in b"".join(span.SerializeToString() for span in (server, client))
 
 
