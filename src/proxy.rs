@@ -1,6 +1,8 @@
 //! The proxy: a request in; decide, then forward or refuse, then record.
 
+mod alarm;
 pub mod body;
+pub mod connection;
 pub mod exchange;
 pub mod headers;
 mod http2;
@@ -46,13 +48,13 @@ use crate::keys::refresh::Asked;
 use crate::observe::metrics::WorkerMetrics;
 
 use body::{Kind, RequestBody, ResponseBody};
+use connection::Connection;
 use exchange::{Exchange, Form};
 use headers::Peer;
 use interim::{InterimAnswers, UntilAnswer};
 use lifetime::Lifetime;
 use redis::Remote;
 use shared::{Phase, Policy, Shared};
-use socket::Connection;
 use stay::{Stay, within};
 use upstream::{Lease, Upstream, UpstreamError};
 

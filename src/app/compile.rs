@@ -22,10 +22,10 @@ use crate::gate::Gate;
 use crate::gate::identity::IdentityClaim;
 use crate::gate::names::ManagedNames;
 use crate::gate::pointer::Pointer;
+use crate::proxy::connection::Timeouts;
 use crate::proxy::headers::HeaderPolicy;
 use crate::proxy::serve::Limits;
 use crate::proxy::shared::Policy;
-use crate::proxy::socket::Timeouts;
 
 use super::App;
 

@@ -23,9 +23,9 @@ use crate::observe::traces::Trace;
 use crate::observe::{self, Record};
 
 use super::body::{Ending, ResponseBody, Upload};
+use super::connection::Connection;
 use super::headers::{self, Peer};
 use super::shared::Shared;
-use super::socket::Connection;
 use super::tunnel::Tunnelled;
 use super::upstream::{Lease, Target, UpstreamError};
 use super::{Answer, Snapshot};

@@ -24,9 +24,9 @@ use crate::observe::metrics::WorkerMetrics;
 use crate::tls::server::ServerTls;
 
 use super::Proxy;
+use super::connection::Connection;
 use super::serve::{Arrival, Server};
 use super::shared::{Phase, Shared};
-use super::socket::Connection;
 use super::stream::Wire;
 
 /// How many connections above the limit are told that they are too many; the rest are closed at once.

@@ -23,8 +23,9 @@ use tracing::info;
 use crate::gate::origin::Scheme;
 use crate::observe::metrics::{HeadFault, WorkerMetrics};
 
+use super::connection::{Connection, Timeouts};
 use super::headers::Peer;
-use super::socket::{Connection, Socket, Timeouts};
+use super::socket::Socket;
 use super::stream::{Stream, Wire};
 use super::{Answer, Proxy};
 

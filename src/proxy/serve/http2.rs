@@ -14,9 +14,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
+use crate::proxy::alarm::Alarm;
 use crate::proxy::body::{BodyError, ResponseBody};
+use crate::proxy::connection::Connection;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::socket::{Alarm, Connection, Socket};
+use crate::proxy::socket::Socket;
 use crate::proxy::tasks::{StreamHandle, StreamTasks};
 
 use super::{Client, Limits};
