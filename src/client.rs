@@ -8,8 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AsHeaderName, HOST, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
-use http_body::Body;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -64,18 +63,14 @@ pub enum CallError {
 }
 
 /// Sends a request to the server of this URL. The body of an answer is read if the status is a success.
-pub async fn call<B>(
-    mut request: Request<B>,
+pub async fn call(
+    mut request: Request<Full<Bytes>>,
     url: &Uri,
     tls: &Arc<ClientConfig>,
-) -> Result<Response<Bytes>, CallError>
-where
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Result<Response<Bytes>, CallError> {
     let authority = url.authority().ok_or(CallError::Url)?.as_str();
     let host = HeaderValue::try_from(authority).map_err(|_| CallError::Url)?;
-    let headers: &mut HeaderMap = request.headers_mut();
+    let headers = request.headers_mut();
     headers.insert(HOST, host);
     headers.insert(USER_AGENT, CLAIMGATE);
     let target = url.path_and_query().cloned();
@@ -95,15 +90,11 @@ pub fn seconds(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Duration>
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
-async fn connect_and_send<B>(
-    request: Request<B>,
+async fn connect_and_send(
+    request: Request<Full<Bytes>>,
     url: &Uri,
     tls: &Arc<ClientConfig>,
-) -> Result<Response<Bytes>, CallError>
-where
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Result<Response<Bytes>, CallError> {
     let secure = url.scheme_str() == Some("https");
     let host = url.host().ok_or(CallError::Url)?.trim_matches(['[', ']']);
     let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
@@ -130,14 +121,10 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, CallError> {
         .map_err(CallError::Connect)
 }
 
-async fn exchange<B>(
-    request: Request<B>,
+async fn exchange(
+    request: Request<Full<Bytes>>,
     stream: impl AsyncRead + AsyncWrite + Unpin,
-) -> Result<Response<Bytes>, CallError>
-where
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Result<Response<Bytes>, CallError> {
     let handshake = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(CallError::Http)?;
     let exchange = async {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
-use http_body_util::Empty;
+use http_body_util::Full;
 
 use crate::client::{self, CallError};
 use crate::files::Fingerprint;
@@ -84,7 +84,7 @@ impl FetchError {
 impl Fetcher {
     /// Fetches a document.
     pub(super) async fn get(&self, url: &Uri) -> Result<Document, FetchError> {
-        let mut request = Request::new(Empty::<Bytes>::new());
+        let mut request = Request::new(Full::default());
         request.headers_mut().insert(ACCEPT, KEY_SET);
         if let Some(file) = &self.token_file {
             let token = std::fs::read_to_string(file).map_err(FetchError::TokenFile)?;

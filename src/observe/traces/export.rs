@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
@@ -12,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::client::{self, CallError};
 use crate::clock::Clock;
+use crate::observe::log::printable;
 
 use super::otlp::{self, Moment};
 use super::queue::{SpanOutcome, Spans};
@@ -45,6 +45,14 @@ enum ExportError {
     /// The collector does not want it.
     #[error("status: {0}")]
     Refused(StatusCode),
+    /// The collector does not want all of it.
+    #[error("{rejected} are not wanted: {why}")]
+    Partly {
+        /// How many spans.
+        rejected: usize,
+        /// Why not, in the collector's words.
+        why: String,
+    },
 }
 
 /// Sends what the workers leave, until no more will come. The settings are those in force at each try.
@@ -79,12 +87,15 @@ impl<S: Fn() -> Option<Arc<Tracing>>> Exporter<S> {
     /// Sends a batch, and once more if that may help. Without a collector in the configuration, nobody wants it.
     async fn deliver(&mut self, batch: &[Finished]) {
         let spans = batch.iter().map(Finished::spans).sum();
+        let mut pause = Duration::ZERO;
         for tried in 0..TRIES {
+            self.spans.rest(pause).await;
             let Some(tracing) = (self.settings)() else {
                 return;
             };
             let error = match self.send(&tracing, batch).await {
                 Ok(()) => {
+                    self.spans.count(SpanOutcome::Exported, spans);
                     if std::mem::take(&mut self.is_failing) {
                         info!(url = %tracing.url, "spans are taken again");
                     }
@@ -93,11 +104,18 @@ impl<S: Fn() -> Option<Arc<Tracing>>> Exporter<S> {
                 Err(error) => error,
             };
             if !std::mem::replace(&mut self.is_failing, true) {
-                warn!(url = %tracing.url, "failed to send spans: {error}");
+                let error = error.to_string();
+                warn!(url = %tracing.url, "failed to send spans: {}", printable(&error));
             }
             let asked = match error {
                 ExportError::Refused(_) => {
                     self.spans.count(SpanOutcome::Rejected, spans);
+                    return;
+                }
+                ExportError::Partly { rejected, .. } => {
+                    let rejected = rejected.min(spans);
+                    self.spans.count(SpanOutcome::Rejected, rejected);
+                    self.spans.count(SpanOutcome::Exported, spans - rejected);
                     return;
                 }
                 ExportError::Busy { retry_after, .. } => retry_after.unwrap_or_default(),
@@ -106,8 +124,7 @@ impl<S: Fn() -> Option<Arc<Tracing>>> Exporter<S> {
             if self.spans.is_closing() {
                 break;
             }
-            let pause = FIRST_PAUSE * 2_u32.pow(tried);
-            self.spans.rest(pause.max(asked.min(LONGEST_PAUSE))).await;
+            pause = (FIRST_PAUSE * 2_u32.pow(tried)).max(asked.min(LONGEST_PAUSE));
         }
         self.spans.count(SpanOutcome::Unreachable, spans);
     }
@@ -118,22 +135,15 @@ impl<S: Fn() -> Option<Arc<Tracing>>> Exporter<S> {
             since_epoch: self.clock.since_epoch(),
         };
         let encoded = otlp::encode(batch, &tracing.service_name, moment);
-        let mut request = Request::new(Full::<Bytes>::from(encoded));
+        let mut request = Request::new(Full::from(encoded));
         *request.method_mut() = Method::POST;
         request.headers_mut().insert(CONTENT_TYPE, PROTOBUF);
         let answer = client::call(request, &tracing.url, &tracing.tls).await?;
         match answer.status() {
-            status if status.is_success() => {
-                let (rejected, why) = otlp::rejected(answer.body());
-                let spans = batch.iter().map(Finished::spans).sum::<usize>();
-                let rejected = rejected.min(spans);
-                if rejected > 0 {
-                    warn!(url = %tracing.url, rejected, "spans were not wanted: {why}");
-                }
-                self.spans.count(SpanOutcome::Rejected, rejected);
-                self.spans.count(SpanOutcome::Exported, spans - rejected);
-                Ok(())
-            }
+            status if status.is_success() => match otlp::rejected(answer.body()) {
+                (0, _) => Ok(()),
+                (rejected, why) => Err(ExportError::Partly { rejected, why }),
+            },
             status @ (StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
