@@ -14,6 +14,8 @@ pub(crate) mod sidecar;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 
+use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -90,4 +92,11 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "never happened: {what}");
         std::thread::park_timeout(Duration::from_millis(2));
     }
+}
+
+/// Another file comes to its place, and there is no moment in which it is half there.
+pub(crate) fn replace(file: &Path, content: impl AsRef<[u8]>) {
+    let new = file.with_extension("new");
+    fs::write(&new, content).unwrap();
+    fs::rename(new, file).unwrap();
 }

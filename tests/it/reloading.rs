@@ -16,7 +16,7 @@ use claimgate::tls::server::{Reloader, ServerTls, Settings};
 use rcgen::date_time_ymd;
 
 use crate::harness::authority::written;
-use crate::harness::{Authority, ROUTES, Sidecar, eventually, get, start};
+use crate::harness::{Authority, ROUTES, Sidecar, eventually, get, replace, start};
 
 /// The serial number or anything else of what the gate shows: all bytes of its certificate.
 fn shown(authority: &Authority, sidecar: &Sidecar) -> Vec<u8> {
@@ -31,13 +31,6 @@ fn reloads(sidecar: &Sidecar, outcome: &str) -> f64 {
 
 fn copy(from: &Path, to: &Path) {
     fs::copy(from, to).unwrap();
-}
-
-/// Another file comes to its place, and there is no moment in which it is half there.
-fn replace(file: &Path, content: impl AsRef<[u8]>) {
-    let new = file.with_extension("new");
-    fs::write(&new, content).unwrap();
-    fs::rename(new, file).unwrap();
 }
 
 #[test]

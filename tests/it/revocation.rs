@@ -6,7 +6,9 @@ use claimgate::tls::Pair;
 use rcgen::SerialNumber;
 use rustls::version::{TLS12, TLS13};
 
-use crate::harness::{Authority, Connector, ROUTES, Sidecar, Upstream, eventually, get, start};
+use crate::harness::{
+    Authority, Connector, ROUTES, Sidecar, Upstream, eventually, get, replace, start,
+};
 
 /// A gate that asks for certificates of an authority, and for its lists in `clients.crl`.
 fn gate(authority: &Authority, how: &str, lists: &str) -> (Sidecar, Upstream) {
@@ -154,7 +156,7 @@ fn a_new_list_is_taken_without_a_restart_and_a_broken_one_leaves_the_old_in_forc
     assert_eq!(open.call(&get("/open/x")).status, 200);
     let file = authority.file("clients.crl");
     let new = authority.revoked(&[2], 2021, 2100);
-    fs::write(&file, &new).unwrap();
+    replace(&file, &new);
     eventually("what is revoked now is refused", || {
         outcome(&sidecar, &two).contains("CertificateRevoked")
     });
@@ -173,14 +175,14 @@ fn a_new_list_is_taken_without_a_restart_and_a_broken_one_leaves_the_old_in_forc
         authority.pem(),
     ];
     for (count, text) in (1_u32..).zip(broken) {
-        fs::write(&file, text).unwrap();
+        replace(&file, text);
         eventually("the failure is counted", || {
             (failures(&sidecar) - f64::from(count)).abs() < 0.5
         });
         assert_eq!(outcome(&sidecar, &one), "200");
         assert!(outcome(&sidecar, &two).contains("CertificateRevoked"));
     }
-    fs::write(&file, authority.revoked(&[1], 2023, 2100)).unwrap();
+    replace(&file, authority.revoked(&[1], 2023, 2100));
     eventually("a good one counts again", || {
         outcome(&sidecar, &two) == "200" && outcome(&sidecar, &one) != "200"
     });
