@@ -134,7 +134,9 @@ impl AsyncRead for Socket {
             self.pace.note_timeout();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if !self.pace.awaits_request() && !self.read_timer.is_set() {
+        // A timer that is set rings soon enough, unless a head may take longer than a connection may be idle.
+        let is_soon = self.read_timer.is_set() && self.timeouts.header <= self.timeouts.idle;
+        if !self.pace.awaits_request() && !is_soon {
             // hyper does not read again when the exchange ends: the timer looks then what is awaited.
             let soon = Instant::now() + self.timeouts.idle.min(self.timeouts.header);
             self.read_timer.rings(soon, context);
