@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::frames::{
-    CANCEL, CONTINUATION, DATA, END_STREAM, ENHANCE_YOUR_CALM, Frame, Frames, GOAWAY, HEADERS,
-    INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, WINDOW_UPDATE, head,
+    CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, Frames, GOAWAY,
+    HEADERS, INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, WINDOW_UPDATE, head,
 };
 use crate::harness::{
     Dialogue, Latch, Next, ROUTES, Sidecar, Upstream, eventually, get, post, start, start_with,
@@ -165,6 +165,22 @@ fn a_head_in_a_thousand_pieces_is_cut() {
         }
         client.wire.write(b"").is_err() || matches!(client.read(), Ok(None) | Err(_))
     });
+    upstream.untouched();
+}
+
+#[test]
+fn a_refusal_does_not_wait_for_the_body_and_ends_its_stream_alone() {
+    let (sidecar, upstream, _issuer) = start(ROUTES);
+    let mut client = Frames::connect(sidecar.address);
+    let post = head(&[(":method", "POST"), (":path", "/a/../b")]);
+    client.send(&Frame::new(HEADERS, END_HEADERS, 1, &post));
+    assert_eq!(client.status(1), 400);
+    assert!(client.body(1).starts_with(b"{"));
+    // RFC 9113 section 8.1: the answer is whole, and the rest of the request is not wanted.
+    let reset = client.next(RST_STREAM);
+    assert_eq!((reset.stream, reset.code()), (1, 0));
+    client.send(&Frame::get(3, "/a/../b"));
+    assert_eq!(client.status(3), 400);
     upstream.untouched();
 }
 
