@@ -1,6 +1,7 @@
 //! Bodies on their way: counted, limited and timed, never collected.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -25,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The slowest accepted upload, in bytes a second.
 const SLOWEST: u64 = 1024;
 
+/// How much of a body is kept to be sent again, in bytes.
+const KEPT: usize = 64 * 1024;
+
 /// The body of a request on its way to the upstream. Trailers are not passed on: they could carry a managed name.
 #[derive(Debug)]
 pub struct RequestBody {
@@ -36,6 +40,10 @@ pub struct RequestBody {
     alarm: Alarm,
     waiting_since: Option<Instant>,
     waited: Duration,
+    /// What has passed, as long as all of it is kept.
+    kept: Option<VecDeque<Bytes>>,
+    /// What passes once more, before anything else.
+    again: VecDeque<Bytes>,
 }
 
 /// What is known about an upload while it runs and after.
@@ -129,17 +137,47 @@ impl RequestBody {
             alarm: Alarm::default(),
             waiting_since: None,
             waited: Duration::ZERO,
+            kept: None,
+            again: VecDeque::new(),
         }
     }
 
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.incoming.is_none()
+        self.incoming.is_none() && self.again.is_empty()
+    }
+
+    /// Keeps what passes from now on, if it is not too much, so that it can be sent again.
+    pub fn keep(&mut self) {
+        self.kept = Some(VecDeque::new());
+    }
+
+    /// It will not be sent again.
+    pub fn forget(&mut self) {
+        self.kept = None;
+    }
+
+    /// The same from its beginning; nothing if more has passed than was kept.
+    pub fn rewound(mut self) -> Option<Self> {
+        let mut again = self.kept.take()?;
+        again.append(&mut self.again);
+        self.again = again;
+        Some(self)
     }
 
     /// What can be asked about it after it is gone.
     pub fn upload(&self) -> Rc<Upload> {
         Rc::clone(&self.upload)
+    }
+
+    fn pass(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        if let Some(kept) = &mut self.kept {
+            kept.push_back(data.clone());
+            if length(kept) > KEPT {
+                self.kept = None;
+            }
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn fail(&mut self, fault: UploadFault) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
@@ -163,7 +201,7 @@ impl RequestBody {
         {
             return self.fail(UploadFault::TooSlow);
         }
-        Poll::Ready(Some(Ok(Frame::data(data))))
+        self.pass(data)
     }
 }
 
@@ -175,6 +213,9 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        if let Some(data) = self.again.pop_front() {
+            return self.pass(data);
+        }
         loop {
             let Some(incoming) = &mut self.incoming else {
                 return Poll::Ready(None);
@@ -209,14 +250,24 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        self.again.is_empty() && self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        let rest = self.incoming.as_ref();
+        let rest = rest.map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
+        let again = length(&self.again) as u64;
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + again);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + again);
+        }
+        hint
     }
+}
+
+fn length(pieces: &VecDeque<Bytes>) -> usize {
+    pieces.iter().map(Bytes::len).sum()
 }
 
 /// The body of an answer: one of the gate's own, or the upstream's on its way.

@@ -306,16 +306,9 @@ impl Upstream {
         fresh: bool,
     ) -> Result<(Response<Incoming>, Connection), Failed> {
         let target = || Arc::clone(&endpoint.place);
-        let broken = |source,
-                      again: Option<Request<()>>,
-                      may: fn(Box<Request<RequestBody>>) -> Again| Failed {
-            error: UpstreamError::Broken {
-                target: target(),
-                source,
-            },
-            again: again.map_or(Again::No, |again| {
-                may(Box::new(again.map(|()| RequestBody::empty())))
-            }),
+        let broken = |source| UpstreamError::Broken {
+            target: target(),
+            source,
         };
         loop {
             let open = if fresh {
@@ -346,12 +339,18 @@ impl Upstream {
                 }
                 Err(Failure::Unsent(unsent)) => request = unsent,
                 Err(Failure::Refused { error, again }) => {
-                    return Err(broken(error, again, Again::Unseen));
+                    return Err(Failed {
+                        error: broken(error),
+                        again: again.map_or(Again::No, Again::Unseen),
+                    });
                 }
                 Err(Failure::Sent { error, again }) => {
                     let is_kept = !is_new && matches!(connection, Connection::Http1(_));
                     let may = if is_kept { Again::Stale } else { Again::Twice };
-                    return Err(broken(error, again, may));
+                    return Err(Failed {
+                        error: broken(error),
+                        again: again.map_or(Again::No, may),
+                    });
                 }
             }
         }

@@ -26,15 +26,15 @@ pub(super) enum Failure {
     Refused {
         /// How it said so.
         error: hyper::Error,
-        /// The same request, if it has no body.
-        again: Option<Request<()>>,
+        /// The same request, if so much of its body is kept.
+        again: Option<Box<Request<RequestBody>>>,
     },
     /// It may have been looked at.
     Sent {
         /// What went wrong.
         error: hyper::Error,
         /// The same request, if repeating it is harmless.
-        again: Option<Request<()>>,
+        again: Option<Box<Request<RequestBody>>>,
     },
 }
 
@@ -57,6 +57,11 @@ pub(super) fn is_harmless(request: &Request<RequestBody>) -> bool {
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
     );
     is_idempotent && request.body().is_empty()
+}
+
+/// The same request with another body.
+pub(super) fn with_body(head: Request<()>, body: RequestBody) -> Box<Request<RequestBody>> {
+    Box::new(head.map(|()| body))
 }
 
 /// A copy of the head.

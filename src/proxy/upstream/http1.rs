@@ -12,7 +12,7 @@ use crate::proxy::body::RequestBody;
 use crate::proxy::stream::Stream;
 
 use super::MAX_HEAD_BYTES;
-use super::connection::{Failure, head_of, is_harmless};
+use super::connection::{Failure, head_of, is_harmless, with_body};
 
 /// An open connection. It ends when it is dropped, so that the upstream learns at once that nobody waits.
 #[derive(Debug)]
@@ -64,8 +64,9 @@ impl Http1 {
             Some(unsent) => Failure::Unsent(Box::new(unsent)),
             None => {
                 let error = error.into_error();
+                let again = again.filter(|_| !error.is_parse());
                 Failure::Sent {
-                    again: again.filter(|_| !error.is_parse()),
+                    again: again.map(|head| with_body(head, RequestBody::empty())),
                     error,
                 }
             }

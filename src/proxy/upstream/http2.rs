@@ -18,7 +18,7 @@ use crate::proxy::stream::Stream;
 use crate::proxy::tasks::LocalTasks;
 
 use super::MAX_HEAD_BYTES;
-use super::connection::{Failure, head_of, is_harmless};
+use super::connection::{Failure, head_of, is_harmless, with_body};
 use super::driver::{Driver, Watched};
 use super::head::to_http2;
 use super::loan::Loan;
@@ -126,30 +126,33 @@ impl OneStream {
         &mut self,
         request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, Failure> {
-        let (is_harmless, is_empty) = (is_harmless(&request), request.body().is_empty());
+        let is_harmless = is_harmless(&request);
         let kept = head_of(&request);
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
+        body.keep();
         let head = to_http2(head, &self.connection.scheme);
         let loan = Loan::of(body);
         self.upload = Some(loan.clone());
         let mut sender = self.connection.sender.clone();
         let sent = sender.try_send_request(Request::from_parts(head, loan.clone()));
-        sent.await.map_err(|mut error| {
+        let sent = sent.await.inspect(|_| loan.forget());
+        sent.map_err(|mut error| {
             if error.take_message().is_some()
                 && let Some(body) = loan.take()
             {
-                return Failure::Unsent(Box::new(kept.map(|()| body)));
+                return Failure::Unsent(with_body(kept, body));
             }
             let error = error.into_error();
             if was_refused(&error) {
+                let body = loan.take().and_then(RequestBody::rewound);
                 return Failure::Refused {
                     error,
-                    again: is_empty.then_some(kept),
+                    again: body.map(|body| with_body(kept, body)),
                 };
             }
             Failure::Sent {
                 error,
-                again: is_harmless.then_some(kept),
+                again: is_harmless.then(|| with_body(kept, RequestBody::empty())),
             }
         })
     }
@@ -171,9 +174,13 @@ impl Drop for OneStream {
     }
 }
 
-/// RFC 9113 section 8.7: a stream that was refused has not been looked at.
+/// RFC 9113 section 8.7: a stream that was refused has not been looked at, nor one behind the last that GOAWAY names. Of
+/// those before it, h2 does not say that it was the GOAWAY.
 fn was_refused(error: &hyper::Error) -> bool {
     let cause =
         std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| cause.is_remote() && cause.reason() == Some(Reason::REFUSED_STREAM))
+    cause.is_some_and(|cause| {
+        let is_refused = cause.reason() == Some(Reason::REFUSED_STREAM);
+        cause.is_remote() && (is_refused || cause.is_go_away())
+    })
 }

@@ -42,6 +42,13 @@ impl Loan {
         self.0.body.borrow_mut().take()
     }
 
+    /// It will not be wanted again.
+    pub(super) fn forget(&self) {
+        if let Some(body) = self.0.body.borrow_mut().as_mut() {
+            body.forget();
+        }
+    }
+
     /// Ends the stream if it has not ended: what has come of the body is all there will be.
     pub(super) fn call_in(&self) {
         let body = self.take();

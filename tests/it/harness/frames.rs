@@ -121,6 +121,15 @@ impl Frames {
         frames
     }
 
+    /// The other side: somebody has connected, and says what a client has to say.
+    pub(crate) fn accept(stream: TcpStream) -> Self {
+        let mut wire = Wire::tcp(stream);
+        assert_eq!(wire.read_exact(PREFACE.len()).unwrap(), PREFACE);
+        let mut frames = Self { wire };
+        frames.send(&Frame::settings(&[]));
+        frames
+    }
+
     /// Sends a frame. That the other side has hung up is found when something is read.
     pub(crate) fn send(&mut self, frame: &Frame) {
         let _gone = self.wire.write(&frame.bytes());

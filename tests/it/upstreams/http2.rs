@@ -6,7 +6,9 @@ use std::thread;
 
 use http::{Response, Version};
 use http_body_util::Full;
+use tokio::task::JoinSet;
 
+use crate::harness::frames::{END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS};
 use crate::harness::http2::echo;
 use crate::harness::{
     Http2Upstream, Issuer, PATIENCE, ROUTES, Sidecar, eventually, get, post, request, start_before,
@@ -185,8 +187,9 @@ fn an_early_answer_to_a_long_upload_ends_its_stream() {
     }
 }
 
-#[test]
-fn what_an_upstream_refuses_to_look_at_is_sent_once_more() {
+/// An upstream that refuses every first stream, after it has read so much of the body, and gives the body of every second
+/// back.
+fn refusing(read: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("h2c://{}", listener.local_addr().unwrap());
     listener.set_nonblocking(true).unwrap();
@@ -198,24 +201,83 @@ fn what_an_upstream_refuses_to_look_at_is_sent_once_more() {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             let (stream, _) = listener.accept().await.unwrap();
             let mut connection = h2::server::handshake(stream).await.unwrap();
+            let mut serving = JoinSet::new();
             let mut number = 0;
-            while let Some(Ok((_, mut respond))) = connection.accept().await {
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
                 number += 1;
-                if number % 2 == 1 {
-                    respond.send_reset(h2::Reason::REFUSED_STREAM);
-                } else {
-                    respond.send_response(Response::new(()), true).unwrap();
-                }
+                let is_refused = number % 2 == 1;
+                let enough = if is_refused { read } else { usize::MAX };
+                serving.spawn(async move {
+                    let mut body = request.into_body();
+                    let mut whole = Vec::new();
+                    while whole.len() < enough
+                        && let Some(Ok(data)) = body.data().await
+                    {
+                        whole.extend_from_slice(&data);
+                        body.flow_control().release_capacity(data.len()).unwrap();
+                    }
+                    if is_refused {
+                        respond.send_reset(h2::Reason::REFUSED_STREAM);
+                    } else {
+                        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+                        stream.send_data(whole.into(), true).unwrap();
+                    }
+                });
             }
         });
     });
-    let (sidecar, _issuer) = start_before(&format!("url = \"{url}\""), ROUTES);
-    for method in ["POST", "GET", "PATCH"] {
-        assert_eq!(sidecar.call(&request(method, "/open/a")).status, 200);
+    url
+}
+
+#[test]
+fn what_an_upstream_refuses_to_look_at_is_sent_once_more() {
+    for read in [0, 1, usize::MAX] {
+        let (sidecar, _issuer) = start_before(&format!("url = \"{}\"", refusing(read)), ROUTES);
+        for method in ["POST", "GET", "PATCH"] {
+            assert_eq!(sidecar.call(&request(method, "/open/a")).status, 200);
+        }
+        let large = "milk and bread".repeat(4000);
+        for body in ["milk", &large] {
+            let answer = sidecar.call(&post("/open/a", body.as_bytes()));
+            assert_eq!((answer.status, answer.text().len()), (200, body.len()));
+            assert!(answer.text() == body, "it is another body");
+        }
+        let pieces = request("POST", "/open/a").chunked(b"bread", "");
+        assert_eq!(sidecar.call(&pieces).text(), "bread");
     }
+}
+
+#[test]
+fn what_an_upstream_refuses_after_more_than_is_kept_is_not_sent_again() {
+    let config = format!("url = \"{}\"", refusing(usize::MAX));
+    let (sidecar, _issuer) = start_before(&config, ROUTES);
+    let large = vec![b'x'; 70_000];
     sidecar
-        .call(&post("/open/a", b"milk"))
+        .call(&post("/open/a", &large))
         .refused(502, "upstream_broken");
+}
+
+#[test]
+fn what_stands_behind_the_last_stream_of_a_goaway_is_sent_once_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("h2c://{}", listener.local_addr().unwrap());
+    let upstream = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut first = Frames::accept(stream);
+        // The stream has come with all of its body, and the last that will be looked at is the one before it.
+        assert_eq!(first.body(1), b"milk");
+        first.send(&Frame::new(GOAWAY, 0, 0, &[0; 8]));
+        let (stream, _) = listener.accept().unwrap();
+        let mut second = Frames::accept(stream);
+        assert_eq!(second.body(1), b"milk");
+        // `:status: 200`, as the table of RFC 7541 has it.
+        second.send(&Frame::new(HEADERS, END_STREAM | END_HEADERS, 1, &[0x88]));
+        second.rest()
+    });
+    let (sidecar, _issuer) = start_before(&format!("url = \"{url}\""), ROUTES);
+    assert_eq!(sidecar.call(&post("/open/a", b"milk")).status, 200);
+    drop(sidecar);
+    upstream.join().unwrap();
 }
 
 #[test]
