@@ -58,7 +58,7 @@ impl Known {
             };
             let matchers = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
             for matcher in matchers.map_or("", |(matchers, _)| matchers).split(',') {
-                let (label, value) = matcher.split_once(['=', '!']).unwrap_or_default();
+                let (label, value) = matcher.trim().split_once(['=', '!']).unwrap_or_default();
                 let is_label = labels.iter().any(|known| known == label);
                 if !is_label && !OF_THE_SCRAPE.contains(&label) && !label.is_empty() {
                     problems.push(format!("{metric} has no label {label}"));
