@@ -124,6 +124,8 @@ def check_pod(pod, problems):
             problems.append(f"container {app['name']}: preStop sleeps {sleep} s; requests are lost at every update")
         if pod.get("terminationGracePeriodSeconds", 30) < sleep + 30:
             problems.append("terminationGracePeriodSeconds leaves less than 30 s after the app's preStop")
+        if any(mount["name"] == "claimgate-secret" for mount in app.get("volumeMounts", [])):
+            problems.append(f"container {app['name']}: has the gate's Secret, which has two lines while it is replaced")
         if app.get("ports"):
             problems.append(f"container {app['name']}: has ports, as if there were a way past the gate")
     if pod.get("automountServiceAccountToken") is not False:
