@@ -374,11 +374,29 @@ impl KeyRing {
         }
     }
 
+    /// The same keys, to be used until another time.
+    #[must_use]
+    pub fn usable_to(&self, until: UnixTime) -> Self {
+        let mut ring = self.clone();
+        if let Origin::Remote { usable_until, .. } = &mut ring.origin {
+            *usable_until = usable_until.and(Some(until));
+        }
+        ring
+    }
+
+    /// When the keys are too old to be used; none if they never are, or if nothing was ever fetched.
+    pub fn usable_until(&self) -> Option<UnixTime> {
+        match self.origin {
+            Origin::Local => None,
+            Origin::Remote { usable_until, .. } => usable_until,
+        }
+    }
+
     /// Whether there are keys that are not too old.
     pub fn is_usable(&self, now: UnixTime) -> bool {
         match self.origin {
             Origin::Local => true,
-            Origin::Remote { usable_until, .. } => usable_until.is_some_and(|until| now < until),
+            Origin::Remote { .. } => self.usable_until().is_some_and(|until| now < until),
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::task::{JoinHandle, spawn_local};
 
+use crate::clock::UnixTime;
 use crate::keys::KeyRing;
 use crate::keys::refresh::Refresher;
 use crate::keys::remote::RemoteKeys;
@@ -81,12 +82,19 @@ impl Upkeep {
                     .as_ref()
                     .is_some_and(|remote| remote.has_keys_of(&fetching.remote))
             };
-            let Some(fetching) = fetching.filter(same) else {
+            let (Some(fetching), Some(remote)) = (fetching.filter(same), remote) else {
                 continue;
             };
             let mut issuers = before.gate.issuers().iter();
             if let Some(known) = issuers.find(|known| known.name == issuer.name) {
-                policy.gate = policy.gate.with_ring(place, Arc::clone(&known.ring));
+                let ring = match self.metrics.issuers.find(&issuer.name) {
+                    Some(metrics) if remote.max_stale != fetching.remote.max_stale => {
+                        let fetched = UnixTime(metrics.last_success.load(Ordering::Relaxed));
+                        Arc::new(known.ring.usable_to(remote.usable_until(fetched)))
+                    }
+                    Some(_) | None => Arc::clone(&known.ring),
+                };
+                policy.gate = policy.gate.with_ring(place, ring);
             }
             if let Some(refresher) = policy.refreshers.get_mut(place) {
                 *refresher = Some(Arc::clone(&fetching.refresher));
@@ -179,6 +187,8 @@ pub(super) fn enrol(metrics: &Metrics, policy: &Policy, remote_keys: &[Option<Re
         });
         let held = issuer.ring.keys().len() as u64;
         metrics.keys.store(held, Ordering::Relaxed);
+        let until = issuer.ring.usable_until().map_or(0, |until| until.0);
+        metrics.usable_until.store(until, Ordering::Relaxed);
         metrics.is_remote.store(remote.is_some(), Ordering::Relaxed);
         metrics
     });

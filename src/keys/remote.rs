@@ -137,11 +137,16 @@ impl RemoteKeys {
         metrics.fetched.fetch_add(1, Ordering::Relaxed);
         metrics.keys.store(set.keys.len() as u64, Ordering::Relaxed);
         metrics.last_success.store(now.0, Ordering::Relaxed);
-        let usable = i64::try_from(self.max_stale.as_secs()).unwrap_or(i64::MAX);
-        let until = now.0.saturating_add(usable);
-        metrics.usable_until.store(until, Ordering::Relaxed);
+        let until = self.usable_until(now);
+        metrics.usable_until.store(until.0, Ordering::Relaxed);
         metrics.last_error.store(None);
-        KeyRing::fetched(set.keys, UnixTime(until))
+        KeyRing::fetched(set.keys, until)
+    }
+
+    /// Until when keys are used that were fetched at this time.
+    pub fn usable_until(&self, fetched: UnixTime) -> UnixTime {
+        let usable = i64::try_from(self.max_stale.as_secs()).unwrap_or(i64::MAX);
+        UnixTime(fetched.0.saturating_add(usable))
     }
 
     /// Fetches the set once.

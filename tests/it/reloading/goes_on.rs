@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::folder::{Folder, has, open};
 use crate::harness::issuer::{Window, claims};
 use crate::harness::sidecar::compile;
-use crate::harness::{Authority, Issuer, Key, Latch, Sidecar, Upstream, eventually, get};
+use crate::harness::{Authority, Issuer, Key, Latch, NOW, Sidecar, Upstream, eventually, get};
 
 const ME: &str = "[[routes]]\npath = \"/me/{*rest}\"\naccess = \"authenticated\"\n";
 
@@ -21,6 +21,8 @@ fn fetches(sidecar: &Sidecar, outcome: &str) -> Option<f64> {
     let labels = format!("issuer=\"remote\",outcome=\"{outcome}\"");
     sidecar.metric(&format!("claimgate_key_fetches_total{{{labels}}}"))
 }
+
+const UNTIL: &str = "claimgate_keys_usable_until_timestamp_seconds{issuer=\"remote\"}";
 
 fn connections(sidecar: &Sidecar, upstream: &str) -> Option<f64> {
     let labels = format!("upstream=\"{upstream}\",outcome=\"success\"");
@@ -110,6 +112,31 @@ fn keys_that_were_fetched_are_kept() {
     folder.change(&sidecar, &fetching(&issuer, ", refresh = \"7m\""));
     eventually("it is fetched again", || issuer.fetches() >= 2);
     assert_eq!(sidecar.call(&request).status, 200);
+    assert_eq!(fetches(&sidecar, "success"), Some(1.0));
+}
+
+#[test]
+fn keys_already_fetched_are_used_as_long_as_the_newest_configuration_says() {
+    let key = Key::ed25519("one");
+    let issuer = Issuer::publishing(Window::Keys(vec![key.clone()]));
+    let upstream = Upstream::start();
+    let stale = |hours: u32| fetching(&issuer, &format!(", max_stale = \"{hours}h\""));
+    let folder = Folder::with(&stale(2), &upstream);
+    let sidecar = folder.start();
+    let lasting = serde_json::json!({ "sub": "alice", "exp": NOW + 360_000 });
+    let request = get("/me/x").bearer(&key.sign(&lasting));
+    assert_eq!(sidecar.call(&request).status, 200);
+    issuer.publish(Window::Closed);
+    let until = || sidecar.metric(UNTIL).unwrap();
+
+    sidecar.set_time(NOW + 3 * 3600);
+    sidecar.call(&request).refused(503, "keys_unavailable");
+    assert!((until() - 1_800_007_200.0).abs() < 1.0);
+    folder.change(&sidecar, &stale(4));
+    assert_eq!(sidecar.call(&request).status, 200);
+    assert!((until() - 1_800_014_400.0).abs() < 1.0);
+    folder.change(&sidecar, &stale(1));
+    sidecar.call(&request).refused(503, "keys_unavailable");
     assert_eq!(fetches(&sidecar, "success"), Some(1.0));
 }
 
