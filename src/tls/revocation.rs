@@ -14,6 +14,9 @@ use crate::clock::UnixTime;
 
 use super::{TlsError, pem};
 
+/// What a list must be like for the library: RFC 5280 section 5.2 asks the same of who makes them.
+const FORM: &str = "it must be of version 2, with extensions (OpenSSL: `crl_extensions`)";
+
 /// The lists in a file, at most one for each issuer and each of the parts into which it cuts its list.
 #[derive(Debug)]
 pub(super) struct RevocationLists {
@@ -33,9 +36,15 @@ impl RevocationLists {
         let found: Vec<_> = found.map_err(|error| unusable(pem::why(&error)))?;
         let mut read = Vec::new();
         for list in found {
-            let parsed =
-                CertificateList::from_der(&list).map_err(|error| unusable(error.to_string()));
-            read.push((parsed?.tbs_cert_list, list));
+            let parsed = CertificateList::from_der(&list);
+            let parsed = parsed.map_err(|error| unusable(format!("{error}; {FORM}")))?;
+            if parsed.tbs_cert_list.crl_extensions.is_none() {
+                return Err(unusable(format!("a list has no number; {FORM}")));
+            }
+            if parsed.tbs_cert_list.next_update.is_none() {
+                return Err(unusable("a list does not say when it ends".to_owned()));
+            }
+            read.push((parsed.tbs_cert_list, list));
         }
         if read.is_empty() {
             return Err(unusable("there is none in it".to_owned()));

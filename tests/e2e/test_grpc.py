@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
+from authority import Authority
 from gate import SOON, gate_before, minted
 from grpc_notes import SERVICE
 from programs import Program, free_port
-from test_tls import Authority
 
 SERVER = pathlib.Path(__file__).with_name("grpc_notes.py")
 PATIENCE = 60

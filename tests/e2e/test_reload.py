@@ -17,9 +17,9 @@ import time
 
 import pytest
 
+from authority import Authority
 from gate import SECRET, minted
 from programs import Gate, Program, free_port
-from test_tls import Authority
 
 SECONDS = int(os.environ.get("WATCH_SECONDS", "10"))
 # Those that are good, those that are broken, and those of the secret.

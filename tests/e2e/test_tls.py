@@ -1,9 +1,6 @@
 """TLS as OpenSSL and curl speak it: versions, kinds of keys, client certificates, and a certificate that is renewed."""
 
-import base64
 import contextlib
-import datetime
-import hashlib
 import http.server
 import json
 import os
@@ -14,12 +11,9 @@ import threading
 import time
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import PrivateFormat
 
+from authority import Authority
 from gate import SECRET, minted
 from programs import Program
 
@@ -55,48 +49,6 @@ access = "public"
 path = "/me"
 access = "authenticated"
 """
-
-
-def private(kind: str):
-    if kind == "rsa":
-        return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-class Authority:
-    """Signs certificates, into a directory."""
-
-    def __init__(self, directory: pathlib.Path):
-        self.directory = directory
-        self.key = private("ec")
-        self.name = "authority"
-        self.certificate = self._sign("authority", self.key, [], is_authority=True)
-        (directory / "ca.crt").write_bytes(self.certificate.public_bytes(Encoding.PEM))
-
-    def issue(self, file: str, name: str, kind: str = "ec", form: PrivateFormat = PrivateFormat.PKCS8) -> str:
-        """Writes FILE.crt and FILE.key, and gives the thumbprint as RFC 8705 has it."""
-        key = private(kind)
-        certificate = self._sign(name, key, [x509.DNSName(name)], is_authority=False)
-        (self.directory / f"{file}.key").write_bytes(key.private_bytes(Encoding.PEM, form, NoEncryption()))
-        (self.directory / f"{file}.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
-        digest = hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
-        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-
-    def _sign(self, name: str, key, names: list, is_authority: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-        )
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(self.key, hashes.SHA256())
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
@@ -237,6 +189,37 @@ def test_nobody_comes_in_without_a_certificate_that_is_required(authority, upstr
         assert "New, TLSv1.2" in said and " alert " not in said, said
 
 
+def until(is_so, what: str):
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+def test_a_certificate_that_was_revoked_comes_in_no_more(authority, upstream):
+    for file in ["gate", "web", "batch"]:
+        authority.issue(file, f"{file}.test")
+    authority.revoke("gate")
+    with serving(authority, upstream, 'client_ca = "ca.crt"\nclient_crl = "ca.crl"') as port:
+        def comes_in(file):
+            said = openssl(authority, port, "-tls1_2", "-cert", f"{file}.crt", "-key", f"{file}.key")
+            assert "New, TLSv1.2" in said or "alert certificate revoked" in said, said
+            return " alert " not in said
+
+        assert comes_in("web") and comes_in("batch")
+        authority.revoke("gate", "web")
+        until(lambda: not comes_in("web"), "the newer list is not asked")
+        assert comes_in("batch")
+
+
+def test_a_list_that_cannot_be_used_is_explained(authority, upstream):
+    authority.issue("gate", "gate.test")
+    authority.revoke("gate", number=None)
+    with pytest.raises(AssertionError, match="client_crl: ca.crl is no file of .*: a list has no number; it must be"):
+        with serving(authority, upstream, 'client_ca = "ca.crt"\nclient_crl = "ca.crl"'):
+            pass
+
+
 def test_a_renewed_certificate_is_shown(authority, upstream):
     authority.issue("gate", "gate.test")
     with serving(authority, upstream) as port:
@@ -247,7 +230,4 @@ def test_a_renewed_certificate_is_shown(authority, upstream):
 
         before = shown()
         authority.issue("gate", "gate.test", "rsa")
-        deadline = time.monotonic() + PATIENCE
-        while shown() == before:
-            assert time.monotonic() < deadline, "the old certificate is still shown"
-            time.sleep(0.1)
+        until(lambda: shown() != before, "the old certificate is still shown")

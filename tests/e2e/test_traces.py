@@ -5,6 +5,7 @@ import gzip
 import http.server
 import json
 import pathlib
+import ssl
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind
 
+from authority import Authority
 from gate import ROUTES, gate_before, minted
 from programs import Program, free_port
 
@@ -35,7 +37,8 @@ url = "{url}"
 class Collector:
     """Takes spans as a collector of OpenTelemetry does, and keeps them by the name of their service."""
 
-    def __init__(self):
+    def __init__(self, identity: pathlib.Path | None = None):
+        """With an identity, a folder with collector.crt and collector.key, over TLS."""
         self.spans = []
         self.changed = threading.Condition()
         collector = self
@@ -55,7 +58,11 @@ class Collector:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        if identity:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(identity / "collector.crt", identity / "collector.key")
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"{'https://localhost' if identity else 'http://127.0.0.1'}:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def take(self, request: ExportTraceServiceRequest):
@@ -154,6 +161,23 @@ def test_a_gate_that_stops_sends_its_last_spans(tmp_path, collector):
     with gate_before(tmp_path, "http://127.0.0.1:1", TRACING.format(url=collector.url) + ROUTES) as gate:
         assert gate.ask("GET", "/api/alice/notes").status_code == 401
     collector.wait_for("claimgate", Span.SPAN_KIND_SERVER)
+
+
+def test_spans_go_over_tls_to_a_collector_that_proves_who_it_is(tmp_path):
+    (tmp_path / "ca").mkdir()
+    authority = Authority(tmp_path / "ca")
+    authority.issue("collector", "localhost")
+    collector = Collector(authority.directory)
+    tracing = TRACING.format(url=collector.url)
+    try:
+        with gate_before(tmp_path, "http://127.0.0.1:1", f'{tracing}ca_file = "ca/ca.crt"\n{ROUTES}') as gate:
+            assert gate.ask("GET", "/api/alice/notes").status_code == 401
+            collector.wait_for("claimgate", Span.SPAN_KIND_SERVER)
+        with gate_before(tmp_path, "http://127.0.0.1:1", tracing + ROUTES) as gate:
+            assert gate.ask("GET", "/api/alice/notes").status_code == 401
+            gate.program.wait_for('"message":"failed to send spans: TLS: ')
+    finally:
+        collector.stop()
 
 
 def test_a_collector_that_is_away_is_told_of_once_and_missed_by_nobody(tmp_path):

@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
+from authority import Authority
 from gate import SOON, gate_before, minted
 from programs import NODE, Program
-from test_tls import Authority
 
 ROUTES = """
 [[routes]]
