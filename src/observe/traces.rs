@@ -186,8 +186,10 @@ impl Finished {
         1 + usize::from(self.call().is_some())
     }
 
-    /// The call of the upstream with its time, if there was one.
+    /// The call of the upstream with its time, if there was one. It is over when the client has left, too.
     fn call(&self) -> Option<(&Call, Duration)> {
-        self.trace.call.as_ref().zip(self.upstream)
+        let call = self.trace.call.as_ref()?;
+        let until_end = self.elapsed.saturating_sub(self.gate);
+        Some((call, self.upstream.unwrap_or(until_end)))
     }
 }

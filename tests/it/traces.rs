@@ -250,6 +250,37 @@ fn an_upstream_that_is_away_is_a_fault_in_both_spans() {
 }
 
 #[test]
+fn a_client_that_leaves_ends_both_spans() {
+    let collector = Upstream::start();
+    let held = Latch::default();
+    let (sidecar, upstream, _issuer) = start_with(
+        &tracing(&collector, ""),
+        Upstream::answering({
+            let held = held.clone();
+            move |_: &mut Dialogue| {
+                held.wait();
+                Next::Close
+            }
+        }),
+    );
+    let mut client = sidecar.connect();
+    client.send(get("/open/x").bytes());
+    let told = upstream.wait_for(1).remove(0).head;
+    drop(client);
+    let spans = spans(sidecar, &collector, 2);
+    held.open();
+    let client = &of(&spans, SpanKind::Client)[0];
+    assert_eq!(
+        told.value("traceparent").unwrap()[36..52],
+        hex(&client.span_id)
+    );
+    has(client, &[("error.type", "client_gone")]);
+    let server = &of(&spans, SpanKind::Server)[0];
+    has(server, &[("claimgate.reason", "client_gone")]);
+    assert_eq!(attribute(server, "http.response.status_code"), None);
+}
+
+#[test]
 fn what_a_client_says_of_a_trace_is_believed_only_if_it_is_clear() {
     let collector = Upstream::start();
     let (sidecar, upstream, _issuer) = start(&tracing(&collector, ""));
