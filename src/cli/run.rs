@@ -41,8 +41,11 @@ pub(super) fn run(file: &Path) -> Outcome {
     running.stop();
     let stopped = Instant::now();
     std::thread::spawn(move || {
-        while stopped.elapsed() < ECHO {
+        loop {
             signals.wait(|| {});
+            if stopped.elapsed() >= ECHO {
+                break;
+            }
         }
         // Another signal: whoever sent it does not want to wait.
         std::process::exit(130);

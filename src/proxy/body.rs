@@ -1,7 +1,6 @@
 //! Bodies on their way: counted, limited and timed, never collected.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -40,10 +39,10 @@ pub struct RequestBody {
     alarm: Alarm,
     waiting_since: Option<Instant>,
     waited: Duration,
-    /// What has passed, as long as all of it is kept.
-    kept: Option<VecDeque<Bytes>>,
+    /// What has passed, as long as all of it is kept: a copy, because a piece holds all of the buffer it was read into.
+    kept: Option<Vec<u8>>,
     /// What passes once more, before anything else.
-    again: VecDeque<Bytes>,
+    again: Bytes,
 }
 
 /// What is known about an upload while it runs and after.
@@ -138,7 +137,7 @@ impl RequestBody {
             waiting_since: None,
             waited: Duration::ZERO,
             kept: None,
-            again: VecDeque::new(),
+            again: Bytes::new(),
         }
     }
 
@@ -149,7 +148,7 @@ impl RequestBody {
 
     /// Keeps what passes from now on, if it is not too much, so that it can be sent again.
     pub fn keep(&mut self) {
-        self.kept = Some(VecDeque::new());
+        self.kept = Some(Vec::new());
     }
 
     /// It will not be sent again.
@@ -160,8 +159,13 @@ impl RequestBody {
     /// The same from its beginning; nothing if more has passed than was kept.
     pub fn rewound(mut self) -> Option<Self> {
         let mut again = self.kept.take()?;
-        again.append(&mut self.again);
-        self.again = again;
+        again.extend_from_slice(&self.again);
+        self.again = again.into();
+        // Until it has passed again, nobody waits for the client.
+        self.upload.awaits_client.set(false);
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += since.elapsed();
+        }
         Some(self)
     }
 
@@ -171,11 +175,9 @@ impl RequestBody {
     }
 
     fn pass(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        if let Some(kept) = &mut self.kept {
-            kept.push_back(data.clone());
-            if length(kept) > KEPT {
-                self.kept = None;
-            }
+        match &mut self.kept {
+            Some(kept) if kept.len() + data.len() <= KEPT => kept.extend_from_slice(&data),
+            Some(_) | None => self.kept = None,
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
@@ -213,8 +215,9 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        if let Some(data) = self.again.pop_front() {
-            return self.pass(data);
+        if !self.again.is_empty() {
+            let again = std::mem::take(&mut self.again);
+            return self.pass(again);
         }
         loop {
             let Some(incoming) = &mut self.incoming else {
@@ -256,7 +259,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         let rest = self.incoming.as_ref();
         let rest = rest.map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
-        let again = length(&self.again) as u64;
+        let again = self.again.len() as u64;
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + again);
         if let Some(upper) = rest.upper() {
@@ -264,10 +267,6 @@ impl Body for RequestBody {
         }
         hint
     }
-}
-
-fn length(pieces: &VecDeque<Bytes>) -> usize {
-    pieces.iter().map(Bytes::len).sum()
 }
 
 /// The body of an answer: one of the gate's own, or the upstream's on its way.

@@ -6,8 +6,7 @@ use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
 use x509_cert::crl::{CertificateList, TbsCertList};
 use x509_cert::der::Decode;
-use x509_cert::der::oid::AssociatedOid;
-use x509_cert::ext::pkix::crl::IssuingDistributionPoint;
+use x509_cert::der::oid::db::rfc5280::ID_CE_ISSUING_DISTRIBUTION_POINT;
 use x509_cert::time::Time;
 
 use crate::clock::UnixTime;
@@ -17,7 +16,7 @@ use super::{TlsError, pem};
 /// What a list must be like for the library: RFC 5280 section 5.2 asks the same of who makes them.
 const FORM: &str = "it must be of version 2, with extensions (OpenSSL: `crl_extensions`)";
 
-/// The lists in a file, at most one for each issuer and each of the parts into which it cuts its list.
+/// The lists in a file, at most one for each issuer.
 #[derive(Debug)]
 pub(super) struct RevocationLists {
     pub(super) lists: Vec<CertificateRevocationListDer<'static>>,
@@ -58,6 +57,17 @@ impl RevocationLists {
             scopes.push(scope);
             is_newest
         });
+        // A certificate that does not say which part is about it would be looked for in the first of them alone.
+        let is_cut = |(at, (list, _)): (usize, &(TbsCertList, _))| {
+            let mut others = read.iter().skip(at + 1);
+            others.any(|(other, _)| other.issuer == list.issuer)
+        };
+        if read.iter().enumerate().any(is_cut) {
+            return Err(unusable(
+                "an issuer has a list for each of several parts; it needs one that is about all of its certificates"
+                    .to_owned(),
+            ));
+        }
         let ends = read.iter().filter_map(|(list, _)| list.next_update);
         let expiry = ends.map(seconds).min();
         Ok(Self {
@@ -70,7 +80,8 @@ impl RevocationLists {
 /// Which certificates of its issuer a list is about, as it says; nothing if it is about all.
 fn part(list: &TbsCertList) -> Option<Vec<u8>> {
     let mut extensions = list.crl_extensions.iter().flatten();
-    let part = extensions.find(|one| one.extn_id == IssuingDistributionPoint::OID)?;
+    // The type of this extension in x509-cert names another.
+    let part = extensions.find(|one| one.extn_id == ID_CE_ISSUING_DISTRIBUTION_POINT)?;
     Some(part.extn_value.as_bytes().to_vec())
 }
 

@@ -259,14 +259,18 @@ impl Reloader {
         let Some(clients) = &tls.settings.clients else {
             return reloaded;
         };
+        // With the authorities, the lists are read again.
+        let mut lists_are_new = false;
         if tried.authorities != now.authorities {
+            let result = tls.judge_clients_anew();
+            lists_are_new = result.is_ok();
             reloaded.push(Reloaded {
                 file: clients.ca_file.clone(),
-                result: tls.judge_clients_anew().map(|_| None),
+                result: result.map(|_| None),
             });
         }
         if let Some(file) = &clients.crl_file
-            && tried.lists != now.lists
+            && (lists_are_new || tried.lists != now.lists)
         {
             reloaded.push(Reloaded {
                 file: file.clone(),

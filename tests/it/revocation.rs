@@ -2,7 +2,9 @@
 
 use std::fs;
 
+use claimgate::config::ClientAuth;
 use claimgate::tls::Pair;
+use claimgate::tls::server::Clients;
 use rcgen::SerialNumber;
 use rustls::version::{TLS12, TLS13};
 
@@ -124,6 +126,31 @@ fn an_old_list_in_the_same_file_does_not_hide_what_the_new_one_revokes() {
         // What is not looked at does not end either: 2100 and not 2090.
         assert!((metric(&authority, &sidecar) - 4_102_444_800.0).abs() < 0.5);
     }
+}
+
+#[test]
+fn a_list_in_parts_is_not_taken() {
+    let authority = Authority::new();
+    let part =
+        |numbers: &[u64], from, url| authority.revoked_in_part(numbers, from, 2100, Some(url));
+    let (one, other) = (
+        part(&[1], 2019, "http://a.test/1"),
+        part(&[2], 2020, "http://a.test/2"),
+    );
+    let file = authority.file("lists.crl");
+    let clients = Clients {
+        ca_file: authority.file("ca.crt"),
+        crl_file: Some(file.clone()),
+        auth: ClientAuth::Required,
+    };
+    fs::write(&file, &one).unwrap();
+    assert!(clients.check().is_ok());
+    fs::write(&file, [one, other].concat()).unwrap();
+    let error = clients.check().unwrap_err().to_string();
+    assert!(
+        error.contains("an issuer has a list for each of several parts"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -84,14 +84,14 @@ struct Exporter<S> {
 }
 
 impl<S: Fn() -> Option<Arc<Tracing>>> Exporter<S> {
-    /// Sends a batch, and once more if that may help. Without a collector in the configuration, nobody wants it.
+    /// Sends a batch, and once more if that may help, as long as the configuration has a collector.
     async fn deliver(&mut self, batch: &[Finished]) {
         let spans = batch.iter().map(Finished::spans).sum();
         let mut pause = Duration::ZERO;
         for tried in 0..TRIES {
             self.spans.rest(pause).await;
             let Some(tracing) = (self.settings)() else {
-                return;
+                break;
             };
             let error = match self.send(&tracing, batch).await {
                 Ok(()) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use h2::Reason;
 use http::uri::Scheme;
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -157,9 +158,9 @@ impl OneStream {
         })
     }
 
-    /// The exchange has ended in order: nothing is left to give up.
+    /// The exchange has ended in order: nothing is left to give up, but what was not sent of a body.
     pub(super) fn end(mut self) {
-        self.upload = None;
+        self.upload.take_if(|upload| upload.is_end_stream());
     }
 }
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use claimgate::tls::Pair;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    CrlDistributionPoint, CrlIssuingDistributionPoint, DnType, IsCa, KeyIdMethod, KeyPair,
+    RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
@@ -106,6 +107,17 @@ impl Authority {
 
     /// A list of certificates that were taken back, by their numbers, good for these years.
     pub(crate) fn revoked(&self, numbers: &[u64], from: i32, until: i32) -> String {
+        self.revoked_in_part(numbers, from, until, None)
+    }
+
+    /// As [`Authority::revoked`], of those certificates alone whose list is at this URL.
+    pub(crate) fn revoked_in_part(
+        &self,
+        numbers: &[u64],
+        from: i32,
+        until: i32,
+        part: Option<&str>,
+    ) -> String {
         let revoked = numbers.iter().map(|number| RevokedCertParams {
             serial_number: SerialNumber::from(*number),
             revocation_time: date_time_ymd(from, 1, 1),
@@ -116,7 +128,12 @@ impl Authority {
             this_update: date_time_ymd(from, 1, 1),
             next_update: date_time_ymd(until, 1, 1),
             crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
+            issuing_distribution_point: part.map(|url| CrlIssuingDistributionPoint {
+                distribution_point: CrlDistributionPoint {
+                    uris: vec![url.to_owned()],
+                },
+                scope: None,
+            }),
             revoked_certs: revoked.collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };

@@ -8,7 +8,9 @@ use http::{Response, Version};
 use http_body_util::Full;
 use tokio::task::JoinSet;
 
-use crate::harness::frames::{END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS};
+use crate::harness::frames::{
+    DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, RST_STREAM,
+};
 use crate::harness::http2::echo;
 use crate::harness::{
     Http2Upstream, Issuer, PATIENCE, ROUTES, Sidecar, eventually, get, post, request, start_before,
@@ -255,6 +257,28 @@ fn what_an_upstream_refuses_after_more_than_is_kept_is_not_sent_again() {
     sidecar
         .call(&post("/open/a", &large))
         .refused(502, "upstream_broken");
+}
+
+#[test]
+fn an_upstream_that_takes_nothing_of_what_it_has_refused_before_is_given_up_in_time() {
+    const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("h2c://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut frames = Frames::accept(stream);
+        frames.next(DATA);
+        frames.send(&Frame::settings(&[(INITIAL_WINDOW_SIZE, 0)]));
+        frames.send(&Frame::new(RST_STREAM, 0, 1, &REFUSED_STREAM));
+        frames.rest();
+    });
+    let config = format!("url = \"{url}\"\nresponse_timeout = \"2s\"");
+    let (sidecar, _issuer) = start_before(&config, ROUTES);
+    let mut client = sidecar.connect();
+    // The rest of it never comes.
+    let announced = request("POST", "/open/a").line("Content-Length: 1000");
+    client.send(announced.bytes()).send(b"milk");
+    client.answer().refused(504, "upstream_timeout");
 }
 
 #[test]
