@@ -163,9 +163,7 @@ impl RequestBody {
         self.again = again.into();
         // Until it has passed again, nobody waits for the client.
         self.upload.awaits_client.set(false);
-        if let Some(since) = self.waiting_since.take() {
-            self.waited += since.elapsed();
-        }
+        self.stop_waiting();
         Some(self)
     }
 
@@ -188,10 +186,14 @@ impl RequestBody {
         Poll::Ready(Some(Err(fault)))
     }
 
-    fn count(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+    fn stop_waiting(&mut self) {
         if let Some(since) = self.waiting_since.take() {
             self.waited += since.elapsed();
         }
+    }
+
+    fn count(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        self.stop_waiting();
         let bytes = self.upload.bytes.get().saturating_add(data.len() as u64);
         self.upload.bytes.set(bytes);
         if self.limit > 0 && bytes > self.limit {

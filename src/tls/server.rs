@@ -260,22 +260,20 @@ impl Reloader {
             return reloaded;
         };
         // With the authorities, the lists are read again.
-        let mut lists_are_new = false;
+        let mut lists = None;
         if tried.authorities != now.authorities {
             let result = tls.judge_clients_anew();
-            lists_are_new = result.is_ok();
+            lists = result.as_ref().ok().copied().map(Ok);
             reloaded.push(Reloaded {
                 file: clients.ca_file.clone(),
                 result: result.map(|_| None),
             });
         }
-        if let Some(file) = &clients.crl_file
-            && (lists_are_new || tried.lists != now.lists)
-        {
-            reloaded.push(Reloaded {
-                file: file.clone(),
-                result: tls.judge_clients_anew(),
-            });
+        if lists.is_none() && tried.lists != now.lists {
+            lists = Some(tls.judge_clients_anew());
+        }
+        if let (Some(file), Some(result)) = (clients.crl_file.clone(), lists) {
+            reloaded.push(Reloaded { file, result });
         }
         reloaded
     }

@@ -1,10 +1,7 @@
 """HAProxy before the gate, forwarding TCP: the gate learns from the PROXY protocol who the client is."""
 
-import http.server
-import json
 import os
 import shutil
-import threading
 
 import httpx
 import pytest
@@ -34,28 +31,6 @@ backend gates
     # It is checked often, and one that is slow on a busy machine is not given up.
     server gate {gate} {send} check inter 100ms fall 10000
 """
-
-
-class Headers(http.server.BaseHTTPRequestHandler):
-    """Answers with the headers that it was asked with."""
-
-    def do_GET(self):
-        body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture(scope="module")
-def upstream():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Headers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.fixture(params=["send-proxy", "send-proxy-v2"])

@@ -1,12 +1,10 @@
 """Two gates that count together in a real Redis, which goes away and comes back."""
 
 import contextlib
-import http.server
 import os
 import pathlib
 import shutil
 import subprocess
-import threading
 import time
 
 import pytest
@@ -35,24 +33,6 @@ rate_limit = [
     {{ requests = 1000, per = "24h", by = "subject" }},
 ]
 """
-
-
-class Hello(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture(scope="module")
-def upstream():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hello) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 class Redis:

@@ -1,13 +1,11 @@
 """TLS as OpenSSL and curl speak it: versions, kinds of keys, client certificates, and a certificate that is renewed."""
 
 import contextlib
-import http.server
 import json
 import os
 import pathlib
 import re
 import subprocess
-import threading
 import time
 
 import pytest
@@ -49,30 +47,6 @@ access = "public"
 path = "/me"
 access = "authenticated"
 """
-
-
-class Echo(http.server.BaseHTTPRequestHandler):
-    """Answers with the headers that came."""
-
-    def do_GET(self):
-        text = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture(scope="module")
-def upstream():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ use crate::keys::secret::{Secret, Secrets};
 use crate::proxy::redis::Redis;
 use crate::tls;
 
-use super::check_time;
+use super::{check_time, urls};
 
 /// The port that is meant if none is said.
 const PORT: u16 = 6379;
@@ -46,11 +46,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Opti
     if !encrypted && redis.ca_file.is_some() {
         written.report(section.key("ca_file"), "means nothing without `rediss://`");
     }
-    let is_local = host == "localhost"
-        || host
-            .parse()
-            .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-    if !encrypted && !is_local && password.is_some() {
+    if !encrypted && !urls::is_this_host(&host) && password.is_some() {
         warnings.push(format!(
             "{}: sends the password to another machine without encryption: write `rediss://` if Redis speaks TLS",
             written.place(&section.key("url"))

@@ -50,7 +50,11 @@ pub(super) fn callable(
 
 /// Whether the host of a URL is the machine of the gate.
 pub(super) fn is_this_machine(url: &Uri) -> bool {
-    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    is_this_host(url.host().unwrap_or_default().trim_matches(['[', ']']))
+}
+
+/// Whether a host, without brackets, is the machine of the gate.
+pub(super) fn is_this_host(host: &str) -> bool {
     let address = host.parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
