@@ -1,13 +1,13 @@
 //! The program as compiled: every part built from the configuration, started, drained and stopped.
 
+mod background;
 mod certificates;
 mod changes;
 pub mod compile;
+pub mod config_source;
+mod config_watcher;
 mod control;
-mod reload;
 mod sockets;
-pub mod source;
-mod upkeep;
 mod worker;
 
 use std::io;
@@ -23,13 +23,13 @@ use crate::clock::Clock;
 use crate::config::{Address, Config};
 use crate::keys::remote::RemoteKeys;
 use crate::observe::metrics::Metrics;
-use crate::proxy::listen::Entry;
+use crate::proxy::inbound::acceptor::Entry;
 use crate::proxy::shared::{Phase, Policy, Shared};
 
+use config_source::Source;
+use config_watcher::Follower;
 use control::Control;
-use reload::Follower;
 use sockets::Sockets;
-use source::Source;
 
 /// How long the last spans may take to the collector when the gate stops.
 const LAST_SPANS: Duration = Duration::from_secs(2);
@@ -122,7 +122,7 @@ impl App {
 
         let metrics = Arc::new(Metrics::new(count, expiries));
         metrics.config.started(clock.now());
-        upkeep::enrol(&metrics, &policy, &remote_keys);
+        background::enrol(&metrics, &policy, &remote_keys);
         let follower = source.map(|source| Follower {
             source,
             started: config.clone(),

@@ -2,22 +2,22 @@
 
 pub mod cache;
 pub mod certificate;
+pub mod claim_path;
 pub mod claims;
 pub mod cors;
-pub mod edits;
-pub mod ends;
+pub mod framing;
+pub mod header_edits;
 pub mod identity;
-pub mod limit;
-pub mod names;
+pub mod managed_headers;
 pub mod origin;
 pub mod path;
+pub mod path_rewrite;
 pub mod permit;
-pub mod pointer;
-pub mod prefix;
+pub mod rate_limit;
 mod redirect;
 pub mod refusal;
+pub mod requirements;
 pub mod routes;
-pub mod rule;
 pub mod subject;
 pub mod token;
 pub mod upgrade;
@@ -39,13 +39,13 @@ use certificate::ClientCertificate;
 use claims::Claims;
 use cors::{Cors, Page, Question};
 use identity::IdentityClaim;
-use limit::{Held, Rates, Uncounted};
-use names::ManagedNames;
+use managed_headers::ManagedNames;
 use path::CanonicalPath;
 use permit::{Caller, KnownCaller, Permit};
+use rate_limit::{Held, Rates, Uncounted};
 use refusal::Refusal;
+use requirements::{Asking, Rule};
 use routes::{Route, RouteTable};
-use rule::{Asking, Rule};
 use subject::Subject;
 use token::BearerToken;
 use verify::{Issuer, Unverified};
@@ -392,7 +392,7 @@ impl Gate {
             return Err(Refusal::HeadersTooLarge);
         }
         self.check_connection(head)?;
-        if !ends::has_one_end(&head.headers) {
+        if !framing::has_one_end(&head.headers) {
             return Err(Refusal::RequestMalformed);
         }
         check_host(head)

@@ -5,13 +5,13 @@
 //! # The life of a request
 //!
 //! A client connects. The kernel gives the connection to one of the workers, each a thread with an event loop of its
-//! own ([`app`]), and it stays there. [`proxy::listen`] accepts it, or turns it away if there are too many;
-//! [`proxy::socket`] keeps its deadlines, and [`proxy::serve`] speaks HTTP on it.
+//! own ([`app`]), and it stays there. [`proxy::inbound::acceptor`] accepts it, or turns it away if there are too many;
+//! [`proxy::inbound::socket`] keeps its deadlines, and [`proxy::inbound::serve`] speaks HTTP on it.
 //!
 //! When a whole head has arrived, [`proxy::Proxy::handle`] takes the policy in force and asks its [`gate`]. The gate
 //! is a function of the head, the keys and the time: it finds the one reading of the path ([`gate::path`]) or refuses,
 //! finds the route ([`gate::routes`]), takes the one token ([`gate::token`]), verifies it ([`gate::verify`]) with the
-//! keys of its issuer ([`keys`]), and asks the route's rule ([`gate::rule`]). Out comes a permit ([`gate::permit`]) or a
+//! keys of its issuer ([`keys`]), and asks the route's rule ([`gate::requirements`]). Out comes a permit ([`gate::permit`]) or a
 //! refusal ([`gate::refusal`]); or, when a key is not known and may be new, the wish for a fetch, and then it is asked
 //! once more.
 //!

@@ -1,7 +1,7 @@
 //! What is remembered: the facts of one exchange, told once.
 
 pub mod admin;
-pub mod checks;
+pub mod explanation;
 pub mod log;
 pub mod metrics;
 pub mod refusals;

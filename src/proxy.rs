@@ -1,21 +1,18 @@
 //! The proxy: a request in; decide, then forward or refuse, then record.
 
-mod alarm;
 pub mod body;
-pub mod connection;
+mod deadline_timer;
 pub mod exchange;
+mod from_http2;
 pub mod headers;
-mod http2;
-mod interim;
-pub mod lifetime;
-pub mod listen;
+pub mod inbound;
+mod informational;
 pub mod redis;
-pub mod serve;
 pub mod shared;
-pub mod socket;
-mod stay;
-pub mod stream;
+pub mod stream_deadlines;
+mod stream_policy;
 pub mod tasks;
+pub mod transport;
 pub mod tunnel;
 pub mod upstream;
 
@@ -40,22 +37,22 @@ use tokio::time::Instant;
 use crate::clock::UnixTime;
 use crate::gate::Decision;
 use crate::gate::cache::TokenCache;
-use crate::gate::ends::has_one_end;
-use crate::gate::limit::{Rates, Uncounted};
+use crate::gate::framing::has_one_end;
 use crate::gate::permit::Permit;
+use crate::gate::rate_limit::{Rates, Uncounted};
 use crate::gate::refusal::Refusal;
 use crate::keys::refresh::Asked;
 use crate::observe::metrics::WorkerMetrics;
 
 use body::{Kind, RequestBody, ResponseBody};
-use connection::Connection;
 use exchange::{Exchange, Form};
 use headers::Peer;
-use interim::{InterimAnswers, UntilAnswer};
-use lifetime::Lifetime;
+use inbound::connection::Connection;
+use informational::{InterimAnswers, UntilAnswer};
 use redis::Remote;
 use shared::{Phase, Policy, Shared};
-use stay::{Stay, within};
+use stream_deadlines::Lifetime;
+use stream_policy::{Stay, within};
 use upstream::{Lease, Upstream, UpstreamError};
 
 /// What serves the requests of one worker.
@@ -106,7 +103,7 @@ impl Proxy {
             takes_interim: head.version == Version::HTTP_11,
         };
         if connection.is_http2() {
-            http2::to_http1(&mut head, form.has_body);
+            from_http2::to_http1(&mut head, form.has_body);
         }
         let snapshot = self.snapshot();
         snapshot.policy.headers.note_peer(peer, &mut head);
@@ -290,7 +287,7 @@ impl Proxy {
             chosen.or_insert(subprotocol);
         }
         let understood = match &key {
-            Some(key) if switched => http2::from_switching(&mut answer, key),
+            Some(key) if switched => from_http2::from_switching(&mut answer, key),
             Some(_) | None => true,
         };
         match (switched, client.filter(|_| understood)) {

@@ -1,11 +1,11 @@
 //! From the configuration as written to the parts that serve. Every problem is collected, none is left for a request.
 
 mod cors;
-mod demands;
 mod issuers;
 mod keys;
 mod listen;
 mod redis;
+mod requirements;
 mod routes;
 mod tls;
 mod tracing;
@@ -19,12 +19,12 @@ use http::HeaderName;
 
 use crate::config::{CertificateField, KeyPath, Problems, Written};
 use crate::gate::Gate;
+use crate::gate::claim_path::Pointer;
 use crate::gate::identity::IdentityClaim;
-use crate::gate::names::ManagedNames;
-use crate::gate::pointer::Pointer;
-use crate::proxy::connection::Timeouts;
+use crate::gate::managed_headers::ManagedNames;
 use crate::proxy::headers::HeaderPolicy;
-use crate::proxy::serve::Limits;
+use crate::proxy::inbound::connection::Timeouts;
+use crate::proxy::inbound::serve::Limits;
 use crate::proxy::shared::Policy;
 
 use super::App;

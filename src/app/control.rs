@@ -14,7 +14,7 @@ use tracing::error;
 use crate::clock::UnixTime;
 use crate::keys::remote::RemoteKeys;
 use crate::observe::admin::{Admin, Probe, Status};
-use crate::observe::checks;
+use crate::observe::explanation;
 use crate::observe::metrics::Metrics;
 use crate::observe::status::RouteLine;
 use crate::observe::traces::export;
@@ -22,9 +22,9 @@ use crate::proxy::shared::{Phase, Shared};
 use crate::proxy::upstream::health;
 use crate::tls::server::Reloader;
 
+use super::background::Upkeep;
 use super::certificates;
-use super::reload::Follower;
-use super::upkeep::Upkeep;
+use super::config_watcher::Follower;
 
 /// How many probes of upstreams may be under way: whoever reaches the admin listener can send any number.
 const PROBES: usize = 8;
@@ -64,7 +64,7 @@ impl Status for Report {
         let routes = policy.gate.routes().routes();
         let routes = routes.map(|route| RouteLine {
             route: route.pattern.to_string(),
-            rule: checks::rule(route, policy.gate.issuers()),
+            rule: explanation::rule(route, policy.gate.issuers()),
         });
         routes.collect()
     }

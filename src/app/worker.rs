@@ -12,7 +12,7 @@ use tokio::time::{interval, timeout};
 use tracing::error;
 
 use crate::observe::metrics::WorkerMetrics;
-use crate::proxy::listen::{Door, Entry, Listener};
+use crate::proxy::inbound::acceptor::{Door, Entry, Listener};
 use crate::proxy::shared::{Phase, Shared};
 
 use super::sockets::Bound;

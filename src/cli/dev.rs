@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Address, LogFormat, Written};
-use crate::gate::rule::Rule;
+use crate::gate::requirements::Rule;
 use crate::observe::log;
 use crate::proxy::upstream::Target;
 

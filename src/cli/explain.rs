@@ -14,16 +14,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use crate::clock::{Clock, UnixTime};
 use crate::gate::cache::TokenCache;
 use crate::gate::cors::Page;
-use crate::gate::limit::{Key, Limit};
 use crate::gate::origin::Scheme;
 use crate::gate::permit::{Caller, Permit};
+use crate::gate::rate_limit::{Key, Limit};
+use crate::gate::requirements::Rule;
 use crate::gate::routes::Route;
-use crate::gate::rule::Rule;
 use crate::gate::subject::Subject;
 use crate::gate::token::TokenSource;
 use crate::gate::verify::Issuer;
 use crate::gate::{Decision, Gate, Preflight, Refused};
-use crate::observe::checks::{self, Check, Said, Stopped};
+use crate::observe::explanation::{self, Check, Said, Stopped};
 use crate::observe::log;
 use crate::proxy::headers::{self, Peer};
 use crate::proxy::shared::Policy;
@@ -196,7 +196,7 @@ fn forwarded(policy: &Policy, peer: &Peer, head: &mut Parts, permit: &Permit) {
     let route = permit.route();
     for check in Check::ALL {
         match (check, permit.caller()) {
-            (Check::Route, _) => passed(check, checks::rule(route, policy.gate.issuers())),
+            (Check::Route, _) => passed(check, explanation::rule(route, policy.gate.issuers())),
             (Check::Token | Check::Verification | Check::Rule, Caller::Anonymous) => {
                 skipped(check, "the route is public");
             }
@@ -251,7 +251,7 @@ fn allowed(preflight: &Preflight, issuers: &[Issuer]) {
     for check in Check::ALL {
         match check {
             Check::Head | Check::Path => passed(check, ""),
-            Check::Route => passed(check, checks::rule(&preflight.route, issuers)),
+            Check::Route => passed(check, explanation::rule(&preflight.route, issuers)),
             Check::Token | Check::Verification | Check::Rule | Check::Forwarding => {
                 skipped(check, "a browser asks before it sends one");
             }
@@ -319,7 +319,7 @@ fn stopped(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
         subject: subject.as_ref(),
         issuer: issuer.as_deref(),
     };
-    for said in checks::said(&stopped, issuers) {
+    for said in explanation::said(&stopped, issuers) {
         say(said);
     }
     let detail = refusal.detail();

@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 use crate::clock::UnixTime;
 
 use super::certificate::Binding;
-use super::pointer::Pointer;
+use super::claim_path::Pointer;
 use super::refusal::Refusal;
 use super::subject::Subject;
 

@@ -6,8 +6,8 @@ use serde_json::Value;
 use crate::config::CertificateField;
 
 use super::certificate::ClientCertificate;
+use super::claim_path::Pointer;
 use super::claims::Claims;
-use super::pointer::Pointer;
 use super::subject::{self, Subject};
 
 /// What an identity header carries.

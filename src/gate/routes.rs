@@ -8,12 +8,12 @@ use http::{HeaderValue, Method};
 use matchit::{InsertError, Router};
 
 use super::cors::Cors;
-use super::edits::HeaderEdits;
-use super::limit::Limits;
+use super::header_edits::HeaderEdits;
 use super::path::{BoundSegment, CanonicalPath};
-use super::prefix::PrefixRewrite;
+use super::path_rewrite::PrefixRewrite;
+use super::rate_limit::Limits;
 use super::refusal::Refusal;
-use super::rule::{Demands, Rule};
+use super::requirements::{Demands, Rule};
 use super::token::TokenSources;
 
 /// The methods that a route may have. CONNECT and TRACE are never served.

@@ -43,7 +43,7 @@ fn gate(ring: KeyRing) -> Gate {
     };
     let email = (
         HeaderName::from_static("x-user-email"),
-        IdentityClaim::Named(pointer::Pointer::parse("email").unwrap()),
+        IdentityClaim::Named(claim_path::Pointer::parse("email").unwrap()),
     );
     let identity = vec![
         (HeaderName::from_static("x-user-id"), IdentityClaim::Subject),
@@ -254,9 +254,9 @@ fn of_a_remembered_token_only_the_claims_of_rules_are_kept() {
     );
     assert_eq!(*plain.unwrap().claims, Claims::default());
 
-    let requirement = rule::Requirement {
-        fact: rule::Fact::Claim(pointer::Pointer::parse("email.x").unwrap()),
-        expected: rule::Expected::Has("a".into()),
+    let requirement = requirements::Requirement {
+        fact: requirements::Fact::Claim(claim_path::Pointer::parse("email.x").unwrap()),
+        expected: requirements::Expected::Has("a".into()),
     };
     let mut ruled = Route::new("/mail", Rule::Authenticated);
     ruled.demands.exempt = Some(requirement);

@@ -3,7 +3,7 @@
 mod config;
 mod durations;
 mod exposition;
-mod roster;
+mod registry;
 mod summary;
 mod upstreams;
 mod worker;
@@ -23,7 +23,7 @@ use crate::clock::UnixTime;
 use super::traces::Spans;
 
 pub use config::ConfigMetrics;
-pub use roster::{Named, Roster};
+pub use registry::{Named, Roster};
 pub use upstreams::{Pool, UpstreamMetrics};
 use worker::Tally;
 pub use worker::{HeadFault, RedisOutcome, WorkerMetrics};

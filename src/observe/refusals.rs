@@ -11,7 +11,7 @@ use crate::gate::refusal::Refusal;
 use crate::gate::verify::Issuer;
 
 use super::Record;
-use super::checks::{self, Stopped};
+use super::explanation::{self, Stopped};
 use super::log::{printable, up_to};
 
 /// How many one worker remembers.
@@ -96,7 +96,7 @@ impl Refusals {
             issuer: issuer.as_deref(),
         };
         let mut checks = String::new();
-        for said in checks::said(&stopped, issuers) {
+        for said in explanation::said(&stopped, issuers) {
             let _infallible = writeln!(checks, "{said}");
         }
         let remembered = Arc::new(Remembered {

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use crate::gate::refusal::Refusal;
 
-use super::alarm::Alarm;
-use super::lifetime::Lifetime;
+use super::deadline_timer::Alarm;
+use super::stream_deadlines::Lifetime;
 
 /// After waiting this long for a body in all, its client must keep up [`SLOWEST`].
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -12,8 +12,8 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::gate::cors::Page;
-use crate::gate::limit::Rates;
 use crate::gate::permit::{Caller, Permit};
+use crate::gate::rate_limit::Rates;
 use crate::gate::refusal::{Mismatch, Refusal};
 use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
@@ -23,8 +23,8 @@ use crate::observe::traces::Trace;
 use crate::observe::{self, Record};
 
 use super::body::{Ending, ResponseBody, Upload};
-use super::connection::Connection;
 use super::headers::{self, Peer};
+use super::inbound::connection::Connection;
 use super::shared::Shared;
 use super::tunnel::Tunnelled;
 use super::upstream::{Lease, Target, UpstreamError};

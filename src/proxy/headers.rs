@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::config::Credential;
 use crate::gate::certificate::ClientCertificate;
-use crate::gate::names::ManagedNames;
+use crate::gate::managed_headers::ManagedNames;
 use crate::gate::origin::Scheme;
 use crate::gate::permit::{Caller, Permit};
 use crate::gate::routes::Route;

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::config::{self, WhenUnavailable};
 use crate::files::Fingerprint;
-use crate::gate::limit::{Rates, Standing, Uncounted};
+use crate::gate::rate_limit::{Rates, Standing, Uncounted};
 use crate::gate::refusal::Refusal;
 use crate::keys::secret::Secret;
 use crate::observe::metrics::{RedisOutcome, WorkerMetrics};

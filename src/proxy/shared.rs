@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Ticks, UnixTime};
 use crate::gate::Gate;
-use crate::gate::limit::Counts;
+use crate::gate::rate_limit::Counts;
 use crate::keys::refresh::{Asked, Refresher};
 use crate::observe::traces::Tracing;
 
 use super::headers::HeaderPolicy;
+use super::inbound::serve::Limits;
 use super::redis::Redis;
-use super::serve::Limits;
 use super::upstream::UpstreamPolicy;
 
 /// All that decides about a request: one immutable value, swapped whole.

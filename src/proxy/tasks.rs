@@ -11,7 +11,7 @@ use hyper::rt::Executor;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use super::alarm::Alarm;
+use super::deadline_timer::Alarm;
 
 /// Runs what hyper starts for a connection over HTTP/2 on the thread of that connection: nothing has to be `Send`.
 #[derive(Debug, Clone, Copy, Default)]

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::gate::refusal::Refusal;
 
-use super::lifetime::Lifetime;
+use super::stream_deadlines::Lifetime;
 use frames::Frames;
 
 /// How long a frame that has begun may take to end when the WebSocket is to be closed.

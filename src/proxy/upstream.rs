@@ -1,22 +1,22 @@
 //! One upstream as a worker sees it: its endpoints, and the exchange with one of them.
 
-mod budget;
+mod address;
 mod connect;
 mod connection;
 mod driver;
 mod endpoint;
-mod endpoints;
 mod error;
 mod head;
 pub mod health;
 mod http1;
 mod http2;
-mod loan;
-mod place;
+mod load_balancer;
+mod outlier_detector;
 mod policy;
 mod queue;
 mod resolve;
-mod standing;
+mod retry_budget;
+mod revocable_body;
 #[cfg(test)]
 mod tests;
 
@@ -36,18 +36,18 @@ use crate::observe::metrics::Pool;
 
 use super::body::{RequestBody, Upload};
 
+pub use address::{Place, Target};
 pub use connect::{HTTP1, HTTP2, Protocol, Tls};
 pub use error::UpstreamError;
-pub use place::{Place, Target};
 pub use policy::{Common, HealthPolicy, UpstreamPolicy};
 pub use queue::Queue;
 
-use budget::Budget;
 use connection::{Connection, Failure};
 use endpoint::{Endpoint, Pending};
-use endpoints::{Endpoints, List};
+use load_balancer::{Endpoints, List};
 use queue::Slot;
 use resolve::Lookup;
+use retry_budget::Budget;
 
 /// The largest head of an answer, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;

@@ -14,7 +14,7 @@ use claimgate::gate::cache::TokenCache;
 use claimgate::gate::path::CanonicalPath;
 use claimgate::gate::permit::{Caller, Permit};
 use claimgate::gate::refusal::Refusal;
-use claimgate::gate::rule::Rule;
+use claimgate::gate::requirements::Rule;
 use claimgate::gate::{Decision, Gate};
 use claimgate::keys::KeyRing;
 use claimgate::proxy::headers::{HeaderPolicy, Peer, asks_for_websocket};

@@ -199,7 +199,7 @@ fn only_the_exchange_and_the_health_check_get_a_connection_to_an_upstream() {
 #[test]
 fn only_the_control_thread_puts_a_policy_in_force() {
     only("src", &["change_policy("], |path| {
-        path == "src/app/upkeep.rs" || path == "src/proxy/shared.rs"
+        path == "src/app/background.rs" || path == "src/proxy/shared.rs"
     });
 }
 

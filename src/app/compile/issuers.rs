@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, KeyPath, OneOrMany, Written};
+use crate::gate::claim_path::Pointer;
 use crate::gate::claims::ClaimPolicy;
-use crate::gate::pointer::Pointer;
 use crate::gate::verify::Issuer;
 use crate::keys::remote::RemoteKeys;
 use crate::keys::{Algorithm, KeyRing};

@@ -3,7 +3,7 @@
 use http::HeaderValue;
 
 use crate::config::{Address, KeyPath, Tls, Written};
-use crate::proxy::listen::Entry;
+use crate::proxy::inbound::acceptor::Entry;
 
 use super::{check_time, tls};
 

@@ -8,13 +8,13 @@ use http::{HeaderName, Method};
 
 use crate::config::{self, Access, KeyPath, StreamEnd, Written};
 use crate::gate::cors::Cors;
-use crate::gate::names::ManagedNames;
+use crate::gate::managed_headers::ManagedNames;
 use crate::gate::refusal::Mismatch;
+use crate::gate::requirements::Rule;
 use crate::gate::routes::{METHODS, Route, RouteTable, Streams};
-use crate::gate::rule::Rule;
 use crate::gate::token::TokenSources;
 
-use super::{X_USER_ID, check_time, cors, demands};
+use super::{X_USER_ID, check_time, cors, requirements};
 
 pub(super) fn compile(
     written: &mut Written,
@@ -86,7 +86,7 @@ fn one(
     }
     Route {
         cors: cors.map(|cors| cors.of_methods(&methods)),
-        demands: demands::compile(written, place, &route),
+        demands: requirements::compile(written, place, &route),
         limits: limits::compile(written, place, &route, &methods),
         methods,
         upstream: upstream(written, place, route.upstream.as_deref()),

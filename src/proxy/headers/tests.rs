@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 
 use crate::gate::permit::KnownCaller;
-use crate::gate::rule::Rule;
+use crate::gate::requirements::Rule;
 use crate::gate::subject::Subject;
 
 use super::*;

@@ -11,13 +11,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::files::Fingerprint;
-use crate::proxy::stream::{Stream, Wire};
+use crate::proxy::transport::{Stream, Wire};
 use crate::tls::client::Trust;
 
+use super::address::{Place, Target};
 use super::connection::Connection;
 use super::http1::Http1;
 use super::http2::{Http2, OneStream};
-use super::place::{Place, Target};
 
 /// How an upstream is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,10 +12,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::spawn_local;
 
-use crate::proxy::stream::Stream;
 use crate::proxy::tasks::LocalTasks;
+use crate::proxy::transport::Stream;
 
-use super::loan::Loan;
+use super::revocable_body::Loan;
 
 /// Whoever waits until something has come.
 type Waiting = Rc<RefCell<Option<Waker>>>;

@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 use crate::observe::metrics::Pool;
 
+use super::address::Place;
 use super::connect::{self, Opened, Protocol};
 use super::connection::Connection;
 use super::http1::Http1;
 use super::http2::{Http2, OneStream};
-use super::place::Place;
-use super::standing::Standing;
+use super::outlier_detector::Standing;
 
 /// The most connections that one worker keeps open without a use.
 const MAX_IDLE: usize = 256;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::place::Place;
+use super::address::Place;
 
 /// Why the upstream gave no answer.
 #[derive(Debug, thiserror::Error)]

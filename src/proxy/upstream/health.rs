@@ -14,9 +14,9 @@ use tracing::{info, warn};
 
 use crate::proxy::body::RequestBody;
 
+use super::address::Place;
 use super::connect;
 use super::connection::Failure;
-use super::place::Place;
 use super::policy::{HealthPolicy, UpstreamPolicy};
 use super::resolve;
 

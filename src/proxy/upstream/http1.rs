@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::proxy::body::RequestBody;
-use crate::proxy::stream::Stream;
+use crate::proxy::transport::Stream;
 
 use super::MAX_HEAD_BYTES;
 use super::connection::{Failure, head_of, is_harmless, with_body};

@@ -15,14 +15,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use crate::proxy::body::RequestBody;
-use crate::proxy::stream::Stream;
 use crate::proxy::tasks::LocalTasks;
+use crate::proxy::transport::Stream;
 
 use super::MAX_HEAD_BYTES;
 use super::connection::{Failure, head_of, is_harmless, with_body};
 use super::driver::{Driver, Watched};
 use super::head::to_http2;
-use super::loan::Loan;
+use super::revocable_body::Loan;
 
 /// The most exchanges at a time over one connection.
 const MAX_STREAMS: usize = 100;

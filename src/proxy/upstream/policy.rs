@@ -8,9 +8,9 @@ use http::uri::PathAndQuery;
 use crate::config::{Balance, Ejection, Retries};
 use crate::observe::metrics::UpstreamMetrics;
 
+use super::address::Target;
 use super::connect::Protocol;
 use super::health::Health;
-use super::place::Target;
 use super::queue::Queue;
 
 /// An upstream, as configured.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::place::{Place, Target};
+use super::address::{Place, Target};
 
 /// What looks a name up.
 pub(super) type Lookup =

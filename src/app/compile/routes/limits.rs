@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::config::{self, Access, KeyPath, RateKey, RateLimit, Written};
-use crate::gate::limit::{By, Limit, Limits};
+use crate::gate::rate_limit::{By, Limit, Limits};
 
 /// The longest time that requests are counted over.
 const LONGEST: Duration = Duration::from_hours(24);

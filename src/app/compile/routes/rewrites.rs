@@ -3,11 +3,11 @@
 use http::{HeaderName, HeaderValue};
 
 use crate::config::{self, KeyPath, Written};
-use crate::gate::edits::HeaderEdits;
-use crate::gate::names::alike;
-use crate::gate::prefix::{PrefixProblem, PrefixRewrite};
+use crate::gate::header_edits::HeaderEdits;
+use crate::gate::managed_headers::alike;
+use crate::gate::path_rewrite::{PrefixProblem, PrefixRewrite};
+use crate::gate::requirements::Rule;
 use crate::gate::routes::Route;
-use crate::gate::rule::Rule;
 use crate::gate::token::{TokenSource, TokenSources};
 use crate::proxy::headers::is_hop_by_hop;
 

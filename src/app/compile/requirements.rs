@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::config::{self, Access, CertificateField, ClaimRule, KeyPath, Scalar, Written};
 use crate::gate::certificate;
-use crate::gate::pointer::Pointer;
-use crate::gate::rule::{self, Demands, Expected, Fact, Requirement};
+use crate::gate::claim_path::Pointer;
+use crate::gate::requirements::{self, Demands, Expected, Fact, Requirement};
 
 use super::tls;
 
@@ -154,7 +154,7 @@ fn check_words(written: &mut Written, place: &KeyPath, fact: &Fact, expected: &E
     };
     let place = place.key(key);
     let is_wrong_scope = |word: &&String| {
-        matches!(fact, Fact::Claim(claim) if claim.is("scope")) && !rule::is_scope(word)
+        matches!(fact, Fact::Claim(claim) if claim.is("scope")) && !requirements::is_scope(word)
     };
     let is_wrong_thumbprint = |word: &&String| {
         *fact == Fact::Certificate(CertificateField::Thumbprint)

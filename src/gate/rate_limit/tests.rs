@@ -3,7 +3,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
-use crate::gate::rule::Rule;
+use crate::gate::requirements::Rule;
 
 const SECOND: u64 = MICROS;
 const NOW: u64 = 3600 * SECOND;

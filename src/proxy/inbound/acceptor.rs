@@ -23,11 +23,11 @@ use crate::gate::refusal::Refusal;
 use crate::observe::metrics::WorkerMetrics;
 use crate::tls::server::ServerTls;
 
-use super::Proxy;
 use super::connection::Connection;
 use super::serve::{Arrival, Server};
-use super::shared::{Phase, Shared};
-use super::stream::Wire;
+use crate::proxy::Proxy;
+use crate::proxy::shared::{Phase, Shared};
+use crate::proxy::transport::Wire;
 
 /// How many connections above the limit are told that they are too many; the rest are closed at once.
 const TURNED_AWAY: usize = 64;

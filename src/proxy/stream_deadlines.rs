@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::gate::refusal::Refusal;
 
-use super::alarm::Alarm;
+use super::deadline_timer::Alarm;
 
 /// What ends an answer or a WebSocket that goes on for too long, whatever its two sides want.
 #[derive(Default)]

@@ -1,8 +1,5 @@
 //! One connection: what comes before HTTP, then HTTP/1.1 or HTTP/2, until it has ended.
 
-mod http2;
-mod proxy_protocol;
-
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,12 +21,12 @@ use crate::gate::origin::Scheme;
 use crate::observe::metrics::{HeadFault, WorkerMetrics};
 
 use super::connection::{Connection, Timeouts};
-use super::headers::Peer;
 use super::socket::Socket;
-use super::stream::{Stream, Wire};
-use super::{Answer, Proxy};
+use crate::proxy::headers::Peer;
+use crate::proxy::transport::{Stream, Wire};
+use crate::proxy::{Answer, Proxy};
 
-use proxy_protocol::{ProxyHeaderError, Source};
+use super::proxy_protocol::{self, ProxyHeaderError, Source};
 
 /// The limits of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +39,7 @@ pub struct Limits {
 
 impl Limits {
     /// A head that is a little too large is still read, to be answered in words.
-    fn read_header_bytes(&self) -> usize {
+    pub(super) fn read_header_bytes(&self) -> usize {
         self.max_header_bytes.saturating_mul(2).max(16 * 1024)
     }
 }
@@ -72,7 +69,7 @@ pub(super) struct Server {
 
 impl Server {
     /// What a connection that begins now is held to.
-    fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> Limits {
         self.proxy.shared.limits()
     }
 }
@@ -100,7 +97,7 @@ impl Arrival {
                 peer,
             };
             if speaks_http2 {
-                Box::pin(http2::serve(client, socket)).await
+                Box::pin(super::http2::serve(client, socket)).await
             } else {
                 client.serve_http1(socket).await
             }
@@ -229,14 +226,14 @@ fn is_the_end(error: &io::Error) -> bool {
 
 /// Who asks on a connection, and who answers.
 #[derive(Clone)]
-struct Client {
-    server: Rc<Server>,
-    connection: Rc<Connection>,
-    peer: Rc<Peer>,
+pub(super) struct Client {
+    pub(super) server: Rc<Server>,
+    pub(super) connection: Rc<Connection>,
+    pub(super) peer: Rc<Peer>,
 }
 
 impl Client {
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Answer> {
+    pub(super) fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Answer> {
         let proxy = &self.server.proxy;
         proxy.handle(request, &self.connection, &self.peer)
     }

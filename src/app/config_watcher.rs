@@ -13,8 +13,8 @@ use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::observe::metrics::Metrics;
 
-use super::source::{Found, Source};
-use super::upkeep::Upkeep;
+use super::background::Upkeep;
+use super::config_source::{Found, Source};
 use super::{App, changes};
 
 /// How often the files are looked at. A change is taken at the look after the one that has found it.

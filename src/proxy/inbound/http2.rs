@@ -14,14 +14,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use crate::proxy::alarm::Alarm;
+use super::connection::Connection;
+use super::socket::Socket;
 use crate::proxy::body::{BodyError, ResponseBody};
-use crate::proxy::connection::Connection;
+use crate::proxy::deadline_timer::Alarm;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::socket::Socket;
 use crate::proxy::tasks::{StreamHandle, StreamTasks};
 
-use super::{Client, Limits};
+use super::serve::{Client, Limits};
 
 /// How many exchanges one connection may have at once.
 const MAX_STREAMS: u32 = 100;

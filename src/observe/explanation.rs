@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::gate::refusal::Refusal;
+use crate::gate::requirements::{Demands, Rule};
 use crate::gate::routes::Route;
-use crate::gate::rule::{Demands, Rule};
 use crate::gate::subject::Subject;
 use crate::gate::verify::Issuer;
 

@@ -8,9 +8,9 @@ use serde_json::{Number, Value};
 use crate::config::CertificateField;
 
 use super::certificate::ClientCertificate;
+use super::claim_path::Pointer;
 use super::claims::Claims;
 use super::path::BoundSegment;
-use super::pointer::Pointer;
 use super::refusal::{Mismatch, Refusal, Unmet};
 use super::subject::Subject;
 

@@ -14,11 +14,11 @@ use tracing::{info, warn};
 use crate::config::Balance;
 use crate::observe::metrics::Pool;
 
+use super::address::{Place, Target};
 use super::endpoint::Endpoint;
-use super::place::{Place, Target};
+use super::outlier_detector::Use;
 use super::policy::UpstreamPolicy;
 use super::resolve::{Lookup, places};
-use super::standing::Use;
 
 /// How soon a look-up that failed is tried again.
 const SOON: Duration = Duration::from_secs(1);

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::gate::refusal::Refusal;
 
-use super::interim::Interim;
-use super::listen::{Entry, Registration};
+use super::acceptor::{Entry, Registration};
+use crate::proxy::informational::Interim;
 
 /// The longest a closing connection is still read, so that the last answer is not lost.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ impl Pace {
             .store(self.at(now) << 2 | awaits as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn is_http2(&self) -> bool {
+    pub(in crate::proxy) fn is_http2(&self) -> bool {
         self.is_http2.load(Ordering::Relaxed)
     }
 
@@ -144,23 +144,23 @@ impl Connection {
     }
 
     /// Where it came in.
-    pub(super) fn entry(&self) -> &Entry {
+    pub(in crate::proxy) fn entry(&self) -> &Entry {
         &self.entry
     }
 
     /// How every request of this connection is answered, if all alike.
-    pub(super) fn refuses_all(&self) -> Option<Refusal> {
+    pub(in crate::proxy) fn refuses_all(&self) -> Option<Refusal> {
         self.refuses_all.clone()
     }
 
     /// A head has arrived.
-    pub(super) fn begin_exchange(&self, now: Instant) {
+    pub(in crate::proxy) fn begin_exchange(&self, now: Instant) {
         self.exchanges.set(self.exchanges.get() + 1);
         self.pace.set(Awaits::Exchange, now);
     }
 
     /// The answer is out.
-    pub(super) fn end_exchange(&self, now: Instant) {
+    pub(in crate::proxy) fn end_exchange(&self, now: Instant) {
         let others = self.exchanges.get().saturating_sub(1);
         self.exchanges.set(others);
         if others > 0 {
@@ -179,7 +179,7 @@ impl Connection {
     }
 
     /// Whether there can be other exchanges at the same time.
-    pub(super) fn is_http2(&self) -> bool {
+    pub(in crate::proxy) fn is_http2(&self) -> bool {
         self.pace.is_http2()
     }
 
@@ -209,7 +209,7 @@ impl Connection {
 
     /// Tells the client that no more is answered on this connection: in this answer, or over HTTP/2, where the header
     /// does not exist (RFC 9113 section 8.2.2), with GOAWAY.
-    pub(super) fn send_away(&self, answer: &mut HeaderMap) {
+    pub(in crate::proxy) fn send_away(&self, answer: &mut HeaderMap) {
         if self.is_http2() {
             self.close();
         } else {
@@ -223,7 +223,7 @@ impl Connection {
     }
 
     /// What goes to the client before an answer.
-    pub(super) fn interim(&self) -> Arc<Interim> {
+    pub(in crate::proxy) fn interim(&self) -> Arc<Interim> {
         Arc::clone(&self.interim)
     }
 

@@ -8,10 +8,10 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::alarm::Alarm;
 use super::connection::{Connection, LINGER, Pace, Timeouts};
-use super::interim::Interim;
-use super::stream::{self, Stream};
+use crate::proxy::deadline_timer::Alarm;
+use crate::proxy::informational::Interim;
+use crate::proxy::transport::{self, Stream};
 
 /// What a connection over HTTP/2 begins with (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -63,7 +63,7 @@ impl Socket {
             if so_far == HTTP2_PREFACE.len() {
                 break true;
             }
-            if stream::read_more(self, &mut read).await? == 0 {
+            if transport::read_more(self, &mut read).await? == 0 {
                 break false;
             }
         };

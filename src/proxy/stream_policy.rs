@@ -15,8 +15,8 @@ use crate::gate::permit::{Caller, Permit};
 use crate::gate::refusal::Refusal;
 
 use super::body::Kind;
-use super::lifetime::Lifetime;
 use super::shared::{Phase, Policy, Shared};
+use super::stream_deadlines::Lifetime;
 
 /// What a stream needs to know of the decision that let it through.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::proxy::stream::Wire;
+use crate::proxy::transport::Wire;
 
 /// What a header of version 1 begins with.
 const WORD: &[u8] = b"PROXY ";

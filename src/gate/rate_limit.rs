@@ -3,7 +3,7 @@
 //! A limit is a bucket that empties steadily (GCRA, the generic cell rate algorithm of ITU-T I.371): of each caller one
 //! number is kept, the time at which the bucket is empty again.
 
-mod counts;
+mod table;
 
 use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,7 +21,7 @@ use super::permit::KnownCaller;
 use super::refusal::Refusal;
 use super::routes::Route;
 
-pub use counts::{Counts, MAX_BUCKETS};
+pub use table::{Counts, MAX_BUCKETS};
 
 /// What is left (draft-ietf-httpapi-ratelimit-headers-10 section 4).
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");

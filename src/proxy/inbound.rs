@@ -1,0 +1,8 @@
+//! The inbound side: accepts connections, reads what precedes HTTP, and serves HTTP/1.1 and HTTP/2.
+
+pub mod acceptor;
+pub mod connection;
+mod http2;
+mod proxy_protocol;
+pub mod serve;
+pub mod socket;
