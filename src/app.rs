@@ -23,11 +23,11 @@ use crate::clock::Clock;
 use crate::config::{Address, Config};
 use crate::keys::remote::RemoteKeys;
 use crate::observe::metrics::Metrics;
-use crate::proxy::inbound::acceptor::Entry;
+use crate::proxy::inbound::acceptor::ListenerConfig;
 use crate::proxy::shared::{Phase, Policy, Shared};
 
-use config_source::Source;
-use config_watcher::Follower;
+use config_source::ConfigSource;
+use config_watcher::ConfigWatcher;
 use control::Control;
 use sockets::Sockets;
 
@@ -40,7 +40,7 @@ pub struct App {
     /// The settings of the process itself.
     pub config: Config,
     /// Where requests come in.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ListenerConfig>,
     /// What judges requests and where they go.
     pub policy: Policy,
     /// The keys that are fetched, by issuer.
@@ -48,7 +48,7 @@ pub struct App {
     /// What an operator should know, and is not wrong.
     pub warnings: Vec<String>,
     /// Where it comes from, if its changes are to be followed.
-    pub source: Option<Source>,
+    pub source: Option<ConfigSource>,
 }
 
 /// Why the program could not start, or stop in order.
@@ -75,7 +75,7 @@ pub struct Running {
     address: Address,
     addresses: Vec<Address>,
     admin_address: SocketAddr,
-    workers: Vec<JoinHandle<worker::Stopped>>,
+    workers: Vec<JoinHandle<worker::WorkerExit>>,
     wish: Arc<Notify>,
 }
 
@@ -122,8 +122,8 @@ impl App {
 
         let metrics = Arc::new(Metrics::new(count, expiries));
         metrics.config.started(clock.now());
-        background::enrol(&metrics, &policy, &remote_keys);
-        let follower = source.map(|source| Follower {
+        background::register(&metrics, &policy, &remote_keys);
+        let watcher = source.map(|source| ConfigWatcher {
             source,
             started: config.clone(),
             warnings,
@@ -136,7 +136,7 @@ impl App {
             admin,
             remote_keys,
             reloaders,
-            follower,
+            watcher,
             wish: Arc::clone(&wish),
             shared: Arc::clone(&shared),
             metrics: Arc::clone(&metrics),

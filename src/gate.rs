@@ -34,17 +34,17 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use crate::clock::UnixTime;
 use crate::keys::KeyRing;
 
-use cache::{Remembered, TokenCache};
+use cache::{CachedToken, TokenCache};
 use certificate::ClientCertificate;
 use claims::Claims;
-use cors::{Cors, Page, Question};
+use cors::{Cors, CorsRequest, PreflightRequest};
 use identity::IdentityClaim;
 use managed_headers::ManagedNames;
 use path::CanonicalPath;
 use permit::{Caller, KnownCaller, Permit};
 use rate_limit::{Held, Rates, Uncounted};
 use refusal::Refusal;
-use requirements::{Asking, Rule};
+use requirements::{RequestContext, Rule};
 use routes::{Route, RouteTable};
 use subject::Subject;
 use token::BearerToken;
@@ -129,7 +129,9 @@ impl Gate {
         cors: Option<Cors>,
         max_header_bytes: usize,
     ) -> Self {
-        let asked = routes.routes().flat_map(|route| route.demands.claims());
+        let asked = routes
+            .routes()
+            .flat_map(|route| route.requirements.claims());
         Self {
             ruling: Arc::new(asked.map(str::to_owned).collect()),
             managed: Arc::new(ManagedNames::new(identity.iter().map(|(name, _)| name))),
@@ -173,7 +175,7 @@ impl Gate {
         match self.decide_at_rate(head, now, cache, &mut Rates::uncounted()) {
             Ok(decision) => decision,
             // It is nobody's request that is to be counted.
-            Err(_) => Decision::Refuse(Refusal::RatesUnavailable.into()),
+            Err(_) => Decision::Refuse(Refusal::RateLimitUnavailable.into()),
         }
     }
 
@@ -231,7 +233,7 @@ impl Gate {
         }
         let shown = head.extensions.get::<Arc<ClientCertificate>>();
         let shown = shown.map(AsRef::as_ref);
-        let Remembered {
+        let CachedToken {
             mut caller,
             claims,
             issuer,
@@ -263,13 +265,13 @@ impl Gate {
             }
             Err(Held::Uncounted(uncounted)) => return Err(uncounted),
         }
-        let asking = Asking {
+        let context = RequestContext {
             subject: &caller.subject,
             claims: &claims,
             certificate: shown,
             issuer,
         };
-        if let Err(refusal) = route.demands.admit(&route.rule, asking, found.owner) {
+        if let Err(refusal) = route.requirements.admit(&route.rule, context, found.owner) {
             return Ok(Decision::Refuse(Refused {
                 subject: Some(caller.subject.clone()),
                 issuer: Some(Arc::clone(&caller.issuer)),
@@ -289,7 +291,7 @@ impl Gate {
 
     /// Answers a browser that asks for a page, unless the upstream does that itself.
     fn preflight(&self, head: &Parts, path: CanonicalPath<'_>) -> Option<Decision> {
-        let question = Question::of(head)?;
+        let question = PreflightRequest::of(head)?;
         let route = match self.routes.find(&question.method, path) {
             Ok(found) => Arc::clone(found.route),
             Err(refusal) => {
@@ -307,8 +309,8 @@ impl Gate {
     }
 
     /// The page that has sent a request, if answers are to say anything to pages.
-    pub fn page(&self, head: &Parts) -> Option<Page> {
-        self.has_cors.then(|| Page::of(head))
+    pub fn page(&self, head: &Parts) -> Option<CorsRequest> {
+        self.has_cors.then(|| CorsRequest::of(head))
     }
 
     /// What pages may read of answers of this route, or of those without one.
@@ -327,7 +329,7 @@ impl Gate {
         now: UnixTime,
         cache: &mut TokenCache,
         rates: &Rates<'_>,
-    ) -> Result<Remembered, Unverified> {
+    ) -> Result<CachedToken, Unverified> {
         let digest = TokenCache::digest(token);
         // A request whose subject was counted elsewhere comes a second time.
         let is_first = !rates.knows_the_subject();
@@ -353,7 +355,7 @@ impl Gate {
         });
         // Claims are about a person: what no rule asks for is not kept.
         verified.claims.keep_only(&self.ruling);
-        let known = Remembered {
+        let known = CachedToken {
             caller,
             claims: Arc::new(verified.claims),
             validity: verified.validity,
@@ -392,7 +394,7 @@ impl Gate {
             return Err(Refusal::HeadersTooLarge);
         }
         self.check_connection(head)?;
-        if !framing::has_one_end(&head.headers) {
+        if !framing::has_unambiguous_length(&head.headers) {
             return Err(Refusal::RequestMalformed);
         }
         check_host(head)

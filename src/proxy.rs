@@ -37,23 +37,23 @@ use tokio::time::Instant;
 use crate::clock::UnixTime;
 use crate::gate::Decision;
 use crate::gate::cache::TokenCache;
-use crate::gate::framing::has_one_end;
+use crate::gate::framing::has_unambiguous_length;
 use crate::gate::permit::Permit;
 use crate::gate::rate_limit::{Rates, Uncounted};
 use crate::gate::refusal::Refusal;
-use crate::keys::refresh::Asked;
+use crate::keys::refresh::RefreshOutcome;
 use crate::observe::metrics::WorkerMetrics;
 
-use body::{Kind, RequestBody, ResponseBody};
+use body::{BodyKind, RequestBody, ResponseBody};
 use exchange::{Exchange, Form};
 use headers::Peer;
 use inbound::connection::Connection;
-use informational::{InterimAnswers, UntilAnswer};
+use informational::{InformationalGuard, InformationalResponses};
 use redis::Remote;
 use shared::{Phase, Policy, Shared};
-use stream_deadlines::Lifetime;
-use stream_policy::{Stay, within};
-use upstream::{Lease, Upstream, UpstreamError};
+use stream_deadlines::StreamDeadlines;
+use stream_policy::{StreamPolicy, within};
+use upstream::{PooledConnection, Upstream, UpstreamError};
 
 /// What serves the requests of one worker.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ struct Snapshot {
 }
 
 /// The answer of the gate or of the upstream. It is handed on many times, so that its exchange is in a box.
-pub type Answer = Response<ResponseBody<Box<Exchange>>>;
+pub type ClientResponse = Response<ResponseBody<Box<Exchange>>>;
 
 impl Proxy {
     /// What one worker needs.
@@ -94,13 +94,13 @@ impl Proxy {
         request: Request<Incoming>,
         connection: &Rc<Connection>,
         peer: &Rc<Peer>,
-    ) -> Answer {
+    ) -> ClientResponse {
         let now = Instant::now();
         connection.begin_exchange(now);
         let (mut head, body) = request.into_parts();
         let form = Form {
             has_body: !body.is_end_stream(),
-            takes_interim: head.version == Version::HTTP_11,
+            accepts_informational: head.version == Version::HTTP_11,
         };
         if connection.is_http2() {
             from_http2::to_http1(&mut head, form.has_body);
@@ -119,7 +119,7 @@ impl Proxy {
         let (snapshot, decision) = self.judge(snapshot, &head, &mut exchange).await;
         let mut answer = match decision {
             Decision::Forward(permit) => {
-                let stay = Stay::of(&permit, &head, &snapshot.policy);
+                let stay = StreamPolicy::of(&permit, &head, &snapshot.policy);
                 self.forward(&snapshot, head, body, permit, stay, exchange)
                     .await
             }
@@ -131,9 +131,9 @@ impl Proxy {
         };
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if self.shared.phase() != Phase::Serving && !switched {
-            connection.send_away(answer.headers_mut());
+            connection.close_connection(answer.headers_mut());
         }
-        if let Some(hsts) = &connection.entry().hsts {
+        if let Some(hsts) = &connection.listener().hsts {
             let headers = answer.headers_mut();
             headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
@@ -150,7 +150,7 @@ impl Proxy {
         if let Some(refusal) = exchange.connection().refuses_all() {
             return (snapshot, Decision::Refuse(refusal.into()));
         }
-        if let Some(port) = exchange.connection().entry().redirect_to_https {
+        if let Some(port) = exchange.connection().listener().redirect_to_https {
             let refusal = snapshot.policy.gate.redirect(head, port);
             return (snapshot, Decision::Refuse(refusal.into()));
         }
@@ -165,17 +165,17 @@ impl Proxy {
                 let policy = &snapshot.policy;
                 policy.fetch_keys(*issuer, kid.as_deref(), &mut since).await
             } else {
-                Asked::Newer
+                RefreshOutcome::Newer
             };
             // Newer keys are a newer policy: all of it is judged anew.
             snapshot = self.snapshot();
             decision = self.decide(&snapshot, head, &mut rates).await;
-            if let (Decision::NeedsKeys { otherwise, .. }, Asked::Undecided) =
+            if let (Decision::NeedsKeys { otherwise, .. }, RefreshOutcome::Undecided) =
                 (&mut decision, asked)
             {
                 otherwise.refusal = Refusal::KeysUnavailable;
             }
-            if asked != Asked::Newer {
+            if asked != RefreshOutcome::Newer {
                 break;
             }
         }
@@ -211,9 +211,9 @@ impl Proxy {
         mut head: Parts,
         body: Incoming,
         permit: Permit,
-        stay: Stay,
+        stay: StreamPolicy,
         mut exchange: Box<Exchange>,
-    ) -> Answer {
+    ) -> ClientResponse {
         let policy = &snapshot.policy;
         exchange.permitted(&permit);
         let limit = permit
@@ -247,8 +247,8 @@ impl Proxy {
         exchange.sending(body.upload());
         // In a box: it is handed on from one future to the next, and each would have to have room for it.
         let mut request = Box::new(Request::from_parts(head, body));
-        let until_answer = if upstream.policy().informational && exchange.takes_interim() {
-            Some(pass_interim(&mut request, snapshot, &exchange).await)
+        let until_answer = if upstream.policy().informational && exchange.accepts_informational() {
+            Some(forward_informational(&mut request, snapshot, &exchange).await)
         } else {
             None
         };
@@ -266,9 +266,9 @@ impl Proxy {
             Err(refusal) => return exchange.fail(refusal),
         };
         let (mut answer, incoming) = response.into_parts();
-        if !has_one_end(&answer.headers) {
+        if !has_unambiguous_length(&answer.headers) {
             return exchange.upstream_failed(&UpstreamError::Ends {
-                target: lease.place(),
+                target: lease.address(),
             });
         }
         answer.version = Version::HTTP_11;
@@ -297,20 +297,20 @@ impl Proxy {
                 tunnel(answer, client, lease, lifetime, exchange)
             }
             (true, None) => exchange.upstream_failed(&UpstreamError::Switched {
-                target: lease.place(),
+                target: lease.address(),
             }),
             (false, _) => {
                 if exchange.leaves_a_body() {
-                    exchange.connection().send_away(&mut answer.headers);
+                    exchange.connection().close_connection(&mut answer.headers);
                 }
-                let kind = Kind::of(&answer.headers);
-                let is_stream = kind != Kind::Plain || incoming.size_hint().exact().is_none();
+                let kind = BodyKind::of(&answer.headers);
+                let is_stream = kind != BodyKind::Plain || incoming.size_hint().exact().is_none();
                 let idle = upstream.policy().idle_timeout;
                 let overdue = exchange.overdue();
                 let lifetime = if is_stream {
                     stay.stream(&self.shared, kind, idle, overdue)
                 } else {
-                    Lifetime::new(idle, overdue)
+                    StreamDeadlines::new(idle, overdue)
                 };
                 let exchange = exchange.answering(answer.status, lease);
                 let body = ResponseBody::upstream(incoming, kind, lifetime, exchange);
@@ -340,14 +340,14 @@ impl Proxy {
 }
 
 /// Has the interim answers to a request passed on, until what is given is dropped.
-async fn pass_interim(
+async fn forward_informational(
     request: &mut Request<RequestBody>,
     snapshot: &Snapshot,
     exchange: &Exchange,
-) -> UntilAnswer {
+) -> InformationalGuard {
     let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
-    let interim = exchange.connection().interim();
-    let (answers, until) = InterimAnswers::begin(interim, waker);
+    let interim = exchange.connection().informational();
+    let (answers, until) = InformationalResponses::begin(interim, waker);
     let (policy, id) = (Arc::clone(&snapshot.policy), exchange.request_id().clone());
     on_informational(request, move |answer| {
         let mut headers = answer.headers().clone();
@@ -361,13 +361,13 @@ async fn pass_interim(
 fn tunnel(
     mut answer: response::Parts,
     client: OnUpgrade,
-    lease: Lease,
-    lifetime: Lifetime,
+    lease: PooledConnection,
+    lifetime: StreamDeadlines,
     exchange: Box<Exchange>,
-) -> Answer {
+) -> ClientResponse {
     let upstream = answer.extensions.remove::<OnUpgrade>();
     let mut exchange = exchange.switching(&lease);
-    let upgraded = lease.let_go();
+    let upgraded = lease.detach();
     spawn_local(async move {
         if let Some(upstream) = upstream {
             let tunnelled = tunnel::join(client, upstream, lifetime).await;

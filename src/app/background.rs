@@ -16,7 +16,7 @@ use crate::proxy::upstream::{Common, health};
 
 /// The tasks of the policy in force.
 #[derive(Debug)]
-pub(super) struct Upkeep {
+pub(super) struct BackgroundTasks {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
     fetches: BTreeMap<Arc<str>, Fetching>,
@@ -38,21 +38,21 @@ struct Checking {
     task: JoinHandle<()>,
 }
 
-impl Upkeep {
+impl BackgroundTasks {
     /// Begins with the policy that the process has started with.
     pub(super) fn begin(
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
         remote_keys: &[Option<RemoteKeys>],
     ) -> Self {
-        let mut upkeep = Self {
+        let mut background = Self {
             shared,
             metrics,
             fetches: BTreeMap::new(),
             checks: Vec::new(),
         };
-        upkeep.settle(remote_keys);
-        upkeep
+        background.reconcile(remote_keys);
+        background
     }
 
     /// Puts another policy in force. What has not changed goes on: connections to upstreams and what is known about
@@ -100,19 +100,19 @@ impl Upkeep {
                 *refresher = Some(Arc::clone(&fetching.refresher));
             }
         }
-        enrol(&self.metrics, &policy, remote_keys);
+        register(&self.metrics, &policy, remote_keys);
         self.shared.change_policy(|_| policy.clone());
-        self.settle(remote_keys);
+        self.reconcile(remote_keys);
     }
 
     /// Begins what the policy in force needs, and ends what it does not need any more.
-    fn settle(&mut self, remote_keys: &[Option<RemoteKeys>]) {
+    fn reconcile(&mut self, remote_keys: &[Option<RemoteKeys>]) {
         let policy = self.shared.policy();
-        self.settle_fetches(&policy, remote_keys);
-        self.settle_checks(&policy);
+        self.reconcile_fetches(&policy, remote_keys);
+        self.reconcile_health_checks(&policy);
     }
 
-    fn settle_fetches(&mut self, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
+    fn reconcile_fetches(&mut self, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
         let mut before = std::mem::take(&mut self.fetches);
         let issuers = policy.gate.issuers().iter().zip(&policy.refreshers);
         for ((issuer, refresher), remote) in issuers.zip(remote_keys) {
@@ -152,7 +152,7 @@ impl Upkeep {
         }
     }
 
-    fn settle_checks(&mut self, policy: &Policy) {
+    fn reconcile_health_checks(&mut self, policy: &Policy) {
         let mut before = std::mem::take(&mut self.checks);
         for upstream in &policy.upstreams {
             let Some(check) = upstream.health_check.clone() else {
@@ -172,7 +172,7 @@ impl Upkeep {
 }
 
 /// Has everything counted that this policy has, where it was counted before if it was.
-pub(super) fn enrol(metrics: &Metrics, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
+pub(super) fn register(metrics: &Metrics, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
     let upstreams = policy.upstreams.iter();
     let upstreams = upstreams.map(|upstream| Arc::clone(&upstream.common.metrics));
     metrics.upstreams.replace(upstreams.collect());

@@ -7,15 +7,15 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use crate::observe::metrics::{Expiries, Metrics};
-use crate::proxy::inbound::acceptor::Entry;
+use crate::proxy::inbound::acceptor::ListenerConfig;
 use crate::tls::server::{Reloaded, Reloader};
 
 /// How often. To look, and not to be told, finds every way in which a file can change: a link that is swapped, as
 /// Kubernetes does it, a file that is renamed to its place, or one that is written over.
-const GLANCE: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Every file with certificates of a listener, and with revocation lists, and until when they are good.
-pub(super) fn expiries(entries: &[Entry]) -> [Expiries; 2] {
+pub(super) fn expiries(entries: &[ListenerConfig]) -> [Expiries; 2] {
     let all = || entries.iter().filter_map(|entry| entry.tls.as_ref());
     let certificates = all().flat_map(|tls| tls.expiries());
     let lists = all().filter_map(|tls| tls.lists_expiry());
@@ -30,14 +30,14 @@ pub(super) fn expiries(entries: &[Entry]) -> [Expiries; 2] {
 }
 
 /// What looks at the files of each listener.
-pub(super) fn reloaders(entries: &[Entry]) -> Vec<Reloader> {
+pub(super) fn reloaders(entries: &[ListenerConfig]) -> Vec<Reloader> {
     let all = entries.iter().filter_map(|entry| entry.tls.clone());
     all.map(Reloader::new).collect()
 }
 
 /// Takes over what has changed, for every connection that comes from then on.
 pub(super) async fn keep(mut reloaders: Vec<Reloader>, metrics: Arc<Metrics>) {
-    let mut glances = interval(GLANCE);
+    let mut glances = interval(POLL_INTERVAL);
     glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !reloaders.is_empty() {
         glances.tick().await;

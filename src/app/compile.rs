@@ -19,12 +19,12 @@ use http::HeaderName;
 
 use crate::config::{CertificateField, KeyPath, Problems, Written};
 use crate::gate::Gate;
-use crate::gate::claim_path::Pointer;
+use crate::gate::claim_path::ClaimPath;
 use crate::gate::identity::IdentityClaim;
 use crate::gate::managed_headers::ManagedNames;
 use crate::proxy::headers::HeaderPolicy;
 use crate::proxy::inbound::connection::Timeouts;
-use crate::proxy::inbound::serve::Limits;
+use crate::proxy::inbound::serve::ConnectionLimits;
 use crate::proxy::shared::Policy;
 
 use super::App;
@@ -50,7 +50,7 @@ impl App {
         written.finish()?;
 
         let listen = &config.listen;
-        let limits = Limits {
+        let limits = ConnectionLimits {
             timeouts: Timeouts {
                 header: listen.header_timeout,
                 body: listen.body_timeout,
@@ -143,7 +143,7 @@ fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
         } else if let Some(field) = claim.strip_prefix("certificate:") {
             identity.extend(certificate_field(written, path, field).map(|field| (name, field)));
         } else {
-            match Pointer::parse(&claim) {
+            match ClaimPath::parse(&claim) {
                 Ok(pointer) => identity.push((name, IdentityClaim::Named(pointer))),
                 Err(problem) => written.report(path, problem.to_string()),
             }

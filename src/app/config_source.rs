@@ -14,7 +14,7 @@ const THOROUGH: usize = 20;
 /// way in which a file can change: a link that is swapped, as Kubernetes does it, a file that is renamed to its place, or
 /// one that is written over.
 #[derive(Debug)]
-pub struct Source {
+pub struct ConfigSource {
     file: PathBuf,
     /// What was there when it was last tried.
     tried: Contents,
@@ -46,7 +46,7 @@ impl App {
     pub fn load(file: &Path) -> Result<Self, Problems> {
         let (result, tried) = compile(file, &Contents::default());
         let mut app = result?;
-        app.source = Some(Source {
+        app.source = Some(ConfigSource {
             file: file.to_owned(),
             tried,
             problems: None,
@@ -57,7 +57,7 @@ impl App {
     }
 }
 
-impl Source {
+impl ConfigSource {
     /// Looks whether something has changed, and tries what is the same as at the last look, or whatever is there if
     /// somebody wishes it.
     pub(super) fn look(&mut self, wished: bool) -> Found {
@@ -172,7 +172,7 @@ access = { owner = "user_id" }
             GOOD.replace("SECRET", self.path("secret").to_str().unwrap())
         }
 
-        fn load(&self) -> Source {
+        fn load(&self) -> ConfigSource {
             App::load(&self.path("config.toml"))
                 .unwrap()
                 .source
@@ -181,7 +181,7 @@ access = { owner = "user_id" }
     }
 
     /// In a word what a look has found, and in which files.
-    fn look(source: &mut Source, wished: bool) -> String {
+    fn look(source: &mut ConfigSource, wished: bool) -> String {
         match source.look(wished) {
             Found::Nothing => "nothing".to_owned(),
             Found::Unfinished => "unfinished".to_owned(),

@@ -13,17 +13,17 @@ use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::observe::metrics::Metrics;
 
-use super::background::Upkeep;
-use super::config_source::{Found, Source};
+use super::background::BackgroundTasks;
+use super::config_source::{ConfigSource, Found};
 use super::{App, changes};
 
 /// How often the files are looked at. A change is taken at the look after the one that has found it.
-const GLANCE: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What follows the configuration.
 #[derive(Debug)]
-pub(super) struct Follower {
-    pub(super) source: Source,
+pub(super) struct ConfigWatcher {
+    pub(super) source: ConfigSource,
     /// The configuration that the process has started with.
     pub(super) started: Config,
     /// What was said of it.
@@ -32,9 +32,9 @@ pub(super) struct Follower {
     pub(super) clock: Clock,
 }
 
-impl Follower {
+impl ConfigWatcher {
     /// Follows it for as long as the process lives. `wish` asks to look at once.
-    pub(super) async fn follow(self, wish: Arc<Notify>, mut upkeep: Upkeep) {
+    pub(super) async fn follow(self, wish: Arc<Notify>, mut background: BackgroundTasks) {
         let Self {
             mut source,
             started,
@@ -43,7 +43,7 @@ impl Follower {
             clock,
         } = self;
         let mut in_force = started.clone();
-        let mut glances = interval(GLANCE);
+        let mut glances = interval(POLL_INTERVAL);
         glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wished = tokio::select! {
@@ -77,7 +77,7 @@ impl Follower {
                         warnings,
                         source: _,
                     } = *app;
-                    upkeep.change(policy, &remote_keys);
+                    background.change(policy, &remote_keys);
                     let generation = metrics.config.taken(clock.now());
                     announce(generation, &in_force, &config, &files);
                     let restarts = changes::at_start_only(&started, &config);

@@ -22,9 +22,9 @@ use crate::proxy::shared::{Phase, Shared};
 use crate::proxy::upstream::health;
 use crate::tls::server::Reloader;
 
-use super::background::Upkeep;
+use super::background::BackgroundTasks;
 use super::certificates;
-use super::config_watcher::Follower;
+use super::config_watcher::ConfigWatcher;
 
 /// How many probes of upstreams may be under way: whoever reaches the admin listener can send any number.
 const PROBES: usize = 8;
@@ -75,7 +75,7 @@ impl Status for Report {
 
     fn note(&self, metrics: &Metrics) {
         let now = self.shared.ticks(Instant::now());
-        let (kept, forgotten) = self.shared.counts.kept_and_forgotten(now);
+        let (kept, forgotten) = self.shared.rate_limits.kept_and_forgotten(now);
         metrics.rates_looked_at(kept, forgotten);
     }
 
@@ -115,7 +115,7 @@ pub(super) struct Control {
     pub(super) remote_keys: Vec<Option<RemoteKeys>>,
     pub(super) reloaders: Vec<Reloader>,
     /// What follows the configuration, if it comes from a file.
-    pub(super) follower: Option<Follower>,
+    pub(super) watcher: Option<ConfigWatcher>,
     /// Somebody wants it to look at once.
     pub(super) wish: Arc<Notify>,
     pub(super) shared: Arc<Shared>,
@@ -143,12 +143,13 @@ impl Control {
             admin,
             remote_keys,
             reloaders,
-            follower,
+            watcher,
             wish,
             shared,
             metrics,
         } = self;
-        let upkeep = Upkeep::begin(Arc::clone(&shared), Arc::clone(&metrics), &remote_keys);
+        let background =
+            BackgroundTasks::begin(Arc::clone(&shared), Arc::clone(&metrics), &remote_keys);
         spawn_local(certificates::keep(reloaders, Arc::clone(&metrics)));
         let tracing = {
             let shared = Arc::clone(&shared);
@@ -156,8 +157,8 @@ impl Control {
         };
         let (spans, clock) = (Arc::clone(&metrics.spans), shared.clock.clone());
         spawn_local(export::run(spans, clock, tracing));
-        if let Some(follower) = follower {
-            spawn_local(follower.follow(wish, upkeep));
+        if let Some(watcher) = watcher {
+            spawn_local(watcher.follow(wish, background));
         }
         match TcpListener::from_std(admin) {
             Ok(listener) => {

@@ -12,32 +12,32 @@ use tokio::time::{interval, timeout};
 use tracing::error;
 
 use crate::observe::metrics::WorkerMetrics;
-use crate::proxy::inbound::acceptor::{Door, Entry, Listener};
+use crate::proxy::inbound::acceptor::{Acceptor, Listener, ListenerConfig};
 use crate::proxy::shared::{Phase, Shared};
 
 use super::sockets::Bound;
 
 /// How often a worker says that its event loop turns.
-const BEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// What a worker is made of.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) number: usize,
-    pub(super) entries: Vec<(Arc<Entry>, Bound)>,
+    pub(super) entries: Vec<(Arc<ListenerConfig>, Bound)>,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<WorkerMetrics>,
 }
 
 /// How a worker ended.
 #[derive(Debug)]
-pub(super) struct Stopped {
+pub(super) struct WorkerExit {
     /// How many connections it had to cut.
     pub(super) cut: usize,
 }
 
 impl Worker {
-    pub(super) fn start(self) -> io::Result<JoinHandle<Stopped>> {
+    pub(super) fn start(self) -> io::Result<JoinHandle<WorkerExit>> {
         let name = format!("worker-{}", self.number);
         let runtime = || {
             Builder::new_current_thread()
@@ -51,32 +51,32 @@ impl Worker {
                 Ok(runtime) => runtime.block_on(self.serve()),
                 Err(error) => {
                     error!("failed to start the event loop of a worker: {error}");
-                    Stopped { cut: 0 }
+                    WorkerExit { cut: 0 }
                 }
             })
     }
 
-    async fn serve(self) -> Stopped {
+    async fn serve(self) -> WorkerExit {
         let entries = self.entries.into_iter();
         let entries = entries.map(|(entry, bound)| Ok((entry, bound.into_listener()?)));
         let entries = match entries.collect::<io::Result<Vec<_>>>() {
             Ok(entries) => entries,
             Err(error) => {
                 error!("failed to listen in the event loop of a worker: {error}");
-                return Stopped { cut: 0 };
+                return WorkerExit { cut: 0 };
             }
         };
         spawn_local(beat(Arc::clone(&self.metrics)));
-        let door = Door::new(entries, Arc::clone(&self.shared), Arc::clone(&self.metrics));
+        let door = Acceptor::new(entries, Arc::clone(&self.shared), Arc::clone(&self.metrics));
         let serving = door.serve();
         tokio::pin!(serving);
         tokio::select! {
-            () = &mut serving => return Stopped { cut: 0 },
+            () = &mut serving => return WorkerExit { cut: 0 },
             () = self.shared.reaches(Phase::Stopping) => {}
         }
         match timeout(self.shared.policy().grace, serving).await {
-            Ok(()) => Stopped { cut: 0 },
-            Err(_) => Stopped {
+            Ok(()) => WorkerExit { cut: 0 },
+            Err(_) => WorkerExit {
                 cut: self.metrics.open_connections(),
             },
         }
@@ -93,7 +93,7 @@ impl Bound {
 }
 
 async fn beat(metrics: Arc<WorkerMetrics>) {
-    let mut beat = interval(BEAT);
+    let mut beat = interval(HEARTBEAT);
     loop {
         beat.tick().await;
         metrics.beat();

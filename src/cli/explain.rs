@@ -13,17 +13,17 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use crate::clock::{Clock, UnixTime};
 use crate::gate::cache::TokenCache;
-use crate::gate::cors::Page;
+use crate::gate::cors::CorsRequest;
 use crate::gate::origin::Scheme;
 use crate::gate::permit::{Caller, Permit};
-use crate::gate::rate_limit::{Key, Limit};
+use crate::gate::rate_limit::{BucketOwner, RateLimit};
 use crate::gate::requirements::Rule;
 use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
 use crate::gate::token::TokenSource;
 use crate::gate::verify::Issuer;
 use crate::gate::{Decision, Gate, Preflight, Refused};
-use crate::observe::explanation::{self, Check, Said, Stopped};
+use crate::observe::explanation::{self, Check, CheckResult, StoppedRequest};
 use crate::observe::log;
 use crate::proxy::headers::{self, Peer};
 use crate::proxy::shared::Policy;
@@ -201,7 +201,7 @@ fn forwarded(policy: &Policy, peer: &Peer, head: &mut Parts, permit: &Permit) {
                 skipped(check, "the route is public");
             }
             (Check::Verification, Caller::Known(caller)) => {
-                say(Said::verified(&caller.subject, &caller.issuer));
+                say(CheckResult::verified(&caller.subject, &caller.issuer));
             }
             (Check::Token, Caller::Known(_)) => match permit.source() {
                 None | Some(TokenSource::Authorization) => passed(check, ""),
@@ -267,15 +267,18 @@ fn counted(route: Option<&Route>, client: Option<IpAddr>, subject: Option<(&Subj
         return;
     };
     let mut lines = Vec::new();
-    let mut add = |limits: &[Limit], key: Key<'_>| {
+    let mut add = |limits: &[RateLimit], key: BucketOwner<'_>| {
         let key = key.to_string();
         let key = log::printable(&key);
         lines.extend(limits.iter().map(|limit| format!("  {limit}, for {key}")));
     };
-    add(limits.by_address(), Key::address(client));
+    add(limits.by_address(), BucketOwner::address(client));
     if let Some((subject, issuer)) = subject {
         let subject = subject.as_str();
-        add(limits.by_subject(), Key::Subject { issuer, subject });
+        add(
+            limits.by_subject(),
+            BucketOwner::Subject { issuer, subject },
+        );
     }
     if !lines.is_empty() {
         say(format_args!(
@@ -286,7 +289,7 @@ fn counted(route: Option<&Route>, client: Option<IpAddr>, subject: Option<(&Subj
 }
 
 /// What is said to the page that has sent the request, if it comes from one.
-fn shown_to(page: Option<&Page>, gate: &Gate, route: Option<&Route>) {
+fn shown_to(page: Option<&CorsRequest>, gate: &Gate, route: Option<&Route>) {
     let mut headers = HeaderMap::new();
     if let (Some(page), Some(cors)) = (page, gate.cors(route)) {
         cors.answer(page, &mut headers);
@@ -311,7 +314,7 @@ fn stopped(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
         subject,
         issuer,
     } = refused;
-    let stopped = Stopped {
+    let stopped = StoppedRequest {
         refusal,
         is_permitted: false,
         cause: None,
@@ -332,9 +335,9 @@ fn stopped(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
 }
 
 fn passed(check: Check, text: impl Display) {
-    say(Said::passed(check, text));
+    say(CheckResult::passed(check, text));
 }
 
 fn skipped(check: Check, why: &str) {
-    say(Said::skipped(check, why));
+    say(CheckResult::skipped(check, why));
 }

@@ -30,12 +30,12 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 pub struct TokenCache {
     young: Generation,
     old: Generation,
-    counted: Counted,
+    counted: CacheCounts,
 }
 
 /// How often a cache was asked, and how often it knew.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counted {
+pub struct CacheCounts {
     /// Tokens that were known.
     pub hits: u64,
     /// Tokens that were not.
@@ -53,7 +53,7 @@ pub(super) type Digest = [u8; 32];
 
 /// What a token was found to say.
 #[derive(Debug, Clone)]
-pub(super) struct Remembered {
+pub(super) struct CachedToken {
     pub(super) caller: Arc<KnownCaller>,
     /// The claims that rules of routes ask for, and no others.
     pub(super) claims: Arc<Claims>,
@@ -66,7 +66,7 @@ pub(super) struct Remembered {
 
 #[derive(Default)]
 struct Generation {
-    tokens: HashMap<Digest, Remembered>,
+    tokens: HashMap<Digest, CachedToken>,
     bytes: usize,
 }
 
@@ -81,7 +81,7 @@ impl TokenCache {
     }
 
     /// Looks for a token. `is_counted` is whether this is the first time for its request.
-    pub(super) fn find(&mut self, digest: &Digest, is_counted: bool) -> Option<&Remembered> {
+    pub(super) fn find(&mut self, digest: &Digest, is_counted: bool) -> Option<&CachedToken> {
         if let Some(remembered) = self.old.tokens.remove(digest) {
             self.keep(*digest, remembered);
         }
@@ -103,11 +103,11 @@ impl TokenCache {
         *count += 1;
     }
 
-    pub(super) fn remember(&mut self, digest: Digest, remembered: Remembered) {
+    pub(super) fn remember(&mut self, digest: Digest, remembered: CachedToken) {
         self.keep(digest, remembered);
     }
 
-    fn keep(&mut self, digest: Digest, remembered: Remembered) {
+    fn keep(&mut self, digest: Digest, remembered: CachedToken) {
         if self.young.tokens.len() >= MAX_TOKENS || self.young.bytes >= MAX_BYTES {
             self.old = mem::take(&mut self.young);
         }
@@ -116,19 +116,19 @@ impl TokenCache {
     }
 
     /// What was counted since this was last asked.
-    pub fn take_counted(&mut self) -> Counted {
+    pub fn take_counted(&mut self) -> CacheCounts {
         mem::take(&mut self.counted)
     }
 }
 
 /// About how much memory a caller takes, in bytes.
-fn size(remembered: &Remembered) -> usize {
+fn size(remembered: &CachedToken) -> usize {
     let caller = &remembered.caller;
     let headers = caller
         .headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 64);
-    size_of::<(Digest, Remembered)>()
+    size_of::<(Digest, CachedToken)>()
         + 2 * caller.subject.as_str().len()
         + headers.sum::<usize>()
         + size_of::<Claims>()
@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    fn remembered(subject: &str) -> Remembered {
+    fn remembered(subject: &str) -> CachedToken {
         let policy = ClaimPolicy {
             audience: None,
             authorized_party: None,
@@ -163,7 +163,7 @@ mod tests {
             max_lifetime: None,
         };
         let claims = Claims::parse(br#"{"sub":"a","exp":100}"#).unwrap();
-        Remembered {
+        CachedToken {
             caller: Arc::new(KnownCaller {
                 subject: Subject::new(subject).unwrap(),
                 issuer: "test".into(),
@@ -193,13 +193,13 @@ mod tests {
         assert!(cache.find(&digest("a.b.c"), false).is_some());
         assert_eq!(
             cache.take_counted(),
-            Counted {
+            CacheCounts {
                 hits: 1,
                 misses: 4,
-                ..Counted::default()
+                ..CacheCounts::default()
             }
         );
-        assert_eq!(cache.take_counted(), Counted::default());
+        assert_eq!(cache.take_counted(), CacheCounts::default());
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
     fn large_claims_fill_a_generation_sooner() {
         let objects = vec![r#"{"":0}"#; 800].join(",");
         let claims = Claims::parse(format!(r#"{{"role":[{objects}]}}"#).as_bytes()).unwrap();
-        let largest = Remembered {
+        let largest = CachedToken {
             claims: Arc::new(claims),
             ..remembered("alice")
         };

@@ -9,7 +9,7 @@ use super::claims::Claims;
 
 /// Names a claim, or a part of one: `role`, `realm_access.roles`, or `/resource_access/my-app/roles` (RFC 6901).
 #[derive(Clone, PartialEq, Eq)]
-pub struct Pointer {
+pub struct ClaimPath {
     written: Box<str>,
     first: String,
     rest: Vec<String>,
@@ -17,7 +17,7 @@ pub struct Pointer {
 
 /// Why a text names no claim.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PointerProblem {
+pub enum ClaimPathError {
     /// There is nothing.
     #[error("needs the name of a claim")]
     Nothing,
@@ -42,30 +42,30 @@ pub enum PointerProblem {
     },
 }
 
-impl Pointer {
+impl ClaimPath {
     /// Reads a pointer as the configuration has it.
-    pub fn parse(written: &str) -> Result<Self, PointerProblem> {
+    pub fn parse(written: &str) -> Result<Self, ClaimPathError> {
         if written.is_empty() {
-            return Err(PointerProblem::Nothing);
+            return Err(ClaimPathError::Nothing);
         }
         let steps: Vec<String> = match written.strip_prefix('/') {
             Some(steps) => steps.split('/').map(unescape).collect::<Option<_>>(),
             None => Some(written.split('.').map(str::to_owned).collect()),
         }
-        .ok_or(PointerProblem::Escape)?;
+        .ok_or(ClaimPathError::Escape)?;
         if !written.starts_with('/') {
             let pointer = format!("/{}", written.replace('~', "~0").replace('/', "~1"));
             if written.contains('/') {
-                return Err(PointerProblem::Slash { pointer });
+                return Err(ClaimPathError::Slash { pointer });
             }
             if steps.iter().any(String::is_empty) {
-                return Err(PointerProblem::Dot { pointer });
+                return Err(ClaimPathError::Dot { pointer });
             }
         }
         let mut steps = steps.into_iter();
         Ok(Self {
             written: written.into(),
-            first: steps.next().ok_or(PointerProblem::Nothing)?,
+            first: steps.next().ok_or(ClaimPathError::Nothing)?,
             rest: steps.collect(),
         })
     }
@@ -115,21 +115,21 @@ fn index(step: &str) -> Option<usize> {
     (is_plain && !has_zero_in_front).then(|| step.parse().ok())?
 }
 
-impl FromStr for Pointer {
-    type Err = PointerProblem;
+impl FromStr for ClaimPath {
+    type Err = ClaimPathError;
 
-    fn from_str(written: &str) -> Result<Self, PointerProblem> {
+    fn from_str(written: &str) -> Result<Self, ClaimPathError> {
         Self::parse(written)
     }
 }
 
-impl fmt::Display for Pointer {
+impl fmt::Display for ClaimPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.written)
     }
 }
 
-impl fmt::Debug for Pointer {
+impl fmt::Debug for ClaimPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.written.fmt(f)
     }
@@ -150,7 +150,8 @@ mod tests {
 
     fn found(pointer: &str) -> Option<String> {
         let claims = Claims::parse(CLAIMS.as_bytes()).unwrap();
-        let pointer = Pointer::parse(pointer).unwrap_or_else(|error| panic!("{pointer}: {error}"));
+        let pointer =
+            ClaimPath::parse(pointer).unwrap_or_else(|error| panic!("{pointer}: {error}"));
         pointer.find(&claims).map(Value::to_string)
     }
 
@@ -215,17 +216,17 @@ mod tests {
                 "has nothing before, after or between its dots; for a claim of that very name, write `/a.`",
             ),
         ] {
-            let problem = Pointer::parse(text).unwrap_err().to_string();
+            let problem = ClaimPath::parse(text).unwrap_err().to_string();
             assert!(problem.starts_with(expected), "{text}: {problem}");
         }
     }
 
     #[test]
     fn a_whole_claim_is_told_from_a_part_of_one() {
-        assert!(Pointer::parse("scope").unwrap().is("scope"));
-        assert!(Pointer::parse("/scope").unwrap().is("scope"));
+        assert!(ClaimPath::parse("scope").unwrap().is("scope"));
+        assert!(ClaimPath::parse("/scope").unwrap().is("scope"));
         for other in ["scope.x", "x.scope", "Scope"] {
-            assert!(!Pointer::parse(other).unwrap().is("scope"), "{other}");
+            assert!(!ClaimPath::parse(other).unwrap().is("scope"), "{other}");
         }
     }
 }

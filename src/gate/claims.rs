@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 use crate::clock::UnixTime;
 
 use super::certificate::Binding;
-use super::claim_path::Pointer;
+use super::claim_path::ClaimPath;
 use super::refusal::Refusal;
 use super::subject::Subject;
 
@@ -29,7 +29,7 @@ pub struct ClaimPolicy {
     /// Whether a token may be bound to anything (`cnf`), also to what nobody here can check.
     pub allow_bound: bool,
     /// The claims that name the subject, the first that is present counts.
-    pub subject: Vec<Pointer>,
+    pub subject: Vec<ClaimPath>,
     /// How far clocks may differ, in seconds.
     pub leeway: i64,
     /// The longest time from `iat` to `exp`, in seconds.

@@ -70,7 +70,7 @@ pub enum OriginPattern {
 
 /// What a request says about the page that sent it.
 #[derive(Debug, Clone)]
-pub struct Page {
+pub struct CorsRequest {
     /// Its origin, if the browser says one.
     origin: Option<HeaderValue>,
     is_preflight: bool,
@@ -78,7 +78,7 @@ pub struct Page {
 
 /// A browser's question whether a page may send a request.
 #[derive(Debug)]
-pub struct Question<'a> {
+pub struct PreflightRequest<'a> {
     origin: &'a HeaderValue,
     /// The method of the request.
     pub method: Method,
@@ -122,14 +122,14 @@ impl Cors {
     }
 
     /// Answers a browser that asks.
-    pub fn preflight(&self, question: &Question<'_>) -> Result<HeaderMap, Refusal> {
-        let Some(origin) = self.allowed(Some(question.origin)) else {
+    pub fn preflight(&self, preflight: &PreflightRequest<'_>) -> Result<HeaderMap, Refusal> {
+        let Some(origin) = self.allowed(Some(preflight.origin)) else {
             return Err(Refusal::PreflightOrigin);
         };
-        if !self.methods.contains(&question.method) {
+        if !self.methods.contains(&preflight.method) {
             return Err(Refusal::PreflightMethod);
         }
-        if !question.names().all(|name| self.takes(name)) {
+        if !preflight.names().all(|name| self.takes(name)) {
             return Err(Refusal::PreflightHeaders);
         }
         let mut headers = HeaderMap::with_capacity(8);
@@ -148,7 +148,7 @@ impl Cors {
 
     /// Lets the page read an answer, if it may. What the upstream says about that is taken away: two answers to one
     /// question would be read in two ways.
-    pub fn answer(&self, page: &Page, headers: &mut HeaderMap) {
+    pub fn answer(&self, page: &CorsRequest, headers: &mut HeaderMap) {
         let theirs = |name: &&HeaderName| name.as_str().starts_with("access-control-");
         let theirs: Vec<HeaderName> = headers.keys().filter(theirs).cloned().collect();
         for name in theirs {
@@ -225,17 +225,17 @@ impl OriginPattern {
     }
 }
 
-impl Page {
+impl CorsRequest {
     /// Reads what the browser says.
     pub fn of(head: &Parts) -> Self {
         Self {
             origin: only(&head.headers, &ORIGIN).cloned(),
-            is_preflight: Question::of(head).is_some(),
+            is_preflight: PreflightRequest::of(head).is_some(),
         }
     }
 }
 
-impl<'a> Question<'a> {
+impl<'a> PreflightRequest<'a> {
     /// A preflight is OPTIONS with an origin and with the method of the request that is to come. Whatever else has
     /// OPTIONS is a request like any other.
     pub fn of(head: &'a Parts) -> Option<Self> {

@@ -7,7 +7,7 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 ///
 /// hyper goes by the chunks if there is a length too, and passes the length on. What another coding than `chunked` did
 /// to the body would be lost on the way.
-pub fn has_one_end(headers: &HeaderMap) -> bool {
+pub fn has_unambiguous_length(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     match (
@@ -45,7 +45,7 @@ mod tests {
             &[(coding, "chunked")],
             &[(coding, "Chunked")],
         ] {
-            assert!(has_one_end(&head(good)), "{good:?}");
+            assert!(has_unambiguous_length(&head(good)), "{good:?}");
         }
         for bad in [
             &[(length, "4"), (length, "4")][..],
@@ -56,7 +56,7 @@ mod tests {
             &[(coding, "chunked"), (coding, "chunked")],
             &[(coding, "identity")],
         ] {
-            assert!(!has_one_end(&head(bad)), "{bad:?}");
+            assert!(!has_unambiguous_length(&head(bad)), "{bad:?}");
         }
     }
 }

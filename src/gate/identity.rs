@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::config::CertificateField;
 
 use super::certificate::ClientCertificate;
-use super::claim_path::Pointer;
+use super::claim_path::ClaimPath;
 use super::claims::Claims;
 use super::subject::{self, Subject};
 
@@ -16,7 +16,7 @@ pub enum IdentityClaim {
     /// The subject, whichever claim it came from.
     Subject,
     /// A claim, or a part of one.
-    Named(Pointer),
+    Named(ClaimPath),
     /// What the certificate of the connection says.
     Certificate(CertificateField),
 }

@@ -21,7 +21,7 @@ use super::permit::KnownCaller;
 use super::refusal::Refusal;
 use super::routes::Route;
 
-pub use table::{Counts, MAX_BUCKETS};
+pub use table::{MAX_BUCKETS, RateLimitTable};
 
 /// What is left (draft-ietf-httpapi-ratelimit-headers-10 section 4).
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -32,7 +32,7 @@ const MICROS: u64 = 1_000_000;
 
 /// By what callers are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
+pub enum RateLimitKey {
     /// The address that a request comes from.
     ClientAddress,
     /// Issuer and subject of its token.
@@ -41,7 +41,7 @@ pub enum By {
 
 /// So many requests in such a time. Times are in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
+pub struct RateLimit {
     name: String,
     id: [u8; 16],
     requests: u64,
@@ -54,15 +54,15 @@ pub struct Limit {
 
 /// Every limit of one route.
 #[derive(Debug, Default)]
-pub struct Limits {
-    by_address: Vec<Limit>,
-    by_subject: Vec<Limit>,
+pub struct RouteLimits {
+    by_address: Vec<RateLimit>,
+    by_subject: Vec<RateLimit>,
     policy: Option<HeaderValue>,
 }
 
 /// How a caller stands with one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct RateLimitStatus {
     /// Whether this request may pass.
     pub is_allowed: bool,
     /// How many more may follow at once.
@@ -73,7 +73,7 @@ pub struct Standing {
 
 /// Who is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Key<'a> {
+pub enum BucketOwner<'a> {
     /// All who have no address: they came over a Unix socket.
     Nowhere,
     /// An IPv4 address.
@@ -92,7 +92,7 @@ pub enum Key<'a> {
 /// What the limits say to one request. It is counted once, however often the gate is asked.
 #[derive(Debug, Default)]
 pub struct Rates<'a> {
-    counts: Option<&'a Counts>,
+    counts: Option<&'a RateLimitTable>,
     is_elsewhere: bool,
     client: Option<IpAddr>,
     now: Ticks,
@@ -117,7 +117,7 @@ pub(super) enum Held {
     Uncounted(Box<Uncounted>),
 }
 
-impl By {
+impl RateLimitKey {
     /// The word in the configuration.
     pub fn name(self) -> &'static str {
         match self {
@@ -127,10 +127,10 @@ impl By {
     }
 }
 
-impl Limit {
+impl RateLimit {
     /// `burst` of `requests` may come at once, the rest as the time `per` goes by. Limits of the same `place` that say
     /// the same share their counts.
-    pub fn new(place: &str, by: By, requests: u64, per: Duration, burst: u64) -> Self {
+    pub fn new(place: &str, by: RateLimitKey, requests: u64, per: Duration, burst: u64) -> Self {
         let window = u64::try_from(per.as_micros()).unwrap_or(u64::MAX);
         let interval = (window / requests.max(1)).max(1);
         let name = format!("{}-{}s", by.name(), per.as_secs());
@@ -149,19 +149,19 @@ impl Limit {
 
     /// What becomes of a bucket that is empty at `empty`, and how its caller stands. Nothing becomes of it if the
     /// request may not pass.
-    fn judge(&self, empty: u64, now: Ticks) -> (u64, Standing) {
+    fn judge(&self, empty: u64, now: Ticks) -> (u64, RateLimitStatus) {
         let filled = empty.max(now.0).saturating_add(self.interval);
         let held = filled - now.0;
         if held > self.room {
-            (empty, Standing::refused(held - self.room))
+            (empty, RateLimitStatus::refused(held - self.room))
         } else {
             (filled, self.allowed(held))
         }
     }
 
     /// How the caller stands whose bucket now holds so much.
-    pub fn allowed(&self, held: u64) -> Standing {
-        Standing {
+    pub fn allowed(&self, held: u64) -> RateLimitStatus {
+        RateLimitStatus {
             is_allowed: true,
             remaining: self.room.saturating_sub(held) / self.interval,
             wait: held,
@@ -179,7 +179,7 @@ impl Limit {
     }
 }
 
-impl fmt::Display for Limit {
+impl fmt::Display for RateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (requests, seconds) = (self.requests, self.window / MICROS);
         write!(f, "{requests} in {seconds}s")?;
@@ -190,7 +190,7 @@ impl fmt::Display for Limit {
     }
 }
 
-impl Standing {
+impl RateLimitStatus {
     /// How the caller stands who may come again after this time.
     pub fn refused(wait: u64) -> Self {
         Self {
@@ -201,9 +201,9 @@ impl Standing {
     }
 }
 
-impl Limits {
+impl RouteLimits {
     /// Puts the limits of a route together.
-    pub fn new(by_address: Vec<Limit>, by_subject: Vec<Limit>) -> Self {
+    pub fn new(by_address: Vec<RateLimit>, by_subject: Vec<RateLimit>) -> Self {
         let mut policy = String::new();
         for limit in by_address.iter().chain(&by_subject) {
             let (name, window) = (&limit.name, limit.window / MICROS);
@@ -221,12 +221,12 @@ impl Limits {
     }
 
     /// Those that count a request for its client, before its token is looked at.
-    pub fn by_address(&self) -> &[Limit] {
+    pub fn by_address(&self) -> &[RateLimit] {
         &self.by_address
     }
 
     /// Those that count it for the subject of its token.
-    pub fn by_subject(&self) -> &[Limit] {
+    pub fn by_subject(&self) -> &[RateLimit] {
         &self.by_subject
     }
 
@@ -241,7 +241,7 @@ impl Limits {
 
 impl Uncounted {
     /// The limits that it is to be counted for.
-    pub fn limits(&self) -> &[Limit] {
+    pub fn limits(&self) -> &[RateLimit] {
         let limits = &self.route.limits;
         match &self.caller {
             None => &limits.by_address,
@@ -253,30 +253,30 @@ impl Uncounted {
     /// be read. What is in braces is the same for all of them, as a cluster of Redis needs it.
     pub fn names(&self, prefix: &str) -> Vec<String> {
         let caller = match self.key() {
-            Key::Nowhere => digest(&[b"nowhere"]),
-            Key::V4(address) => digest(&[b"4", &address.octets()]),
-            Key::V6(network) => digest(&[b"6", &network.to_be_bytes()]),
-            Key::Subject { issuer, subject } => {
+            BucketOwner::Nowhere => digest(&[b"nowhere"]),
+            BucketOwner::V4(address) => digest(&[b"4", &address.octets()]),
+            BucketOwner::V6(network) => digest(&[b"6", &network.to_be_bytes()]),
+            BucketOwner::Subject { issuer, subject } => {
                 digest(&[b"s", issuer.as_bytes(), b"\0", subject.as_bytes()])
             }
         };
         let caller = URL_SAFE_NO_PAD.encode(caller.split_at(16).0);
-        let name = |limit: &Limit| {
+        let name = |limit: &RateLimit| {
             let id = URL_SAFE_NO_PAD.encode(limit.id);
             format!("{prefix}:{{{caller}}}:{id}")
         };
         self.limits().iter().map(name).collect()
     }
 
-    fn key(&self) -> Key<'_> {
+    fn key(&self) -> BucketOwner<'_> {
         match &self.caller {
-            None => Key::address(self.client),
-            Some(caller) => Key::subject(caller),
+            None => BucketOwner::address(self.client),
+            Some(caller) => BucketOwner::subject(caller),
         }
     }
 }
 
-impl fmt::Display for Key<'_> {
+impl fmt::Display for BucketOwner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nowhere => f.write_str("all who have no address"),
@@ -292,7 +292,7 @@ impl fmt::Display for Key<'_> {
     }
 }
 
-impl<'a> Key<'a> {
+impl<'a> BucketOwner<'a> {
     fn subject(caller: &'a KnownCaller) -> Self {
         Self::Subject {
             issuer: &caller.issuer,
@@ -315,7 +315,7 @@ impl<'a> Key<'a> {
 
 impl<'a> Rates<'a> {
     /// For a request of this client, at this time.
-    pub fn new(counts: &'a Counts, client: Option<IpAddr>, now: Ticks) -> Self {
+    pub fn new(counts: &'a RateLimitTable, client: Option<IpAddr>, now: Ticks) -> Self {
         Self {
             counts: Some(counts),
             client,
@@ -345,7 +345,7 @@ impl<'a> Rates<'a> {
         }
         if self.of_client.is_none() {
             self.hold(route, None)?;
-            let key = Key::address(self.client);
+            let key = BucketOwner::address(self.client);
             self.of_client = Some(self.count(&route.limits.by_address, key));
         }
         self.of_client
@@ -365,7 +365,8 @@ impl<'a> Rates<'a> {
         }
         if self.of_subject.is_none() {
             self.hold(route, Some(caller))?;
-            self.of_subject = Some(self.count(&route.limits.by_subject, Key::subject(caller)));
+            self.of_subject =
+                Some(self.count(&route.limits.by_subject, BucketOwner::subject(caller)));
         }
         self.of_subject
             .clone()
@@ -394,19 +395,19 @@ impl<'a> Rates<'a> {
         })))
     }
 
-    fn count(&mut self, limits: &[Limit], key: Key<'_>) -> Result<(), Refusal> {
+    fn count(&mut self, limits: &[RateLimit], key: BucketOwner<'_>) -> Result<(), Refusal> {
         let Some(counts) = self.counts else {
             return Ok(());
         };
-        let standings = counts.take(limits, key, self.now);
-        self.tell(limits, &standings)
+        let statuses = counts.take(limits, key, self.now);
+        self.tell(limits, &statuses)
     }
 
-    fn tell(&mut self, limits: &[Limit], standings: &[Standing]) -> Result<(), Refusal> {
-        for (limit, standing) in limits.iter().zip(standings) {
-            let (name, remaining) = (&limit.name, standing.remaining);
-            let wait = standing.wait.div_ceil(MICROS);
-            if !standing.is_allowed {
+    fn tell(&mut self, limits: &[RateLimit], statuses: &[RateLimitStatus]) -> Result<(), Refusal> {
+        for (limit, status) in limits.iter().zip(statuses) {
+            let (name, remaining) = (&limit.name, status.remaining);
+            let wait = status.wait.div_ceil(MICROS);
+            if !status.is_allowed {
                 self.fields.clear();
                 add(&mut self.fields, format_args!("\"{name}\";r=0;t={wait}"));
                 return Err(Refusal::RateLimited(wait));
@@ -420,8 +421,8 @@ impl<'a> Rates<'a> {
     }
 
     /// It was counted elsewhere, and this is how its caller stands.
-    pub fn counted(&mut self, uncounted: &Uncounted, standings: &[Standing]) {
-        let said = self.tell(uncounted.limits(), standings);
+    pub fn counted(&mut self, uncounted: &Uncounted, statuses: &[RateLimitStatus]) {
+        let said = self.tell(uncounted.limits(), statuses);
         self.settle(uncounted, said);
     }
 

@@ -61,9 +61,9 @@ pub enum Refusal {
     /// The caller is not the owner; what the route answers then.
     SubjectMismatch(Mismatch),
     /// A claim does not say what the route demands.
-    ClaimMissing(Unmet),
+    ClaimDenied(UnmetRequirement),
     /// The certificate of the connection does not say what the route demands, or there is none.
-    CertificateMissing(Arc<Requirement>),
+    CertificateDenied(Arc<Requirement>),
     /// The token came in a cookie, and not from a page that may send it.
     OriginNotAllowed,
     /// A browser asks for a page of an origin that may not call.
@@ -85,7 +85,7 @@ pub enum Refusal {
     /// There are no keys to judge the token with.
     KeysUnavailable,
     /// Nobody can say how often the caller has come.
-    RatesUnavailable,
+    RateLimitUnavailable,
     /// Too many connections are open.
     Overloaded,
     /// The gate is stopping.
@@ -93,7 +93,7 @@ pub enum Refusal {
     /// The upstream did not accept a connection.
     UpstreamUnreachable,
     /// The upstream broke off or did not speak HTTP.
-    UpstreamBroken,
+    UpstreamInvalidResponse,
     /// The upstream took too long.
     UpstreamTimeout,
 }
@@ -112,7 +112,7 @@ pub enum Mismatch {
 
 /// What a claim does not say. The client is told the scope and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unmet {
+pub struct UnmetRequirement {
     /// What was demanded.
     pub requirement: Arc<Requirement>,
     /// The scope that a token needs for the path, if a scope is what it lacks.
@@ -158,8 +158,8 @@ impl Refusal {
             Self::TokenType => "token_type",
             Self::TokenConfirmation => "token_confirmation",
             Self::SubjectMismatch(_) => "subject_mismatch",
-            Self::ClaimMissing(_) => "claim_missing",
-            Self::CertificateMissing(_) => "certificate_missing",
+            Self::ClaimDenied(_) => "claim_missing",
+            Self::CertificateDenied(_) => "certificate_missing",
             Self::OriginNotAllowed => "origin_not_allowed",
             Self::PreflightOrigin => "preflight_origin",
             Self::PreflightMethod => "preflight_method",
@@ -170,11 +170,11 @@ impl Refusal {
             Self::TargetTooLong => "target_too_long",
             Self::HeadersTooLarge => "headers_too_large",
             Self::KeysUnavailable => "keys_unavailable",
-            Self::RatesUnavailable => "rates_unavailable",
+            Self::RateLimitUnavailable => "rates_unavailable",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
             Self::UpstreamUnreachable => "upstream_unreachable",
-            Self::UpstreamBroken => "upstream_broken",
+            Self::UpstreamInvalidResponse => "upstream_broken",
             Self::UpstreamTimeout => "upstream_timeout",
         }
     }
@@ -237,7 +237,7 @@ impl Refusal {
         !matches!(challenge, Challenge::None)
             || matches!(
                 self,
-                Self::SubjectMismatch(_) | Self::CertificateMissing(_) | Self::OriginNotAllowed
+                Self::SubjectMismatch(_) | Self::CertificateDenied(_) | Self::OriginNotAllowed
             )
             || status == StatusCode::UNAUTHORIZED
     }
@@ -353,12 +353,12 @@ impl Refusal {
                 InvalidToken,
                 "This path belongs to another user.",
             ),
-            Self::ClaimMissing(unmet) => (
+            Self::ClaimDenied(unmet) => (
                 StatusCode::FORBIDDEN,
                 InsufficientScope(unmet.scope.clone()),
                 "The token does not grant what this path needs.",
             ),
-            Self::CertificateMissing(_) => (
+            Self::CertificateDenied(_) => (
                 StatusCode::FORBIDDEN,
                 None,
                 "The certificate of this connection does not grant what this path needs.",
@@ -413,7 +413,7 @@ impl Refusal {
                 None,
                 "The token cannot be checked at the moment. It may be good: try again soon.",
             ),
-            Self::RatesUnavailable => (
+            Self::RateLimitUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 None,
                 "The number of requests cannot be checked at the moment. Try again soon.",
@@ -433,7 +433,7 @@ impl Refusal {
                 None,
                 "The service behind this gate cannot be reached.",
             ),
-            Self::UpstreamBroken => (
+            Self::UpstreamInvalidResponse => (
                 StatusCode::BAD_GATEWAY,
                 None,
                 "The service behind this gate gave no usable answer.",

@@ -8,10 +8,10 @@ use serde_json::{Number, Value};
 use crate::config::CertificateField;
 
 use super::certificate::ClientCertificate;
-use super::claim_path::Pointer;
+use super::claim_path::ClaimPath;
 use super::claims::Claims;
 use super::path::BoundSegment;
-use super::refusal::{Mismatch, Refusal, Unmet};
+use super::refusal::{Mismatch, Refusal, UnmetRequirement};
 use super::subject::Subject;
 
 /// Who may use a route.
@@ -32,7 +32,7 @@ pub enum Rule {
 
 /// What a route demands of a token beside that it is good. Nothing, most often.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Demands {
+pub struct Requirements {
     /// The issuers it may come from, by their places; any if none.
     pub issuers: Option<Vec<usize>>,
     /// What its claims must say, all of it.
@@ -45,16 +45,16 @@ pub struct Demands {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirement {
     /// The fact.
-    pub fact: Fact,
+    pub attribute: Attribute,
     /// What it must say.
     pub expected: Expected,
 }
 
 /// A fact about the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fact {
+pub enum Attribute {
     /// A claim of the token, or a part of one.
-    Claim(Pointer),
+    Claim(ClaimPath),
     /// A field of the certificate of the connection.
     Certificate(CertificateField),
 }
@@ -72,7 +72,7 @@ pub enum Expected {
 
 /// Who asks, as far as rules go.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asking<'a> {
+pub(super) struct RequestContext<'a> {
     pub(super) subject: &'a Subject,
     pub(super) claims: &'a Claims,
     /// What the client has shown on this connection.
@@ -101,34 +101,34 @@ impl Rule {
     }
 }
 
-impl Demands {
+impl Requirements {
     /// Admits a caller whose token is good to a path whose owner, if the rule has one, is `owner`: whose token it is
     /// comes before whose path it is, and that before what the token grants.
     pub(super) fn admit(
         &self,
         rule: &Rule,
-        asking: Asking<'_>,
+        context: RequestContext<'_>,
         owner: Option<BoundSegment<'_>>,
     ) -> Result<(), Refusal> {
         let issuers = self.issuers.as_ref();
-        if issuers.is_some_and(|accepted| !accepted.contains(&asking.issuer)) {
+        if issuers.is_some_and(|accepted| !accepted.contains(&context.issuer)) {
             return Err(Refusal::TokenIssuer);
         }
-        if let Err(mismatch) = rule.admit(asking.subject, owner) {
+        if let Err(mismatch) = rule.admit(context.subject, owner) {
             let exempt = self.exempt.as_ref();
-            if !exempt.is_some_and(|exempt| exempt.holds(asking)) {
+            if !exempt.is_some_and(|exempt| exempt.holds(context)) {
                 return Err(mismatch);
             }
         }
         let mut required = self.require.iter();
-        match required.find(|requirement| !requirement.holds(asking)) {
+        match required.find(|requirement| !requirement.holds(context)) {
             None => Ok(()),
-            Some(unmet) => Err(match &unmet.fact {
-                Fact::Claim(claim) => Refusal::ClaimMissing(Unmet {
+            Some(unmet) => Err(match &unmet.attribute {
+                Attribute::Claim(claim) => Refusal::ClaimDenied(UnmetRequirement {
                     requirement: Arc::clone(unmet),
                     scope: claim.is("scope").then(|| self.scope()).flatten(),
                 }),
-                Fact::Certificate(_) => Refusal::CertificateMissing(Arc::clone(unmet)),
+                Attribute::Certificate(_) => Refusal::CertificateDenied(Arc::clone(unmet)),
             }),
         }
     }
@@ -137,16 +137,17 @@ impl Demands {
     pub(super) fn claims(&self) -> impl Iterator<Item = &str> {
         let required = self.require.iter().map(AsRef::as_ref);
         let all = required.chain(&self.exempt);
-        all.filter_map(|requirement| match &requirement.fact {
-            Fact::Claim(claim) => Some(claim.first()),
-            Fact::Certificate(_) => None,
+        all.filter_map(|requirement| match &requirement.attribute {
+            Attribute::Claim(claim) => Some(claim.first()),
+            Attribute::Certificate(_) => None,
         })
     }
 
     /// RFC 6750 section 3: the scope that is enough for the path, so that a client asks for all of it at once.
     fn scope(&self) -> Option<Arc<str>> {
         let scopes = self.require.iter().filter_map(|requirement| {
-            let is_scope = matches!(&requirement.fact, Fact::Claim(claim) if claim.is("scope"));
+            let is_scope =
+                matches!(&requirement.attribute, Attribute::Claim(claim) if claim.is("scope"));
             match &requirement.expected {
                 Expected::Has(scope) | Expected::Equals(Value::String(scope)) if is_scope => {
                     Some(scope.as_str())
@@ -175,14 +176,14 @@ pub fn is_scope(text: &str) -> bool {
 
 impl Requirement {
     /// Whether it is so. A claim that is missing says nothing, and so does a certificate.
-    pub(super) fn holds(&self, asking: Asking<'_>) -> bool {
-        match &self.fact {
-            Fact::Claim(claim) => {
-                let claim = claim.find(asking.claims);
+    pub(super) fn holds(&self, context: RequestContext<'_>) -> bool {
+        match &self.attribute {
+            Attribute::Claim(claim) => {
+                let claim = claim.find(context.claims);
                 claim.is_some_and(|claim| self.expected.is_said_by(claim))
             }
-            Fact::Certificate(field) => {
-                let certificate = asking.certificate;
+            Attribute::Certificate(field) => {
+                let certificate = context.certificate;
                 certificate.is_some_and(|shown| self.expected.is_among(shown.values(*field)))
             }
         }
@@ -237,10 +238,13 @@ fn is_same_number(one: &Number, other: &Number) -> bool {
 /// In words, for the operator: what is expected and never what was found.
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { fact, expected } = self;
-        match fact {
-            Fact::Claim(claim) => write!(f, "`{claim}`")?,
-            Fact::Certificate(field) => write!(f, "the certificate's `{field}`")?,
+        let Self {
+            attribute,
+            expected,
+        } = self;
+        match attribute {
+            Attribute::Claim(claim) => write!(f, "`{claim}`")?,
+            Attribute::Certificate(field) => write!(f, "the certificate's `{field}`")?,
         }
         match expected {
             Expected::Has(wanted) => write!(f, " has `{wanted}`"),

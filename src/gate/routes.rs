@@ -11,9 +11,9 @@ use super::cors::Cors;
 use super::header_edits::HeaderEdits;
 use super::path::{BoundSegment, CanonicalPath};
 use super::path_rewrite::PrefixRewrite;
-use super::rate_limit::Limits;
+use super::rate_limit::RouteLimits;
 use super::refusal::Refusal;
-use super::requirements::{Demands, Rule};
+use super::requirements::{Requirements, Rule};
 use super::token::TokenSources;
 
 /// The methods that a route may have. CONNECT and TRACE are never served.
@@ -35,7 +35,7 @@ pub struct Route {
     /// Who may.
     pub rule: Rule,
     /// What their tokens must say.
-    pub demands: Demands,
+    pub requirements: Requirements,
     /// Where its token may be.
     pub tokens: TokenSources,
     /// The methods it has.
@@ -49,7 +49,7 @@ pub struct Route {
     /// How long a whole exchange may take, to the end of its answer; none is no limit.
     pub request_timeout: Option<Duration>,
     /// How often a caller may come.
-    pub limits: Limits,
+    pub limits: RouteLimits,
     /// When its streams are ended.
     pub streams: Streams,
     /// Which pages of other origins may call; none if the upstream answers browsers itself.
@@ -84,12 +84,12 @@ impl Default for Streams {
 #[derive(Debug, Default)]
 pub struct RouteTable {
     paths: Router<usize>,
-    places: Vec<Place>,
+    entries: Vec<PathEntry>,
 }
 
 /// All that is at one path.
 #[derive(Debug)]
-struct Place {
+struct PathEntry {
     routes: Vec<Arc<Route>>,
     allow: HeaderValue,
 }
@@ -145,14 +145,14 @@ impl Route {
         Self {
             pattern: pattern.into(),
             rule,
-            demands: Demands::default(),
+            requirements: Requirements::default(),
             tokens: TokenSources::default(),
             methods: METHODS.to_vec(),
             upstream: 0,
             timeout: None,
             max_body_bytes: None,
             request_timeout: None,
-            limits: Limits::default(),
+            limits: RouteLimits::default(),
             streams: Streams::default(),
             cors: None,
             prefix: None,
@@ -174,8 +174,8 @@ impl RouteTable {
             }
         }
         let patterns: Vec<_> = by_pattern.into_iter().collect();
-        for (pattern, place) in patterns {
-            table.add_bare_forms(&pattern, place);
+        for (pattern, entry) in patterns {
+            table.add_bare_forms(&pattern, entry);
         }
         (table, problems)
     }
@@ -187,18 +187,18 @@ impl RouteTable {
     ) -> Result<(), RouteProblem> {
         check_pattern(&route.pattern)?;
         check_parameter(&route)?;
-        if let Some(place) = by_pattern
+        if let Some(entry) = by_pattern
             .get(&route.pattern)
-            .and_then(|at| self.places.get_mut(*at))
+            .and_then(|at| self.entries.get_mut(*at))
         {
-            return place.add(route);
+            return entry.add(route);
         }
-        let number = self.places.len();
+        let number = self.entries.len();
         let inserted = self.paths.insert(route.pattern.as_ref(), number);
         inserted.map_err(|error| explain(&error))?;
         by_pattern.insert(Arc::clone(&route.pattern), number);
         let allow = allow(std::slice::from_ref(&route));
-        self.places.push(Place {
+        self.entries.push(PathEntry {
             routes: vec![route],
             allow,
         });
@@ -206,14 +206,14 @@ impl RouteTable {
     }
 
     /// `/x/{*rest}` also covers `/x` and `/x/`, unless a route of their own does.
-    fn add_bare_forms(&mut self, pattern: &str, place: usize) {
+    fn add_bare_forms(&mut self, pattern: &str, entry: usize) {
         let Some((bare, _)) = pattern.rsplit_once("/{*") else {
             return;
         };
         for form in [bare.to_owned(), format!("{bare}/")] {
             if !form.is_empty() {
                 // A conflict is a route of its own: it was put in first and stays.
-                let _own_route = self.paths.insert(form, place);
+                let _own_route = self.paths.insert(form, entry);
             }
         }
     }
@@ -227,12 +227,12 @@ impl RouteTable {
         let Ok(found) = self.paths.at(path.as_str()) else {
             return Err(Refusal::NoRoute);
         };
-        let Some(place) = self.places.get(*found.value) else {
+        let Some(entry) = self.entries.get(*found.value) else {
             return Err(Refusal::NoRoute);
         };
-        let mut routes = place.routes.iter();
+        let mut routes = entry.routes.iter();
         let Some(route) = routes.find(|route| route.methods.contains(method)) else {
-            return Err(Refusal::MethodNotAllowed(place.allow.clone()));
+            return Err(Refusal::MethodNotAllowed(entry.allow.clone()));
         };
         let Rule::Owner { parameter, .. } = &route.rule else {
             return Ok(RouteMatch { route, owner: None });
@@ -248,17 +248,17 @@ impl RouteTable {
     /// Whether browsers are answered here for some route of this path.
     pub(super) fn answers_browsers(&self, path: CanonicalPath<'_>) -> bool {
         let found = self.paths.at(path.as_str()).ok();
-        let place = found.and_then(|found| self.places.get(*found.value));
-        place.is_some_and(|place| place.routes.iter().any(|route| route.cors.is_some()))
+        let entry = found.and_then(|found| self.entries.get(*found.value));
+        entry.is_some_and(|entry| entry.routes.iter().any(|route| route.cors.is_some()))
     }
 
     /// Every route.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.places.iter().flat_map(|place| &place.routes)
+        self.entries.iter().flat_map(|entry| &entry.routes)
     }
 }
 
-impl Place {
+impl PathEntry {
     fn add(&mut self, route: Arc<Route>) -> Result<(), RouteProblem> {
         for method in &route.methods {
             if self

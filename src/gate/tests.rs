@@ -43,7 +43,7 @@ fn gate(ring: KeyRing) -> Gate {
     };
     let email = (
         HeaderName::from_static("x-user-email"),
-        IdentityClaim::Named(claim_path::Pointer::parse("email").unwrap()),
+        IdentityClaim::Named(claim_path::ClaimPath::parse("email").unwrap()),
     );
     let identity = vec![
         (HeaderName::from_static("x-user-id"), IdentityClaim::Subject),
@@ -255,11 +255,11 @@ fn of_a_remembered_token_only_the_claims_of_rules_are_kept() {
     assert_eq!(*plain.unwrap().claims, Claims::default());
 
     let requirement = requirements::Requirement {
-        fact: requirements::Fact::Claim(claim_path::Pointer::parse("email.x").unwrap()),
+        attribute: requirements::Attribute::Claim(claim_path::ClaimPath::parse("email.x").unwrap()),
         expected: requirements::Expected::Has("a".into()),
     };
     let mut ruled = Route::new("/mail", Rule::Authenticated);
-    ruled.demands.exempt = Some(requirement);
+    ruled.requirements.exempt = Some(requirement);
     let (routes, _) = RouteTable::new(vec![ruled]);
     let gate = Gate::new(routes, gate.issuers, Vec::new(), None, 32 * 1024);
     let mut cache = TokenCache::default();

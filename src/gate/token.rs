@@ -46,7 +46,7 @@ pub enum TokenSource {
 }
 
 /// The one token of a request, and where it was.
-pub(super) struct Taken<'a> {
+pub(super) struct FoundToken<'a> {
     text: Cow<'a, str>,
     /// By its place among the route's sources.
     pub(super) source: usize,
@@ -67,12 +67,12 @@ impl Default for TokenSources {
 
 impl TokenSources {
     /// Takes the one token of a request.
-    pub(super) fn take<'a>(&self, head: &'a Parts) -> Result<Taken<'a>, Refusal> {
+    pub(super) fn take<'a>(&self, head: &'a Parts) -> Result<FoundToken<'a>, Refusal> {
         let mut taken = Err(Refusal::TokenMissing);
         for (source, place) in self.sources.iter().enumerate() {
             let found = match place.look(head) {
                 Ok(None) => continue,
-                Ok(Some(text)) => Ok(Taken { text, source }),
+                Ok(Some(text)) => Ok(FoundToken { text, source }),
                 Err(refusal) => Err(refusal),
             };
             // RFC 6750 section 2: a client must not use more than one way. Which of them counts is not for the gate
@@ -88,7 +88,7 @@ impl TokenSources {
     }
 
     /// Whether the page that sent the token may: only a cookie is sent without the page's doing.
-    pub(super) fn check_origin(&self, taken: &Taken<'_>, head: &Parts) -> Result<(), Refusal> {
+    pub(super) fn check_origin(&self, taken: &FoundToken<'_>, head: &Parts) -> Result<(), Refusal> {
         match self.sources.get(taken.source) {
             Some(TokenSource::Cookie(_)) | None => origin::check(head, &self.origins),
             Some(
@@ -193,7 +193,7 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-impl Taken<'_> {
+impl FoundToken<'_> {
     /// The token.
     pub(super) fn token(&self) -> BearerToken<'_> {
         BearerToken(&self.text)
@@ -240,9 +240,9 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
-impl fmt::Debug for Taken<'_> {
+impl fmt::Debug for FoundToken<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Taken(..)")
+        f.write_str("FoundToken(..)")
     }
 }
 

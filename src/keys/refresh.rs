@@ -32,7 +32,7 @@ const MAX_NAMES: usize = 4096;
 
 /// What came of asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum RefreshOutcome {
     /// A fetch has ended since, or none is needed: what the newest keys say holds.
     Fetched,
     /// A fetch has ended that had begun before: if it did not bring the key, ask again.
@@ -47,7 +47,7 @@ pub struct Refresher {
     wanted: Notify,
     /// How many fetches have begun, and which was the last to end.
     begun: AtomicU64,
-    ended: watch::Sender<Ended>,
+    ended: watch::Sender<FinishedFetch>,
     waiting: AtomicUsize,
     hasher: RandomState,
     names: Mutex<Names>,
@@ -65,7 +65,7 @@ struct Names {
 
 /// A fetch that has ended, counted from 1.
 #[derive(Debug, Clone, Copy, Default)]
-struct Ended {
+struct FinishedFetch {
     number: u64,
     well: bool,
 }
@@ -86,14 +86,14 @@ impl Default for Refresher {
 impl Refresher {
     /// Asks for a fetch because of a `kid`, or because there are no keys at all. `since` is kept by a request that has
     /// to ask again.
-    pub async fn ask(&self, kid: Option<&str>, since: &mut Option<u64>) -> Asked {
+    pub async fn ask(&self, kid: Option<&str>, since: &mut Option<u64>) -> RefreshOutcome {
         let name = kid.map(|kid| self.hasher.hash_one(kid));
         if let Some(known) = name.and_then(|name| self.known(name)) {
             return known;
         }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Asked::Undecided;
+            return RefreshOutcome::Undecided;
         }
         let waiting = Waiting(self);
         let mut ended = self.ended.subscribe();
@@ -107,17 +107,17 @@ impl Refresher {
         let fetched = timeout(PATIENCE, ended.wait_for(|ended| ended.number >= awaited)).await;
         drop(waiting);
         let Ok(Ok(ended)) = fetched else {
-            return Asked::Undecided;
+            return RefreshOutcome::Undecided;
         };
         match name {
-            None => Asked::Fetched,
+            None => RefreshOutcome::Fetched,
             // A fetch that had begun already may have missed the very key that is asked for.
-            Some(_) if awaited <= first => Asked::Newer,
+            Some(_) if awaited <= first => RefreshOutcome::Newer,
             Some(name) => {
                 if ended.well {
                     self.note_missed(name);
                 }
-                Asked::Fetched
+                RefreshOutcome::Fetched
             }
         }
     }
@@ -140,7 +140,7 @@ impl Refresher {
     /// The fetch that began last has ended, and what it brought is in force.
     pub(super) fn end(&self, well: bool) {
         let number = self.begun.load(Ordering::Relaxed);
-        self.ended.send_replace(Ended { number, well });
+        self.ended.send_replace(FinishedFetch { number, well });
     }
 
     /// Nobody fetches any more: whoever waits is to look at the policy in force.
@@ -162,13 +162,13 @@ impl Refresher {
     }
 
     /// What can be said of a name without a fetch. Nobody asks about a name that the newest keys have.
-    fn known(&self, name: u64) -> Option<Asked> {
+    fn known(&self, name: u64) -> Option<RefreshOutcome> {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         if names.retired.contains(&name) {
-            return Some(Asked::Fetched);
+            return Some(RefreshOutcome::Fetched);
         }
         let missed = names.missed.get(&name)?;
-        (missed.elapsed() < MISSED_FOR).then_some(Asked::Undecided)
+        (missed.elapsed() < MISSED_FOR).then_some(RefreshOutcome::Undecided)
     }
 
     fn note_missed(&self, name: u64) {
@@ -190,13 +190,13 @@ impl Drop for Waiting<'_> {
 
 /// How many fetches requests may still cause.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(super) struct FetchThrottle {
     left: u32,
     since: Instant,
     last: Option<Instant>,
 }
 
-impl Allowance {
+impl FetchThrottle {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             left: BURST,
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn requests_cause_a_handful_of_fetches_and_then_one_now_and_then() {
         let start = Instant::now();
-        let mut allowance = Allowance::new(start);
+        let mut allowance = FetchThrottle::new(start);
         let mut now = start;
         let mut begun = Vec::new();
         // As in a flood: somebody always asks, and waits until it is time.

@@ -14,7 +14,7 @@ use crate::observe::metrics::IssuerMetrics;
 
 use super::fetch::{FetchError, Fetcher};
 use super::jwks::{self, KeySet};
-use super::refresh::{Allowance, Refresher};
+use super::refresh::{FetchThrottle, Refresher};
 use super::{Algorithm, KeyRing, VerificationKey};
 
 /// How soon a failed fetch is tried again; doubled each time.
@@ -37,7 +37,7 @@ const ISSUERS_REFRESH: std::ops::RangeInclusive<Duration> =
 #[derive(Debug, Clone, PartialEq)]
 pub struct RemoteKeys {
     /// Where.
-    pub place: Place,
+    pub place: KeySetLocation,
     /// How it is fetched.
     pub fetcher: Fetcher,
     /// The algorithms that the operator allows.
@@ -50,7 +50,7 @@ pub struct RemoteKeys {
 
 /// Where a key set is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum KeySetLocation {
     /// At this URL.
     Set(Uri),
     /// Where the issuer's own description says (OpenID Connect Discovery 1.0 section 4).
@@ -96,8 +96,8 @@ impl RemoteKeys {
         clock: Clock,
         publish: impl Fn(Arc<KeyRing>),
     ) {
-        let mut told = Told::default();
-        let mut allowance = Allowance::new(Instant::now());
+        let mut told = FetchLog::default();
+        let mut allowance = FetchThrottle::new(Instant::now());
         loop {
             refresher.begin().await;
             let fetched = self.fetch().await;
@@ -129,7 +129,7 @@ impl RemoteKeys {
     /// The URL that the configuration names.
     pub fn url(&self) -> &Uri {
         match &self.place {
-            Place::Set(url) | Place::Discovery { url, .. } => url,
+            KeySetLocation::Set(url) | KeySetLocation::Discovery { url, .. } => url,
         }
     }
 
@@ -152,8 +152,8 @@ impl RemoteKeys {
     /// Fetches the set once.
     pub async fn fetch(&self) -> Result<Fetched, FetchError> {
         let document = match &self.place {
-            Place::Set(url) => self.fetcher.get(url).await?,
-            Place::Discovery {
+            KeySetLocation::Set(url) => self.fetcher.get(url).await?,
+            KeySetLocation::Discovery {
                 url,
                 issuer,
                 allow_http,
@@ -199,7 +199,7 @@ fn key_set_of(description: &[u8], issuer: &str, allow_http: bool) -> Result<Uri,
 }
 
 /// Waits until the next fetch is due: after the pause, or when a request asks for one and may.
-async fn rest(refresher: &Refresher, pause: Duration, allowance: &mut Allowance) {
+async fn rest(refresher: &Refresher, pause: Duration, allowance: &mut FetchThrottle) {
     let due = Instant::now() + pause;
     tokio::select! {
         () = sleep_until(due) => return,
@@ -216,12 +216,12 @@ fn jittered(duration: Duration) -> Duration {
 
 /// What was said in the log, so that each change is said once.
 #[derive(Debug, Default)]
-struct Told {
+struct FetchLog {
     last: String,
     failures: u32,
 }
 
-impl Told {
+impl FetchLog {
     fn success(&mut self, issuer: &str, url: &Uri, set: &KeySet) {
         self.failures = 0;
         let kids = set
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn an_issuer_that_asks_for_patience_gets_it_within_bounds() {
-        let mut told = Told::default();
+        let mut told = FetchLog::default();
         let url = Uri::from_static("https://a.example/jwks");
         let busy = |seconds| FetchError::Status {
             status: http::StatusCode::TOO_MANY_REQUESTS,
@@ -297,7 +297,7 @@ mod tests {
         };
         assert_eq!(told.failure("a", &url, &busy(60)).as_secs(), 60);
         assert_eq!(told.failure("a", &url, &busy(86_400)), LONGEST_PATIENCE);
-        let mut told = Told::default();
+        let mut told = FetchLog::default();
         let slow = CallError::TooSlow(Duration::from_secs(5)).into();
         let pauses: Vec<f64> = (0..8)
             .map(|_| told.failure("a", &url, &slow).as_secs_f64())

@@ -34,7 +34,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const STILL: Duration = Duration::from_secs(10);
 
 /// How often the event loops are looked at.
-const LOOK: Duration = Duration::from_secs(1);
+const LIVENESS_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What begins the path of a question about a request.
 const WHY: &str = "/why/";
@@ -92,7 +92,7 @@ impl<S: Status + 'static> Admin<S> {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     warn!("failed to accept an admin connection: {error}");
-                    tokio::time::sleep(LOOK).await;
+                    tokio::time::sleep(LIVENESS_POLL_INTERVAL).await;
                     continue;
                 }
             };
@@ -122,7 +122,7 @@ impl<S: Status + 'static> Admin<S> {
     /// Every worker counts; one that does not go on counting stands still.
     async fn watch_loops(self: Arc<Self>) {
         let mut seen: Vec<(u64, Instant)> = vec![(0, Instant::now()); self.metrics.workers.len()];
-        let mut look = interval(LOOK);
+        let mut look = interval(LIVENESS_POLL_INTERVAL);
         loop {
             look.tick().await;
             let mut all_turn = true;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::gate::refusal::Refusal;
-use crate::gate::requirements::{Demands, Rule};
+use crate::gate::requirements::{Requirements, Rule};
 use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
 use crate::gate::verify::Issuer;
@@ -57,10 +57,10 @@ impl Check {
     fn of(refusal: &Refusal, is_known: bool) -> Self {
         match refusal {
             // Addresses are counted before a token is looked at, subjects after.
-            Refusal::RateLimited(_) | Refusal::RatesUnavailable if is_known => Self::Rule,
+            Refusal::RateLimited(_) | Refusal::RateLimitUnavailable if is_known => Self::Rule,
             Refusal::PathNotCanonical => Self::Path,
             Refusal::RateLimited(_)
-            | Refusal::RatesUnavailable
+            | Refusal::RateLimitUnavailable
             | Refusal::NoRoute
             | Refusal::MethodNotAllowed(_)
             | Refusal::PreflightOrigin
@@ -84,8 +84,8 @@ impl Check {
             | Refusal::TokenConfirmation
             | Refusal::KeysUnavailable => Self::Verification,
             Refusal::SubjectMismatch(_)
-            | Refusal::ClaimMissing(_)
-            | Refusal::CertificateMissing(_) => Self::Rule,
+            | Refusal::ClaimDenied(_)
+            | Refusal::CertificateDenied(_) => Self::Rule,
             Refusal::RequestMalformed
             | Refusal::HttpsRequired(_)
             | Refusal::RequestTimeout
@@ -95,7 +95,7 @@ impl Check {
             | Refusal::Overloaded
             | Refusal::Draining
             | Refusal::UpstreamUnreachable
-            | Refusal::UpstreamBroken
+            | Refusal::UpstreamInvalidResponse
             | Refusal::UpstreamTimeout => Self::Head,
         }
     }
@@ -103,7 +103,7 @@ impl Check {
 
 /// A request that was not served, as far as it came.
 #[derive(Debug)]
-pub struct Stopped<'a> {
+pub struct StoppedRequest<'a> {
     /// Why.
     pub refusal: &'a Refusal,
     /// Whether the gate had let it through before.
@@ -120,14 +120,14 @@ pub struct Stopped<'a> {
 
 /// What one check has said: a line, or two.
 #[derive(Debug)]
-pub struct Said {
+pub struct CheckResult {
     check: Check,
     mark: &'static str,
     text: String,
     why: Option<String>,
 }
 
-impl Said {
+impl CheckResult {
     /// It holds.
     pub fn passed(check: Check, text: impl fmt::Display) -> Self {
         Self {
@@ -163,7 +163,7 @@ impl Said {
     }
 }
 
-impl fmt::Display for Said {
+impl fmt::Display for CheckResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             check,
@@ -181,8 +181,8 @@ impl fmt::Display for Said {
 }
 
 /// What each check has said of a request that was not served.
-pub fn said(stopped: &Stopped<'_>, issuers: &[Issuer]) -> Vec<Said> {
-    let Stopped {
+pub fn said(stopped: &StoppedRequest<'_>, issuers: &[Issuer]) -> Vec<CheckResult> {
+    let StoppedRequest {
         refusal,
         is_permitted,
         cause,
@@ -197,28 +197,32 @@ pub fn said(stopped: &Stopped<'_>, issuers: &[Issuer]) -> Vec<Said> {
     };
     let is_public = route.is_some_and(|route| route.rule == Rule::Public);
     let of_one = |check| match (check, route, subject, issuer) {
-        (check, ..) if check > failed => Said::skipped(check, "not reached"),
-        (check, ..) if check == failed => Said::failed(check, refusal.reason(), why(stopped)),
-        (Check::Route, Some(route), ..) => Said::passed(check, rule(route, issuers)),
-        (Check::Token | Check::Verification | Check::Rule, ..) if is_public => {
-            Said::skipped(check, "the route is public")
+        (check, ..) if check > failed => CheckResult::skipped(check, "not reached"),
+        (check, ..) if check == failed => {
+            CheckResult::failed(check, refusal.reason(), why(stopped))
         }
-        (Check::Verification, _, Some(subject), Some(issuer)) => Said::verified(subject, issuer),
-        _ => Said::passed(check, ""),
+        (Check::Route, Some(route), ..) => CheckResult::passed(check, rule(route, issuers)),
+        (Check::Token | Check::Verification | Check::Rule, ..) if is_public => {
+            CheckResult::skipped(check, "the route is public")
+        }
+        (Check::Verification, _, Some(subject), Some(issuer)) => {
+            CheckResult::verified(subject, issuer)
+        }
+        _ => CheckResult::passed(check, ""),
     };
-    let mut said: Vec<Said> = Check::ALL.into_iter().map(of_one).collect();
+    let mut said: Vec<CheckResult> = Check::ALL.into_iter().map(of_one).collect();
     if *is_permitted {
         let cause = cause.map(|cause| printable(cause).into_owned());
-        said.push(Said::failed(failed, refusal.reason(), cause));
+        said.push(CheckResult::failed(failed, refusal.reason(), cause));
     }
     said
 }
 
 /// What the operator is told beyond what the client is: which demand was not met, and nothing of what a claim says.
-fn why(stopped: &Stopped<'_>) -> Option<String> {
+fn why(stopped: &StoppedRequest<'_>) -> Option<String> {
     match (stopped.refusal, stopped.issuer) {
-        (Refusal::ClaimMissing(unmet), _) => Some(format!("not met: {}", unmet.requirement)),
-        (Refusal::CertificateMissing(requirement), _) => Some(format!("not met: {requirement}")),
+        (Refusal::ClaimDenied(unmet), _) => Some(format!("not met: {}", unmet.requirement)),
+        (Refusal::CertificateDenied(requirement), _) => Some(format!("not met: {requirement}")),
         // The token is good, or nobody would know whose it is.
         (Refusal::TokenIssuer, Some(issuer)) => {
             Some(format!("the route does not accept the issuer `{issuer}`"))
@@ -229,11 +233,11 @@ fn why(stopped: &Stopped<'_>) -> Option<String> {
 
 /// What a route demands.
 pub fn rule(route: &Route, issuers: &[Issuer]) -> String {
-    let Demands {
+    let Requirements {
         issuers: accepted,
         require,
         exempt,
-    } = &route.demands;
+    } = &route.requirements;
     let mut text = format!("`{}`, ", route.pattern);
     match &route.rule {
         Rule::Public => text.push_str("public"),

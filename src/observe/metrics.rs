@@ -23,10 +23,10 @@ use crate::clock::UnixTime;
 use super::traces::Spans;
 
 pub use config::ConfigMetrics;
-pub use registry::{Named, Roster};
+pub use registry::{MetricsRegistry, Named};
 pub use upstreams::{Pool, UpstreamMetrics};
 use worker::Tally;
-pub use worker::{HeadFault, RedisOutcome, WorkerMetrics};
+pub use worker::{RedisOutcome, RejectedHead, WorkerMetrics};
 
 /// What is counted about the keys of one issuer.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ pub struct Metrics {
     /// The configuration and its changes.
     pub config: ConfigMetrics,
     /// By issuer.
-    pub issuers: Roster<IssuerMetrics>,
+    pub issuers: MetricsRegistry<IssuerMetrics>,
     /// By file, each once.
     pub certificates: Vec<ExpiryMetrics>,
     /// Revocation lists, by file, each once.
@@ -85,7 +85,7 @@ pub struct Metrics {
     /// Changed files of listeners that could not be used.
     pub files_kept: AtomicU64,
     /// By upstream.
-    pub upstreams: Roster<UpstreamMetrics>,
+    pub upstreams: MetricsRegistry<UpstreamMetrics>,
     /// Panics that ended a connection.
     pub panics: AtomicU64,
     /// The spans of all workers.

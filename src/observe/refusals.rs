@@ -11,7 +11,7 @@ use crate::gate::refusal::Refusal;
 use crate::gate::verify::Issuer;
 
 use super::Record;
-use super::explanation::{self, Stopped};
+use super::explanation::{self, StoppedRequest};
 use super::log::{printable, up_to};
 
 /// How many one worker remembers.
@@ -32,14 +32,14 @@ pub struct Refusals(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    last: VecDeque<Arc<Remembered>>,
+    last: VecDeque<Arc<RefusalRecord>>,
     bytes: usize,
 }
 
 /// A request that was not served. Every text is a copy, or it would keep the whole head that it was in, with its token;
 /// and is fit for a terminal.
 #[derive(Debug)]
-pub struct Remembered {
+pub struct RefusalRecord {
     /// The name of the request.
     pub request_id: Box<str>,
     /// When it was over.
@@ -87,7 +87,7 @@ impl Refusals {
             whole: _,
             trace: _,
         } = record;
-        let stopped = Stopped {
+        let stopped = StoppedRequest {
             refusal,
             is_permitted,
             cause: cause.as_deref(),
@@ -99,7 +99,7 @@ impl Refusals {
         for said in explanation::said(&stopped, issuers) {
             let _infallible = writeln!(checks, "{said}");
         }
-        let remembered = Arc::new(Remembered {
+        let remembered = Arc::new(RefusalRecord {
             request_id: start_of(request_id.to_str().unwrap_or_default(), MAX_TEXT_BYTES),
             at: Instant::now(),
             method: start_of(method.as_str(), MAX_TEXT_BYTES),
@@ -129,7 +129,7 @@ impl Refusals {
     }
 
     /// Those of this name: a client may give the same to several.
-    pub fn find(&self, request_id: &str) -> Vec<Arc<Remembered>> {
+    pub fn find(&self, request_id: &str) -> Vec<Arc<RefusalRecord>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = kept.last.iter();
         let found = found.filter(|one| *one.request_id == *request_id);
@@ -137,13 +137,13 @@ impl Refusals {
     }
 
     /// The last of them.
-    pub fn last(&self, count: usize) -> Vec<Arc<Remembered>> {
+    pub fn last(&self, count: usize) -> Vec<Arc<RefusalRecord>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.last.iter().rev().take(count).map(Arc::clone).collect()
     }
 }
 
-impl Remembered {
+impl RefusalRecord {
     /// When it was over, by the clock on the wall.
     pub fn time(&self, now: UnixTime) -> String {
         let ago = i64::try_from(self.at.elapsed().as_secs()).unwrap_or(i64::MAX);

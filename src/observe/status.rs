@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::clock::UnixTime;
 
 use super::metrics::Metrics;
-use super::refusals::Remembered;
+use super::refusals::RefusalRecord;
 
 /// All of it: no other file, and nothing from elsewhere.
 pub(super) const PAGE: &str = include_str!("status/page.html");
@@ -61,7 +61,7 @@ fn refusals(metrics: &Metrics, now: UnixTime) -> Value {
     last.map(|refusal| refusal.summary(now)).collect()
 }
 
-impl Remembered {
+impl RefusalRecord {
     fn summary(&self, now: UnixTime) -> Value {
         json!({
             "time": self.time(now),

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use crate::gate::refusal::Refusal;
 
-use super::deadline_timer::Alarm;
-use super::stream_deadlines::Lifetime;
+use super::deadline_timer::DeadlineTimer;
+use super::stream_deadlines::StreamDeadlines;
 
 /// After waiting this long for a body in all, its client must keep up [`SLOWEST`].
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub struct RequestBody {
     /// How long it may stand still; none where a body is a stream, which may.
     timeout: Option<Duration>,
     upload: Rc<Upload>,
-    alarm: Alarm,
+    timer: DeadlineTimer,
     waiting_since: Option<Instant>,
     waited: Duration,
     /// What has passed, as long as all of it is kept: a copy, because a piece holds all of the buffer it was read into.
@@ -133,7 +133,7 @@ impl RequestBody {
             limit: 0,
             timeout: None,
             upload: Rc::default(),
-            alarm: Alarm::default(),
+            timer: DeadlineTimer::default(),
             waiting_since: None,
             waited: Duration::ZERO,
             kept: None,
@@ -245,7 +245,7 @@ impl Body for RequestBody {
                 Poll::Pending => {
                     let since = *self.waiting_since.get_or_insert_with(Instant::now);
                     let deadline = self.timeout.map(|timeout| since + timeout);
-                    if deadline.is_some_and(|deadline| self.alarm.rings(deadline, context)) {
+                    if deadline.is_some_and(|deadline| self.timer.elapsed(deadline, context)) {
                         return self.fail(UploadFault::TooSlow);
                     }
                     return Poll::Pending;
@@ -273,14 +273,14 @@ impl Body for RequestBody {
 
 /// The body of an answer: one of the gate's own, or the upstream's on its way.
 #[derive(Debug)]
-pub struct ResponseBody<E: Ending> {
-    source: Source,
+pub struct ResponseBody<E: BodyObserver> {
+    source: BodySource,
     ending: Option<E>,
     bytes: u64,
 }
 
 /// What has a part in the end of an answer's body.
-pub trait Ending: Unpin {
+pub trait BodyObserver: Unpin {
     /// The body is out, whole or not, with this many bytes.
     fn ended(self, bytes: u64, whole: bool);
 
@@ -293,7 +293,7 @@ pub trait Ending: Unpin {
 
 /// What an answer is made of, which decides how it can be ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum BodyKind {
     /// Server-sent events: any end is a good end, and the client comes back by itself.
     Events,
     /// gRPC: trailers say how it ended.
@@ -302,7 +302,7 @@ pub enum Kind {
     Plain,
 }
 
-impl Kind {
+impl BodyKind {
     /// The kind of an answer, by its head.
     pub fn of(headers: &HeaderMap) -> Self {
         let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
@@ -335,22 +335,22 @@ pub enum BodyError {
 }
 
 #[derive(Debug)]
-enum Source {
+enum BodySource {
     Own(Option<Bytes>),
     Upstream {
         incoming: Incoming,
-        kind: Kind,
-        lifetime: Lifetime,
+        kind: BodyKind,
+        lifetime: StreamDeadlines,
     },
 }
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
-impl<E: Ending> ResponseBody<E> {
+impl<E: BodyObserver> ResponseBody<E> {
     /// A body of the gate's own.
     pub fn own(bytes: Bytes, ending: E) -> Self {
         let mut body = Self {
-            source: Source::Own((!bytes.is_empty()).then_some(bytes)),
+            source: BodySource::Own((!bytes.is_empty()).then_some(bytes)),
             ending: Some(ending),
             bytes: 0,
         };
@@ -361,16 +361,21 @@ impl<E: Ending> ResponseBody<E> {
     /// No body, and nobody to tell.
     pub fn none() -> Self {
         Self {
-            source: Source::Own(None),
+            source: BodySource::Own(None),
             ending: None,
             bytes: 0,
         }
     }
 
     /// A body of the upstream, for as long as `lifetime` lets it.
-    pub fn upstream(incoming: Incoming, kind: Kind, lifetime: Lifetime, ending: E) -> Self {
+    pub fn upstream(
+        incoming: Incoming,
+        kind: BodyKind,
+        lifetime: StreamDeadlines,
+        ending: E,
+    ) -> Self {
         let mut body = Self {
-            source: Source::Upstream {
+            source: BodySource::Upstream {
                 incoming,
                 kind,
                 lifetime,
@@ -394,28 +399,28 @@ impl<E: Ending> ResponseBody<E> {
         }
     }
 
-    fn cut(&mut self, kind: Kind, refusal: &Refusal) -> Polled {
-        self.source = Source::Own(None);
+    fn cut(&mut self, kind: BodyKind, refusal: &Refusal) -> Polled {
+        self.source = BodySource::Own(None);
         if let Some(ending) = self.ending.take() {
             ending.cut(self.bytes, refusal);
         }
         Poll::Ready(match kind {
             // What stands still or takes too long may be half an event.
-            Kind::Events if *refusal != Refusal::UpstreamTimeout => None,
-            Kind::Grpc => Some(Ok(Frame::trailers(refusal.grpc_trailers()))),
-            Kind::Events | Kind::Plain => Some(Err(BodyError::Cut)),
+            BodyKind::Events if *refusal != Refusal::UpstreamTimeout => None,
+            BodyKind::Grpc => Some(Ok(Frame::trailers(refusal.grpc_trailers()))),
+            BodyKind::Events | BodyKind::Plain => Some(Err(BodyError::Cut)),
         })
     }
 }
 
-impl<E: Ending> Body for ResponseBody<E> {
+impl<E: BodyObserver> Body for ResponseBody<E> {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
         let mut polled = match &mut self.source {
-            Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::Upstream {
+            BodySource::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            BodySource::Upstream {
                 incoming,
                 kind,
                 lifetime,
@@ -453,25 +458,25 @@ impl<E: Ending> Body for ResponseBody<E> {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Own(bytes) => bytes.is_none(),
-            Source::Upstream { incoming, .. } => incoming.is_end_stream(),
+            BodySource::Own(bytes) => bytes.is_none(),
+            BodySource::Upstream { incoming, .. } => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Own(bytes) => {
+            BodySource::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Source::Upstream { incoming, .. } => incoming.size_hint(),
+            BodySource::Upstream { incoming, .. } => incoming.size_hint(),
         }
     }
 }
 
-impl<E: Ending> Drop for ResponseBody<E> {
+impl<E: BodyObserver> Drop for ResponseBody<E> {
     fn drop(&mut self) {
         // A body that hyper never asked for, as that of a HEAD, ends whole.
-        let whole = self.is_end_stream() || matches!(self.source, Source::Own(_));
+        let whole = self.is_end_stream() || matches!(self.source, BodySource::Own(_));
         self.end(whole);
     }
 }

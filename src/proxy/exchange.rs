@@ -11,7 +11,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::time::Instant;
 
-use crate::gate::cors::Page;
+use crate::gate::cors::CorsRequest;
 use crate::gate::permit::{Caller, Permit};
 use crate::gate::rate_limit::Rates;
 use crate::gate::refusal::{Mismatch, Refusal};
@@ -22,13 +22,13 @@ use crate::observe::metrics::WorkerMetrics;
 use crate::observe::traces::Trace;
 use crate::observe::{self, Record};
 
-use super::body::{Ending, ResponseBody, Upload};
+use super::body::{BodyObserver, ResponseBody, Upload};
 use super::headers::{self, Peer};
 use super::inbound::connection::Connection;
 use super::shared::Shared;
 use super::tunnel::Tunnelled;
-use super::upstream::{Lease, Target, UpstreamError};
-use super::{Answer, Snapshot};
+use super::upstream::{PooledConnection, Target, UpstreamError};
+use super::{ClientResponse, Snapshot};
 
 /// The name of the protection space in a challenge (RFC 9110 section 11.5).
 const REALM: &str = "claimgate";
@@ -48,7 +48,7 @@ pub struct Exchange {
     method: Method,
     target: Option<PathAndQuery>,
     request_id: HeaderValue,
-    page: Option<Page>,
+    page: Option<CorsRequest>,
     started: Instant,
     route: Option<Arc<Route>>,
     subject: Option<Subject>,
@@ -60,7 +60,7 @@ pub struct Exchange {
     upload: Option<Rc<Upload>>,
     sent: Option<Instant>,
     upstream: Option<Duration>,
-    lease: Option<Lease>,
+    lease: Option<PooledConnection>,
     outcome: Outcome,
     cause: Option<String>,
     is_permitted: bool,
@@ -76,7 +76,7 @@ pub struct Form {
     /// With a body.
     pub has_body: bool,
     /// From a client that can be given interim answers.
-    pub takes_interim: bool,
+    pub accepts_informational: bool,
 }
 
 /// How an exchange has gone so far.
@@ -154,8 +154,8 @@ impl Exchange {
         &self.request_id
     }
 
-    pub(super) fn takes_interim(&self) -> bool {
-        self.form.takes_interim
+    pub(super) fn accepts_informational(&self) -> bool {
+        self.form.accepts_informational
     }
 
     /// Whether it is over HTTP/2, where one connection has many exchanges.
@@ -201,7 +201,7 @@ impl Exchange {
 
     /// What the limits of its route are asked with.
     pub(super) fn rates<'a>(&self, shared: &'a Shared) -> Rates<'a> {
-        Rates::new(&shared.counts, self.client, shared.ticks(self.started))
+        Rates::new(&shared.rate_limits, self.client, shared.ticks(self.started))
     }
 
     /// It was counted, or not, if its route has no limit.
@@ -234,9 +234,9 @@ impl Exchange {
     }
 
     /// The upstream at this place has given an answer that can be passed on.
-    fn trace_answer(&mut self, lease: &Lease) {
+    fn trace_answer(&mut self, lease: &PooledConnection) {
         if let Some(trace) = &mut self.trace {
-            trace.answered(|| match &lease.place().target {
+            trace.answered(|| match &lease.address().target {
                 Target::Tcp(host, port) => (host.clone(), Some(*port)),
                 Target::Unix(path) => (path.display().to_string(), None),
             });
@@ -255,7 +255,11 @@ impl Exchange {
     }
 
     /// The body of the upstream's answer goes out next.
-    pub(super) fn answering(mut self: Box<Self>, status: StatusCode, lease: Lease) -> Box<Self> {
+    pub(super) fn answering(
+        mut self: Box<Self>,
+        status: StatusCode,
+        lease: PooledConnection,
+    ) -> Box<Self> {
         self.outcome = Outcome::Answered(status);
         self.trace_answer(&lease);
         self.lease = Some(lease);
@@ -263,7 +267,7 @@ impl Exchange {
     }
 
     /// The connection becomes a tunnel.
-    pub(super) fn switching(mut self: Box<Self>, lease: &Lease) -> Box<Self> {
+    pub(super) fn switching(mut self: Box<Self>, lease: &PooledConnection) -> Box<Self> {
         self.trace_answer(lease);
         self.outcome = Outcome::Answered(StatusCode::SWITCHING_PROTOCOLS);
         self
@@ -284,7 +288,7 @@ impl Exchange {
     }
 
     /// Answers with what the gate decided.
-    pub(super) fn refuse(mut self: Box<Self>, refused: Refused) -> Answer {
+    pub(super) fn refuse(mut self: Box<Self>, refused: Refused) -> ClientResponse {
         let Refused {
             refusal,
             route,
@@ -298,12 +302,12 @@ impl Exchange {
     }
 
     /// Answers a browser that asks what a page may send.
-    pub(super) fn allow(mut self: Box<Self>, preflight: Preflight) -> Answer {
+    pub(super) fn allow(mut self: Box<Self>, preflight: Preflight) -> ClientResponse {
         let Preflight { route, mut headers } = preflight;
         self.route = Some(route);
         headers.insert(headers::X_REQUEST_ID, self.request_id.clone());
         if self.leaves_a_body() {
-            self.connection.send_away(&mut headers);
+            self.connection.close_connection(&mut headers);
         }
         let status = StatusCode::NO_CONTENT;
         self.outcome = Outcome::Answered(status);
@@ -320,7 +324,7 @@ impl Exchange {
     }
 
     /// Answers because the upstream gave none, or because the client's body did not come whole.
-    pub(super) fn upstream_failed(mut self: Box<Self>, error: &UpstreamError) -> Answer {
+    pub(super) fn upstream_failed(mut self: Box<Self>, error: &UpstreamError) -> ClientResponse {
         if let Some(fault) = self.upload.as_ref().and_then(|upload| upload.fault()) {
             return self.fail(fault.into());
         }
@@ -338,12 +342,12 @@ impl Exchange {
             | UpstreamError::Closes { .. }
             | UpstreamError::Ends { .. }
             | UpstreamError::Switched { .. }
-            | UpstreamError::NoWebSocket { .. } => Refusal::UpstreamBroken,
+            | UpstreamError::NoWebSocket { .. } => Refusal::UpstreamInvalidResponse,
         })
     }
 
     /// Answers with a refusal of its own.
-    pub(super) fn fail(mut self: Box<Self>, refusal: Refusal) -> Answer {
+    pub(super) fn fail(mut self: Box<Self>, refusal: Refusal) -> ClientResponse {
         let (status, mut headers, body) = if self.is_grpc {
             let (status, headers) = refusal.grpc_answer(REALM);
             (status, headers, Bytes::new())
@@ -357,7 +361,7 @@ impl Exchange {
             self.tell_rate(&mut headers);
         }
         if self.ends_the_connection(&refusal) {
-            self.connection.send_away(&mut headers);
+            self.connection.close_connection(&mut headers);
         }
         self.outcome = Outcome::Refused(refusal);
         answer(status, headers, body, self)
@@ -416,7 +420,7 @@ impl Exchange {
     }
 }
 
-impl Ending for Box<Exchange> {
+impl BodyObserver for Box<Exchange> {
     fn ended(mut self, bytes: u64, whole: bool) {
         let upload_is_over = self
             .upload
@@ -426,7 +430,7 @@ impl Ending for Box<Exchange> {
             && whole
             && upload_is_over
         {
-            lease.give_back();
+            lease.release();
         }
         self.record(None, bytes, whole);
     }
@@ -451,7 +455,12 @@ impl Drop for Exchange {
     }
 }
 
-fn answer(status: StatusCode, headers: HeaderMap, body: Bytes, exchange: Box<Exchange>) -> Answer {
+fn answer(
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    exchange: Box<Exchange>,
+) -> ClientResponse {
     let mut response = Response::new(ResponseBody::own(body, exchange));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

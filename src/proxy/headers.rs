@@ -171,7 +171,7 @@ impl HeaderPolicy {
         let chunked = head.headers.contains_key(TRANSFER_ENCODING);
         let takes_trailers = takes_trailers(&head.headers) && is_grpc(&head.headers);
         let trusted = peer.address.is_some_and(|address| self.trusts(address));
-        let told = Told::by(trusted, &head.headers);
+        let told = ForwardedFrom::by(trusted, &head.headers);
         let named = named_by_connection(&head.headers);
         remove_each(&mut head.headers, |name| {
             let is_kept_from_trusted = trusted && name.as_str().starts_with("x-forwarded-");
@@ -247,12 +247,12 @@ fn remove_each(headers: &mut HeaderMap, is_to_go: impl Fn(&HeaderName) -> bool) 
 
 /// What a proxy in front has told about the request, if it is trusted.
 #[derive(Default)]
-struct Told {
+struct ForwardedFrom {
     is_trusted: bool,
     forwarded: String,
 }
 
-impl Told {
+impl ForwardedFrom {
     fn by(is_trusted: bool, headers: &HeaderMap) -> Self {
         if !is_trusted {
             return Self::default();
@@ -265,7 +265,7 @@ impl Told {
 }
 
 /// Writes `X-Forwarded-*` and `Forwarded` (RFC 7239) anew, or goes on with what a trusted proxy wrote.
-fn write_forwarding(headers: &mut HeaderMap, peer: &Peer, told: &Told) {
+fn write_forwarding(headers: &mut HeaderMap, peer: &Peer, told: &ForwardedFrom) {
     let host = headers.get(HOST).cloned();
     let host_text = host.as_ref().and_then(|host| host.to_str().ok());
     if let Ok(value) = HeaderValue::try_from(with_hop(&told.forwarded, peer, host_text)) {

@@ -17,12 +17,12 @@ const MAX_BYTES: usize = 16 * 1024;
 ///
 /// The callback of hyper could be called from another thread, and never is.
 #[derive(Debug, Default)]
-pub(super) struct Interim {
+pub(super) struct InformationalQueue {
     waits: AtomicBool,
     heads: Mutex<Vec<u8>>,
 }
 
-impl Interim {
+impl InformationalQueue {
     /// What waits, and now does not any more.
     pub(super) fn take(&self) -> Vec<u8> {
         if !self.waits.swap(false, Ordering::Relaxed) {
@@ -51,8 +51,8 @@ impl Interim {
 
 /// The interim answers to one request, as long as its answer has not begun.
 #[derive(Debug)]
-pub(super) struct InterimAnswers {
-    to: Arc<Interim>,
+pub(super) struct InformationalResponses {
+    to: Arc<InformationalQueue>,
     /// The task of the connection, which has to write them.
     waker: Waker,
     is_over: AtomicBool,
@@ -61,23 +61,26 @@ pub(super) struct InterimAnswers {
 
 /// Ends the interim answers to one request when it is dropped: whatever comes then would fall into another answer.
 #[derive(Debug)]
-pub(super) struct UntilAnswer(Arc<InterimAnswers>);
+pub(super) struct InformationalGuard(Arc<InformationalResponses>);
 
-impl Drop for UntilAnswer {
+impl Drop for InformationalGuard {
     fn drop(&mut self) {
         self.0.is_over.store(true, Ordering::Relaxed);
     }
 }
 
-impl InterimAnswers {
-    pub(super) fn begin(to: Arc<Interim>, waker: Waker) -> (Arc<Self>, UntilAnswer) {
+impl InformationalResponses {
+    pub(super) fn begin(
+        to: Arc<InformationalQueue>,
+        waker: Waker,
+    ) -> (Arc<Self>, InformationalGuard) {
         let answers = Arc::new(Self {
             to,
             waker,
             is_over: AtomicBool::new(false),
             count: AtomicUsize::new(0),
         });
-        (Arc::clone(&answers), UntilAnswer(answers))
+        (Arc::clone(&answers), InformationalGuard(answers))
     }
 
     /// Passes one on, unless there were too many. 100 is the gate's own to give, and 101 is no interim answer.
@@ -109,9 +112,10 @@ mod tests {
 
     #[test]
     fn interim_answers_wait_until_they_are_taken() {
-        let interim = Arc::new(Interim::default());
+        let interim = Arc::new(InformationalQueue::default());
         assert!(interim.take().is_empty());
-        let (answers, until) = InterimAnswers::begin(Arc::clone(&interim), Waker::noop().clone());
+        let (answers, until) =
+            InformationalResponses::begin(Arc::clone(&interim), Waker::noop().clone());
         answers.pass(StatusCode::EARLY_HINTS, &early_hints());
         answers.pass(StatusCode::PROCESSING, &HeaderMap::new());
         answers.pass(StatusCode::CONTINUE, &HeaderMap::new());
@@ -130,14 +134,16 @@ mod tests {
 
     #[test]
     fn interim_answers_are_few_and_small() {
-        let interim = Arc::new(Interim::default());
-        let (answers, _until) = InterimAnswers::begin(Arc::clone(&interim), Waker::noop().clone());
+        let interim = Arc::new(InformationalQueue::default());
+        let (answers, _until) =
+            InformationalResponses::begin(Arc::clone(&interim), Waker::noop().clone());
         for _ in 0..100 {
             answers.pass(StatusCode::PROCESSING, &HeaderMap::new());
         }
         let one = b"HTTP/1.1 102 Processing\r\n\r\n".len();
         assert_eq!(interim.take().len(), MAX_ANSWERS * one);
-        let (answers, _until) = InterimAnswers::begin(Arc::clone(&interim), Waker::noop().clone());
+        let (answers, _until) =
+            InformationalResponses::begin(Arc::clone(&interim), Waker::noop().clone());
         let large = HeaderValue::from_str(&"x".repeat(MAX_BYTES)).unwrap();
         answers.pass(
             StatusCode::PROCESSING,

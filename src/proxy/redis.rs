@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::config::{self, WhenUnavailable};
 use crate::files::Fingerprint;
-use crate::gate::rate_limit::{Rates, Standing, Uncounted};
+use crate::gate::rate_limit::{RateLimitStatus, Rates, Uncounted};
 use crate::gate::refusal::Refusal;
 use crate::keys::secret::Secret;
 use crate::observe::metrics::{RedisOutcome, WorkerMetrics};
@@ -102,18 +102,18 @@ impl Remote {
 
     /// Has a request counted, there or as is said for when it is away.
     pub(super) async fn count(self: &Rc<Self>, uncounted: &Uncounted, rates: &mut Rates<'_>) {
-        if let Some(standings) = self.ask(uncounted).await {
-            rates.counted(uncounted, &standings);
+        if let Some(statuses) = self.ask(uncounted).await {
+            rates.counted(uncounted, &statuses);
             return;
         }
         match self.redis.when_unavailable {
             WhenUnavailable::Local => rates.count_here(uncounted),
             WhenUnavailable::Allow => rates.settle(uncounted, Ok(())),
-            WhenUnavailable::Refuse => rates.settle(uncounted, Err(Refusal::RatesUnavailable)),
+            WhenUnavailable::Refuse => rates.settle(uncounted, Err(Refusal::RateLimitUnavailable)),
         }
     }
 
-    async fn ask(self: &Rc<Self>, uncounted: &Uncounted) -> Option<Vec<Standing>> {
+    async fn ask(self: &Rc<Self>, uncounted: &Uncounted) -> Option<Vec<RateLimitStatus>> {
         if matches!(*self.state.borrow(), State::Away) {
             self.metrics.redis_asked(RedisOutcome::Skipped);
             return None;
@@ -121,10 +121,10 @@ impl Remote {
         let limit = self.redis.timeout;
         let asked = timeout(limit, self.run(uncounted)).await;
         match asked.unwrap_or(Err(Failure::Silent(limit))) {
-            Ok(standings) => {
+            Ok(statuses) => {
                 self.metrics.redis_asked(RedisOutcome::Success);
                 self.found();
-                Some(standings)
+                Some(statuses)
             }
             Err(failure) => {
                 self.metrics.redis_asked(RedisOutcome::Failure);
@@ -134,7 +134,7 @@ impl Remote {
         }
     }
 
-    async fn run(&self, uncounted: &Uncounted) -> Result<Vec<Standing>, Failure> {
+    async fn run(&self, uncounted: &Uncounted) -> Result<Vec<RateLimitStatus>, Failure> {
         let open = match &*self.state.borrow() {
             State::Open(connection) => Some(connection.clone()),
             State::New | State::Away => None,
@@ -163,13 +163,16 @@ impl Remote {
         if refusing > limits.len() {
             return Err(Failure::Senseless);
         }
-        let standings: Vec<Standing> = if refusing == 0 {
+        let statuses: Vec<RateLimitStatus> = if refusing == 0 {
             let held = limits.iter().zip(held);
             held.map(|(limit, held)| limit.allowed(*held)).collect()
         } else {
             let before = limits.iter().take(refusing - 1);
             let before = before.map(|limit| limit.allowed(0));
-            let refused = held.iter().take(1).map(|wait| Standing::refused(*wait));
+            let refused = held
+                .iter()
+                .take(1)
+                .map(|wait| RateLimitStatus::refused(*wait));
             before.chain(refused).collect()
         };
         let expected = if refusing == 0 {
@@ -177,8 +180,8 @@ impl Remote {
         } else {
             refusing
         };
-        (standings.len() == expected)
-            .then_some(standings)
+        (statuses.len() == expected)
+            .then_some(statuses)
             .ok_or(Failure::Senseless)
     }
 

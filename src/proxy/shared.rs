@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Ticks, UnixTime};
 use crate::gate::Gate;
-use crate::gate::rate_limit::Counts;
-use crate::keys::refresh::{Asked, Refresher};
+use crate::gate::rate_limit::RateLimitTable;
+use crate::keys::refresh::{RefreshOutcome, Refresher};
 use crate::observe::traces::Tracing;
 
 use super::headers::HeaderPolicy;
-use super::inbound::serve::Limits;
+use super::inbound::serve::ConnectionLimits;
 use super::redis::Redis;
 use super::upstream::UpstreamPolicy;
 
@@ -33,7 +33,7 @@ pub struct Policy {
     /// The largest body in bytes, unless its route says otherwise; 0 is no limit.
     pub max_body_bytes: u64,
     /// What a connection is held to from its start to its end.
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     /// How many connections may be open at once.
     pub max_connections: usize,
     /// How long what is in flight may take to finish when the gate stops.
@@ -53,10 +53,10 @@ impl Policy {
         issuer: usize,
         kid: Option<&str>,
         since: &mut Option<u64>,
-    ) -> Asked {
+    ) -> RefreshOutcome {
         match self.refreshers.get(issuer) {
             Some(Some(refresher)) => refresher.ask(kid, since).await,
-            Some(None) | None => Asked::Fetched,
+            Some(None) | None => RefreshOutcome::Fetched,
         }
     }
 }
@@ -84,7 +84,7 @@ pub struct Shared {
     /// The time of day.
     pub clock: Clock,
     /// How often callers have come to routes with a limit. It outlives every policy.
-    pub counts: Counts,
+    pub rate_limits: RateLimitTable,
     started: Instant,
 }
 
@@ -98,7 +98,7 @@ impl Shared {
             policies: watch::Sender::new(()),
             connections: AtomicUsize::new(0),
             clock,
-            counts: Counts::default(),
+            rate_limits: RateLimitTable::default(),
             started: Instant::now(),
         }
     }
@@ -155,7 +155,7 @@ impl Shared {
     }
 
     /// What a connection that begins now is held to.
-    pub(super) fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> ConnectionLimits {
         self.policy.load().limits
     }
 

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use crate::gate::refusal::Refusal;
 
-use super::deadline_timer::Alarm;
+use super::deadline_timer::DeadlineTimer;
 
 /// What ends an answer or a WebSocket that goes on for too long, whatever its two sides want.
 #[derive(Default)]
-pub struct Lifetime {
+pub struct StreamDeadlines {
     /// When the token that allows it expires.
     pub expiry: Option<Instant>,
     /// When the whole exchange must be over.
@@ -24,10 +24,10 @@ pub struct Lifetime {
     /// Tells that it is not allowed any more, and why.
     pub revocation: Option<Pin<Box<dyn Future<Output = Refusal>>>>,
     moved: Option<Instant>,
-    alarm: Alarm,
+    timer: DeadlineTimer,
 }
 
-impl Lifetime {
+impl StreamDeadlines {
     /// One that ends when nothing has moved for `idle`, or when the exchange is overdue.
     pub fn new(idle: Duration, overdue: Option<Instant>) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Lifetime {
             .flatten()
             .min();
         match earliest {
-            Some(deadline) if self.alarm.rings(deadline, context) => {
+            Some(deadline) if self.timer.elapsed(deadline, context) => {
                 Poll::Ready(self.passed(deadline).unwrap_or(Refusal::UpstreamTimeout))
             }
             Some(_) | None => Poll::Pending,
@@ -81,9 +81,9 @@ impl Lifetime {
     }
 }
 
-impl fmt::Debug for Lifetime {
+impl fmt::Debug for StreamDeadlines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lifetime")
+        f.debug_struct("StreamDeadlines")
             .field("expiry", &self.expiry)
             .field("overdue", &self.overdue)
             .field("idle", &self.idle)

@@ -14,22 +14,22 @@ use crate::gate::cache::TokenCache;
 use crate::gate::permit::{Caller, Permit};
 use crate::gate::refusal::Refusal;
 
-use super::body::Kind;
+use super::body::BodyKind;
 use super::shared::{Phase, Policy, Shared};
-use super::stream_deadlines::Lifetime;
+use super::stream_deadlines::StreamDeadlines;
 
 /// What a stream needs to know of the decision that let it through.
 #[derive(Debug)]
-pub(super) struct Stay {
+pub(super) struct StreamPolicy {
     /// From when on its token does not allow it any more.
     expires: Option<UnixTime>,
     /// In a box, because few routes want it, and every request would have to carry the room for it.
-    judged: Option<Box<Judged>>,
+    judged: Option<Box<RecheckedRequest>>,
 }
 
 /// A request that is judged again when the policy changes.
 #[derive(Debug)]
-struct Judged {
+struct RecheckedRequest {
     head: Parts,
     /// The last second in which its token is good.
     last: Option<UnixTime>,
@@ -37,7 +37,7 @@ struct Judged {
     policy: Arc<Policy>,
 }
 
-impl Stay {
+impl StreamPolicy {
     /// What the permit for this head, as it came, says about the end.
     pub(super) fn of(permit: &Permit, head: &Parts, policy: &Arc<Policy>) -> Self {
         let expires = match permit.caller() {
@@ -48,7 +48,7 @@ impl Stay {
         Self {
             expires: expires.filter(|_| streams.end_at_expiry),
             judged: streams.end_at_change.then(|| {
-                Box::new(Judged {
+                Box::new(RecheckedRequest {
                     head: head.clone(),
                     last: expires.map(|expires| UnixTime(expires.0 - 1)),
                     policy: Arc::clone(policy),
@@ -67,12 +67,12 @@ impl Stay {
     pub(super) fn stream(
         self,
         shared: &Arc<Shared>,
-        kind: Kind,
+        kind: BodyKind,
         idle: Duration,
         overdue: Option<Instant>,
-    ) -> Lifetime {
+    ) -> StreamDeadlines {
         // Whoever reads events comes back by itself, to another instance; the rest is given the time of the drain.
-        self.lifetime(shared, kind == Kind::Events, idle, overdue)
+        self.lifetime(shared, kind == BodyKind::Events, idle, overdue)
     }
 
     /// For a WebSocket.
@@ -81,7 +81,7 @@ impl Stay {
         shared: &Arc<Shared>,
         idle: Duration,
         overdue: Option<Instant>,
-    ) -> Lifetime {
+    ) -> StreamDeadlines {
         self.lifetime(shared, true, idle, overdue)
     }
 
@@ -91,8 +91,8 @@ impl Stay {
         ends_at_stop: bool,
         idle: Duration,
         overdue: Option<Instant>,
-    ) -> Lifetime {
-        let mut lifetime = Lifetime::new(idle, overdue);
+    ) -> StreamDeadlines {
+        let mut lifetime = StreamDeadlines::new(idle, overdue);
         lifetime.expiry = self.expiry(shared);
         if ends_at_stop || self.judged.is_some() {
             let revocation = revocation(Arc::clone(shared), ends_at_stop, self.judged);
@@ -105,7 +105,7 @@ impl Stay {
 async fn revocation(
     shared: Arc<Shared>,
     ends_at_stop: bool,
-    judged: Option<Box<Judged>>,
+    judged: Option<Box<RecheckedRequest>>,
 ) -> Refusal {
     let stop = async {
         if !ends_at_stop {
@@ -126,7 +126,7 @@ async fn revocation(
     }
 }
 
-impl Judged {
+impl RecheckedRequest {
     /// Waits for a policy that would not let the request through.
     async fn revoked(mut self, shared: &Shared) -> Refusal {
         let mut policies = shared.policies();

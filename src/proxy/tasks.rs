@@ -11,7 +11,7 @@ use hyper::rt::Executor;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use super::deadline_timer::Alarm;
+use super::deadline_timer::DeadlineTimer;
 
 /// Runs what hyper starts for a connection over HTTP/2 on the thread of that connection: nothing has to be `Send`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -78,7 +78,7 @@ impl<F: Future + 'static> Executor<F> for StreamTasks {
         let stream = StreamHandle::default();
         spawn_local(async move {
             let mut task = pin!(task);
-            let mut alarm = Alarm::default();
+            let mut timer = DeadlineTimer::default();
             // hyper resets a stream whose task is dropped before its end.
             poll_fn(|context| {
                 let running = Running::begin(&stream);
@@ -86,7 +86,7 @@ impl<F: Future + 'static> Executor<F> for StreamTasks {
                 drop(running);
                 let since = stream.waits_for_client_since.get();
                 if polled.is_ready()
-                    || since.is_some_and(|since| alarm.rings(since + body_timeout, context))
+                    || since.is_some_and(|since| timer.elapsed(since + body_timeout, context))
                 {
                     return Poll::Ready(());
                 }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::gate::refusal::Refusal;
 
-use super::stream_deadlines::Lifetime;
+use super::stream_deadlines::StreamDeadlines;
 use frames::Frames;
 
 /// How long a frame that has begun may take to end when the WebSocket is to be closed.
@@ -40,7 +40,11 @@ pub struct Tunnelled {
 }
 
 /// Joins both sides until one of them ends, or until the gate closes the WebSocket.
-pub async fn join(client: OnUpgrade, upstream: OnUpgrade, mut lifetime: Lifetime) -> Tunnelled {
+pub async fn join(
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    mut lifetime: StreamDeadlines,
+) -> Tunnelled {
     let (client, upstream) = tokio::join!(client, upstream);
     let (Ok(client), Ok(upstream)) = (client, upstream) else {
         return Tunnelled::default();

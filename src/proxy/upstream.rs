@@ -36,7 +36,7 @@ use crate::observe::metrics::Pool;
 
 use super::body::{RequestBody, Upload};
 
-pub use address::{Place, Target};
+pub use address::{EndpointAddress, Target};
 pub use connect::{HTTP1, HTTP2, Protocol, Tls};
 pub use error::UpstreamError;
 pub use policy::{Common, HealthPolicy, UpstreamPolicy};
@@ -47,7 +47,7 @@ use endpoint::{Endpoint, Pending};
 use load_balancer::{Endpoints, List};
 use queue::Slot;
 use resolve::Lookup;
-use retry_budget::Budget;
+use retry_budget::RetryBudget;
 
 /// The largest head of an answer, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -57,13 +57,13 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 pub struct Upstream {
     policy: Rc<UpstreamPolicy>,
     endpoints: Rc<Endpoints>,
-    budget: Budget,
+    budget: RetryBudget,
 }
 
 /// The right to one connection. It goes back if the exchange ended well, and is cut otherwise, so that the upstream
 /// learns at once that nobody waits.
 #[derive(Debug)]
-pub struct Lease {
+pub struct PooledConnection {
     connection: Connection,
     with: Pending,
     slot: Option<Slot>,
@@ -76,16 +76,16 @@ pub struct Upgraded {
     _slot: Option<Slot>,
 }
 
-impl Lease {
+impl PooledConnection {
     /// Gives the connection back: its answer has been read to the end.
-    pub fn give_back(self) {
+    pub fn release(self) {
         self.with.0.check_in(self.connection);
     }
 
     /// Lets the connection live on without the pool: it has been upgraded.
-    pub fn let_go(self) -> Upgraded {
+    pub fn detach(self) -> Upgraded {
         if let Connection::Http1(connection) = self.connection {
-            connection.let_go();
+            connection.detach();
         }
         Upgraded {
             _with: self.with,
@@ -94,21 +94,21 @@ impl Lease {
     }
 
     /// Whom it is with.
-    pub fn place(&self) -> Arc<Place> {
-        Arc::clone(&self.with.0.place)
+    pub fn address(&self) -> Arc<EndpointAddress> {
+        Arc::clone(&self.with.0.address)
     }
 }
 
 /// An attempt that failed.
 #[derive(Debug)]
-struct Failed {
+struct FailedAttempt {
     error: UpstreamError,
-    again: Again,
+    again: Retry,
 }
 
 /// Whether a request may be tried once more.
 #[derive(Debug)]
-enum Again {
+enum Retry {
     /// It may: the upstream has not looked at it.
     Unseen(Box<Request<RequestBody>>),
     /// It may be sent twice. Its connection had been kept, and most likely the upstream closed it in that moment.
@@ -129,7 +129,7 @@ impl Upstream {
         let policy = Rc::new(policy);
         Self {
             endpoints: Rc::new(Endpoints::new(Rc::clone(&policy), lookup)),
-            budget: Budget::new(policy.retries.budget),
+            budget: RetryBudget::new(policy.retries.budget),
             policy,
         }
     }
@@ -150,7 +150,7 @@ impl Upstream {
         self: &Rc<Self>,
         permit: Permit,
         request: Box<Request<RequestBody>>,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+    ) -> Result<(Response<Incoming>, PooledConnection), UpstreamError> {
         let patience = permit
             .route()
             .timeout
@@ -171,7 +171,7 @@ impl Upstream {
                 biased;
                 answer = &mut exchange => {
                     let (response, connection, with) = answer?;
-                    return Ok((response, Lease { connection, with, slot }));
+                    return Ok((response, PooledConnection { connection, with, slot }));
                 }
                 () = sleep_until(deadline) => {}
             }
@@ -203,7 +203,7 @@ impl Upstream {
         let target = match asked {
             Some(endpoint) => {
                 self.endpoints.failed(&endpoint);
-                Arc::clone(&endpoint.place)
+                Arc::clone(&endpoint.address)
             }
             None => self.somewhere(),
         };
@@ -211,10 +211,10 @@ impl Upstream {
     }
 
     /// What is named when no endpoint is known.
-    fn somewhere(&self) -> Arc<Place> {
+    fn somewhere(&self) -> Arc<EndpointAddress> {
         let target = self.policy.targets.first();
-        let nowhere = || Place::of(&Target::Unix(PathBuf::new()));
-        Arc::new(target.map_or_else(nowhere, Place::of))
+        let nowhere = || EndpointAddress::of(&Target::Unix(PathBuf::new()));
+        Arc::new(target.map_or_else(nowhere, EndpointAddress::of))
     }
 
     /// Sends a request to one endpoint, and if that fails and may be tried once more, to another.
@@ -231,7 +231,7 @@ impl Upstream {
             });
         }
         let list = self.all().await?;
-        self.budget.pay_in();
+        self.budget.deposit();
         let mut tried = Vec::new();
         let mut twice = false;
         loop {
@@ -243,10 +243,10 @@ impl Upstream {
             asked.replace(Some(Rc::clone(&endpoint)));
             let with = Pending::with(&endpoint);
             let fresh = tried.iter().any(|tried| Rc::ptr_eq(tried, &endpoint));
-            let Failed { error, again } =
+            let FailedAttempt { error, again } =
                 match self.attempt(&endpoint, request, upgrade, fresh).await {
                     Ok((response, connection)) => {
-                        endpoint.standing.succeeded();
+                        endpoint.outliers.succeeded();
                         return Ok((response, connection, with));
                     }
                     Err(failed) => failed,
@@ -259,18 +259,18 @@ impl Upstream {
             let may = tried.len() < self.policy.retries.attempts;
             request = match again {
                 // The only endpoint would let it wait as long once more.
-                Again::Unseen(again) if may && (list.len() > 1 || !error.is_slow_to_connect()) => {
+                Retry::Unseen(again) if may && (list.len() > 1 || !error.is_slow_to_connect()) => {
                     again
                 }
-                Again::Stale(again) if may && !twice => {
+                Retry::Stale(again) if may && !twice => {
                     twice = true;
                     again
                 }
-                Again::Twice(again) if may && !twice && self.budget.spend() => {
+                Retry::Twice(again) if may && !twice && self.budget.withdraw() => {
                     twice = true;
                     again
                 }
-                Again::Unseen(_) | Again::Stale(_) | Again::Twice(_) | Again::No => {
+                Retry::Unseen(_) | Retry::Stale(_) | Retry::Twice(_) | Retry::No => {
                     return Err(error);
                 }
             };
@@ -304,8 +304,8 @@ impl Upstream {
         mut request: Box<Request<RequestBody>>,
         upgrade: bool,
         fresh: bool,
-    ) -> Result<(Response<Incoming>, Connection), Failed> {
-        let target = || Arc::clone(&endpoint.place);
+    ) -> Result<(Response<Incoming>, Connection), FailedAttempt> {
+        let target = || Arc::clone(&endpoint.address);
         let broken = |source| UpstreamError::Broken {
             target: target(),
             source,
@@ -322,8 +322,8 @@ impl Upstream {
                 None => match Box::pin(self.connect(endpoint, upgrade)).await {
                     Ok(connected) => connected,
                     Err(error) => {
-                        let again = Again::Unseen(request);
-                        return Err(Failed { error, again });
+                        let again = Retry::Unseen(request);
+                        return Err(FailedAttempt { error, again });
                     }
                 },
             };
@@ -332,24 +332,24 @@ impl Upstream {
             match connection.send(request).await {
                 Ok(response) => return Ok((response, connection)),
                 Err(Failure::Unsent(unsent)) if is_new => {
-                    return Err(Failed {
+                    return Err(FailedAttempt {
                         error: UpstreamError::Closes { target: target() },
-                        again: Again::Unseen(unsent),
+                        again: Retry::Unseen(unsent),
                     });
                 }
                 Err(Failure::Unsent(unsent)) => request = unsent,
                 Err(Failure::Refused { error, again }) => {
-                    return Err(Failed {
+                    return Err(FailedAttempt {
                         error: broken(error),
-                        again: again.map_or(Again::No, Again::Unseen),
+                        again: again.map_or(Retry::No, Retry::Unseen),
                     });
                 }
                 Err(Failure::Sent { error, again }) => {
                     let is_kept = !is_new && matches!(connection, Connection::Http1(_));
-                    let may = if is_kept { Again::Stale } else { Again::Twice };
-                    return Err(Failed {
+                    let may = if is_kept { Retry::Stale } else { Retry::Twice };
+                    return Err(FailedAttempt {
                         error: broken(error),
-                        again: again.map_or(Again::No, may),
+                        again: again.map_or(Retry::No, may),
                     });
                 }
             }
@@ -361,7 +361,7 @@ impl Upstream {
         endpoint: &Endpoint,
         upgrade: bool,
     ) -> Result<(Connection, bool), UpstreamError> {
-        let target = || Arc::clone(&endpoint.place);
+        let target = || Arc::clone(&endpoint.address);
         let waited = self.policy.connect_timeout;
         let opening = endpoint.open(&self.policy.protocol, upgrade);
         let opened = timeout(waited, opening).await;

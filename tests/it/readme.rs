@@ -19,9 +19,9 @@ use claimgate::app::App;
 use claimgate::clock::Clock;
 use claimgate::config::CertificateField;
 use claimgate::config::Written;
-use claimgate::gate::claim_path::Pointer;
-use claimgate::gate::refusal::{Mismatch, Refusal, Unmet};
-use claimgate::gate::requirements::{Expected, Fact, Requirement};
+use claimgate::gate::claim_path::ClaimPath;
+use claimgate::gate::refusal::{Mismatch, Refusal, UnmetRequirement};
+use claimgate::gate::requirements::{Attribute, Expected, Requirement};
 use http::HeaderValue;
 use http::header::WWW_AUTHENTICATE;
 use jsonwebtoken::{EncodingKey, Header};
@@ -403,15 +403,15 @@ fn every_refusal() -> Vec<Refusal> {
         Refusal::SubjectMismatch(Mismatch::Forbidden),
         Refusal::SubjectMismatch(Mismatch::NotFound),
         Refusal::SubjectMismatch(Mismatch::Unauthorized),
-        Refusal::ClaimMissing(Unmet {
+        Refusal::ClaimDenied(UnmetRequirement {
             requirement: Arc::new(Requirement {
-                fact: Fact::Claim(Pointer::parse("scope").unwrap()),
+                attribute: Attribute::Claim(ClaimPath::parse("scope").unwrap()),
                 expected: Expected::Has("tasks".to_owned()),
             }),
             scope: Some("tasks".into()),
         }),
-        Refusal::CertificateMissing(Arc::new(Requirement {
-            fact: Fact::Certificate(CertificateField::Dns),
+        Refusal::CertificateDenied(Arc::new(Requirement {
+            attribute: Attribute::Certificate(CertificateField::Dns),
             expected: Expected::Has("web.example".to_owned()),
         })),
         Refusal::OriginNotAllowed,
@@ -424,11 +424,11 @@ fn every_refusal() -> Vec<Refusal> {
         Refusal::TargetTooLong,
         Refusal::HeadersTooLarge,
         Refusal::KeysUnavailable,
-        Refusal::RatesUnavailable,
+        Refusal::RateLimitUnavailable,
         Refusal::Overloaded,
         Refusal::Draining,
         Refusal::UpstreamUnreachable,
-        Refusal::UpstreamBroken,
+        Refusal::UpstreamInvalidResponse,
         Refusal::UpstreamTimeout,
     ]
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, KeyPath, OneOrMany, Written};
-use crate::gate::claim_path::Pointer;
+use crate::gate::claim_path::ClaimPath;
 use crate::gate::claims::ClaimPolicy;
 use crate::gate::verify::Issuer;
 use crate::keys::remote::RemoteKeys;
@@ -114,7 +114,7 @@ fn check_selection(written: &mut Written, issuers: &[Issuer]) {
 }
 
 /// The claims that name the subject.
-fn subject(written: &mut Written, path: &KeyPath, claims: &[String]) -> Vec<Pointer> {
+fn subject(written: &mut Written, path: &KeyPath, claims: &[String]) -> Vec<ClaimPath> {
     if claims.is_empty() {
         written.report(
             path.clone(),
@@ -123,7 +123,7 @@ fn subject(written: &mut Written, path: &KeyPath, claims: &[String]) -> Vec<Poin
     }
     let mut pointers = Vec::new();
     for (index, claim) in claims.iter().enumerate() {
-        match Pointer::parse(claim) {
+        match ClaimPath::parse(claim) {
             Ok(pointer) => pointers.push(pointer),
             Err(problem) => written.report(path.index(index), problem.to_string()),
         }

@@ -9,7 +9,7 @@ use http::Uri;
 use crate::config::{self, KeyPath, Keys, OneOrMany, Written};
 use crate::files::Fingerprint;
 use crate::keys::fetch::Fetcher;
-use crate::keys::remote::{Place, REFRESH, RemoteKeys};
+use crate::keys::remote::{KeySetLocation, REFRESH, RemoteKeys};
 use crate::keys::secret::{Secret, Secrets};
 use crate::keys::{Algorithm, KeyKind, KeyRing, jwks, pem};
 use crate::tls;
@@ -314,13 +314,13 @@ fn remote(
             );
             return None;
         };
-        Place::Discovery {
+        KeySetLocation::Discovery {
             issuer: issuer.to_owned(),
             allow_http: keys.allow_http || urls::is_this_machine(&url),
             url,
         }
     } else {
-        Place::Set(url)
+        KeySetLocation::Set(url)
     };
     Some(Source::Remote(Box::new(RemoteKeys {
         place,

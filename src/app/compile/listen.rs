@@ -3,7 +3,7 @@
 use http::HeaderValue;
 
 use crate::config::{Address, KeyPath, Tls, Written};
-use crate::proxy::inbound::acceptor::Entry;
+use crate::proxy::inbound::acceptor::ListenerConfig;
 
 use super::{check_time, tls};
 
@@ -14,7 +14,7 @@ const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
 const MAX_WORKERS: usize = 1024;
 
 /// Builds the entries; that of `[listen]` is the first.
-pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Vec<Entry> {
+pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Vec<ListenerConfig> {
     check_limits(written);
     let listen = written.config.listen.clone();
     let mut encryption = |written: &mut Written, path: &KeyPath, tls: Option<Tls>| {
@@ -25,7 +25,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Vec<
         let path = KeyPath::of("admin").key("address");
         written.report(path, "is the address of [listen] too");
     }
-    let first = Entry {
+    let first = ListenerConfig {
         address: listen.address,
         proxy_protocol: listen.proxy_protocol,
         redirect_to_https: None,
@@ -39,7 +39,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Vec<
     let section = KeyPath::of("listeners");
     let paths: Vec<KeyPath> = written.elements(&section).take(listeners.len()).collect();
     for (path, listener) in paths.iter().zip(listeners) {
-        let entry = Entry {
+        let entry = ListenerConfig {
             address: listener.address,
             proxy_protocol: listener.proxy_protocol,
             redirect_to_https: listener.redirect_to_https,
@@ -56,7 +56,7 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Vec<
                 "is for a listener without `tls`",
             );
         }
-        let is_taken = |other: &Entry| is_same(&entry.address, &other.address);
+        let is_taken = |other: &ListenerConfig| is_same(&entry.address, &other.address);
         if entries.iter().any(is_taken) {
             written.report(path.key("address"), "is the address of another listener");
         } else if is_same(&entry.address, &admin) {
@@ -79,7 +79,7 @@ fn hsts(tls: Option<&Tls>) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("max-age={seconds}")).ok()
 }
 
-fn check_entry(written: &mut Written, path: &KeyPath, entry: &Entry) {
+fn check_entry(written: &mut Written, path: &KeyPath, entry: &ListenerConfig) {
     let trusts_nobody = written.config.listen.trusted_proxies.is_empty()
         && !written.is_broken(&KeyPath::of("listen").key("trusted_proxies"));
     if entry.proxy_protocol && trusts_nobody && matches!(entry.address, Address::Tcp(_)) {

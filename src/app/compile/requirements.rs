@@ -6,12 +6,16 @@ use serde_json::Value;
 
 use crate::config::{self, Access, CertificateField, ClaimRule, KeyPath, Scalar, Written};
 use crate::gate::certificate;
-use crate::gate::claim_path::Pointer;
-use crate::gate::requirements::{self, Demands, Expected, Fact, Requirement};
+use crate::gate::claim_path::ClaimPath;
+use crate::gate::requirements::{self, Attribute, Expected, Requirement, Requirements};
 
 use super::tls;
 
-pub(super) fn compile(written: &mut Written, place: &KeyPath, route: &config::Route) -> Demands {
+pub(super) fn compile(
+    written: &mut Written,
+    place: &KeyPath,
+    route: &config::Route,
+) -> Requirements {
     let given = [
         ("require", route.require.is_some()),
         ("issuers", route.issuers.is_some()),
@@ -31,7 +35,7 @@ pub(super) fn compile(written: &mut Written, place: &KeyPath, route: &config::Ro
         );
     }
     let exempt = route.exempt.as_ref();
-    Demands {
+    Requirements {
         issuers: issuers(written, &place.key("issuers"), route.issuers.as_deref()),
         require: require(written, &place.key("require"), route.require.as_deref()),
         exempt: exempt.and_then(|rule| requirement(written, &place.key("exempt"), rule)),
@@ -67,7 +71,7 @@ fn requirement(written: &mut Written, place: &KeyPath, rule: &ClaimRule) -> Opti
         any,
         equals,
     } = rule;
-    let fact = fact(written, place, claim.as_deref(), *certificate);
+    let attribute = attribute(written, place, claim.as_deref(), *certificate);
     let given = [
         ("has", has.is_some()),
         ("any", any.is_some()),
@@ -82,21 +86,24 @@ fn requirement(written: &mut Written, place: &KeyPath, rule: &ClaimRule) -> Opti
             return None;
         }
     };
-    let fact = fact?;
-    check_words(written, place, &fact, &expected);
-    Some(Requirement { fact, expected })
+    let attribute = attribute?;
+    check_words(written, place, &attribute, &expected);
+    Some(Requirement {
+        attribute,
+        expected,
+    })
 }
 
 /// What a rule is about.
-fn fact(
+fn attribute(
     written: &mut Written,
     place: &KeyPath,
     claim: Option<&str>,
     certificate: Option<CertificateField>,
-) -> Option<Fact> {
+) -> Option<Attribute> {
     match (claim, certificate) {
-        (Some(claim), None) => match Pointer::parse(claim) {
-            Ok(pointer) => Some(Fact::Claim(pointer)),
+        (Some(claim), None) => match ClaimPath::parse(claim) {
+            Ok(pointer) => Some(Attribute::Claim(pointer)),
             Err(problem) => {
                 written.report(place.key("claim"), problem.to_string());
                 None
@@ -106,7 +113,7 @@ fn fact(
             if !tls::asks_for_certificates(written) {
                 written.report(place.key("certificate"), tls::NOT_ASKED);
             }
-            Some(Fact::Certificate(field))
+            Some(Attribute::Certificate(field))
         }
         (claim, certificate) => {
             let given = [
@@ -135,15 +142,15 @@ fn report_choice(written: &mut Written, place: &KeyPath, of: &str, given: &[(&st
     written.report(place.clone(), format!("needs exactly one of {of}; {found}"));
 }
 
-fn check_words(written: &mut Written, place: &KeyPath, fact: &Fact, expected: &Expected) {
+fn check_words(written: &mut Written, place: &KeyPath, attribute: &Attribute, expected: &Expected) {
     let (key, words) = match expected {
         Expected::Has(word) => ("has", std::slice::from_ref(word)),
         Expected::Any(words) => ("any", words.as_slice()),
-        Expected::Equals(Value::String(word)) if matches!(fact, Fact::Certificate(_)) => {
+        Expected::Equals(Value::String(word)) if matches!(attribute, Attribute::Certificate(_)) => {
             ("equals", std::slice::from_ref(word))
         }
         Expected::Equals(_) => {
-            if matches!(fact, Fact::Certificate(_)) {
+            if matches!(attribute, Attribute::Certificate(_)) {
                 written.report(
                     place.key("equals"),
                     "must be a text: a certificate has no other",
@@ -154,10 +161,11 @@ fn check_words(written: &mut Written, place: &KeyPath, fact: &Fact, expected: &E
     };
     let place = place.key(key);
     let is_wrong_scope = |word: &&String| {
-        matches!(fact, Fact::Claim(claim) if claim.is("scope")) && !requirements::is_scope(word)
+        matches!(attribute, Attribute::Claim(claim) if claim.is("scope"))
+            && !requirements::is_scope(word)
     };
     let is_wrong_thumbprint = |word: &&String| {
-        *fact == Fact::Certificate(CertificateField::Thumbprint)
+        *attribute == Attribute::Certificate(CertificateField::Thumbprint)
             && !certificate::is_thumbprint(word)
     };
     if words.is_empty() || words.iter().any(String::is_empty) {

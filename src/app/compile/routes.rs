@@ -86,7 +86,7 @@ fn one(
     }
     Route {
         cors: cors.map(|cors| cors.of_methods(&methods)),
-        demands: requirements::compile(written, place, &route),
+        requirements: requirements::compile(written, place, &route),
         limits: limits::compile(written, place, &route, &methods),
         methods,
         upstream: upstream(written, place, route.upstream.as_deref()),

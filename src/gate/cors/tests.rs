@@ -117,7 +117,11 @@ fn only_what_the_fetch_standard_calls_one_is_a_preflight() {
             request = request.header(*name, *value);
         }
         let head = request.body(()).unwrap().into_parts().0;
-        assert_eq!(Question::of(&head).is_some(), expected, "{verb} {fields:?}");
+        assert_eq!(
+            PreflightRequest::of(&head).is_some(),
+            expected,
+            "{verb} {fields:?}"
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::clock::Ticks;
 
-use super::{Key, Limit, Standing};
+use super::{BucketOwner, RateLimit, RateLimitStatus};
 
 /// Parts with a lock of their own, so that workers seldom meet.
 const PARTS: usize = 16;
@@ -23,7 +23,7 @@ pub const MAX_BUCKETS: usize = PARTS * SETS * WAYS;
 /// A bucket that is empty need not be kept. When all buckets of a place are in use, the one that is empty soonest is
 /// forgotten: of all it has the least to say. So whoever comes under many names to be forgotten has to come as often
 /// under each of them.
-pub struct Counts {
+pub struct RateLimitTable {
     parts: Vec<Mutex<Part>>,
     /// Not known to callers, so that none of them can choose a place.
     seed: RandomState,
@@ -37,7 +37,7 @@ struct Part {
 /// The digest of limit and caller, and when the bucket is empty.
 type Bucket = [u64; 2];
 
-impl Default for Counts {
+impl Default for RateLimitTable {
     fn default() -> Self {
         let part = || {
             Mutex::new(Part {
@@ -53,20 +53,25 @@ impl Default for Counts {
     }
 }
 
-impl Counts {
+impl RateLimitTable {
     /// Counts one request for each limit in turn. What one of them does not let pass is counted for none.
-    pub fn take(&self, limits: &[Limit], key: Key<'_>, now: Ticks) -> Vec<Standing> {
-        let mut standings = Vec::with_capacity(limits.len());
+    pub fn take(
+        &self,
+        limits: &[RateLimit],
+        key: BucketOwner<'_>,
+        now: Ticks,
+    ) -> Vec<RateLimitStatus> {
+        let mut statuses = Vec::with_capacity(limits.len());
         for limit in limits {
-            let standing = self.with_bucket(limit, key, now, |bucket| {
-                let (empty, standing) = limit.judge(*bucket, now);
+            let status = self.with_bucket(limit, key, now, |bucket| {
+                let (empty, status) = limit.judge(*bucket, now);
                 *bucket = empty;
-                standing
+                status
             });
-            let Some(standing) = standing else { break };
-            standings.push(standing);
-            if !standing.is_allowed {
-                for limit in limits.iter().take(standings.len() - 1) {
+            let Some(status) = status else { break };
+            statuses.push(status);
+            if !status.is_allowed {
+                for limit in limits.iter().take(statuses.len() - 1) {
                     self.with_bucket(limit, key, now, |bucket| {
                         *bucket = bucket.saturating_sub(limit.interval);
                     });
@@ -74,13 +79,13 @@ impl Counts {
                 break;
             }
         }
-        standings
+        statuses
     }
 
     fn with_bucket<T>(
         &self,
-        limit: &Limit,
-        key: Key<'_>,
+        limit: &RateLimit,
+        key: BucketOwner<'_>,
         now: Ticks,
         change: impl FnOnce(&mut u64) -> T,
     ) -> Option<T> {
@@ -118,8 +123,8 @@ impl Counts {
     }
 }
 
-impl fmt::Debug for Counts {
+impl fmt::Debug for RateLimitTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Counts").finish_non_exhaustive()
+        f.debug_struct("RateLimitTable").finish_non_exhaustive()
     }
 }

@@ -8,23 +8,29 @@ use crate::gate::requirements::Rule;
 const SECOND: u64 = MICROS;
 const NOW: u64 = 3600 * SECOND;
 
-fn limit(requests: u64, seconds: u64, burst: u64) -> Limit {
+fn limit(requests: u64, seconds: u64, burst: u64) -> RateLimit {
     let per = Duration::from_secs(seconds);
-    Limit::new("POST /login", By::ClientAddress, requests, per, burst)
+    RateLimit::new(
+        "POST /login",
+        RateLimitKey::ClientAddress,
+        requests,
+        per,
+        burst,
+    )
 }
 
-fn v4(last: u8) -> Key<'static> {
-    Key::V4(Ipv4Addr::new(192, 0, 2, last))
+fn v4(last: u8) -> BucketOwner<'static> {
+    BucketOwner::V4(Ipv4Addr::new(192, 0, 2, last))
 }
 
-fn passes(counts: &Counts, limit: &Limit, key: Key<'_>, now: u64) -> bool {
-    let standings = counts.take(std::slice::from_ref(limit), key, Ticks(now));
-    standings[0].is_allowed
+fn passes(counts: &RateLimitTable, limit: &RateLimit, key: BucketOwner<'_>, now: u64) -> bool {
+    let statuses = counts.take(std::slice::from_ref(limit), key, Ticks(now));
+    statuses[0].is_allowed
 }
 
 /// Whether requests at these times pass.
-fn pass_at(limit: &Limit, times: &[u64]) -> Vec<bool> {
-    let counts = Counts::default();
+fn pass_at(limit: &RateLimit, times: &[u64]) -> Vec<bool> {
+    let counts = RateLimitTable::default();
     let times = times.iter();
     times
         .map(|time| passes(&counts, limit, v4(1), NOW + time))
@@ -52,21 +58,21 @@ fn a_smaller_burst_lets_fewer_come_at_once_and_as_many_in_the_long_run() {
 #[test]
 fn a_caller_is_told_how_it_stands() {
     let limit = limit(10, 60, 10);
-    let (counts, key) = (Counts::default(), v4(1));
+    let (counts, key) = (RateLimitTable::default(), v4(1));
     let take = |now| counts.take(std::slice::from_ref(&limit), key, Ticks(NOW + now))[0];
-    let standing = |is_allowed, remaining, wait| Standing {
+    let status = |is_allowed, remaining, wait| RateLimitStatus {
         is_allowed,
         remaining,
         wait: wait * SECOND,
     };
-    assert_eq!(take(0), standing(true, 9, 6));
-    assert_eq!(take(0), standing(true, 8, 12));
+    assert_eq!(take(0), status(true, 9, 6));
+    assert_eq!(take(0), status(true, 8, 12));
     for _ in 0..8 {
         take(0);
     }
-    assert_eq!(take(0), standing(false, 0, 6));
-    assert_eq!(take(5 * SECOND), standing(false, 0, 1));
-    assert_eq!(take(60 * SECOND), standing(true, 9, 6));
+    assert_eq!(take(0), status(false, 0, 6));
+    assert_eq!(take(5 * SECOND), status(false, 0, 1));
+    assert_eq!(take(60 * SECOND), status(true, 9, 6));
 }
 
 #[test]
@@ -78,12 +84,12 @@ fn a_clock_that_goes_back_lets_nobody_through_sooner() {
 
 #[test]
 fn callers_do_not_disturb_each_other() {
-    let (counts, limit) = (Counts::default(), limit(1, 60, 1));
-    let of = |subject| Key::Subject {
+    let (counts, limit) = (RateLimitTable::default(), limit(1, 60, 1));
+    let of = |subject| BucketOwner::Subject {
         issuer: "app",
         subject,
     };
-    let other_issuer = Key::Subject {
+    let other_issuer = BucketOwner::Subject {
         issuer: "partner",
         subject: "alice",
     };
@@ -95,7 +101,7 @@ fn callers_do_not_disturb_each_other() {
 
 #[test]
 fn an_address_is_known_in_every_form_and_ipv6_by_its_network() {
-    let key = |text: &str| Key::address(Some(text.parse().unwrap()));
+    let key = |text: &str| BucketOwner::address(Some(text.parse().unwrap()));
     assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
     assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
     assert_eq!(
@@ -103,12 +109,12 @@ fn an_address_is_known_in_every_form_and_ipv6_by_its_network() {
         key("2001:db8:1:2:ffff:ffff:ffff:ffff")
     );
     assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
-    assert_ne!(Key::address(None), key("0.0.0.0"));
+    assert_ne!(BucketOwner::address(None), key("0.0.0.0"));
 }
 
 #[test]
 fn equal_limits_of_one_place_share_their_counts_and_others_do_not() {
-    let counts = Counts::default();
+    let counts = RateLimitTable::default();
     assert!(passes(&counts, &limit(2, 60, 1), v4(1), NOW));
     assert!(!passes(&counts, &limit(2, 60, 1), v4(1), NOW));
     let minute = Duration::from_mins(1);
@@ -116,8 +122,8 @@ fn equal_limits_of_one_place_share_their_counts_and_others_do_not() {
         limit(3, 60, 1),
         limit(2, 61, 1),
         limit(2, 60, 2),
-        Limit::new("GET /login", By::ClientAddress, 2, minute, 1),
-        Limit::new("POST /login", By::Subject, 2, minute, 1),
+        RateLimit::new("GET /login", RateLimitKey::ClientAddress, 2, minute, 1),
+        RateLimit::new("POST /login", RateLimitKey::Subject, 2, minute, 1),
     ] {
         assert!(passes(&counts, &other, v4(1), NOW), "{other:?}");
     }
@@ -125,7 +131,7 @@ fn equal_limits_of_one_place_share_their_counts_and_others_do_not() {
 
 #[test]
 fn what_one_limit_refuses_is_counted_for_no_other() {
-    let counts = Counts::default();
+    let counts = RateLimitTable::default();
     let limits = [limit(100, 3600, 100), limit(1, 60, 1)];
     let first = counts.take(&limits, v4(1), Ticks(NOW));
     assert_eq!((first[0].remaining, first[1].remaining), (99, 0));
@@ -140,12 +146,12 @@ fn what_one_limit_refuses_is_counted_for_no_other() {
 
 #[test]
 fn a_million_callers_take_no_more_space_and_do_not_clear_a_full_count() {
-    let (counts, limit) = (Counts::default(), limit(10, 60, 10));
+    let (counts, limit) = (RateLimitTable::default(), limit(10, 60, 10));
     for _ in 0..10 {
         assert!(passes(&counts, &limit, v4(1), NOW));
     }
     for number in 0..1_000_000_u64 {
-        assert!(passes(&counts, &limit, Key::V6(number), NOW));
+        assert!(passes(&counts, &limit, BucketOwner::V6(number), NOW));
     }
     assert!(!passes(&counts, &limit, v4(1), NOW));
     let (kept, forgotten) = counts.kept_and_forgotten(Ticks(NOW));
@@ -156,7 +162,7 @@ fn a_million_callers_take_no_more_space_and_do_not_clear_a_full_count() {
 
 #[test]
 fn a_limit_holds_for_all_threads_together() {
-    let (counts, limit) = (Counts::default(), limit(100, 3600, 100));
+    let (counts, limit) = (RateLimitTable::default(), limit(100, 3600, 100));
     let passed = thread::scope(|scope| {
         let one = || {
             (0..1000)
@@ -173,7 +179,7 @@ fn a_limit_holds_for_all_threads_together() {
 
 #[test]
 fn a_request_is_counted_once_however_often_it_is_judged() {
-    let counts = Counts::default();
+    let counts = RateLimitTable::default();
     let route = route(vec![limit(2, 60, 2)]);
     for expected in [Ok(()), Ok(()), Err(Refusal::RateLimited(30))] {
         let mut rates = Rates::new(&counts, None, Ticks(NOW));
@@ -184,9 +190,9 @@ fn a_request_is_counted_once_however_often_it_is_judged() {
     assert_eq!(said(Rates::uncounted().of_client(&route)), Ok(()));
 }
 
-fn route(by_address: Vec<Limit>) -> Arc<Route> {
+fn route(by_address: Vec<RateLimit>) -> Arc<Route> {
     Arc::new(Route {
-        limits: Limits::new(by_address, Vec::new()),
+        limits: RouteLimits::new(by_address, Vec::new()),
         ..Route::new("/login", Rule::Public)
     })
 }
@@ -200,7 +206,7 @@ fn said(held: Result<(), Held>) -> Result<(), Refusal> {
 
 #[test]
 fn what_is_counted_elsewhere_is_asked_for_once_and_counted_here_only_if_need_be() {
-    let counts = Counts::default();
+    let counts = RateLimitTable::default();
     let route = route(vec![limit(2, 60, 2), limit(9, 61, 9)]);
     let ask = |answer: &dyn Fn(&mut Rates<'_>, &Uncounted)| {
         let mut rates = Rates::new(&counts, None, Ticks(NOW)).elsewhere(true);
@@ -212,13 +218,13 @@ fn what_is_counted_elsewhere_is_asked_for_once_and_counted_here_only_if_need_be(
     };
     let limits = &route.limits.by_address;
     let (said, field) = ask(&|rates, uncounted| {
-        let standings = [limits[0].allowed(60 * SECOND), limits[1].allowed(1)];
-        rates.counted(uncounted, &standings);
+        let statuses = [limits[0].allowed(60 * SECOND), limits[1].allowed(1)];
+        rates.counted(uncounted, &statuses);
     });
     assert_eq!(said, Ok(()));
     let expected = "\"client-address-60s\";r=0;t=60, \"client-address-61s\";r=8;t=1";
     assert_eq!(field.unwrap(), expected);
-    let refused = [limits[0].allowed(0), Standing::refused(1)];
+    let refused = [limits[0].allowed(0), RateLimitStatus::refused(1)];
     let (said, _) = ask(&|rates, uncounted| rates.counted(uncounted, &refused));
     assert_eq!(said, Err(Refusal::RateLimited(1)));
     for expected in [Ok(()), Ok(()), Err(Refusal::RateLimited(30))] {
@@ -252,7 +258,7 @@ fn a_name_elsewhere_shows_nobody_and_is_the_same_in_every_process() {
 
 #[test]
 fn the_fields_of_an_answer_name_every_limit_or_the_one_that_refused() {
-    let counts = Counts::default();
+    let counts = RateLimitTable::default();
     let route = route(vec![limit(2, 60, 2), limit(100, 3600, 100)]);
     let mut told = Vec::new();
     for _ in 0..3 {
@@ -289,21 +295,21 @@ proptest! {
         let limit = limit(requests, seconds, burst.min(requests));
         let drop = seconds * SECOND / requests;
         let room = drop * burst.min(requests);
-        let (counts, mut level, mut now) = (Counts::default(), 0_u64, NOW);
+        let (counts, mut level, mut now) = (RateLimitTable::default(), 0_u64, NOW);
         let mut passed = Vec::new();
         for pause in pauses {
             now += pause;
             level = level.saturating_sub(pause);
             let fits = level + drop <= room;
             level += if fits { drop } else { 0 };
-            let standing = counts.take(std::slice::from_ref(&limit), v4(1), Ticks(now))[0];
-            prop_assert_eq!(standing.is_allowed, fits);
+            let status = counts.take(std::slice::from_ref(&limit), v4(1), Ticks(now))[0];
+            prop_assert_eq!(status.is_allowed, fits);
             if fits {
                 passed.push(now);
-                prop_assert_eq!(standing.remaining, (room - level) / drop);
-                prop_assert_eq!(standing.wait, level);
+                prop_assert_eq!(status.remaining, (room - level) / drop);
+                prop_assert_eq!(status.wait, level);
             } else {
-                prop_assert_eq!(standing.wait, level + drop - room);
+                prop_assert_eq!(status.wait, level + drop - room);
             }
         }
         // Whatever the model says: never more than this in any time.
@@ -319,7 +325,7 @@ proptest! {
         seconds in 1..100_u64,
         early in 1..SECOND,
     ) {
-        let (counts, limit) = (Counts::default(), limit(requests, seconds, requests));
+        let (counts, limit) = (RateLimitTable::default(), limit(requests, seconds, requests));
         let mut now = NOW;
         for _ in 0..requests {
             prop_assert!(passes(&counts, &limit, v4(1), now));

@@ -4,7 +4,7 @@ use super::*;
 
 fn requirement(claim: &str, expected: Expected) -> Requirement {
     Requirement {
-        fact: Fact::Claim(Pointer::parse(claim).unwrap()),
+        attribute: Attribute::Claim(ClaimPath::parse(claim).unwrap()),
         expected,
     }
 }
@@ -29,7 +29,7 @@ fn claims(json: &str) -> Claims {
 impl Requirement {
     /// Whether it holds for claims, without a certificate.
     fn holds_for(&self, claims: &Claims) -> bool {
-        self.holds(Asking {
+        self.holds(RequestContext {
             subject: &alice(),
             claims,
             certificate: None,
@@ -134,7 +134,7 @@ fn every_demand_must_hold_and_only_the_owner_can_be_made_up_for() {
         parameter: "user_id".into(),
         mismatch: Mismatch::NotFound,
     };
-    let demands = Demands {
+    let requirements = Requirements {
         issuers: Some(vec![1, 3]),
         require: vec![
             has("scope", "tasks").into(),
@@ -169,14 +169,14 @@ fn every_demand_must_hold_and_only_the_owner_can_be_made_up_for() {
         ),
     ] {
         let subject = alice();
-        let asking = Asking {
+        let context = RequestContext {
             subject: &subject,
             claims: &claims(&json),
             certificate: None,
             issuer,
         };
         let segment = BoundSegment::new(segment).unwrap();
-        let admitted = demands.admit(&owner, asking, Some(segment));
+        let admitted = requirements.admit(&owner, context, Some(segment));
         let admitted = admitted.map_err(|refusal| refusal.reason());
         assert_eq!(admitted, expected, "{json} of issuer {issuer}");
     }
@@ -186,18 +186,18 @@ fn every_demand_must_hold_and_only_the_owner_can_be_made_up_for() {
 fn a_scope_that_is_missing_is_named_with_all_that_the_route_needs() {
     let scope_of = |require: Vec<Requirement>| {
         let subject = alice();
-        let asking = Asking {
+        let context = RequestContext {
             subject: &subject,
             claims: &Claims::default(),
             certificate: None,
             issuer: 0,
         };
-        let demands = Demands {
+        let requirements = Requirements {
             require: require.into_iter().map(Arc::new).collect(),
-            ..Demands::default()
+            ..Requirements::default()
         };
-        match demands.admit(&Rule::Authenticated, asking, None) {
-            Err(Refusal::ClaimMissing(unmet)) => unmet.scope.map(|scope| scope.to_string()),
+        match requirements.admit(&Rule::Authenticated, context, None) {
+            Err(Refusal::ClaimDenied(unmet)) => unmet.scope.map(|scope| scope.to_string()),
             other => panic!("{other:?}"),
         }
     };
@@ -284,19 +284,22 @@ fn the_values_of_a_certificate_are_whole() {
         (Thumbprint, Expected::Has(text("t")), true),
         (Thumbprint, Expected::Any(vec![text("T")]), false),
     ] {
-        let fact = Fact::Certificate(field);
-        let requirement = Requirement { fact, expected };
-        let asking = |certificate| Asking {
+        let attribute = Attribute::Certificate(field);
+        let requirement = Requirement {
+            attribute,
+            expected,
+        };
+        let context = |certificate| RequestContext {
             subject: &subject,
             claims: &claims,
             certificate,
             issuer: 0,
         };
         assert_eq!(
-            requirement.holds(asking(Some(&certificate))),
+            requirement.holds(context(Some(&certificate))),
             holds,
             "{requirement}"
         );
-        assert!(!requirement.holds(asking(None)), "{requirement}");
+        assert!(!requirement.holds(context(None)), "{requirement}");
     }
 }

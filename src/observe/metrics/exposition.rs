@@ -17,8 +17,8 @@ use crate::observe::traces::{SpanOutcome, Spans};
 use super::durations::{BUCKETS, Bounds, Durations, GATE_BUCKETS, Histogram};
 use super::worker::Tally;
 use super::{
-    ExpiryMetrics, HeadFault, IssuerMetrics, Metrics, RedisOutcome, Roster, WorkerMetrics,
-    upstreams,
+    ExpiryMetrics, IssuerMetrics, Metrics, MetricsRegistry, RedisOutcome, RejectedHead,
+    WorkerMetrics, upstreams,
 };
 
 /// The version of the program.
@@ -236,7 +236,7 @@ fn heads(
 ) -> Result<(), fmt::Error> {
     let help = "Heads that came to no exchange";
     let mut family = encoder.encode_descriptor("heads_refused", help, None, MetricType::Counter)?;
-    for fault in HeadFault::ALL {
+    for fault in RejectedHead::ALL {
         let counts = workers.iter().map(|worker| worker.heads_refused(fault));
         let count: u64 = counts.map(|count| count.load(Ordering::Relaxed)).sum();
         let labels = [("reason", fault.reason())];
@@ -273,7 +273,7 @@ fn spans(encoder: &mut DescriptorEncoder<'_>, spans: &Spans) -> Result<(), fmt::
 
 fn keys(
     encoder: &mut DescriptorEncoder<'_>,
-    issuers: &Roster<IssuerMetrics>,
+    issuers: &MetricsRegistry<IssuerMetrics>,
 ) -> Result<(), fmt::Error> {
     type Choose = fn(&IssuerMetrics) -> &AtomicI64;
     let (all, in_force) = (issuers.all(), issuers.in_force());

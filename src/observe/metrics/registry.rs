@@ -14,12 +14,12 @@ pub trait Named {
 /// By name, all that was ever counted: a counter must not go backwards when its name comes back. Only the control thread
 /// writes it.
 #[derive(Debug)]
-pub struct Roster<T> {
+pub struct MetricsRegistry<T> {
     all: ArcSwap<BTreeMap<String, Arc<T>>>,
     in_force: ArcSwap<Vec<Arc<T>>>,
 }
 
-impl<T> Default for Roster<T> {
+impl<T> Default for MetricsRegistry<T> {
     fn default() -> Self {
         Self {
             all: ArcSwap::default(),
@@ -28,7 +28,7 @@ impl<T> Default for Roster<T> {
     }
 }
 
-impl<T: Named> Roster<T> {
+impl<T: Named> MetricsRegistry<T> {
     /// These are in the configuration from now on.
     pub fn replace(&self, in_force: Vec<Arc<T>>) {
         let mut all = BTreeMap::clone(&self.all.load());

@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use serde_json::{Value, json};
 
-use super::{Named, Roster};
+use super::{MetricsRegistry, Named};
 
 /// What is counted about one upstream.
 #[derive(Debug, Default)]
@@ -128,7 +128,7 @@ type Choose = fn(&UpstreamMetrics) -> &AtomicU64;
 /// Writes what is counted about every upstream.
 pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,
-    upstreams: &Roster<UpstreamMetrics>,
+    upstreams: &MetricsRegistry<UpstreamMetrics>,
     pools: &BTreeMap<String, Pool>,
 ) -> Result<(), fmt::Error> {
     let (all, in_force) = (upstreams.all(), upstreams.in_force());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::gate::cache::Counted;
+use crate::gate::cache::CacheCounts;
 use crate::gate::refusal::Refusal;
 use crate::observe::Record;
 use crate::observe::log::method_label;
@@ -44,7 +44,7 @@ pub struct WorkerMetrics {
 
 /// Why a head came to no exchange: it has no route, and is no request yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadFault {
+pub enum RejectedHead {
     /// It is not HTTP/1.1.
     Malformed,
     /// It is larger than can be answered in words.
@@ -59,7 +59,7 @@ pub enum HeadFault {
     Tls,
 }
 
-impl HeadFault {
+impl RejectedHead {
     /// Every one of them.
     pub const ALL: [Self; 6] = [
         Self::Malformed,
@@ -192,8 +192,8 @@ impl WorkerMetrics {
     }
 
     /// Tokens were looked for among those already verified.
-    pub fn tokens_looked_for(&self, counted: Counted) {
-        let Counted {
+    pub fn tokens_looked_for(&self, counted: CacheCounts) {
+        let CacheCounts {
             hits,
             misses,
             good,
@@ -221,18 +221,18 @@ impl WorkerMetrics {
     }
 
     /// A head came to no exchange.
-    pub fn head_refused(&self, fault: HeadFault) {
+    pub fn head_refused(&self, fault: RejectedHead) {
         self.heads_refused(fault).fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn heads_refused(&self, fault: HeadFault) -> &AtomicU64 {
+    pub(super) fn heads_refused(&self, fault: RejectedHead) -> &AtomicU64 {
         match fault {
-            HeadFault::Malformed => &self.heads_malformed,
-            HeadFault::TooLarge => &self.heads_too_large,
-            HeadFault::TooLate => &self.heads_too_late,
-            HeadFault::ProxyHeader => &self.heads_without_proxy,
-            HeadFault::PeerNotTrusted => &self.heads_of_strangers,
-            HeadFault::Tls => &self.handshakes,
+            RejectedHead::Malformed => &self.heads_malformed,
+            RejectedHead::TooLarge => &self.heads_too_large,
+            RejectedHead::TooLate => &self.heads_too_late,
+            RejectedHead::ProxyHeader => &self.heads_without_proxy,
+            RejectedHead::PeerNotTrusted => &self.heads_of_strangers,
+            RejectedHead::Tls => &self.handshakes,
         }
     }
 

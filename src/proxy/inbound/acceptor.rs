@@ -24,7 +24,7 @@ use crate::observe::metrics::WorkerMetrics;
 use crate::tls::server::ServerTls;
 
 use super::connection::Connection;
-use super::serve::{Arrival, Server};
+use super::serve::{AcceptedConnection, Server};
 use crate::proxy::Proxy;
 use crate::proxy::shared::{Phase, Shared};
 use crate::proxy::transport::Wire;
@@ -33,17 +33,17 @@ use crate::proxy::transport::Wire;
 const TURNED_AWAY: usize = 64;
 
 /// How often a stopping worker looks whether the others are done.
-const GLANCE: Duration = Duration::from_millis(10);
+const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How often the connections to the upstreams are counted: never by a request.
-const LOOK: Duration = Duration::from_secs(1);
+const POOL_SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long accepting rests when the process has no file descriptor left.
 const EXHAUSTED_REST: Duration = Duration::from_millis(50);
 
 /// One of the places where requests come in, and what is spoken there.
 #[derive(Debug)]
-pub struct Entry {
+pub struct ListenerConfig {
     /// Where it is.
     pub address: Address,
     /// Whether each connection begins with who the client is (the PROXY protocol).
@@ -67,8 +67,8 @@ pub enum Listener {
 
 /// The listeners of one worker with all their connections.
 #[derive(Debug)]
-pub struct Door {
-    entries: Vec<(Arc<Entry>, Listener)>,
+pub struct Acceptor {
+    entries: Vec<(Arc<ListenerConfig>, Listener)>,
     /// Which is asked first, so that none has to wait for another.
     first: Cell<usize>,
     server: Rc<Server>,
@@ -79,8 +79,8 @@ pub struct Door {
 
 /// A stream just accepted.
 #[derive(Debug)]
-struct Accepted {
-    entry: Arc<Entry>,
+struct AcceptedStream {
+    listener: Arc<ListenerConfig>,
     wire: Wire,
     address: Option<IpAddr>,
 }
@@ -131,10 +131,10 @@ impl Listener {
     }
 }
 
-impl Door {
+impl Acceptor {
     /// A door that nobody has come through yet.
     pub fn new(
-        entries: Vec<(Arc<Entry>, Listener)>,
+        entries: Vec<(Arc<ListenerConfig>, Listener)>,
         shared: Arc<Shared>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
@@ -156,7 +156,7 @@ impl Door {
         let (mut draining, mut stopping) = (false, false);
         let mut drain = pin!(self.shared.reaches(Phase::Draining));
         let mut stop = pin!(self.shared.reaches(Phase::Stopping));
-        let mut look = interval(LOOK);
+        let mut look = interval(POOL_SAMPLE_INTERVAL);
         loop {
             tokio::select! {
                 accepted = self.accept(stopping) => self.admit(accepted, stopping).await,
@@ -172,7 +172,7 @@ impl Door {
                     self.close_all(|_| true);
                 }
                 () = self.open.changed.notified(), if stopping => {}
-                () = sleep(GLANCE), if stopping => {}
+                () = sleep(SHUTDOWN_POLL_INTERVAL), if stopping => {}
             }
             // As long as another worker is not done, this one turns away what comes: with its listener closed, the
             // kernel would reset it.
@@ -205,18 +205,18 @@ impl Door {
     }
 
     /// Accepts at every entry in turn; while the gate stops, not where the next one takes over what waits.
-    async fn accept(&self, stopping: bool) -> io::Result<Accepted> {
+    async fn accept(&self, stopping: bool) -> io::Result<AcceptedStream> {
         poll_fn(|context| {
             let first = self.first.get();
             let (before, after) = self.entries.split_at(first.min(self.entries.len()));
-            for (entry, listener) in after.iter().chain(before) {
+            for (config, listener) in after.iter().chain(before) {
                 self.first.set((self.first.get() + 1) % self.entries.len());
-                if stopping && matches!(entry.address, Address::Passed(_)) {
+                if stopping && matches!(config.address, Address::Passed(_)) {
                     continue;
                 }
                 if let Poll::Ready(accepted) = listener.poll_accept(context) {
-                    return Poll::Ready(accepted.map(|(wire, address)| Accepted {
-                        entry: Arc::clone(entry),
+                    return Poll::Ready(accepted.map(|(wire, address)| AcceptedStream {
+                        listener: Arc::clone(config),
                         wire,
                         address,
                     }));
@@ -227,7 +227,7 @@ impl Door {
         .await
     }
 
-    async fn admit(&self, accepted: io::Result<Accepted>, stopping: bool) {
+    async fn admit(&self, accepted: io::Result<AcceptedStream>, stopping: bool) {
         match accepted {
             Ok(accepted) => self.open(accepted, stopping),
             // The client was gone before it was accepted.
@@ -239,7 +239,7 @@ impl Door {
         }
     }
 
-    fn open(&self, accepted: Accepted, stopping: bool) {
+    fn open(&self, accepted: AcceptedStream, stopping: bool) {
         let registration = self.register(stopping);
         let connections = self
             .open
@@ -257,12 +257,16 @@ impl Door {
             (false, false) => None,
         };
         let number = registration.number;
-        let connection = Rc::new(Connection::new(registration, accepted.entry, refuses_all));
+        let connection = Rc::new(Connection::new(
+            registration,
+            accepted.listener,
+            refuses_all,
+        ));
         self.open
             .by_number
             .borrow_mut()
             .insert(number, Rc::downgrade(&connection));
-        let arrival = Arrival {
+        let arrival = AcceptedConnection {
             wire: accepted.wire,
             address: accepted.address,
             connection,

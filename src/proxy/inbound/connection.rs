@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::gate::refusal::Refusal;
 
-use super::acceptor::{Entry, Registration};
-use crate::proxy::informational::Interim;
+use super::acceptor::{ListenerConfig, Registration};
+use crate::proxy::informational::InformationalQueue;
 
 /// The longest a closing connection is still read, so that the last answer is not lost.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ pub struct Timeouts {
 ///
 /// hyper wants a socket that could move to another thread, so this is an atomic word though only one thread uses it.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct ConnectionDeadlines {
     start: Instant,
     /// Milliseconds since `start`, and what is awaited in the two lowest bits.
     word: AtomicU64,
@@ -55,7 +55,7 @@ enum Awaits {
     Exchange = 2,
 }
 
-impl Pace {
+impl ConnectionDeadlines {
     /// A moment, in milliseconds since `start`.
     fn at(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.start);
@@ -102,13 +102,13 @@ impl Pace {
 /// What the exchange and the worker share about one connection.
 #[derive(Debug)]
 pub struct Connection {
-    pace: Arc<Pace>,
-    interim: Arc<Interim>,
+    pace: Arc<ConnectionDeadlines>,
+    informational: Arc<InformationalQueue>,
     /// How many exchanges there are at once.
     exchanges: Cell<usize>,
     closing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
-    entry: Arc<Entry>,
+    listener: Arc<ListenerConfig>,
     refuses_all: Option<Refusal>,
     _registration: Registration,
 }
@@ -117,35 +117,35 @@ impl Connection {
     /// A connection just accepted: its first head is awaited. If it is to be turned away, that is how.
     pub(super) fn new(
         registration: Registration,
-        entry: Arc<Entry>,
+        listener: Arc<ListenerConfig>,
         refuses_all: Option<Refusal>,
     ) -> Self {
         Self {
-            pace: Arc::new(Pace {
+            pace: Arc::new(ConnectionDeadlines {
                 start: Instant::now(),
                 word: AtomicU64::new(Awaits::Head as u64),
                 head_was_late: AtomicBool::new(false),
                 is_http2: AtomicBool::new(false),
                 heard: AtomicU64::new(0),
             }),
-            interim: Arc::default(),
+            informational: Arc::default(),
             exchanges: Cell::new(0),
             closing: Cell::new(false),
             waker: RefCell::new(None),
-            entry,
+            listener,
             refuses_all,
             _registration: registration,
         }
     }
 
     /// What it waits for, for its socket.
-    pub(super) fn pace(&self) -> Arc<Pace> {
+    pub(super) fn pace(&self) -> Arc<ConnectionDeadlines> {
         Arc::clone(&self.pace)
     }
 
     /// Where it came in.
-    pub(in crate::proxy) fn entry(&self) -> &Entry {
-        &self.entry
+    pub(in crate::proxy) fn listener(&self) -> &ListenerConfig {
+        &self.listener
     }
 
     /// How every request of this connection is answered, if all alike.
@@ -190,7 +190,7 @@ impl Connection {
 
     /// When a connection over HTTP/2 that was told to end is left, if its client does not end it: soon after it was last
     /// heard of; never during an exchange.
-    pub(super) fn farewell_deadline(&self, told: Instant, timeouts: Timeouts) -> Option<Instant> {
+    pub(super) fn goaway_deadline(&self, told: Instant, timeouts: Timeouts) -> Option<Instant> {
         if self.exchanges.get() > 0 {
             return None;
         }
@@ -209,7 +209,7 @@ impl Connection {
 
     /// Tells the client that no more is answered on this connection: in this answer, or over HTTP/2, where the header
     /// does not exist (RFC 9113 section 8.2.2), with GOAWAY.
-    pub(in crate::proxy) fn send_away(&self, answer: &mut HeaderMap) {
+    pub(in crate::proxy) fn close_connection(&self, answer: &mut HeaderMap) {
         if self.is_http2() {
             self.close();
         } else {
@@ -223,8 +223,8 @@ impl Connection {
     }
 
     /// What goes to the client before an answer.
-    pub(in crate::proxy) fn interim(&self) -> Arc<Interim> {
-        Arc::clone(&self.interim)
+    pub(in crate::proxy) fn informational(&self) -> Arc<InformationalQueue> {
+        Arc::clone(&self.informational)
     }
 
     /// Asks the connection to end after what it is doing.

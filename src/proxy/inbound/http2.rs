@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use super::socket::Socket;
 use crate::proxy::body::{BodyError, ResponseBody};
-use crate::proxy::deadline_timer::Alarm;
+use crate::proxy::deadline_timer::DeadlineTimer;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::tasks::{StreamHandle, StreamTasks};
 
-use super::serve::{Client, Limits};
+use super::serve::{Client, ConnectionLimits};
 
 /// How many exchanges one connection may have at once.
 const MAX_STREAMS: u32 = 100;
@@ -61,7 +61,7 @@ pub(super) async fn serve(client: Client, socket: Box<Socket>) -> hyper::Result<
         }
     });
     let mut serving = pin!(builder(limits).serve_connection(TokioIo::new(socket), service));
-    let mut alarm = Alarm::default();
+    let mut timer = DeadlineTimer::default();
     let mut told = None;
     poll_fn(|context| {
         loop {
@@ -72,9 +72,9 @@ pub(super) async fn serve(client: Client, socket: Box<Socket>) -> hyper::Result<
             let is_closing = connection.is_closing(context);
             let deadline = match told {
                 None => connection.deadline(limits.timeouts),
-                Some(told) => connection.farewell_deadline(told, limits.timeouts),
+                Some(told) => connection.goaway_deadline(told, limits.timeouts),
             };
-            let is_over = deadline.is_some_and(|deadline| alarm.rings(deadline, context));
+            let is_over = deadline.is_some_and(|deadline| timer.elapsed(deadline, context));
             match told {
                 None if is_over || is_closing => {
                     if is_over {
@@ -92,7 +92,7 @@ pub(super) async fn serve(client: Client, socket: Box<Socket>) -> hyper::Result<
     .await
 }
 
-fn builder(limits: Limits) -> http2::Builder<StreamTasks> {
+fn builder(limits: ConnectionLimits) -> http2::Builder<StreamTasks> {
     let tasks = StreamTasks {
         body_timeout: limits.timeouts.body,
     };

@@ -23,7 +23,7 @@ const UNIX_ADDRESSES: usize = 216;
 
 /// Who is at the other end of a connection of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum ProxiedSource {
     /// The proxy itself, as for a check of health, or somebody it does not know.
     Proxy,
     /// A client at this address.
@@ -47,7 +47,7 @@ pub(super) enum ProxyHeaderError {
 }
 
 /// Reads a header to its end, and no further.
-pub(super) async fn read(wire: &mut Wire) -> Result<Source, ProxyHeaderError> {
+pub(super) async fn read(wire: &mut Wire) -> Result<ProxiedSource, ProxyHeaderError> {
     let mut bytes = Vec::new();
     loop {
         if let Some((source, length)) = parse(&bytes)? {
@@ -65,7 +65,7 @@ pub(super) async fn read(wire: &mut Wire) -> Result<Source, ProxyHeaderError> {
 }
 
 /// The header that these bytes begin with, and its length; nothing if more have to come.
-fn parse(bytes: &[u8]) -> Result<Option<(Source, usize)>, ProxyHeaderError> {
+fn parse(bytes: &[u8]) -> Result<Option<(ProxiedSource, usize)>, ProxyHeaderError> {
     if begins_like(bytes, WORD) {
         parse_line(bytes)
     } else if begins_like(bytes, SIGNATURE) {
@@ -80,7 +80,7 @@ fn begins_like(bytes: &[u8], start: &[u8]) -> bool {
 }
 
 /// Version 1: one line of text.
-fn parse_line(bytes: &[u8]) -> Result<Option<(Source, usize)>, ProxyHeaderError> {
+fn parse_line(bytes: &[u8]) -> Result<Option<(ProxiedSource, usize)>, ProxyHeaderError> {
     let window = bytes.get(..LONGEST_LINE).unwrap_or(bytes);
     let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
         return if window.len() < LONGEST_LINE {
@@ -96,11 +96,11 @@ fn parse_line(bytes: &[u8]) -> Result<Option<(Source, usize)>, ProxyHeaderError>
     Ok(Some((source, end + 1)))
 }
 
-fn source_of_line(line: &str) -> Option<Source> {
+fn source_of_line(line: &str) -> Option<ProxiedSource> {
     let mut words = line.split(' ').skip(1);
     let family = words.next()?;
     if family == "UNKNOWN" {
-        return Some(Source::Proxy);
+        return Some(ProxiedSource::Proxy);
     }
     let [source, target, source_port, target_port] =
         <[&str; 4]>::try_from(words.collect::<Vec<_>>()).ok()?;
@@ -124,7 +124,7 @@ fn is_port(text: &str) -> bool {
 
 /// Version 2: a signature, four bytes that say what follows and how long it is, addresses, and extensions that are
 /// skipped.
-fn parse_binary(bytes: &[u8]) -> Result<Option<(Source, usize)>, ProxyHeaderError> {
+fn parse_binary(bytes: &[u8]) -> Result<Option<(ProxiedSource, usize)>, ProxyHeaderError> {
     let Some((head, rest)) = bytes.split_first_chunk::<16>() else {
         return Ok(None);
     };
@@ -147,14 +147,14 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<(Source, usize)>, ProxyHeaderErro
     let source = match (command, family, rest.first_chunk(), rest.first_chunk()) {
         (0x21, 0x11, Some(v4), _) => address(IpAddr::from(*v4 as [u8; 4])),
         (0x21, 0x21, _, Some(v6)) => address(IpAddr::from(*v6 as [u8; 16])),
-        (0x21, 0x31, ..) => Source::UnixSocket,
-        _ => Source::Proxy,
+        (0x21, 0x31, ..) => ProxiedSource::UnixSocket,
+        _ => ProxiedSource::Proxy,
     };
     Ok(Some((source, head.len() + length)))
 }
 
-fn address(address: IpAddr) -> Source {
-    Source::Address(address.to_canonical())
+fn address(address: IpAddr) -> ProxiedSource {
+    ProxiedSource::Address(address.to_canonical())
 }
 
 #[cfg(test)]

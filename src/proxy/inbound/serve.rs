@@ -18,26 +18,26 @@ use tokio::time::timeout_at;
 use tracing::info;
 
 use crate::gate::origin::Scheme;
-use crate::observe::metrics::{HeadFault, WorkerMetrics};
+use crate::observe::metrics::{RejectedHead, WorkerMetrics};
 
 use super::connection::{Connection, Timeouts};
 use super::socket::Socket;
 use crate::proxy::headers::Peer;
 use crate::proxy::transport::{Stream, Wire};
-use crate::proxy::{Answer, Proxy};
+use crate::proxy::{ClientResponse, Proxy};
 
-use super::proxy_protocol::{self, ProxyHeaderError, Source};
+use super::proxy_protocol::{self, ProxiedSource, ProxyHeaderError};
 
 /// The limits of a connection.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// How long a client may take.
     pub timeouts: Timeouts,
     /// The largest head, in bytes.
     pub max_header_bytes: usize,
 }
 
-impl Limits {
+impl ConnectionLimits {
     /// A head that is a little too large is still read, to be answered in words.
     pub(super) fn read_header_bytes(&self) -> usize {
         self.max_header_bytes.saturating_mul(2).max(16 * 1024)
@@ -46,7 +46,7 @@ impl Limits {
 
 /// A connection just accepted and counted.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(super) struct AcceptedConnection {
     pub(super) wire: Wire,
     /// The address at the other end; none for a Unix socket.
     pub(super) address: Option<IpAddr>,
@@ -54,7 +54,7 @@ pub(super) struct Arrival {
 }
 
 /// A connection on which HTTP can be spoken.
-struct Opened {
+struct HttpConnection {
     socket: Box<Socket>,
     peer: Rc<Peer>,
     speaks_http2: bool,
@@ -69,12 +69,12 @@ pub(super) struct Server {
 
 impl Server {
     /// What a connection that begins now is held to.
-    pub(super) fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> ConnectionLimits {
         self.proxy.shared.limits()
     }
 }
 
-impl Arrival {
+impl AcceptedConnection {
     /// Serves the connection to its end.
     pub(super) async fn serve(self, server: Rc<Server>) {
         let address = self.address;
@@ -86,7 +86,7 @@ impl Arrival {
             let Some(opened) = unless_closing(&connection, opening).await else {
                 return Ok(());
             };
-            let Opened {
+            let HttpConnection {
                 socket,
                 peer,
                 speaks_http2,
@@ -105,26 +105,26 @@ impl Arrival {
         };
         let (fault, cause) = match serving.await {
             Err(ServeError::Http(error)) if error.is_parse_too_large() => {
-                (HeadFault::TooLarge, Some(error.to_string()))
+                (RejectedHead::TooLarge, Some(error.to_string()))
             }
             Err(ServeError::Http(error)) if error.is_parse() => {
-                (HeadFault::Malformed, Some(error.to_string()))
+                (RejectedHead::Malformed, Some(error.to_string()))
             }
             Err(ServeError::Head(fault)) => (fault, None),
-            Ok(()) | Err(_) if connection.head_was_late() => (HeadFault::TooLate, None),
+            Ok(()) | Err(_) if connection.head_was_late() => (RejectedHead::TooLate, None),
             Err(ServeError::Tls(error)) if !is_the_end(&error) => {
-                (HeadFault::Tls, Some(error.to_string()))
+                (RejectedHead::Tls, Some(error.to_string()))
             }
             Ok(()) | Err(_) => return,
         };
         server.metrics.head_refused(fault);
         let client = address.map(tracing::field::display);
-        let listener = &connection.entry().address;
+        let listener = &connection.listener().address;
         info!(client, %listener, reason = fault.reason(), cause, "refused a head");
     }
 
     /// What comes before HTTP. All of it and the first head have to be there in the time of a head.
-    async fn open(self, server: Rc<Server>) -> Result<Opened, ServeError> {
+    async fn open(self, server: Rc<Server>) -> Result<HttpConnection, ServeError> {
         let limits = server.limits();
         let Self {
             mut wire,
@@ -132,19 +132,19 @@ impl Arrival {
             connection,
         } = self;
         let mut peer = Peer::at(address);
-        if connection.entry().proxy_protocol {
+        if connection.listener().proxy_protocol {
             let trusts = |peer| server.proxy.shared.policy().headers.trusts(peer);
             if address.is_some_and(|address| !trusts(address)) {
-                return Err(ServeError::Head(HeadFault::PeerNotTrusted));
+                return Err(ServeError::Head(RejectedHead::PeerNotTrusted));
             }
             let source = in_time(&connection, limits, proxy_protocol::read(&mut wire)).await?;
             peer = Peer::at(match source? {
-                Source::Proxy => address,
-                Source::Address(client) => Some(client),
-                Source::UnixSocket => None,
+                ProxiedSource::Proxy => address,
+                ProxiedSource::Address(client) => Some(client),
+                ProxiedSource::UnixSocket => None,
             });
         }
-        let (socket, speaks_http2) = match &connection.entry().tls {
+        let (socket, speaks_http2) = match &connection.listener().tls {
             None => {
                 let stream = Stream::Plain(wire);
                 let mut socket = Box::new(Socket::new(stream, &connection, limits.timeouts));
@@ -163,7 +163,7 @@ impl Arrival {
                 (socket, speaks_http2)
             }
         };
-        Ok(Opened {
+        Ok(HttpConnection {
             socket,
             peer: Rc::new(peer),
             speaks_http2,
@@ -174,7 +174,7 @@ impl Arrival {
 /// Waits for something that comes before HTTP, as long as a head may take.
 async fn in_time<F: Future>(
     connection: &Connection,
-    limits: Limits,
+    limits: ConnectionLimits,
     waiting: F,
 ) -> Result<F::Output, ServeError> {
     let Some(deadline) = connection.deadline(limits.timeouts) else {
@@ -191,7 +191,7 @@ enum ServeError {
     /// Before HTTP was spoken.
     Handshake,
     /// With what came before HTTP.
-    Head(HeadFault),
+    Head(RejectedHead),
     /// In the handshake of TLS.
     Tls(io::Error),
     /// In HTTP.
@@ -207,7 +207,7 @@ impl From<io::Error> for ServeError {
 impl From<ProxyHeaderError> for ServeError {
     fn from(error: ProxyHeaderError) -> Self {
         match error {
-            ProxyHeaderError::Malformed => Self::Head(HeadFault::ProxyHeader),
+            ProxyHeaderError::Malformed => Self::Head(RejectedHead::ProxyHeader),
             ProxyHeaderError::Nothing | ProxyHeaderError::Io(_) => Self::Handshake,
         }
     }
@@ -233,7 +233,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Answer> {
+    pub(super) fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = ClientResponse> {
         let proxy = &self.server.proxy;
         proxy.handle(request, &self.connection, &self.peer)
     }
@@ -265,7 +268,7 @@ impl Client {
     }
 }
 
-fn http1_builder(limits: Limits) -> http1::Builder {
+fn http1_builder(limits: ConnectionLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // The socket keeps the deadlines.
     builder

@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::connection::{Connection, LINGER, Pace, Timeouts};
-use crate::proxy::deadline_timer::Alarm;
-use crate::proxy::informational::Interim;
+use super::connection::{Connection, ConnectionDeadlines, LINGER, Timeouts};
+use crate::proxy::deadline_timer::DeadlineTimer;
+use crate::proxy::informational::InformationalQueue;
 use crate::proxy::transport::{self, Stream};
 
 /// What a connection over HTTP/2 begins with (RFC 9113 section 3.4).
@@ -20,15 +20,15 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug)]
 pub struct Socket {
     stream: Stream,
-    pace: Arc<Pace>,
-    interim: Arc<Interim>,
+    pace: Arc<ConnectionDeadlines>,
+    informational: Arc<InformationalQueue>,
     /// What is left of interim answers that have begun to go out.
     interim_rest: Vec<u8>,
     /// Whether hyper still has something of what it wanted to write.
     is_in_write: bool,
     timeouts: Timeouts,
-    read_timer: Alarm,
-    write_timer: Alarm,
+    read_timer: DeadlineTimer,
+    write_timer: DeadlineTimer,
     blocked_since: Option<Instant>,
     shut_since: Option<Instant>,
     is_shut: bool,
@@ -40,12 +40,12 @@ impl Socket {
         Self {
             stream,
             pace: connection.pace(),
-            interim: connection.interim(),
+            informational: connection.informational(),
             interim_rest: Vec::new(),
             is_in_write: false,
             timeouts,
-            read_timer: Alarm::default(),
-            write_timer: Alarm::default(),
+            read_timer: DeadlineTimer::default(),
+            write_timer: DeadlineTimer::default(),
             blocked_since: None,
             shut_since: None,
             is_shut: false,
@@ -77,9 +77,9 @@ impl Socket {
 
     /// Writes the interim answers that wait, if hyper has written all of what came before. They belong to the exchange
     /// that is under way, whose answer has not begun.
-    fn write_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn write_informational(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.interim_rest.is_empty() && !self.is_in_write {
-            self.interim_rest = self.interim.take();
+            self.interim_rest = self.informational.take();
         }
         while !self.interim_rest.is_empty() {
             let rest = std::mem::take(&mut self.interim_rest);
@@ -105,7 +105,10 @@ impl Socket {
             return Ok(());
         }
         let since = *self.blocked_since.get_or_insert_with(Instant::now);
-        if self.write_timer.rings(since + self.timeouts.body, context) {
+        if self
+            .write_timer
+            .elapsed(since + self.timeouts.body, context)
+        {
             return Err(io::ErrorKind::TimedOut.into());
         }
         Ok(())
@@ -129,7 +132,7 @@ impl AsyncRead for Socket {
             return Poll::Pending;
         }
         if let Some(deadline) = self.pace.deadline(self.timeouts)
-            && self.read_timer.rings(deadline, context)
+            && self.read_timer.elapsed(deadline, context)
         {
             self.pace.note_timeout();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -139,7 +142,7 @@ impl AsyncRead for Socket {
         if !self.pace.awaits_request() && !is_soon {
             // hyper does not read again when the exchange ends: the timer looks then what is awaited.
             let soon = Instant::now() + self.timeouts.idle.min(self.timeouts.header);
-            self.read_timer.rings(soon, context);
+            self.read_timer.elapsed(soon, context);
         }
         Poll::Pending
     }
@@ -151,7 +154,7 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.write_interim(context))?;
+        ready!(self.write_informational(context))?;
         let written = self.stream().poll_write(context, bytes);
         self.is_in_write = !matches!(&written, Poll::Ready(Ok(count)) if *count == bytes.len());
         self.note_write(context, &written)?;
@@ -159,7 +162,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.write_interim(context))?;
+        ready!(self.write_informational(context))?;
         // With TLS, what was written may still be here, and the client has to take it as well.
         let flushed = self.stream().poll_flush(context);
         self.note_write(context, &flushed)?;
@@ -172,7 +175,7 @@ impl AsyncWrite for Socket {
         let since = *self.shut_since.get_or_insert_with(Instant::now);
         if !self.is_shut {
             if self.stream().poll_shutdown(context)?.is_pending() {
-                return if self.read_timer.rings(since + LINGER, context) {
+                return if self.read_timer.elapsed(since + LINGER, context) {
                     Poll::Ready(Ok(()))
                 } else {
                     Poll::Pending
@@ -187,7 +190,7 @@ impl AsyncWrite for Socket {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if since.elapsed() < LINGER => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending if self.read_timer.rings(since + LINGER, context) => {
+                Poll::Pending if self.read_timer.elapsed(since + LINGER, context) => {
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Pending => return Poll::Pending,

@@ -73,14 +73,14 @@ impl fmt::Display for Target {
 
 /// One endpoint: a target, and what its name stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct EndpointAddress {
     /// As configured.
     pub target: Target,
     /// The addresses of one server, the first tried first; none for a Unix socket.
     pub addresses: Vec<SocketAddr>,
 }
 
-impl Place {
+impl EndpointAddress {
     /// A target that needs no look-up, or that was not looked up yet.
     pub fn of(target: &Target) -> Self {
         let address = match (target, target.address()) {
@@ -94,7 +94,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for EndpointAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.addresses.first() {
             Some(address) if self.target.address().is_none() => {

@@ -14,7 +14,7 @@ use crate::files::Fingerprint;
 use crate::proxy::transport::{Stream, Wire};
 use crate::tls::client::Trust;
 
-use super::address::{Place, Target};
+use super::address::{EndpointAddress, Target};
 use super::connection::Connection;
 use super::http1::Http1;
 use super::http2::{Http2, OneStream};
@@ -72,23 +72,27 @@ impl Opened {
 }
 
 /// Opens a connection. An upgrade needs one that speaks HTTP/1.1.
-pub(super) async fn open(place: &Place, protocol: &Protocol, upgrade: bool) -> io::Result<Opened> {
-    let wire = reach(place).await?;
+pub(super) async fn open(
+    address: &EndpointAddress,
+    protocol: &Protocol,
+    upgrade: bool,
+) -> io::Result<Opened> {
+    let wire = reach(address).await?;
     match protocol {
         Protocol::Http1 => Ok(Opened::Http1(Http1::open(Stream::Plain(wire)).await?)),
         Protocol::Http2 => {
             let http2 = Http2::open(Stream::Plain(wire), Scheme::HTTP).await?;
             Ok(Opened::Http2(http2))
         }
-        Protocol::Tls(tls) => encrypt(wire, place, tls, upgrade).await,
+        Protocol::Tls(tls) => encrypt(wire, address, tls, upgrade).await,
     }
 }
 
-async fn reach(place: &Place) -> io::Result<Wire> {
-    let stream = match &place.target {
+async fn reach(address: &EndpointAddress) -> io::Result<Wire> {
+    let stream = match &address.target {
         Target::Unix(path) => return Ok(UnixStream::connect(path).await?.into()),
-        Target::Tcp(..) if !place.addresses.is_empty() => {
-            TcpStream::connect(place.addresses.as_slice()).await?
+        Target::Tcp(..) if !address.addresses.is_empty() => {
+            TcpStream::connect(address.addresses.as_slice()).await?
         }
         Target::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await?,
     };
@@ -96,10 +100,15 @@ async fn reach(place: &Place) -> io::Result<Wire> {
     Ok(stream.into())
 }
 
-async fn encrypt(wire: Wire, place: &Place, tls: &Tls, upgrade: bool) -> io::Result<Opened> {
+async fn encrypt(
+    wire: Wire,
+    address: &EndpointAddress,
+    tls: &Tls,
+    upgrade: bool,
+) -> io::Result<Opened> {
     let name = match &tls.server_name {
         Some(name) => name.clone(),
-        None => place.target.server_name()?,
+        None => address.target.server_name()?,
     };
     let config = if upgrade { &tls.http1 } else { &tls.either };
     let connector = TlsConnector::from(Arc::clone(config));

@@ -15,7 +15,7 @@ use tokio::task::spawn_local;
 use crate::proxy::tasks::LocalTasks;
 use crate::proxy::transport::Stream;
 
-use super::revocable_body::Loan;
+use super::revocable_body::RevocableBody;
 
 /// Whoever waits until something has come.
 type Waiting = Rc<RefCell<Option<Waker>>>;
@@ -23,7 +23,7 @@ type Waiting = Rc<RefCell<Option<Waker>>>;
 /// A connection, until it has ended.
 #[derive(Debug)]
 pub(super) struct Driver {
-    connection: RefCell<Option<Connection<TokioIo<Watched>, Loan, LocalTasks>>>,
+    connection: RefCell<Option<Connection<TokioIo<Watched>, RevocableBody, LocalTasks>>>,
     failure: RefCell<Option<hyper::Error>>,
     waiting: Waiting,
 }
@@ -31,7 +31,7 @@ pub(super) struct Driver {
 impl Driver {
     /// Moves the connection from now on.
     pub(super) fn start(
-        connection: Connection<TokioIo<Watched>, Loan, LocalTasks>,
+        connection: Connection<TokioIo<Watched>, RevocableBody, LocalTasks>,
         waiting: Waiting,
     ) -> Rc<Self> {
         let driver = Rc::new(Self {

@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 use crate::observe::metrics::Pool;
 
-use super::address::Place;
+use super::address::EndpointAddress;
 use super::connect::{self, Opened, Protocol};
 use super::connection::Connection;
 use super::http1::Http1;
 use super::http2::{Http2, OneStream};
-use super::outlier_detector::Standing;
+use super::outlier_detector::OutlierDetector;
 
 /// The most connections that one worker keeps open without a use.
 const MAX_IDLE: usize = 256;
@@ -24,13 +24,13 @@ const MAX_IDLE: usize = 256;
 /// The connections of one worker to one server.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    pub(super) place: Arc<Place>,
+    pub(super) address: Arc<EndpointAddress>,
     keep_alive: Duration,
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<Rc<Http2>>>,
     /// Whoever opens a connection that others may share.
     opening: Mutex<()>,
-    pub(super) standing: Standing,
+    pub(super) outliers: OutlierDetector,
     pending: Cell<usize>,
     is_gone: Cell<bool>,
     /// Whether it has agreed on HTTP/1.1 before.
@@ -61,14 +61,14 @@ impl Drop for Pending {
 }
 
 impl Endpoint {
-    pub(super) fn new(place: Arc<Place>, keep_alive: Duration) -> Self {
+    pub(super) fn new(address: Arc<EndpointAddress>, keep_alive: Duration) -> Self {
         Self {
-            place,
+            address,
             keep_alive,
             idle: RefCell::default(),
             shared: RefCell::default(),
             opening: Mutex::default(),
-            standing: Standing::default(),
+            outliers: OutlierDetector::default(),
             pending: Cell::new(0),
             is_gone: Cell::new(false),
             prefers_http1: Cell::new(false),
@@ -118,7 +118,7 @@ impl Endpoint {
                 turn = None;
             }
         }
-        let opened = connect::open(&self.place, protocol, upgrade).await?;
+        let opened = connect::open(&self.address, protocol, upgrade).await?;
         let connection = match opened {
             Opened::Http1(connection) => {
                 if !upgrade {

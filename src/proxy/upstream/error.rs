@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::address::Place;
+use super::address::EndpointAddress;
 
 /// Why the upstream gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum UpstreamError {
     #[error("connect to {target}")]
     Connect {
         /// Where to.
-        target: Arc<Place>,
+        target: Arc<EndpointAddress>,
         /// Why not.
         #[source]
         source: std::io::Error,
@@ -21,7 +21,7 @@ pub enum UpstreamError {
     #[error("connect to {target} within {waited:?}")]
     ConnectTimeout {
         /// Where to.
-        target: Arc<Place>,
+        target: Arc<EndpointAddress>,
         /// How long it was tried.
         waited: Duration,
     },
@@ -29,7 +29,7 @@ pub enum UpstreamError {
     #[error("wait for the answer of {target} longer than {waited:?}")]
     Silent {
         /// Whose.
-        target: Arc<Place>,
+        target: Arc<EndpointAddress>,
         /// How long was waited after the whole request.
         waited: Duration,
     },
@@ -37,7 +37,7 @@ pub enum UpstreamError {
     #[error("read the answer of {target}")]
     Broken {
         /// Whose.
-        target: Arc<Place>,
+        target: Arc<EndpointAddress>,
         /// What was wrong.
         #[source]
         source: hyper::Error,
@@ -46,19 +46,19 @@ pub enum UpstreamError {
     #[error("send to {target}: it closes every connection")]
     Closes {
         /// Who.
-        target: Arc<Place>,
+        target: Arc<EndpointAddress>,
     },
     /// Its answer has more than one end.
     #[error("read the answer of {target}: it says in two ways where it ends")]
     Ends {
         /// Whose.
-        target: Arc<Place>,
+        target: Arc<EndpointAddress>,
     },
     /// It switched protocols without being asked.
     #[error("read the answer of {target}: it switched protocols without being asked")]
     Switched {
         /// Whose.
-        target: Arc<Place>,
+        target: Arc<EndpointAddress>,
     },
     /// Too many requests are with it already.
     #[error("send to the upstream `{name}`: too many requests are with it or wait")]
@@ -70,7 +70,7 @@ pub enum UpstreamError {
     #[error("open a WebSocket with {target}: it is spoken to in HTTP/2")]
     NoWebSocket {
         /// Who.
-        target: Arc<Place>,
+        target: Arc<EndpointAddress>,
     },
 }
 

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::proxy::body::RequestBody;
 
-use super::address::Place;
+use super::address::EndpointAddress;
 use super::connect;
 use super::connection::Failure;
 use super::policy::{HealthPolicy, UpstreamPolicy};
@@ -27,14 +27,14 @@ const CLAIMGATE: HeaderValue = HeaderValue::from_static("claimgate");
 #[derive(Debug, Default)]
 pub struct Health {
     /// The endpoints that are left out.
-    unhealthy: ArcSwap<Vec<Arc<Place>>>,
+    unhealthy: ArcSwap<Vec<Arc<EndpointAddress>>>,
     some_are_healthy: AtomicBool,
 }
 
 /// What is known about one endpoint.
 #[derive(Debug)]
-struct Patient {
-    place: Arc<Place>,
+struct EndpointHealth {
+    address: Arc<EndpointAddress>,
     is_healthy: bool,
     /// How many answers in a row have said otherwise.
     otherwise: u32,
@@ -42,9 +42,9 @@ struct Patient {
 
 impl Health {
     /// Whether an endpoint is to be used.
-    pub(super) fn is_healthy(&self, place: &Place) -> bool {
+    pub(super) fn is_healthy(&self, address: &EndpointAddress) -> bool {
         let unhealthy = self.unhealthy.load();
-        !unhealthy.iter().any(|unhealthy| **unhealthy == *place)
+        !unhealthy.iter().any(|unhealthy| **unhealthy == *address)
     }
 
     /// Whether there is an endpoint that is to be used.
@@ -56,7 +56,7 @@ impl Health {
 /// Checks an upstream for as long as the process lives.
 pub async fn watch(policy: UpstreamPolicy, check: HealthPolicy) {
     let (policy, check) = (Rc::new(policy), Rc::new(check));
-    let mut patients: Vec<Patient> = Vec::new();
+    let mut patients: Vec<EndpointHealth> = Vec::new();
     let mut rounds = interval(check.interval);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -66,9 +66,9 @@ pub async fn watch(policy: UpstreamPolicy, check: HealthPolicy) {
             .iter()
             .map(|patient| {
                 let (policy, check) = (Rc::clone(&policy), Rc::clone(&check));
-                let place = Arc::clone(&patient.place);
+                let address = Arc::clone(&patient.address);
                 spawn_local(async move {
-                    match ask(&policy, &check, &place).await? {
+                    match ask(&policy, &check, &address).await? {
                         status if is_well(status) => Ok(()),
                         status => Err(format!("it answered {status}")),
                     }
@@ -89,7 +89,7 @@ pub async fn watch(policy: UpstreamPolicy, check: HealthPolicy) {
 pub async fn ask_now(policy: &UpstreamPolicy, check: &HealthPolicy) -> Option<StatusCode> {
     let mut last = None;
     for patient in find(policy, Vec::new()).await {
-        if let Ok(status) = ask(policy, check, &patient.place).await {
+        if let Ok(status) = ask(policy, check, &patient.address).await {
             last = Some(status);
             if is_well(status) {
                 break;
@@ -100,20 +100,20 @@ pub async fn ask_now(policy: &UpstreamPolicy, check: &HealthPolicy) -> Option<St
 }
 
 /// The endpoints as they are now, with what is known about them.
-async fn find(policy: &UpstreamPolicy, mut known: Vec<Patient>) -> Vec<Patient> {
+async fn find(policy: &UpstreamPolicy, mut known: Vec<EndpointHealth>) -> Vec<EndpointHealth> {
     let mut patients = Vec::new();
     for target in &policy.targets {
-        let Ok(places) = resolve::places(target, resolve::system).await else {
-            let same = known.extract_if(.., |patient| patient.place.target == *target);
+        let Ok(addresses) = resolve::addresses(target, resolve::system).await else {
+            let same = known.extract_if(.., |patient| patient.address.target == *target);
             patients.extend(same);
             continue;
         };
-        for place in places {
+        for address in addresses {
             let patient = known
-                .extract_if(.., |patient| patient.place == place)
+                .extract_if(.., |patient| patient.address == address)
                 .next();
-            patients.push(patient.unwrap_or(Patient {
-                place,
+            patients.push(patient.unwrap_or(EndpointHealth {
+                address,
                 is_healthy: false,
                 otherwise: 0,
             }));
@@ -122,7 +122,7 @@ async fn find(policy: &UpstreamPolicy, mut known: Vec<Patient>) -> Vec<Patient> 
     patients
 }
 
-impl Patient {
+impl EndpointHealth {
     fn judge(&mut self, name: &str, check: &HealthPolicy, found: Result<(), String>) {
         if found.is_ok() == self.is_healthy {
             self.otherwise = 0;
@@ -139,19 +139,19 @@ impl Patient {
         }
         self.otherwise = 0;
         self.is_healthy = found.is_ok();
-        let place = &self.place;
+        let address = &self.address;
         match found {
-            Ok(()) => info!("{place} of the upstream `{name}` is healthy"),
-            Err(cause) => warn!("{place} of the upstream `{name}` is not healthy: {cause}"),
+            Ok(()) => info!("{address} of the upstream `{name}` is healthy"),
+            Err(cause) => warn!("{address} of the upstream `{name}` is not healthy: {cause}"),
         }
     }
 }
 
-fn publish(policy: &UpstreamPolicy, patients: &[Patient]) {
+fn publish(policy: &UpstreamPolicy, patients: &[EndpointHealth]) {
     let unhealthy: Vec<_> = patients
         .iter()
         .filter(|patient| !patient.is_healthy)
-        .map(|patient| Arc::clone(&patient.place))
+        .map(|patient| Arc::clone(&patient.address))
         .collect();
     let healthy = patients.len() - unhealthy.len();
     let common = &policy.common;
@@ -172,14 +172,14 @@ pub fn is_well(status: StatusCode) -> bool {
 async fn ask(
     policy: &UpstreamPolicy,
     check: &HealthPolicy,
-    place: &Place,
+    address: &EndpointAddress,
 ) -> Result<StatusCode, String> {
     let asking = async {
-        let opened = connect::open(place, &policy.protocol, false).await;
+        let opened = connect::open(address, &policy.protocol, false).await;
         let mut connection = opened.map_err(|error| error.to_string())?.into_connection();
         let mut request = Box::new(Request::new(RequestBody::empty()));
         *request.uri_mut() = check.path.clone().into();
-        let host = HeaderValue::try_from(place.target.authority());
+        let host = HeaderValue::try_from(address.target.authority());
         let host = host.map_err(|error| error.to_string())?;
         request.headers_mut().insert(HOST, host);
         request.headers_mut().insert(USER_AGENT, CLAIMGATE);

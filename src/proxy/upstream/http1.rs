@@ -74,7 +74,7 @@ impl Http1 {
     }
 
     /// Lets it live on by itself: it has been upgraded.
-    pub(super) fn let_go(mut self) {
+    pub(super) fn detach(mut self) {
         self.is_free = true;
     }
 }

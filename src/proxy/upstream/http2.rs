@@ -22,7 +22,7 @@ use super::MAX_HEAD_BYTES;
 use super::connection::{Failure, head_of, is_harmless, with_body};
 use super::driver::{Driver, Watched};
 use super::head::to_http2;
-use super::revocable_body::Loan;
+use super::revocable_body::RevocableBody;
 
 /// The most exchanges at a time over one connection.
 const MAX_STREAMS: usize = 100;
@@ -48,7 +48,7 @@ const PONG: Duration = Duration::from_secs(5);
 /// An open connection. It ends by itself when it is dropped and its last stream has ended.
 #[derive(Debug)]
 pub(super) struct Http2 {
-    sender: SendRequest<Loan>,
+    sender: SendRequest<RevocableBody>,
     driver: Rc<Driver>,
     scheme: Scheme,
     streams: Cell<usize>,
@@ -111,7 +111,7 @@ impl Http2 {
 #[derive(Debug)]
 pub(super) struct OneStream {
     connection: Rc<Http2>,
-    upload: Option<Loan>,
+    upload: Option<RevocableBody>,
 }
 
 impl OneStream {
@@ -132,7 +132,7 @@ impl OneStream {
         let (head, mut body) = request.into_parts();
         body.keep();
         let head = to_http2(head, &self.connection.scheme);
-        let loan = Loan::of(body);
+        let loan = RevocableBody::of(body);
         self.upload = Some(loan.clone());
         let mut sender = self.connection.sender.clone();
         let sent = sender.try_send_request(Request::from_parts(head, loan.clone()));
@@ -170,7 +170,7 @@ impl Drop for OneStream {
         connection.streams.set(connection.streams.get() - 1);
         connection.since.set(Instant::now());
         if let Some(upload) = self.upload.take() {
-            upload.call_in();
+            upload.revoke();
         }
     }
 }

@@ -14,11 +14,11 @@ use tracing::{info, warn};
 use crate::config::Balance;
 use crate::observe::metrics::Pool;
 
-use super::address::{Place, Target};
+use super::address::{EndpointAddress, Target};
 use super::endpoint::Endpoint;
 use super::outlier_detector::Use;
 use super::policy::UpstreamPolicy;
-use super::resolve::{Lookup, places};
+use super::resolve::{Lookup, addresses};
 
 /// How soon a look-up that failed is tried again.
 const SOON: Duration = Duration::from_secs(1);
@@ -48,8 +48,9 @@ impl Endpoints {
             .targets
             .iter()
             .filter(|target| target.name().is_none());
-        let endpoint =
-            |target: &Target| Endpoint::new(Arc::new(Place::of(target)), policy.keep_alive);
+        let endpoint = |target: &Target| {
+            Endpoint::new(Arc::new(EndpointAddress::of(target)), policy.keep_alive)
+        };
         let list: List = fixed.map(|target| Rc::new(endpoint(target))).collect();
         Self {
             lookup,
@@ -113,10 +114,12 @@ impl Endpoints {
         let mut list = Vec::new();
         let mut failure = None;
         for target in &self.policy.targets {
-            match places(target, self.lookup).await {
-                Ok(places) => list.extend(places.into_iter().map(|place| self.endpoint(place))),
+            match addresses(target, self.lookup).await {
+                Ok(addresses) => {
+                    list.extend(addresses.into_iter().map(|address| self.endpoint(address)))
+                }
                 Err(error) => {
-                    let same = |endpoint: &&Rc<Endpoint>| endpoint.place.target == *target;
+                    let same = |endpoint: &&Rc<Endpoint>| endpoint.address.target == *target;
                     list.extend(before.iter().filter(same).map(Rc::clone));
                     failure = Some(error.to_string());
                 }
@@ -145,11 +148,11 @@ impl Endpoints {
     }
 
     /// The endpoint at a place: the one that is known, with its connections, or a new one.
-    fn endpoint(&self, place: Arc<Place>) -> Rc<Endpoint> {
+    fn endpoint(&self, address: Arc<EndpointAddress>) -> Rc<Endpoint> {
         let list = self.list.borrow();
-        let known = list.iter().find(|endpoint| endpoint.place == place);
+        let known = list.iter().find(|endpoint| endpoint.address == address);
         known.map_or_else(
-            || Rc::new(Endpoint::new(place, self.policy.keep_alive)),
+            || Rc::new(Endpoint::new(address, self.policy.keep_alive)),
             Rc::clone,
         )
     }
@@ -177,19 +180,19 @@ impl Endpoints {
         };
         // If all are out, all are used.
         let chosen = chosen.or_else(|| turns().find(|(_, endpoint)| is_new(endpoint)));
-        let (place, endpoint) = chosen.or_else(|| turns().next())?;
-        self.turn.set(place + 1);
+        let (address, endpoint) = chosen.or_else(|| turns().next())?;
+        self.turn.set(address + 1);
         Some(Rc::clone(endpoint))
     }
 
     fn is_in_use(&self, endpoint: &Endpoint, now: Instant) -> bool {
-        let (name, place) = (&self.policy.name, &endpoint.place);
-        match endpoint.standing.at(now, self.policy.ejection) {
+        let (name, address) = (&self.policy.name, &endpoint.address);
+        match endpoint.outliers.at(now, self.policy.ejection) {
             Use::In => {}
-            Use::Back => info!("{place} of the upstream `{name}` is tried again"),
+            Use::Back => info!("{address} of the upstream `{name}` is tried again"),
             Use::Out => return false,
         }
-        self.policy.health_check.is_none() || self.policy.common.health.is_healthy(place)
+        self.policy.health_check.is_none() || self.policy.common.health.is_healthy(address)
     }
 
     /// An endpoint has given no answer. If there are others, it may be left out for a while.
@@ -198,13 +201,13 @@ impl Endpoints {
             return;
         }
         if let Some(time) = endpoint
-            .standing
+            .outliers
             .failed(self.policy.ejection, Instant::now())
         {
-            let (name, place) = (&self.policy.name, &endpoint.place);
+            let (name, address) = (&self.policy.name, &endpoint.address);
             let failures = self.policy.ejection.failures;
             warn!(
-                "{place} of the upstream `{name}` is left out for {time:?}: it has failed {failures} times in a row"
+                "{address} of the upstream `{name}` is left out for {time:?}: it has failed {failures} times in a row"
             );
             self.policy.common.metrics.ejected();
         }

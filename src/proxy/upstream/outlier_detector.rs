@@ -12,7 +12,7 @@ const LONGEST: Duration = Duration::from_mins(5);
 
 /// The failures of one endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct OutlierDetector {
     failures: Cell<u32>,
     out_until: Cell<Option<Instant>>,
     times: Cell<u32>,
@@ -29,7 +29,7 @@ pub(super) enum Use {
     Out,
 }
 
-impl Standing {
+impl OutlierDetector {
     /// It has answered.
     pub(super) fn succeeded(&self) {
         if self.out_until.get().is_none() {
@@ -80,36 +80,36 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_leave_it_out_and_an_answer_between_them_does_not() {
-        let (standing, now) = (Standing::default(), Instant::now());
-        let fails = || standing.failed(EJECTION, now);
+        let (outliers, now) = (OutlierDetector::default(), Instant::now());
+        let fails = || outliers.failed(EJECTION, now);
         for _ in 0..5 {
             assert_eq!((fails(), fails()), (None, None));
-            standing.succeeded();
+            outliers.succeeded();
         }
         assert_eq!((fails(), fails()), (None, None));
-        assert_eq!(standing.at(now, EJECTION), Use::In);
+        assert_eq!(outliers.at(now, EJECTION), Use::In);
         assert_eq!(fails(), Some(Duration::from_secs(10)));
-        assert_eq!(standing.at(now, EJECTION), Use::Out);
+        assert_eq!(outliers.at(now, EJECTION), Use::Out);
         let later = now + Duration::from_secs(11);
-        assert_eq!(standing.at(later, EJECTION), Use::Back);
-        assert_eq!(standing.at(later, EJECTION), Use::In);
+        assert_eq!(outliers.at(later, EJECTION), Use::Back);
+        assert_eq!(outliers.at(later, EJECTION), Use::In);
     }
 
     #[test]
     fn one_that_comes_back_and_fails_is_left_out_for_longer_and_not_for_ever() {
-        let (standing, mut now) = (Standing::default(), Instant::now());
+        let (outliers, mut now) = (OutlierDetector::default(), Instant::now());
         let mut times = Vec::new();
         for _ in 0..60 {
-            times.extend(standing.failed(EJECTION, now).map(|time| time.as_secs()));
-            if standing.at(now, EJECTION) == Use::Out {
+            times.extend(outliers.failed(EJECTION, now).map(|time| time.as_secs()));
+            if outliers.at(now, EJECTION) == Use::Out {
                 now += Duration::from_secs(301);
-                assert_eq!(standing.at(now, EJECTION), Use::Back);
+                assert_eq!(outliers.at(now, EJECTION), Use::Back);
             }
         }
         let first = [10, 20, 40, 80, 160, 300, 300];
         assert_eq!(times.get(..7), Some(first.as_slice()));
-        standing.succeeded();
-        let fails = || standing.failed(EJECTION, now);
+        outliers.succeeded();
+        let fails = || outliers.failed(EJECTION, now);
         assert_eq!((fails(), fails()), (None, None));
         assert_eq!(fails(), Some(Duration::from_secs(10)));
     }
@@ -120,9 +120,9 @@ mod tests {
             failures: 0,
             ..EJECTION
         };
-        let standing = Standing::default();
+        let outliers = OutlierDetector::default();
         for _ in 0..1000 {
-            assert_eq!(standing.failed(never, Instant::now()), None);
+            assert_eq!(outliers.failed(never, Instant::now()), None);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::address::{Place, Target};
+use super::address::{EndpointAddress, Target};
 
 /// What looks a name up.
 pub(super) type Lookup =
@@ -21,9 +21,12 @@ pub(super) fn system(
 }
 
 /// The servers behind a target.
-pub(super) async fn places(target: &Target, lookup: Lookup) -> io::Result<Vec<Arc<Place>>> {
+pub(super) async fn addresses(
+    target: &Target,
+    lookup: Lookup,
+) -> io::Result<Vec<Arc<EndpointAddress>>> {
     let Some((host, port)) = target.name() else {
-        return Ok(vec![Arc::new(Place::of(target))]);
+        return Ok(vec![Arc::new(EndpointAddress::of(target))]);
     };
     let mut addresses = lookup(host.to_owned(), port).await?;
     if target.is_local() {
@@ -36,13 +39,13 @@ pub(super) async fn places(target: &Target, lookup: Lookup) -> io::Result<Vec<Ar
             "the name has no address",
         ));
     }
-    let place = |addresses| {
-        Arc::new(Place {
+    let address = |addresses| {
+        Arc::new(EndpointAddress {
             target: target.clone(),
             addresses,
         })
     };
-    Ok(servers(addresses).into_iter().map(place).collect())
+    Ok(servers(addresses).into_iter().map(address).collect())
 }
 
 /// Which addresses are those of one server: a server of both families has one of each. So a name for two addresses of
@@ -66,7 +69,7 @@ fn servers(mut addresses: Vec<SocketAddr>) -> Vec<Vec<SocketAddr>> {
 mod tests {
     use super::*;
 
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+    fn parsed(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
@@ -88,35 +91,37 @@ mod tests {
             (&[], &[]),
         ];
         for (found, expected) in cases {
-            let expected: Vec<_> = expected.iter().map(|server| addresses(server)).collect();
-            assert_eq!(servers(addresses(found)), expected, "{found:?}");
+            let expected: Vec<_> = expected.iter().map(|server| parsed(server)).collect();
+            assert_eq!(servers(parsed(found)), expected, "{found:?}");
         }
     }
 
     #[tokio::test]
     async fn localhost_is_this_machine_whatever_the_resolver_says() {
-        let lookup: Lookup = |_, _| {
-            Box::pin(async { Ok(addresses(&["203.0.113.1:80", "127.0.0.1:80", "[::1]:80"])) })
-        };
+        let lookup: Lookup =
+            |_, _| Box::pin(async { Ok(parsed(&["203.0.113.1:80", "127.0.0.1:80", "[::1]:80"])) });
         let local = Target::Tcp("localhost".to_owned(), 80);
-        let found = places(&local, lookup).await.unwrap();
-        let found: Vec<_> = found.iter().map(|place| place.addresses.clone()).collect();
-        assert_eq!(found, [addresses(&["127.0.0.1:80", "[::1]:80"])]);
-        let away: Lookup = |_, _| Box::pin(async { Ok(addresses(&["203.0.113.1:80"])) });
-        assert!(places(&local, away).await.is_err());
+        let found = addresses(&local, lookup).await.unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .map(|address| address.addresses.clone())
+            .collect();
+        assert_eq!(found, [parsed(&["127.0.0.1:80", "[::1]:80"])]);
+        let away: Lookup = |_, _| Box::pin(async { Ok(parsed(&["203.0.113.1:80"])) });
+        assert!(addresses(&local, away).await.is_err());
         let remote = Target::Tcp("tasks.example".to_owned(), 80);
-        assert_eq!(places(&remote, away).await.unwrap().len(), 1);
+        assert_eq!(addresses(&remote, away).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
     async fn an_address_is_not_looked_up() {
         let never: Lookup = |_, _| Box::pin(async { Err(io::ErrorKind::Other.into()) });
         for (host, address) in [("127.0.0.1", "127.0.0.1:80"), ("[::1]", "[::1]:80")] {
-            let found = places(&Target::Tcp(host.to_owned(), 80), never)
+            let found = addresses(&Target::Tcp(host.to_owned(), 80), never)
                 .await
                 .unwrap();
             assert_eq!(found.len(), 1);
-            assert_eq!(found[0].addresses, addresses(&[address]));
+            assert_eq!(found[0].addresses, parsed(&[address]));
         }
     }
 }

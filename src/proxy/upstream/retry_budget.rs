@@ -13,12 +13,12 @@ const MOST: u32 = 100 * PRICE;
 
 /// Each request pays in a part of a second sending.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct RetryBudget {
     percent: u32,
     saved: Cell<u32>,
 }
 
-impl Budget {
+impl RetryBudget {
     pub(super) fn new(percent: u32) -> Self {
         Self {
             percent,
@@ -27,13 +27,13 @@ impl Budget {
     }
 
     /// A request has come.
-    pub(super) fn pay_in(&self) {
+    pub(super) fn deposit(&self) {
         let saved = self.saved.get().saturating_add(self.percent);
         self.saved.set(saved.min(MOST));
     }
 
     /// Whether a request may be sent twice.
-    pub(super) fn spend(&self) -> bool {
+    pub(super) fn withdraw(&self) -> bool {
         let Some(left) = self.saved.get().checked_sub(PRICE) else {
             return false;
         };
@@ -47,10 +47,10 @@ mod tests {
     use super::*;
 
     fn sent_twice(percent: u32, requests: usize) -> usize {
-        let budget = Budget::new(percent);
+        let budget = RetryBudget::new(percent);
         let twice = (0..requests).filter(|_| {
-            budget.pay_in();
-            budget.spend()
+            budget.deposit();
+            budget.withdraw()
         });
         twice.count()
     }
@@ -64,10 +64,10 @@ mod tests {
 
     #[test]
     fn good_times_are_saved_up_to_a_bound() {
-        let budget = Budget::new(20);
+        let budget = RetryBudget::new(20);
         for _ in 0..1_000_000 {
-            budget.pay_in();
+            budget.deposit();
         }
-        assert_eq!((0..1000).filter(|_| budget.spend()).count(), 100);
+        assert_eq!((0..1000).filter(|_| budget.withdraw()).count(), 100);
     }
 }

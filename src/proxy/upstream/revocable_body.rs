@@ -12,10 +12,10 @@ use crate::proxy::body::{RequestBody, UploadFault};
 
 /// The body of a request that is lent to a stream, and can be called in.
 #[derive(Debug, Clone)]
-pub(super) struct Loan(Rc<Lent>);
+pub(super) struct RevocableBody(Rc<Revocable>);
 
 #[derive(Debug)]
-struct Lent {
+struct Revocable {
     body: RefCell<Option<RequestBody>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -29,9 +29,9 @@ pub(super) enum Lost {
     CalledIn,
 }
 
-impl Loan {
+impl RevocableBody {
     pub(super) fn of(body: RequestBody) -> Self {
-        Self(Rc::new(Lent {
+        Self(Rc::new(Revocable {
             body: RefCell::new(Some(body)),
             waker: RefCell::new(None),
         }))
@@ -50,7 +50,7 @@ impl Loan {
     }
 
     /// Ends the stream if it has not ended: what has come of the body is all there will be.
-    pub(super) fn call_in(&self) {
+    pub(super) fn revoke(&self) {
         let body = self.take();
         if let Some(waker) = self.0.waker.borrow_mut().take() {
             waker.wake();
@@ -59,7 +59,7 @@ impl Loan {
     }
 }
 
-impl Body for Loan {
+impl Body for RevocableBody {
     type Data = Bytes;
     type Error = Lost;
 
@@ -110,10 +110,10 @@ mod tests {
     fn a_body_that_is_called_in_ends_before_its_end() {
         let mut context = Context::from_waker(Waker::noop());
         for is_called_in in [false, true] {
-            let loan = Loan::of(RequestBody::empty());
+            let loan = RevocableBody::of(RequestBody::empty());
             let mut lent = loan.clone();
             if is_called_in {
-                loan.call_in();
+                loan.revoke();
             }
             assert_eq!(lent.is_end_stream(), !is_called_in);
             let polled = Pin::new(&mut lent).poll_frame(&mut context);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::config::{self, Access, KeyPath, RateKey, RateLimit, Written};
-use crate::gate::rate_limit::{By, Limit, Limits};
+use crate::config::{self, Access, KeyPath, RateKey, Written};
+use crate::gate::rate_limit::{RateLimit, RateLimitKey, RouteLimits};
 
 /// The longest time that requests are counted over.
 const LONGEST: Duration = Duration::from_hours(24);
@@ -17,7 +17,7 @@ pub(super) fn compile(
     place: &KeyPath,
     route: &config::Route,
     methods: &[Method],
-) -> Limits {
+) -> RouteLimits {
     let section = place.key("rate_limit");
     let limits = &route.rate_limit;
     let places: Vec<KeyPath> = if limits.is_list {
@@ -45,10 +45,10 @@ pub(super) fn compile(
         check(written, place, limit);
         let compiled = |by| {
             let burst = limit.burst.unwrap_or(limit.requests);
-            Limit::new(&route_name, by, limit.requests, limit.per, burst)
+            RateLimit::new(&route_name, by, limit.requests, limit.per, burst)
         };
         match limit.by {
-            RateKey::ClientAddress => by_address.push(compiled(By::ClientAddress)),
+            RateKey::ClientAddress => by_address.push(compiled(RateLimitKey::ClientAddress)),
             RateKey::Subject => {
                 if route.access == Access::Public {
                     written.report(
@@ -56,15 +56,15 @@ pub(super) fn compile(
                         "means nothing on a public route, where no token is looked at: say \"client-address\"",
                     );
                 }
-                by_subject.push(compiled(By::Subject));
+                by_subject.push(compiled(RateLimitKey::Subject));
             }
         }
     }
-    Limits::new(by_address, by_subject)
+    RouteLimits::new(by_address, by_subject)
 }
 
-fn check(written: &mut Written, place: &KeyPath, limit: &RateLimit) {
-    let RateLimit {
+fn check(written: &mut Written, place: &KeyPath, limit: &config::RateLimit) {
+    let config::RateLimit {
         requests,
         per,
         by: _,

@@ -1,7 +1,7 @@
 use super::*;
 
-fn v4(text: &str) -> Source {
-    Source::Address(text.parse().unwrap())
+fn v4(text: &str) -> ProxiedSource {
+    ProxiedSource::Address(text.parse().unwrap())
 }
 
 fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
@@ -13,7 +13,7 @@ fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// Every kind of good header with what it says.
-fn good() -> Vec<(Vec<u8>, Source)> {
+fn good() -> Vec<(Vec<u8>, ProxiedSource)> {
     let over_ip4 = [203, 0, 113, 7, 10, 0, 0, 1, 0x9c, 0x40, 0x1f, 0x90];
     let mut over_ip6 = [0; 36];
     over_ip6[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
@@ -38,10 +38,10 @@ fn good() -> Vec<(Vec<u8>, Source)> {
             "PROXY TCP6 ::ffff:203.0.113.7 ::1 1 2\r\n",
             v4("203.0.113.7"),
         ),
-        ("PROXY UNKNOWN\r\n", Source::Proxy),
+        ("PROXY UNKNOWN\r\n", ProxiedSource::Proxy),
         (
             "PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n",
-            Source::Proxy,
+            ProxiedSource::Proxy,
         ),
     ];
     let mut all: Vec<_> = lines
@@ -53,11 +53,11 @@ fn good() -> Vec<(Vec<u8>, Source)> {
         (binary(0x21, 0x11, &extended), v4("203.0.113.7")),
         (binary(0x21, 0x21, &over_ip6), v4("2001:db8::7")),
         (binary(0x21, 0x21, &mapped), v4("203.0.113.7")),
-        (binary(0x21, 0x31, &[b'/'; 216]), Source::UnixSocket),
-        (binary(0x21, 0x00, b""), Source::Proxy),
-        (binary(0x20, 0x00, b""), Source::Proxy),
-        (binary(0x20, 0x11, &over_ip4), Source::Proxy),
-        (binary(0x21, 0x00, &[0; LONGEST - 16]), Source::Proxy),
+        (binary(0x21, 0x31, &[b'/'; 216]), ProxiedSource::UnixSocket),
+        (binary(0x21, 0x00, b""), ProxiedSource::Proxy),
+        (binary(0x20, 0x00, b""), ProxiedSource::Proxy),
+        (binary(0x20, 0x11, &over_ip4), ProxiedSource::Proxy),
+        (binary(0x21, 0x00, &[0; LONGEST - 16]), ProxiedSource::Proxy),
     ]);
     all
 }
