@@ -12,7 +12,7 @@ use crate::config::{Log, LogFormat, LogLevel};
 use super::Record;
 
 /// The reason of an exchange whose client left before its answer.
-pub const CLIENT_GONE: &str = "client_gone";
+pub const CLIENT_GONE: &str = "client_closed_request";
 
 /// The longest path in a line, in bytes.
 pub(super) const MAX_PATH_BYTES: usize = 1024;
@@ -72,7 +72,7 @@ pub fn write(record: &Record, sample: f64) {
                 upstream_ms,
                 request_bytes,
                 response_bytes,
-                whole,
+                complete = whole,
                 request_id,
                 trace_id,
                 $text
@@ -81,11 +81,11 @@ pub fn write(record: &Record, sample: f64) {
     }
     let is_trouble = *is_about_the_caller || status.is_server_error();
     match (is_trouble, reason) {
-        (true, Some(_)) => line!(warn, "refused"),
-        (true, None) => line!(warn, "answered"),
-        (false, Some(CLIENT_GONE)) => line!(info, "abandoned"),
-        (false, Some(_)) => line!(info, "refused"),
-        (false, None) => line!(info, "answered"),
+        (true, Some(_)) => line!(warn, "request rejected"),
+        (true, None) => line!(warn, "request completed"),
+        (false, Some(CLIENT_GONE)) => line!(info, "client closed request"),
+        (false, Some(_)) => line!(info, "request rejected"),
+        (false, None) => line!(info, "request completed"),
     }
 }
 

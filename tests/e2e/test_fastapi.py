@@ -290,7 +290,7 @@ def test_an_app_that_is_gone_is_a_bad_gateway(tmp_path):
             answer = gate.get("/api/alice/notes", gate.token)
             assert answer.status_code == 502, answer.text
             assert answer.headers["content-type"].split(";")[0] == "application/problem+json"
-            assert answer.json()["reason"] in ("upstream_unreachable", "upstream_broken")
+            assert answer.json()["reason"] in ("upstream_unreachable", "upstream_invalid_response")
         problem(gate.get("/api/bob/notes", gate.token), 403, "subject_mismatch")
         assert gate.stop() == 0
 

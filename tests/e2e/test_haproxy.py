@@ -68,5 +68,5 @@ def test_whoever_says_nothing_is_not_heard(front):
     gate, _ = front
     with pytest.raises(httpx.TransportError):
         gate.ask("GET", "/health")
-    gate.program.wait_for('"reason":"proxy_header_malformed"')
-    assert gate.metric('claimgate_heads_refused_total{reason="proxy_header_malformed"}') >= 1
+    gate.program.wait_for('"reason":"proxy_protocol_malformed"')
+    assert gate.metric('claimgate_request_heads_rejected_total{reason="proxy_protocol_malformed"}') >= 1

@@ -172,7 +172,7 @@ def test_redis_is_spoken_to_with_tls_and_must_prove_who_it_is(tmp_path, upstream
         refusing = f'{PATIENT}\nwhen_unavailable = "refuse"'
         with gates(tmp_path / "strange", upstream, url, refusing, count=1) as (gate,):
             answer = gate.ask("GET", "/login")
-            assert (answer.status_code, answer.json()["reason"]) == (503, "rates_unavailable")
+            assert (answer.status_code, answer.json()["reason"]) == (503, "rate_limit_unavailable")
             gate.program.wait_for("failed to count requests in Redis.*certificate")
     finally:
         redis.stop()

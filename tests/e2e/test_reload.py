@@ -150,7 +150,7 @@ class Watch:
             right = expected(policy, kind)
             allowed.add(right)
             if down and right[0] == 200:
-                allowed |= {(502, "upstream_unreachable", ""), (502, "upstream_broken", "")}
+                allowed |= {(502, "upstream_unreachable", ""), (502, "upstream_invalid_response", "")}
         self.seen[f"{found[0]} {found[1]}".strip()] += 1
         if found not in allowed:
             self.wrong.append((kind.path, found, sorted(allowed)))

@@ -125,15 +125,15 @@ fn the_metrics_can_be_parsed_and_have_these_names() {
             ("claimgate_connections", "counter"),
             ("claimgate_connections_open", "gauge"),
             ("claimgate_gate_duration_seconds", "histogram"),
-            ("claimgate_heads_refused", "counter"),
+            ("claimgate_request_heads_rejected", "counter"),
             ("claimgate_key_fetches", "counter"),
             ("claimgate_key_last_success_timestamp_seconds", "gauge"),
             ("claimgate_keys", "gauge"),
             ("claimgate_keys_usable_until_timestamp_seconds", "gauge"),
             ("claimgate_log_lines_dropped", "counter"),
             ("claimgate_panics", "counter"),
-            ("claimgate_rate_limit_forgotten", "counter"),
-            ("claimgate_rate_limit_keys", "gauge"),
+            ("claimgate_rate_limit_buckets_evicted", "counter"),
+            ("claimgate_rate_limit_buckets", "gauge"),
             ("claimgate_rate_limit_redis", "counter"),
             ("claimgate_request_body_bytes", "counter"),
             ("claimgate_request_duration_seconds", "histogram"),
@@ -359,7 +359,8 @@ fn what_cannot_be_read_is_counted() {
         client.until_closed();
     }
     eventually("three", || {
-        sidecar.metric("claimgate_heads_refused_total{reason=\"request_malformed\"}") == Some(3.0)
+        sidecar.metric("claimgate_request_heads_rejected_total{reason=\"request_malformed\"}")
+            == Some(3.0)
     });
     eventually("all closed", || {
         sidecar.metric("claimgate_connections_open") == Some(0.0)

@@ -32,8 +32,8 @@ const REASONS: [&str; 39] = [
     "token_type",
     "token_confirmation",
     "subject_mismatch",
-    "claim_missing",
-    "certificate_missing",
+    "claim_denied",
+    "certificate_denied",
     "origin_not_allowed",
     "preflight_origin",
     "preflight_method",
@@ -45,17 +45,17 @@ const REASONS: [&str; 39] = [
     "headers_too_large",
     "https_required",
     "keys_unavailable",
-    "rates_unavailable",
+    "rate_limit_unavailable",
     "overloaded",
     "draining",
     "upstream_unreachable",
-    "upstream_broken",
+    "upstream_invalid_response",
     "upstream_timeout",
 ];
 
 /// The rows that no token of the table below can reach, each with the test that does.
 const ELSEWHERE: [&str; 14] = [
-    "certificate_missing",
+    "certificate_denied",
     "https_required",
     "preflight_origin",
     "preflight_method",
@@ -63,11 +63,11 @@ const ELSEWHERE: [&str; 14] = [
     "rate_limited",
     "request_timeout",
     "keys_unavailable",
-    "rates_unavailable",
+    "rate_limit_unavailable",
     "overloaded",
     "draining",
     "upstream_unreachable",
-    "upstream_broken",
+    "upstream_invalid_response",
     "upstream_timeout",
 ];
 
@@ -154,7 +154,7 @@ fn assert_row(answer: &Answer, status: u16, reason: &str) {
             ))
         }
         (401, _) => Some(format!("{INVALID}{detail}\"")),
-        (_, "claim_missing") => {
+        (_, "claim_denied") => {
             let challenge = INVALID.replace("invalid_token", "insufficient_scope");
             Some(format!("{challenge}{detail}\""))
         }
@@ -261,7 +261,7 @@ fn table() -> Vec<(u16, &'static str, Request)> {
             get("/api/bob/tasks").bearer(&alices),
         ),
         (401, "subject_mismatch", get("/older/bob").bearer(&alices)),
-        (403, "claim_missing", get("/paid/x").bearer(&alices)),
+        (403, "claim_denied", get("/paid/x").bearer(&alices)),
         (
             403,
             "origin_not_allowed",
@@ -403,7 +403,7 @@ fn an_upstream_that_does_not_speak_http_is_502() {
     });
     let (sidecar, _upstream, issuer) = start_with(ROUTES, upstream);
     let answer = sidecar.call(&get(TASKS).bearer(&issuer.token("alice")));
-    assert_row(&answer, 502, "upstream_broken");
+    assert_row(&answer, 502, "upstream_invalid_response");
 }
 
 #[test]

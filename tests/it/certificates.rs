@@ -91,7 +91,7 @@ fn without_a_good_certificate_nobody_comes_in_where_it_is_required() {
         }
     }
     assert_eq!(upstream.arrived().len(), 2);
-    let series = "claimgate_heads_refused_total{reason=\"tls_handshake\"}";
+    let series = "claimgate_request_heads_rejected_total{reason=\"tls_handshake\"}";
     eventually("every handshake that failed is counted", || {
         (sidecar.metric(series).unwrap() - 8.0).abs() < 0.5
     });
@@ -139,7 +139,7 @@ fn a_good_certificate_that_cannot_be_read_ends_its_connection() {
         assert!(call(&connector, sidecar.address, &get("/open")).is_err());
     }
     upstream.untouched();
-    let series = "claimgate_heads_refused_total{reason=\"tls_handshake\"}";
+    let series = "claimgate_request_heads_rejected_total{reason=\"tls_handshake\"}";
     eventually("every connection that ended so is counted", || {
         (sidecar.metric(series).unwrap() - 4.0).abs() < 0.5
     });
@@ -219,7 +219,7 @@ exempt = { certificate = "dns", has = "web.example" }
         assert_eq!(ask(&good, target).status, 200, "{target}");
         for connector in [&nobody, &other] {
             let answer = ask(connector, target);
-            answer.refused(403, "certificate_missing");
+            answer.refused(403, "certificate_denied");
             assert_eq!(answer.header("www-authenticate"), None);
         }
     }
@@ -300,7 +300,7 @@ fn a_bound_token_is_good_with_its_certificate_alone_however_often_it_comes() {
         assert_eq!(ask(&good), (200, String::new()));
     }
     assert_eq!(upstream.arrived().len(), 3);
-    let hits = "claimgate_token_cache_total{result=\"hit\"}";
+    let hits = "claimgate_token_cache_lookups_total{result=\"hit\"}";
     assert!(sidecar.metric(hits).unwrap() > 5.5, "it was not remembered");
 }
 

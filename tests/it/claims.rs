@@ -50,7 +50,7 @@ fn forwarded() -> (u16, String) {
 }
 
 fn missing() -> (u16, String) {
-    (403, "claim_missing".to_owned())
+    (403, "claim_denied".to_owned())
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn what_is_missing_is_told_as_rfc_6750_says_and_no_claim_is() {
     let (sidecar, upstream, _issuer) = start(RULES);
     let about = |target: &str, members: &[(&str, Value)]| {
         let answer = sidecar.call(&get(target).bearer(&with("alice", members)));
-        answer.refused(403, "claim_missing");
+        answer.refused(403, "claim_denied");
         let text = format!("{}{}", answer.head.text(), answer.text());
         for told in [
             "secret-plan",

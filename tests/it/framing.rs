@@ -502,7 +502,7 @@ fn what_is_no_answer_is_502_and_the_next_request_is_served() {
         let answer = client.call(&get(&format!("/open/bad/{number}")));
         assert_eq!(
             answer.outcome(),
-            (502, "upstream_broken".to_owned()),
+            (502, "upstream_invalid_response".to_owned()),
             "{bytes:?}"
         );
         let good = client.call(&get(TASKS).bearer(&issuer.token("alice")));
@@ -520,7 +520,7 @@ fn what_is_no_answer_is_502_and_the_next_request_is_served() {
     let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream);
     sidecar
         .call(&get("/open/page"))
-        .refused(502, "upstream_broken");
+        .refused(502, "upstream_invalid_response");
 }
 
 #[test]
@@ -557,7 +557,7 @@ fn an_answer_with_two_ends_is_502() {
         let answer = sidecar.call(&get("/open/page"));
         assert_eq!(
             answer.outcome(),
-            (502, "upstream_broken".to_owned()),
+            (502, "upstream_invalid_response".to_owned()),
             "{lines:?}: {}",
             answer.head.text()
         );
@@ -623,7 +623,7 @@ fn a_post_that_may_have_been_sent_is_not_sent_twice() {
             // So that there is a connection in the pool, and not a new one.
             assert_eq!(client.call(&get(TASKS).bearer(&token)).status, 200);
             let answer = client.call(&post(TASKS, body).bearer(&token));
-            answer.refused(502, "upstream_broken");
+            answer.refused(502, "upstream_invalid_response");
         }
         let posts = upstream.arrived().into_iter();
         let posts = posts.filter(|arrived| arrived.head.line().starts_with("POST "));
@@ -644,7 +644,7 @@ fn a_get_whose_connection_breaks_is_sent_again_once() {
     assert_eq!(client.call(&get("/open/page")).status, 200);
     client
         .call(&get("/open/broken"))
-        .refused(502, "upstream_broken");
+        .refused(502, "upstream_invalid_response");
     assert_eq!(upstream.arrived().len(), 3);
 }
 

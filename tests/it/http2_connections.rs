@@ -10,7 +10,7 @@ use crate::harness::{
     Dialogue, Latch, Next, ROUTES, Sidecar, Upstream, eventually, get, post, start, start_with,
 };
 
-const LATE: &str = "claimgate_heads_refused_total{reason=\"request_timeout\"}";
+const LATE: &str = "claimgate_request_heads_rejected_total{reason=\"request_timeout\"}";
 
 fn listening(lines: &str) -> String {
     format!("[listen]\n{lines}\n[drain]\ngrace = \"10m\"\n{ROUTES}")

@@ -153,7 +153,7 @@ fn a_client_that_ends_its_sending_is_taken_for_gone() {
     upstream.wait_for(1);
     client.wire.shut_sending();
     assert_eq!(said(&mut client), "");
-    let gone = "claimgate_requests_total{route=\"/open/{*rest}\",method=\"GET\",status=\"499\",reason=\"client_gone\"}";
+    let gone = "claimgate_requests_total{route=\"/open/{*rest}\",method=\"GET\",status=\"499\",reason=\"client_closed_request\"}";
     eventually("counted", || sidecar.metric(gone) == Some(1.0));
     latch.open();
 }

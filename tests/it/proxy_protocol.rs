@@ -18,7 +18,7 @@ fn behind(trusted: &str, lines: &str) -> (Sidecar, Upstream) {
 
 fn refused(sidecar: &Sidecar, reason: &str) -> Option<f64> {
     sidecar.metric(&format!(
-        "claimgate_heads_refused_total{{reason=\"{reason}\"}}"
+        "claimgate_request_heads_rejected_total{{reason=\"{reason}\"}}"
     ))
 }
 
@@ -111,7 +111,7 @@ fn without_a_header_nothing_is_served() {
         client.wire.shut_sending();
         assert_eq!(client.until_closed(), b"");
         eventually("counted", || {
-            refused(&sidecar, "proxy_header_malformed") == [1.0, 2.0, 3.0].get(number).copied()
+            refused(&sidecar, "proxy_protocol_malformed") == [1.0, 2.0, 3.0].get(number).copied()
         });
     }
     // A check whether the port is open is none of the gate's business.
@@ -119,7 +119,7 @@ fn without_a_header_nothing_is_served() {
     eventually("gone", || {
         sidecar.metric("claimgate_connections_open") == Some(0.0)
     });
-    assert_eq!(refused(&sidecar, "proxy_header_malformed"), Some(3.0));
+    assert_eq!(refused(&sidecar, "proxy_protocol_malformed"), Some(3.0));
     upstream.untouched();
 }
 

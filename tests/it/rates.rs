@@ -83,7 +83,7 @@ fn whoever_comes_too_often_is_told_when_to_come_again() {
     sidecar.call(&login()).refused(429, "rate_limited");
     let refused = "claimgate_requests_total{route=\"/login\",method=\"POST\",status=\"429\",reason=\"rate_limited\"}";
     eventually("counted", || sidecar.metric(refused) == Some(3.0));
-    assert_eq!(sidecar.metric("claimgate_rate_limit_keys"), Some(1.0));
+    assert_eq!(sidecar.metric("claimgate_rate_limit_buckets"), Some(1.0));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_route_without_a_limit_has_none() {
         assert_eq!(answer.status, 200);
         assert_eq!(told(&answer), [None, None, None]);
     }
-    assert_eq!(sidecar.metric("claimgate_rate_limit_keys"), Some(0.0));
+    assert_eq!(sidecar.metric("claimgate_rate_limit_buckets"), Some(0.0));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn requests_with_bad_tokens_count_and_are_refused_before_the_token_is_looked_at(
         assert!(matches!(answer.status, 400 | 401), "{}", answer.status);
         assert!(answer.header("ratelimit").is_some());
     }
-    let verified = || sidecar.metric("claimgate_token_cache_total{result=\"miss\"}");
+    let verified = || sidecar.metric("claimgate_token_cache_lookups_total{result=\"miss\"}");
     let before = verified();
     for token in [&bad, &issuer.token("alice")] {
         let answer = sidecar.call(&get("/me/notes").bearer(token));

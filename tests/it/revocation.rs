@@ -74,7 +74,7 @@ fn a_revoked_certificate_is_refused_in_the_handshake_and_a_good_one_comes_in() {
                 assert_eq!(outcome(&sidecar, &client), "200");
             }
         }
-        let series = "claimgate_heads_refused_total{reason=\"tls_handshake\"}";
+        let series = "claimgate_request_heads_rejected_total{reason=\"tls_handshake\"}";
         eventually("the handshakes that failed are counted", || {
             (sidecar.metric(series).unwrap() - 4.0).abs() < 0.5
         });

@@ -173,7 +173,7 @@ fn a_request_that_waits_for_redis_looks_for_its_token_once() {
         assert_eq!(answer.status, 200);
     }
     let looked = ["hit", "miss"].map(|result| {
-        let series = format!("claimgate_token_cache_total{{result=\"{result}\"}}");
+        let series = format!("claimgate_token_cache_lookups_total{{result=\"{result}\"}}");
         sidecar.metric(&series)
     });
     assert_eq!(looked, [Some(2.0), Some(1.0)]);
@@ -252,7 +252,7 @@ fn what_becomes_of_requests_without_redis_can_be_said() {
         redis.gate(&format!("{IMPATIENT}, when_unavailable = \"refuse\""));
     for _ in 0..3 {
         let answer = sidecar.call(&get("/login"));
-        answer.refused(503, "rates_unavailable");
+        answer.refused(503, "rate_limit_unavailable");
         assert_eq!(answer.header("retry-after").as_deref(), Some("5"));
     }
     upstream.untouched();

@@ -40,7 +40,7 @@ fn hello_of_tls11() -> Vec<u8> {
 
 /// How often a handshake has failed.
 fn failed(sidecar: &Sidecar) -> f64 {
-    let series = "claimgate_heads_refused_total{reason=\"tls_handshake\"}";
+    let series = "claimgate_request_heads_rejected_total{reason=\"tls_handshake\"}";
     sidecar.metric(series).unwrap()
 }
 
@@ -176,7 +176,7 @@ require = [{ certificate = "dns", has = "web.example" }]
             assert_eq!(arrived.head.value("x-forwarded-proto").unwrap(), "https");
         } else {
             let body = String::from_utf8(client.body(1)).unwrap();
-            assert!(body.contains("certificate_missing"), "{body}");
+            assert!(body.contains("certificate_denied"), "{body}");
         }
     }
 }
@@ -286,7 +286,7 @@ fn half_a_handshake_ends_with_the_time_of_a_head() {
         wire: Wire::tls(stream),
     };
     assert_eq!(client.send("GET / HT").until_closed(), b"");
-    let series = "claimgate_heads_refused_total{reason=\"request_timeout\"}";
+    let series = "claimgate_request_heads_rejected_total{reason=\"request_timeout\"}";
     eventually("both are counted", || sidecar.metric(series).unwrap() > 1.5);
 }
 

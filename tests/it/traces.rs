@@ -274,9 +274,9 @@ fn a_client_that_leaves_ends_both_spans() {
         told.value("traceparent").unwrap()[36..52],
         hex(&client.span_id)
     );
-    has(client, &[("error.type", "client_gone")]);
+    has(client, &[("error.type", "client_closed_request")]);
     let server = &of(&spans, SpanKind::Server)[0];
-    has(server, &[("claimgate.reason", "client_gone")]);
+    has(server, &[("claimgate.reason", "client_closed_request")]);
     assert_eq!(attribute(server, "http.response.status_code"), None);
 }
 

@@ -194,7 +194,7 @@ fn no_other_protocol_is_switched_to() {
 fn a_101_that_nobody_asked_for_is_502() {
     let (sidecar, _upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
     let answer = sidecar.call(&get(SOCKET).bearer(&issuer.token("alice")));
-    answer.refused(502, "upstream_broken");
+    answer.refused(502, "upstream_invalid_response");
 }
 
 #[test]
@@ -205,7 +205,9 @@ fn a_101_for_an_upgrade_that_was_not_passed_on_is_502() {
             .bearer(&issuer.token("alice"))
             .line("Connection: Upgrade")
             .line(&format!("Upgrade: {upgrade}"));
-        sidecar.call(&request).refused(502, "upstream_broken");
+        sidecar
+            .call(&request)
+            .refused(502, "upstream_invalid_response");
     }
 }
 
@@ -217,5 +219,5 @@ fn a_101_to_another_protocol_is_502() {
     });
     let (sidecar, _upstream, issuer) = start_with(ROUTES, upstream);
     let answer = sidecar.call(&handshake(SOCKET).bearer(&issuer.token("alice")));
-    answer.refused(502, "upstream_broken");
+    answer.refused(502, "upstream_invalid_response");
 }

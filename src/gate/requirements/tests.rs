@@ -156,16 +156,16 @@ fn every_demand_must_hold_and_only_the_owner_can_be_made_up_for() {
             r#"{"scope":"tasks"}"#.into(),
             1,
             "alice",
-            Err("claim_missing"),
+            Err("claim_denied"),
         ),
-        (r#"{"plan":"pro"}"#.into(), 1, "alice", Err("claim_missing")),
-        ("{}".into(), 1, "alice", Err("claim_missing")),
+        (r#"{"plan":"pro"}"#.into(), 1, "alice", Err("claim_denied")),
+        ("{}".into(), 1, "alice", Err("claim_denied")),
         ("{}".into(), 1, "bob", Err("subject_mismatch")),
         (
             format!(r#"{{"plan":"pro"{admin}"#),
             1,
             "bob",
-            Err("claim_missing"),
+            Err("claim_denied"),
         ),
     ] {
         let subject = alice();

@@ -120,13 +120,13 @@ impl Collector for Scrape {
         config.encode(&mut encoder)?;
         gauge(
             &mut encoder,
-            "rate_limit_keys",
+            "rate_limit_buckets",
             "Callers whose requests are counted at the moment, once for each limit",
             rate_buckets.load(Ordering::Relaxed),
         )?;
         counter(
             &mut encoder,
-            "rate_limit_forgotten",
+            "rate_limit_buckets_evicted",
             "Callers whose requests were forgotten before their time, for want of space",
             rate_buckets_forgotten.load(Ordering::Relaxed),
         )?;
@@ -208,7 +208,8 @@ fn token_cache(
     misses: u64,
 ) -> Result<(), fmt::Error> {
     let help = "Tokens looked for among those already verified";
-    let mut family = encoder.encode_descriptor("token_cache", help, None, MetricType::Counter)?;
+    let mut family =
+        encoder.encode_descriptor("token_cache_lookups", help, None, MetricType::Counter)?;
     for (result, count) in [("hit", hits), ("miss", misses)] {
         let labels = [("result", result)];
         ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
@@ -235,7 +236,8 @@ fn heads(
     workers: &[Arc<WorkerMetrics>],
 ) -> Result<(), fmt::Error> {
     let help = "Heads that came to no exchange";
-    let mut family = encoder.encode_descriptor("heads_refused", help, None, MetricType::Counter)?;
+    let mut family =
+        encoder.encode_descriptor("request_heads_rejected", help, None, MetricType::Counter)?;
     for fault in RejectedHead::ALL {
         let counts = workers.iter().map(|worker| worker.heads_refused(fault));
         let count: u64 = counts.map(|count| count.load(Ordering::Relaxed)).sum();

@@ -76,7 +76,7 @@ impl RejectedHead {
             Self::Malformed => Refusal::RequestMalformed.reason(),
             Self::TooLarge => Refusal::HeadersTooLarge.reason(),
             Self::TooLate => Refusal::RequestTimeout.reason(),
-            Self::ProxyHeader => "proxy_header_malformed",
+            Self::ProxyHeader => "proxy_protocol_malformed",
             Self::PeerNotTrusted => "peer_not_trusted",
             Self::Tls => "tls_handshake",
         }

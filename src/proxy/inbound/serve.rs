@@ -120,7 +120,7 @@ impl AcceptedConnection {
         server.metrics.head_refused(fault);
         let client = address.map(tracing::field::display);
         let listener = &connection.listener().address;
-        info!(client, %listener, reason = fault.reason(), cause, "refused a head");
+        info!(client, %listener, reason = fault.reason(), cause, "rejected a request head");
     }
 
     /// What comes before HTTP. All of it and the first head have to be there in the time of a head.

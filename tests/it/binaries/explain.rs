@@ -108,7 +108,7 @@ fn explain_says_what_the_running_gate_does() {
     let ended = gate.stop();
     assert_eq!(ended.code, Some(0));
     // The log has the reason, and nothing of what the claims of these tokens say.
-    for reason in ["claim_missing", "token_issuer", "subject_mismatch"] {
+    for reason in ["claim_denied", "token_issuer", "subject_mismatch"] {
         let logged = format!("\"reason\":\"{reason}\"");
         assert!(ended.stderr.contains(&logged), "{reason}: {}", ended.stderr);
     }
@@ -168,7 +168,7 @@ access = "authenticated"
             &token,
             "/me",
             None,
-            "  FAIL  rule            certificate_missing\n",
+            "  FAIL  rule            certificate_denied\n",
         ),
         (&token, "/plain", None, "  x-forwarded-proto: http\n"),
         (&bound, "/plain", Some(&gate), "  x-client: CN=gate.test\n"),
@@ -402,12 +402,12 @@ fn explain_names_the_demand_that_was_not_met() {
         (
             &["plan=secret-plan", "scope=tasks"][..],
             "/admin/alice",
-            "  FAIL  rule            claim_missing\n                        not met: `plan` equals `pro`\n",
+            "  FAIL  rule            claim_denied\n                        not met: `plan` equals `pro`\n",
         ),
         (
             &["plan=pro", "scope=secret-plan"],
             "/admin/alice",
-            "  FAIL  rule            claim_missing\n                        not met: `scope` has `tasks`\n",
+            "  FAIL  rule            claim_denied\n                        not met: `scope` has `tasks`\n",
         ),
         (
             &["role=secret-plan"],

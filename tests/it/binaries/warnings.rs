@@ -69,7 +69,7 @@ fn a_certificate_that_cannot_be_read_is_the_cause_of_a_line() {
     });
     let connector = authority.connector().showing(&odd);
     let _refused = connector.connect(gate.address);
-    let line = gate.program.wait_for_line("refused a head");
+    let line = gate.program.wait_for_line("rejected a request head");
     for said in ["tls_handshake", "the client certificate cannot be read"] {
         assert!(line.contains(said), "{line}");
     }

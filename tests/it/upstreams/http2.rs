@@ -256,7 +256,7 @@ fn what_an_upstream_refuses_after_more_than_is_kept_is_not_sent_again() {
     let large = vec![b'x'; 70_000];
     sidecar
         .call(&post("/open/a", &large))
-        .refused(502, "upstream_broken");
+        .refused(502, "upstream_invalid_response");
 }
 
 #[test]
@@ -339,7 +339,9 @@ fn a_websocket_needs_an_upstream_that_speaks_http_1() {
         .line("Upgrade: websocket")
         .line("Sec-WebSocket-Version: 13")
         .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
-    sidecar.call(&asked).refused(502, "upstream_broken");
+    sidecar
+        .call(&asked)
+        .refused(502, "upstream_invalid_response");
     assert!(upstream.arrived().is_empty());
 }
 

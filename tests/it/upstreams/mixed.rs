@@ -91,7 +91,7 @@ fn run(sidecar: &Sidecar, issuer: &Issuer, breaks: bool) -> usize {
                             // A POST may meet a connection that the upstream closes in that moment.
                             let may_break = end == "garbage" || number.is_multiple_of(3);
                             assert!(breaks && may_break, "{expected}: {}", answer.text());
-                            answer.refused(502, "upstream_broken");
+                            answer.refused(502, "upstream_invalid_response");
                         }
                         Err(_) => {
                             assert!(breaks && end == "half", "{expected}");

@@ -135,7 +135,9 @@ fn what_may_have_been_done_is_not_done_again() {
         post("/open/a", b""),
         crate::harness::request("PUT", "/open/a").chunked(b"x", ""),
     ] {
-        sidecar.call(&asked).refused(502, "upstream_broken");
+        sidecar
+            .call(&asked)
+            .refused(502, "upstream_invalid_response");
     }
     assert_eq!(upstream.arrived().len(), 3);
 }
@@ -163,7 +165,7 @@ fn garbage_is_a_broken_upstream_and_not_asked_twice() {
     for _ in 0..5 {
         sidecar
             .call(&get("/open/a"))
-            .refused(502, "upstream_broken");
+            .refused(502, "upstream_invalid_response");
     }
     assert_eq!(upstream.arrived().len(), 5);
 }
