@@ -1,127 +1,102 @@
-//! The gate: a request head and the time in, a decision out. No socket, no clock, no waiting.
+//! The gate: decides about a request from its head, its connection's facts and the time.
+//!
+//! The decision is a row of stages, each consuming the one before: [`Gate::route`], [`Routed::authenticate`],
+//! [`Authenticated::authorize`], which yields the [`Permit`]. Rate limits are counted by the caller between the stages.
+//! The gate opens no socket, reads no clock and never waits.
 
+pub mod access;
 pub mod cache;
 pub mod certificate;
 pub mod claim_path;
 pub mod claims;
 pub mod cors;
 pub mod framing;
-pub mod header_edits;
+mod head;
 pub mod identity;
+pub mod inbound;
 pub mod managed_headers;
 pub mod origin;
 pub mod path;
-pub mod path_rewrite;
 pub mod permit;
 pub mod rate_limit;
 mod redirect;
 pub mod refusal;
-pub mod requirements;
+pub mod requirement;
 pub mod routes;
+pub mod stop;
 pub mod subject;
 pub mod token;
-pub mod upgrade;
 pub mod verify;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, HOST};
 use http::request::Parts;
-use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::{HeaderName, HeaderValue};
 
 use crate::clock::UnixTime;
 use crate::keys::KeyRing;
 
+use access::{Access, RequestContext, Rule};
 use cache::{CachedToken, TokenCache};
 use certificate::ClientCertificate;
 use claims::Claims;
 use cors::{Cors, CorsRequest, PreflightRequest};
 use identity::IdentityClaim;
+use inbound::Inbound;
 use managed_headers::ManagedNames;
-use path::CanonicalPath;
+use path::{BoundSegment, CanonicalPath};
 use permit::{Caller, KnownCaller, Permit};
-use rate_limit::{Held, Rates, Uncounted};
+use rate_limit::{BucketOwner, Buckets};
 use refusal::Refusal;
-use requirements::{RequestContext, Rule};
 use routes::{Route, RouteTable};
+use stop::{NeedsKeys, Preflight, Refused, Stop};
 use subject::Subject;
 use token::BearerToken;
-use verify::{Issuer, Unverified};
+use verify::{Issuer, IssuerId, Unverified};
 
-/// The longest request target, in bytes.
-pub const MAX_TARGET_BYTES: usize = 8 * 1024;
+pub use head::MAX_TARGET_BYTES;
 
-/// The immutable policy that judges a request: routes, issuers with their keys, identity headers.
+/// Immutable policy of one configuration: routes, issuers with their keys, identity headers, CORS.
 #[derive(Debug, Clone)]
 pub struct Gate {
     routes: Arc<RouteTable>,
     issuers: Vec<Issuer>,
     identity: Arc<[(HeaderName, IdentityClaim)]>,
     managed: Arc<ManagedNames>,
-    /// The claims that rules of routes ask for.
-    ruling: Arc<BTreeSet<String>>,
+    /// Names of the claims that some route's requirements read.
+    required_claims: Arc<BTreeSet<String>>,
     cors: Option<Arc<Cors>>,
     has_cors: bool,
     max_header_bytes: usize,
 }
 
-/// What the gate has decided.
+/// A request with a valid head, a canonical path and a route.
 #[derive(Debug)]
-pub enum Decision {
-    /// Let it through.
-    Forward(Permit),
-    /// Tell the browser that a page may send what it asks about.
-    Allow(Preflight),
-    /// Answer it.
-    Refuse(Refused),
-    /// Fetch the keys of this issuer once and ask again; if nothing new came, answer it.
-    NeedsKeys {
-        /// The issuer, by its place.
-        issuer: usize,
-        /// The name of the key that is not known; none if no key is.
-        kid: Option<String>,
-        /// The answer when no keys come.
-        otherwise: Refused,
-    },
+pub struct Routed<'a> {
+    gate: &'a Gate,
+    inbound: &'a Inbound,
+    route: &'a Arc<Route>,
+    owner: Option<BoundSegment<'a>>,
 }
 
-/// The answer to a preflight.
+/// A routed request whose caller is known: the subject of a verified token, or anyone on a public route.
 #[derive(Debug)]
-pub struct Preflight {
-    /// The route of what it asks about.
-    pub route: Arc<Route>,
-    /// What the page may send there.
-    pub headers: HeaderMap,
+pub struct Authenticated<'a> {
+    routed: Routed<'a>,
+    identity: Option<VerifiedIdentity>,
 }
 
-/// A refusal and what was known by then.
+/// A verified token and the source it came from.
 #[derive(Debug)]
-pub struct Refused {
-    /// Why.
-    pub refusal: Refusal,
-    /// The route, if there is one.
-    pub route: Option<Arc<Route>>,
-    /// The subject, if the token was good.
-    pub subject: Option<Subject>,
-    /// The issuer's name, if the token was good.
-    pub issuer: Option<Arc<str>>,
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Self {
-            refusal,
-            route: None,
-            subject: None,
-            issuer: None,
-        }
-    }
+struct VerifiedIdentity {
+    token: CachedToken,
+    /// Index among the route's token sources.
+    source: usize,
 }
 
 impl Gate {
-    /// Puts the parts together.
+    /// Builds the gate of a compiled configuration.
     pub fn new(
         routes: RouteTable,
         issuers: Vec<Issuer>,
@@ -129,13 +104,14 @@ impl Gate {
         cors: Option<Cors>,
         max_header_bytes: usize,
     ) -> Self {
-        let asked = routes
-            .routes()
-            .flat_map(|route| route.requirements.claims());
+        let access = || routes.routes().map(|route| &route.access);
+        let has_cors = cors.is_some() || access().any(|access| access.cors.is_some());
+        let required = access().flat_map(|access| access.requirements.claims());
+        let required_claims = required.map(str::to_owned).collect();
         Self {
-            ruling: Arc::new(asked.map(str::to_owned).collect()),
+            required_claims: Arc::new(required_claims),
             managed: Arc::new(ManagedNames::new(identity.iter().map(|(name, _)| name))),
-            has_cors: cors.is_some() || routes.routes().any(|route| route.cors.is_some()),
+            has_cors,
             cors: cors.map(Arc::new),
             routes: Arc::new(routes),
             issuers,
@@ -144,282 +120,155 @@ impl Gate {
         }
     }
 
-    /// The same gate with other keys for one issuer.
+    /// Returns the same gate with other keys for one issuer.
     #[must_use]
-    pub fn with_ring(&self, issuer: usize, ring: Arc<KeyRing>) -> Self {
+    pub fn with_ring(&self, issuer: IssuerId, ring: Arc<KeyRing>) -> Self {
         let mut gate = self.clone();
-        if let Some(issuer) = gate.issuers.get_mut(issuer) {
+        if let Some(issuer) = gate.issuers.get_mut(issuer.0) {
             issuer.ring = ring;
         }
         gate
     }
 
-    /// The routes.
     pub fn routes(&self) -> &RouteTable {
         &self.routes
     }
 
-    /// The issuers.
     pub fn issuers(&self) -> &[Issuer] {
         &self.issuers
     }
 
-    /// The names of the headers that only the gate may write.
+    /// Header names that only the gate may write.
     pub fn managed_names(&self) -> &Arc<ManagedNames> {
         &self.managed
     }
 
-    /// Judges a request head, and counts it for no limit. Reads no clock, opens no socket, never waits. The cache is the
-    /// caller's, and must have seen no other gate.
-    pub fn decide(&self, head: &Parts, now: UnixTime, cache: &mut TokenCache) -> Decision {
-        match self.decide_at_rate(head, now, cache, &mut Rates::uncounted()) {
-            Ok(decision) => decision,
-            // It is nobody's request that is to be counted.
-            Err(_) => Decision::Refuse(Refusal::RateLimitUnavailable.into()),
-        }
-    }
-
-    /// As [`Gate::decide`], and counts the request for the limits of its route. `rates` is of this request alone. What
-    /// must be counted elsewhere first comes back without a decision.
-    pub fn decide_at_rate(
+    /// Runs every stage without counting rate limits.
+    pub fn decide(
         &self,
-        head: &Parts,
+        inbound: &Inbound,
         now: UnixTime,
         cache: &mut TokenCache,
-        rates: &mut Rates<'_>,
-    ) -> Result<Decision, Box<Uncounted>> {
-        if let Err(refusal) = self.check_head(head) {
-            return Ok(Decision::Refuse(refusal.into()));
-        }
-        let Ok(path) = CanonicalPath::parse(head.uri.path()) else {
-            return Ok(Decision::Refuse(Refusal::PathNotCanonical.into()));
-        };
-        if self.has_cors
-            && let Some(decision) = self.preflight(head, path)
-        {
-            return Ok(decision);
-        }
-        let found = match self.routes.find(&head.method, path) {
-            Ok(found) => found,
-            Err(refusal) => return Ok(Decision::Refuse(refusal.into())),
-        };
-        let route = Arc::clone(found.route);
-        let refused = |refusal| Refused {
-            refusal,
-            route: Some(Arc::clone(&route)),
-            subject: None,
-            issuer: None,
-        };
-        // Before anything that costs: whoever tries tokens or passwords is to be slow.
-        match rates.of_client(&route) {
-            Ok(()) => {}
-            Err(Held::Refused(refusal)) => return Ok(Decision::Refuse(refused(refusal))),
-            Err(Held::Uncounted(uncounted)) => return Err(uncounted),
-        }
-        if route.rule == Rule::Public {
-            return Ok(Decision::Forward(Permit::new(
-                Caller::Anonymous,
-                route,
-                None,
-            )));
-        }
-        let taken = match route.tokens.take(head) {
-            Ok(taken) => taken,
-            Err(refusal) => return Ok(Decision::Refuse(refused(refusal))),
-        };
-        // A token that is remembered says nothing about the page that sends it this time.
-        if let Err(refusal) = route.tokens.check_origin(&taken, head) {
-            return Ok(Decision::Refuse(refused(refusal)));
-        }
-        let shown = head.extensions.get::<Arc<ClientCertificate>>();
-        let shown = shown.map(AsRef::as_ref);
-        let CachedToken {
-            mut caller,
-            claims,
-            issuer,
-            ..
-        } = match self.identify(taken.token(), shown, now, cache, rates) {
-            Ok(known) => known,
-            Err(Unverified {
-                refusal,
-                issuer: Some(issuer),
-                newer_keys_may_help: true,
-                kid,
-            }) => {
-                return Ok(Decision::NeedsKeys {
-                    issuer,
-                    kid,
-                    otherwise: refused(refusal),
-                });
-            }
-            Err(Unverified { refusal, .. }) => return Ok(Decision::Refuse(refused(refusal))),
-        };
-        match rates.of_subject(&route, &caller) {
-            Ok(()) => {}
-            Err(Held::Refused(refusal)) => {
-                return Ok(Decision::Refuse(Refused {
-                    subject: Some(caller.subject.clone()),
-                    issuer: Some(Arc::clone(&caller.issuer)),
-                    ..refused(refusal)
-                }));
-            }
-            Err(Held::Uncounted(uncounted)) => return Err(uncounted),
-        }
-        let context = RequestContext {
-            subject: &caller.subject,
-            claims: &claims,
-            certificate: shown,
-            issuer,
-        };
-        if let Err(refusal) = route.requirements.admit(&route.rule, context, found.owner) {
-            return Ok(Decision::Refuse(Refused {
-                subject: Some(caller.subject.clone()),
-                issuer: Some(Arc::clone(&caller.issuer)),
-                ..refused(refusal)
-            }));
-        }
-        if let Some(certificate) = shown {
-            self.add_certificate(&mut caller, certificate);
-        }
-        let source = Some(taken.source);
-        Ok(Decision::Forward(Permit::new(
-            Caller::Known(caller),
-            route,
-            source,
-        )))
+    ) -> Result<Permit, Stop> {
+        self.route(inbound)?.authenticate(now, cache)?.authorize()
     }
 
-    /// Answers a browser that asks for a page, unless the upstream does that itself.
-    fn preflight(&self, head: &Parts, path: CanonicalPath<'_>) -> Option<Decision> {
-        let question = PreflightRequest::of(head)?;
-        let route = match self.routes.find(&question.method, path) {
+    /// Checks head and path, responds to a CORS preflight, and finds the route.
+    pub fn route<'a>(&'a self, inbound: &'a Inbound) -> Result<Routed<'a>, Stop> {
+        let path = self.canonical_path(&inbound.head)?;
+        if self.has_cors
+            && let Some(stop) = self.preflight(&inbound.head, path)
+        {
+            return Err(stop);
+        }
+        let found = self.routes.find(&inbound.head.method, path)?;
+        Ok(Routed {
+            gate: self,
+            inbound,
+            route: found.route,
+            owner: found.owner,
+        })
+    }
+
+    fn canonical_path<'a>(&self, head: &'a Parts) -> Result<CanonicalPath<'a>, Refusal> {
+        head::check(head, &self.managed, self.max_header_bytes)?;
+        CanonicalPath::parse(head.uri.path()).map_err(|_| Refusal::PathNotCanonical)
+    }
+
+    /// Responds to a CORS preflight, unless the upstream does that itself.
+    fn preflight(&self, head: &Parts, path: CanonicalPath<'_>) -> Option<Stop> {
+        let request = PreflightRequest::of(head)?;
+        let route = match self.routes.find(&request.method, path) {
             Ok(found) => Arc::clone(found.route),
-            Err(refusal) => {
-                let is_here = self.routes.answers_browsers(path);
-                return is_here.then(|| Decision::Refuse(refusal.into()));
-            }
+            Err(refusal) => return self.routes.has_cors_at(path).then(|| refusal.into()),
         };
-        Some(match route.cors.as_ref()?.preflight(&question) {
-            Ok(headers) => Decision::Allow(Preflight { route, headers }),
-            Err(refusal) => Decision::Refuse(Refused {
+        Some(match route.access.cors.as_ref()?.preflight(&request) {
+            Ok(headers) => Stop::Preflight(Box::new(Preflight { route, headers })),
+            Err(refusal) => Stop::Refuse(Refused {
                 route: Some(route),
                 ..refusal.into()
             }),
         })
     }
 
-    /// The page that has sent a request, if answers are to say anything to pages.
-    pub fn page(&self, head: &Parts) -> Option<CorsRequest> {
+    /// CORS fields of a request; `None` if no route of this gate has a CORS policy.
+    pub fn cors_request(&self, head: &Parts) -> Option<CorsRequest> {
         self.has_cors.then(|| CorsRequest::of(head))
     }
 
-    /// What pages may read of answers of this route, or of those without one.
+    /// CORS policy of a route, or of responses without one.
     pub fn cors<'a>(&'a self, route: Option<&'a Route>) -> Option<&'a Cors> {
         match route {
-            Some(route) => route.cors.as_ref(),
+            Some(route) => route.access.cors.as_ref(),
             None => self.cors.as_deref(),
         }
     }
 
-    /// Finds out who the token is about and what it says, from the cache if it was asked before.
+    /// Redirects a plaintext request to the same URL over HTTPS, on `port`. Reads no token.
+    pub fn redirect(&self, head: &Parts, port: u16) -> Refusal {
+        match self.canonical_path(head) {
+            Ok(_) => redirect::location(head, port)
+                .map_or(Refusal::RequestMalformed, Refusal::HttpsRequired),
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// Verifies a token, or finds it in the cache. The cache must have seen no other gate.
     fn identify(
         &self,
         token: BearerToken<'_>,
-        shown: Option<&ClientCertificate>,
+        certificate: Option<&ClientCertificate>,
         now: UnixTime,
         cache: &mut TokenCache,
-        rates: &Rates<'_>,
     ) -> Result<CachedToken, Unverified> {
         let digest = TokenCache::digest(token);
-        // A request whose subject was counted elsewhere comes a second time.
-        let is_first = !rates.knows_the_subject();
-        if let Some(known) = cache.find(&digest, is_first) {
-            // Keys that have become too old vouch for nothing any more, not even for what they have verified.
-            let issuer = self.issuers.get(known.issuer);
+        if let Some(known) = cache.find(&digest) {
+            // Expired keys vouch for nothing, not even for the tokens they verified before.
+            let issuer = self.issuers.get(known.issuer.0);
             if issuer.is_some_and(|issuer| issuer.ring.is_usable(now)) {
                 known.validity.check(now)?;
                 if let Some(binding) = &known.binding {
-                    binding.check(shown)?;
+                    binding.check(certificate)?;
                 }
                 return Ok(known.clone());
             }
         }
-        let verified = verify::verify(&self.issuers, token, shown, now);
+        let verified = verify::verify(&self.issuers, token, certificate, now);
         cache.count(&verified);
         let mut verified = verified?;
         let caller = Arc::new(KnownCaller {
-            headers: self.identity_of(&verified.subject, &verified.claims).into(),
+            headers: self
+                .identity_headers(&verified.subject, &verified.claims)
+                .into(),
             subject: verified.subject,
             issuer: verified.issuer,
             expires: verified.validity.until(),
         });
-        // Claims are about a person: what no rule asks for is not kept.
-        verified.claims.keep_only(&self.ruling);
+        // Claims are personal data: those that no requirement reads are not kept.
+        verified.claims.keep_only(&self.required_claims);
         let known = CachedToken {
             caller,
             claims: Arc::new(verified.claims),
             validity: verified.validity,
             binding: verified.binding,
-            issuer: verified.place,
+            issuer: verified.issuer_id,
         };
-        cache.remember(digest, known.clone());
+        cache.insert(digest, known.clone());
         Ok(known)
     }
 
-    /// Sends a request that came without encryption to where the same is served with it. No token is looked at.
-    pub fn redirect(&self, head: &Parts, port: u16) -> Refusal {
-        if let Err(refusal) = self.check_head(head) {
-            return refusal;
-        }
-        if CanonicalPath::parse(head.uri.path()).is_err() {
-            return Refusal::PathNotCanonical;
-        }
-        redirect::location(head, port).map_or(Refusal::RequestMalformed, Refusal::HttpsRequired)
-    }
-
-    /// What RFC 9112 demands of a head before its path can mean anything.
-    fn check_head(&self, head: &Parts) -> Result<(), Refusal> {
-        if matches!(head.method, Method::CONNECT | Method::TRACE) {
-            let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-            return Err(Refusal::MethodNotAllowed(allow));
-        }
-        let target = head
-            .uri
-            .path_and_query()
-            .map_or(0, |target| target.as_str().len());
-        if target > MAX_TARGET_BYTES {
-            return Err(Refusal::TargetTooLong);
-        }
-        if head_bytes(head) > self.max_header_bytes {
-            return Err(Refusal::HeadersTooLarge);
-        }
-        self.check_connection(head)?;
-        if !framing::has_unambiguous_length(&head.headers) {
-            return Err(Refusal::RequestMalformed);
-        }
-        check_host(head)
-    }
-
-    /// RFC 9110 section 7.6.1 has a proxy drop what `Connection` names: not what the gate is about to write.
-    fn check_connection(&self, head: &Parts) -> Result<(), Refusal> {
-        for value in head.headers.get_all(CONNECTION) {
-            let names = value.to_str().map_err(|_| Refusal::RequestMalformed)?;
-            let mut names = names.split(',').map(str::trim);
-            if names.any(|name| self.managed.must_not_be_dropped(name)) {
-                return Err(Refusal::RequestMalformed);
-            }
-        }
-        Ok(())
-    }
-
-    fn identity_of(&self, subject: &Subject, claims: &Claims) -> Vec<(HeaderName, HeaderValue)> {
+    fn identity_headers(
+        &self,
+        subject: &Subject,
+        claims: &Claims,
+    ) -> Vec<(HeaderName, HeaderValue)> {
         let headers = self.identity.iter();
         headers
             .filter_map(|(name, claim)| Some((name.clone(), claim.value(subject, claims)?)))
             .collect()
     }
 
-    /// What the upstream is told of the certificate. It belongs to the connection, so it is not remembered with the token.
+    /// Adds the identity headers of a certificate. It belongs to the connection, so it is not cached with the token.
     fn add_certificate(&self, caller: &mut Arc<KnownCaller>, certificate: &ClientCertificate) {
         let fields = self.identity.iter().filter_map(|(name, claim)| {
             let value = claim.certificate_value(certificate)?;
@@ -433,58 +282,135 @@ impl Gate {
     }
 }
 
-/// The size of a head as it was sent, within a few bytes.
-fn head_bytes(head: &Parts) -> usize {
-    let target = head
-        .uri
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
-    let fields = head.headers.iter();
-    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
-    head.method.as_str().len() + target + "  HTTP/1.1\r\n\r\n".len() + fields.sum::<usize>()
+impl<'a> Routed<'a> {
+    pub fn route(&self) -> &'a Arc<Route> {
+        self.route
+    }
+
+    /// Buckets of the route's limits by client address. They are drawn from before the token is read, so that guessing
+    /// tokens or passwords is slow.
+    pub fn client_buckets(&self) -> Option<Buckets<'a>> {
+        let limits = self.route.access.limits.by_client();
+        let owner = BucketOwner::address(self.inbound.client);
+        (!limits.is_empty()).then_some(Buckets { limits, owner })
+    }
+
+    /// Finds the one token of the request and verifies it. A public route needs none.
+    pub fn authenticate(
+        self,
+        now: UnixTime,
+        cache: &mut TokenCache,
+    ) -> Result<Authenticated<'a>, Stop> {
+        let Access { rule, tokens, .. } = &self.route.access;
+        if *rule == Rule::Public {
+            return Ok(Authenticated {
+                routed: self,
+                identity: None,
+            });
+        }
+        let found = tokens
+            .find(self.inbound)
+            .map_err(|refusal| self.refuse(refusal))?;
+        // A cached token says nothing about the page that sends it this time.
+        tokens
+            .check_origin(&found, self.inbound)
+            .map_err(|refusal| self.refuse(refusal))?;
+        let certificate = self.inbound.certificate.as_deref();
+        let token = self
+            .gate
+            .identify(found.token(), certificate, now, cache)
+            .map_err(|unverified| self.stop(unverified))?;
+        let source = found.source;
+        Ok(Authenticated {
+            routed: self,
+            identity: Some(VerifiedIdentity { token, source }),
+        })
+    }
+
+    /// Refuses the request at this stage.
+    pub fn refuse(&self, refusal: Refusal) -> Stop {
+        Stop::Refuse(self.refused(refusal))
+    }
+
+    fn refused(&self, refusal: Refusal) -> Refused {
+        Refused {
+            refusal,
+            route: Some(Arc::clone(self.route)),
+            caller: None,
+        }
+    }
+
+    fn stop(&self, unverified: Unverified) -> Stop {
+        let otherwise = self.refused(unverified.refusal);
+        match unverified.issuer {
+            Some(issuer) if unverified.newer_keys_may_help => {
+                let kid = unverified.kid;
+                Stop::NeedsKeys(Box::new(NeedsKeys {
+                    issuer,
+                    kid,
+                    otherwise,
+                }))
+            }
+            Some(_) | None => Stop::Refuse(otherwise),
+        }
+    }
 }
 
-/// RFC 9112 section 3.2: exactly one `Host`, with a valid value; and a target in absolute form must name it.
-fn check_host(head: &Parts) -> Result<(), Refusal> {
-    let malformed = Refusal::RequestMalformed;
-    if head.version > Version::HTTP_11 || head.version < Version::HTTP_10 {
-        return Err(malformed);
+impl Authenticated<'_> {
+    /// Caller of the verified token; `None` on a public route.
+    pub fn caller(&self) -> Option<&Arc<KnownCaller>> {
+        let identity = self.identity.as_ref()?;
+        Some(&identity.token.caller)
     }
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else {
-        return Err(malformed);
-    };
-    let host = host.to_str().map_err(|_| malformed.clone())?;
-    // RFC 3986 section 3.2.2 lets a name have more characters, which no name has and parsers read differently.
-    let plain = host
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b".:-_[]".contains(&byte));
-    let valid = plain
-        && host.parse::<Authority>().is_ok_and(|parsed| {
-            let name = parsed.host();
-            !name.is_empty() && has_plain_port(host, name)
-        });
-    if !valid {
-        return Err(malformed);
-    }
-    // RFC 9113 section 8.3.1: over HTTP/2 the scheme is told, and could be any.
-    if !matches!(head.uri.scheme_str(), None | Some("http" | "https")) {
-        return Err(malformed);
-    }
-    match head.uri.authority() {
-        None => Ok(()),
-        Some(named) if named.as_str().eq_ignore_ascii_case(host) => Ok(()),
-        Some(_) => Err(malformed),
-    }
-}
 
-/// RFC 3986 section 3.2.3: what follows the name is nothing, or a colon and digits.
-fn has_plain_port(host: &str, name: &str) -> bool {
-    let port = host.strip_prefix(name).unwrap_or(host);
-    let digits = port.strip_prefix(':').unwrap_or(port);
-    let is_number =
-        digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok();
-    port.is_empty() || digits.is_empty() || (port != digits && is_number)
+    /// Buckets of the route's limits by subject.
+    pub fn subject_buckets(&self) -> Option<Buckets<'_>> {
+        let limits = self.routed.route.access.limits.by_subject();
+        let caller = self.caller().filter(|_| !limits.is_empty())?;
+        let owner = BucketOwner::Subject {
+            issuer: &caller.issuer,
+            subject: caller.subject.as_str(),
+        };
+        Some(Buckets { limits, owner })
+    }
+
+    /// Checks owner binding and requirements, and permits the request.
+    pub fn authorize(self) -> Result<Permit, Stop> {
+        let Some(identity) = &self.identity else {
+            let route = Arc::clone(self.routed.route);
+            return Ok(Permit::new(Caller::Anonymous, route, None));
+        };
+        let Routed { route, owner, .. } = self.routed;
+        let certificate = self.routed.inbound.certificate.as_deref();
+        let context = RequestContext {
+            subject: &identity.token.caller.subject,
+            claims: &identity.token.claims,
+            certificate,
+            issuer: identity.token.issuer,
+        };
+        route
+            .access
+            .admit(context, owner)
+            .map_err(|refusal| self.refuse(refusal))?;
+        let mut caller = Arc::clone(&identity.token.caller);
+        if let Some(certificate) = certificate {
+            self.routed.gate.add_certificate(&mut caller, certificate);
+        }
+        let source = Some(identity.source);
+        Ok(Permit::new(
+            Caller::Known(caller),
+            Arc::clone(route),
+            source,
+        ))
+    }
+
+    /// Refuses the request at this stage.
+    pub fn refuse(&self, refusal: Refusal) -> Stop {
+        Stop::Refuse(Refused {
+            caller: self.caller().cloned(),
+            ..self.routed.refused(refusal)
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,20 +1,25 @@
-//! The proxy: a request in; decide, then forward or refuse, then record.
+//! The proxy: takes a request, has the gate decide, forwards or responds, and records the exchange.
 
-pub mod body;
 mod deadline_timer;
 pub mod exchange;
+pub mod forwarding;
 mod from_http2;
 pub mod headers;
 pub mod inbound;
 mod informational;
 pub mod redis;
+pub mod request_body;
+mod respond;
+pub mod response_body;
 pub mod shared;
+mod snapshot;
 pub mod stream_deadlines;
 mod stream_policy;
 pub mod tasks;
 pub mod transport;
 pub mod tunnel;
 pub mod upstream;
+pub mod websocket;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -23,9 +28,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, STRICT_TRANSPORT_SECURITY};
-use http::request::Parts;
-use http::response;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -33,29 +35,32 @@ use hyper::ext::on_informational;
 use hyper::upgrade::OnUpgrade;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
+use tracing::debug;
 
-use crate::clock::UnixTime;
-use crate::gate::Decision;
-use crate::gate::cache::TokenCache;
 use crate::gate::framing::has_unambiguous_length;
+use crate::gate::inbound::Inbound;
 use crate::gate::permit::Permit;
-use crate::gate::rate_limit::{Rates, Uncounted};
+use crate::gate::rate_limit::Buckets;
 use crate::gate::refusal::Refusal;
+use crate::gate::stop::{NeedsKeys, Stop};
 use crate::keys::refresh::RefreshOutcome;
 use crate::observe::metrics::WorkerMetrics;
 
-use body::{BodyKind, RequestBody, ResponseBody};
-use exchange::{Exchange, Form};
-use headers::Peer;
+use exchange::{Exchange, RequestForm};
+use forwarding::Forwarding;
+use headers::{Peer, X_REQUEST_ID};
 use inbound::connection::Connection;
 use informational::{InformationalGuard, InformationalResponses};
-use redis::Remote;
-use shared::{Phase, Policy, Shared};
+use request_body::RequestBody;
+use response_body::{BodyKind, ResponseBody};
+use shared::Shared;
+use snapshot::Snapshot;
 use stream_deadlines::StreamDeadlines;
 use stream_policy::{StreamPolicy, within};
 use upstream::{PooledConnection, Upstream, UpstreamError};
+use websocket::Handshake;
 
-/// What serves the requests of one worker.
+/// Serves the requests of one worker.
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
@@ -63,24 +68,28 @@ pub struct Proxy {
     snapshot: RefCell<Rc<Snapshot>>,
 }
 
-/// The policy as one worker has it, with its own connections to every upstream.
-#[derive(Debug)]
-struct Snapshot {
-    policy: Arc<Policy>,
-    /// The tokens that this policy has verified: another one starts with none.
-    tokens: RefCell<TokenCache>,
-    upstreams: Vec<Rc<Upstream>>,
-    /// Where requests are counted together with other gates.
-    remote: Option<Rc<Remote>>,
-}
-
-/// The answer of the gate or of the upstream. It is handed on many times, so that its exchange is in a box.
+/// A response of the gate or of the upstream. The exchange is boxed because the response is moved many times.
 pub type ClientResponse = Response<ResponseBody<Box<Exchange>>>;
 
+/// A call ready to be sent to an upstream.
+struct Call {
+    request: Box<Request<RequestBody>>,
+    handshake: Option<Handshake>,
+}
+
+/// A response head of the upstream, with everything that delivers it.
+struct Delivery<'a> {
+    snapshot: &'a Snapshot,
+    forwarding: &'a Forwarding,
+    upstream: &'a Upstream,
+    streams: StreamPolicy,
+    response: Response<Incoming>,
+    connection: PooledConnection,
+}
+
 impl Proxy {
-    /// What one worker needs.
     pub fn new(shared: Arc<Shared>, metrics: Arc<WorkerMetrics>) -> Self {
-        let snapshot = Snapshot::new(shared.policy(), &[], None, &metrics);
+        let snapshot = Snapshot::first(shared.policy(), &metrics);
         Self {
             shared,
             metrics,
@@ -88,7 +97,7 @@ impl Proxy {
         }
     }
 
-    /// Answers one request, and sends the client away if the gate is about to stop.
+    /// Serves one request.
     pub async fn handle(
         &self,
         request: Request<Incoming>,
@@ -98,7 +107,7 @@ impl Proxy {
         let now = Instant::now();
         connection.begin_exchange(now);
         let (mut head, body) = request.into_parts();
-        let form = Form {
+        let form = RequestForm {
             has_body: !body.is_end_stream(),
             accepts_informational: head.version == Version::HTTP_11,
         };
@@ -106,313 +115,397 @@ impl Proxy {
             from_http2::to_http1(&mut head, form.has_body);
         }
         let snapshot = self.snapshot();
-        snapshot.policy.headers.note_peer(peer, &mut head);
+        let inbound = snapshot.policy.headers.inbound(peer, head);
         let mut exchange = Box::new(Exchange::begin(
             Arc::clone(&self.metrics),
             Rc::clone(connection),
-            &head,
             Rc::clone(peer),
             Rc::clone(&snapshot),
+            &inbound,
             form,
             now,
         ));
-        let (snapshot, decision) = self.judge(snapshot, &head, &mut exchange).await;
-        let mut answer = match decision {
-            Decision::Forward(permit) => {
-                let stay = StreamPolicy::of(&permit, &head, &snapshot.policy);
-                self.forward(&snapshot, head, body, permit, stay, exchange)
-                    .await
+        let (snapshot, decision) = self.judge(snapshot, &inbound, &mut exchange).await;
+        let refused = match decision {
+            Ok(permit) => {
+                return self
+                    .forward(&snapshot, inbound, body, permit, exchange)
+                    .await;
             }
-            Decision::Allow(preflight) => exchange.allow(preflight),
-            Decision::Refuse(refused)
-            | Decision::NeedsKeys {
-                otherwise: refused, ..
-            } => exchange.refuse(refused),
+            Err(Stop::Preflight(preflight)) => return self.allow(exchange, *preflight),
+            Err(Stop::Refuse(refused)) => refused,
+            Err(Stop::NeedsKeys(needs)) => needs.otherwise,
         };
-        let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if self.shared.phase() != Phase::Serving && !switched {
-            connection.close_connection(answer.headers_mut());
-        }
-        if let Some(hsts) = &connection.listener().hsts {
-            let headers = answer.headers_mut();
-            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
-        }
-        answer
+        let refusal = exchange.stopped(refused);
+        debug!(
+            stage = refusal.row().stage.name(),
+            reason = refusal.reason(),
+            "request refused"
+        );
+        self.refuse(exchange, refusal)
     }
 
-    /// Asks the gate, and once more if it needs keys. Gives the policy that has decided with what it decided.
+    /// Decides, and waits for keys where the decision needs them. Returns the snapshot that decided.
     async fn judge(
         &self,
         mut snapshot: Rc<Snapshot>,
-        head: &Parts,
+        inbound: &Inbound,
         exchange: &mut Exchange,
-    ) -> (Rc<Snapshot>, Decision) {
+    ) -> (Rc<Snapshot>, Result<Permit, Stop>) {
         if let Some(refusal) = exchange.connection().refuses_all() {
-            return (snapshot, Decision::Refuse(refusal.into()));
+            return (snapshot, Err(refusal.into()));
         }
         if let Some(port) = exchange.connection().listener().redirect_to_https {
-            let refusal = snapshot.policy.gate.redirect(head, port);
-            return (snapshot, Decision::Refuse(refusal.into()));
+            let refusal = snapshot.policy.gate.redirect(&inbound.head, port);
+            return (snapshot, Err(refusal.into()));
         }
-        let rates = exchange.rates(&self.shared);
-        let mut rates = rates.elsewhere(snapshot.remote.is_some());
-        let mut decision = self.decide(&snapshot, head, &mut rates).await;
-        let mut since = None;
-        while let Decision::NeedsKeys { issuer, kid, .. } = &decision {
-            // Keys that came while this was judged are not asked for once more.
-            let newest = self.snapshot();
-            let asked = if Rc::ptr_eq(&newest, &snapshot) {
-                let policy = &snapshot.policy;
-                policy.fetch_keys(*issuer, kid.as_deref(), &mut since).await
-            } else {
-                RefreshOutcome::Newer
-            };
-            // Newer keys are a newer policy: all of it is judged anew.
-            snapshot = self.snapshot();
-            decision = self.decide(&snapshot, head, &mut rates).await;
-            if let (Decision::NeedsKeys { otherwise, .. }, RefreshOutcome::Undecided) =
-                (&mut decision, asked)
-            {
-                otherwise.refusal = Refusal::KeysUnavailable;
-            }
-            if asked != RefreshOutcome::Newer {
-                break;
-            }
-        }
-        if rates.knows_the_client() {
-            let policy = &snapshot.policy.headers;
-            policy.note_hidden_clients(exchange.peer(), &head.headers);
-        }
-        exchange.counted(rates.into_field());
-        self.metrics
-            .tokens_looked_for(snapshot.tokens.borrow_mut().take_counted());
-        (snapshot, decision)
-    }
-
-    /// Asks the gate, and has counted elsewhere what must be.
-    async fn decide(&self, snapshot: &Snapshot, head: &Parts, rates: &mut Rates<'_>) -> Decision {
+        let mut wait = KeyWait::default();
         loop {
-            let uncounted = match snapshot.decide(head, self.shared.clock.now(), rates) {
-                Ok(decision) => return decision,
-                Err(uncounted) => uncounted,
+            let decision = self.decide(&snapshot, inbound, exchange).await;
+            self.count_tokens(&snapshot);
+            let needs = match decision {
+                Err(Stop::NeedsKeys(needs)) => needs,
+                Ok(_) | Err(Stop::Refuse(_) | Stop::Preflight(_)) => return (snapshot, decision),
             };
-            match &snapshot.remote {
-                // In a box, so that requests without a limit do not carry its size.
-                Some(remote) => Box::pin(remote.count(&uncounted, rates)).await,
-                None => rates.count_here(&uncounted),
+            // Boxed: a wait for keys is rare, and every request would carry its size.
+            match Box::pin(self.newer_snapshot(&snapshot, &needs, &mut wait)).await {
+                // Newer keys are a newer policy, which decides from the start.
+                Some(newer) => snapshot = newer,
+                None => return (snapshot, Err(wait.give_up(*needs))),
             }
         }
     }
 
-    /// Sends what was judged to the upstream, and its answer to the client. Without a permit, nothing is forwarded.
+    /// Runs the stages of the decision, and counts the rate limits between them.
+    async fn decide(
+        &self,
+        snapshot: &Snapshot,
+        inbound: &Inbound,
+        exchange: &mut Exchange,
+    ) -> Result<Permit, Stop> {
+        let routed = snapshot.policy.gate.route(inbound)?;
+        debug!(route = &*routed.route().pattern, "route matched");
+        if let Some(buckets) = routed.client_buckets()
+            && !exchange.limits().is_client_counted()
+        {
+            exchange.limits().set_client_counted();
+            let headers = &snapshot.policy.headers;
+            headers.warn_about_untrusted_proxy(exchange.peer(), &inbound.head.headers);
+            self.count(snapshot, buckets, exchange)
+                .await
+                .map_err(|refusal| routed.refuse(refusal))?;
+        }
+        let now = self.shared.clock.now();
+        let authenticated = routed.authenticate(now, &mut snapshot.tokens.borrow_mut())?;
+        if let Some(caller) = authenticated.caller() {
+            debug!(
+                subject = caller.subject.as_str(),
+                issuer = &*caller.issuer,
+                "token verified"
+            );
+        }
+        if let Some(buckets) = authenticated.subject_buckets() {
+            self.count(snapshot, buckets, exchange)
+                .await
+                .map_err(|refusal| authenticated.refuse(refusal))?;
+        }
+        let permit = authenticated.authorize()?;
+        debug!("request permitted");
+        Ok(permit)
+    }
+
+    /// Adds the request to its buckets, in Redis if the policy shares them.
+    async fn count(
+        &self,
+        snapshot: &Snapshot,
+        buckets: Buckets<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<(), Refusal> {
+        let table = &self.shared.rate_limits;
+        let now = self.shared.ticks(exchange.started());
+        let statuses = match &snapshot.redis {
+            // Boxed, so that requests without a limit do not carry its size.
+            Some(redis) => Box::pin(redis.take(buckets, table, now)).await?,
+            None => table.take(buckets, now),
+        };
+        exchange.limits().record(buckets, &statuses)
+    }
+
+    /// Waits until the keys of an issuer are newer than this snapshot's. Returns `None` if no newer keys come.
+    async fn newer_snapshot(
+        &self,
+        snapshot: &Rc<Snapshot>,
+        needs: &NeedsKeys,
+        wait: &mut KeyWait,
+    ) -> Option<Rc<Snapshot>> {
+        if wait.is_over() {
+            return None;
+        }
+        loop {
+            // Keys that arrived during the decision need no fetch.
+            let newest = self.snapshot();
+            if !Rc::ptr_eq(&newest, snapshot) {
+                return Some(newest);
+            }
+            let kid = needs.kid.as_deref();
+            let policy = &snapshot.policy;
+            let outcome = policy.fetch_keys(needs.issuer, kid, &mut wait.since).await;
+            wait.outcome = Some(outcome);
+            let newest = self.snapshot();
+            if !Rc::ptr_eq(&newest, snapshot) {
+                return Some(newest);
+            }
+            if outcome != RefreshOutcome::Newer {
+                return None;
+            }
+        }
+    }
+
+    fn count_tokens(&self, snapshot: &Snapshot) {
+        let counts = snapshot.tokens.borrow_mut().take_counted();
+        self.metrics.tokens_looked_for(counts);
+    }
+
+    /// Sends a permitted request to its upstream and delivers the response.
     async fn forward(
         &self,
         snapshot: &Snapshot,
-        mut head: Parts,
+        inbound: Inbound,
         body: Incoming,
         permit: Permit,
-        stay: StreamPolicy,
         mut exchange: Box<Exchange>,
     ) -> ClientResponse {
+        let forwarding = snapshot.policy.forwarding(permit.route());
+        exchange.permitted(&permit, forwarding.request_timeout);
         let policy = &snapshot.policy;
-        exchange.permitted(&permit);
-        let limit = permit
-            .route()
-            .max_body_bytes
-            .unwrap_or(policy.max_body_bytes);
-        if limit > 0 && body.size_hint().lower() > limit {
-            return exchange.fail(Refusal::BodyTooLarge);
-        }
-        let Some(upstream) = snapshot.upstreams.get(permit.route().upstream) else {
-            return exchange.fail(Refusal::UpstreamUnreachable);
+        let streams = StreamPolicy::new(&permit, forwarding.streams, &inbound, policy);
+        let upstream = snapshot.upstream(forwarding.upstream);
+        let call = match prepare(snapshot, forwarding, inbound, body, &permit, &mut exchange) {
+            Ok(call) => call,
+            Err(refusal) => return self.refuse(exchange, refusal),
         };
-        let websocket = headers::asks_for_websocket(&head);
-        let client = head.extensions.remove::<OnUpgrade>().filter(|_| websocket);
-        policy.headers.to_upstream(
-            &mut head,
-            permit.caller(),
-            permit.route(),
-            exchange.peer(),
-            exchange.request_id(),
-            websocket,
-        );
-        exchange.trace_call(&upstream.policy().name, &mut head.headers);
-        let key = (websocket && exchange.is_http2())
-            .then(|| head.headers.get(SEC_WEBSOCKET_KEY).cloned())
-            .flatten();
-        let subprotocol = policy.headers.kept_subprotocol(&permit);
-        // The messages of a gRPC call come when they come.
-        let patience = (!exchange.is_grpc()).then_some(policy.limits.timeouts.body);
-        let body = RequestBody::new(body, limit, patience);
-        exchange.sending(body.upload());
-        // In a box: it is handed on from one future to the next, and each would have to have room for it.
-        let mut request = Box::new(Request::from_parts(head, body));
-        let until_answer = if upstream.policy().informational && exchange.accepts_informational() {
-            Some(forward_informational(&mut request, snapshot, &exchange).await)
-        } else {
-            None
+        let Call { request, handshake } = call;
+        // A response to a gRPC call may be a stream that has not begun.
+        let expiry = exchange.is_grpc().then(|| streams.expiry(&self.shared));
+        let sent = send(snapshot, upstream, request, permit, forwarding, &exchange);
+        // Pinned here, so that it is not moved into the deadline.
+        let sent = within(expiry.flatten(), exchange.overdue(), pin!(sent)).await;
+        exchange.head_received();
+        let (response, connection) = match sent {
+            Ok(Ok(sent)) => sent,
+            Ok(Err(error)) => return self.fail(exchange, &error),
+            Err(refusal) => return self.refuse(exchange, refusal),
         };
-        // Pinned here, so that it is not moved into what waits for it.
-        let answering = pin!(upstream.exchange(permit, request));
-        // The answer of a gRPC call may be a stream that has not begun.
-        let is_stream = exchange.is_grpc();
-        let expiry = is_stream.then(|| stay.expiry(&self.shared)).flatten();
-        let answered = within(expiry, exchange.overdue(), answering).await;
-        drop(until_answer);
-        exchange.answered();
-        let (response, lease) = match answered {
-            Ok(Ok(answered)) => answered,
-            Ok(Err(error)) => return exchange.upstream_failed(&error),
-            Err(refusal) => return exchange.fail(refusal),
+        let delivery = Delivery {
+            snapshot,
+            forwarding,
+            upstream,
+            streams,
+            response,
+            connection,
         };
-        let (mut answer, incoming) = response.into_parts();
-        if !has_unambiguous_length(&answer.headers) {
-            return exchange.upstream_failed(&UpstreamError::Ends {
-                target: lease.address(),
-            });
-        }
-        answer.version = Version::HTTP_11;
-        let switched = answer.status == StatusCode::SWITCHING_PROTOCOLS;
-        let client = client.filter(|_| headers::names_websocket(&answer.headers));
-        policy
-            .headers
-            .to_client(&mut answer.headers, exchange.request_id(), switched);
-        if let Some(route) = exchange.route() {
-            route.response_headers.apply(&mut answer.headers);
-        }
-        exchange.show_to_page(&mut answer.headers);
-        exchange.tell_rate(&mut answer.headers);
-        if let (true, Some(subprotocol)) = (switched, subprotocol) {
-            let chosen = answer.headers.entry(SEC_WEBSOCKET_PROTOCOL);
-            chosen.or_insert(subprotocol);
-        }
-        let understood = match &key {
-            Some(key) if switched => from_http2::from_switching(&mut answer, key),
-            Some(_) | None => true,
-        };
-        match (switched, client.filter(|_| understood)) {
-            (true, Some(client)) => {
-                let idle = upstream.policy().idle_timeout;
-                let lifetime = stay.websocket(&self.shared, idle, exchange.overdue());
-                tunnel(answer, client, lease, lifetime, exchange)
-            }
-            (true, None) => exchange.upstream_failed(&UpstreamError::Switched {
-                target: lease.address(),
-            }),
-            (false, _) => {
-                if exchange.leaves_a_body() {
-                    exchange.connection().close_connection(&mut answer.headers);
-                }
-                let kind = BodyKind::of(&answer.headers);
-                let is_stream = kind != BodyKind::Plain || incoming.size_hint().exact().is_none();
-                let idle = upstream.policy().idle_timeout;
-                let overdue = exchange.overdue();
-                let lifetime = if is_stream {
-                    stay.stream(&self.shared, kind, idle, overdue)
-                } else {
-                    StreamDeadlines::new(idle, overdue)
-                };
-                let exchange = exchange.answering(answer.status, lease);
-                let body = ResponseBody::upstream(incoming, kind, lifetime, exchange);
-                Response::from_parts(answer, body)
-            }
-        }
+        self.deliver(delivery, handshake, exchange)
     }
 
-    /// Says what connections there are to the upstreams in force.
+    /// Responds to a failed call.
+    fn fail(&self, mut exchange: Box<Exchange>, error: &UpstreamError) -> ClientResponse {
+        let refusal = exchange.upstream_failed(error);
+        self.refuse(exchange, refusal)
+    }
+
+    /// Delivers the upstream's response to the client.
+    fn deliver(
+        &self,
+        delivery: Delivery<'_>,
+        handshake: Option<Handshake>,
+        exchange: Box<Exchange>,
+    ) -> ClientResponse {
+        let target = || delivery.connection.address();
+        let response = &delivery.response;
+        if !has_unambiguous_length(response.headers()) {
+            let target = target();
+            return self.fail(exchange, &UpstreamError::Ends { target });
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return match handshake.filter(|it| it.is_accepted_by(response.headers())) {
+                Some(handshake) => self.switch(delivery, handshake, exchange),
+                None => {
+                    let target = target();
+                    self.fail(exchange, &UpstreamError::Switched { target })
+                }
+            };
+        }
+        let (mut head, body) = delivery.response.into_parts();
+        head.version = Version::HTTP_11;
+        let headers = &mut head.headers;
+        delivery.snapshot.policy.headers.to_client(headers);
+        delivery.forwarding.response_headers.apply(headers);
+        self.finish(&exchange, headers);
+        let kind = BodyKind::of(&head.headers);
+        let is_stream = kind != BodyKind::Plain || body.size_hint().exact().is_none();
+        let idle = delivery.upstream.policy().idle_timeout;
+        let overdue = exchange.overdue();
+        let deadlines = if is_stream {
+            delivery.streams.response(&self.shared, kind, idle, overdue)
+        } else {
+            StreamDeadlines::new(idle, overdue)
+        };
+        let exchange = exchange.responding(head.status, delivery.connection);
+        let body = ResponseBody::upstream(body, kind, deadlines, exchange);
+        Response::from_parts(head, body)
+    }
+
+    /// Delivers a 101 and joins client and upstream in a WebSocket tunnel.
+    fn switch(
+        &self,
+        delivery: Delivery<'_>,
+        handshake: Handshake,
+        exchange: Box<Exchange>,
+    ) -> ClientResponse {
+        let mut exchange = exchange.switching(&delivery.connection);
+        let (mut head, _) = delivery.response.into_parts();
+        head.version = Version::HTTP_11;
+        let headers = &mut head.headers;
+        delivery.snapshot.policy.headers.to_client(headers);
+        delivery.forwarding.response_headers.apply(headers);
+        self.finish(&exchange, headers);
+        let client = handshake.complete(&mut head);
+        let idle = delivery.upstream.policy().idle_timeout;
+        let overdue = exchange.overdue();
+        let deadlines = delivery.streams.websocket(&self.shared, idle, overdue);
+        let upstream = head.extensions.remove::<OnUpgrade>();
+        let upgraded = delivery.connection.detach();
+        spawn_local(async move {
+            if let Some(upstream) = upstream {
+                let tunnelled = tunnel::join(client, upstream, deadlines).await;
+                exchange.tunnelled(tunnelled);
+                drop(upgraded);
+            }
+        });
+        Response::from_parts(head, ResponseBody::none())
+    }
+
+    /// Reports the connections to the current upstreams.
     pub fn note_pools(&self) {
         let snapshot = self.snapshot();
-        let pools = snapshot.upstreams.iter();
+        let pools = snapshot.upstreams().iter();
         let pools = pools.map(|upstream| (upstream.policy().name.clone(), upstream.pool()));
         self.metrics.pools(pools.collect());
     }
 
-    /// The newest policy, the same for all of one request.
+    /// Snapshot of the newest policy.
     fn snapshot(&self) -> Rc<Snapshot> {
         let newest = self.shared.policy();
         let mut current = self.snapshot.borrow_mut();
         if !Arc::ptr_eq(&newest, &current.policy) {
-            let (upstreams, remote) = (&current.upstreams, current.remote.as_ref());
-            *current = Rc::new(Snapshot::new(newest, upstreams, remote, &self.metrics));
+            *current = Rc::new(current.next(newest, &self.metrics));
         }
         Rc::clone(&current)
     }
 }
 
-/// Has the interim answers to a request passed on, until what is given is dropped.
+/// Wait of one request for newer keys.
+#[derive(Debug, Default)]
+struct KeyWait {
+    /// Fetch that the first wait began with.
+    since: Option<u64>,
+    /// Outcome of the last fetch.
+    outcome: Option<RefreshOutcome>,
+}
+
+impl KeyWait {
+    /// Whether a fetch has ended that is newer than the request.
+    fn is_over(&self) -> bool {
+        self.outcome
+            .is_some_and(|outcome| outcome != RefreshOutcome::Newer)
+    }
+
+    /// Refuses the request: 503 if the fetch left it open whether the key exists.
+    fn give_up(&self, mut needs: NeedsKeys) -> Stop {
+        if self.outcome == Some(RefreshOutcome::Undecided) {
+            needs.otherwise.refusal = Refusal::KeysUnavailable;
+        }
+        Stop::Refuse(needs.otherwise)
+    }
+}
+
+/// Turns the judged head into the head that is sent, and the body into one that is counted and limited.
+fn prepare(
+    snapshot: &Snapshot,
+    forwarding: &Forwarding,
+    inbound: Inbound,
+    body: Incoming,
+    permit: &Permit,
+    exchange: &mut Exchange,
+) -> Result<Call, Refusal> {
+    let policy = &snapshot.policy;
+    let limit = forwarding.max_body_bytes.unwrap_or(policy.max_body_bytes);
+    if limit > 0 && body.size_hint().lower() > limit {
+        return Err(Refusal::BodyTooLarge);
+    }
+    let Inbound {
+        mut head,
+        opens_websocket,
+        ..
+    } = inbound;
+    policy.headers.to_upstream(
+        &mut head,
+        permit,
+        forwarding,
+        exchange.peer(),
+        exchange.request_id(),
+        opens_websocket,
+    );
+    let upstream = snapshot.upstream(forwarding.upstream);
+    exchange.trace_call(&upstream.policy().name, &mut head.headers);
+    let subprotocol = policy.headers.kept_subprotocol(permit);
+    let handshake = opens_websocket
+        .then(|| Handshake::begin(&mut head, exchange.is_http2(), subprotocol))
+        .flatten();
+    // The messages of a gRPC stream may pause.
+    let timeout = (!exchange.is_grpc()).then_some(policy.limits.timeouts.body);
+    let body = RequestBody::new(body, limit, timeout);
+    exchange.sending(body.upload());
+    Ok(Call {
+        // Boxed: it moves from future to future, and each would have to hold its size.
+        request: Box::new(Request::from_parts(head, body)),
+        handshake,
+    })
+}
+
+/// Sends a call and waits for the response head. Informational responses are forwarded meanwhile. Without a permit,
+/// nothing is sent.
+async fn send(
+    snapshot: &Snapshot,
+    upstream: &Rc<Upstream>,
+    mut request: Box<Request<RequestBody>>,
+    permit: Permit,
+    forwarding: &Forwarding,
+    exchange: &Exchange,
+) -> Result<(Response<Incoming>, PooledConnection), UpstreamError> {
+    let _until_response = if upstream.policy().informational && exchange.accepts_informational() {
+        Some(forward_informational(&mut request, snapshot, exchange).await)
+    } else {
+        None
+    };
+    upstream.exchange(permit, request, forwarding.timeout).await
+}
+
+/// Forwards informational responses until the guard is dropped.
 async fn forward_informational(
     request: &mut Request<RequestBody>,
     snapshot: &Snapshot,
     exchange: &Exchange,
 ) -> InformationalGuard {
     let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
-    let interim = exchange.connection().informational();
-    let (answers, until) = InformationalResponses::begin(interim, waker);
+    let queue = exchange.connection().informational();
+    let (responses, guard) = InformationalResponses::begin(queue, waker);
     let (policy, id) = (Arc::clone(&snapshot.policy), exchange.request_id().clone());
-    on_informational(request, move |answer| {
-        let mut headers = answer.headers().clone();
-        policy.headers.to_client(&mut headers, &id, false);
-        answers.pass(answer.status(), &headers);
+    on_informational(request, move |response| {
+        let mut headers = response.headers().clone();
+        policy.headers.to_client(&mut headers);
+        headers.insert(X_REQUEST_ID, id.clone());
+        responses.pass(response.status(), &headers);
     });
-    until
-}
-
-/// Answers 101 and joins client and upstream.
-fn tunnel(
-    mut answer: response::Parts,
-    client: OnUpgrade,
-    lease: PooledConnection,
-    lifetime: StreamDeadlines,
-    exchange: Box<Exchange>,
-) -> ClientResponse {
-    let upstream = answer.extensions.remove::<OnUpgrade>();
-    let mut exchange = exchange.switching(&lease);
-    let upgraded = lease.detach();
-    spawn_local(async move {
-        if let Some(upstream) = upstream {
-            let tunnelled = tunnel::join(client, upstream, lifetime).await;
-            exchange.tunnelled(tunnelled);
-            drop(upgraded);
-        }
-    });
-    Response::from_parts(answer, ResponseBody::none())
-}
-
-impl Snapshot {
-    fn decide(
-        &self,
-        head: &Parts,
-        now: UnixTime,
-        rates: &mut Rates<'_>,
-    ) -> Result<Decision, Box<Uncounted>> {
-        let tokens = &mut self.tokens.borrow_mut();
-        self.policy.gate.decide_at_rate(head, now, tokens, rates)
-    }
-
-    /// Takes over the connections to every upstream that has not changed, and to the same Redis.
-    fn new(
-        policy: Arc<Policy>,
-        before: &[Rc<Upstream>],
-        remote: Option<&Rc<Remote>>,
-        metrics: &Arc<WorkerMetrics>,
-    ) -> Self {
-        let pool = |wanted: &upstream::UpstreamPolicy| {
-            let kept = before.iter().find(|upstream| upstream.policy() == wanted);
-            kept.map_or_else(|| Rc::new(Upstream::new(wanted.clone())), Rc::clone)
-        };
-        let upstreams = policy.upstreams.iter().map(pool).collect();
-        let remote = policy.redis.as_ref().map(|redis| {
-            let kept = remote.filter(|remote| remote.is_to(redis));
-            kept.map_or_else(
-                || Remote::new(Arc::clone(redis), Arc::clone(metrics)),
-                Rc::clone,
-            )
-        });
-        Self {
-            policy,
-            tokens: RefCell::default(),
-            upstreams,
-            remote,
-        }
-    }
+    guard
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::clock::UnixTime;
+use crate::gate::verify::IssuerId;
 use crate::keys::KeyRing;
 use crate::keys::refresh::Refresher;
 use crate::keys::remote::RemoteKeys;
@@ -68,7 +69,7 @@ impl BackgroundTasks {
             }
         }
         if let (Some(redis), Some(known)) = (&policy.redis, &before.redis)
-            && redis.read == known.read
+            && redis.source == known.source
         {
             policy.redis = Some(Arc::clone(known));
         }
@@ -94,7 +95,7 @@ impl BackgroundTasks {
                     }
                     Some(_) | None => Arc::clone(&known.ring),
                 };
-                policy.gate = policy.gate.with_ring(place, ring);
+                policy.gate = policy.gate.with_ring(IssuerId(place), ring);
             }
             if let Some(refresher) = policy.refreshers.get_mut(place) {
                 *refresher = Some(Arc::clone(&fetching.refresher));
@@ -206,7 +207,7 @@ fn publisher(shared: Arc<Shared>, name: Arc<str>) -> impl Fn(Arc<KeyRing>) {
                 .position(|issuer| issuer.name == name);
             let mut policy = policy.clone();
             if let Some(place) = place {
-                policy.gate = policy.gate.with_ring(place, Arc::clone(&ring));
+                policy.gate = policy.gate.with_ring(IssuerId(place), Arc::clone(&ring));
             }
             policy
         });

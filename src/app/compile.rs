@@ -42,7 +42,7 @@ impl App {
         let issuers = issuers::compile(&mut written, &mut warnings);
         let cors = cors::compile(&mut written);
         let redis = redis::compile(&mut written, &mut warnings);
-        let routes = routes::compile(&mut written, cors.as_ref(), &mut warnings);
+        let (routes, forwarding) = routes::compile(&mut written, cors.as_ref(), &mut warnings);
         let tracing = tracing::compile(&mut written);
         let sample = written.config.log.sample;
         check_share(&mut written, KeyPath::of("log").key("sample"), sample);
@@ -80,6 +80,7 @@ impl App {
             gate,
             redis,
             upstreams,
+            forwarding: forwarding.into(),
             max_body_bytes: listen.max_body_bytes,
             limits,
             max_connections: listen.max_connections,
@@ -133,7 +134,7 @@ fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
         if identity.iter().any(folds_to) {
             written.report(path, "is an identity header already, in this or another spelling; `X-User-Id` always carries the subject");
         } else if nobody.must_not_be_dropped(name.as_str())
-            || crate::proxy::headers::is_hop_by_hop(&name)
+            || crate::proxy::headers::hop_by_hop::is_hop_by_hop(&name)
         {
             written.report(path, "has a meaning of its own and cannot carry a claim");
         } else if claim.is_empty() {

@@ -75,7 +75,7 @@ impl Status for Report {
 
     fn note(&self, metrics: &Metrics) {
         let now = self.shared.ticks(Instant::now());
-        let (kept, forgotten) = self.shared.rate_limits.kept_and_forgotten(now);
+        let (kept, forgotten) = self.shared.rate_limits.used_and_evicted(now);
         metrics.rates_looked_at(kept, forgotten);
     }
 

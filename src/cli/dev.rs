@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Address, LogFormat, Written};
-use crate::gate::requirements::Rule;
+use crate::gate::access::Rule;
 use crate::observe::log;
 use crate::proxy::upstream::Target;
 
@@ -200,7 +200,7 @@ fn random_secret() -> Result<String, Failure> {
 /// A path of the first route that has an owner, for the user of the tokens.
 fn example_path(app: &App) -> String {
     let mut routes = app.policy.gate.routes().routes();
-    let owned = routes.find_map(|route| match &route.rule {
+    let owned = routes.find_map(|route| match &route.access.rule {
         Rule::Owner { parameter, .. } => Some((route, parameter)),
         Rule::Public | Rule::Authenticated => None,
     });

@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 
 use crate::clock::{Clock, UnixTime};
 use crate::gate::Gate;
-use crate::gate::verify::Issuer;
+use crate::gate::verify::{Issuer, IssuerId};
 use crate::keys::remote::RemoteKeys;
 use crate::keys::{KeyRing, VerificationKey};
 use crate::observe::log::printable;
@@ -48,7 +48,7 @@ impl Doctor {
                     described(issuer.ring.keys())
                 )),
                 Some(remote) => match runtime.block_on(fetch(remote, issuer)) {
-                    Some(ring) => gate = gate.with_ring(place, Arc::new(ring)),
+                    Some(ring) => gate = gate.with_ring(IssuerId(place), Arc::new(ring)),
                     None => all_good = false,
                 },
             }

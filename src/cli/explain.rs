@@ -12,17 +12,18 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use crate::clock::{Clock, UnixTime};
+use crate::gate::Gate;
+use crate::gate::access::Rule;
 use crate::gate::cache::TokenCache;
 use crate::gate::cors::CorsRequest;
-use crate::gate::origin::Scheme;
-use crate::gate::permit::{Caller, Permit};
+use crate::gate::inbound::Inbound;
+use crate::gate::inbound::Scheme;
+use crate::gate::permit::{Caller, KnownCaller, Permit};
 use crate::gate::rate_limit::{BucketOwner, RateLimit};
-use crate::gate::requirements::Rule;
 use crate::gate::routes::Route;
-use crate::gate::subject::Subject;
+use crate::gate::stop::{Preflight, Refused, Stop};
 use crate::gate::token::TokenSource;
 use crate::gate::verify::Issuer;
-use crate::gate::{Decision, Gate, Preflight, Refused};
 use crate::observe::explanation::{self, Check, CheckResult, StoppedRequest};
 use crate::observe::log;
 use crate::proxy::headers::{self, Peer};
@@ -53,49 +54,41 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) fn run(self) -> Outcome {
         let app = compile(&self.config.config)?;
-        let mut head = self.head()?;
         let peer = self.peer()?;
-        app.policy.headers.note_peer(&peer, &mut head);
+        let inbound = app.policy.headers.inbound(&peer, self.head()?);
         let gate = &app.policy.gate;
-        let page = gate.page(&head);
+        let cors = gate.cors_request(&inbound.head);
         let now = Clock::System.now();
-        let decision = gate.decide(&head, now, &mut TokenCache::default());
-        say(format_args!(
-            "{} {}",
-            head.method,
-            self.shown(&head, &decision)
-        ));
-        let client = app.policy.headers.client_address(&peer, &head.headers);
-        let is_grpc = headers::is_grpc(&head.headers);
-        match decision {
-            Decision::Forward(permit) => {
-                forwarded(&app.policy, &peer, &mut head, &permit);
-                let subject = match permit.caller() {
-                    Caller::Known(caller) => Some((&caller.subject, &*caller.issuer)),
+        let decision = gate.decide(&inbound, now, &mut TokenCache::default());
+        let route = match &decision {
+            Ok(permit) => Some(permit.route()),
+            Err(Stop::Preflight(preflight)) => Some(&preflight.route),
+            Err(stop) => stop.refused().and_then(|refused| refused.route.as_ref()),
+        };
+        let (method, target) = (&inbound.head.method, self.shown(&inbound.head, route));
+        say(format_args!("{method} {target}"));
+        match &decision {
+            Ok(permit) => {
+                forwarded(&app.policy, &peer, &inbound, permit);
+                let caller = match permit.caller() {
+                    Caller::Known(caller) => Some(caller),
                     Caller::Anonymous => None,
                 };
-                counted(Some(permit.route()), client, subject);
-                shown_to(page.as_ref(), gate, Some(permit.route()));
+                counted(route, inbound.client, caller);
+                shown_to(cors.as_ref(), gate, route);
                 return Ok(ExitCode::SUCCESS);
             }
-            Decision::Allow(preflight) => {
-                allowed(&preflight, gate.issuers());
+            Err(Stop::Preflight(preflight)) => {
+                allowed(preflight, gate.issuers());
                 return Ok(ExitCode::SUCCESS);
             }
-            Decision::Refuse(refused) => {
-                stopped(&refused, gate.issuers(), is_grpc);
-                self.in_words(&refused, &peer, gate.issuers(), now);
-                let subject = refused.subject.as_ref().zip(refused.issuer.as_deref());
-                counted(refused.route.as_deref(), client, subject);
-                shown_to(page.as_ref(), gate, refused.route.as_deref());
+            Err(Stop::Refuse(refused)) => {
+                self.refused(refused, &inbound, gate.issuers(), now);
+                shown_to(cors.as_ref(), gate, route);
             }
-            Decision::NeedsKeys {
-                issuer, otherwise, ..
-            } => {
-                stopped(&otherwise, gate.issuers(), is_grpc);
-                self.in_words(&otherwise, &peer, gate.issuers(), now);
-                counted(otherwise.route.as_deref(), client, None);
-                if let Some(issuer) = gate.issuers().get(issuer) {
+            Err(Stop::NeedsKeys(needs)) => {
+                self.refused(&needs.otherwise, &inbound, gate.issuers(), now);
+                if let Some(issuer) = gate.issuers().get(needs.issuer.0) {
                     say(format_args!(
                         "\nThe keys of the issuer `{}` come from a URL, and nothing is fetched here: the running gate \
                          fetches them before it answers.",
@@ -108,15 +101,7 @@ impl Explain {
     }
 
     /// The target, without a token in its query.
-    fn shown(&self, head: &Parts, decision: &Decision) -> String {
-        let route = match decision {
-            Decision::Forward(permit) => Some(permit.route()),
-            Decision::Allow(preflight) => Some(&preflight.route),
-            Decision::Refuse(refused)
-            | Decision::NeedsKeys {
-                otherwise: refused, ..
-            } => refused.route.as_ref(),
-        };
+    fn shown(&self, head: &Parts, route: Option<&Arc<Route>>) -> String {
         let bare = route.map(|route| without_token(head, route).uri);
         match bare {
             Some(bare) if bare.query() != head.uri.query() => bare.to_string(),
@@ -124,12 +109,23 @@ impl Explain {
         }
     }
 
+    /// Prints a refusal, its cause in the token, and the rate limits counted before it.
+    fn refused(&self, refused: &Refused, inbound: &Inbound, issuers: &[Issuer], now: UnixTime) {
+        stopped(refused, issuers, headers::is_grpc(&inbound.head.headers));
+        self.in_words(refused, inbound, issuers, now);
+        counted(
+            refused.route.as_ref(),
+            inbound.client,
+            refused.caller.as_ref(),
+        );
+    }
+
     /// What is wrong with the token, if that is why the request was refused: more than a client is told.
-    fn in_words(&self, refused: &Refused, peer: &Peer, issuers: &[Issuer], now: UnixTime) {
+    fn in_words(&self, refused: &Refused, inbound: &Inbound, issuers: &[Issuer], now: UnixTime) {
         let Some(token) = &self.token else {
             return;
         };
-        let verdict = verdict::of(issuers, token, peer.certificate.as_deref(), now);
+        let verdict = verdict::of(issuers, token, inbound.certificate.as_deref(), now);
         if verdict.refusal.as_ref() == Some(&refused.refusal) {
             say(verdict.sentence);
         }
@@ -188,12 +184,14 @@ impl Explain {
 /// What a screen may show of a head: the token is for the upstream alone, if it gets it.
 fn without_token(head: &Parts, route: &Route) -> Parts {
     let mut head = head.clone();
-    route.tokens.strip(&mut head, false);
+    route.access.tokens.strip(&mut head, false);
     head
 }
 
-fn forwarded(policy: &Policy, peer: &Peer, head: &mut Parts, permit: &Permit) {
+fn forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Permit) {
     let route = permit.route();
+    let forwarding = policy.forwarding(route);
+    let mut head = inbound.head.clone();
     for check in Check::ALL {
         match (check, permit.caller()) {
             (Check::Route, _) => passed(check, explanation::rule(route, policy.gate.issuers())),
@@ -210,7 +208,7 @@ fn forwarded(policy: &Policy, peer: &Peer, head: &mut Parts, permit: &Permit) {
             _ => passed(check, ""),
         }
     }
-    let upstream = policy.upstreams.get(route.upstream);
+    let upstream = policy.upstreams.get(forwarding.upstream.0);
     let target = upstream.map(|upstream| {
         let targets: Vec<_> = upstream.targets.iter().map(ToString::to_string).collect();
         format!("`{}` at {}", upstream.name, targets.join(", "))
@@ -219,13 +217,17 @@ fn forwarded(policy: &Policy, peer: &Peer, head: &mut Parts, permit: &Permit) {
         "\nforwarded to {}:\n",
         target.unwrap_or_default()
     ));
-    let websocket = headers::asks_for_websocket(head);
     let request_id = headers::request_id(&head.headers);
-    policy
-        .headers
-        .to_upstream(head, permit.caller(), route, peer, &request_id, websocket);
-    let bare = without_token(head, route);
-    let target = if route.rule == Rule::Public {
+    policy.headers.to_upstream(
+        &mut head,
+        permit,
+        forwarding,
+        peer,
+        &request_id,
+        inbound.opens_websocket,
+    );
+    let bare = without_token(&head, route);
+    let target = if route.access.rule == Rule::Public {
         &head.uri
     } else {
         &bare.uri
@@ -262,19 +264,20 @@ fn allowed(preflight: &Preflight, issuers: &[Issuer]) {
 }
 
 /// The limits that the request counts for, as far as it has come, and who is counted.
-fn counted(route: Option<&Route>, client: Option<IpAddr>, subject: Option<(&Subject, &str)>) {
-    let Some(Route { limits, .. }) = route else {
+fn counted(route: Option<&Arc<Route>>, client: Option<IpAddr>, caller: Option<&Arc<KnownCaller>>) {
+    let Some(route) = route else {
         return;
     };
+    let limits = &route.access.limits;
     let mut lines = Vec::new();
     let mut add = |limits: &[RateLimit], key: BucketOwner<'_>| {
         let key = key.to_string();
         let key = log::printable(&key);
         lines.extend(limits.iter().map(|limit| format!("  {limit}, for {key}")));
     };
-    add(limits.by_address(), BucketOwner::address(client));
-    if let Some((subject, issuer)) = subject {
-        let subject = subject.as_str();
+    add(limits.by_client(), BucketOwner::address(client));
+    if let Some(caller) = caller {
+        let (issuer, subject) = (&*caller.issuer, caller.subject.as_str());
         add(
             limits.by_subject(),
             BucketOwner::Subject { issuer, subject },
@@ -289,10 +292,10 @@ fn counted(route: Option<&Route>, client: Option<IpAddr>, subject: Option<(&Subj
 }
 
 /// What is said to the page that has sent the request, if it comes from one.
-fn shown_to(page: Option<&CorsRequest>, gate: &Gate, route: Option<&Route>) {
+fn shown_to(page: Option<&CorsRequest>, gate: &Gate, route: Option<&Arc<Route>>) {
     let mut headers = HeaderMap::new();
-    if let (Some(page), Some(cors)) = (page, gate.cors(route)) {
-        cors.answer(page, &mut headers);
+    if let (Some(page), Some(cors)) = (page, gate.cors(route.map(AsRef::as_ref))) {
+        cors.write_headers(page, &mut headers);
     }
     if !headers.is_empty() {
         say("\nand the answer says to browsers:");
@@ -311,16 +314,15 @@ fn stopped(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
     let Refused {
         refusal,
         route,
-        subject,
-        issuer,
+        caller,
     } = refused;
     let stopped = StoppedRequest {
         refusal,
         is_permitted: false,
         cause: None,
         route: route.as_deref(),
-        subject: subject.as_ref(),
-        issuer: issuer.as_deref(),
+        subject: caller.as_ref().map(|caller| &caller.subject),
+        issuer: caller.as_ref().map(|caller| &*caller.issuer),
     };
     for said in explanation::said(&stopped, issuers) {
         say(said);

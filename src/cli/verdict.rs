@@ -10,7 +10,7 @@ use crate::clock::UnixTime;
 use crate::gate::certificate::{Binding, ClientCertificate};
 use crate::gate::refusal::Refusal;
 use crate::gate::token::BearerToken;
-use crate::gate::verify::{self, Issuer, Unverified};
+use crate::gate::verify::{self, Issuer, IssuerId, Unverified};
 use crate::observe::log::printable;
 
 /// What is to be said about a token.
@@ -37,13 +37,13 @@ pub(super) fn of(
         Err(refusal) => Err(refusal.into()),
     };
     let judge = match &judged {
-        Ok(verified) => Some(verified.place),
+        Ok(verified) => Some(verified.issuer_id),
         Err(Unverified { issuer, .. }) => *issuer,
     };
     let others = issuers
         .iter()
         .enumerate()
-        .filter(|(place, _)| Some(*place) != judge);
+        .filter(|(place, _)| Some(IssuerId(*place)) != judge);
     let others = others.map(|(_, issuer)| match one(issuer, token, shown, now) {
         Ok(subject) => format!(
             "the issuer `{}` would accept it as `{subject}`",
@@ -60,7 +60,7 @@ pub(super) fn of(
     } else {
         others.collect()
     };
-    match (&judged, judge.and_then(|place| issuers.get(place))) {
+    match (&judged, judge.and_then(|place| issuers.get(place.0))) {
         (Ok(verified), _) => Verdict {
             refusal: None,
             sentence: format!(

@@ -1,7 +1,6 @@
-//! Tokens already verified: the costly part of a decision, remembered for as long as it cannot change.
+//! Cache of verified tokens: the expensive part of a decision, kept as long as it cannot change.
 //!
-//! A cache belongs to one policy with its keys, and is thrown away with it. What time can change is checked at every
-//! hit.
+//! A cache belongs to one policy and its keys, and is dropped with it. Times are checked at every hit.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,18 +13,16 @@ use super::certificate::Binding;
 use super::claims::{Claims, Validity};
 use super::permit::KnownCaller;
 use super::token::BearerToken;
-use super::verify::Unverified;
+use super::verify::{IssuerId, Unverified};
 
-/// The most tokens of one generation.
+/// Most tokens of one generation.
 const MAX_TOKENS: usize = 4096;
 
-/// The most memory that the callers of one generation take, in bytes.
+/// Most memory of one generation, in bytes.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// Verified tokens by their digest, in two generations: when the young one is full it becomes the old one, and what
-/// was old and not asked for again is forgotten.
-///
-/// The tokens themselves are not kept, and no other token has the same digest (SHA-256).
+/// Verified tokens by their digest (SHA-256), in two generations: a full young generation becomes the old one, and
+/// tokens of the old one that were not used again are evicted. The tokens themselves are not kept.
 #[derive(Default)]
 pub struct TokenCache {
     young: Generation,
@@ -33,35 +30,29 @@ pub struct TokenCache {
     counted: CacheCounts,
 }
 
-/// How often a cache was asked, and how often it knew.
+/// Lookups and verifications.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CacheCounts {
-    /// Tokens that were known.
     pub hits: u64,
-    /// Tokens that were not.
     pub misses: u64,
-    /// Tokens that were verified and found good.
-    pub good: u64,
-    /// Tokens that were verified and found bad.
-    pub bad: u64,
-    /// Tokens that could not be verified for want of a key.
+    pub valid: u64,
+    pub invalid: u64,
+    /// Tokens that could not be verified because their key is missing.
     pub without_key: u64,
 }
 
-/// What stands for a token.
 pub(super) type Digest = [u8; 32];
 
-/// What a token was found to say.
+/// Contents of a verified token.
 #[derive(Debug, Clone)]
 pub(super) struct CachedToken {
     pub(super) caller: Arc<KnownCaller>,
-    /// The claims that rules of routes ask for, and no others.
+    /// Claims that some route's requirements read.
     pub(super) claims: Arc<Claims>,
     pub(super) validity: Validity,
-    /// The certificate that must be shown with it; whether it was is never remembered.
+    /// Certificate that the connection must prove; whether it did is never cached.
     pub(super) binding: Option<Binding>,
-    /// Whose keys verified it, by the issuer's place.
-    pub(super) issuer: usize,
+    pub(super) issuer: IssuerId,
 }
 
 #[derive(Default)]
@@ -80,50 +71,50 @@ impl TokenCache {
         digest
     }
 
-    /// Looks for a token. `is_counted` is whether this is the first time for its request.
-    pub(super) fn find(&mut self, digest: &Digest, is_counted: bool) -> Option<&CachedToken> {
-        if let Some(remembered) = self.old.tokens.remove(digest) {
-            self.keep(*digest, remembered);
+    /// Looks up a token and counts the hit or miss.
+    pub(super) fn find(&mut self, digest: &Digest) -> Option<&CachedToken> {
+        if let Some(token) = self.old.tokens.remove(digest) {
+            self.store(*digest, token);
         }
         let found = self.young.tokens.get(digest);
         match found {
-            Some(_) => self.counted.hits += u64::from(is_counted),
-            None => self.counted.misses += u64::from(is_counted),
+            Some(_) => self.counted.hits += 1,
+            None => self.counted.misses += 1,
         }
         found
     }
 
-    /// Counts what a verification has come to.
+    /// Counts the outcome of a verification.
     pub(super) fn count<T>(&mut self, verified: &Result<T, Unverified>) {
         let count = match verified {
-            Ok(_) => &mut self.counted.good,
+            Ok(_) => &mut self.counted.valid,
             Err(unverified) if unverified.lacks_a_key() => &mut self.counted.without_key,
-            Err(_) => &mut self.counted.bad,
+            Err(_) => &mut self.counted.invalid,
         };
         *count += 1;
     }
 
-    pub(super) fn remember(&mut self, digest: Digest, remembered: CachedToken) {
-        self.keep(digest, remembered);
+    pub(super) fn insert(&mut self, digest: Digest, token: CachedToken) {
+        self.store(digest, token);
     }
 
-    fn keep(&mut self, digest: Digest, remembered: CachedToken) {
+    fn store(&mut self, digest: Digest, token: CachedToken) {
         if self.young.tokens.len() >= MAX_TOKENS || self.young.bytes >= MAX_BYTES {
             self.old = mem::take(&mut self.young);
         }
-        self.young.bytes += size(&remembered);
-        self.young.tokens.insert(digest, remembered);
+        self.young.bytes += size(&token);
+        self.young.tokens.insert(digest, token);
     }
 
-    /// What was counted since this was last asked.
+    /// Takes the counts since the last call.
     pub fn take_counted(&mut self) -> CacheCounts {
         mem::take(&mut self.counted)
     }
 }
 
-/// About how much memory a caller takes, in bytes.
-fn size(remembered: &CachedToken) -> usize {
-    let caller = &remembered.caller;
+/// Approximate memory of an entry, in bytes.
+fn size(token: &CachedToken) -> usize {
+    let caller = &token.caller;
     let headers = caller
         .headers
         .iter()
@@ -132,7 +123,7 @@ fn size(remembered: &CachedToken) -> usize {
         + 2 * caller.subject.as_str().len()
         + headers.sum::<usize>()
         + size_of::<Claims>()
-        + remembered.claims.bytes()
+        + token.claims.bytes()
 }
 
 impl fmt::Debug for TokenCache {
@@ -173,7 +164,7 @@ mod tests {
             validity: claims.check(&policy, UnixTime(1)).unwrap().validity,
             binding: None,
             claims: Arc::default(),
-            issuer: 0,
+            issuer: IssuerId(0),
         }
     }
 
@@ -182,19 +173,19 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_found_by_all_of_its_bytes() {
+    fn finds_a_token_by_all_of_its_bytes() {
         let mut cache = TokenCache::default();
-        cache.remember(digest("a.b.c"), remembered("alice"));
-        let found = cache.find(&digest("a.b.c"), true).unwrap();
+        cache.insert(digest("a.b.c"), remembered("alice"));
+        let found = cache.find(&digest("a.b.c")).unwrap();
         assert_eq!(found.caller.subject.as_str(), "alice");
         for other in ["a.b.d", "a.b.", "A.b.c", "a.b.cc"] {
-            assert!(cache.find(&digest(other), true).is_none(), "{other}");
+            assert!(cache.find(&digest(other)).is_none(), "{other}");
         }
-        assert!(cache.find(&digest("a.b.c"), false).is_some());
+        assert!(cache.find(&digest("a.b.c")).is_some());
         assert_eq!(
             cache.take_counted(),
             CacheCounts {
-                hits: 1,
+                hits: 2,
                 misses: 4,
                 ..CacheCounts::default()
             }
@@ -203,16 +194,16 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_stays_bounded_and_keeps_what_is_asked_for() {
+    fn stays_bounded_and_keeps_tokens_in_use() {
         let mut cache = TokenCache::default();
         let favourite = digest("favourite");
-        cache.remember(favourite, remembered("alice"));
+        cache.insert(favourite, remembered("alice"));
         for number in 0..10 * MAX_TOKENS {
-            cache.remember(digest(&number.to_string()), remembered("bob"));
-            assert!(cache.find(&favourite, true).is_some(), "{number}");
+            cache.insert(digest(&number.to_string()), remembered("bob"));
+            assert!(cache.find(&favourite).is_some(), "{number}");
             assert!(cache.young.tokens.len() + cache.old.tokens.len() <= 2 * MAX_TOKENS);
         }
-        assert!(cache.find(&digest("0"), true).is_none());
+        assert!(cache.find(&digest("0")).is_none());
     }
 
     #[test]
@@ -223,7 +214,7 @@ mod tests {
         let value = http::HeaderValue::from_str(&"y".repeat(8000)).unwrap();
         Arc::make_mut(&mut largest.caller).headers = vec![(http::header::COOKIE, value); 4].into();
         for number in 0..MAX_TOKENS {
-            cache.remember(digest(&number.to_string()), largest.clone());
+            cache.insert(digest(&number.to_string()), largest.clone());
             assert!(cache.young.bytes <= MAX_BYTES + size(&largest));
         }
     }
@@ -238,15 +229,15 @@ mod tests {
         };
         let mut cache = TokenCache::default();
         for number in 0..100 {
-            cache.remember(digest(&number.to_string()), largest.clone());
+            cache.insert(digest(&number.to_string()), largest.clone());
             assert!(cache.young.tokens.len() < 16, "{number}");
         }
     }
 
     #[test]
-    fn nothing_of_a_token_is_shown() {
+    fn debug_shows_nothing_of_a_token() {
         let mut cache = TokenCache::default();
-        cache.remember(digest("a.b.c"), remembered("alice"));
+        cache.insert(digest("a.b.c"), remembered("alice"));
         assert_eq!(format!("{cache:?}"), "TokenCache(1 tokens)");
     }
 }

@@ -17,8 +17,7 @@ use crate::config::CertificateField;
 
 use super::refusal::Refusal;
 
-/// What a client certificate says (RFC 5280). The proxy puts it among the extensions of a head, in an `Arc`, after the
-/// handshake of TLS has proven that the client has its key and that a trusted authority has signed it.
+/// Client certificate (RFC 5280) whose key and chain the TLS handshake verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// The subject, as text (RFC 4514); empty if it has none.

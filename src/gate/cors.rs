@@ -148,20 +148,20 @@ impl Cors {
 
     /// Lets the page read an answer, if it may. What the upstream says about that is taken away: two answers to one
     /// question would be read in two ways.
-    pub fn answer(&self, page: &CorsRequest, headers: &mut HeaderMap) {
+    pub fn write_headers(&self, request: &CorsRequest, headers: &mut HeaderMap) {
         let theirs = |name: &&HeaderName| name.as_str().starts_with("access-control-");
         let theirs: Vec<HeaderName> = headers.keys().filter(theirs).cloned().collect();
         for name in theirs {
             headers.remove(name);
         }
-        if page.is_preflight {
+        if request.is_preflight {
             vary(headers, VARY_OF_PREFLIGHT);
             return;
         }
         if matches!(self.origins, Origins::Of(_)) {
             vary(headers, VARY_BY_ORIGIN);
         }
-        if let Some(origin) = self.allowed(page.origin.as_ref()) {
+        if let Some(origin) = self.allowed(request.origin.as_ref()) {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             if self.credentials {
                 headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);

@@ -9,42 +9,14 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method};
 
+use super::inbound::{Inbound, Scheme};
 use super::refusal::Refusal;
-use super::upgrade::asks_for_websocket;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// A web origin as browsers write it (RFC 6454 section 6.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(String);
-
-/// How a client has reached the gate, or the trusted proxy in front of it. The proxy puts it among the extensions of a
-/// head, because no byte of the head says so; without it, it was HTTP.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Scheme {
-    /// Without TLS.
-    #[default]
-    Http,
-    /// With TLS.
-    Https,
-}
-
-impl Scheme {
-    fn start(self) -> &'static str {
-        match self {
-            Self::Http => "http://",
-            Self::Https => "https://",
-        }
-    }
-
-    /// The port that no origin names.
-    fn port(self) -> &'static str {
-        match self {
-            Self::Http => ":80",
-            Self::Https => ":443",
-        }
-    }
-}
 
 impl Origin {
     /// Takes what a browser could send: scheme and host in lower case, and a port unless it is the scheme's own.
@@ -71,7 +43,7 @@ impl Origin {
         };
         let is_default = [Scheme::Http, Scheme::Https]
             .iter()
-            .any(|known| text.starts_with(known.start()) && port == known.port());
+            .any(|known| text.starts_with(known.url_prefix()) && port == known.default_port());
         let valid = !parsed.host().is_empty() && (port.is_empty() || is_port(port)) && !is_default;
         valid.then(|| Self(text.to_owned()))
     }
@@ -84,9 +56,9 @@ impl Origin {
         let usual = [Scheme::Http, Scheme::Https];
         let usual = usual
             .iter()
-            .find(|known| known.start().strip_suffix("://") == Some(scheme));
+            .find(|known| known.url_prefix().strip_suffix("://") == Some(scheme));
         let authority = usual
-            .and_then(|known| authority.strip_suffix(known.port()))
+            .and_then(|known| authority.strip_suffix(known.default_port()))
             .unwrap_or(authority);
         Self::new(&format!("{scheme}://{authority}"))
     }
@@ -104,15 +76,16 @@ impl fmt::Display for Origin {
 }
 
 /// Whether a request that is who it is by a cookie may do what it is about to.
-pub(super) fn check(head: &Parts, allowed: &[Origin]) -> Result<(), Refusal> {
+pub(super) fn check(inbound: &Inbound, allowed: &[Origin]) -> Result<(), Refusal> {
+    let head = &inbound.head;
     let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
     // A WebSocket begins with a GET, and no browser holds pages back from opening one elsewhere.
-    if is_safe && !asks_for_websocket(head) {
+    if is_safe && !inbound.opens_websocket {
         return Ok(());
     }
     let is_allowed = match only(head, &ORIGIN)? {
         Some(origin) => {
-            allowed.iter().any(|allowed| origin == allowed.as_str()) || is_own(origin, head)
+            allowed.iter().any(|allowed| origin == allowed.as_str()) || is_own(origin, inbound)
         }
         None => only(head, &SEC_FETCH_SITE)?.is_some_and(|site| site == "same-origin"),
     };
@@ -124,14 +97,18 @@ pub(super) fn check(head: &Parts, allowed: &[Origin]) -> Result<(), Refusal> {
 }
 
 /// Whether the page is of the scheme and the host that the request itself is for.
-fn is_own(origin: &HeaderValue, head: &Parts) -> bool {
-    let scheme = head.extensions.get::<Scheme>().copied().unwrap_or_default();
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+fn is_own(origin: &HeaderValue, inbound: &Inbound) -> bool {
+    let scheme = inbound.scheme;
+    let host = inbound
+        .head
+        .headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok());
     let (Ok(origin), Some(host)) = (origin.to_str(), host) else {
         return false;
     };
-    let host = host.strip_suffix(scheme.port()).unwrap_or(host);
-    let named = origin.strip_prefix(scheme.start());
+    let host = host.strip_suffix(scheme.default_port()).unwrap_or(host);
+    let named = origin.strip_prefix(scheme.url_prefix());
     named.is_some_and(|named| named.eq_ignore_ascii_case(host))
 }
 

@@ -65,11 +65,27 @@ impl Permit {
 
     /// Where the token was, if one was looked for.
     pub fn source(&self) -> Option<&TokenSource> {
-        self.route.tokens.sources.get(self.source?)
+        self.route.access.tokens.sources.get(self.source?)
     }
 
     /// The route that lets the request through.
     pub fn route(&self) -> &Arc<Route> {
         &self.route
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Permit {
+        /// A permit that no gate gave, for tests of what is done with one.
+        pub(crate) fn forged(caller: Caller, route: Route) -> Self {
+            Self {
+                caller,
+                route: Arc::new(route),
+                source: None,
+            }
+        }
     }
 }

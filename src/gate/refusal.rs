@@ -1,4 +1,4 @@
-//! The one table of answers: for every reason not to serve a request, what the client sees.
+//! Refusals: every response that the gate gives instead of forwarding, one row each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,182 +10,609 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 
-use super::requirements::Requirement;
+use crate::config::RateKey;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Why a request is not served.
+/// `Retry-After` of a 503, in seconds.
+const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(5);
+
+/// Reason why a request is not forwarded, or why its response is cut off. [`Refusal::row`] describes each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// The path, or the form of the request target, has more than one reading.
     PathNotCanonical,
-    /// The request breaks RFC 9110 or RFC 9112.
     RequestMalformed,
-    /// No route has this path.
     NoRoute,
-    /// It came without encryption, where that is not served; where it is.
+    /// `Location` of the same request over HTTPS.
     HttpsRequired(HeaderValue),
-    /// Routes have this path, but none has this method; those they have.
+    /// `Allow` of the path.
     MethodNotAllowed(HeaderValue),
-    /// No bearer token came.
     TokenMissing,
-    /// More than one token came.
     TokenRepeated,
-    /// The token is not a signed JWT that can be read.
     TokenMalformed,
-    /// The token is a session token of Better Auth: no JWT at all.
+    /// A Better Auth session token instead of a JWT.
     TokenOpaque,
-    /// The signature is wrong.
     TokenSignature,
-    /// The algorithm is not one of the key's.
     TokenAlgorithm,
-    /// No key has this `kid`.
     TokenKeyUnknown,
-    /// `exp` is past.
     TokenExpired,
     /// `nbf` or `iat` is in the future.
     TokenNotYetValid,
-    /// From `iat` to `exp` is too long.
+    /// `exp` minus `iat` exceeds `max_lifetime`.
     TokenLifetime,
-    /// `iss` is not accepted.
     TokenIssuer,
-    /// `aud` is not accepted.
     TokenAudience,
-    /// The subject is missing or cannot be used.
     TokenSubject,
-    /// `typ` is not accepted.
     TokenType,
-    /// The token is bound to a key, which the caller has not shown.
+    /// The token is sender-constrained (`cnf`, RFC 7800), and the connection does not prove the key.
     TokenConfirmation,
-    /// The caller is not the owner; what the route answers then.
     SubjectMismatch(Mismatch),
-    /// A claim does not say what the route demands.
-    ClaimDenied(UnmetRequirement),
-    /// The certificate of the connection does not say what the route demands, or there is none.
-    CertificateDenied(Arc<Requirement>),
-    /// The token came in a cookie, and not from a page that may send it.
+    ClaimDenied {
+        /// Unmet requirement, in words for the operator.
+        requirement: Arc<str>,
+        /// Scope that satisfies the route, if a scope is missing.
+        scope: Option<Arc<str>>,
+    },
+    CertificateDenied {
+        /// Unmet requirement, in words for the operator.
+        requirement: Arc<str>,
+    },
+    /// The token came in a cookie, from a page that is not allowed to use it.
     OriginNotAllowed,
-    /// A browser asks for a page of an origin that may not call.
     PreflightOrigin,
-    /// A browser asks for a method that pages may not use.
     PreflightMethod,
-    /// A browser asks for a header that pages may not send.
     PreflightHeaders,
-    /// The caller comes more often than the route allows; in how many seconds it may come again.
-    RateLimited(u64),
-    /// The client took too long to send its request.
+    RateLimited {
+        by: RateKey,
+        /// Seconds until a request may pass.
+        wait: u64,
+    },
     RequestTimeout,
-    /// The body is larger than the route allows.
     BodyTooLarge,
-    /// The request target is too long.
     TargetTooLong,
-    /// The head is too large.
     HeadersTooLarge,
-    /// There are no keys to judge the token with.
     KeysUnavailable,
-    /// Nobody can say how often the caller has come.
-    RateLimitUnavailable,
-    /// Too many connections are open.
+    RateLimitUnavailable {
+        by: RateKey,
+    },
+    /// Too many connections to the gate, or too many requests queued for the upstream.
     Overloaded,
-    /// The gate is stopping.
     Draining,
-    /// The upstream did not accept a connection.
     UpstreamUnreachable,
-    /// The upstream broke off or did not speak HTTP.
     UpstreamInvalidResponse,
-    /// The upstream took too long.
     UpstreamTimeout,
 }
 
-/// What a caller who is not the owner is told.
+/// Response to a subject that is not the owner of the path.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mismatch {
     /// 403.
     #[default]
     Forbidden,
-    /// 404: the answer of a path that does not exist.
+    /// 404, identical to the response for a path without a route.
     NotFound,
-    /// 401: for clients that know no other.
+    /// 401, for clients that know no other status.
     Unauthorized,
 }
 
-/// What a claim does not say. The client is told the scope and nothing else.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnmetRequirement {
-    /// What was demanded.
-    pub requirement: Arc<Requirement>,
-    /// The scope that a token needs for the path, if a scope is what it lacks.
-    pub scope: Option<Arc<str>>,
+/// Stage of a request, in order. The gate's stages end at `Authorization`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    Head,
+    Path,
+    Route,
+    ClientRateLimit,
+    Token,
+    Verification,
+    SubjectRateLimit,
+    Authorization,
+    Upstream,
 }
 
-/// How an answer says that a bearer token was at fault (RFC 6750 section 3).
-enum Challenge {
+/// Facts of one refusal.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Stable name, the same in response body, log and metrics.
+    pub reason: &'static str,
+    pub status: StatusCode,
+    pub challenge: Challenge,
+    /// Stage that refuses.
+    pub stage: Stage,
+    /// Response text, for the client's developer.
+    pub detail: &'static str,
+    /// Fix, for the operator.
+    pub hint: &'static str,
+}
+
+/// `WWW-Authenticate` challenge of a response (RFC 6750 section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Challenge {
     None,
-    /// No token came: RFC 6750 section 3.1 says to give no error then.
+    /// Without an error, because no token was sent (RFC 6750 section 3.1).
     Plain,
     InvalidRequest,
     InvalidToken,
-    /// With the scope that would be enough.
-    InsufficientScope(Option<Arc<str>>),
+    InsufficientScope,
 }
 
-/// How soon a client may try again.
-const RETRY_SOON: Duration = Duration::from_secs(5);
+impl Stage {
+    /// Stages of the gate.
+    pub const GATE: [Self; 8] = [
+        Self::Head,
+        Self::Path,
+        Self::Route,
+        Self::ClientRateLimit,
+        Self::Token,
+        Self::Verification,
+        Self::SubjectRateLimit,
+        Self::Authorization,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Head => "request head",
+            Self::Path => "canonical path",
+            Self::Route => "route",
+            Self::ClientRateLimit => "client rate limit",
+            Self::Token => "token",
+            Self::Verification => "verification",
+            Self::SubjectRateLimit => "subject rate limit",
+            Self::Authorization => "authorization",
+            Self::Upstream => "upstream",
+        }
+    }
+}
 
 impl Refusal {
-    /// The stable name, as in the log, the metrics and the body.
-    pub fn reason(&self) -> &'static str {
+    /// Row of this refusal. The only list of reasons, statuses and texts.
+    pub fn row(&self) -> &'static Row {
         match self {
-            Self::PathNotCanonical => "path_not_canonical",
-            Self::RequestMalformed => "request_malformed",
-            Self::NoRoute => "no_route",
-            Self::HttpsRequired(_) => "https_required",
-            Self::MethodNotAllowed(_) => "method_not_allowed",
-            Self::TokenMissing => "token_missing",
-            Self::TokenRepeated => "token_repeated",
-            Self::TokenMalformed => "token_malformed",
-            Self::TokenOpaque => "token_opaque",
-            Self::TokenSignature => "token_signature",
-            Self::TokenAlgorithm => "token_algorithm",
-            Self::TokenKeyUnknown => "token_key_unknown",
-            Self::TokenExpired => "token_expired",
-            Self::TokenNotYetValid => "token_not_yet_valid",
-            Self::TokenLifetime => "token_lifetime",
-            Self::TokenIssuer => "token_issuer",
-            Self::TokenAudience => "token_audience",
-            Self::TokenSubject => "token_subject",
-            Self::TokenType => "token_type",
-            Self::TokenConfirmation => "token_confirmation",
-            Self::SubjectMismatch(_) => "subject_mismatch",
-            Self::ClaimDenied(_) => "claim_denied",
-            Self::CertificateDenied(_) => "certificate_denied",
-            Self::OriginNotAllowed => "origin_not_allowed",
-            Self::PreflightOrigin => "preflight_origin",
-            Self::PreflightMethod => "preflight_method",
-            Self::PreflightHeaders => "preflight_headers",
-            Self::RateLimited(_) => "rate_limited",
-            Self::RequestTimeout => "request_timeout",
-            Self::BodyTooLarge => "body_too_large",
-            Self::TargetTooLong => "target_too_long",
-            Self::HeadersTooLarge => "headers_too_large",
-            Self::KeysUnavailable => "keys_unavailable",
-            Self::RateLimitUnavailable => "rate_limit_unavailable",
-            Self::Overloaded => "overloaded",
-            Self::Draining => "draining",
-            Self::UpstreamUnreachable => "upstream_unreachable",
-            Self::UpstreamInvalidResponse => "upstream_invalid_response",
-            Self::UpstreamTimeout => "upstream_timeout",
+            Self::PathNotCanonical => &Row {
+                reason: "path_not_canonical",
+                status: StatusCode::BAD_REQUEST,
+                challenge: Challenge::None,
+                stage: Stage::Path,
+                detail: "The path has more than one reading. Send it without dot segments, empty segments, encoded slashes or control characters.",
+                hint: "Resolve dot segments before sending, and percent-encode each segment once.",
+            },
+            Self::RequestMalformed => &Row {
+                reason: "request_malformed",
+                status: StatusCode::BAD_REQUEST,
+                challenge: Challenge::None,
+                stage: Stage::Head,
+                detail: "The request is malformed.",
+                hint: "Send exactly one `Host`, an absolute target with the same host, no managed header in `Connection`, and one unambiguous message length.",
+            },
+            Self::NoRoute => &Row {
+                reason: "no_route",
+                status: StatusCode::NOT_FOUND,
+                challenge: Challenge::None,
+                stage: Stage::Route,
+                detail: "There is nothing at this path.",
+                hint: "Add a route for the path. Case and a trailing `/` count.",
+            },
+            Self::HttpsRequired(_) => &Row {
+                reason: "https_required",
+                status: StatusCode::PERMANENT_REDIRECT,
+                challenge: Challenge::None,
+                stage: Stage::Head,
+                detail: "This is served over HTTPS only.",
+                hint: "Use `https://` in the client: `Location` has the URL. The listener has `redirect_to_https`.",
+            },
+            Self::MethodNotAllowed(_) => &Row {
+                reason: "method_not_allowed",
+                status: StatusCode::METHOD_NOT_ALLOWED,
+                challenge: Challenge::None,
+                stage: Stage::Route,
+                detail: "This path does not have that method.",
+                hint: "Use a method in `Allow`, or add the method to the route's `methods`. `CONNECT` and `TRACE` are never served.",
+            },
+            Self::TokenMissing => &Row {
+                reason: "token_missing",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::Plain,
+                stage: Stage::Token,
+                detail: "Sign in first: this path needs a bearer token.",
+                hint: "Send `Authorization: Bearer TOKEN`, or use a token source in the route's `tokens`.",
+            },
+            Self::TokenRepeated => &Row {
+                reason: "token_repeated",
+                status: StatusCode::BAD_REQUEST,
+                challenge: Challenge::InvalidRequest,
+                stage: Stage::Token,
+                detail: "Send exactly one token, and send it once.",
+                hint: "Look for a proxy or client that adds a second token: all token sources of the route count together.",
+            },
+            Self::TokenMalformed => &Row {
+                reason: "token_malformed",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The token is not a signed JWT that can be read.",
+                hint: "Run `claimgate token inspect`: a JWT has three base64url parts without padding, at most 8 KiB, and a numeric `exp`.",
+            },
+            Self::TokenOpaque => &Row {
+                reason: "token_opaque",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "This is a session token, not a JWT: exchange it at /api/auth/token.",
+                hint: "Have the client fetch a JWT from `/api/auth/token` of Better Auth and send that.",
+            },
+            Self::TokenSignature => &Row {
+                reason: "token_signature",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The signature of the token is wrong.",
+                hint: "Compare the secret or key of issuer and gate, and the secret's `encoding`.",
+            },
+            Self::TokenAlgorithm => &Row {
+                reason: "token_algorithm",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The algorithm of the token is not accepted.",
+                hint: "Add the algorithm to the issuer's `algorithms`, if its keys may verify it.",
+            },
+            Self::TokenKeyUnknown => &Row {
+                reason: "token_key_unknown",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The key of the token is not known.",
+                hint: "Compare the token's `kid` with the issuer's key set. Unknown key IDs cause at most one fetch every five seconds.",
+            },
+            Self::TokenExpired => &Row {
+                reason: "token_expired",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "Token has expired. Please sign in again.",
+                hint: "Sign in again, or refresh the token.",
+            },
+            Self::TokenNotYetValid => &Row {
+                reason: "token_not_yet_valid",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The token is not valid yet.",
+                hint: "Set the clocks: `nbf` or `iat` is later than now by more than `leeway`.",
+            },
+            Self::TokenLifetime => &Row {
+                reason: "token_lifetime",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The token is valid for longer than is accepted.",
+                hint: "Shorten the token's lifetime or raise `max_lifetime`; the token needs an `iat`.",
+            },
+            Self::TokenIssuer => &Row {
+                reason: "token_issuer",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The issuer of the token is not accepted.",
+                hint: "Compare `iss` with the issuer's `issuer`, to the last `/`, and the route's `issuers`.",
+            },
+            Self::TokenAudience => &Row {
+                reason: "token_audience",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The token is meant for another audience.",
+                hint: "Compare `aud` with `audience`, and `azp` with `authorized_party`.",
+            },
+            Self::TokenSubject => &Row {
+                reason: "token_subject",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The token does not name a usable subject.",
+                hint: "The first present claim of `subject` must be a text of 1 to 256 bytes without control characters or space at its ends.",
+            },
+            Self::TokenType => &Row {
+                reason: "token_type",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The token is of a type that is not accepted.",
+                hint: "Compare `typ` with the issuer's `types`: OAuth access tokens have `at+jwt`.",
+            },
+            Self::TokenConfirmation => &Row {
+                reason: "token_confirmation",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The token is bound to a key that the request does not prove.",
+                hint: "Send the token over a connection with the certificate it is bound to, or see `allow_bound`.",
+            },
+            Self::SubjectMismatch(Mismatch::Forbidden) => &Row {
+                reason: "subject_mismatch",
+                status: StatusCode::FORBIDDEN,
+                challenge: Challenge::None,
+                stage: Stage::Authorization,
+                detail: "This path belongs to another user.",
+                hint: "The token is valid, but its subject is not the user in the path.",
+            },
+            Self::SubjectMismatch(Mismatch::NotFound) => &Row {
+                reason: "subject_mismatch",
+                status: StatusCode::NOT_FOUND,
+                challenge: Challenge::None,
+                stage: Stage::Authorization,
+                detail: "There is nothing at this path.",
+                hint: "The token is valid, but its subject is not the user in the path.",
+            },
+            Self::SubjectMismatch(Mismatch::Unauthorized) => &Row {
+                reason: "subject_mismatch",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Authorization,
+                detail: "This path belongs to another user.",
+                hint: "The token is valid, but its subject is not the user in the path.",
+            },
+            Self::ClaimDenied { .. } => &Row {
+                reason: "claim_denied",
+                status: StatusCode::FORBIDDEN,
+                challenge: Challenge::InsufficientScope,
+                stage: Stage::Authorization,
+                detail: "The token does not grant access to this path.",
+                hint: "The token is valid, but a claim does not satisfy the route's `require`.",
+            },
+            Self::CertificateDenied { .. } => &Row {
+                reason: "certificate_denied",
+                status: StatusCode::FORBIDDEN,
+                challenge: Challenge::None,
+                stage: Stage::Authorization,
+                detail: "The client certificate does not grant access to this path.",
+                hint: "The token is valid, but the client certificate is missing or does not satisfy the route's `require`.",
+            },
+            Self::OriginNotAllowed => &Row {
+                reason: "origin_not_allowed",
+                status: StatusCode::FORBIDDEN,
+                challenge: Challenge::None,
+                stage: Stage::Token,
+                detail: "This page may not use the cookie of this site.",
+                hint: "If the page is yours, add its origin to the route's `origins`.",
+            },
+            Self::PreflightOrigin => &Row {
+                reason: "preflight_origin",
+                status: StatusCode::FORBIDDEN,
+                challenge: Challenge::None,
+                stage: Stage::Route,
+                detail: "Pages of this origin may not call this path.",
+                hint: "If the page is yours, add its origin to `origins` of [cors].",
+            },
+            Self::PreflightMethod => &Row {
+                reason: "preflight_method",
+                status: StatusCode::FORBIDDEN,
+                challenge: Challenge::None,
+                stage: Stage::Route,
+                detail: "Pages of other origins may not use this method here.",
+                hint: "Add the method to `methods` of [cors].",
+            },
+            Self::PreflightHeaders => &Row {
+                reason: "preflight_headers",
+                status: StatusCode::FORBIDDEN,
+                challenge: Challenge::None,
+                stage: Stage::Route,
+                detail: "Pages of other origins may not send one of these headers here.",
+                hint: "Add every header that the page sets to `headers` of [cors].",
+            },
+            Self::RateLimited {
+                by: RateKey::ClientAddress,
+                ..
+            } => &Row {
+                reason: "rate_limited",
+                status: StatusCode::TOO_MANY_REQUESTS,
+                challenge: Challenge::None,
+                stage: Stage::ClientRateLimit,
+                detail: "Too many requests. Try again later.",
+                hint: "Wait for `Retry-After` seconds, or raise the route's `rate_limit`. Behind a proxy, set `trusted_proxies`.",
+            },
+            Self::RateLimited {
+                by: RateKey::Subject,
+                ..
+            } => &Row {
+                reason: "rate_limited",
+                status: StatusCode::TOO_MANY_REQUESTS,
+                challenge: Challenge::None,
+                stage: Stage::SubjectRateLimit,
+                detail: "Too many requests. Try again later.",
+                hint: "Wait for `Retry-After` seconds, or raise the route's `rate_limit`. Behind a proxy, set `trusted_proxies`.",
+            },
+            Self::RequestTimeout => &Row {
+                reason: "request_timeout",
+                status: StatusCode::REQUEST_TIMEOUT,
+                challenge: Challenge::None,
+                stage: Stage::Upstream,
+                detail: "The request took too long to arrive.",
+                hint: "Send the body without a pause of `body_timeout`, at 1024 bytes per second or faster.",
+            },
+            Self::BodyTooLarge => &Row {
+                reason: "body_too_large",
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                challenge: Challenge::None,
+                stage: Stage::Upstream,
+                detail: "The body is larger than this path accepts.",
+                hint: "Raise `max_body_bytes` of the route or of [listen].",
+            },
+            Self::TargetTooLong => &Row {
+                reason: "target_too_long",
+                status: StatusCode::URI_TOO_LONG,
+                challenge: Challenge::None,
+                stage: Stage::Head,
+                detail: "The request target is too long.",
+                hint: "Keep path and query together within 8 KiB.",
+            },
+            Self::HeadersTooLarge => &Row {
+                reason: "headers_too_large",
+                status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                challenge: Challenge::None,
+                stage: Stage::Head,
+                detail: "The request head is too large.",
+                hint: "Send fewer or smaller headers (often cookies), or raise `max_header_bytes`.",
+            },
+            Self::KeysUnavailable => &Row {
+                reason: "keys_unavailable",
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                challenge: Challenge::None,
+                stage: Stage::Verification,
+                detail: "The token cannot be verified at the moment. It may be valid: try again soon.",
+                hint: "Look at `/readyz` for the issuer and at the log for the cause of the failed fetch.",
+            },
+            Self::RateLimitUnavailable {
+                by: RateKey::ClientAddress,
+            } => &Row {
+                reason: "rate_limit_unavailable",
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                challenge: Challenge::None,
+                stage: Stage::ClientRateLimit,
+                detail: "The rate limit cannot be checked at the moment. Try again soon.",
+                hint: "Redis is unavailable and `when_unavailable` is \"refuse\"; the log has the cause.",
+            },
+            Self::RateLimitUnavailable {
+                by: RateKey::Subject,
+            } => &Row {
+                reason: "rate_limit_unavailable",
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                challenge: Challenge::None,
+                stage: Stage::SubjectRateLimit,
+                detail: "The rate limit cannot be checked at the moment. Try again soon.",
+                hint: "Redis is unavailable and `when_unavailable` is \"refuse\"; the log has the cause.",
+            },
+            Self::Overloaded => &Row {
+                reason: "overloaded",
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                challenge: Challenge::None,
+                stage: Stage::Head,
+                detail: "Too many connections are open. Try again soon.",
+                hint: "Raise `max_connections` of the upstream if the log line has a `route`, else `max_connections` of [listen].",
+            },
+            Self::Draining => &Row {
+                reason: "draining",
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                challenge: Challenge::None,
+                stage: Stage::Head,
+                detail: "This instance is stopping. Try again.",
+                hint: "The connection was opened after the shutdown began; the client can retry.",
+            },
+            Self::UpstreamUnreachable => &Row {
+                reason: "upstream_unreachable",
+                status: StatusCode::BAD_GATEWAY,
+                challenge: Challenge::None,
+                stage: Stage::Upstream,
+                detail: "The upstream service cannot be reached.",
+                hint: "Check that the API listens at the upstream's `url` with its protocol; the log has the cause.",
+            },
+            Self::UpstreamInvalidResponse => &Row {
+                reason: "upstream_invalid_response",
+                status: StatusCode::BAD_GATEWAY,
+                challenge: Challenge::None,
+                stage: Stage::Upstream,
+                detail: "The upstream service sent no valid response.",
+                hint: "The API closed the connection or sent an invalid response; the log has the cause.",
+            },
+            Self::UpstreamTimeout => &Row {
+                reason: "upstream_timeout",
+                status: StatusCode::GATEWAY_TIMEOUT,
+                challenge: Challenge::None,
+                stage: Stage::Upstream,
+                detail: "The upstream service took too long.",
+                hint: "Compare `connect_timeout`, `response_timeout` and the route's `timeout` and `request_timeout` with the API's duration.",
+            },
         }
     }
 
-    /// The status of the answer.
-    pub fn status(&self) -> StatusCode {
-        self.row().0
+    /// One refusal of each row.
+    pub fn examples() -> Vec<Self> {
+        let value = HeaderValue::from_static;
+        vec![
+            Self::PathNotCanonical,
+            Self::RequestMalformed,
+            Self::NoRoute,
+            Self::HttpsRequired(value("https://api.example/")),
+            Self::MethodNotAllowed(value("GET, HEAD")),
+            Self::TokenMissing,
+            Self::TokenRepeated,
+            Self::TokenMalformed,
+            Self::TokenOpaque,
+            Self::TokenSignature,
+            Self::TokenAlgorithm,
+            Self::TokenKeyUnknown,
+            Self::TokenExpired,
+            Self::TokenNotYetValid,
+            Self::TokenLifetime,
+            Self::TokenIssuer,
+            Self::TokenAudience,
+            Self::TokenSubject,
+            Self::TokenType,
+            Self::TokenConfirmation,
+            Self::SubjectMismatch(Mismatch::Forbidden),
+            Self::SubjectMismatch(Mismatch::NotFound),
+            Self::SubjectMismatch(Mismatch::Unauthorized),
+            Self::ClaimDenied {
+                requirement: "`scope` has `tasks`".into(),
+                scope: Some("tasks".into()),
+            },
+            Self::CertificateDenied {
+                requirement: "`dns` has `web.example`".into(),
+            },
+            Self::OriginNotAllowed,
+            Self::PreflightOrigin,
+            Self::PreflightMethod,
+            Self::PreflightHeaders,
+            Self::RateLimited {
+                by: RateKey::ClientAddress,
+                wait: 60,
+            },
+            Self::RateLimited {
+                by: RateKey::Subject,
+                wait: 60,
+            },
+            Self::RequestTimeout,
+            Self::BodyTooLarge,
+            Self::TargetTooLong,
+            Self::HeadersTooLarge,
+            Self::KeysUnavailable,
+            Self::RateLimitUnavailable {
+                by: RateKey::ClientAddress,
+            },
+            Self::RateLimitUnavailable {
+                by: RateKey::Subject,
+            },
+            Self::Overloaded,
+            Self::Draining,
+            Self::UpstreamUnreachable,
+            Self::UpstreamInvalidResponse,
+            Self::UpstreamTimeout,
+        ]
     }
 
-    /// The status that a gRPC call is answered with, as the gRPC project maps those of HTTP ("HTTP to gRPC Status Code
-    /// Mapping"); where it has none, the nearest in meaning.
+    pub fn reason(&self) -> &'static str {
+        self.row().reason
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.row().status
+    }
+
+    pub fn detail(&self) -> &'static str {
+        self.row().detail
+    }
+
+    /// Whether the log counts this refusal as an authentication failure: the caller is not one that the route accepts.
+    pub fn is_auth_failure(&self) -> bool {
+        self.row().challenge != Challenge::None
+            || matches!(
+                self,
+                Self::SubjectMismatch(_) | Self::CertificateDenied { .. } | Self::OriginNotAllowed
+            )
+    }
+
+    /// Status of a gRPC call, after the gRPC project's "HTTP to gRPC Status Code Mapping"; for a status without an entry
+    /// there, the nearest in meaning.
     pub fn grpc_status(&self) -> u8 {
         match self.status() {
             StatusCode::BAD_REQUEST => 13,
@@ -204,265 +631,46 @@ impl Refusal {
         }
     }
 
-    /// The fields that end a gRPC call: its trailers, or its whole answer.
+    /// Trailers that end a gRPC call.
     pub fn grpc_trailers(&self) -> HeaderMap {
         let mut fields = HeaderMap::with_capacity(8);
         fields.insert(
             GRPC_STATUS,
             HeaderValue::from(u16::from(self.grpc_status())),
         );
-        // The texts are printable ASCII without a percent sign, which gRPC would have escaped.
+        // The texts are printable ASCII without a percent sign, so gRPC needs no escapes.
         fields.insert(GRPC_MESSAGE, HeaderValue::from_static(self.detail()));
         fields
     }
 
-    /// The answer to a gRPC call: HTTP says that all went well, and gRPC why it did not. Clients of gRPC make one
-    /// status of every 401 page and another of every 403, and lose the text.
-    pub fn grpc_answer(&self, realm: &str) -> (StatusCode, HeaderMap) {
-        let (_, mut headers, _) = self.answer(realm);
+    /// Trailers-only response to a gRPC call: status 200, and the reason in `grpc-status`. A gRPC client reduces every
+    /// other status to a code and loses the text.
+    pub fn grpc_response(&self, realm: &str) -> (StatusCode, HeaderMap) {
+        let (_, mut headers, _) = self.response(realm);
         headers.remove(CONTENT_LENGTH);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.extend(self.grpc_trailers());
         (StatusCode::OK, headers)
     }
 
-    /// The text of the answer.
-    pub fn detail(&self) -> &'static str {
-        self.row().2
-    }
-
-    /// Whether the caller was not who a route demands: what the log calls an authentication failure.
-    pub fn is_about_the_caller(&self) -> bool {
-        let (status, challenge, _) = self.row();
-        !matches!(challenge, Challenge::None)
-            || matches!(
-                self,
-                Self::SubjectMismatch(_) | Self::CertificateDenied(_) | Self::OriginNotAllowed
-            )
-            || status == StatusCode::UNAUTHORIZED
-    }
-
-    fn row(&self) -> (StatusCode, Challenge, &'static str) {
-        use Challenge::{InsufficientScope, InvalidRequest, InvalidToken, None, Plain};
-        match self {
-            Self::PathNotCanonical => (
-                StatusCode::BAD_REQUEST,
-                None,
-                "The path has more than one reading. Send it without dot segments, empty segments, encoded \
-                 slashes or control characters.",
-            ),
-            Self::RequestMalformed => (StatusCode::BAD_REQUEST, None, "The request is malformed."),
-            // A 404 for a mismatch must not differ from one for no route, or it hides nothing.
-            Self::NoRoute | Self::SubjectMismatch(Mismatch::NotFound) => (
-                StatusCode::NOT_FOUND,
-                None,
-                "There is nothing at this path.",
-            ),
-            Self::HttpsRequired(_) => (
-                StatusCode::PERMANENT_REDIRECT,
-                None,
-                "This is served over HTTPS only.",
-            ),
-            Self::MethodNotAllowed(_) => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                None,
-                "This path does not have that method.",
-            ),
-            Self::TokenMissing => (
-                StatusCode::UNAUTHORIZED,
-                Plain,
-                "Sign in first: this path needs a bearer token.",
-            ),
-            Self::TokenRepeated => (
-                StatusCode::BAD_REQUEST,
-                InvalidRequest,
-                "Send exactly one token, and send it once.",
-            ),
-            Self::TokenMalformed => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "The token is not a signed JWT that can be read.",
-            ),
-            Self::TokenOpaque => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "This is a session token, not a JWT: exchange it at /api/auth/token.",
-            ),
-            Self::TokenSignature => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "The signature of the token is wrong.",
-            ),
-            Self::TokenAlgorithm => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "The algorithm of the token is not accepted.",
-            ),
-            Self::TokenKeyUnknown => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "The key of the token is not known.",
-            ),
-            Self::TokenExpired => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "Token has expired. Please sign in again.",
-            ),
-            Self::TokenNotYetValid => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "The token is not valid yet.",
-            ),
-            Self::TokenLifetime => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "The token is valid for longer than is accepted.",
-            ),
-            Self::TokenIssuer => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "The issuer of the token is not accepted.",
-            ),
-            Self::TokenAudience => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "The token is meant for another audience.",
-            ),
-            Self::TokenSubject => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "The token does not name a usable subject.",
-            ),
-            Self::TokenType => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "The token is of a type that is not accepted.",
-            ),
-            Self::TokenConfirmation => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "The token is bound to a key that was not shown.",
-            ),
-            Self::SubjectMismatch(Mismatch::Forbidden) => (
-                StatusCode::FORBIDDEN,
-                None,
-                "This path belongs to another user.",
-            ),
-            Self::SubjectMismatch(Mismatch::Unauthorized) => (
-                StatusCode::UNAUTHORIZED,
-                InvalidToken,
-                "This path belongs to another user.",
-            ),
-            Self::ClaimDenied(unmet) => (
-                StatusCode::FORBIDDEN,
-                InsufficientScope(unmet.scope.clone()),
-                "The token does not grant what this path needs.",
-            ),
-            Self::CertificateDenied(_) => (
-                StatusCode::FORBIDDEN,
-                None,
-                "The certificate of this connection does not grant what this path needs.",
-            ),
-            Self::OriginNotAllowed => (
-                StatusCode::FORBIDDEN,
-                None,
-                "This page may not use the cookie of this site.",
-            ),
-            Self::PreflightOrigin => (
-                StatusCode::FORBIDDEN,
-                None,
-                "Pages of this origin may not call this path.",
-            ),
-            Self::PreflightMethod => (
-                StatusCode::FORBIDDEN,
-                None,
-                "Pages of other origins may not use this method here.",
-            ),
-            Self::PreflightHeaders => (
-                StatusCode::FORBIDDEN,
-                None,
-                "Pages of other origins may not send one of these headers here.",
-            ),
-            Self::RateLimited(_) => (
-                StatusCode::TOO_MANY_REQUESTS,
-                None,
-                "Too many requests. Try again later.",
-            ),
-            Self::RequestTimeout => (
-                StatusCode::REQUEST_TIMEOUT,
-                None,
-                "The request took too long to arrive.",
-            ),
-            Self::BodyTooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                None,
-                "The body is larger than this path accepts.",
-            ),
-            Self::TargetTooLong => (
-                StatusCode::URI_TOO_LONG,
-                None,
-                "The request target is too long.",
-            ),
-            Self::HeadersTooLarge => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                None,
-                "The request head is too large.",
-            ),
-            Self::KeysUnavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                None,
-                "The token cannot be checked at the moment. It may be good: try again soon.",
-            ),
-            Self::RateLimitUnavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                None,
-                "The number of requests cannot be checked at the moment. Try again soon.",
-            ),
-            Self::Overloaded => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                None,
-                "Too many connections are open. Try again soon.",
-            ),
-            Self::Draining => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                None,
-                "This instance is stopping. Try again.",
-            ),
-            Self::UpstreamUnreachable => (
-                StatusCode::BAD_GATEWAY,
-                None,
-                "The service behind this gate cannot be reached.",
-            ),
-            Self::UpstreamInvalidResponse => (
-                StatusCode::BAD_GATEWAY,
-                None,
-                "The service behind this gate gave no usable answer.",
-            ),
-            Self::UpstreamTimeout => (
-                StatusCode::GATEWAY_TIMEOUT,
-                None,
-                "The service behind this gate took too long.",
-            ),
-        }
-    }
-
-    /// The answer, with `realm` in its challenge if it has one.
-    pub fn answer(&self, realm: &str) -> (StatusCode, HeaderMap, Bytes) {
-        let (status, challenge, detail) = self.row();
-        let hides = *self == Self::SubjectMismatch(Mismatch::NotFound);
-        let reason = if hides {
+    /// Response with a problem document (RFC 9457) and, where the row has one, a challenge for `realm`.
+    pub fn response(&self, realm: &str) -> (StatusCode, HeaderMap, Bytes) {
+        let row = self.row();
+        // A 404 for a mismatch must not differ from one for no route, or it hides nothing.
+        let hides_owner = *self == Self::SubjectMismatch(Mismatch::NotFound);
+        let reason = if hides_owner {
             Self::NoRoute.reason()
         } else {
-            self.reason()
+            row.reason
         };
         let body = json!({
             "type": "about:blank",
-            "title": status.canonical_reason().unwrap_or_default(),
-            "status": status.as_u16(),
-            "detail": detail,
+            "title": row.status.canonical_reason().unwrap_or_default(),
+            "status": row.status.as_u16(),
+            "detail": row.detail,
             "reason": reason,
         });
-        // A line end, so that a shell goes on below it.
+        // The line end keeps a shell prompt off the body's line.
         let body = Bytes::from(format!("{body}\n"));
         let mut headers = HeaderMap::with_capacity(5);
         headers.insert(
@@ -471,7 +679,7 @@ impl Refusal {
         );
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        if let Some(text) = challenge.text(realm, detail)
+        if let Some(text) = self.challenge(realm)
             && let Ok(value) = HeaderValue::from_str(&text)
         {
             headers.insert(WWW_AUTHENTICATE, value);
@@ -482,28 +690,33 @@ impl Refusal {
         if let Self::HttpsRequired(location) = self {
             headers.insert(LOCATION, location.clone());
         }
-        if let Self::RateLimited(wait) = self {
+        if let Self::RateLimited { wait, .. } = self {
             headers.insert(RETRY_AFTER, HeaderValue::from(*wait));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SOON.as_secs()));
+        if row.status == StatusCode::SERVICE_UNAVAILABLE {
+            let wait = RETRY_AFTER_UNAVAILABLE.as_secs();
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait));
         }
-        (status, headers, body)
+        (row.status, headers, body)
     }
-}
 
-impl Challenge {
-    fn text(&self, realm: &str, detail: &str) -> Option<String> {
-        let error = match self {
-            Self::None => return None,
-            Self::Plain => return Some(format!("Bearer realm=\"{realm}\"")),
-            Self::InvalidRequest => "invalid_request",
-            Self::InvalidToken => "invalid_token",
-            Self::InsufficientScope(_) => "insufficient_scope",
+    fn challenge(&self, realm: &str) -> Option<String> {
+        let Row {
+            challenge, detail, ..
+        } = self.row();
+        let error = match challenge {
+            Challenge::None => return None,
+            Challenge::Plain => return Some(format!("Bearer realm=\"{realm}\"")),
+            Challenge::InvalidRequest => "invalid_request",
+            Challenge::InvalidToken => "invalid_token",
+            Challenge::InsufficientScope => "insufficient_scope",
         };
         let mut text =
             format!("Bearer realm=\"{realm}\", error=\"{error}\", error_description=\"{detail}\"");
-        if let Self::InsufficientScope(Some(scope)) = self {
+        if let Self::ClaimDenied {
+            scope: Some(scope), ..
+        } = self
+        {
             text.extend([", scope=\"", scope.as_ref(), "\""]);
         }
         Some(text)
@@ -515,15 +728,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_token_is_challenged_without_an_error() {
-        let (status, headers, _) = Refusal::TokenMissing.answer("claimgate");
+    fn challenges_a_missing_token_without_an_error() {
+        let (status, headers, _) = Refusal::TokenMissing.response("claimgate");
         assert_eq!(status, 401);
         assert_eq!(headers[WWW_AUTHENTICATE], "Bearer realm=\"claimgate\"");
     }
 
     #[test]
-    fn an_expired_token_says_so_in_words() {
-        let (status, headers, body) = Refusal::TokenExpired.answer("claimgate");
+    fn names_the_expiry_in_challenge_and_body() {
+        let (status, headers, body) = Refusal::TokenExpired.response("claimgate");
         assert_eq!(status, 401);
         let challenge = headers[WWW_AUTHENTICATE].to_str().unwrap();
         assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
@@ -534,8 +747,8 @@ mod tests {
     }
 
     #[test]
-    fn a_hidden_mismatch_is_answered_like_a_path_that_does_not_exist() {
-        let hidden = Refusal::SubjectMismatch(Mismatch::NotFound).answer("claimgate");
-        assert_eq!(hidden, Refusal::NoRoute.answer("claimgate"));
+    fn responds_to_a_hidden_mismatch_as_to_a_path_without_a_route() {
+        let hidden = Refusal::SubjectMismatch(Mismatch::NotFound).response("claimgate");
+        assert_eq!(hidden, Refusal::NoRoute.response("claimgate"));
     }
 }

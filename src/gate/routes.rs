@@ -2,19 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderValue, Method};
 use matchit::{InsertError, Router};
 
-use super::cors::Cors;
-use super::header_edits::HeaderEdits;
+use super::access::{Access, Rule};
 use super::path::{BoundSegment, CanonicalPath};
-use super::path_rewrite::PrefixRewrite;
-use super::rate_limit::RouteLimits;
 use super::refusal::Refusal;
-use super::requirements::{Requirements, Rule};
-use super::token::TokenSources;
 
 /// The methods that a route may have. CONNECT and TRACE are never served.
 pub const METHODS: [Method; 7] = [
@@ -27,58 +21,20 @@ pub const METHODS: [Method; 7] = [
     Method::OPTIONS,
 ];
 
-/// One route, compiled.
+/// A compiled route: the requests it matches and the access they need.
 #[derive(Debug)]
 pub struct Route {
-    /// The path as configured: its name in the log and the metrics.
+    /// Index of the route in its configuration.
+    pub id: RouteId,
+    /// Configured path; the route's name in logs and metrics.
     pub pattern: Arc<str>,
-    /// Who may.
-    pub rule: Rule,
-    /// What their tokens must say.
-    pub requirements: Requirements,
-    /// Where its token may be.
-    pub tokens: TokenSources,
-    /// The methods it has.
     pub methods: Vec<Method>,
-    /// Which upstream, counted in the order of their names.
-    pub upstream: usize,
-    /// How long the upstream may take, if not as long as the upstream says.
-    pub timeout: Option<Duration>,
-    /// The largest body in bytes, if not what the listener says; 0 is no limit.
-    pub max_body_bytes: Option<u64>,
-    /// How long a whole exchange may take, to the end of its answer; none is no limit.
-    pub request_timeout: Option<Duration>,
-    /// How often a caller may come.
-    pub limits: RouteLimits,
-    /// When its streams are ended.
-    pub streams: Streams,
-    /// Which pages of other origins may call; none if the upstream answers browsers itself.
-    pub cors: Option<Cors>,
-    /// What the upstream sees instead of the start of the path.
-    pub prefix: Option<PrefixRewrite>,
-    /// What the upstream sees instead of some headers.
-    pub request_headers: HeaderEdits,
-    /// What the client sees instead of some headers of the upstream.
-    pub response_headers: HeaderEdits,
+    pub access: Access,
 }
 
-/// When a stream is ended although neither side wants that: an answer without an end in sight, or a WebSocket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Streams {
-    /// As soon as the token that allowed it has expired.
-    pub end_at_expiry: bool,
-    /// As soon as another policy is in force that would not allow it.
-    pub end_at_change: bool,
-}
-
-impl Default for Streams {
-    fn default() -> Self {
-        Self {
-            end_at_expiry: true,
-            end_at_change: false,
-        }
-    }
-}
+/// Index of a route in its configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RouteId(pub usize);
 
 /// Every route by path and method. What is not in it does not exist.
 #[derive(Debug, Default)]
@@ -140,24 +96,13 @@ pub enum RouteProblem {
 }
 
 impl Route {
-    /// A route that asks and changes nothing more.
+    /// Creates a route for every method, without requirements beyond its rule.
     pub fn new(pattern: &str, rule: Rule) -> Self {
         Self {
+            id: RouteId::default(),
             pattern: pattern.into(),
-            rule,
-            requirements: Requirements::default(),
-            tokens: TokenSources::default(),
             methods: METHODS.to_vec(),
-            upstream: 0,
-            timeout: None,
-            max_body_bytes: None,
-            request_timeout: None,
-            limits: RouteLimits::default(),
-            streams: Streams::default(),
-            cors: None,
-            prefix: None,
-            request_headers: HeaderEdits::default(),
-            response_headers: HeaderEdits::default(),
+            access: Access::new(rule),
         }
     }
 }
@@ -168,7 +113,8 @@ impl RouteTable {
         let mut table = Self::default();
         let mut problems = Vec::new();
         let mut by_pattern: BTreeMap<Arc<str>, usize> = BTreeMap::new();
-        for (index, route) in routes.into_iter().enumerate() {
+        for (index, mut route) in routes.into_iter().enumerate() {
+            route.id = RouteId(index);
             if let Err(problem) = table.add(Arc::new(route), &mut by_pattern) {
                 problems.push((index, problem));
             }
@@ -234,7 +180,7 @@ impl RouteTable {
         let Some(route) = routes.find(|route| route.methods.contains(method)) else {
             return Err(Refusal::MethodNotAllowed(entry.allow.clone()));
         };
-        let Rule::Owner { parameter, .. } = &route.rule else {
+        let Rule::Owner { parameter, .. } = &route.access.rule else {
             return Ok(RouteMatch { route, owner: None });
         };
         let segment = found.params.get(parameter).unwrap_or_default();
@@ -246,10 +192,10 @@ impl RouteTable {
     }
 
     /// Whether browsers are answered here for some route of this path.
-    pub(super) fn answers_browsers(&self, path: CanonicalPath<'_>) -> bool {
+    pub(super) fn has_cors_at(&self, path: CanonicalPath<'_>) -> bool {
         let found = self.paths.at(path.as_str()).ok();
         let entry = found.and_then(|found| self.entries.get(*found.value));
-        entry.is_some_and(|entry| entry.routes.iter().any(|route| route.cors.is_some()))
+        entry.is_some_and(|entry| entry.routes.iter().any(|route| route.access.cors.is_some()))
     }
 
     /// Every route.
@@ -286,7 +232,7 @@ fn allow(routes: &[Arc<Route>]) -> HeaderValue {
 }
 
 fn check_parameter(route: &Route) -> Result<(), RouteProblem> {
-    let Rule::Owner { parameter, .. } = &route.rule else {
+    let Rule::Owner { parameter, .. } = &route.access.rule else {
         return Ok(());
     };
     let wanted = format!("{{{parameter}}}");

@@ -15,6 +15,7 @@ pub use cookie::CookieName;
 pub use query::ParameterName;
 pub use subprotocol::Subprotocol;
 
+use super::inbound::Inbound;
 use super::origin::{self, Origin};
 use super::refusal::Refusal;
 
@@ -66,11 +67,11 @@ impl Default for TokenSources {
 }
 
 impl TokenSources {
-    /// Takes the one token of a request.
-    pub(super) fn take<'a>(&self, head: &'a Parts) -> Result<FoundToken<'a>, Refusal> {
+    /// Finds the one token of a request.
+    pub(super) fn find<'a>(&self, inbound: &'a Inbound) -> Result<FoundToken<'a>, Refusal> {
         let mut taken = Err(Refusal::TokenMissing);
-        for (source, place) in self.sources.iter().enumerate() {
-            let found = match place.look(head) {
+        for (source, token_source) in self.sources.iter().enumerate() {
+            let found = match token_source.find(inbound) {
                 Ok(None) => continue,
                 Ok(Some(text)) => Ok(FoundToken { text, source }),
                 Err(refusal) => Err(refusal),
@@ -88,9 +89,13 @@ impl TokenSources {
     }
 
     /// Whether the page that sent the token may: only a cookie is sent without the page's doing.
-    pub(super) fn check_origin(&self, taken: &FoundToken<'_>, head: &Parts) -> Result<(), Refusal> {
-        match self.sources.get(taken.source) {
-            Some(TokenSource::Cookie(_)) | None => origin::check(head, &self.origins),
+    pub(super) fn check_origin(
+        &self,
+        found: &FoundToken<'_>,
+        inbound: &Inbound,
+    ) -> Result<(), Refusal> {
+        match self.sources.get(found.source) {
+            Some(TokenSource::Cookie(_)) | None => origin::check(inbound, &self.origins),
             Some(
                 TokenSource::Authorization
                 | TokenSource::Header(_)
@@ -120,13 +125,14 @@ impl TokenSources {
 
 impl TokenSource {
     /// What stands here. An empty value is none.
-    fn look<'a>(&self, head: &'a Parts) -> Result<Option<Cow<'a, str>>, Refusal> {
+    fn find<'a>(&self, inbound: &'a Inbound) -> Result<Option<Cow<'a, str>>, Refusal> {
+        let head = &inbound.head;
         let found = match self {
             Self::Authorization => bearer(&head.headers)?,
             Self::Header(name) => bare(&head.headers, name)?,
             Self::Cookie(name) => name.take(&head.headers)?,
             Self::Query(name) => name.take(&head.uri)?,
-            Self::WebSocket(name) => name.take(head)?,
+            Self::WebSocket(name) => name.take(inbound)?,
         };
         Ok(found.filter(|text| !text.is_empty()))
     }

@@ -1,6 +1,4 @@
-//! Verification: a token, the keys of its issuer and the time in; a caller or a refusal out.
-//!
-//! With [`crate::keys`] the only place that knows what signs a token.
+//! Verification of a token with its issuer's keys, at a given time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,56 +16,55 @@ use super::refusal::Refusal;
 use super::subject::Subject;
 use super::token::BearerToken;
 
-/// The longest accepted `kid`, in bytes.
+/// Longest accepted `kid`, in bytes.
 const MAX_KID_BYTES: usize = 256;
 
-/// One whose tokens may be good.
+/// Index of an issuer in the configuration, in the order of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IssuerId(pub usize);
+
+/// A configured issuer of tokens.
 #[derive(Debug, Clone)]
 pub struct Issuer {
-    /// Its name in the configuration.
+    /// Name in the configuration.
     pub name: Arc<str>,
-    /// The accepted `iss`; any if none.
+    /// Accepted `iss` values; `None` accepts any.
     pub accepted: Option<Vec<String>>,
-    /// The accepted `typ`; a token without one counts as a `JWT`.
+    /// Accepted `typ` values; a token without `typ` counts as `JWT`.
     pub types: Vec<String>,
-    /// What its claims must fulfil.
+    /// Checks of the claims.
     pub policy: ClaimPolicy,
-    /// Its keys.
     pub ring: Arc<KeyRing>,
 }
 
-/// What a good token says.
+/// Contents of a verified token.
 #[derive(Debug)]
 pub struct Verified {
-    /// Who it is about.
     pub subject: Subject,
-    /// The name of the issuer in the configuration.
+    /// Name of the issuer in the configuration.
     pub issuer: Arc<str>,
-    /// The issuer, by its place.
-    pub place: usize,
-    /// All claims.
+    pub issuer_id: IssuerId,
     pub claims: Claims,
-    /// How long it is good.
     pub validity: Validity,
-    /// The certificate that its caller has shown, and must show every time.
+    /// Certificate that the connection must have proven, at every use of the token.
     pub binding: Option<Binding>,
 }
 
-/// Why a token is not good, or not yet known to be.
+/// Reason why a token is not valid, or cannot be verified yet.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unverified {
-    /// The answer, unless newer keys change it.
+    /// Refusal, unless newer keys change the result.
     pub refusal: Refusal,
-    /// The issuer that was chosen, by its place, if the checks came so far.
-    pub issuer: Option<usize>,
-    /// Whether newer keys of that issuer could change the answer.
+    /// Selected issuer, if one was selected.
+    pub issuer: Option<IssuerId>,
+    /// Whether newer keys of that issuer could change the result.
     pub newer_keys_may_help: bool,
-    /// The name of the key that is not known, if that is why.
+    /// Unknown key ID, if that is the reason.
     pub kid: Option<String>,
 }
 
 impl Unverified {
-    /// Whether it is not known if the token is good, because its key is not there.
+    /// Whether the token could not be verified because its key is missing.
     pub(super) fn lacks_a_key(&self) -> bool {
         matches!(
             self.refusal,
@@ -95,41 +92,37 @@ struct Jws<'a> {
     signature: &'a str,
 }
 
-/// What the JOSE header says. `jku`, `x5u`, `x5c` and `jwk` are not looked at: keys never come from a token.
+/// JOSE header. `jku`, `x5u`, `x5c` and `jwk` are ignored: keys never come from a token.
 struct Header {
     alg: String,
     kid: Option<String>,
     typ: Option<String>,
 }
 
-/// Verifies a token against the issuers it may come from. If it is bound to a certificate, the caller must have shown it.
+/// Verifies a token with the issuer that its `iss` selects. A certificate-bound token needs its certificate.
 pub fn verify(
     issuers: &[Issuer],
     token: BearerToken<'_>,
-    shown: Option<&ClientCertificate>,
+    certificate: Option<&ClientCertificate>,
     now: UnixTime,
 ) -> Result<Verified, Unverified> {
     let jws = Jws::parse(token.expose())?;
     let iss = jws.claims.text("iss");
-    let accepts = |issuer: &&Issuer| match &issuer.accepted {
+    let accepts = |issuer: &Issuer| match &issuer.accepted {
         None => true,
         Some(accepted) => iss.is_some_and(|iss| accepted.iter().any(|accepted| accepted == iss)),
     };
-    // An issuer that names this `iss` comes before one that takes any.
-    let named = || {
-        issuers
-            .iter()
-            .position(|issuer| issuer.accepted.is_some() && accepts(&issuer))
-    };
-    let Some(place) = named().or_else(|| issuers.iter().position(|issuer| accepts(&issuer))) else {
+    let all = || issuers.iter().enumerate();
+    // An issuer that names this `iss` comes before one that accepts any.
+    let named = || all().find(|(_, issuer)| issuer.accepted.is_some() && accepts(issuer));
+    let Some((index, issuer)) = named().or_else(|| all().find(|(_, issuer)| accepts(issuer)))
+    else {
         return Err(Refusal::TokenIssuer.into());
     };
-    let Some(issuer) = issuers.get(place) else {
-        return Err(Refusal::TokenIssuer.into());
-    };
+    let issuer_id = IssuerId(index);
     let unverified = |refusal, newer_keys_may_help| Unverified {
         refusal,
-        issuer: Some(place),
+        issuer: Some(issuer_id),
         newer_keys_may_help,
         kid: None,
     };
@@ -141,9 +134,9 @@ pub fn verify(
     }
     check_signature(&jws, &issuer.ring).map_err(|refusal| {
         let unknown = refusal == Refusal::TokenKeyUnknown && issuer.ring.can_grow();
-        // While the set cannot be fetched, an unknown key may be a new one: that is not the token's fault.
-        let undecidable = unknown && !issuer.ring.is_current();
-        let refusal = if undecidable {
+        // While the key set cannot be fetched, an unknown key may be a new one: not the fault of the token.
+        let is_undecidable = unknown && !issuer.ring.is_current();
+        let refusal = if is_undecidable {
             Refusal::KeysUnavailable
         } else {
             refusal
@@ -156,13 +149,13 @@ pub fn verify(
     let checked = jws.claims.check(&issuer.policy, now);
     let checked = checked.map_err(|refusal| unverified(refusal, false))?;
     if let Some(binding) = &checked.binding {
-        let confirmed = binding.check(shown);
+        let confirmed = binding.check(certificate);
         confirmed.map_err(|refusal| unverified(refusal, false))?;
     }
     Ok(Verified {
         subject: checked.subject,
         issuer: Arc::clone(&issuer.name),
-        place,
+        issuer_id,
         claims: jws.claims,
         validity: checked.validity,
         binding: checked.binding,
@@ -170,7 +163,7 @@ pub fn verify(
 }
 
 impl Issuer {
-    /// RFC 8725 section 3.11: what was made for another use must not pass for this one.
+    /// x
     fn accepts_type(&self, typ: Option<&str>) -> bool {
         let typ = media_type(typ.unwrap_or("JWT"));
         let mut accepted = self.types.iter();
@@ -178,7 +171,7 @@ impl Issuer {
     }
 }
 
-/// RFC 7515 section 4.1.9: a type without a `/` is one of `application/`.
+/// Returns a type without the `application/` prefix (RFC 7515 section 4.1.9).
 fn media_type(typ: &str) -> &str {
     let prefix = "application/";
     match typ.split_at_checked(prefix.len()) {
@@ -192,7 +185,7 @@ fn check_signature(jws: &Jws<'_>, ring: &KeyRing) -> Result<(), Refusal> {
     if keys.peek().is_none() {
         return Err(Refusal::TokenKeyUnknown);
     }
-    // The algorithm comes from the key: what the token says only has to agree.
+    // The key determines the algorithm; the token only has to agree.
     let Some(algorithm) = Algorithm::named(&jws.header.alg) else {
         return Err(Refusal::TokenAlgorithm);
     };
@@ -222,9 +215,9 @@ impl<'a> Jws<'a> {
                 .map_err(|_| Refusal::TokenMalformed)
         };
         let (header, payload) = (decode(header)?, decode(payload)?);
-        // An unsecured token (RFC 7515 appendix A.5) has an empty signature, which no key has made.
+        // An unsecured token (RFC 7515 appendix A.5) has an empty signature, which no key made.
         decode(signature)?;
-        // What cannot be read is named before what a readable header says.
+        // A malformed payload is reported before anything the header says.
         let claims = Claims::parse(&payload)?;
         Ok(Self {
             header: Header::parse(&header)?,
@@ -300,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_is_a_media_type_and_none_is_jwt() {
+    fn compares_types_as_media_types_and_a_missing_one_as_jwt() {
         for (types, typ, expected) in [
             (&["JWT"][..], None, true),
             (&["JWT"], Some("JWT"), true),
@@ -318,7 +311,7 @@ mod tests {
             (&["JWT", "at+jwt"], Some("application/at+jwt"), true),
             (&["JWT", "at+jwt"], Some("AT+JWT"), true),
             (&["JWT", "at+jwt"], Some("logout+jwt"), false),
-            // An ID token has no type, and is not to pass for an access token.
+            // An ID token has no type and must not pass for an access token.
             (&["at+jwt"], None, false),
             (&["at+jwt"], Some("JWT"), false),
             (&["at+jwt"], Some("at+jwt"), true),

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use crate::gate::access::{Requirements, Rule};
 use crate::gate::refusal::Refusal;
-use crate::gate::requirements::{Requirements, Rule};
 use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
 use crate::gate::verify::Issuer;
@@ -57,10 +57,12 @@ impl Check {
     fn of(refusal: &Refusal, is_known: bool) -> Self {
         match refusal {
             // Addresses are counted before a token is looked at, subjects after.
-            Refusal::RateLimited(_) | Refusal::RateLimitUnavailable if is_known => Self::Rule,
+            Refusal::RateLimited { .. } | Refusal::RateLimitUnavailable { .. } if is_known => {
+                Self::Rule
+            }
             Refusal::PathNotCanonical => Self::Path,
-            Refusal::RateLimited(_)
-            | Refusal::RateLimitUnavailable
+            Refusal::RateLimited { .. }
+            | Refusal::RateLimitUnavailable { .. }
             | Refusal::NoRoute
             | Refusal::MethodNotAllowed(_)
             | Refusal::PreflightOrigin
@@ -84,8 +86,8 @@ impl Check {
             | Refusal::TokenConfirmation
             | Refusal::KeysUnavailable => Self::Verification,
             Refusal::SubjectMismatch(_)
-            | Refusal::ClaimDenied(_)
-            | Refusal::CertificateDenied(_) => Self::Rule,
+            | Refusal::ClaimDenied { .. }
+            | Refusal::CertificateDenied { .. } => Self::Rule,
             Refusal::RequestMalformed
             | Refusal::HttpsRequired(_)
             | Refusal::RequestTimeout
@@ -195,7 +197,7 @@ pub fn said(stopped: &StoppedRequest<'_>, issuers: &[Issuer]) -> Vec<CheckResult
     } else {
         Check::of(refusal, subject.is_some())
     };
-    let is_public = route.is_some_and(|route| route.rule == Rule::Public);
+    let is_public = route.is_some_and(|route| route.access.rule == Rule::Public);
     let of_one = |check| match (check, route, subject, issuer) {
         (check, ..) if check > failed => CheckResult::skipped(check, "not reached"),
         (check, ..) if check == failed => {
@@ -221,8 +223,10 @@ pub fn said(stopped: &StoppedRequest<'_>, issuers: &[Issuer]) -> Vec<CheckResult
 /// What the operator is told beyond what the client is: which demand was not met, and nothing of what a claim says.
 fn why(stopped: &StoppedRequest<'_>) -> Option<String> {
     match (stopped.refusal, stopped.issuer) {
-        (Refusal::ClaimDenied(unmet), _) => Some(format!("not met: {}", unmet.requirement)),
-        (Refusal::CertificateDenied(requirement), _) => Some(format!("not met: {requirement}")),
+        (
+            Refusal::ClaimDenied { requirement, .. } | Refusal::CertificateDenied { requirement },
+            _,
+        ) => Some(format!("not met: {requirement}")),
         // The token is good, or nobody would know whose it is.
         (Refusal::TokenIssuer, Some(issuer)) => {
             Some(format!("the route does not accept the issuer `{issuer}`"))
@@ -237,9 +241,9 @@ pub fn rule(route: &Route, issuers: &[Issuer]) -> String {
         issuers: accepted,
         require,
         exempt,
-    } = &route.requirements;
+    } = &route.access.requirements;
     let mut text = format!("`{}`, ", route.pattern);
-    match &route.rule {
+    match &route.access.rule {
         Rule::Public => text.push_str("public"),
         Rule::Authenticated => text.push_str("for everybody with a token"),
         Rule::Owner { parameter, .. } => {
@@ -253,7 +257,7 @@ pub fn rule(route: &Route, issuers: &[Issuer]) -> String {
         text.extend([", if ", &requirement.to_string()]);
     }
     if let Some(accepted) = accepted {
-        let names = accepted.iter().filter_map(|place| issuers.get(*place));
+        let names = accepted.iter().filter_map(|place| issuers.get(place.0));
         let names: Vec<&str> = names.map(|issuer| issuer.name.as_ref()).collect();
         text.extend([", of `", &names.join("`, `"), "`"]);
     }

@@ -14,7 +14,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
-use crate::gate::origin::Scheme;
+use crate::gate::inbound::Scheme;
 use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
 

@@ -1,118 +1,117 @@
-//! One exchange from its head to the end of its answer, and the record of it.
+//! One exchange, from the request head to the end of the response, and its record.
 
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::gate::cors::CorsRequest;
-use crate::gate::permit::{Caller, Permit};
-use crate::gate::rate_limit::Rates;
-use crate::gate::refusal::{Mismatch, Refusal};
+use crate::gate::inbound::Inbound;
+use crate::gate::permit::{Caller, KnownCaller, Permit};
+use crate::gate::rate_limit::RequestLimits;
+use crate::gate::refusal::Refusal;
 use crate::gate::routes::Route;
-use crate::gate::subject::Subject;
-use crate::gate::{Preflight, Refused};
+use crate::gate::stop::Refused;
 use crate::observe::metrics::WorkerMetrics;
 use crate::observe::traces::Trace;
 use crate::observe::{self, Record};
 
-use super::body::{BodyObserver, ResponseBody, Upload};
 use super::headers::{self, Peer};
 use super::inbound::connection::Connection;
-use super::shared::Shared;
+use super::request_body::Upload;
+use super::response_body::BodyObserver;
+use super::snapshot::Snapshot;
 use super::tunnel::Tunnelled;
 use super::upstream::{PooledConnection, Target, UpstreamError};
-use super::{ClientResponse, Snapshot};
 
-/// The name of the protection space in a challenge (RFC 9110 section 11.5).
-const REALM: &str = "claimgate";
+/// Status in the log for a client that closed the request before its response, as nginx has it. It is never sent.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// In the log, the status of a client that left before its answer: the custom of nginx. It is never sent.
-const CLIENT_GONE: u16 = 499;
-
-/// What is known about one exchange. However it ends, it is recorded once.
+/// Facts of one exchange. It is recorded once, however it ends.
 #[derive(Debug)]
 pub struct Exchange {
     metrics: Arc<WorkerMetrics>,
     connection: Rc<Connection>,
-    /// The policy that it began with.
+    /// Snapshot that the exchange began with.
     snapshot: Rc<Snapshot>,
     peer: Rc<Peer>,
     client: Option<IpAddr>,
     method: Method,
     target: Option<PathAndQuery>,
     request_id: HeaderValue,
-    page: Option<CorsRequest>,
+    cors: Option<CorsRequest>,
     started: Instant,
     route: Option<Arc<Route>>,
-    subject: Option<Subject>,
-    issuer: Option<Arc<str>>,
-    /// How the client stands with the limits of the route.
-    rate: Option<HeaderValue>,
-    form: Form,
+    caller: Option<Arc<KnownCaller>>,
+    limits: RequestLimits,
+    form: RequestForm,
     is_grpc: bool,
+    /// End of the route's `request_timeout`.
+    overdue: Option<Instant>,
     upload: Option<Rc<Upload>>,
     sent: Option<Instant>,
     upstream: Option<Duration>,
-    lease: Option<PooledConnection>,
+    upstream_connection: Option<PooledConnection>,
     outcome: Outcome,
     cause: Option<String>,
     is_permitted: bool,
-    /// In a box, because most gates have no traces.
+    /// Boxed: most gates have no traces.
     trace: Option<Box<Trace>>,
-    /// When it ended, if it has. By then it is recorded.
+    /// End of the exchange. Once set, it is recorded.
     ended: Option<Instant>,
 }
 
-/// In which form a request came.
+/// Properties of a request that its head does not show after the conversion from HTTP/2.
 #[derive(Debug, Clone, Copy)]
-pub struct Form {
-    /// With a body.
-    pub has_body: bool,
-    /// From a client that can be given interim answers.
-    pub accepts_informational: bool,
+pub(super) struct RequestForm {
+    /// Whether a body follows the head.
+    pub(super) has_body: bool,
+    /// Whether the client can read informational (1xx) responses.
+    pub(super) accepts_informational: bool,
 }
 
-/// How an exchange has gone so far.
-#[derive(Debug)]
+/// Outcome of an exchange so far.
+#[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    /// No answer yet.
+    /// No response yet.
     Pending,
-    /// The upstream's answer has this status.
-    Answered(StatusCode),
-    /// The gate has answered.
+    /// A response of the upstream, or to a preflight.
+    Responded(StatusCode),
     Refused(Refusal),
-    /// The upstream's answer has this status, and the gate has ended it.
+    /// A response of the upstream that the gate cut off.
     Cut(StatusCode, Refusal),
 }
 
 impl Exchange {
-    /// Begins with a head just read.
+    /// Begins with a request as received.
     pub(super) fn begin(
         metrics: Arc<WorkerMetrics>,
         connection: Rc<Connection>,
-        head: &Parts,
         peer: Rc<Peer>,
         snapshot: Rc<Snapshot>,
-        form: Form,
+        inbound: &Inbound,
+        form: RequestForm,
         now: Instant,
     ) -> Self {
+        let head = &inbound.head;
+        let is_http2 = connection.is_http2();
         let trace = snapshot.policy.tracing.as_ref().map(|tracing| {
-            let scheme = head.extensions.get().copied().unwrap_or_default();
-            let is_http2 = connection.is_http2();
-            Box::new(Trace::begin(tracing, &head.headers, scheme, is_http2))
+            Box::new(Trace::begin(
+                tracing,
+                &head.headers,
+                inbound.scheme,
+                is_http2,
+            ))
         });
         Self {
             metrics,
             connection,
-            page: snapshot.policy.gate.page(head),
-            client: snapshot.policy.headers.client_address(&peer, &head.headers),
+            cors: snapshot.policy.gate.cors_request(head),
+            client: inbound.client,
             snapshot,
             peer,
             method: head.method.clone(),
@@ -120,15 +119,15 @@ impl Exchange {
             request_id: headers::request_id(&head.headers),
             started: now,
             route: None,
-            subject: None,
-            issuer: None,
-            rate: None,
-            is_grpc: headers::is_grpc(&head.headers),
+            caller: None,
+            limits: RequestLimits::default(),
             form,
+            is_grpc: headers::is_grpc(&head.headers),
+            overdue: None,
             upload: None,
             sent: None,
             upstream: None,
-            lease: None,
+            upstream_connection: None,
             outcome: Outcome::Pending,
             cause: None,
             is_permitted: false,
@@ -145,11 +144,6 @@ impl Exchange {
         &self.peer
     }
 
-    /// The route, once it is known.
-    pub(super) fn route(&self) -> Option<&Route> {
-        self.route.as_deref()
-    }
-
     pub(super) fn request_id(&self) -> &HeaderValue {
         &self.request_id
     }
@@ -158,122 +152,126 @@ impl Exchange {
         self.form.accepts_informational
     }
 
-    /// Whether it is over HTTP/2, where one connection has many exchanges.
+    /// Whether the connection carries several exchanges at once.
     pub(super) fn is_http2(&self) -> bool {
         self.connection.is_http2()
     }
 
-    /// Whether it is a call of gRPC, whose refusals are no pages.
+    /// Whether this is a gRPC call, whose refusals are trailers.
     pub(super) fn is_grpc(&self) -> bool {
         self.is_grpc
     }
 
-    /// When it must be over, if its route says so.
-    pub(super) fn overdue(&self) -> Option<Instant> {
-        let limit = self.route.as_ref()?.request_timeout?;
-        Some(self.started + limit)
+    /// Whether the connection becomes a WebSocket tunnel as a whole; over HTTP/2, only its stream does.
+    pub(super) fn is_upgraded(&self) -> bool {
+        let switched = Outcome::Responded(StatusCode::SWITCHING_PROTOCOLS);
+        self.outcome == switched && !self.is_http2()
     }
 
-    /// Whether a part of the body has not been read and stands before the next request. hyper closes such a connection,
-    /// and a client that was not told would lose its next request.
-    pub(super) fn leaves_a_body(&self) -> bool {
-        let is_over = self
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Deadline of the whole exchange, if its route has one.
+    pub(super) fn overdue(&self) -> Option<Instant> {
+        self.overdue
+    }
+
+    pub(super) fn limits(&mut self) -> &mut RequestLimits {
+        &mut self.limits
+    }
+
+    /// Refusal that this exchange responds with.
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        match &self.outcome {
+            Outcome::Refused(refusal) => Some(refusal),
+            Outcome::Pending | Outcome::Responded(_) | Outcome::Cut(..) => None,
+        }
+    }
+
+    /// Whether part of the body is unread and precedes the next request. hyper closes such a connection, and a client
+    /// that is not told loses its next request.
+    pub(super) fn leaves_body_unread(&self) -> bool {
+        let is_read = self
             .upload
             .as_ref()
             .is_some_and(|upload| upload.over_since().is_some());
-        !self.is_http2() && self.form.has_body && !is_over
+        !self.is_http2() && self.form.has_body && !is_read
     }
 
-    /// Whether what is left of the request, or of the gate, is not fit for another request on the same connection. Over
-    /// HTTP/2 the end of a stream says where the next begins.
-    fn ends_the_connection(&self, refusal: &Refusal) -> bool {
-        let is_turned_away = matches!(refusal, Refusal::Overloaded | Refusal::Draining);
-        let is_unclear = matches!(
-            refusal,
-            Refusal::RequestMalformed
-                | Refusal::RequestTimeout
-                | Refusal::BodyTooLarge
-                | Refusal::HeadersTooLarge
-                | Refusal::TargetTooLong
-        );
-        is_turned_away || (is_unclear && !self.is_http2()) || self.leaves_a_body()
-    }
-
-    /// What the limits of its route are asked with.
-    pub(super) fn rates<'a>(&self, shared: &'a Shared) -> Rates<'a> {
-        Rates::new(&shared.rate_limits, self.client, shared.ticks(self.started))
-    }
-
-    /// It was counted, or not, if its route has no limit.
-    pub(super) fn counted(&mut self, rate: Option<HeaderValue>) {
-        self.rate = rate;
-    }
-
-    /// Tells the client how it stands with the limits of the route.
-    pub(super) fn tell_rate(&self, headers: &mut HeaderMap) {
+    /// Writes the rate limit fields of the route.
+    pub(super) fn write_limits(&self, headers: &mut HeaderMap) {
         if let Some(route) = &self.route {
-            route.limits.tell(self.rate.as_ref(), headers);
+            route.access.limits.write_headers(&self.limits, headers);
         }
     }
 
-    /// The gate has let the request through.
-    pub(super) fn permitted(&mut self, permit: &Permit) {
+    /// Writes the CORS fields for the page that sent the request.
+    pub(super) fn write_cors(&self, headers: &mut HeaderMap) {
+        if let Some(request) = &self.cors
+            && let Some(cors) = self.snapshot.policy.gate.cors(self.route.as_deref())
+        {
+            cors.write_headers(request, headers);
+        }
+    }
+
+    /// Records the permit. `request_timeout` is the route's.
+    pub(super) fn permitted(&mut self, permit: &Permit, request_timeout: Option<Duration>) {
         self.is_permitted = true;
         self.route = Some(Arc::clone(permit.route()));
+        self.overdue = request_timeout.map(|limit| self.started + limit);
         if let Caller::Known(caller) = permit.caller() {
-            self.subject = Some(caller.subject.clone());
-            self.issuer = Some(Arc::clone(&caller.issuer));
+            self.caller = Some(Arc::clone(caller));
         }
     }
 
-    /// Tells the upstream in which trace it is called.
+    /// Writes the trace context of the call to the upstream.
     pub(super) fn trace_call(&mut self, upstream: &str, headers: &mut HeaderMap) {
         if let Some(trace) = &mut self.trace {
             trace.call(upstream, headers);
         }
     }
 
-    /// The upstream at this place has given an answer that can be passed on.
-    fn trace_answer(&mut self, lease: &PooledConnection) {
+    fn trace_response(&mut self, connection: &PooledConnection) {
         if let Some(trace) = &mut self.trace {
-            trace.answered(|| match &lease.address().target {
+            trace.answered(|| match &connection.address().target {
                 Target::Tcp(host, port) => (host.clone(), Some(*port)),
                 Target::Unix(path) => (path.display().to_string(), None),
             });
         }
     }
 
-    /// The request is on its way to the upstream.
+    /// Notes that the request is on its way to the upstream.
     pub(super) fn sending(&mut self, upload: Rc<Upload>) {
         self.upload = Some(upload);
         self.sent = Some(Instant::now());
     }
 
-    /// The head of the upstream's answer is there, or will not come.
-    pub(super) fn answered(&mut self) {
+    /// Notes that the head of the upstream's response arrived, or will not.
+    pub(super) fn head_received(&mut self) {
         self.upstream = self.sent.map(|sent| sent.elapsed());
     }
 
-    /// The body of the upstream's answer goes out next.
-    pub(super) fn answering(
+    /// Notes that the body of the upstream's response follows.
+    pub(super) fn responding(
         mut self: Box<Self>,
         status: StatusCode,
-        lease: PooledConnection,
+        connection: PooledConnection,
     ) -> Box<Self> {
-        self.outcome = Outcome::Answered(status);
-        self.trace_answer(&lease);
-        self.lease = Some(lease);
+        self.outcome = Outcome::Responded(status);
+        self.trace_response(&connection);
+        self.upstream_connection = Some(connection);
         self
     }
 
-    /// The connection becomes a tunnel.
-    pub(super) fn switching(mut self: Box<Self>, lease: &PooledConnection) -> Box<Self> {
-        self.trace_answer(lease);
-        self.outcome = Outcome::Answered(StatusCode::SWITCHING_PROTOCOLS);
+    /// Notes that the connection becomes a WebSocket tunnel.
+    pub(super) fn switching(mut self: Box<Self>, connection: &PooledConnection) -> Box<Self> {
+        self.trace_response(connection);
+        self.outcome = Outcome::Responded(StatusCode::SWITCHING_PROTOCOLS);
         self
     }
 
-    /// The tunnel has ended.
+    /// Records the end of a WebSocket tunnel.
     pub(super) fn tunnelled(&mut self, tunnelled: Tunnelled) {
         let Tunnelled {
             from_client,
@@ -287,84 +285,38 @@ impl Exchange {
         self.record(Some(from_client), to_client, whole);
     }
 
-    /// Answers with what the gate decided.
-    pub(super) fn refuse(mut self: Box<Self>, refused: Refused) -> ClientResponse {
+    /// Notes a refusal of the gate and the facts established before it.
+    pub(super) fn stopped(&mut self, refused: Refused) -> Refusal {
         let Refused {
             refusal,
             route,
-            subject,
-            issuer,
+            caller,
         } = refused;
         self.route = route;
-        self.subject = subject;
-        self.issuer = issuer;
-        self.fail(refusal)
+        self.caller = caller;
+        refusal
     }
 
-    /// Answers a browser that asks what a page may send.
-    pub(super) fn allow(mut self: Box<Self>, preflight: Preflight) -> ClientResponse {
-        let Preflight { route, mut headers } = preflight;
+    /// Notes a preflight that the gate allows for this route.
+    pub(super) fn preflight_allowed(&mut self, route: Arc<Route>, status: StatusCode) {
         self.route = Some(route);
-        headers.insert(headers::X_REQUEST_ID, self.request_id.clone());
-        if self.leaves_a_body() {
-            self.connection.close_connection(&mut headers);
-        }
-        let status = StatusCode::NO_CONTENT;
-        self.outcome = Outcome::Answered(status);
-        answer(status, headers, Bytes::new(), self)
+        self.outcome = Outcome::Responded(status);
     }
 
-    /// Lets the page that has sent the request read its answer, if it may.
-    pub(super) fn show_to_page(&self, headers: &mut HeaderMap) {
-        if let Some(page) = &self.page
-            && let Some(cors) = self.snapshot.policy.gate.cors(self.route())
-        {
-            cors.answer(page, headers);
-        }
+    pub(super) fn refused(&mut self, refusal: Refusal) {
+        self.outcome = Outcome::Refused(refusal);
     }
 
-    /// Answers because the upstream gave none, or because the client's body did not come whole.
-    pub(super) fn upstream_failed(mut self: Box<Self>, error: &UpstreamError) -> ClientResponse {
+    /// Notes a failed call to the upstream. A client whose body was at fault gets that refusal instead.
+    pub(super) fn upstream_failed(&mut self, error: &UpstreamError) -> Refusal {
         if let Some(fault) = self.upload.as_ref().and_then(|upload| upload.fault()) {
-            return self.fail(fault.into());
+            return fault.into();
         }
         self.cause = Some(match std::error::Error::source(error) {
             Some(source) => format!("failed to {error}: {source}"),
             None => format!("failed to {error}"),
         });
-        self.fail(match error {
-            UpstreamError::Full { .. } => Refusal::Overloaded,
-            UpstreamError::Connect { .. } => Refusal::UpstreamUnreachable,
-            UpstreamError::ConnectTimeout { .. } | UpstreamError::Silent { .. } => {
-                Refusal::UpstreamTimeout
-            }
-            UpstreamError::Broken { .. }
-            | UpstreamError::Closes { .. }
-            | UpstreamError::Ends { .. }
-            | UpstreamError::Switched { .. }
-            | UpstreamError::NoWebSocket { .. } => Refusal::UpstreamInvalidResponse,
-        })
-    }
-
-    /// Answers with a refusal of its own.
-    pub(super) fn fail(mut self: Box<Self>, refusal: Refusal) -> ClientResponse {
-        let (status, mut headers, body) = if self.is_grpc {
-            let (status, headers) = refusal.grpc_answer(REALM);
-            (status, headers, Bytes::new())
-        } else {
-            refusal.answer(REALM)
-        };
-        headers.insert(headers::X_REQUEST_ID, self.request_id.clone());
-        self.show_to_page(&mut headers);
-        // A path that does not exist has no limit.
-        if refusal != Refusal::SubjectMismatch(Mismatch::NotFound) {
-            self.tell_rate(&mut headers);
-        }
-        if self.ends_the_connection(&refusal) {
-            self.connection.close_connection(&mut headers);
-        }
-        self.outcome = Outcome::Refused(refusal);
-        answer(status, headers, body, self)
+        error.refusal()
     }
 
     fn record(&mut self, request_bytes: Option<u64>, response_bytes: u64, whole: bool) {
@@ -374,19 +326,21 @@ impl Exchange {
         let now = *self.ended.insert(Instant::now());
         let (status, reason, is_about_the_caller) = match &self.outcome {
             Outcome::Pending => {
-                let status = StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST);
+                let status = StatusCode::from_u16(CLIENT_CLOSED_REQUEST);
+                let status = status.unwrap_or(StatusCode::BAD_REQUEST);
                 (status, Some(observe::log::CLIENT_GONE), false)
             }
-            Outcome::Answered(status) => (*status, None, false),
+            Outcome::Responded(status) => (*status, None, false),
             Outcome::Cut(status, refusal) => (*status, Some(refusal.reason()), false),
             Outcome::Refused(refusal) => (
                 refusal.status(),
                 Some(refusal.reason()),
-                refusal.is_about_the_caller(),
+                refusal.is_auth_failure(),
             ),
         };
         let elapsed = now - self.started;
         let uploaded = || self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        let caller = self.caller.as_ref();
         let record = Record {
             method: self.method.clone(),
             target: self.target.take(),
@@ -395,8 +349,8 @@ impl Exchange {
             reason,
             cause: self.cause.take(),
             is_about_the_caller,
-            subject: self.subject.take(),
-            issuer: self.issuer.take(),
+            subject: caller.map(|caller| caller.subject.clone()),
+            issuer: caller.map(|caller| Arc::clone(&caller.issuer)),
             client: self.client,
             request_id: self.request_id.clone(),
             elapsed,
@@ -426,17 +380,17 @@ impl BodyObserver for Box<Exchange> {
             .upload
             .as_ref()
             .is_none_or(|upload| upload.over_since().is_some());
-        if let Some(lease) = self.lease.take()
+        if let Some(connection) = self.upstream_connection.take()
             && whole
             && upload_is_over
         {
-            lease.release();
+            connection.release();
         }
         self.record(None, bytes, whole);
     }
 
     fn cut(mut self, bytes: u64, refusal: &Refusal) {
-        if let Outcome::Answered(status) = self.outcome {
+        if let Outcome::Responded(status) = self.outcome {
             self.outcome = Outcome::Cut(status, refusal.clone());
         }
         self.record(None, bytes, false);
@@ -453,16 +407,4 @@ impl Drop for Exchange {
         let now = self.ended.unwrap_or_else(Instant::now);
         self.connection.end_exchange(now);
     }
-}
-
-fn answer(
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-    exchange: Box<Exchange>,
-) -> ClientResponse {
-    let mut response = Response::new(ResponseBody::own(body, exchange));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
 }

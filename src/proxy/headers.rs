@@ -1,13 +1,18 @@
-//! All header work, in both directions.
+//! Header work in both directions: the head as judged becomes the head as sent.
+
+pub mod edits;
+mod forwarded;
+pub mod hop_by_hop;
+pub mod path_rewrite;
+mod peer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::GetAll;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA, WWW_AUTHENTICATE,
+    CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, VIA, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -15,32 +20,25 @@ use ipnet::IpNet;
 use tracing::warn;
 
 use crate::config::Credential;
-use crate::gate::certificate::ClientCertificate;
+use crate::gate::inbound::{Inbound, Scheme};
 use crate::gate::managed_headers::ManagedNames;
-use crate::gate::origin::Scheme;
 use crate::gate::permit::{Caller, Permit};
-use crate::gate::routes::Route;
 use crate::gate::token::TokenSource;
-use crate::gate::upgrade::named_by_connection;
-pub use crate::gate::upgrade::{asks_for_websocket, names_websocket};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+use super::forwarding::Forwarding;
+use super::websocket;
+use forwarded::{ForwardedFrom, X_FORWARDED_FOR, X_FORWARDED_PROTO};
+use hop_by_hop::{is_hop_by_hop, named_by_connection};
+
+pub use peer::Peer;
+
 /// The name of a request in every log it passes.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How this proxy names itself in `Via` (RFC 9110 section 7.6.3).
 const VIA_CLAIMGATE: HeaderValue = HeaderValue::from_static("1.1 claimgate");
 pub(super) const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
-pub(super) const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-pub(super) const UPGRADE_TOKEN: HeaderValue = HeaderValue::from_static("upgrade");
-const HTTP: HeaderValue = HeaderValue::from_static("http");
-const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 /// About how many headers are written.
 const WRITTEN: usize = 8;
@@ -59,29 +57,6 @@ pub struct HeaderPolicy {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether it was said that a proxy stands in front which is not among them.
     pub has_warned: Arc<AtomicBool>,
-}
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Default)]
-pub struct Peer {
-    address: Option<IpAddr>,
-    /// The address as text: every request tells it to the upstream.
-    written: String,
-    /// Whether the connection is encrypted.
-    pub scheme: Scheme,
-    /// The certificate it has proven to have.
-    pub certificate: Option<Arc<ClientCertificate>>,
-}
-
-impl Peer {
-    /// Somebody at this address, without encryption; none is a Unix socket.
-    pub fn at(address: Option<IpAddr>) -> Self {
-        Self {
-            address,
-            written: address.map_or_else(String::new, |address| address.to_string()),
-            ..Self::default()
-        }
-    }
 }
 
 impl HeaderPolicy {
@@ -115,7 +90,7 @@ impl HeaderPolicy {
 
     /// Says, once for each configuration, that clients were counted as one because nobody believes the proxy before them.
     /// Where some proxies are trusted, a client may have written such a header itself.
-    pub(super) fn note_hidden_clients(&self, peer: &Peer, headers: &HeaderMap) {
+    pub(super) fn warn_about_untrusted_proxy(&self, peer: &Peer, headers: &HeaderMap) {
         let Some(peer) = peer.address.filter(|_| self.trusted_proxies.is_empty()) else {
             return;
         };
@@ -129,30 +104,34 @@ impl HeaderPolicy {
         }
     }
 
-    /// Notes for the gate what no byte of the head says: how the client has come here, or to the trusted peer that
-    /// says so, and the certificate of the peer.
-    pub fn note_peer(&self, peer: &Peer, head: &mut Parts) {
-        if let Some(certificate) = &peer.certificate {
-            head.extensions.insert(Arc::clone(certificate));
+    /// Builds the input of the gate. A trusted peer may state the client's address and scheme.
+    pub fn inbound(&self, peer: &Peer, head: Parts) -> Inbound {
+        Inbound {
+            scheme: self.scheme(peer, &head.headers),
+            client: self.client_address(peer, &head.headers),
+            certificate: peer.certificate.clone(),
+            opens_websocket: websocket::is_opened_by(&head),
+            head,
         }
-        if peer.scheme == Scheme::Https {
-            head.extensions.insert(Scheme::Https);
-        }
+    }
+
+    fn scheme(&self, peer: &Peer, headers: &HeaderMap) -> Scheme {
         if !peer.address.is_some_and(|address| self.trusts(address)) {
-            return;
+            return peer.scheme;
         }
-        let mut told = head.headers.get_all(X_FORWARDED_PROTO).iter();
-        if let (Some(told), None) = (told.next(), told.next())
-            && told.as_bytes().eq_ignore_ascii_case(b"https")
-        {
-            head.extensions.insert(Scheme::Https);
+        let mut stated = headers.get_all(X_FORWARDED_PROTO).iter();
+        match (stated.next(), stated.next()) {
+            (Some(stated), None) if stated.as_bytes().eq_ignore_ascii_case(b"https") => {
+                Scheme::Https
+            }
+            _ => peer.scheme,
         }
     }
 
     /// The subprotocol that stood before the token, and that the upstream has not seen.
     pub fn kept_subprotocol(&self, permit: &Permit) -> Option<HeaderValue> {
         match (permit.source()?, self.credential) {
-            (TokenSource::WebSocket(name), Credential::Strip) => Some(name.as_answer().clone()),
+            (TokenSource::WebSocket(name), Credential::Strip) => Some(name.header_value().clone()),
             _ => None,
         }
     }
@@ -162,16 +141,16 @@ impl HeaderPolicy {
     pub fn to_upstream(
         &self,
         head: &mut Parts,
-        caller: &Caller,
-        route: &Route,
+        permit: &Permit,
+        forwarding: &Forwarding,
         peer: &Peer,
         request_id: &HeaderValue,
-        websocket: bool,
+        opens_websocket: bool,
     ) {
         let chunked = head.headers.contains_key(TRANSFER_ENCODING);
         let takes_trailers = takes_trailers(&head.headers) && is_grpc(&head.headers);
         let trusted = peer.address.is_some_and(|address| self.trusts(address));
-        let told = ForwardedFrom::by(trusted, &head.headers);
+        let from = ForwardedFrom::read(trusted, &head.headers);
         let named = named_by_connection(&head.headers);
         remove_each(&mut head.headers, |name| {
             let is_kept_from_trusted = trusted && name.as_str().starts_with("x-forwarded-");
@@ -180,19 +159,20 @@ impl HeaderPolicy {
         });
         head.headers.reserve(WRITTEN);
         reduce_to_origin_form(head);
-        if let Some(prefix) = &route.prefix {
-            prefix.apply(&mut head.uri);
+        if let Some(rewrite) = &forwarding.path_rewrite {
+            rewrite.apply(&mut head.uri);
         }
-        route.request_headers.apply(&mut head.headers);
-        if let Caller::Known(caller) = caller {
+        forwarding.request_headers.apply(&mut head.headers);
+        if let Caller::Known(caller) = permit.caller() {
             if self.credential == Credential::Strip {
-                route.tokens.strip(head, websocket);
+                let tokens = &permit.route().access.tokens;
+                tokens.strip(head, opens_websocket);
             }
             for (name, value) in caller.headers.iter() {
                 head.headers.insert(name, value.clone());
             }
         }
-        write_forwarding(&mut head.headers, peer, &told);
+        forwarded::write(&mut head.headers, peer, &from);
         head.headers.append(VIA, VIA_CLAIMGATE);
         head.headers.insert(X_REQUEST_ID, request_id.clone());
         if chunked {
@@ -200,9 +180,8 @@ impl HeaderPolicy {
             head.headers.insert(TRANSFER_ENCODING, CHUNKED);
             head.headers.remove(CONTENT_LENGTH);
         }
-        if websocket {
-            head.headers.insert(CONNECTION, UPGRADE_TOKEN);
-            head.headers.insert(UPGRADE, WEBSOCKET);
+        if opens_websocket {
+            websocket::write_upgrade(&mut head.headers);
         }
         if takes_trailers {
             head.headers.insert(TE, TRAILERS);
@@ -219,21 +198,16 @@ impl HeaderPolicy {
         });
     }
 
-    /// Cleans the head of an answer of the upstream.
-    pub fn to_client(&self, headers: &mut HeaderMap, request_id: &HeaderValue, websocket: bool) {
+    /// Removes hop-by-hop and identity headers from the head of an upstream response, and adds `Via`.
+    pub fn to_client(&self, headers: &mut HeaderMap) {
         let named = named_by_connection(headers);
         remove_each(headers, |name| {
             let managed = self.managed.is_identity(name.as_str());
-            // It says which trailers come, and they are passed on.
+            // It announces trailers, which are forwarded.
             let hop_by_hop = is_hop_by_hop(name) && *name != TRAILER;
             managed || hop_by_hop || named.contains(name)
         });
         headers.append(VIA, VIA_CLAIMGATE);
-        headers.insert(X_REQUEST_ID, request_id.clone());
-        if websocket {
-            headers.insert(CONNECTION, UPGRADE_TOKEN);
-            headers.insert(UPGRADE, WEBSOCKET);
-        }
     }
 }
 
@@ -243,94 +217,6 @@ fn remove_each(headers: &mut HeaderMap, is_to_go: impl Fn(&HeaderName) -> bool) 
     for name in names.cloned().collect::<Vec<_>>() {
         headers.remove(name);
     }
-}
-
-/// What a proxy in front has told about the request, if it is trusted.
-#[derive(Default)]
-struct ForwardedFrom {
-    is_trusted: bool,
-    forwarded: String,
-}
-
-impl ForwardedFrom {
-    fn by(is_trusted: bool, headers: &HeaderMap) -> Self {
-        if !is_trusted {
-            return Self::default();
-        }
-        Self {
-            is_trusted,
-            forwarded: join(headers.get_all(FORWARDED)),
-        }
-    }
-}
-
-/// Writes `X-Forwarded-*` and `Forwarded` (RFC 7239) anew, or goes on with what a trusted proxy wrote.
-fn write_forwarding(headers: &mut HeaderMap, peer: &Peer, told: &ForwardedFrom) {
-    let host = headers.get(HOST).cloned();
-    let host_text = host.as_ref().and_then(|host| host.to_str().ok());
-    if let Ok(value) = HeaderValue::try_from(with_hop(&told.forwarded, peer, host_text)) {
-        headers.insert(FORWARDED, value);
-    }
-    if peer.address.is_some() {
-        // The chain of a peer that is not trusted was removed before: what is left was written by one that is.
-        let chain = join(headers.get_all(X_FORWARDED_FOR));
-        let chain = [&chain, separator(&chain), &peer.written].concat();
-        if let Ok(value) = HeaderValue::try_from(chain) {
-            headers.insert(X_FORWARDED_FOR, value);
-        }
-    }
-    if !(told.is_trusted && headers.contains_key(X_FORWARDED_PROTO)) {
-        let scheme = match peer.scheme {
-            Scheme::Http => HTTP,
-            Scheme::Https => HTTPS,
-        };
-        headers.insert(X_FORWARDED_PROTO, scheme);
-    }
-    if let Some(host) = host
-        && !(told.is_trusted && headers.contains_key(X_FORWARDED_HOST))
-    {
-        headers.insert(X_FORWARDED_HOST, host);
-    }
-}
-
-/// What `Forwarded` says of the way so far, and of this step of it.
-fn with_hop(forwarded: &str, peer: &Peer, host: Option<&str>) -> String {
-    let (before, after) = match peer.address {
-        Some(IpAddr::V4(_)) => ("for=", ""),
-        // RFC 7239 section 6: an IPv6 address is bracketed and quoted.
-        Some(IpAddr::V6(_)) => ("for=\"[", "]\""),
-        None => ("for=unknown", ""),
-    };
-    let [open, host, close] = host.map_or([""; 3], |host| [";host=\"", host, "\""]);
-    let scheme = match peer.scheme {
-        Scheme::Http => ";proto=http",
-        Scheme::Https => ";proto=https",
-    };
-    let comma = separator(forwarded);
-    let address = &peer.written;
-    [
-        forwarded, comma, before, address, after, open, host, close, scheme,
-    ]
-    .concat()
-}
-
-/// What stands between a list and one more item.
-fn separator(list: &str) -> &'static str {
-    if list.is_empty() { "" } else { ", " }
-}
-
-/// Every value of a list header as one (RFC 9110 section 5.3).
-fn join(values: GetAll<'_, HeaderValue>) -> String {
-    let mut joined = String::new();
-    for value in values {
-        if let Ok(text) = value.to_str() {
-            if !joined.is_empty() {
-                joined.push_str(", ");
-            }
-            joined.push_str(text);
-        }
-    }
-    joined
 }
 
 /// RFC 9112 section 3.2.1: to an origin server goes the path alone, as it was judged.
@@ -357,25 +243,6 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','));
     codings.any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
-}
-
-/// RFC 9110 section 7.6.1.
-pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    // `Proxy-Authorization` and `Proxy-Authenticate` are for this proxy, which uses neither.
-    let text = name.as_str();
-    match text.as_bytes().first() {
-        Some(b'c') => *name == CONNECTION,
-        Some(b'k') => *name == KEEP_ALIVE,
-        Some(b'p') => {
-            *name == PROXY_CONNECTION
-                || text == "proxy-authorization"
-                || text == "proxy-authenticate"
-        }
-        Some(b't') => *name == TE || *name == TRAILER || *name == TRANSFER_ENCODING,
-        Some(b'u') => *name == UPGRADE,
-        Some(b'h') => *name == HTTP2_SETTINGS,
-        _ => false,
-    }
 }
 
 /// The request's own id if it has a plain one, or a new one.

@@ -1,4 +1,4 @@
-//! Counting together with other gates, in Redis: within a time that is bounded, and without it when it is away.
+//! Rate limits shared with other gates through Redis, within a bounded time.
 
 use std::cell::RefCell;
 use std::io;
@@ -18,47 +18,45 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
+use crate::clock::Ticks;
 use crate::config::{self, WhenUnavailable};
 use crate::files::Fingerprint;
-use crate::gate::rate_limit::{RateLimitStatus, Rates, Uncounted};
+use crate::gate::rate_limit::{Buckets, RateLimitStatus, RateLimitTable};
 use crate::gate::refusal::Refusal;
 use crate::keys::secret::Secret;
 use crate::observe::metrics::{RedisOutcome, WorkerMetrics};
 
-/// How long to wait before it is looked for again.
-const PAUSE: Duration = Duration::from_secs(1);
-/// How long it may take to be found again: no request waits for that.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Pause between attempts to reconnect.
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// Timeout of an attempt to reconnect. No request waits for it.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where Redis is, and how it is used.
+/// A Redis server, as configured.
 #[derive(Debug)]
 pub struct Redis {
-    /// A name or an IP address.
+    /// Host name or IP address.
     pub host: String,
-    /// Its port.
     pub port: u16,
-    /// With TLS, and the name that its certificate must have.
+    /// TLS client configuration, and the name in the server certificate.
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    /// The number of its database.
+    /// Database number.
     pub database: i64,
-    /// Who the gate is there.
     pub username: Option<String>,
-    /// And how it proves that.
     pub password: Option<Secret>,
-    /// What all keys begin with.
+    /// Prefix of every key.
     pub prefix: String,
-    /// How long a request may wait for an answer.
+    /// Longest wait of a request.
     pub timeout: Duration,
-    /// What becomes of requests that cannot be counted there.
+    /// Handling of requests while Redis is unavailable.
     pub when_unavailable: WhenUnavailable,
-    /// Whether some worker has last found it away.
-    pub is_away: AtomicBool,
-    /// What all of this was made of: what is configured, and the content of its files.
-    pub read: (config::Redis, Fingerprint),
+    /// Whether the last attempt of some worker failed.
+    pub is_unavailable: AtomicBool,
+    /// Configuration and file contents that this was built from.
+    pub source: (config::Redis, Fingerprint),
 }
 
-/// One worker's connection to it.
-pub(super) struct Remote {
+/// One worker's connection to Redis.
+pub(super) struct RedisLimiter {
     redis: Arc<Redis>,
     script: Script,
     state: RefCell<State>,
@@ -68,24 +66,24 @@ pub(super) struct Remote {
 enum State {
     New,
     Open(MultiplexedConnection),
-    /// Somebody is looking for it, and requests do not wait.
-    Away,
+    /// Reconnecting; requests do not wait.
+    Unavailable,
 }
 
-/// Why a request could not be counted.
+/// Reason why a request could not be counted.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("connect: {0}")]
     Connect(#[from] io::Error),
     #[error("{0}")]
     Redis(#[from] RedisError),
-    #[error("it did not answer within {0:?}")]
-    Silent(Duration),
-    #[error("it gave an answer that means nothing")]
-    Senseless,
+    #[error("no response within {0:?}")]
+    Timeout(Duration),
+    #[error("invalid response")]
+    InvalidResponse,
 }
 
-impl Remote {
+impl RedisLimiter {
     pub(super) fn new(redis: Arc<Redis>, metrics: Arc<WorkerMetrics>) -> Rc<Self> {
         Rc::new(Self {
             redis,
@@ -95,35 +93,40 @@ impl Remote {
         })
     }
 
-    /// Whether this is a connection to that Redis, as configured.
-    pub(super) fn is_to(&self, redis: &Arc<Redis>) -> bool {
+    /// Returns whether this limiter uses the given server.
+    pub(super) fn is_for(&self, redis: &Arc<Redis>) -> bool {
         Arc::ptr_eq(&self.redis, redis)
     }
 
-    /// Has a request counted, there or as is said for when it is away.
-    pub(super) async fn count(self: &Rc<Self>, uncounted: &Uncounted, rates: &mut Rates<'_>) {
-        if let Some(statuses) = self.ask(uncounted).await {
-            rates.counted(uncounted, &statuses);
-            return;
+    /// Adds a request to its buckets in Redis. While Redis is unavailable, `when_unavailable` decides: `local` counts in
+    /// the given table, `allow` counts nothing, `refuse` refuses.
+    pub(super) async fn take(
+        self: &Rc<Self>,
+        buckets: Buckets<'_>,
+        local: &RateLimitTable,
+        now: Ticks,
+    ) -> Result<Vec<RateLimitStatus>, Refusal> {
+        if let Some(statuses) = self.ask(buckets).await {
+            return Ok(statuses);
         }
         match self.redis.when_unavailable {
-            WhenUnavailable::Local => rates.count_here(uncounted),
-            WhenUnavailable::Allow => rates.settle(uncounted, Ok(())),
-            WhenUnavailable::Refuse => rates.settle(uncounted, Err(Refusal::RateLimitUnavailable)),
+            WhenUnavailable::Local => Ok(local.take(buckets, now)),
+            WhenUnavailable::Allow => Ok(Vec::new()),
+            WhenUnavailable::Refuse => Err(Refusal::RateLimitUnavailable { by: buckets.key() }),
         }
     }
 
-    async fn ask(self: &Rc<Self>, uncounted: &Uncounted) -> Option<Vec<RateLimitStatus>> {
-        if matches!(*self.state.borrow(), State::Away) {
+    async fn ask(self: &Rc<Self>, buckets: Buckets<'_>) -> Option<Vec<RateLimitStatus>> {
+        if matches!(*self.state.borrow(), State::Unavailable) {
             self.metrics.redis_asked(RedisOutcome::Skipped);
             return None;
         }
         let limit = self.redis.timeout;
-        let asked = timeout(limit, self.run(uncounted)).await;
-        match asked.unwrap_or(Err(Failure::Silent(limit))) {
+        let asked = timeout(limit, self.run(buckets)).await;
+        match asked.unwrap_or(Err(Failure::Timeout(limit))) {
             Ok(statuses) => {
                 self.metrics.redis_asked(RedisOutcome::Success);
-                self.found();
+                self.recovered();
                 Some(statuses)
             }
             Err(failure) => {
@@ -134,10 +137,10 @@ impl Remote {
         }
     }
 
-    async fn run(&self, uncounted: &Uncounted) -> Result<Vec<RateLimitStatus>, Failure> {
+    async fn run(&self, buckets: Buckets<'_>) -> Result<Vec<RateLimitStatus>, Failure> {
         let open = match &*self.state.borrow() {
             State::Open(connection) => Some(connection.clone()),
-            State::New | State::Away => None,
+            State::New | State::Unavailable => None,
         };
         let mut connection = match open {
             Some(connection) => connection,
@@ -147,21 +150,21 @@ impl Remote {
                 connection
             }
         };
-        let limits = uncounted.limits();
+        let limits = buckets.limits;
         let mut call = self.script.prepare_invoke();
-        for name in uncounted.names(&self.redis.prefix) {
+        for name in buckets.names(&self.redis.prefix) {
             call.key(name);
         }
         for limit in limits {
-            call.arg(&limit.interval_and_room());
+            call.arg(&limit.interval_and_capacity());
         }
-        let answer: Vec<i64> = call.invoke_async(&mut connection).await?;
-        let answer: Result<Vec<u64>, _> = answer.into_iter().map(u64::try_from).collect();
-        let answer = answer.map_err(|_| Failure::Senseless)?;
-        let (refusing, held) = answer.split_first().ok_or(Failure::Senseless)?;
-        let refusing = usize::try_from(*refusing).map_err(|_| Failure::Senseless)?;
+        let response: Vec<i64> = call.invoke_async(&mut connection).await?;
+        let response: Result<Vec<u64>, _> = response.into_iter().map(u64::try_from).collect();
+        let response = response.map_err(|_| Failure::InvalidResponse)?;
+        let (refusing, held) = response.split_first().ok_or(Failure::InvalidResponse)?;
+        let refusing = usize::try_from(*refusing).map_err(|_| Failure::InvalidResponse)?;
         if refusing > limits.len() {
-            return Err(Failure::Senseless);
+            return Err(Failure::InvalidResponse);
         }
         let statuses: Vec<RateLimitStatus> = if refusing == 0 {
             let held = limits.iter().zip(held);
@@ -182,47 +185,47 @@ impl Remote {
         };
         (statuses.len() == expected)
             .then_some(statuses)
-            .ok_or(Failure::Senseless)
+            .ok_or(Failure::InvalidResponse)
     }
 
-    /// From now on nobody waits for it, until it was found again.
+    /// Stops using the connection and reconnects in the background.
     fn lose(self: &Rc<Self>, failure: &Failure) {
-        if matches!(self.state.replace(State::Away), State::Away) {
+        if matches!(self.state.replace(State::Unavailable), State::Unavailable) {
             return;
         }
-        if !self.redis.is_away.swap(true, Ordering::Relaxed) {
+        if !self.redis.is_unavailable.swap(true, Ordering::Relaxed) {
             let (host, port) = (&self.redis.host, self.redis.port);
             warn!("failed to count requests in Redis at {host}:{port}: {failure}");
         }
-        spawn_local(look(Rc::downgrade(self)));
+        spawn_local(reconnect(Rc::downgrade(self)));
     }
 
-    /// It is back when it has counted, and not as soon as it answers: it may refuse to count for long.
-    fn found(&self) {
-        let is_away = &self.redis.is_away;
-        if is_away.load(Ordering::Relaxed) && is_away.swap(false, Ordering::Relaxed) {
-            info!("requests are counted in Redis again");
+    /// Redis is available again when it has counted a request: it may respond to PING and still refuse to count.
+    fn recovered(&self) {
+        let is_unavailable = &self.redis.is_unavailable;
+        if is_unavailable.load(Ordering::Relaxed) && is_unavailable.swap(false, Ordering::Relaxed) {
+            info!("Redis rate limiting resumed");
         }
     }
 }
 
-/// Looks for it until it is there, or nobody wants it any more.
-async fn look(remote: Weak<Remote>) {
+/// Reconnects until it succeeds or the limiter is dropped.
+async fn reconnect(limiter: Weak<RedisLimiter>) {
     loop {
-        sleep(PAUSE).await;
-        let Some(remote) = remote.upgrade() else {
+        sleep(RECONNECT_PAUSE).await;
+        let Some(limiter) = limiter.upgrade() else {
             return;
         };
-        if let Ok(Ok(connection)) = timeout(PATIENCE, remote.redis.find()).await {
-            remote.state.replace(State::Open(connection));
+        if let Ok(Ok(connection)) = timeout(RECONNECT_TIMEOUT, limiter.redis.probe()).await {
+            limiter.state.replace(State::Open(connection));
             return;
         }
     }
 }
 
 impl Redis {
-    /// Connects, and sees that it answers.
-    async fn find(&self) -> Result<MultiplexedConnection, Failure> {
+    /// Connects and sends a PING.
+    async fn probe(&self) -> Result<MultiplexedConnection, Failure> {
         let mut connection = self.connect().await?;
         let _pong: String = redis::cmd("PING").query_async(&mut connection).await?;
         Ok(connection)
@@ -232,16 +235,16 @@ impl Redis {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
         match &self.tls {
-            None => self.greet(stream).await,
+            None => self.log_in(stream).await,
             Some((config, name)) => {
                 let connector = TlsConnector::from(Arc::clone(config));
-                self.greet(connector.connect(name.clone(), stream).await?)
+                self.log_in(connector.connect(name.clone(), stream).await?)
                     .await
             }
         }
     }
 
-    async fn greet<S>(&self, stream: S) -> Result<MultiplexedConnection, Failure>
+    async fn log_in<S>(&self, stream: S) -> Result<MultiplexedConnection, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -254,7 +257,7 @@ impl Redis {
         if let Some(password) = self.password.as_ref().and_then(Secret::as_text) {
             login = login.set_password(password);
         }
-        // Whoever asks has a deadline of its own.
+        // Callers have a deadline of their own.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let (connection, driver) =
             MultiplexedConnection::new_with_config(&login, stream, config).await?;
@@ -263,8 +266,8 @@ impl Redis {
     }
 }
 
-impl std::fmt::Debug for Remote {
+impl std::fmt::Debug for RedisLimiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Remote").finish_non_exhaustive()
+        f.debug_struct("RedisLimiter").finish_non_exhaustive()
     }
 }

@@ -11,9 +11,12 @@ use tokio::time::Instant;
 use crate::clock::{Clock, Ticks, UnixTime};
 use crate::gate::Gate;
 use crate::gate::rate_limit::RateLimitTable;
+use crate::gate::routes::Route;
+use crate::gate::verify::IssuerId;
 use crate::keys::refresh::{RefreshOutcome, Refresher};
 use crate::observe::traces::Tracing;
 
+use super::forwarding::Forwarding;
 use super::headers::HeaderPolicy;
 use super::inbound::serve::ConnectionLimits;
 use super::redis::Redis;
@@ -28,8 +31,10 @@ pub struct Policy {
     pub headers: HeaderPolicy,
     /// Where it is counted together with other gates, if anywhere.
     pub redis: Option<Arc<Redis>>,
-    /// Where it goes, in the order of the names.
+    /// In the order of [`UpstreamId`](super::upstream::UpstreamId).
     pub upstreams: Vec<UpstreamPolicy>,
+    /// In the order of the routes' [`RouteId`](crate::gate::routes::RouteId).
+    pub forwarding: Arc<[Forwarding]>,
     /// The largest body in bytes, unless its route says otherwise; 0 is no limit.
     pub max_body_bytes: u64,
     /// What a connection is held to from its start to its end.
@@ -47,14 +52,22 @@ pub struct Policy {
 }
 
 impl Policy {
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the gate and the forwarding of a policy have the same routes"
+    )]
+    pub fn forwarding(&self, route: &Route) -> &Forwarding {
+        &self.forwarding[route.id.0]
+    }
+
     /// Has the keys of an issuer fetched, and waits for that a bounded time.
     pub async fn fetch_keys(
         &self,
-        issuer: usize,
+        issuer: IssuerId,
         kid: Option<&str>,
         since: &mut Option<u64>,
     ) -> RefreshOutcome {
-        match self.refreshers.get(issuer) {
+        match self.refreshers.get(issuer.0) {
             Some(Some(refresher)) => refresher.ask(kid, since).await,
             Some(None) | None => RefreshOutcome::Fetched,
         }

@@ -1,134 +1,137 @@
-//! How long what was let through may stay: until its token expires, until the gate stops, until another policy would
-//! not let it through.
+//! Ends of a stream before its two sides close it: token expiry, shutdown, a policy change.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::request::Parts;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::UnixTime;
-use crate::gate::Decision;
 use crate::gate::cache::TokenCache;
+use crate::gate::inbound::Inbound;
 use crate::gate::permit::{Caller, Permit};
 use crate::gate::refusal::Refusal;
 
-use super::body::BodyKind;
+use super::forwarding::StreamEnds;
+use super::response_body::BodyKind;
 use super::shared::{Phase, Policy, Shared};
 use super::stream_deadlines::StreamDeadlines;
 
-/// What a stream needs to know of the decision that let it through.
+/// Facts of a permit that limit the life of its stream.
 #[derive(Debug)]
 pub(super) struct StreamPolicy {
-    /// From when on its token does not allow it any more.
+    /// Expiry of the token, leeway included.
     expires: Option<UnixTime>,
-    /// In a box, because few routes want it, and every request would have to carry the room for it.
-    judged: Option<Box<RecheckedRequest>>,
+    /// Boxed: few routes recheck, and every request would carry its size.
+    recheck: Option<Box<RecheckedRequest>>,
 }
 
-/// A request that is judged again when the policy changes.
+/// A request that is decided again when the policy changes.
 #[derive(Debug)]
 struct RecheckedRequest {
-    head: Parts,
-    /// The last second in which its token is good.
-    last: Option<UnixTime>,
-    /// The policy that let it through.
+    inbound: Inbound,
+    /// Last second in which the token is valid.
+    last_valid: Option<UnixTime>,
+    /// Policy that permitted the request.
     policy: Arc<Policy>,
 }
 
 impl StreamPolicy {
-    /// What the permit for this head, as it came, says about the end.
-    pub(super) fn of(permit: &Permit, head: &Parts, policy: &Arc<Policy>) -> Self {
+    pub(super) fn new(
+        permit: &Permit,
+        ends: StreamEnds,
+        inbound: &Inbound,
+        policy: &Arc<Policy>,
+    ) -> Self {
         let expires = match permit.caller() {
             Caller::Known(caller) => Some(caller.expires),
             Caller::Anonymous => None,
         };
-        let streams = permit.route().streams;
         Self {
-            expires: expires.filter(|_| streams.end_at_expiry),
-            judged: streams.end_at_change.then(|| {
+            expires: expires.filter(|_| ends.at_expiry),
+            recheck: ends.at_change.then(|| {
                 Box::new(RecheckedRequest {
-                    head: head.clone(),
-                    last: expires.map(|expires| UnixTime(expires.0 - 1)),
+                    inbound: inbound.clone(),
+                    last_valid: expires.map(|expires| UnixTime(expires.0 - 1)),
                     policy: Arc::clone(policy),
                 })
             }),
         }
     }
 
-    /// When its token expires. From here on the time that passes counts, and not what somebody sets the clock to.
+    /// Expiry of the token on the monotonic clock: a later change of the system time does not move it.
     pub(super) fn expiry(&self, shared: &Shared) -> Option<Instant> {
         let left = self.expires?.since(shared.clock.now());
         Some(Instant::now() + left)
     }
 
-    /// For an answer without an end in sight.
-    pub(super) fn stream(
+    /// Deadlines of a response without a known length.
+    pub(super) fn response(
         self,
         shared: &Arc<Shared>,
         kind: BodyKind,
         idle: Duration,
         overdue: Option<Instant>,
     ) -> StreamDeadlines {
-        // Whoever reads events comes back by itself, to another instance; the rest is given the time of the drain.
-        self.lifetime(shared, kind == BodyKind::Events, idle, overdue)
+        // Readers of events reconnect by themselves, to another instance; other streams get the drain period.
+        self.deadlines(shared, kind == BodyKind::Events, idle, overdue)
     }
 
-    /// For a WebSocket.
+    /// Deadlines of a WebSocket.
     pub(super) fn websocket(
         self,
         shared: &Arc<Shared>,
         idle: Duration,
         overdue: Option<Instant>,
     ) -> StreamDeadlines {
-        self.lifetime(shared, true, idle, overdue)
+        self.deadlines(shared, true, idle, overdue)
     }
 
-    fn lifetime(
+    fn deadlines(
         self,
         shared: &Arc<Shared>,
-        ends_at_stop: bool,
+        ends_at_shutdown: bool,
         idle: Duration,
         overdue: Option<Instant>,
     ) -> StreamDeadlines {
-        let mut lifetime = StreamDeadlines::new(idle, overdue);
-        lifetime.expiry = self.expiry(shared);
-        if ends_at_stop || self.judged.is_some() {
-            let revocation = revocation(Arc::clone(shared), ends_at_stop, self.judged);
-            lifetime.revocation = Some(Box::pin(revocation));
+        let mut deadlines = StreamDeadlines::new(idle, overdue);
+        deadlines.expiry = self.expiry(shared);
+        if ends_at_shutdown || self.recheck.is_some() {
+            let revocation = revocation(Arc::clone(shared), ends_at_shutdown, self.recheck);
+            deadlines.revocation = Some(Box::pin(revocation));
         }
-        lifetime
+        deadlines
     }
 }
 
+/// Waits for the shutdown or for a policy that denies the request.
 async fn revocation(
     shared: Arc<Shared>,
-    ends_at_stop: bool,
-    judged: Option<Box<RecheckedRequest>>,
+    ends_at_shutdown: bool,
+    recheck: Option<Box<RecheckedRequest>>,
 ) -> Refusal {
-    let stop = async {
-        if !ends_at_stop {
+    let shutdown = async {
+        if !ends_at_shutdown {
             std::future::pending::<()>().await;
         }
         shared.reaches(Phase::Stopping).await;
         Refusal::Draining
     };
-    let change = async {
-        match judged {
-            Some(judged) => judged.revoked(&shared).await,
+    let denied = async {
+        match recheck {
+            Some(request) => request.denied(&shared).await,
             None => std::future::pending().await,
         }
     };
     tokio::select! {
-        refusal = stop => refusal,
-        refusal = change => refusal,
+        refusal = shutdown => refusal,
+        refusal = denied => refusal,
     }
 }
 
 impl RecheckedRequest {
-    /// Waits for a policy that would not let the request through.
-    async fn revoked(mut self, shared: &Shared) -> Refusal {
+    /// Waits for a policy that denies the request.
+    async fn denied(mut self, shared: &Shared) -> Refusal {
         let mut policies = shared.policies();
         loop {
             let policy = shared.policy();
@@ -144,24 +147,20 @@ impl RecheckedRequest {
         }
     }
 
-    /// Why this policy would not let the request through. That its token has expired since is another matter.
+    /// Refusal of the request under this policy. The token counts as valid even if it has expired since: expiry has a
+    /// setting of its own. Missing keys deny nothing.
     fn refusal(&self, policy: &Policy, now: UnixTime) -> Option<Refusal> {
-        let now = self.last.map_or(now, |last| last.min(now));
-        match policy
+        let now = self.last_valid.map_or(now, |last| last.min(now));
+        let stop = policy
             .gate
-            .decide(&self.head, now, &mut TokenCache::default())
-        {
-            // A preflight is no stream.
-            Decision::Forward(_) | Decision::Allow(_) => None,
-            Decision::Refuse(refused)
-            | Decision::NeedsKeys {
-                otherwise: refused, ..
-            } => Some(refused.refusal).filter(|refusal| *refusal != Refusal::KeysUnavailable),
-        }
+            .decide(&self.inbound, now, &mut TokenCache::default())
+            .err()?;
+        let refusal = &stop.refused()?.refusal;
+        (*refusal != Refusal::KeysUnavailable).then(|| refusal.clone())
     }
 }
 
-/// Waits for `work`, but not past a deadline, if there is one.
+/// Runs `work` until the token expires or the exchange is overdue.
 pub(super) async fn within<T>(
     expiry: Option<Instant>,
     overdue: Option<Instant>,

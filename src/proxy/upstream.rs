@@ -10,6 +10,7 @@ mod head;
 pub mod health;
 mod http1;
 mod http2;
+mod id;
 mod load_balancer;
 mod outlier_detector;
 mod policy;
@@ -34,11 +35,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::gate::permit::Permit;
 use crate::observe::metrics::Pool;
 
-use super::body::{RequestBody, Upload};
+use super::request_body::{RequestBody, Upload};
 
 pub use address::{EndpointAddress, Target};
 pub use connect::{HTTP1, HTTP2, Protocol, Tls};
 pub use error::UpstreamError;
+pub use id::UpstreamId;
 pub use policy::{Common, HealthPolicy, UpstreamPolicy};
 pub use queue::Queue;
 
@@ -150,11 +152,10 @@ impl Upstream {
         self: &Rc<Self>,
         permit: Permit,
         request: Box<Request<RequestBody>>,
+        response_timeout: Option<Duration>,
     ) -> Result<(Response<Incoming>, PooledConnection), UpstreamError> {
-        let patience = permit
-            .route()
-            .timeout
-            .unwrap_or(self.policy.response_timeout);
+        drop(permit);
+        let patience = response_timeout.unwrap_or(self.policy.response_timeout);
         let slot = match &self.policy.common.queue {
             Some(queue) => Some(self.enter(queue).await?),
             None => None,

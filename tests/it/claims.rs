@@ -198,7 +198,7 @@ fn what_is_missing_is_told_as_rfc_6750_says_and_no_claim_is() {
         answer.header("www-authenticate").unwrap()
     };
     let error = "Bearer realm=\"claimgate\", error=\"insufficient_scope\", \
-                 error_description=\"The token does not grant what this path needs.\"";
+                 error_description=\"The token does not grant access to this path.\"";
     let plan = ("plan", json!({ "name": "secret-plan" }));
     assert_eq!(
         about(TASKS, std::slice::from_ref(&plan)),

@@ -10,14 +10,17 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use claimgate::clock::UnixTime;
+use claimgate::gate::Gate;
+use claimgate::gate::access::Rule;
 use claimgate::gate::cache::TokenCache;
+use claimgate::gate::inbound::Inbound;
 use claimgate::gate::path::CanonicalPath;
 use claimgate::gate::permit::{Caller, Permit};
 use claimgate::gate::refusal::Refusal;
-use claimgate::gate::requirements::Rule;
-use claimgate::gate::{Decision, Gate};
+use claimgate::gate::stop::Stop;
+use claimgate::gate::verify::IssuerId;
 use claimgate::keys::KeyRing;
-use claimgate::proxy::headers::{HeaderPolicy, Peer, asks_for_websocket};
+use claimgate::proxy::headers::Peer;
 use claimgate::proxy::shared::Policy;
 
 use crate::harness::issuer::{SECRET, claims};
@@ -253,12 +256,28 @@ fn speaks_of_the_way(folded: &str) -> bool {
         || ["forwarded", "x-real-ip", "x-original-url", "remote-user"].contains(&folded)
 }
 
-fn send(policy: &HeaderPolicy, mut head: Parts, permit: &Permit) -> Parts {
-    let peer = Peer::at(Some([192, 0, 2, 7].into()));
+fn peer() -> Peer {
+    Peer::at(Some([192, 0, 2, 7].into()))
+}
+
+fn inbound(head: &Parts) -> Inbound {
+    STRIPPING.headers.inbound(&peer(), head.clone())
+}
+
+fn decide(gate: &Gate, head: &Parts, cache: &mut TokenCache) -> Result<Permit, Stop> {
+    gate.decide(&inbound(head), UnixTime(NOW), cache)
+}
+
+fn send(policy: &Policy, head: Parts, permit: &Permit) -> Parts {
     let id = HeaderValue::from_static("id");
-    let websocket = asks_for_websocket(&head);
-    let (caller, route) = (permit.caller(), permit.route());
-    policy.to_upstream(&mut head, caller, route, &peer, &id, websocket);
+    let Inbound {
+        mut head,
+        opens_websocket,
+        ..
+    } = policy.headers.inbound(&peer(), head);
+    let forwarding = policy.forwarding(permit.route());
+    let headers = &policy.headers;
+    headers.to_upstream(&mut head, permit, forwarding, &peer(), &id, opens_websocket);
     head
 }
 
@@ -272,28 +291,28 @@ proptest! {
     ) {
         let Some(head) = head else { return Ok(()) };
         let policy: &Policy = if strips { &STRIPPING } else { &FORWARDING };
-        let Decision::Forward(permit) = policy.gate.decide(&head, UnixTime(NOW), &mut TokenCache::default()) else { return Ok(()) };
-        let sent = send(&policy.headers, head.clone(), &permit);
+        let Ok(permit) = decide(&policy.gate, &head, &mut TokenCache::default()) else { return Ok(()) };
+        let sent = send(policy, head.clone(), &permit);
         let heard = |header: &str| -> Vec<&[u8]> {
             let heard = sent.headers.iter().filter(|(name, _)| folded(name) == header);
             heard.map(|(_, value)| value.as_bytes()).collect()
         };
         match permit.caller() {
             Caller::Anonymous => {
-                prop_assert_eq!(&permit.route().rule, &Rule::Public);
+                prop_assert_eq!(&permit.route().access.rule, &Rule::Public);
                 for header in ["x-user-id", "x-user-email", "subject-name"] {
                     prop_assert!(heard(header).is_empty(), "{header}");
                 }
             }
             Caller::Known(caller) => {
                 let subject = caller.subject.as_str();
-                prop_assert_ne!(&permit.route().rule, &Rule::Public);
+                prop_assert_ne!(&permit.route().access.rule, &Rule::Public);
                 prop_assert_eq!(heard("x-user-id"), [subject.as_bytes()]);
                 prop_assert_eq!(heard("subject-name"), [subject.as_bytes()]);
                 let email = format!("{}@mail.test", subject.len());
                 prop_assert_eq!(heard("x-user-email"), [email.as_bytes()]);
                 prop_assert_eq!(sent.headers.contains_key("authorization"), !strips);
-                if let Rule::Owner { .. } = permit.route().rule {
+                if let Rule::Owner { .. } = permit.route().access.rule {
                     let segment = head.uri.path().split('/').nth(2).unwrap();
                     let named = percent_decode_str(segment).decode_utf8().unwrap();
                     prop_assert_eq!(named.as_ref(), subject);
@@ -319,8 +338,8 @@ proptest! {
     fn a_path_whose_start_is_replaced_has_one_reading_and_the_same_end(head in head()) {
         let Some(head) = head else { return Ok(()) };
         let policy: &Policy = &REWRITING;
-        let Decision::Forward(permit) = policy.gate.decide(&head, UnixTime(NOW), &mut TokenCache::default()) else { return Ok(()) };
-        let sent = send(&policy.headers, head.clone(), &permit);
+        let Ok(permit) = decide(&policy.gate, &head, &mut TokenCache::default()) else { return Ok(()) };
+        let sent = send(policy, head.clone(), &permit);
         prop_assert!(CanonicalPath::parse(sent.uri.path()).is_ok(), "{}", sent.uri);
         prop_assert_eq!(sent.uri.query(), head.uri.query());
         let (judged, sent) = (head.uri.path(), sent.uri.path());
@@ -340,9 +359,9 @@ proptest! {
         let Some(head) = head else { return Ok(()) };
         let gate = gate();
         let mut cache = TokenCache::default();
-        let once = gate.decide(&head, UnixTime(NOW), &mut cache);
-        let twice = gate.decide(&head, UnixTime(NOW), &mut cache);
-        let afresh = gate.clone().decide(&head, UnixTime(NOW), &mut TokenCache::default());
+        let once = decide(gate, &head, &mut cache);
+        let twice = decide(gate, &head, &mut cache);
+        let afresh = decide(&gate.clone(), &head, &mut TokenCache::default());
         prop_assert_eq!(format!("{once:?}"), format!("{twice:?}"));
         prop_assert_eq!(format!("{once:?}"), format!("{afresh:?}"));
     }
@@ -352,23 +371,23 @@ proptest! {
         subject in select(SUBJECTS.to_vec()),
         target in target(),
     ) {
-        let gate = gate().with_ring(0, KeyRing::awaited().into());
+        let gate = gate().with_ring(IssuerId(0), KeyRing::awaited().into());
         let token = Key::ed25519("one").sign(&claims(subject));
         let built = Request::get(target)
             .header("host", "gate.test")
             .header("authorization", format!("Bearer {token}"))
             .body(());
         let Ok(request) = built else { return Ok(()) };
-        let refused = match gate.decide(&request.into_parts().0, UnixTime(NOW), &mut TokenCache::default()) {
-            Decision::Forward(permit) => {
-                prop_assert_eq!(&permit.route().rule, &Rule::Public);
+        let refused = match decide(&gate, &request.into_parts().0, &mut TokenCache::default()) {
+            Ok(permit) => {
+                prop_assert_eq!(&permit.route().access.rule, &Rule::Public);
                 return Ok(());
             }
-            Decision::Allow(_) => panic!("this gate has no [cors]"),
-            Decision::Refuse(refused) => refused,
-            Decision::NeedsKeys { otherwise, .. } => {
-                prop_assert_eq!(&otherwise.refusal, &Refusal::KeysUnavailable);
-                otherwise
+            Err(Stop::Preflight(_)) => panic!("this gate has no [cors]"),
+            Err(Stop::Refuse(refused)) => refused,
+            Err(Stop::NeedsKeys(needs)) => {
+                prop_assert_eq!(&needs.otherwise.refusal, &Refusal::KeysUnavailable);
+                needs.otherwise
             }
         };
         prop_assert_ne!(refused.refusal.status().as_u16(), 401);
@@ -392,17 +411,14 @@ fn the_generated_heads_reach_every_kind_of_decision() {
         let Some(head) = head().new_tree(&mut runner).unwrap().current() else {
             continue;
         };
-        match gate.decide(&head, UnixTime(NOW), &mut TokenCache::default()) {
-            Decision::Forward(permit) => match permit.route().rule {
+        match decide(gate, &head, &mut TokenCache::default()) {
+            Ok(permit) => match permit.route().access.rule {
                 Rule::Public => anonymous += 1,
                 Rule::Authenticated => authenticated += 1,
                 Rule::Owner { .. } => owners += 1,
             },
-            Decision::Allow(_) => panic!("this gate has no [cors]"),
-            Decision::Refuse(refused)
-            | Decision::NeedsKeys {
-                otherwise: refused, ..
-            } => {
+            Err(stop) => {
+                let refused = stop.refused().expect("this gate has no [cors]");
                 *reasons.entry(refused.refusal.reason()).or_default() += 1;
             }
         }

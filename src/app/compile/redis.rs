@@ -77,8 +77,8 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Opti
         prefix: redis.prefix,
         timeout: redis.timeout,
         when_unavailable: redis.when_unavailable,
-        is_away: false.into(),
-        read,
+        is_unavailable: false.into(),
+        source: read,
     };
     Some(Arc::new(settings))
 }

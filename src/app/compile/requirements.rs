@@ -5,9 +5,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::config::{self, Access, CertificateField, ClaimRule, KeyPath, Scalar, Written};
+use crate::gate::access::Requirements;
 use crate::gate::certificate;
 use crate::gate::claim_path::ClaimPath;
-use crate::gate::requirements::{self, Attribute, Expected, Requirement, Requirements};
+use crate::gate::requirement::{Attribute, Expected, Requirement, is_scope};
+use crate::gate::verify::IssuerId;
 
 use super::tls;
 
@@ -161,8 +163,7 @@ fn check_words(written: &mut Written, place: &KeyPath, attribute: &Attribute, ex
     };
     let place = place.key(key);
     let is_wrong_scope = |word: &&String| {
-        matches!(attribute, Attribute::Claim(claim) if claim.is("scope"))
-            && !requirements::is_scope(word)
+        matches!(attribute, Attribute::Claim(claim) if claim.is("scope")) && !is_scope(word)
     };
     let is_wrong_thumbprint = |word: &&String| {
         *attribute == Attribute::Certificate(CertificateField::Thumbprint)
@@ -198,7 +199,11 @@ fn json(scalar: &Scalar) -> Value {
 }
 
 /// The places of the named issuers in the order of their names.
-fn issuers(written: &mut Written, place: &KeyPath, names: Option<&[String]>) -> Option<Vec<usize>> {
+fn issuers(
+    written: &mut Written,
+    place: &KeyPath,
+    names: Option<&[String]>,
+) -> Option<Vec<IssuerId>> {
     let names = names?;
     if names.is_empty() {
         written.report(
@@ -211,7 +216,7 @@ fn issuers(written: &mut Written, place: &KeyPath, names: Option<&[String]>) -> 
     let mut accepted = Vec::new();
     for (index, name) in names.iter().enumerate() {
         if let Some(issuer) = known.iter().position(|known| known == name) {
-            accepted.push(issuer);
+            accepted.push(IssuerId(issuer));
         } else if !written.has(&KeyPath::of("issuers").key(name)) {
             let hint = match config::nearest(name, &known) {
                 Some(near) => format!("did you mean `{near}`?"),

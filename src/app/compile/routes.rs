@@ -7,12 +7,14 @@ mod tokens;
 use http::{HeaderName, Method};
 
 use crate::config::{self, Access, KeyPath, StreamEnd, Written};
+use crate::gate::access::{self, Rule};
 use crate::gate::cors::Cors;
 use crate::gate::managed_headers::ManagedNames;
 use crate::gate::refusal::Mismatch;
-use crate::gate::requirements::Rule;
-use crate::gate::routes::{METHODS, Route, RouteTable, Streams};
+use crate::gate::routes::{METHODS, Route, RouteId, RouteTable};
 use crate::gate::token::TokenSources;
+use crate::proxy::forwarding::{Forwarding, StreamEnds};
+use crate::proxy::upstream::UpstreamId;
 
 use super::{X_USER_ID, check_time, cors, requirements};
 
@@ -20,7 +22,7 @@ pub(super) fn compile(
     written: &mut Written,
     cors: Option<&Cors>,
     warnings: &mut Vec<String>,
-) -> RouteTable {
+) -> (RouteTable, Vec<Forwarding>) {
     let section = KeyPath::of("routes");
     if !written.has(&section) {
         written.report(
@@ -30,20 +32,22 @@ pub(super) fn compile(
     }
     let routes = written.config.routes.clone();
     let places: Vec<KeyPath> = written.elements(&section).take(routes.len()).collect();
-    let mut compiled = Vec::new();
+    let (mut compiled, mut forwarding) = (Vec::new(), Vec::new());
     for (route, place) in routes.into_iter().zip(&places) {
-        compiled.push(one(written, place, route, cors));
+        let (route, forwarded) = one(written, place, route, cors);
+        compiled.push(route);
+        forwarding.push(forwarded);
     }
     warn_about_ownerless(written, warnings, &compiled, &places);
     warn_about_broad_public(written, warnings, &compiled, &places);
-    rewrites::warn_about_merged(written, warnings, &compiled, &places);
+    rewrites::warn_about_merged(written, warnings, &compiled, &forwarding, &places);
     let (table, problems) = RouteTable::new(compiled);
     for (index, problem) in problems {
         if let Some(place) = places.get(index) {
             written.report(place.key("path"), problem.to_string());
         }
     }
-    table
+    (table, forwarding)
 }
 
 fn one(
@@ -51,7 +55,7 @@ fn one(
     place: &KeyPath,
     route: config::Route,
     common: Option<&Cors>,
-) -> Route {
+) -> (Route, Forwarding) {
     let public = route.access == Access::Public;
     if !public && written.config.issuers.is_empty() && !written.has(&KeyPath::of("issuers")) {
         written.report(
@@ -68,7 +72,7 @@ fn one(
     let streams = streams(written, place, &route);
     let mismatch = mismatch(written, place, &route);
     let tokens = tokens::compile(written, place, &route);
-    let prefix = rewrites::prefix(written, place, &route);
+    let path_rewrite = rewrites::prefix(written, place, &route);
     let mut edits = |key, named: &Option<_>, tokens: &TokenSources| {
         rewrites::edits(written, &place.key(key), named.as_ref(), tokens)
     };
@@ -84,12 +88,20 @@ fn one(
     if cors.is_some() {
         rewrites::report_cors(written, place, route.response_headers.as_ref());
     }
-    Route {
+    let forwarding = Forwarding {
+        upstream: upstream(written, place, route.upstream.as_deref()),
+        timeout: route.timeout,
+        max_body_bytes: route.max_body_bytes,
+        request_timeout: route.request_timeout,
+        streams,
+        path_rewrite,
+        request_headers,
+        response_headers,
+    };
+    let access = access::Access {
         cors: cors.map(|cors| cors.of_methods(&methods)),
         requirements: requirements::compile(written, place, &route),
         limits: limits::compile(written, place, &route, &methods),
-        methods,
-        upstream: upstream(written, place, route.upstream.as_deref()),
         rule: match route.access {
             Access::Public => Rule::Public,
             Access::Authenticated => Rule::Authenticated,
@@ -98,28 +110,27 @@ fn one(
                 mismatch,
             },
         },
-        prefix,
-        request_headers,
-        response_headers,
         tokens,
+    };
+    let route = Route {
+        id: RouteId::default(),
         pattern: route.path.into(),
-        timeout: route.timeout,
-        max_body_bytes: route.max_body_bytes,
-        request_timeout: route.request_timeout,
-        streams,
-    }
+        methods,
+        access,
+    };
+    (route, forwarding)
 }
 
-fn streams(written: &mut Written, place: &KeyPath, route: &config::Route) -> Streams {
+fn streams(written: &mut Written, place: &KeyPath, route: &config::Route) -> StreamEnds {
     if route.access == Access::Public && written.has(&place.key("at_expiry")) {
         written.report(
             place.key("at_expiry"),
             "means nothing on a public route: no token allows its streams",
         );
     }
-    Streams {
-        end_at_expiry: route.at_expiry == StreamEnd::Close,
-        end_at_change: route.at_change == StreamEnd::Close,
+    StreamEnds {
+        at_expiry: route.at_expiry == StreamEnd::Close,
+        at_change: route.at_change == StreamEnd::Close,
     }
 }
 
@@ -188,7 +199,7 @@ fn managed_names(written: &Written) -> ManagedNames {
 }
 
 /// The place of the named upstream in the order of their names, or of the only one.
-fn upstream(written: &mut Written, place: &KeyPath, name: Option<&str>) -> usize {
+fn upstream(written: &mut Written, place: &KeyPath, name: Option<&str>) -> UpstreamId {
     let names: Vec<String> = written.config.upstreams.keys().cloned().collect();
     let place = place.key("upstream");
     let Some(name) = name else {
@@ -199,10 +210,10 @@ fn upstream(written: &mut Written, place: &KeyPath, name: Option<&str>) -> usize
                 format!("must be said, because there are several: `{names}`"),
             );
         }
-        return 0;
+        return UpstreamId::default();
     };
     if let Some(index) = names.iter().position(|known| known == name) {
-        return index;
+        return UpstreamId(index);
     }
     if !written.has(&KeyPath::of("upstreams").key(name)) {
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -212,7 +223,7 @@ fn upstream(written: &mut Written, place: &KeyPath, name: Option<&str>) -> usize
         };
         written.report(place, format!("there is no upstream `{name}`; {hint}"));
     }
-    0
+    UpstreamId::default()
 }
 
 /// A path that a stricter route does not see, because its upstream reads it less exactly than the gate, falls to a
@@ -224,13 +235,14 @@ fn warn_about_broad_public(
     places: &[KeyPath],
 ) {
     for (route, place) in routes.iter().zip(places) {
-        let (Rule::Public, Some((prefix, _))) = (&route.rule, route.pattern.split_once("/{*"))
+        let (Rule::Public, Some((prefix, _))) =
+            (&route.access.rule, route.pattern.split_once("/{*"))
         else {
             continue;
         };
         let is_narrower = |other: &&Route| {
             let rest = other.pattern.strip_prefix(prefix);
-            other.rule != Rule::Public && rest.is_some_and(|rest| rest.starts_with('/'))
+            other.access.rule != Rule::Public && rest.is_some_and(|rest| rest.starts_with('/'))
         };
         if let Some(stricter) = routes.iter().find(is_narrower) {
             warnings.push(format!(
@@ -252,7 +264,7 @@ fn warn_about_ownerless(
 ) {
     let mut owners = vec!["user_id"];
     for route in routes {
-        if let Rule::Owner { parameter, .. } = &route.rule {
+        if let Rule::Owner { parameter, .. } = &route.access.rule {
             owners.push(parameter);
         }
     }
@@ -260,7 +272,7 @@ fn warn_about_ownerless(
         let owner = owners
             .iter()
             .find(|owner| route.pattern.contains(&format!("{{{owner}}}")));
-        if let (Some(owner), false) = (owner, matches!(route.rule, Rule::Owner { .. })) {
+        if let (Some(owner), false) = (owner, matches!(route.access.rule, Rule::Owner { .. })) {
             warnings.push(format!(
                 "{}: its path has `{{{owner}}}`, but nobody has to be that user: if only the user may, say `access = \
                  {{ owner = \"{owner}\" }}`",

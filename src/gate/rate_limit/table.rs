@@ -1,4 +1,4 @@
-//! How often everybody has come, in a space that does not grow.
+//! Buckets of all callers, in a table of fixed size.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -6,44 +6,43 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::clock::Ticks;
 
-use super::{BucketOwner, RateLimit, RateLimitStatus};
+use super::{BucketOwner, Buckets, RateLimit, RateLimitStatus};
 
-/// Parts with a lock of their own, so that workers seldom meet.
+/// Parts with a lock of their own, so that workers rarely contend.
 const PARTS: usize = 16;
-/// The places in each part where a bucket may be.
+/// Sets of a part; a bucket belongs to one set.
 const SETS: usize = 512;
-/// The buckets of one place.
+/// Buckets of a set.
 const WAYS: usize = 16;
 
-/// How many buckets are kept: one for each limit and caller.
+/// Capacity of the table: one bucket per limit and owner.
 pub const MAX_BUCKETS: usize = PARTS * SETS * WAYS;
 
-/// Buckets of callers, shared by all workers. Each is 16 bytes of a table that has its size from the start.
+/// Buckets shared by all workers, 16 bytes each, in a table of fixed size.
 ///
-/// A bucket that is empty need not be kept. When all buckets of a place are in use, the one that is empty soonest is
-/// forgotten: of all it has the least to say. So whoever comes under many names to be forgotten has to come as often
-/// under each of them.
+/// An empty bucket need not be kept. A full set evicts the bucket that drains first, so evicting a busy caller takes as
+/// many requests under every forged identity.
 pub struct RateLimitTable {
     parts: Vec<Mutex<Part>>,
-    /// Not known to callers, so that none of them can choose a place.
+    /// Secret, so that no caller can choose its set.
     seed: RandomState,
 }
 
 struct Part {
     sets: Vec<[Bucket; WAYS]>,
-    forgotten: u64,
+    evicted: u64,
 }
 
-/// The digest of limit and caller, and when the bucket is empty.
+/// Digest of limit and owner, and the time at which the bucket is empty.
 type Bucket = [u64; 2];
 
 impl Default for RateLimitTable {
     fn default() -> Self {
         let part = || {
             Mutex::new(Part {
-                // Zeroed memory, of which the system gives only what is written to.
+                // Zeroed memory: the system commits a page when it is first written.
                 sets: vec![[[0; 2]; WAYS]; SETS],
-                forgotten: 0,
+                evicted: 0,
             })
         };
         Self {
@@ -54,17 +53,13 @@ impl Default for RateLimitTable {
 }
 
 impl RateLimitTable {
-    /// Counts one request for each limit in turn. What one of them does not let pass is counted for none.
-    pub fn take(
-        &self,
-        limits: &[RateLimit],
-        key: BucketOwner<'_>,
-        now: Ticks,
-    ) -> Vec<RateLimitStatus> {
+    /// Adds one request to the bucket of each limit in turn. A request that one of them refuses is added to none.
+    pub fn take(&self, buckets: Buckets<'_>, now: Ticks) -> Vec<RateLimitStatus> {
+        let Buckets { limits, owner } = buckets;
         let mut statuses = Vec::with_capacity(limits.len());
         for limit in limits {
-            let status = self.with_bucket(limit, key, now, |bucket| {
-                let (empty, status) = limit.judge(*bucket, now);
+            let status = self.with_bucket(limit, owner, now, |bucket| {
+                let (empty, status) = limit.add(*bucket, now);
                 *bucket = empty;
                 status
             });
@@ -72,7 +67,7 @@ impl RateLimitTable {
             statuses.push(status);
             if !status.is_allowed {
                 for limit in limits.iter().take(statuses.len() - 1) {
-                    self.with_bucket(limit, key, now, |bucket| {
+                    self.with_bucket(limit, owner, now, |bucket| {
                         *bucket = bucket.saturating_sub(limit.interval);
                     });
                 }
@@ -85,16 +80,16 @@ impl RateLimitTable {
     fn with_bucket<T>(
         &self,
         limit: &RateLimit,
-        key: BucketOwner<'_>,
+        owner: BucketOwner<'_>,
         now: Ticks,
         change: impl FnOnce(&mut u64) -> T,
     ) -> Option<T> {
-        let digest = self.seed.hash_one((limit.id, key));
-        let place = usize::try_from(digest % (PARTS * SETS) as u64).ok()?;
-        let part = self.parts.get(place / SETS)?;
+        let digest = self.seed.hash_one((limit.id, owner));
+        let index = usize::try_from(digest % (PARTS * SETS) as u64).ok()?;
+        let part = self.parts.get(index / SETS)?;
         let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
-        let Part { sets, forgotten } = &mut *part;
-        let set = sets.get_mut(place % SETS)?;
+        let Part { sets, evicted } = &mut *part;
+        let set = sets.get_mut(index % SETS)?;
         let known = set.iter().position(|[known, _]| *known == digest);
         let least = || {
             let buckets = (0..).zip(set.iter());
@@ -104,22 +99,22 @@ impl RateLimitTable {
         let at: usize = known.or_else(least)?;
         let bucket = set.get_mut(at)?;
         if known.is_none() {
-            *forgotten += u64::from(bucket[1] > now.0);
+            *evicted += u64::from(bucket[1] > now.0);
             *bucket = [digest, 0];
         }
         Some(change(&mut bucket[1]))
     }
 
-    /// How many buckets are not empty, and how many were forgotten before they were.
-    pub fn kept_and_forgotten(&self, now: Ticks) -> (usize, u64) {
-        let (mut kept, mut forgotten) = (0, 0);
+    /// Number of buckets that are not empty, and of buckets evicted before they were.
+    pub fn used_and_evicted(&self, now: Ticks) -> (usize, u64) {
+        let (mut used, mut evicted) = (0, 0);
         for part in &self.parts {
             let part = part.lock().unwrap_or_else(PoisonError::into_inner);
             let buckets = part.sets.iter().flatten();
-            kept += buckets.filter(|[_, empty]| *empty > now.0).count();
-            forgotten += part.forgotten;
+            used += buckets.filter(|[_, empty]| *empty > now.0).count();
+            evicted += part.evicted;
         }
-        (kept, forgotten)
+        (used, evicted)
     }
 }
 

@@ -3,28 +3,26 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
-use crate::gate::requirements::Rule;
 
 const SECOND: u64 = MICROS;
 const NOW: u64 = 3600 * SECOND;
 
 fn limit(requests: u64, seconds: u64, burst: u64) -> RateLimit {
     let per = Duration::from_secs(seconds);
-    RateLimit::new(
-        "POST /login",
-        RateLimitKey::ClientAddress,
-        requests,
-        per,
-        burst,
-    )
+    RateLimit::new("POST /login", RateKey::ClientAddress, requests, per, burst)
 }
 
 fn v4(last: u8) -> BucketOwner<'static> {
     BucketOwner::V4(Ipv4Addr::new(192, 0, 2, last))
 }
 
+fn buckets<'a>(limit: &'a RateLimit, owner: BucketOwner<'a>) -> Buckets<'a> {
+    let limits = std::slice::from_ref(limit);
+    Buckets { limits, owner }
+}
+
 fn passes(counts: &RateLimitTable, limit: &RateLimit, key: BucketOwner<'_>, now: u64) -> bool {
-    let statuses = counts.take(std::slice::from_ref(limit), key, Ticks(now));
+    let statuses = counts.take(buckets(limit, key), Ticks(now));
     statuses[0].is_allowed
 }
 
@@ -59,7 +57,7 @@ fn a_smaller_burst_lets_fewer_come_at_once_and_as_many_in_the_long_run() {
 fn a_caller_is_told_how_it_stands() {
     let limit = limit(10, 60, 10);
     let (counts, key) = (RateLimitTable::default(), v4(1));
-    let take = |now| counts.take(std::slice::from_ref(&limit), key, Ticks(NOW + now))[0];
+    let take = |now| counts.take(buckets(&limit, key), Ticks(NOW + now))[0];
     let status = |is_allowed, remaining, wait| RateLimitStatus {
         is_allowed,
         remaining,
@@ -122,8 +120,8 @@ fn equal_limits_of_one_place_share_their_counts_and_others_do_not() {
         limit(3, 60, 1),
         limit(2, 61, 1),
         limit(2, 60, 2),
-        RateLimit::new("GET /login", RateLimitKey::ClientAddress, 2, minute, 1),
-        RateLimit::new("POST /login", RateLimitKey::Subject, 2, minute, 1),
+        RateLimit::new("GET /login", RateKey::ClientAddress, 2, minute, 1),
+        RateLimit::new("POST /login", RateKey::Subject, 2, minute, 1),
     ] {
         assert!(passes(&counts, &other, v4(1), NOW), "{other:?}");
     }
@@ -133,13 +131,13 @@ fn equal_limits_of_one_place_share_their_counts_and_others_do_not() {
 fn what_one_limit_refuses_is_counted_for_no_other() {
     let counts = RateLimitTable::default();
     let limits = [limit(100, 3600, 100), limit(1, 60, 1)];
-    let first = counts.take(&limits, v4(1), Ticks(NOW));
+    let first = counts.take(by_client(&limits), Ticks(NOW));
     assert_eq!((first[0].remaining, first[1].remaining), (99, 0));
     for _ in 0..50 {
-        let refused = counts.take(&limits, v4(1), Ticks(NOW));
+        let refused = counts.take(by_client(&limits), Ticks(NOW));
         assert!(!refused[1].is_allowed);
     }
-    let next = counts.take(&limits, v4(1), Ticks(NOW + 60 * SECOND));
+    let next = counts.take(by_client(&limits), Ticks(NOW + 60 * SECOND));
     assert!(next[1].is_allowed);
     assert_eq!(next[0].remaining, 99);
 }
@@ -154,10 +152,10 @@ fn a_million_callers_take_no_more_space_and_do_not_clear_a_full_count() {
         assert!(passes(&counts, &limit, BucketOwner::V6(number), NOW));
     }
     assert!(!passes(&counts, &limit, v4(1), NOW));
-    let (kept, forgotten) = counts.kept_and_forgotten(Ticks(NOW));
-    assert_eq!(kept, MAX_BUCKETS);
-    assert_eq!(forgotten, 1_000_001 - MAX_BUCKETS as u64);
-    assert_eq!(counts.kept_and_forgotten(Ticks(NOW + 60 * SECOND)).0, 0);
+    let (used, evicted) = counts.used_and_evicted(Ticks(NOW));
+    assert_eq!(used, MAX_BUCKETS);
+    assert_eq!(evicted, 1_000_001 - MAX_BUCKETS as u64);
+    assert_eq!(counts.used_and_evicted(Ticks(NOW + 60 * SECOND)).0, 0);
 }
 
 #[test]
@@ -177,74 +175,69 @@ fn a_limit_holds_for_all_threads_together() {
     assert_eq!(passed, 100);
 }
 
+fn by_client(limits: &[RateLimit]) -> Buckets<'_> {
+    let owner = v4(1);
+    Buckets { limits, owner }
+}
+
 #[test]
-fn a_request_is_counted_once_however_often_it_is_judged() {
-    let counts = RateLimitTable::default();
-    let route = route(vec![limit(2, 60, 2)]);
-    for expected in [Ok(()), Ok(()), Err(Refusal::RateLimited(30))] {
-        let mut rates = Rates::new(&counts, None, Ticks(NOW));
-        for _ in 0..3 {
-            assert_eq!(said(rates.of_client(&route)), expected);
-        }
+fn writes_every_status_or_the_one_that_refuses() {
+    let table = RateLimitTable::default();
+    let limits = [limit(2, 60, 2), limit(100, 3600, 100)];
+    let route = RouteLimits::new(limits.to_vec(), Vec::new());
+    let mut fields = Vec::new();
+    for _ in 0..3 {
+        let mut request = RequestLimits::default();
+        let buckets = by_client(&limits);
+        let _refusal = request.record(buckets, &table.take(buckets, Ticks(NOW)));
+        let mut headers = HeaderMap::new();
+        route.write_headers(&request, &mut headers);
+        assert_eq!(
+            headers[RATE_LIMIT_POLICY],
+            "\"client-address-60s\";q=2;w=60, \"client-address-3600s\";q=100;w=3600"
+        );
+        fields.push(headers[RATE_LIMIT].to_str().unwrap().to_owned());
     }
-    assert_eq!(said(Rates::uncounted().of_client(&route)), Ok(()));
-}
-
-fn route(by_address: Vec<RateLimit>) -> Arc<Route> {
-    Arc::new(Route {
-        limits: RouteLimits::new(by_address, Vec::new()),
-        ..Route::new("/login", Rule::Public)
-    })
-}
-
-fn said(held: Result<(), Held>) -> Result<(), Refusal> {
-    held.map_err(|held| match held {
-        Held::Refused(refusal) => refusal,
-        Held::Uncounted(uncounted) => panic!("{uncounted:?}"),
-    })
+    assert_eq!(
+        fields,
+        [
+            "\"client-address-60s\";r=1;t=30, \"client-address-3600s\";r=99;t=36",
+            "\"client-address-60s\";r=0;t=60, \"client-address-3600s\";r=98;t=72",
+            "\"client-address-60s\";r=0;t=30",
+        ]
+    );
 }
 
 #[test]
-fn what_is_counted_elsewhere_is_asked_for_once_and_counted_here_only_if_need_be() {
-    let counts = RateLimitTable::default();
-    let route = route(vec![limit(2, 60, 2), limit(9, 61, 9)]);
-    let ask = |answer: &dyn Fn(&mut Rates<'_>, &Uncounted)| {
-        let mut rates = Rates::new(&counts, None, Ticks(NOW)).elsewhere(true);
-        let Err(Held::Uncounted(uncounted)) = rates.of_client(&route) else {
-            panic!("it was not held");
-        };
-        answer(&mut rates, &uncounted);
-        (said(rates.of_client(&route)), rates.into_field())
+fn refuses_by_the_first_full_bucket() {
+    let limits = [limit(2, 60, 2), limit(9, 61, 9)];
+    let buckets = by_client(&limits);
+    let mut request = RequestLimits::default();
+    let statuses = [limits[0].allowed(0), RateLimitStatus::refused(1)];
+    let refusal = Refusal::RateLimited {
+        by: RateKey::ClientAddress,
+        wait: 1,
     };
-    let limits = &route.limits.by_address;
-    let (said, field) = ask(&|rates, uncounted| {
-        let statuses = [limits[0].allowed(60 * SECOND), limits[1].allowed(1)];
-        rates.counted(uncounted, &statuses);
-    });
-    assert_eq!(said, Ok(()));
-    let expected = "\"client-address-60s\";r=0;t=60, \"client-address-61s\";r=8;t=1";
-    assert_eq!(field.unwrap(), expected);
-    let refused = [limits[0].allowed(0), RateLimitStatus::refused(1)];
-    let (said, _) = ask(&|rates, uncounted| rates.counted(uncounted, &refused));
-    assert_eq!(said, Err(Refusal::RateLimited(1)));
-    for expected in [Ok(()), Ok(()), Err(Refusal::RateLimited(30))] {
-        let (said, _) = ask(&|rates, uncounted| rates.count_here(uncounted));
-        assert_eq!(said, expected);
-    }
-    let (said, field) = ask(&|rates, uncounted| rates.settle(uncounted, Ok(())));
-    assert_eq!((said, field), (Ok(()), None));
+    assert_eq!(request.record(buckets, &statuses), Err(refusal));
 }
 
 #[test]
-fn a_name_elsewhere_shows_nobody_and_is_the_same_in_every_process() {
-    let route = route(vec![limit(2, 60, 2), limit(9, 61, 9)]);
+fn writes_no_field_for_a_request_that_was_not_counted() {
+    let route = RouteLimits::new(vec![limit(2, 60, 2)], Vec::new());
+    let mut request = RequestLimits::default();
+    assert_eq!(request.record(by_client(route.by_client()), &[]), Ok(()));
+    let mut headers = HeaderMap::new();
+    route.write_headers(&request, &mut headers);
+    assert!(headers.is_empty(), "{headers:?}");
+}
+
+#[test]
+fn names_buckets_alike_in_every_process_and_without_the_address() {
+    let limits = [limit(2, 60, 2), limit(9, 61, 9)];
     let names = |client: &str| {
-        let uncounted = Uncounted {
-            route: Arc::clone(&route),
-            client: Some(client.parse().unwrap()),
-            caller: None,
-        };
-        uncounted.names("gate")
+        let owner = BucketOwner::address(Some(client.parse().unwrap()));
+        let limits = &limits;
+        Buckets { limits, owner }.names("gate")
     };
     let [one, other] = <[String; 2]>::try_from(names("192.0.2.1")).unwrap();
     assert_eq!(one, "gate:{qc6Sphm0sIj9bOqmVnZ9Tg}:qlahORmOsoCXFz7DYcveBQ");
@@ -254,33 +247,6 @@ fn a_name_elsewhere_shows_nobody_and_is_the_same_in_every_process() {
     );
     assert_ne!(one, other);
     assert_ne!(names("192.0.2.2")[0], one);
-}
-
-#[test]
-fn the_fields_of_an_answer_name_every_limit_or_the_one_that_refused() {
-    let counts = RateLimitTable::default();
-    let route = route(vec![limit(2, 60, 2), limit(100, 3600, 100)]);
-    let mut told = Vec::new();
-    for _ in 0..3 {
-        let mut rates = Rates::new(&counts, None, Ticks(NOW));
-        let _judged = rates.of_client(&route);
-        let mut headers = HeaderMap::new();
-        let field = rates.into_field();
-        route.limits.tell(field.as_ref(), &mut headers);
-        assert_eq!(
-            headers[RATE_LIMIT_POLICY],
-            "\"client-address-60s\";q=2;w=60, \"client-address-3600s\";q=100;w=3600"
-        );
-        told.push(headers[RATE_LIMIT].to_str().unwrap().to_owned());
-    }
-    assert_eq!(
-        told,
-        [
-            "\"client-address-60s\";r=1;t=30, \"client-address-3600s\";r=99;t=36",
-            "\"client-address-60s\";r=0;t=60, \"client-address-3600s\";r=98;t=72",
-            "\"client-address-60s\";r=0;t=30",
-        ]
-    );
 }
 
 proptest! {
@@ -302,7 +268,7 @@ proptest! {
             level = level.saturating_sub(pause);
             let fits = level + drop <= room;
             level += if fits { drop } else { 0 };
-            let status = counts.take(std::slice::from_ref(&limit), v4(1), Ticks(now))[0];
+            let status = counts.take(buckets(&limit, v4(1)), Ticks(now))[0];
             prop_assert_eq!(status.is_allowed, fits);
             if fits {
                 passed.push(now);
@@ -331,7 +297,7 @@ proptest! {
             prop_assert!(passes(&counts, &limit, v4(1), now));
         }
         for _ in 0..5 {
-            let told = counts.take(std::slice::from_ref(&limit), v4(1), Ticks(now))[0];
+            let told = counts.take(buckets(&limit, v4(1)), Ticks(now))[0];
             prop_assert!(!told.is_allowed);
             prop_assert!(!passes(&counts, &limit, v4(1), now + told.wait - early.min(told.wait)));
             now += told.wait;

@@ -90,7 +90,7 @@ fn another_method_is_told_which_there_are() {
         Refusal::MethodNotAllowed(HeaderValue::from_static("GET, HEAD, POST"))
     );
     assert_eq!(
-        table.find(&Method::POST, path).unwrap().route.rule,
+        table.find(&Method::POST, path).unwrap().route.access.rule,
         Rule::Authenticated
     );
 }

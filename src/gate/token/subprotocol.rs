@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 
 use http::header::SEC_WEBSOCKET_PROTOCOL;
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
+use crate::gate::inbound::Inbound;
 use crate::gate::refusal::Refusal;
-use crate::gate::upgrade::asks_for_websocket;
 
 use super::is_name_byte;
 
@@ -36,16 +35,16 @@ impl Subprotocol {
 
     /// What the answer to a handshake chooses, if the upstream has chosen nothing: browsers close a WebSocket for which
     /// they have offered subprotocols and got none.
-    pub fn as_answer(&self) -> &HeaderValue {
+    pub fn header_value(&self) -> &HeaderValue {
         &self.value
     }
 
     /// The token, if there is one.
-    pub(super) fn take<'a>(&self, head: &'a Parts) -> Result<Option<Cow<'a, str>>, Refusal> {
-        if !asks_for_websocket(head) {
+    pub(super) fn take<'a>(&self, inbound: &'a Inbound) -> Result<Option<Cow<'a, str>>, Refusal> {
+        if !inbound.opens_websocket {
             return Ok(None);
         }
-        let offered: Vec<&[u8]> = offered(&head.headers).collect();
+        let offered: Vec<&[u8]> = offered(&inbound.head.headers).collect();
         let names = |name: &&[u8]| *name == self.name.as_bytes();
         if offered.iter().filter(|name| names(name)).count() > 1 {
             return Err(Refusal::TokenRepeated);

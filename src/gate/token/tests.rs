@@ -48,8 +48,9 @@ fn exactly_one_bearer_token_is_taken() {
             .iter()
             .map(|value| ("authorization", *value))
             .collect();
-        let head = head("GET", "/", &fields);
-        let taken = TokenSources::default().take(&head);
+        let inbound = Inbound::plain(head("GET", "/", &fields));
+        let sources = TokenSources::default();
+        let taken = sources.find(&inbound);
         let taken = taken.map(|taken| taken.text.into_owned());
         let expected = expected.clone().map(str::to_owned);
         assert_eq!(taken, expected, "{values:?}");
@@ -76,7 +77,7 @@ const UPGRADE: [(&str, &str); 2] = [("connection", "upgrade"), ("upgrade", "webs
 /// The token and where it was, or the reason.
 fn taken(head: &Parts) -> String {
     let sources = every_source();
-    match sources.take(head) {
+    match sources.find(&Inbound::plain(head.clone())) {
         Ok(taken) => format!(
             "{} in {}",
             taken.token().expose(),
@@ -307,7 +308,7 @@ fn a_subprotocol_is_a_token_of_a_websocket_alone() {
 fn only_the_token_is_taken_out() {
     let left = |method: &str, target: &str, fields: &[(&str, &str)]| {
         let mut head = head(method, target, fields);
-        let websocket = crate::gate::upgrade::asks_for_websocket(&head);
+        let websocket = crate::proxy::websocket::is_opened_by(&head);
         every_source().strip(&mut head, websocket);
         let fields = head
             .headers

@@ -196,15 +196,15 @@ impl WorkerMetrics {
         let CacheCounts {
             hits,
             misses,
-            good,
-            bad,
+            valid,
+            invalid,
             without_key,
         } = counted;
         for (count, more) in [
             (&self.cache_hits, hits),
             (&self.cache_misses, misses),
-            (&self.tokens_good, good),
-            (&self.tokens_bad, bad),
+            (&self.tokens_good, valid),
+            (&self.tokens_bad, invalid),
             (&self.tokens_without_key, without_key),
         ] {
             // Most requests have one of them, at the most.

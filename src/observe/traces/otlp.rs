@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use prost::Message;
 use tokio::time::Instant;
 
-use crate::gate::origin::Scheme;
+use crate::gate::inbound::Scheme;
 use crate::observe::log::CLIENT_GONE;
 
 use super::Finished;

@@ -156,7 +156,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::gate::origin::Scheme;
+    use crate::gate::inbound::Scheme;
     use crate::observe::traces::{Trace, Tracing};
 
     fn sampled() -> Record {

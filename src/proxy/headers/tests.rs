@@ -3,8 +3,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 
+use crate::gate::access::Rule;
 use crate::gate::permit::KnownCaller;
-use crate::gate::requirements::Rule;
+use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
 
 use super::*;
@@ -44,7 +45,15 @@ fn sent(policy: &HeaderPolicy, caller: &Caller, fields: &[(&str, &str)]) -> Head
     let peer = Peer::at(Some(CLIENT));
     let id = HeaderValue::from_static("id-1");
     let route = Route::new("/api/{user_id}/tasks", Rule::Authenticated);
-    policy.to_upstream(&mut head, caller, &route, &peer, &id, false);
+    let permit = Permit::forged(caller.clone(), route);
+    policy.to_upstream(
+        &mut head,
+        &permit,
+        &Forwarding::default(),
+        &peer,
+        &id,
+        false,
+    );
     assert_eq!(head.uri, "/api/alice/tasks?a=1");
     head.headers
 }
@@ -247,10 +256,10 @@ fn an_answer_is_cleaned_too() {
         ("via", "1.0 other"),
     ])
     .headers;
-    policy.to_client(&mut headers, &HeaderValue::from_static("id-1"), false);
+    policy.to_client(&mut headers);
     let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
-    assert_eq!(names, ["host", "via", "x-kept", "x-request-id"]);
+    assert_eq!(names, ["host", "via", "x-kept"]);
     assert_eq!(values(&headers, "via"), ["1.0 other", "1.1 claimgate"]);
 }
 
@@ -275,8 +284,8 @@ fn only_a_plain_request_id_is_passed_on() {
 }
 
 #[test]
-fn only_a_websocket_is_asked_for() {
-    let asks = |fields: &[(&str, &str)]| asks_for_websocket(&head(fields));
+fn recognizes_only_a_websocket_upgrade() {
+    let asks = |fields: &[(&str, &str)]| websocket::is_opened_by(&head(fields));
     assert!(asks(&[
         ("connection", "keep-alive, Upgrade"),
         ("upgrade", "WebSocket")

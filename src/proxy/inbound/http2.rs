@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::socket::Socket;
-use crate::proxy::body::{BodyError, ResponseBody};
 use crate::proxy::deadline_timer::DeadlineTimer;
 use crate::proxy::exchange::Exchange;
+use crate::proxy::response_body::{BodyError, ResponseBody};
 use crate::proxy::tasks::{StreamHandle, StreamTasks};
 
 use super::serve::{Client, ConnectionLimits};

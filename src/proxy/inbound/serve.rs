@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout_at;
 use tracing::info;
 
-use crate::gate::origin::Scheme;
+use crate::gate::inbound::Scheme;
 use crate::observe::metrics::{RejectedHead, WorkerMetrics};
 
 use super::connection::{Connection, Timeouts};

@@ -3,7 +3,7 @@
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
-use crate::proxy::body::RequestBody;
+use crate::proxy::request_body::RequestBody;
 
 use super::http1::Http1;
 use super::http2::OneStream;

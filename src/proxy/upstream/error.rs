@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::gate::refusal::Refusal;
+
 use super::address::EndpointAddress;
 
 /// Why the upstream gave no answer.
@@ -75,6 +77,20 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// Refusal to respond with.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Full { .. } => Refusal::Overloaded,
+            Self::Connect { .. } => Refusal::UpstreamUnreachable,
+            Self::ConnectTimeout { .. } | Self::Silent { .. } => Refusal::UpstreamTimeout,
+            Self::Broken { .. }
+            | Self::Closes { .. }
+            | Self::Ends { .. }
+            | Self::Switched { .. }
+            | Self::NoWebSocket { .. } => Refusal::UpstreamInvalidResponse,
+        }
+    }
+
     /// Whether it took the whole time for a connection.
     pub(super) fn is_slow_to_connect(&self) -> bool {
         matches!(self, Self::ConnectTimeout { .. })

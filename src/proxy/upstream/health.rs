@@ -12,7 +12,7 @@ use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
-use crate::proxy::body::RequestBody;
+use crate::proxy::request_body::RequestBody;
 
 use super::address::EndpointAddress;
 use super::connect;

@@ -8,7 +8,7 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::{AbortHandle, spawn_local};
 
-use crate::proxy::body::RequestBody;
+use crate::proxy::request_body::RequestBody;
 use crate::proxy::transport::Stream;
 
 use super::MAX_HEAD_BYTES;

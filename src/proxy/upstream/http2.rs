@@ -14,7 +14,7 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use crate::proxy::body::RequestBody;
+use crate::proxy::request_body::RequestBody;
 use crate::proxy::tasks::LocalTasks;
 use crate::proxy::transport::Stream;
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::proxy::body::{RequestBody, UploadFault};
+use crate::proxy::request_body::{RequestBody, UploadFault};
 
 /// The body of a request that is lent to a stream, and can be called in.
 #[derive(Debug, Clone)]

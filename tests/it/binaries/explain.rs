@@ -298,7 +298,7 @@ rate_limit = [
     );
     for (client, counted) in [
         ("192.0.2.7", "the address 192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "the addresses 2001:db8:1:2::/64"),
+        ("2001:db8:1:2:3:4:5:6", "the network 2001:db8:1:2::/64"),
     ] {
         let header = format!("X-Forwarded-For: {client}");
         let ended = directory.call(&["explain", "-H", &header, "GET", "/counted/x"]);

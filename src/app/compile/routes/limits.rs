@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Method;
 
 use crate::config::{self, Access, KeyPath, RateKey, Written};
-use crate::gate::rate_limit::{RateLimit, RateLimitKey, RouteLimits};
+use crate::gate::rate_limit::{RateLimit, RouteLimits};
 
 /// The longest time that requests are counted over.
 const LONGEST: Duration = Duration::from_hours(24);
@@ -43,12 +43,12 @@ pub(super) fn compile(
             );
         }
         check(written, place, limit);
-        let compiled = |by| {
+        let compiled = || {
             let burst = limit.burst.unwrap_or(limit.requests);
-            RateLimit::new(&route_name, by, limit.requests, limit.per, burst)
+            RateLimit::new(&route_name, limit.by, limit.requests, limit.per, burst)
         };
         match limit.by {
-            RateKey::ClientAddress => by_address.push(compiled(RateLimitKey::ClientAddress)),
+            RateKey::ClientAddress => by_address.push(compiled()),
             RateKey::Subject => {
                 if route.access == Access::Public {
                     written.report(
@@ -56,7 +56,7 @@ pub(super) fn compile(
                         "means nothing on a public route, where no token is looked at: say \"client-address\"",
                     );
                 }
-                by_subject.push(compiled(RateLimitKey::Subject));
+                by_subject.push(compiled());
             }
         }
     }

@@ -3,13 +3,14 @@
 use http::{HeaderName, HeaderValue};
 
 use crate::config::{self, KeyPath, Written};
-use crate::gate::header_edits::HeaderEdits;
+use crate::gate::access::Rule;
 use crate::gate::managed_headers::alike;
-use crate::gate::path_rewrite::{PrefixProblem, PrefixRewrite};
-use crate::gate::requirements::Rule;
 use crate::gate::routes::Route;
 use crate::gate::token::{TokenSource, TokenSources};
-use crate::proxy::headers::is_hop_by_hop;
+use crate::proxy::forwarding::Forwarding;
+use crate::proxy::headers::edits::HeaderEdits;
+use crate::proxy::headers::hop_by_hop::is_hop_by_hop;
+use crate::proxy::headers::path_rewrite::{PrefixProblem, PrefixRewrite};
 
 use super::managed_names;
 
@@ -144,33 +145,36 @@ pub(super) fn warn_about_merged(
     written: &Written,
     warnings: &mut Vec<String>,
     routes: &[Route],
+    forwarding: &[Forwarding],
     places: &[KeyPath],
 ) {
-    for (route, place) in routes.iter().zip(places) {
-        let is_opened = |stricter: &&Route| {
-            stricter.upstream == route.upstream
+    let all = || routes.iter().zip(forwarding);
+    for ((route, sent_to), place) in all().zip(places) {
+        let sent_as = sent(route, sent_to);
+        let is_opened = |(stricter, other): &(&Route, &Forwarding)| {
+            other.upstream == sent_to.upstream
                 && strictness(stricter) > strictness(route)
                 && stricter
                     .methods
                     .iter()
                     .any(|method| route.methods.contains(method))
                 && !overlap(&stricter.pattern, &route.pattern)
-                && overlap(&sent(stricter), &sent(route))
+                && overlap(&sent(stricter, other), &sent_as)
         };
-        if let Some(stricter) = routes.iter().find(is_opened) {
+        if let Some((stricter, other)) = all().find(is_opened) {
             warnings.push(format!(
                 "{}: is sent as `{}`, and so lets more callers reach what `{}` protects: that is sent as `{}`",
                 written.place(&place.key("path")),
-                sent(route),
+                sent_as,
                 stricter.pattern,
-                sent(stricter)
+                sent(stricter, other)
             ));
         }
     }
 }
 
 fn strictness(route: &Route) -> u8 {
-    match route.rule {
+    match route.access.rule {
         Rule::Public => 0,
         Rule::Authenticated => 1,
         Rule::Owner { .. } => 2,
@@ -178,8 +182,8 @@ fn strictness(route: &Route) -> u8 {
 }
 
 /// The pattern of the paths that the upstream sees.
-fn sent(route: &Route) -> String {
-    match &route.prefix {
+fn sent(route: &Route, forwarding: &Forwarding) -> String {
+    match &forwarding.path_rewrite {
         Some(prefix) => prefix.replaced(&route.pattern),
         None => route.pattern.as_ref().to_owned(),
     }

@@ -6,7 +6,7 @@ use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use crate::config::{self, Access, KeyPath, Written};
 use crate::gate::origin::Origin;
 use crate::gate::token::{CookieName, ParameterName, Subprotocol, TokenSource, TokenSources};
-use crate::proxy::headers::is_hop_by_hop;
+use crate::proxy::headers::hop_by_hop::is_hop_by_hop;
 
 use super::{cors, managed_names};
 

@@ -4,8 +4,8 @@
 use http::Uri;
 use http::uri::PathAndQuery;
 
-use super::MAX_TARGET_BYTES;
-use super::path::CanonicalPath;
+use crate::gate::MAX_TARGET_BYTES;
+use crate::gate::path::CanonicalPath;
 
 /// What every path of a route begins with, and what is sent in its place.
 ///

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::managed_headers::alike;
+use crate::gate::managed_headers::alike;
 
 /// Headers to set and headers to remove. None of them is one that the gate writes or reads itself.
 #[derive(Debug, Clone, Default)]

@@ -1,0 +1,30 @@
+//! The peer of a client connection.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::gate::certificate::ClientCertificate;
+use crate::gate::inbound::Scheme;
+
+/// Other end of a client connection.
+#[derive(Debug, Clone, Default)]
+pub struct Peer {
+    /// `None` for a Unix socket.
+    pub(super) address: Option<IpAddr>,
+    /// The address as text, which every forwarded request carries.
+    pub(super) written: String,
+    pub scheme: Scheme,
+    /// Verified client certificate.
+    pub certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl Peer {
+    /// A peer at this address, without TLS; `None` is a Unix socket.
+    pub fn at(address: Option<IpAddr>) -> Self {
+        Self {
+            address,
+            written: address.map_or_else(String::new, |address| address.to_string()),
+            ..Self::default()
+        }
+    }
+}

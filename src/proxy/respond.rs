@@ -1,0 +1,100 @@
+//! Responses to the client: the one place that finishes them, whether they come from the upstream or from the gate.
+
+use bytes::Bytes;
+use http::header::STRICT_TRANSPORT_SECURITY;
+use http::{HeaderMap, Response, StatusCode};
+
+use crate::gate::refusal::{Mismatch, Refusal};
+use crate::gate::stop::Preflight;
+
+use super::exchange::Exchange;
+use super::headers::X_REQUEST_ID;
+use super::response_body::ResponseBody;
+use super::shared::Phase;
+use super::{ClientResponse, Proxy};
+
+/// Protection space in a challenge (RFC 9110 section 11.5).
+const REALM: &str = "claimgate";
+
+impl Proxy {
+    /// Adds to a response head everything that the gate says in every response: request ID, CORS, rate limits, the end of
+    /// the connection and HSTS.
+    pub(super) fn finish(&self, exchange: &Exchange, headers: &mut HeaderMap) {
+        headers.insert(X_REQUEST_ID, exchange.request_id().clone());
+        exchange.write_cors(headers);
+        // A response that hides the owner must look like one for no route, which has no limit.
+        if exchange.refusal() != Some(&Refusal::SubjectMismatch(Mismatch::NotFound)) {
+            exchange.write_limits(headers);
+        }
+        if self.closes_connection(exchange) {
+            exchange.connection().close_connection(headers);
+        }
+        if let Some(hsts) = &exchange.connection().listener().hsts {
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
+    }
+
+    /// Whether the connection ends with this response: the gate drains, or the rest of the request cannot be told from
+    /// the next one. Over HTTP/2, streams keep requests apart.
+    fn closes_connection(&self, exchange: &Exchange) -> bool {
+        let (is_turned_away, is_unclear) = match exchange.refusal() {
+            Some(Refusal::Overloaded | Refusal::Draining) => (true, false),
+            Some(
+                Refusal::RequestMalformed
+                | Refusal::RequestTimeout
+                | Refusal::BodyTooLarge
+                | Refusal::HeadersTooLarge
+                | Refusal::TargetTooLong,
+            ) => (false, true),
+            _ => (false, false),
+        };
+        // A WebSocket over HTTP/1.1 takes the connection over.
+        if exchange.is_upgraded() {
+            return false;
+        }
+        self.shared.phase() != Phase::Serving
+            || is_turned_away
+            || (is_unclear && !exchange.is_http2())
+            || exchange.leaves_body_unread()
+    }
+
+    /// Responds with a refusal.
+    pub(super) fn refuse(&self, mut exchange: Box<Exchange>, refusal: Refusal) -> ClientResponse {
+        let (status, headers, body) = if exchange.is_grpc() {
+            let (status, headers) = refusal.grpc_response(REALM);
+            (status, headers, Bytes::new())
+        } else {
+            refusal.response(REALM)
+        };
+        exchange.refused(refusal);
+        self.respond(exchange, status, headers, body)
+    }
+
+    /// Responds to a CORS preflight that the gate allows.
+    pub(super) fn allow(
+        &self,
+        mut exchange: Box<Exchange>,
+        preflight: Preflight,
+    ) -> ClientResponse {
+        let Preflight { route, headers } = preflight;
+        let status = StatusCode::NO_CONTENT;
+        exchange.preflight_allowed(route, status);
+        let mut response = self.respond(exchange, status, HeaderMap::new(), Bytes::new());
+        response.headers_mut().extend(headers);
+        response
+    }
+
+    fn respond(
+        &self,
+        exchange: Box<Exchange>,
+        status: StatusCode,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> ClientResponse {
+        self.finish(&exchange, &mut headers);
+        let mut response = Response::new(ResponseBody::own(body, exchange));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}

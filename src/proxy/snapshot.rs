@@ -1,0 +1,74 @@
+//! One worker's view of a policy, with its own token cache and upstream connections.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::gate::cache::TokenCache;
+use crate::observe::metrics::WorkerMetrics;
+
+use super::redis::RedisLimiter;
+use super::shared::Policy;
+use super::upstream::{Upstream, UpstreamId, UpstreamPolicy};
+
+/// An immutable policy and the worker's state for it. One snapshot serves a request from start to end.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) policy: Arc<Policy>,
+    /// Tokens that this policy has verified.
+    pub(super) tokens: RefCell<TokenCache>,
+    /// In the order of [`UpstreamId`].
+    upstreams: Vec<Rc<Upstream>>,
+    /// Shared rate limits; `None` counts them in this process.
+    pub(super) redis: Option<Rc<RedisLimiter>>,
+}
+
+impl Snapshot {
+    /// A snapshot of the first policy.
+    pub(super) fn first(policy: Arc<Policy>, metrics: &Arc<WorkerMetrics>) -> Self {
+        Self::with(policy, &[], None, metrics)
+    }
+
+    /// A snapshot of a newer policy. Keeps the connections to unchanged upstreams and to the same Redis.
+    pub(super) fn next(&self, policy: Arc<Policy>, metrics: &Arc<WorkerMetrics>) -> Self {
+        Self::with(policy, &self.upstreams, self.redis.as_ref(), metrics)
+    }
+
+    fn with(
+        policy: Arc<Policy>,
+        before: &[Rc<Upstream>],
+        redis: Option<&Rc<RedisLimiter>>,
+        metrics: &Arc<WorkerMetrics>,
+    ) -> Self {
+        let pool = |wanted: &UpstreamPolicy| {
+            let kept = before.iter().find(|upstream| upstream.policy() == wanted);
+            kept.map_or_else(|| Rc::new(Upstream::new(wanted.clone())), Rc::clone)
+        };
+        let upstreams = policy.upstreams.iter().map(pool).collect();
+        let redis = policy.redis.as_ref().map(|configured| {
+            let kept = redis.filter(|limiter| limiter.is_for(configured));
+            kept.map_or_else(
+                || RedisLimiter::new(Arc::clone(configured), Arc::clone(metrics)),
+                Rc::clone,
+            )
+        });
+        Self {
+            policy,
+            tokens: RefCell::default(),
+            upstreams,
+            redis,
+        }
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "an id is made for an upstream of the same configuration"
+    )]
+    pub(super) fn upstream(&self, id: UpstreamId) -> &Rc<Upstream> {
+        &self.upstreams[id.0]
+    }
+
+    pub(super) fn upstreams(&self) -> &[Rc<Upstream>] {
+        &self.upstreams
+    }
+}
