@@ -64,7 +64,7 @@ impl Status for Report {
         let routes = policy.gate.routes().routes();
         let routes = routes.map(|route| RouteLine {
             route: route.pattern.to_string(),
-            rule: explanation::rule(route, policy.gate.issuers()),
+            rule: explanation::describe_route(route, policy.gate.issuers()),
         });
         routes.collect()
     }

@@ -24,7 +24,7 @@ const MAX_BYTES: usize = 1024 * 1024;
 const MAX_TEXT_BYTES: usize = 256;
 
 /// The longest explanation that is kept, in bytes.
-const MAX_CHECKS_BYTES: usize = 2048;
+const MAX_STAGES_BYTES: usize = 2048;
 
 /// What one worker remembers. Only its worker writes it, so that the lock is free but for a question.
 #[derive(Debug, Default)]
@@ -60,8 +60,8 @@ pub struct RefusalRecord {
     pub subject: Option<Box<str>>,
     /// The address of the client.
     pub client: Option<IpAddr>,
-    /// What each check has said, a line for each.
-    pub checks: Box<str>,
+    /// Results of the stages, one per line.
+    pub stages: Box<str>,
 }
 
 impl Refusals {
@@ -95,9 +95,9 @@ impl Refusals {
             subject: subject.as_ref(),
             issuer: issuer.as_deref(),
         };
-        let mut checks = String::new();
-        for said in explanation::said(&stopped, issuers) {
-            let _infallible = writeln!(checks, "{said}");
+        let mut stages = String::new();
+        for result in explanation::stages(&stopped, issuers) {
+            let _infallible = writeln!(stages, "{result}");
         }
         let remembered = Arc::new(RefusalRecord {
             request_id: start_of(request_id.to_str().unwrap_or_default(), MAX_TEXT_BYTES),
@@ -115,7 +115,7 @@ impl Refusals {
                 .as_ref()
                 .map(|subject| start_of(subject.as_str(), MAX_TEXT_BYTES)),
             client: *client,
-            checks: up_to(&checks, MAX_CHECKS_BYTES).into(),
+            stages: up_to(&stages, MAX_STAGES_BYTES).into(),
         });
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += remembered.bytes();
@@ -164,16 +164,16 @@ impl RefusalRecord {
             detail,
             subject: _,
             client,
-            checks,
+            stages,
         } = self;
         let client = client.map_or_else(|| "a Unix socket".to_owned(), |client| client.to_string());
         let time = self.time(now);
-        format!("{time} {method} {path} from {client}\n\n{checks}\nanswered {status}: {detail}\n")
+        format!("{time} {method} {path} from {client}\n\n{stages}\nresponse {status}: {detail}\n")
     }
 
     fn bytes(&self) -> usize {
         let subject = self.subject.as_ref().map_or(0, |subject| subject.len());
-        let texts = [&self.request_id, &self.method, &self.path, &self.checks];
+        let texts = [&self.request_id, &self.method, &self.path, &self.stages];
         size_of::<Self>() + subject + texts.iter().map(|text| text.len()).sum::<usize>()
     }
 }

@@ -73,7 +73,7 @@ impl RefusalRecord {
             "reason": self.reason,
             "subject": self.subject,
             "client": self.client,
-            "checks": self.checks,
+            "stages": self.stages,
         })
     }
 }

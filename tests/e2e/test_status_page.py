@@ -51,7 +51,7 @@ def test_the_page_shows_what_has_happened(world):
     last = page.locator("#refusals summary").first
     assert "403 subject_mismatch: GET /api/alice/tasks" in last.inner_text()
     last.click()
-    assert "FAIL  rule            subject_mismatch" in page.locator("#refusals pre").first.inner_text()
+    assert "FAIL  authorization       subject_mismatch" in page.locator("#refusals pre").first.inner_text()
     # Below target/, for whoever wants to look at it.
     folder = pathlib.Path(os.environ["CLAIMGATE"]).parent
     page.screenshot(path=folder / "status-page.png", full_page=True)

@@ -96,10 +96,10 @@ fn single_requests_are_shown_to_this_machine_alone_and_never_a_token() {
     assert_eq!(last["path"], TASKS);
     // It is text, and the page sets it as text.
     assert_eq!(last["subject"], "<b>bob\\u{202e}");
-    let checks = last["checks"].as_str().unwrap();
+    let stages = last["stages"].as_str().unwrap();
     assert!(
-        checks.contains("FAIL  rule            subject_mismatch"),
-        "{checks}"
+        stages.contains("FAIL  authorization       subject_mismatch"),
+        "{stages}"
     );
     let text = status.to_string();
     let signature = token.rsplit('.').next().unwrap();

@@ -22,8 +22,8 @@ fn a_running_gate_says_why_it_has_refused() {
     for part in [
         " GET /api/alice/tasks from 127.0.0.1\n",
         "subject `bob`, issuer `better-auth`\n",
-        "FAIL  rule            subject_mismatch\n",
-        "answered 403: ",
+        "FAIL  authorization       subject_mismatch\n",
+        "response 403: ",
     ] {
         assert!(ended.stdout.contains(part), "{part}: {ended:?}");
     }
