@@ -12,7 +12,7 @@ use crate::config::{Log, LogFormat, LogLevel};
 use super::Record;
 
 /// The reason of an exchange whose client left before its answer.
-pub const CLIENT_GONE: &str = "client_closed_request";
+pub const CLIENT_CLOSED_REQUEST: &str = "client_closed_request";
 
 /// The longest path in a line, in bytes.
 pub(super) const MAX_PATH_BYTES: usize = 1024;
@@ -30,7 +30,7 @@ pub fn write(record: &Record, sample: f64) {
         status,
         reason,
         cause,
-        is_about_the_caller,
+        is_auth_failure,
         subject,
         issuer,
         client,
@@ -40,10 +40,10 @@ pub fn write(record: &Record, sample: f64) {
         upstream,
         request_bytes,
         response_bytes,
-        whole,
+        complete,
         trace,
     } = record;
-    let is_good = reason.is_none() && *whole && status.as_u16() < 400;
+    let is_good = reason.is_none() && *complete && status.as_u16() < 400;
     if is_good && sample < 1.0 && fastrand::f64() >= sample {
         return;
     }
@@ -72,18 +72,18 @@ pub fn write(record: &Record, sample: f64) {
                 upstream_ms,
                 request_bytes,
                 response_bytes,
-                complete = whole,
+                complete,
                 request_id,
                 trace_id,
                 $text
             )
         };
     }
-    let is_trouble = *is_about_the_caller || status.is_server_error();
+    let is_trouble = *is_auth_failure || status.is_server_error();
     match (is_trouble, reason) {
         (true, Some(_)) => line!(warn, "request rejected"),
         (true, None) => line!(warn, "request completed"),
-        (false, Some(CLIENT_GONE)) => line!(info, "client closed request"),
+        (false, Some(CLIENT_CLOSED_REQUEST)) => line!(info, "client closed request"),
         (false, Some(_)) => line!(info, "request rejected"),
         (false, None) => line!(info, "request completed"),
     }

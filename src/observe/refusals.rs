@@ -74,7 +74,7 @@ impl Refusals {
             status,
             reason: _,
             cause,
-            is_about_the_caller: _,
+            is_auth_failure: _,
             subject,
             issuer,
             client,
@@ -84,7 +84,7 @@ impl Refusals {
             upstream: _,
             request_bytes: _,
             response_bytes: _,
-            whole: _,
+            complete: _,
             trace: _,
         } = record;
         let stopped = StoppedRequest {

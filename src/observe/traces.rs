@@ -132,7 +132,7 @@ struct Finished {
     upstream: Option<Duration>,
     request_bytes: u64,
     response_bytes: u64,
-    whole: bool,
+    complete: bool,
 }
 
 impl Finished {
@@ -145,7 +145,7 @@ impl Finished {
             status,
             reason,
             cause: _,
-            is_about_the_caller: _,
+            is_auth_failure: _,
             subject,
             issuer,
             client,
@@ -155,7 +155,7 @@ impl Finished {
             upstream,
             request_bytes,
             response_bytes,
-            whole,
+            complete,
             trace,
         } = record;
         let trace = trace.filter(|trace| trace.is_sampled())?;
@@ -177,7 +177,7 @@ impl Finished {
             upstream,
             request_bytes,
             response_bytes,
-            whole,
+            complete,
         })
     }
 

@@ -372,10 +372,10 @@ impl Exchange {
             return;
         }
         let now = *self.ended.insert(Instant::now());
-        let (status, reason, is_about_the_caller) = match &self.outcome {
+        let (status, reason, is_auth_failure) = match &self.outcome {
             Outcome::Pending => {
                 let status = StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST);
-                (status, Some(observe::log::CLIENT_GONE), false)
+                (status, Some(observe::log::CLIENT_CLOSED_REQUEST), false)
             }
             Outcome::Answered(status) => (*status, None, false),
             Outcome::Cut(status, refusal) => (*status, Some(refusal.reason()), false),
@@ -394,7 +394,7 @@ impl Exchange {
             status,
             reason,
             cause: self.cause.take(),
-            is_about_the_caller,
+            is_auth_failure,
             subject: self.subject.take(),
             issuer: self.issuer.take(),
             client: self.client,
@@ -404,7 +404,7 @@ impl Exchange {
             upstream: self.upstream,
             request_bytes: request_bytes.unwrap_or_else(uploaded),
             response_bytes,
-            whole,
+            complete: whole,
             trace: self.trace.take(),
         };
         self.metrics.count(&record);

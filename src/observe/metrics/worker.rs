@@ -141,7 +141,7 @@ impl WorkerMetrics {
             status,
             reason,
             cause: _,
-            is_about_the_caller: _,
+            is_auth_failure: _,
             subject: _,
             issuer: _,
             client: _,
@@ -151,7 +151,7 @@ impl WorkerMetrics {
             upstream,
             request_bytes,
             response_bytes,
-            whole: _,
+            complete: _,
             trace: _,
         } = record;
         let route = route

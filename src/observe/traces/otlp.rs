@@ -16,7 +16,7 @@ use prost::Message;
 use tokio::time::Instant;
 
 use crate::gate::origin::Scheme;
-use crate::observe::log::CLIENT_GONE;
+use crate::observe::log::CLIENT_CLOSED_REQUEST;
 
 use super::Finished;
 use super::context::Context;
@@ -106,10 +106,10 @@ fn server_span(finished: &Finished, moment: Moment) -> Span {
         upstream: _,
         request_bytes,
         response_bytes,
-        whole,
+        complete,
     } = finished;
     let route = route.as_ref().map(|route| route.pattern.as_ref());
-    let is_gone = *reason == Some(CLIENT_GONE);
+    let is_gone = *reason == Some(CLIENT_CLOSED_REQUEST);
     let has_failed = status.is_server_error();
     let scheme = match trace.scheme {
         Scheme::Http => "http",
@@ -153,7 +153,7 @@ fn server_span(finished: &Finished, moment: Moment) -> Span {
             ("claimgate.issuer", issuer.as_deref().and_then(text)),
             ("claimgate.reason", reason.and_then(text)),
             ("claimgate.request_id", text(request_id)),
-            ("claimgate.whole", Some(Value::BoolValue(*whole))),
+            ("claimgate.complete", Some(Value::BoolValue(*complete))),
         ]),
         status: failure(has_failed, *reason),
         ..span(trace.span)
