@@ -185,7 +185,7 @@ impl Proxy {
         }
         exchange.counted(rates.into_field());
         self.metrics
-            .tokens_looked_for(snapshot.tokens.borrow_mut().take_counted());
+            .count_tokens(snapshot.tokens.borrow_mut().take_counted());
         (snapshot, decision)
     }
 
@@ -324,7 +324,7 @@ impl Proxy {
         let snapshot = self.snapshot();
         let pools = snapshot.upstreams.iter();
         let pools = pools.map(|upstream| (upstream.policy().name.clone(), upstream.pool()));
-        self.metrics.pools(pools.collect());
+        self.metrics.set_pools(pools.collect());
     }
 
     /// The newest policy, the same for all of one request.

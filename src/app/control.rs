@@ -76,7 +76,7 @@ impl Status for Report {
     fn note(&self, metrics: &Metrics) {
         let now = self.shared.ticks(Instant::now());
         let (kept, forgotten) = self.shared.rate_limits.kept_and_forgotten(now);
-        metrics.rates_looked_at(kept, forgotten);
+        metrics.set_rate_limit_buckets(kept, forgotten);
     }
 
     fn drain(&self) {

@@ -127,8 +127,8 @@ impl<S: Status + 'static> Admin<S> {
             look.tick().await;
             let mut all_turn = true;
             for (worker, (beats, since)) in self.metrics.workers.iter().zip(&mut seen) {
-                if worker.beats() != *beats {
-                    (*beats, *since) = (worker.beats(), Instant::now());
+                if worker.heartbeats() != *beats {
+                    (*beats, *since) = (worker.heartbeats(), Instant::now());
                 }
                 all_turn &= since.elapsed() < STILL;
             }

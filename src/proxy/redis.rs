@@ -115,19 +115,19 @@ impl Remote {
 
     async fn ask(self: &Rc<Self>, uncounted: &Uncounted) -> Option<Vec<RateLimitStatus>> {
         if matches!(*self.state.borrow(), State::Away) {
-            self.metrics.redis_asked(RedisOutcome::Skipped);
+            self.metrics.count_redis(RedisOutcome::Skipped);
             return None;
         }
         let limit = self.redis.timeout;
         let asked = timeout(limit, self.run(uncounted)).await;
         match asked.unwrap_or(Err(Failure::Silent(limit))) {
             Ok(statuses) => {
-                self.metrics.redis_asked(RedisOutcome::Success);
+                self.metrics.count_redis(RedisOutcome::Success);
                 self.found();
                 Some(statuses)
             }
             Err(failure) => {
-                self.metrics.redis_asked(RedisOutcome::Failure);
+                self.metrics.count_redis(RedisOutcome::Failure);
                 self.lose(&failure);
                 None
             }
