@@ -37,7 +37,7 @@ struct Report {
 }
 
 impl Status for Report {
-    fn awaits(&self) -> Vec<String> {
+    fn not_ready(&self) -> Vec<String> {
         let mut awaits = Vec::new();
         if self.shared.phase() != Phase::Serving {
             awaits.push("draining".to_owned());
@@ -73,7 +73,7 @@ impl Status for Report {
         self.shared.clock.now()
     }
 
-    fn note(&self, metrics: &Metrics) {
+    fn update_gauges(&self, metrics: &Metrics) {
         let now = self.shared.ticks(Instant::now());
         let (kept, forgotten) = self.shared.rate_limits.kept_and_forgotten(now);
         metrics.set_rate_limit_buckets(kept, forgotten);

@@ -42,7 +42,7 @@ def world(tmp_path_factory):
 def test_the_page_shows_what_has_happened(world):
     page = world.page
     assert page.inner_text("#state") == "ready"
-    assert "configuration 1" in page.inner_text("#generation")
+    assert "generation 1" in page.inner_text("#generation")
     assert "`/api/{user_id}/{*rest}`, for the owner `{user_id}`" in page.inner_text("#routes")
     assert "subject_mismatch" in page.inner_text("#reasons")
     assert "better-auth" in page.inner_text("#issuers")

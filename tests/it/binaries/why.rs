@@ -29,7 +29,7 @@ fn a_running_gate_says_why_it_has_refused() {
     }
 
     for (name, message) in [
-        ("nobody", "no such request is remembered: "),
+        ("nobody", "no refusal with this request ID: "),
         ("no body", "failed to ask for this request: "),
         ("a\r\nX: y", "failed to ask for this request: "),
     ] {
