@@ -229,14 +229,14 @@ impl Exchange {
     /// Tells the upstream in which trace it is called.
     pub(super) fn trace_call(&mut self, upstream: &str, headers: &mut HeaderMap) {
         if let Some(trace) = &mut self.trace {
-            trace.call(upstream, headers);
+            trace.inject(upstream, headers);
         }
     }
 
     /// The upstream at this place has given an answer that can be passed on.
     fn trace_answer(&mut self, lease: &PooledConnection) {
         if let Some(trace) = &mut self.trace {
-            trace.answered(|| match &lease.address().target {
+            trace.response_from(|| match &lease.address().target {
                 Target::Tcp(host, port) => (host.clone(), Some(*port)),
                 Target::Unix(path) => (path.display().to_string(), None),
             });
@@ -412,10 +412,10 @@ impl Exchange {
         if let Outcome::Refused(refusal) | Outcome::Cut(_, refusal) = &self.outcome {
             let issuers = self.snapshot.policy.gate.issuers();
             let refusals = &self.metrics.refusals;
-            refusals.keep(&record, refusal, self.is_permitted, issuers);
+            refusals.push(&record, refusal, self.is_permitted, issuers);
         }
         if record.trace.is_some() {
-            self.metrics.spans.keep(record);
+            self.metrics.spans.push(record);
         }
     }
 }
