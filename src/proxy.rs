@@ -263,7 +263,7 @@ impl Proxy {
 
     fn count_tokens(&self, snapshot: &Snapshot) {
         let counts = snapshot.tokens.borrow_mut().take_counted();
-        self.metrics.tokens_looked_for(counts);
+        self.metrics.count_tokens(counts);
     }
 
     /// Sends a permitted request to its upstream and delivers the response.
@@ -390,7 +390,7 @@ impl Proxy {
         let snapshot = self.snapshot();
         let pools = snapshot.upstreams().iter();
         let pools = pools.map(|upstream| (upstream.policy().name.clone(), upstream.pool()));
-        self.metrics.pools(pools.collect());
+        self.metrics.set_pools(pools.collect());
     }
 
     /// Snapshot of the newest policy.

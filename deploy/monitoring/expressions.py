@@ -9,7 +9,7 @@ import sys
 
 
 def expressions(panels):
-    """Every expression, that of a panel in a row included."""
+    """Yields the expressions of all panels, also of panels in a row."""
     for panel in panels:
         yield from expressions(panel.get("panels", []))
         for target in panel.get("targets", []):

@@ -42,7 +42,7 @@ pub(super) async fn keep(mut reloaders: Vec<Reloader>, metrics: Arc<Metrics>) {
     while !reloaders.is_empty() {
         glances.tick().await;
         for Reloaded { file, result } in reloaders.iter_mut().flat_map(Reloader::look) {
-            metrics.file_changed(&file, &result);
+            metrics.tls_file_reloaded(&file, &result);
             let file = file.display();
             match result {
                 Ok(_) => info!(%file, "certificates have changed, and are in force"),

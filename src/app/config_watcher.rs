@@ -78,7 +78,7 @@ impl ConfigWatcher {
                         source: _,
                     } = *app;
                     background.change(policy, &remote_keys);
-                    let generation = metrics.config.taken(clock.now());
+                    let generation = metrics.config.reloaded(clock.now());
                     announce(generation, &in_force, &config, &files);
                     let restarts = changes::at_start_only(&started, &config);
                     let changed = changes::at_start_only(&in_force, &config);
@@ -93,7 +93,7 @@ impl ConfigWatcher {
                 Found::Change {
                     result: Err(problems),
                     ..
-                } => tell(&problems, metrics.config.refused()),
+                } => tell(&problems, metrics.config.reload_failed()),
             }
         }
     }

@@ -37,7 +37,7 @@ struct Report {
 }
 
 impl Status for Report {
-    fn awaits(&self) -> Vec<String> {
+    fn not_ready(&self) -> Vec<String> {
         let mut awaits = Vec::new();
         if self.shared.phase() != Phase::Serving {
             awaits.push("draining".to_owned());
@@ -64,7 +64,7 @@ impl Status for Report {
         let routes = policy.gate.routes().routes();
         let routes = routes.map(|route| RouteLine {
             route: route.pattern.to_string(),
-            rule: explanation::rule(route, policy.gate.issuers()),
+            rule: explanation::describe_route(route, policy.gate.issuers()),
         });
         routes.collect()
     }
@@ -73,10 +73,10 @@ impl Status for Report {
         self.shared.clock.now()
     }
 
-    fn note(&self, metrics: &Metrics) {
+    fn update_gauges(&self, metrics: &Metrics) {
         let now = self.shared.ticks(Instant::now());
         let (kept, forgotten) = self.shared.rate_limits.used_and_evicted(now);
-        metrics.rates_looked_at(kept, forgotten);
+        metrics.set_rate_limit_buckets(kept, forgotten);
     }
 
     fn drain(&self) {

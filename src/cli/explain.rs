@@ -24,7 +24,7 @@ use crate::gate::routes::Route;
 use crate::gate::stop::{Preflight, Refused, Stop};
 use crate::gate::token::TokenSource;
 use crate::gate::verify::Issuer;
-use crate::observe::explanation::{self, Check, CheckResult, StoppedRequest};
+use crate::observe::explanation::{self, Stage, StageResult, StoppedRequest};
 use crate::observe::log;
 use crate::proxy::headers::{self, Peer};
 use crate::proxy::shared::Policy;
@@ -192,20 +192,29 @@ fn forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Permit) {
     let route = permit.route();
     let forwarding = policy.forwarding(route);
     let mut head = inbound.head.clone();
-    for check in Check::ALL {
-        match (check, permit.caller()) {
-            (Check::Route, _) => passed(check, explanation::rule(route, policy.gate.issuers())),
-            (Check::Token | Check::Verification | Check::Rule, Caller::Anonymous) => {
-                skipped(check, "the route is public");
+    for stage in Stage::GATE {
+        match (stage, permit.caller()) {
+            (Stage::Route, _) => {
+                let issuers = policy.gate.issuers();
+                passed(stage, explanation::describe_route(route, issuers));
             }
-            (Check::Verification, Caller::Known(caller)) => {
-                say(CheckResult::verified(&caller.subject, &caller.issuer));
+            (Stage::ClientRateLimit, _) => {
+                say(StageResult::within(stage, route.access.limits.by_client()));
             }
-            (Check::Token, Caller::Known(_)) => match permit.source() {
-                None | Some(TokenSource::Authorization) => passed(check, ""),
-                Some(source) => passed(check, format_args!("in {source}")),
+            (stage, Caller::Anonymous) if stage > Stage::ClientRateLimit => {
+                skipped(stage, "the route is public");
+            }
+            (Stage::SubjectRateLimit, Caller::Known(_)) => {
+                say(StageResult::within(stage, route.access.limits.by_subject()));
+            }
+            (Stage::Verification, Caller::Known(caller)) => {
+                say(StageResult::verified(&caller.subject, &caller.issuer));
+            }
+            (Stage::Token, Caller::Known(_)) => match permit.source() {
+                None | Some(TokenSource::Authorization) => passed(stage, ""),
+                Some(source) => passed(stage, format_args!("in {source}")),
             },
-            _ => passed(check, ""),
+            _ => passed(stage, ""),
         }
     }
     let upstream = policy.upstreams.get(forwarding.upstream.0);
@@ -250,13 +259,19 @@ fn forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Permit) {
 
 /// A preflight, which goes no further than the route.
 fn allowed(preflight: &Preflight, issuers: &[Issuer]) {
-    for check in Check::ALL {
-        match check {
-            Check::Head | Check::Path => passed(check, ""),
-            Check::Route => passed(check, explanation::rule(&preflight.route, issuers)),
-            Check::Token | Check::Verification | Check::Rule | Check::Forwarding => {
-                skipped(check, "a browser asks before it sends one");
-            }
+    for stage in Stage::GATE {
+        match stage {
+            Stage::Head | Stage::Path => passed(stage, ""),
+            Stage::Route => passed(
+                stage,
+                explanation::describe_route(&preflight.route, issuers),
+            ),
+            Stage::ClientRateLimit
+            | Stage::Token
+            | Stage::Verification
+            | Stage::SubjectRateLimit
+            | Stage::Authorization
+            | Stage::Upstream => skipped(stage, "not part of a preflight"),
         }
     }
     say("\nanswered 204, and the page may send its request:");
@@ -324,8 +339,8 @@ fn stopped(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
         subject: caller.as_ref().map(|caller| &caller.subject),
         issuer: caller.as_ref().map(|caller| &*caller.issuer),
     };
-    for said in explanation::said(&stopped, issuers) {
-        say(said);
+    for result in explanation::stages(&stopped, issuers) {
+        say(result);
     }
     let detail = refusal.detail();
     if is_grpc {
@@ -336,10 +351,10 @@ fn stopped(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
     }
 }
 
-fn passed(check: Check, text: impl Display) {
-    say(CheckResult::passed(check, text));
+fn passed(stage: Stage, text: impl Display) {
+    say(StageResult::passed(stage, text));
 }
 
-fn skipped(check: Check, why: &str) {
-    say(CheckResult::skipped(check, why));
+fn skipped(stage: Stage, reason: &str) {
+    say(StageResult::skipped(stage, reason));
 }

@@ -79,9 +79,9 @@ fn allow_descriptors(max_connections: usize) {
 fn count_panics(metrics: Arc<Metrics>) {
     std::panic::set_hook(Box::new(move |panic| {
         metrics.panics.fetch_add(1, Ordering::Relaxed);
-        // The message could hold what a client sent: the place is enough to find it.
-        let place = panic.location().map(ToString::to_string);
-        error!(place, "a fault of the gate has ended a connection");
+        // The message may hold input of a client; the location is enough to find the fault.
+        let location = panic.location().map(ToString::to_string);
+        error!(location, "panic: connection closed");
     }));
 }
 

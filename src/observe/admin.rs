@@ -1,4 +1,4 @@
-//! The admin listener: probes, metrics, the drain, and to this machine alone, what was not served.
+//! Admin listener: probes, metrics, status page; drain and refused requests for local clients only.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -27,66 +27,63 @@ use crate::clock::UnixTime;
 use super::metrics::Metrics;
 use super::status::{self, RouteLine};
 
-/// How long a probe may take to send its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an event loop may stand still before the process is no longer alive.
-const STILL: Duration = Duration::from_secs(10);
+/// Time without a heartbeat after which an event loop counts as blocked.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the event loops are looked at.
+/// Interval between liveness checks of the event loops.
 const LIVENESS_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What begins the path of a question about a request.
+/// Path prefix of the explanation of a request, by its ID.
 const WHY: &str = "/why/";
 
-/// What begins the path of a probe that is for the upstream.
+/// Path prefix of a probe of an upstream.
 const UPSTREAM: &str = "/upstream";
 
-/// The status of an upstream's answer, when it comes; nothing if none does.
+/// Status of an upstream's response to a health check; `None` without a response.
 pub type Probe = Pin<Box<dyn Future<Output = Option<StatusCode>>>>;
 
-/// What the admin listener asks of the rest.
+/// Interface of the admin listener to the rest of the process.
 pub trait Status {
-    /// What is still awaited before requests should come, in words; nothing if it is ready.
-    fn awaits(&self) -> Vec<String>;
+    /// Reasons why the gate is not ready; empty if it is ready.
+    fn not_ready(&self) -> Vec<String>;
 
-    /// The routes in force.
+    /// Routes in force.
     fn routes(&self) -> Vec<RouteLine>;
 
-    /// The time of day.
     fn now(&self) -> UnixTime;
 
-    /// Writes down what is found only by looking.
-    fn note(&self, metrics: &Metrics);
+    /// Updates the gauges that are read on demand.
+    fn update_gauges(&self, metrics: &Metrics);
 
-    /// Begins to drain.
+    /// Starts the drain.
     fn drain(&self);
 
-    /// Asks the upstreams whose health check has this path. Nothing, if there is none.
+    /// Sends the health checks with this path to their upstreams. Returns `None` if there is none.
     fn probe(&self, path: &str) -> Option<Probe>;
 }
 
-/// The admin side of the process.
+/// Service of the admin listener.
 #[derive(Debug)]
 pub struct Admin<S> {
     status: S,
     metrics: Arc<Metrics>,
-    turns: AtomicBool,
+    is_alive: AtomicBool,
 }
 
 impl<S: Status + 'static> Admin<S> {
-    /// Answers for `status`.
     pub fn new(status: S, metrics: Arc<Metrics>) -> Self {
         Self {
             status,
             metrics,
-            turns: AtomicBool::new(true),
+            is_alive: AtomicBool::new(true),
         }
     }
 
-    /// Serves for as long as the process lives.
+    /// Serves until the process ends.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        spawn_local(Arc::clone(&self).watch_loops());
+        spawn_local(Arc::clone(&self).watch_heartbeats());
         loop {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -100,11 +97,11 @@ impl<S: Status + 'static> Admin<S> {
             let service = service_fn(move |request| {
                 let admin = Arc::clone(&admin);
                 async move {
-                    let answer = match admin.probe(&request) {
+                    let response = match admin.probe(&request) {
                         Some(probe) => probe.await,
-                        None => admin.answer(&request, peer.ip().to_canonical()),
+                        None => admin.respond(&request, peer.ip().to_canonical()),
                     };
-                    Ok::<_, Infallible>(answer)
+                    Ok::<_, Infallible>(response)
                 }
             });
             let mut builder = http1::Builder::new();
@@ -113,31 +110,31 @@ impl<S: Status + 'static> Admin<S> {
                 .header_read_timeout(HEADER_TIMEOUT);
             let serving = builder.serve_connection(TokioIo::new(stream), service);
             spawn_local(async move {
-                // A probe that breaks off is nobody's concern.
+                // A client that closes its connection early is not an error.
                 let _ended = serving.await;
             });
         }
     }
 
-    /// Every worker counts; one that does not go on counting stands still.
-    async fn watch_loops(self: Arc<Self>) {
+    /// Checks that the heartbeats of all workers continue.
+    async fn watch_heartbeats(self: Arc<Self>) {
         let mut seen: Vec<(u64, Instant)> = vec![(0, Instant::now()); self.metrics.workers.len()];
-        let mut look = interval(LIVENESS_POLL_INTERVAL);
+        let mut checks = interval(LIVENESS_POLL_INTERVAL);
         loop {
-            look.tick().await;
-            let mut all_turn = true;
-            for (worker, (beats, since)) in self.metrics.workers.iter().zip(&mut seen) {
-                if worker.beats() != *beats {
-                    (*beats, *since) = (worker.beats(), Instant::now());
+            checks.tick().await;
+            let mut all_alive = true;
+            for (worker, (heartbeats, since)) in self.metrics.workers.iter().zip(&mut seen) {
+                if worker.heartbeats() != *heartbeats {
+                    (*heartbeats, *since) = (worker.heartbeats(), Instant::now());
                 }
-                all_turn &= since.elapsed() < STILL;
+                all_alive &= since.elapsed() < HEARTBEAT_TIMEOUT;
             }
-            self.turns.store(all_turn, Ordering::Relaxed);
+            self.is_alive.store(all_alive, Ordering::Relaxed);
         }
     }
 
-    /// The answer to a probe that is for the upstream. Nothing of the request is passed on: its target has only to be
-    /// that of a health check, byte for byte.
+    /// Response to a probe of an upstream. Nothing of the request is forwarded: its target only has to equal the path of a
+    /// health check, byte for byte.
     fn probe(
         &self,
         request: &Request<Incoming>,
@@ -150,18 +147,18 @@ impl<S: Status + 'static> Admin<S> {
                 return not_allowed("GET");
             }
             match probe.await {
-                // What is no answer yet is none.
+                // An informational response is not final.
                 Some(status) if !status.is_informational() => {
                     let mut response = Response::new(Full::default());
                     *response.status_mut() = status;
                     response
                 }
-                Some(_) | None => text(StatusCode::BAD_GATEWAY, "no answer\n"),
+                Some(_) | None => text(StatusCode::BAD_GATEWAY, "no response\n"),
             }
         })
     }
 
-    fn answer(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+    fn respond(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
         let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             "/startupz" if is_get => text(StatusCode::OK, "started\n"),
@@ -180,39 +177,39 @@ impl<S: Status + 'static> Admin<S> {
                 Some(request_id) => self.why(request_id, request, peer),
                 None => text(
                     StatusCode::NOT_FOUND,
-                    "there are /, /status.json, /startupz, /readyz, /livez, /metrics, and /upstream with the path of a health check\n",
+                    "paths: /, /status.json, /startupz, /readyz, /livez, /metrics, and /upstream plus the path of a health check\n",
                 ),
             },
         }
     }
 
     fn readiness(&self) -> Response<Full<Bytes>> {
-        let awaits = self.status.awaits();
-        if awaits.is_empty() {
+        let reasons = self.status.not_ready();
+        if reasons.is_empty() {
             return text(StatusCode::OK, "ready\n");
         }
         text(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: {}\n", awaits.join("; ")),
+            format!("not ready: {}\n", reasons.join("; ")),
         )
     }
 
     fn liveness(&self) -> Response<Full<Bytes>> {
-        if self.turns.load(Ordering::Relaxed) {
+        if self.is_alive.load(Ordering::Relaxed) {
             return text(StatusCode::OK, "alive\n");
         }
         text(
             StatusCode::SERVICE_UNAVAILABLE,
-            "an event loop stands still\n",
+            "an event loop is blocked\n",
         )
     }
 
     fn exposition(&self) -> Response<Full<Bytes>> {
-        self.status.note(&self.metrics);
+        self.status.update_gauges(&self.metrics);
         let Ok(exposition) = self.metrics.exposition() else {
             return text(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "the metrics could not be written\n",
+                "failed to encode the metrics\n",
             );
         };
         let mut response = Response::new(Full::from(exposition));
@@ -223,25 +220,25 @@ impl<S: Status + 'static> Admin<S> {
     }
 
     fn status(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
-        self.status.note(&self.metrics);
-        let is_told_all = is_local(request, peer) && is_called_by_address(request);
-        let (awaits, routes) = (self.status.awaits(), self.status.routes());
+        self.status.update_gauges(&self.metrics);
+        let is_local = is_local(request, peer) && has_address_as_host(request);
+        let (not_ready, routes) = (self.status.not_ready(), self.status.routes());
         let now = self.status.now();
-        let status = status::json(&self.metrics, &awaits, &routes, now, is_told_all);
+        let status = status::json(&self.metrics, &not_ready, &routes, now, is_local);
         page(status.to_string(), "application/json")
     }
 
-    /// Why a request was not served: who asked for what is told to nobody but this machine.
+    /// Explains a refused request. Local clients only: an explanation has the subject and the path of the request.
     fn why(
         &self,
         request_id: &str,
         request: &Request<Incoming>,
         peer: IpAddr,
     ) -> Response<Full<Bytes>> {
-        if !is_local(request, peer) || !is_called_by_address(request) {
+        if !is_local(request, peer) || !has_address_as_host(request) {
             return text(
                 StatusCode::FORBIDDEN,
-                "only `claimgate why` on this machine may ask that\n",
+                "only `claimgate why` on the same machine may request an explanation\n",
             );
         }
         let workers = self.metrics.workers.iter();
@@ -251,7 +248,7 @@ impl<S: Status + 'static> Admin<S> {
         if found.is_empty() {
             return text(
                 StatusCode::NOT_FOUND,
-                "no such request is remembered: it was served, or it was too long ago\n",
+                "no refusal with this request ID: the request was served, or the refusal is too old\n",
             );
         }
         found.sort_by_key(|refusal| refusal.at);
@@ -260,28 +257,28 @@ impl<S: Status + 'static> Admin<S> {
         text(StatusCode::OK, explained.collect::<Vec<_>>().join("\n"))
     }
 
-    /// Only from this machine, and not from a page that a browser on it shows.
+    /// Starts the drain. Local clients only.
     fn drain(&self, request: &Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
         if !is_local(request, peer) {
             return text(
                 StatusCode::FORBIDDEN,
-                "only `claimgate drain` on this machine may do that\n",
+                "only `claimgate drain` on the same machine may start the drain\n",
             );
         }
-        info!("draining: not ready any more, still serving");
+        info!("draining: not ready, still serving requests");
         self.status.drain();
         text(StatusCode::OK, "draining\n")
     }
 }
 
-/// Whether somebody on this machine asks, and no page of another origin that a browser on it shows.
+/// Returns true for a client on this machine that is not a web page: a browser sends `Origin` with cross-origin requests.
 fn is_local(request: &Request<Incoming>, peer: IpAddr) -> bool {
     peer.is_loopback() && !request.headers().contains_key(ORIGIN)
 }
 
-/// Whether the listener is called by its address. A page whose own name stands for this address in the DNS (rebinding)
-/// may read what it asks for, but has to call it by that name.
-fn is_called_by_address(request: &Request<Incoming>) -> bool {
+/// Returns true if `Host` is an IP address or `localhost`. Prevents DNS rebinding: a page with a host name that resolves to
+/// this address could read the response, but sends that name in `Host`.
+fn has_address_as_host(request: &Request<Incoming>) -> bool {
     let host = request.headers().get(HOST);
     let host: Option<Authority> = host.and_then(|host| host.as_bytes().try_into().ok());
     host.is_some_and(|host| {
@@ -298,14 +295,14 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     response
 }
 
-fn page(body: impl Into<Bytes>, kind: &'static str) -> Response<Full<Bytes>> {
+fn page(body: impl Into<Bytes>, content_type: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
-    *response.headers_mut() = status::headers(kind);
+    *response.headers_mut() = status::headers(content_type);
     response
 }
 
 fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n");
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
     response
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(methods));

@@ -1,8 +1,9 @@
-//! The checks of the gate in their order, and what each has said of a request, in words.
+//! Explanations of decisions: the stages of the gate in order, with the result of each.
 
 use std::fmt;
 
 use crate::gate::access::{Requirements, Rule};
+use crate::gate::rate_limit::RateLimit;
 use crate::gate::refusal::Refusal;
 use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
@@ -10,180 +11,94 @@ use crate::gate::verify::Issuer;
 
 use super::log::printable;
 
-/// A check, with the refusals that it may end in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Check {
-    /// Whether the head is one that can be judged.
-    Head,
-    /// Whether the path has one reading.
-    Path,
-    /// Whether there is a route.
-    Route,
-    /// Whether exactly one token came.
-    Token,
-    /// Whether it is good.
-    Verification,
-    /// Whether the route lets its subject through.
-    Rule,
-    /// No check any more: what may fail after the gate has let a request through.
-    Forwarding,
-}
+pub use crate::gate::refusal::Stage;
 
-impl Check {
-    /// Those of the gate.
-    pub const ALL: [Self; 6] = [
-        Self::Head,
-        Self::Path,
-        Self::Route,
-        Self::Token,
-        Self::Verification,
-        Self::Rule,
-    ];
-
-    /// What it is called.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Head => "request head",
-            Self::Path => "canonical path",
-            Self::Route => "route",
-            Self::Token => "one token",
-            Self::Verification => "verification",
-            Self::Rule => "rule",
-            Self::Forwarding => "forwarding",
-        }
-    }
-
-    /// The check that gives this refusal, if the gate gives it. `is_known` is whether the token was good by then.
-    fn of(refusal: &Refusal, is_known: bool) -> Self {
-        match refusal {
-            // Addresses are counted before a token is looked at, subjects after.
-            Refusal::RateLimited { .. } | Refusal::RateLimitUnavailable { .. } if is_known => {
-                Self::Rule
-            }
-            Refusal::PathNotCanonical => Self::Path,
-            Refusal::RateLimited { .. }
-            | Refusal::RateLimitUnavailable { .. }
-            | Refusal::NoRoute
-            | Refusal::MethodNotAllowed(_)
-            | Refusal::PreflightOrigin
-            | Refusal::PreflightMethod
-            | Refusal::PreflightHeaders => Self::Route,
-            Refusal::TokenMissing | Refusal::TokenRepeated | Refusal::OriginNotAllowed => {
-                Self::Token
-            }
-            Refusal::TokenMalformed
-            | Refusal::TokenOpaque
-            | Refusal::TokenSignature
-            | Refusal::TokenAlgorithm
-            | Refusal::TokenKeyUnknown
-            | Refusal::TokenExpired
-            | Refusal::TokenNotYetValid
-            | Refusal::TokenLifetime
-            | Refusal::TokenIssuer
-            | Refusal::TokenAudience
-            | Refusal::TokenSubject
-            | Refusal::TokenType
-            | Refusal::TokenConfirmation
-            | Refusal::KeysUnavailable => Self::Verification,
-            Refusal::SubjectMismatch(_)
-            | Refusal::ClaimDenied { .. }
-            | Refusal::CertificateDenied { .. } => Self::Rule,
-            Refusal::RequestMalformed
-            | Refusal::HttpsRequired(_)
-            | Refusal::RequestTimeout
-            | Refusal::BodyTooLarge
-            | Refusal::TargetTooLong
-            | Refusal::HeadersTooLarge
-            | Refusal::Overloaded
-            | Refusal::Draining
-            | Refusal::UpstreamUnreachable
-            | Refusal::UpstreamInvalidResponse
-            | Refusal::UpstreamTimeout => Self::Head,
-        }
-    }
-}
-
-/// A request that was not served, as far as it came.
+/// Rejected request and the facts known at its rejection.
 #[derive(Debug)]
 pub struct StoppedRequest<'a> {
-    /// Why.
     pub refusal: &'a Refusal,
-    /// Whether the gate had let it through before.
+    /// True if the gate had permitted the request before.
     pub is_permitted: bool,
-    /// What went wrong between gate and upstream, in words.
+    /// Error between gate and upstream.
     pub cause: Option<&'a str>,
-    /// The route, if there is one.
     pub route: Option<&'a Route>,
-    /// The subject, if the token was good.
+    /// Subject of a verified token.
     pub subject: Option<&'a Subject>,
-    /// The issuer's name, if the token was good.
+    /// Name of the issuer of a verified token.
     pub issuer: Option<&'a str>,
 }
 
-/// What one check has said: a line, or two.
+/// Result of one stage. Displays as one line, and a second one for the detail of a failure.
 #[derive(Debug)]
-pub struct CheckResult {
-    check: Check,
+pub struct StageResult {
+    stage: Stage,
     mark: &'static str,
     text: String,
-    why: Option<String>,
+    detail: Option<String>,
 }
 
-impl CheckResult {
-    /// It holds.
-    pub fn passed(check: Check, text: impl fmt::Display) -> Self {
+impl StageResult {
+    pub fn passed(stage: Stage, text: impl fmt::Display) -> Self {
         Self {
-            check,
+            stage,
             mark: "ok",
             text: text.to_string(),
-            why: None,
+            detail: None,
         }
     }
 
-    /// It was not asked.
-    pub fn skipped(check: Check, why: &str) -> Self {
+    /// Result of a stage that does not apply to the request.
+    pub fn skipped(stage: Stage, reason: &str) -> Self {
         Self {
             mark: "-",
-            ..Self::passed(check, why)
+            ..Self::passed(stage, reason)
         }
     }
 
-    /// It does not hold.
-    fn failed(check: Check, reason: &str, why: Option<String>) -> Self {
+    fn failed(stage: Stage, reason: &str, detail: Option<String>) -> Self {
         Self {
             mark: "FAIL",
-            why,
-            ..Self::passed(check, reason)
+            detail,
+            ..Self::passed(stage, reason)
         }
     }
 
-    /// Whose token it is.
+    /// Result of a verification that accepted the token.
     pub fn verified(subject: &Subject, issuer: &str) -> Self {
         let subject = printable(subject.as_str());
         let text = format_args!("subject `{subject}`, issuer `{issuer}`");
-        Self::passed(Check::Verification, text)
+        Self::passed(Stage::Verification, text)
+    }
+
+    /// Result of a rate limit stage that the request passed.
+    pub fn within(stage: Stage, limits: &[RateLimit]) -> Self {
+        if limits.is_empty() {
+            Self::skipped(stage, "no limit")
+        } else {
+            Self::passed(stage, "")
+        }
     }
 }
 
-impl fmt::Display for CheckResult {
+impl fmt::Display for StageResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            check,
+            stage,
             mark,
             text,
-            why,
+            detail,
         } = self;
-        let line = format!("  {mark:<5} {:<15} {text}", check.name());
+        let line = format!("  {mark:<5} {:<19} {text}", stage.name());
         f.write_str(line.trim_end())?;
-        match why {
-            Some(why) => write!(f, "\n{:24}{why}", ""),
+        match detail {
+            Some(detail) => write!(f, "\n{:28}{detail}", ""),
             None => Ok(()),
         }
     }
 }
 
-/// What each check has said of a request that was not served.
-pub fn said(stopped: &StoppedRequest<'_>, issuers: &[Issuer]) -> Vec<CheckResult> {
+/// Results of all stages of the gate for a rejected request, and of the upstream if the request was permitted.
+pub fn stages(stopped: &StoppedRequest<'_>, issuers: &[Issuer]) -> Vec<StageResult> {
     let StoppedRequest {
         refusal,
         is_permitted,
@@ -193,41 +108,57 @@ pub fn said(stopped: &StoppedRequest<'_>, issuers: &[Issuer]) -> Vec<CheckResult
         issuer,
     } = stopped;
     let failed = if *is_permitted {
-        Check::Forwarding
+        Stage::Upstream
     } else {
-        Check::of(refusal, subject.is_some())
+        stage_of(refusal, *issuer)
     };
     let is_public = route.is_some_and(|route| route.access.rule == Rule::Public);
-    let of_one = |check| match (check, route, subject, issuer) {
-        (check, ..) if check > failed => CheckResult::skipped(check, "not reached"),
-        (check, ..) if check == failed => {
-            CheckResult::failed(check, refusal.reason(), why(stopped))
+    let result = |stage| match (stage, route, subject, issuer) {
+        (stage, ..) if stage > failed => StageResult::skipped(stage, "not reached"),
+        (stage, ..) if stage == failed => {
+            StageResult::failed(stage, refusal.reason(), detail(stopped))
         }
-        (Check::Route, Some(route), ..) => CheckResult::passed(check, rule(route, issuers)),
-        (Check::Token | Check::Verification | Check::Rule, ..) if is_public => {
-            CheckResult::skipped(check, "the route is public")
+        (Stage::Route, Some(route), ..) => {
+            StageResult::passed(stage, describe_route(route, issuers))
         }
-        (Check::Verification, _, Some(subject), Some(issuer)) => {
-            CheckResult::verified(subject, issuer)
+        (Stage::ClientRateLimit, Some(route), ..) => {
+            StageResult::within(stage, route.access.limits.by_client())
         }
-        _ => CheckResult::passed(check, ""),
+        (stage, ..) if is_public && stage > Stage::ClientRateLimit => {
+            StageResult::skipped(stage, "the route is public")
+        }
+        (Stage::SubjectRateLimit, Some(route), ..) => {
+            StageResult::within(stage, route.access.limits.by_subject())
+        }
+        (Stage::Verification, _, Some(subject), Some(issuer)) => {
+            StageResult::verified(subject, issuer)
+        }
+        _ => StageResult::passed(stage, ""),
     };
-    let mut said: Vec<CheckResult> = Check::ALL.into_iter().map(of_one).collect();
-    if *is_permitted {
+    let mut results: Vec<StageResult> = Stage::GATE.into_iter().map(result).collect();
+    if failed == Stage::Upstream {
         let cause = cause.map(|cause| printable(cause).into_owned());
-        said.push(CheckResult::failed(failed, refusal.reason(), cause));
+        results.push(StageResult::failed(failed, refusal.reason(), cause));
     }
-    said
+    results
 }
 
-/// What the operator is told beyond what the client is: which demand was not met, and nothing of what a claim says.
-fn why(stopped: &StoppedRequest<'_>) -> Option<String> {
+/// Stage that ends in this refusal. A token of a verified `issuer` fails at the route's `issuers`, not in verification.
+fn stage_of(refusal: &Refusal, issuer: Option<&str>) -> Stage {
+    match (refusal, issuer) {
+        (Refusal::TokenIssuer, Some(_)) => Stage::Authorization,
+        _ => refusal.row().stage,
+    }
+}
+
+/// Detail of a refusal for the operator: the unmet requirement, never the value of a claim.
+fn detail(stopped: &StoppedRequest<'_>) -> Option<String> {
     match (stopped.refusal, stopped.issuer) {
         (
             Refusal::ClaimDenied { requirement, .. } | Refusal::CertificateDenied { requirement },
             _,
         ) => Some(format!("not met: {requirement}")),
-        // The token is good, or nobody would know whose it is.
+        // The issuer is known of a verified token only: the route rejects it, not the gate.
         (Refusal::TokenIssuer, Some(issuer)) => {
             Some(format!("the route does not accept the issuer `{issuer}`"))
         }
@@ -235,8 +166,8 @@ fn why(stopped: &StoppedRequest<'_>) -> Option<String> {
     }
 }
 
-/// What a route demands.
-pub fn rule(route: &Route, issuers: &[Issuer]) -> String {
+/// Path pattern, access rule and requirements of a route, in one line.
+pub fn describe_route(route: &Route, issuers: &[Issuer]) -> String {
     let Requirements {
         issuers: accepted,
         require,
@@ -245,21 +176,21 @@ pub fn rule(route: &Route, issuers: &[Issuer]) -> String {
     let mut text = format!("`{}`, ", route.pattern);
     match &route.access.rule {
         Rule::Public => text.push_str("public"),
-        Rule::Authenticated => text.push_str("for everybody with a token"),
+        Rule::Authenticated => text.push_str("authenticated"),
         Rule::Owner { parameter, .. } => {
             text.extend(["for the owner `{", parameter, "}`"]);
         }
     }
     if let Some(exempt) = exempt {
-        text.extend([", and for whom ", &exempt.to_string()]);
+        text.extend([", exempt if ", &exempt.to_string()]);
     }
     for requirement in require {
-        text.extend([", if ", &requirement.to_string()]);
+        text.extend([", requires ", &requirement.to_string()]);
     }
     if let Some(accepted) = accepted {
-        let names = accepted.iter().filter_map(|place| issuers.get(place.0));
+        let names = accepted.iter().filter_map(|issuer| issuers.get(issuer.0));
         let names: Vec<&str> = names.map(|issuer| issuer.name.as_ref()).collect();
-        text.extend([", of `", &names.join("`, `"), "`"]);
+        text.extend([", from `", &names.join("`, `"), "`"]);
     }
     text
 }

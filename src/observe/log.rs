@@ -1,4 +1,4 @@
-//! One line for each exchange, and the log itself.
+//! Log on standard error, with an access line for each exchange.
 
 use std::fmt::Write;
 
@@ -11,17 +11,17 @@ use crate::config::{Log, LogFormat, LogLevel};
 
 use super::Record;
 
-/// The reason of an exchange whose client left before its answer.
-pub const CLIENT_GONE: &str = "client_closed_request";
+/// Reason of an exchange that ended before its response because the client closed the connection.
+pub const CLIENT_CLOSED_REQUEST: &str = "client_closed_request";
 
-/// The longest path in a line, in bytes.
+/// Longest logged path, in bytes.
 pub(super) const MAX_PATH_BYTES: usize = 1024;
 
-/// How many lines may wait to be written.
+/// Lines that wait to be written before further lines are dropped.
 const BUFFERED_LINES: usize = 8192;
 
-/// Writes the line of one exchange: a warning if the caller was not who the route demands or if the gate or the
-/// upstream failed. Never a token, a query or a body. Of the good answers, only a share is written.
+/// Writes the access line of one exchange. Authentication and authorization failures and 5xx responses are warnings.
+/// Contains no token, query or body. `sample` is the logged share of successful exchanges, 0 to 1.
 pub fn write(record: &Record, sample: f64) {
     let Record {
         method,
@@ -30,7 +30,7 @@ pub fn write(record: &Record, sample: f64) {
         status,
         reason,
         cause,
-        is_about_the_caller,
+        is_auth_failure,
         subject,
         issuer,
         client,
@@ -40,15 +40,15 @@ pub fn write(record: &Record, sample: f64) {
         upstream,
         request_bytes,
         response_bytes,
-        whole,
+        complete,
         trace,
     } = record;
-    let is_good = reason.is_none() && *whole && status.as_u16() < 400;
-    if is_good && sample < 1.0 && fastrand::f64() >= sample {
+    let is_success = reason.is_none() && *complete && status.as_u16() < 400;
+    if is_success && sample < 1.0 && fastrand::f64() >= sample {
         return;
     }
     let path = target.as_ref().map_or("*", |target| target.path());
-    let path = printable(up_to(path, MAX_PATH_BYTES));
+    let path = printable(truncate(path, MAX_PATH_BYTES));
     let route = route.as_ref().map(|route| route.pattern.as_ref());
     let subject = subject.as_ref().map(|subject| printable(subject.as_str()));
     let client = client.map(tracing::field::display);
@@ -72,24 +72,24 @@ pub fn write(record: &Record, sample: f64) {
                 upstream_ms,
                 request_bytes,
                 response_bytes,
-                complete = whole,
+                complete,
                 request_id,
                 trace_id,
                 $text
             )
         };
     }
-    let is_trouble = *is_about_the_caller || status.is_server_error();
-    match (is_trouble, reason) {
+    let is_warning = *is_auth_failure || status.is_server_error();
+    match (is_warning, reason) {
         (true, Some(_)) => line!(warn, "request rejected"),
         (true, None) => line!(warn, "request completed"),
-        (false, Some(CLIENT_GONE)) => line!(info, "client closed request"),
+        (false, Some(CLIENT_CLOSED_REQUEST)) => line!(info, "client closed request"),
         (false, Some(_)) => line!(info, "request rejected"),
         (false, None) => line!(info, "request completed"),
     }
 }
 
-/// Milliseconds with microseconds behind the point.
+/// Milliseconds with three decimals.
 fn millis(duration: std::time::Duration) -> f64 {
     #[expect(
         clippy::cast_precision_loss,
@@ -99,21 +99,21 @@ fn millis(duration: std::time::Duration) -> f64 {
     micros / 1000.0
 }
 
-/// The start of a text that is too long.
-pub(super) fn up_to(text: &str, bytes: usize) -> &str {
+/// Truncates a text to at most `bytes` bytes, at a character boundary.
+pub(super) fn truncate(text: &str, bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
 }
 
-/// Text that a terminal shows as it is: control and direction characters are escaped (CVE-2024-45808).
+/// Escapes control and bidirectional formatting characters, which could forge log lines (CVE-2024-45808).
 pub(crate) fn printable(text: &str) -> std::borrow::Cow<'_, str> {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text.into();
     }
     let mut escaped = String::with_capacity(text.len() + 8);
     for character in text.chars() {
-        let turns_the_line = matches!(character,
+        let is_bidi_control = matches!(character,
             '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if character.is_control() || turns_the_line {
+        if character.is_control() || is_bidi_control {
             let _infallible = write!(escaped, "{}", character.escape_unicode());
         } else {
             escaped.push(character);
@@ -122,7 +122,7 @@ pub(crate) fn printable(text: &str) -> std::borrow::Cow<'_, str> {
     escaped.into()
 }
 
-/// The name of a method, or `other`: a label must not be the client's to choose.
+/// Label value of a method, `other` if it is not a route method: a client must not be able to create labels.
 pub(super) fn method_label(method: &Method) -> &'static str {
     crate::gate::routes::METHODS
         .iter()
@@ -135,8 +135,8 @@ pub(super) fn method_label(method: &Method) -> &'static str {
         .unwrap_or("other")
 }
 
-/// Starts the log on standard error. Lines are written by a thread of their own and dropped if it cannot keep up,
-/// so that a full disk never holds up a request. What it gives must live as long as the program.
+/// Starts the log on standard error. A separate thread writes the lines; lines that it cannot write in time are dropped,
+/// so that a slow disk never delays a request. The guard must live as long as the process.
 pub fn start(settings: &Log) -> (WorkerGuard, ErrorCounter) {
     let (writer, guard): (NonBlocking, WorkerGuard) = NonBlockingBuilder::default()
         .lossy(true)
@@ -166,7 +166,7 @@ pub fn start(settings: &Log) -> (WorkerGuard, ErrorCounter) {
         }
     };
     if started.is_err() {
-        warn!("a log was started before this one");
+        warn!("failed to start the log: it is already started");
     }
     (guard, dropped)
 }
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_forge_a_line_is_escaped() {
+    fn escapes_characters_that_could_forge_a_line() {
         assert_eq!(printable("alice@example.com"), "alice@example.com");
         assert_eq!(printable("Zoë"), "Zoë");
         assert_eq!(printable("a\r\nb\u{1b}[2J"), "a\\u{d}\\u{a}b\\u{1b}[2J");
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_that_nobody_knows_is_other() {
+    fn labels_an_unknown_method_as_other() {
         assert_eq!(method_label(&Method::PATCH), "PATCH");
         assert_eq!(method_label(&Method::from_bytes(b"BREW").unwrap()), "other");
     }

@@ -1,9 +1,9 @@
-//! The last requests that were not served, with what each check has said: for `claimgate why`.
+//! Last refusals with the results of their stages, for `claimgate why` and the status page.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::clock::UnixTime;
@@ -12,61 +12,59 @@ use crate::gate::verify::Issuer;
 
 use super::Record;
 use super::explanation::{self, StoppedRequest};
-use super::log::{printable, up_to};
+use super::log::{printable, truncate};
 
-/// How many one worker remembers.
+/// Refusals kept by one worker.
 const MAX_REFUSALS: usize = 1000;
 
-/// The most memory that those of one worker take, in bytes.
+/// Memory of the refusals kept by one worker, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// The longest text of a client that is kept, in bytes.
+/// Longest text chosen by a client, in bytes.
 const MAX_TEXT_BYTES: usize = 256;
 
-/// The longest explanation that is kept, in bytes.
-const MAX_CHECKS_BYTES: usize = 2048;
+/// Longest explanation, in bytes.
+const MAX_STAGES_BYTES: usize = 2048;
 
-/// What one worker remembers. Only its worker writes it, so that the lock is free but for a question.
+/// Last refusals of one worker. Only this worker writes them, so only the admin listener contends for the lock.
 #[derive(Debug, Default)]
-pub struct Refusals(Mutex<Kept>);
+pub struct Refusals(Mutex<Recent>);
 
 #[derive(Debug, Default)]
-struct Kept {
-    last: VecDeque<Arc<RefusalRecord>>,
+struct Recent {
+    refusals: VecDeque<Arc<RefusalRecord>>,
     bytes: usize,
 }
 
-/// A request that was not served. Every text is a copy, or it would keep the whole head that it was in, with its token;
-/// and is fit for a terminal.
+/// Rejected request. Texts are escaped for a terminal, and copied: a reference would keep the buffer of the request head
+/// in memory, with its token.
 #[derive(Debug)]
 pub struct RefusalRecord {
-    /// The name of the request.
     pub request_id: Box<str>,
-    /// When it was over.
+    /// End of the exchange.
     pub at: Instant,
-    /// The method.
     pub method: Box<str>,
-    /// The path, without its query.
+    /// Path without its query.
     pub path: Box<str>,
-    /// The path of the route, as configured.
+    /// Path pattern of the route.
     pub route: Option<Arc<str>>,
-    /// The status of the answer.
+    /// Status of the response.
     pub status: u16,
-    /// Why.
     pub reason: &'static str,
-    /// The text of the answer.
+    /// Text of the response.
     pub detail: &'static str,
-    /// Who the token is about, if it was good.
+    /// Subject of a verified token.
     pub subject: Option<Box<str>>,
-    /// The address of the client.
+    /// Client address; `None` on a Unix socket.
     pub client: Option<IpAddr>,
-    /// What each check has said, a line for each.
-    pub checks: Box<str>,
+    /// Results of the stages, one per line.
+    pub stages: Box<str>,
 }
 
 impl Refusals {
-    /// Remembers one, and forgets the oldest if there are too many.
-    pub fn keep(&self, record: &Record, refusal: &Refusal, is_permitted: bool, issuers: &[Issuer]) {
+    /// Adds a refusal, and drops the oldest ones above the limits. `is_permitted` is true if the gate had permitted the
+    /// request before.
+    pub fn push(&self, record: &Record, refusal: &Refusal, is_permitted: bool, issuers: &[Issuer]) {
         let Record {
             method,
             target,
@@ -74,7 +72,7 @@ impl Refusals {
             status,
             reason: _,
             cause,
-            is_about_the_caller: _,
+            is_auth_failure: _,
             subject,
             issuer,
             client,
@@ -84,7 +82,7 @@ impl Refusals {
             upstream: _,
             request_bytes: _,
             response_bytes: _,
-            whole: _,
+            complete: _,
             trace: _,
         } = record;
         let stopped = StoppedRequest {
@@ -95,15 +93,15 @@ impl Refusals {
             subject: subject.as_ref(),
             issuer: issuer.as_deref(),
         };
-        let mut checks = String::new();
-        for said in explanation::said(&stopped, issuers) {
-            let _infallible = writeln!(checks, "{said}");
+        let mut stages = String::new();
+        for result in explanation::stages(&stopped, issuers) {
+            let _infallible = writeln!(stages, "{result}");
         }
-        let remembered = Arc::new(RefusalRecord {
-            request_id: start_of(request_id.to_str().unwrap_or_default(), MAX_TEXT_BYTES),
+        let refused = Arc::new(RefusalRecord {
+            request_id: printable_start(request_id.to_str().unwrap_or_default(), MAX_TEXT_BYTES),
             at: Instant::now(),
-            method: start_of(method.as_str(), MAX_TEXT_BYTES),
-            path: start_of(
+            method: printable_start(method.as_str(), MAX_TEXT_BYTES),
+            path: printable_start(
                 target.as_ref().map_or("*", |target| target.path()),
                 MAX_TEXT_BYTES,
             ),
@@ -113,45 +111,50 @@ impl Refusals {
             detail: refusal.detail(),
             subject: subject
                 .as_ref()
-                .map(|subject| start_of(subject.as_str(), MAX_TEXT_BYTES)),
+                .map(|subject| printable_start(subject.as_str(), MAX_TEXT_BYTES)),
             client: *client,
-            checks: up_to(&checks, MAX_CHECKS_BYTES).into(),
+            stages: truncate(&stages, MAX_STAGES_BYTES).into(),
         });
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.bytes += remembered.bytes();
-        kept.last.push_back(remembered);
-        while kept.last.len() > MAX_REFUSALS || kept.bytes > MAX_BYTES {
-            let Some(forgotten) = kept.last.pop_front() else {
+        let mut recent = self.lock();
+        recent.bytes += refused.bytes();
+        recent.refusals.push_back(refused);
+        while recent.refusals.len() > MAX_REFUSALS || recent.bytes > MAX_BYTES {
+            let Some(oldest) = recent.refusals.pop_front() else {
                 return;
             };
-            kept.bytes -= forgotten.bytes();
+            recent.bytes -= oldest.bytes();
         }
     }
 
-    /// Those of this name: a client may give the same to several.
+    /// Refusals with this request ID. A client may send the same ID with several requests.
     pub fn find(&self, request_id: &str) -> Vec<Arc<RefusalRecord>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.last.iter();
+        let recent = self.lock();
+        let found = recent.refusals.iter();
         let found = found.filter(|one| *one.request_id == *request_id);
         found.map(Arc::clone).collect()
     }
 
-    /// The last of them.
+    /// Last refusals, the newest first.
     pub fn last(&self, count: usize) -> Vec<Arc<RefusalRecord>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.last.iter().rev().take(count).map(Arc::clone).collect()
+        let recent = self.lock();
+        let newest = recent.refusals.iter().rev();
+        newest.take(count).map(Arc::clone).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recent> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl RefusalRecord {
-    /// When it was over, by the clock on the wall.
+    /// End of the exchange as an RFC 3339 time.
     pub fn time(&self, now: UnixTime) -> String {
         let ago = i64::try_from(self.at.elapsed().as_secs()).unwrap_or(i64::MAX);
         let then = u64::try_from(now.0.saturating_sub(ago)).unwrap_or(0);
         humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(then)).to_string()
     }
 
-    /// All of it, for people.
+    /// Multi-line explanation for a terminal.
     pub fn explain(&self, now: UnixTime) -> String {
         let Self {
             request_id: _,
@@ -164,23 +167,23 @@ impl RefusalRecord {
             detail,
             subject: _,
             client,
-            checks,
+            stages,
         } = self;
         let client = client.map_or_else(|| "a Unix socket".to_owned(), |client| client.to_string());
         let time = self.time(now);
-        format!("{time} {method} {path} from {client}\n\n{checks}\nanswered {status}: {detail}\n")
+        format!("{time} {method} {path} from {client}\n\n{stages}\nresponse {status}: {detail}\n")
     }
 
     fn bytes(&self) -> usize {
         let subject = self.subject.as_ref().map_or(0, |subject| subject.len());
-        let texts = [&self.request_id, &self.method, &self.path, &self.checks];
+        let texts = [&self.request_id, &self.method, &self.path, &self.stages];
         size_of::<Self>() + subject + texts.iter().map(|text| text.len()).sum::<usize>()
     }
 }
 
-/// The start of a client's text, fit for a terminal.
-fn start_of(text: &str, bytes: usize) -> Box<str> {
-    up_to(&printable(up_to(text, bytes)), bytes).into()
+/// Truncates and escapes a text chosen by a client.
+fn printable_start(text: &str, bytes: usize) -> Box<str> {
+    truncate(&printable(truncate(text, bytes)), bytes).into()
 }
 
 #[cfg(test)]
@@ -188,16 +191,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_are_remembered_and_never_too_many() {
+    fn keeps_the_last_refusals_within_its_limits() {
         let refusals = Refusals::default();
         let path = format!("/{}?token=secret", "x".repeat(8000));
         for number in 0..3 * MAX_REFUSALS {
             let record = Record::of(&format!("{number:0128}"), &path);
-            refusals.keep(&record, &Refusal::NoRoute, false, &[]);
-            let kept = refusals.0.lock().unwrap();
-            assert!(kept.last.len() <= MAX_REFUSALS && kept.bytes <= MAX_BYTES);
-            let bytes = kept.last.iter().map(|one| one.bytes());
-            assert_eq!(kept.bytes, bytes.sum::<usize>());
+            refusals.push(&record, &Refusal::NoRoute, false, &[]);
+            let recent = refusals.lock();
+            assert!(recent.refusals.len() <= MAX_REFUSALS && recent.bytes <= MAX_BYTES);
+            let bytes = recent.refusals.iter().map(|one| one.bytes());
+            assert_eq!(recent.bytes, bytes.sum::<usize>());
         }
         let last = refusals.last(2);
         assert_eq!(last.len(), 2);
@@ -209,11 +212,11 @@ mod tests {
     }
 
     #[test]
-    fn no_character_is_cut_and_none_turns_the_line() {
+    fn truncates_at_character_boundaries_and_escapes_bidi_controls() {
         let refusals = Refusals::default();
         let record = Record::of("a", &format!("/{}", "é".repeat(200)));
-        refusals.keep(&record, &Refusal::NoRoute, false, &[]);
+        refusals.push(&record, &Refusal::NoRoute, false, &[]);
         assert_eq!(refusals.last(1)[0].path.len(), 255);
-        assert_eq!(&*start_of("a\u{202e}b", 256), "a\\u{202e}b");
+        assert_eq!(&*printable_start("a\u{202e}b", 256), "a\\u{202e}b");
     }
 }

@@ -1,4 +1,4 @@
-//! The status page, and what it shows.
+//! Status page and its data.
 
 use std::cmp::Reverse;
 
@@ -17,25 +17,25 @@ use crate::clock::UnixTime;
 use super::metrics::Metrics;
 use super::refusals::RefusalRecord;
 
-/// All of it: no other file, and nothing from elsewhere.
+/// The whole page: script and style are inline, and nothing else is loaded.
 pub(super) const PAGE: &str = include_str!("status/page.html");
 
-/// How many refusals it shows.
+/// Refusals on the page, at most.
 const MAX_REFUSALS: usize = 50;
 
-/// A route, in words.
+/// Route with its description.
 #[derive(Debug)]
 pub struct RouteLine {
-    /// The path as configured.
+    /// Path pattern.
     pub route: String,
-    /// What it demands.
+    /// Path pattern, access rule and requirements.
     pub rule: String,
 }
 
-/// What the page shows. Single requests are shown to this machine alone.
+/// Data of the page. Contains refused requests only if `is_local`.
 pub(super) fn json(
     metrics: &Metrics,
-    awaits: &[String],
+    not_ready: &[String],
     routes: &[RouteLine],
     now: UnixTime,
     is_local: bool,
@@ -44,9 +44,9 @@ pub(super) fn json(
     let routes = routes.map(|line| json!({ "route": line.route, "rule": line.rule }));
     json!({
         "now": now.0,
-        "awaits": awaits,
+        "not_ready": not_ready,
         "routes": routes.collect::<Value>(),
-        "counted": metrics.summary(),
+        "metrics": metrics.summary(),
         "refusals": is_local.then(|| refusals(metrics, now)),
     })
 }
@@ -73,13 +73,14 @@ impl RefusalRecord {
             "reason": self.reason,
             "subject": self.subject,
             "client": self.client,
-            "checks": self.checks,
+            "stages": self.stages,
         })
     }
 }
 
-/// The head of an answer for a browser: what is not in the page itself does not run, and nobody else may show it.
-pub(super) fn headers(kind: &'static str) -> HeaderMap {
+/// Headers of the page and its data. The content security policy allows the inline script and style of the page only, and
+/// forbids framing.
+pub(super) fn headers(content_type: &'static str) -> HeaderMap {
     let policy = format!(
         "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; img-src data:; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
@@ -88,7 +89,7 @@ pub(super) fn headers(kind: &'static str) -> HeaderMap {
     );
     let fixed = HeaderValue::from_static;
     let mut headers = HeaderMap::from_iter([
-        (CONTENT_TYPE, fixed(kind)),
+        (CONTENT_TYPE, fixed(content_type)),
         (CACHE_CONTROL, fixed("no-store")),
         (X_CONTENT_TYPE_OPTIONS, fixed("nosniff")),
         (X_FRAME_OPTIONS, fixed("DENY")),
@@ -106,7 +107,7 @@ pub(super) fn headers(kind: &'static str) -> HeaderMap {
     headers
 }
 
-/// How the policy names the one element of this kind.
+/// CSP hash source of the page's only element with this name.
 fn hash_of(element: &str) -> String {
     let start = PAGE.split_once(&format!("<{element}>"));
     let inside = start.and_then(|(_, rest)| rest.split_once(&format!("</{element}>")));

@@ -1,4 +1,4 @@
-//! Traces: a span for each exchange and one for its call of the upstream, for a collector that speaks OTLP.
+//! Traces: a server span for each exchange and a client span for its upstream request, exported over OTLP.
 
 mod context;
 pub mod export;
@@ -19,48 +19,48 @@ use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
 
 use super::Record;
-use super::log::{MAX_PATH_BYTES, method_label, up_to};
+use super::log::{MAX_PATH_BYTES, method_label, truncate};
 
 use context::{Context, TRACESTATE};
 pub use queue::{SpanOutcome, Spans};
 
-/// `[tracing]`, compiled.
+/// Compiled `[tracing]` section.
 #[derive(Debug, Clone)]
 pub struct Tracing {
-    /// Where spans go.
+    /// OTLP/HTTP endpoint of the collector.
     pub url: Uri,
-    /// How the collector proves who it is.
+    /// TLS settings that authenticate the collector.
     pub tls: Arc<ClientConfig>,
-    /// How the gate is called in its spans.
+    /// Value of the resource attribute `service.name`.
     pub service_name: String,
-    /// The share of the traces beginning here whose spans are sent.
+    /// Sampled share of the traces that begin here, 0 to 1.
     pub sample: f64,
-    /// Whether every request begins a trace, whatever its head says.
+    /// True if every request begins a new trace, whatever its `traceparent`.
     pub restart: bool,
 }
 
-/// The part that one exchange has in a trace.
+/// Trace context of one exchange.
 #[derive(Debug, Clone)]
 pub struct Trace {
     span: Context,
-    /// The span of the client, if it has said one.
+    /// Span ID in the `traceparent` of the client.
     parent: Option<NonZeroU64>,
-    call: Option<Call>,
+    upstream: Option<UpstreamSpan>,
     scheme: Scheme,
     is_http2: bool,
 }
 
-/// The call of the upstream.
+/// Client span of an exchange: its upstream request.
 #[derive(Debug, Clone)]
-struct Call {
+struct UpstreamSpan {
     span: Context,
-    upstream: String,
-    /// Who has answered: the host and the port, or the path of a Unix socket.
+    name: String,
+    /// Endpoint that sent a response: host and port, or the path of a Unix socket.
     server: Option<(String, Option<u16>)>,
 }
 
 impl Trace {
-    /// The trace that a head says, or a new one.
+    /// Continues the trace of a request head, or begins a new one.
     pub fn begin(tracing: &Tracing, headers: &HeaderMap, scheme: Scheme, is_http2: bool) -> Self {
         let parent = Context::of(headers).filter(|_| !tracing.restart);
         let span = match parent {
@@ -70,23 +70,23 @@ impl Trace {
         Self {
             span,
             parent: parent.map(|parent| parent.span),
-            call: None,
+            upstream: None,
             scheme,
             is_http2,
         }
     }
 
-    /// Tells the upstream which trace it is in. Where no spans are sent, what the client has said stays as it is.
-    pub fn call(&mut self, upstream: &str, headers: &mut HeaderMap) {
+    /// Sets `traceparent` for the upstream. An unsampled context of the client stays unchanged.
+    pub fn inject(&mut self, upstream: &str, headers: &mut HeaderMap) {
         if self.parent.is_none() || !context::is_tracestate(headers) {
             headers.remove(TRACESTATE);
         }
         if self.span.is_sampled() {
             let span = self.span.child();
             span.write(headers);
-            self.call = Some(Call {
+            self.upstream = Some(UpstreamSpan {
                 span,
-                upstream: upstream.to_owned(),
+                name: upstream.to_owned(),
                 server: None,
             });
         } else if self.parent.is_none() {
@@ -94,28 +94,27 @@ impl Trace {
         }
     }
 
-    /// The endpoint has answered that `server` gives: a host and a port, or the path of a Unix socket.
-    pub fn answered(&mut self, server: impl FnOnce() -> (String, Option<u16>)) {
-        if let Some(call) = &mut self.call {
-            call.server = Some(server());
+    /// Records the endpoint that sent a response: host and port, or the path of a Unix socket.
+    pub fn response_from(&mut self, server: impl FnOnce() -> (String, Option<u16>)) {
+        if let Some(upstream) = &mut self.upstream {
+            upstream.server = Some(server());
         }
     }
 
-    /// The name of the trace, as it is written everywhere.
+    /// Trace ID in hexadecimal.
     pub fn id(&self) -> String {
         format!("{:032x}", self.span.trace)
     }
 
-    /// Whether its spans are sent.
     pub fn is_sampled(&self) -> bool {
         self.span.is_sampled()
     }
 }
 
-/// An exchange that is over, for its spans. Every text is a copy, or it would keep the whole head that it was in, with its
-/// token.
+/// Sampled exchange, with the data of its spans. Texts are copied: a reference would keep the buffer of the request head
+/// in memory, with its token.
 #[derive(Debug)]
-struct Finished {
+struct SampledExchange {
     trace: Trace,
     ended: Instant,
     method: &'static str,
@@ -132,11 +131,11 @@ struct Finished {
     upstream: Option<Duration>,
     request_bytes: u64,
     response_bytes: u64,
-    whole: bool,
+    complete: bool,
 }
 
-impl Finished {
-    /// What spans say of an exchange; nothing if it has none that are sent.
+impl SampledExchange {
+    /// Returns `None` if the exchange is not sampled.
     fn new(record: Record) -> Option<Self> {
         let Record {
             method,
@@ -145,7 +144,7 @@ impl Finished {
             status,
             reason,
             cause: _,
-            is_about_the_caller: _,
+            is_auth_failure: _,
             subject,
             issuer,
             client,
@@ -155,7 +154,7 @@ impl Finished {
             upstream,
             request_bytes,
             response_bytes,
-            whole,
+            complete,
             trace,
         } = record;
         let trace = trace.filter(|trace| trace.is_sampled())?;
@@ -164,7 +163,7 @@ impl Finished {
             trace: *trace,
             ended: Instant::now(),
             method: method_label(&method),
-            path: up_to(path, MAX_PATH_BYTES).into(),
+            path: truncate(path, MAX_PATH_BYTES).into(),
             route,
             status,
             reason,
@@ -177,19 +176,18 @@ impl Finished {
             upstream,
             request_bytes,
             response_bytes,
-            whole,
+            complete,
         })
     }
 
-    /// How many spans it has.
-    fn spans(&self) -> usize {
-        1 + usize::from(self.call().is_some())
+    fn span_count(&self) -> usize {
+        1 + usize::from(self.upstream_span().is_some())
     }
 
-    /// The call of the upstream with its time, if there was one. It is over when the client has left, too.
-    fn call(&self) -> Option<(&Call, Duration)> {
-        let call = self.trace.call.as_ref()?;
+    /// Span of the upstream request with its duration. Without a response head, it ends with the exchange.
+    fn upstream_span(&self) -> Option<(&UpstreamSpan, Duration)> {
+        let span = self.trace.upstream.as_ref()?;
         let until_end = self.elapsed.saturating_sub(self.gate);
-        Some((call, self.upstream.unwrap_or(until_end)))
+        Some((span, self.upstream.unwrap_or(until_end)))
     }
 }

@@ -228,13 +228,13 @@ impl Exchange {
     /// Writes the trace context of the call to the upstream.
     pub(super) fn trace_call(&mut self, upstream: &str, headers: &mut HeaderMap) {
         if let Some(trace) = &mut self.trace {
-            trace.call(upstream, headers);
+            trace.inject(upstream, headers);
         }
     }
 
     fn trace_response(&mut self, connection: &PooledConnection) {
         if let Some(trace) = &mut self.trace {
-            trace.answered(|| match &connection.address().target {
+            trace.response_from(|| match &connection.address().target {
                 Target::Tcp(host, port) => (host.clone(), Some(*port)),
                 Target::Unix(path) => (path.display().to_string(), None),
             });
@@ -324,11 +324,11 @@ impl Exchange {
             return;
         }
         let now = *self.ended.insert(Instant::now());
-        let (status, reason, is_about_the_caller) = match &self.outcome {
+        let (status, reason, is_auth_failure) = match &self.outcome {
             Outcome::Pending => {
                 let status = StatusCode::from_u16(CLIENT_CLOSED_REQUEST);
                 let status = status.unwrap_or(StatusCode::BAD_REQUEST);
-                (status, Some(observe::log::CLIENT_GONE), false)
+                (status, Some(observe::log::CLIENT_CLOSED_REQUEST), false)
             }
             Outcome::Responded(status) => (*status, None, false),
             Outcome::Cut(status, refusal) => (*status, Some(refusal.reason()), false),
@@ -348,7 +348,7 @@ impl Exchange {
             status,
             reason,
             cause: self.cause.take(),
-            is_about_the_caller,
+            is_auth_failure,
             subject: caller.map(|caller| caller.subject.clone()),
             issuer: caller.map(|caller| Arc::clone(&caller.issuer)),
             client: self.client,
@@ -358,7 +358,7 @@ impl Exchange {
             upstream: self.upstream,
             request_bytes: request_bytes.unwrap_or_else(uploaded),
             response_bytes,
-            whole,
+            complete: whole,
             trace: self.trace.take(),
         };
         self.metrics.count(&record);
@@ -366,10 +366,10 @@ impl Exchange {
         if let Outcome::Refused(refusal) | Outcome::Cut(_, refusal) = &self.outcome {
             let issuers = self.snapshot.policy.gate.issuers();
             let refusals = &self.metrics.refusals;
-            refusals.keep(&record, refusal, self.is_permitted, issuers);
+            refusals.push(&record, refusal, self.is_permitted, issuers);
         }
         if record.trace.is_some() {
-            self.metrics.spans.keep(record);
+            self.metrics.spans.push(record);
         }
     }
 }

@@ -118,19 +118,19 @@ impl RedisLimiter {
 
     async fn ask(self: &Rc<Self>, buckets: Buckets<'_>) -> Option<Vec<RateLimitStatus>> {
         if matches!(*self.state.borrow(), State::Unavailable) {
-            self.metrics.redis_asked(RedisOutcome::Skipped);
+            self.metrics.count_redis(RedisOutcome::Skipped);
             return None;
         }
         let limit = self.redis.timeout;
         let asked = timeout(limit, self.run(buckets)).await;
         match asked.unwrap_or(Err(Failure::Timeout(limit))) {
             Ok(statuses) => {
-                self.metrics.redis_asked(RedisOutcome::Success);
+                self.metrics.count_redis(RedisOutcome::Success);
                 self.recovered();
                 Some(statuses)
             }
             Err(failure) => {
-                self.metrics.redis_asked(RedisOutcome::Failure);
+                self.metrics.count_redis(RedisOutcome::Failure);
                 self.lose(&failure);
                 None
             }

@@ -42,7 +42,7 @@ def world(tmp_path_factory):
 def test_the_page_shows_what_has_happened(world):
     page = world.page
     assert page.inner_text("#state") == "ready"
-    assert "configuration 1" in page.inner_text("#generation")
+    assert "generation 1" in page.inner_text("#generation")
     assert "`/api/{user_id}/{*rest}`, for the owner `{user_id}`" in page.inner_text("#routes")
     assert "subject_mismatch" in page.inner_text("#reasons")
     assert "better-auth" in page.inner_text("#issuers")
@@ -51,7 +51,7 @@ def test_the_page_shows_what_has_happened(world):
     last = page.locator("#refusals summary").first
     assert "403 subject_mismatch: GET /api/alice/tasks" in last.inner_text()
     last.click()
-    assert "FAIL  rule            subject_mismatch" in page.locator("#refusals pre").first.inner_text()
+    assert "FAIL  authorization       subject_mismatch" in page.locator("#refusals pre").first.inner_text()
     # Below target/, for whoever wants to look at it.
     folder = pathlib.Path(os.environ["CLAIMGATE"]).parent
     page.screenshot(path=folder / "status-page.png", full_page=True)

@@ -39,14 +39,14 @@ fn the_status_tells_of_routes_counts_keys_and_upstreams() {
     assert_eq!(sidecar.call(&get(TASKS).bearer(&token)).status, 200);
     sidecar.call(&get(TASKS));
     let status = status(&sidecar);
-    assert_eq!(status["awaits"], serde_json::json!([]));
+    assert_eq!(status["not_ready"], serde_json::json!([]));
     let routes = status["routes"].as_array().unwrap();
     assert_eq!(routes.len(), 3, "{routes:?}");
     assert!(routes.iter().any(|line| {
         line["route"] == "/api/{user_id}/tasks/{*rest}"
             && line["rule"] == "`/api/{user_id}/tasks/{*rest}`, for the owner `{user_id}`"
     }));
-    let counted = &status["counted"];
+    let counted = &status["metrics"];
     let requests = counted["requests"].as_array().unwrap();
     let mut reasons: Vec<_> = requests.iter().map(|one| &one["reason"]).collect();
     reasons.sort_by_key(ToString::to_string);
@@ -72,17 +72,17 @@ fn an_issuer_that_is_away_is_shown_with_the_reason() {
         format!("[issuers.test]\nkeys = {{ jwks_url = \"http://127.0.0.1:1/\" }}\n{ROUTES}");
     let sidecar = Sidecar::start(&config, &Upstream::start(), &Issuer::start());
     eventually("a fetch has failed", || {
-        let issuer = &status(&sidecar)["counted"]["issuers"][0];
+        let issuer = &status(&sidecar)["metrics"]["issuers"][0];
         issuer["last_error"]
             .as_str()
             .is_some_and(|error| error.contains("refused"))
     });
     let status = status(&sidecar);
     assert_eq!(
-        status["awaits"][0],
+        status["not_ready"][0],
         "waiting for the keys of the issuer `test`"
     );
-    assert_eq!(status["counted"]["issuers"][0]["usable_until"], 0);
+    assert_eq!(status["metrics"]["issuers"][0]["usable_until"], 0);
 }
 
 #[test]
@@ -96,10 +96,10 @@ fn single_requests_are_shown_to_this_machine_alone_and_never_a_token() {
     assert_eq!(last["path"], TASKS);
     // It is text, and the page sets it as text.
     assert_eq!(last["subject"], "<b>bob\\u{202e}");
-    let checks = last["checks"].as_str().unwrap();
+    let stages = last["stages"].as_str().unwrap();
     assert!(
-        checks.contains("FAIL  rule            subject_mismatch"),
-        "{checks}"
+        stages.contains("FAIL  authorization       subject_mismatch"),
+        "{stages}"
     );
     let text = status.to_string();
     let signature = token.rsplit('.').next().unwrap();

@@ -130,7 +130,7 @@ fn an_exchange_has_a_span_and_its_call_of_the_upstream_another() {
             ("enduser.id", "alice"),
             ("claimgate.issuer", "test"),
             ("claimgate.request_id", "one"),
-            ("claimgate.whole", "true"),
+            ("claimgate.complete", "true"),
         ],
     );
     assert_eq!(attribute(server, "claimgate.reason"), None);

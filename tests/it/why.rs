@@ -29,7 +29,7 @@ fn explained(sidecar: &Sidecar, request_id: &str) -> String {
 }
 
 #[test]
-fn a_refusal_is_explained_check_by_check() {
+fn explains_a_refusal_stage_by_stage() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let bob = issuer.token("bob");
     sidecar.call(&named(get(TASKS).bearer(&bob), "one"));
@@ -37,32 +37,34 @@ fn a_refusal_is_explained_check_by_check() {
         explained(&sidecar, "one"),
         "  ok    request head\n  \
            ok    canonical path\n  \
-           ok    route           `/api/{user_id}/tasks/{*rest}`, for the owner `{user_id}`\n  \
-           ok    one token\n  \
-           ok    verification    subject `bob`, issuer `test`\n  \
-           FAIL  rule            subject_mismatch\n\
-         \nanswered 403: This path belongs to another user.\n"
+           ok    route               `/api/{user_id}/tasks/{*rest}`, for the owner `{user_id}`\n  \
+           -     client rate limit   no limit\n  \
+           ok    token\n  \
+           ok    verification        subject `bob`, issuer `test`\n  \
+           -     subject rate limit  no limit\n  \
+           FAIL  authorization       subject_mismatch\n\
+         \nresponse 403: This path belongs to another user.\n"
     );
     let forged = format!("{}x", &bob[..bob.len() - 8]);
     sidecar.call(&named(get(TASKS).bearer(&forged), "two"));
     let two = explained(&sidecar, "two");
     assert!(
         two.contains(
-            "FAIL  verification    token_signature\n  -     rule            not reached\n"
+            "FAIL  verification        token_signature\n  -     subject rate limit  not reached\n  -     authorization       not reached\n"
         ),
         "{two}"
     );
     sidecar.call(&named(get("/nowhere"), "three"));
     let three = explained(&sidecar, "three");
     assert!(
-        three.contains("FAIL  route           no_route\n"),
+        three.contains("FAIL  route               no_route\n"),
         "{three}"
     );
     // A name that the gate has given is as good.
     let answer = sidecar.call(&get(TASKS));
     let four = explained(&sidecar, &answer.header("x-request-id").unwrap());
     assert!(
-        four.contains("FAIL  one token       token_missing\n"),
+        four.contains("FAIL  token               token_missing\n"),
         "{four}"
     );
     // Whoever gives two requests one name gets both.
@@ -84,11 +86,11 @@ fn what_fails_after_the_gate_has_its_cause() {
         .refused(502, "upstream_unreachable");
     let one = explained(&sidecar, "one");
     assert!(
-        one.contains("  -     one token       the route is public\n"),
+        one.contains("  -     token               the route is public\n"),
         "{one}"
     );
     assert!(
-        one.contains("  FAIL  forwarding      upstream_unreachable\n                        failed to connect to "),
+        one.contains("  FAIL  upstream            upstream_unreachable\n                            failed to connect to "),
         "{one}"
     );
 }

@@ -1,52 +1,51 @@
-//! What is counted about the configuration.
+//! Metrics of the configuration.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
 use serde_json::{Value, json};
 
 use crate::clock::UnixTime;
 
-use super::exposition::gauge;
+use super::exposition::{counters, gauge, gauges};
 
-/// The configuration in force, and what became of its changes.
+/// Generation in force and outcomes of configuration reloads.
 #[derive(Debug, Default)]
 pub struct ConfigMetrics {
-    taken: AtomicU64,
-    refused: AtomicU64,
-    is_refused: AtomicBool,
+    reloaded: AtomicU64,
+    failed: AtomicU64,
+    /// True if the last reload failed.
+    is_stale: AtomicBool,
     generation: AtomicU64,
-    since: AtomicI64,
+    /// Unix seconds.
+    in_force_since: AtomicI64,
 }
 
 impl ConfigMetrics {
-    /// The one that the process has started with is in force.
+    /// Starts with generation 1.
     pub fn started(&self, now: UnixTime) {
         self.generation.store(1, Ordering::Relaxed);
-        self.since.store(now.0, Ordering::Relaxed);
+        self.in_force_since.store(now.0, Ordering::Relaxed);
     }
 
-    /// Another is in force. Gives its number.
-    pub fn taken(&self, now: UnixTime) -> u64 {
-        self.taken.fetch_add(1, Ordering::Relaxed);
-        self.is_refused.store(false, Ordering::Relaxed);
-        self.since.store(now.0, Ordering::Relaxed);
+    /// Counts a successful reload. Returns the new generation.
+    pub fn reloaded(&self, now: UnixTime) -> u64 {
+        self.reloaded.fetch_add(1, Ordering::Relaxed);
+        self.is_stale.store(false, Ordering::Relaxed);
+        self.in_force_since.store(now.0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Another cannot be used. Gives the number of the one that stays in force.
-    pub fn refused(&self) -> u64 {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        self.is_refused.store(true, Ordering::Relaxed);
+    /// Counts a failed reload. Returns the generation that stays in force.
+    pub fn reload_failed(&self) -> u64 {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.is_stale.store(true, Ordering::Relaxed);
         self.generation()
     }
 
-    /// The number of the one in force, counted from 1.
+    /// Generation in force, counted from 1.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }
@@ -54,38 +53,39 @@ impl ConfigMetrics {
     pub(super) fn summary(&self) -> Value {
         json!({
             "generation": self.generation(),
-            "since": self.since.load(Ordering::Relaxed),
-            "is_refused": self.is_refused.load(Ordering::Relaxed),
+            "in_force_since": self.in_force_since.load(Ordering::Relaxed),
+            "is_stale": self.is_stale.load(Ordering::Relaxed),
         })
     }
 
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "Changes of the configuration";
-        let mut family =
-            encoder.encode_descriptor("config_reloads", help, None, MetricType::Counter)?;
-        for (outcome, count) in [("success", &self.taken), ("failure", &self.refused)] {
-            let labels = [("outcome", outcome)];
-            ConstCounter::new(count.load(Ordering::Relaxed))
-                .encode(family.encode_family(&labels)?)?;
-        }
+        let outcomes = [("success", &self.reloaded), ("failure", &self.failed)];
+        counters(
+            encoder,
+            "config_reloads",
+            "Reloads of a changed configuration",
+            outcomes
+                .map(|(outcome, count)| ([("outcome", outcome)], count.load(Ordering::Relaxed))),
+        )?;
         gauge(
             encoder,
             "config_last_reload_success",
-            "Whether the configuration as it is written now is in force",
-            i64::from(!self.is_refused.load(Ordering::Relaxed)),
+            "1 if the last configuration reload succeeded, otherwise 0",
+            i64::from(!self.is_stale.load(Ordering::Relaxed)),
         )?;
         gauge(
             encoder,
             "config_generation",
-            "The number of the configuration in force",
+            "Generation of the configuration in force, from 1",
             i64::try_from(self.generation()).unwrap_or(i64::MAX),
         )?;
-        let help = "Since when the configuration is in force, in Unix time";
-        ConstGauge::new(self.since.load(Ordering::Relaxed)).encode(encoder.encode_descriptor(
+        let since = self.in_force_since.load(Ordering::Relaxed);
+        gauges(
+            encoder,
             "config_last_reload_timestamp",
-            help,
+            "Start or last successful configuration reload, in Unix time",
             Some(&Unit::Seconds),
-            MetricType::Gauge,
-        )?)
+            [([], since)],
+        )
     }
 }

@@ -1,33 +1,34 @@
-//! Histograms of how long something took.
+//! Duration histograms.
 
 use std::time::Duration;
 
-/// The upper bounds of the buckets of a duration, in seconds.
+/// Upper bounds of the buckets, in seconds.
 pub(super) type Bounds = [f64; 14];
 
-/// Those of what an upstream or a client has a part in.
+/// Bounds of durations that include the upstream or the client.
 pub(super) const BUCKETS: Bounds = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// Those of what the gate does alone.
+/// Bounds of the duration of the gate alone.
 pub(super) const GATE_BUCKETS: Bounds = [
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05,
     0.25, 1.0, 5.0,
 ];
 
-/// How long the exchanges of one route took.
+/// Durations of the exchanges of one route.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Durations {
-    pub(super) whole: Histogram,
+    pub(super) request: Histogram,
     pub(super) gate: Histogram,
     pub(super) upstream: Histogram,
 }
 
-/// How many were within each bound, and all their seconds.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Histogram {
+    /// Sum of all durations, in seconds.
     pub(super) sum: f64,
+    /// Not cumulative. The last bucket has no bound.
     pub(super) buckets: [u64; BUCKETS.len() + 1],
 }
 

@@ -1,9 +1,9 @@
-//! The counters as text, in the format of OpenMetrics.
+//! Encoding of the metrics in the OpenMetrics text format.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -12,152 +12,135 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use crate::observe::traces::{SpanOutcome, Spans};
+use crate::observe::traces::SpanOutcome;
 
 use super::durations::{BUCKETS, Bounds, Durations, GATE_BUCKETS, Histogram};
 use super::worker::Tally;
-use super::{
-    ExpiryMetrics, IssuerMetrics, Metrics, MetricsRegistry, RedisOutcome, RejectedHead,
-    WorkerMetrics, upstreams,
-};
+use super::{Metrics, RedisOutcome, RejectedHead, WorkerMetrics, issuers, upstreams};
 
-/// The version of the program.
 pub(in crate::observe) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit it was built from; empty if nobody has said so.
+/// Commit of the build; empty if the build did not set `CLAIMGATE_COMMIT`.
 pub(in crate::observe) const COMMIT: &str = match option_env!("CLAIMGATE_COMMIT") {
     Some(commit) => commit,
     None => "",
 };
 
-/// Adds up what the workers have counted.
+/// Collector of the metrics of all workers.
 #[derive(Debug)]
 pub(super) struct Scrape(pub(super) Arc<Metrics>);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let encoder = &mut encoder;
         let Metrics {
             workers,
             config,
             issuers,
-            certificates,
-            revocation_lists,
-            files_reloaded,
-            files_kept,
-            upstreams: by_upstream,
+            upstreams,
+            tls,
             panics,
             spans,
-            rate_buckets,
-            rate_buckets_forgotten,
-            dropped_lines,
+            rate_limit_buckets,
+            rate_limit_buckets_evicted,
+            dropped_lines: _,
         } = self.0.as_ref();
         let total = self.0.total();
-        let sum = |count: fn(&WorkerMetrics) -> &AtomicU64| -> u64 {
-            workers
-                .iter()
-                .map(|worker| count(worker).load(Ordering::Relaxed))
-                .sum()
-        };
-        requests(&mut encoder, &total)?;
-        durations(&mut encoder, &total)?;
+        requests(encoder, &total)?;
+        durations(encoder, &total)?;
         counter(
-            &mut encoder,
+            encoder,
             "request_body_bytes",
-            "Bytes of request bodies passed on",
+            "Bytes of request bodies forwarded",
             total.request_bytes,
         )?;
         counter(
-            &mut encoder,
+            encoder,
             "response_body_bytes",
-            "Bytes of answer bodies sent",
+            "Bytes of response bodies sent",
             total.response_bytes,
         )?;
-        let open: i64 = workers
-            .iter()
-            .map(|worker| worker.open.load(Ordering::Relaxed))
-            .sum();
-        gauge(
-            &mut encoder,
-            "connections_open",
-            "Open client connections",
-            open,
+        connections(encoder, workers)?;
+        tokens(encoder, workers)?;
+        counters(
+            encoder,
+            "request_heads_rejected",
+            "Connections rejected without a complete request head",
+            RejectedHead::ALL.map(|head| {
+                let counts = workers.iter().map(|worker| worker.heads_rejected(head));
+                ([("reason", head.reason())], add(counts))
+            }),
         )?;
         counter(
-            &mut encoder,
-            "connections",
-            "Client connections accepted",
-            sum(|worker| &worker.accepted),
-        )?;
-        token_cache(
-            &mut encoder,
-            sum(|worker| &worker.cache_hits),
-            sum(|worker| &worker.cache_misses),
-        )?;
-        verifications(
-            &mut encoder,
-            [
-                ("success", sum(|worker| &worker.tokens_good)),
-                ("failure", sum(|worker| &worker.tokens_bad)),
-                ("key_missing", sum(|worker| &worker.tokens_without_key)),
-            ],
-        )?;
-        heads(&mut encoder, workers)?;
-        counter(
-            &mut encoder,
+            encoder,
             "panics",
-            "Connections ended by a fault of the gate",
+            "Panics that closed a connection",
             panics.load(Ordering::Relaxed),
         )?;
-        let dropped = dropped_lines
-            .get()
-            .map_or(0, |dropped| dropped.dropped_lines() as u64);
         counter(
-            &mut encoder,
+            encoder,
             "log_lines_dropped",
-            "Log lines that could not be written in time",
-            dropped,
+            "Log lines dropped because the log writer was too slow",
+            self.0.dropped_lines(),
         )?;
-        config.encode(&mut encoder)?;
+        config.encode(encoder)?;
         gauge(
-            &mut encoder,
+            encoder,
             "rate_limit_buckets",
-            "Callers whose requests are counted at the moment, once for each limit",
-            rate_buckets.load(Ordering::Relaxed),
+            "Rate limit buckets in use",
+            rate_limit_buckets.load(Ordering::Relaxed),
         )?;
         counter(
-            &mut encoder,
+            encoder,
             "rate_limit_buckets_evicted",
-            "Callers whose requests were forgotten before their time, for want of space",
-            rate_buckets_forgotten.load(Ordering::Relaxed),
+            "Rate limit buckets evicted because the table was full",
+            rate_limit_buckets_evicted.load(Ordering::Relaxed),
         )?;
-        redis(&mut encoder, workers)?;
-        self::spans(&mut encoder, spans)?;
-        keys(&mut encoder, issuers)?;
-        tls(
-            &mut encoder,
-            [certificates, revocation_lists],
-            [files_reloaded, files_kept],
+        counters(
+            encoder,
+            "rate_limit_redis",
+            "Requests to be counted in Redis, by outcome",
+            RedisOutcome::ALL.map(|(outcome, label)| {
+                let counts = workers.iter().map(|worker| worker.redis_outcomes(outcome));
+                ([("outcome", label)], add(counts))
+            }),
         )?;
-        upstreams::encode(&mut encoder, by_upstream, &total.pools)?;
-        build_info(&mut encoder)
+        counters(
+            encoder,
+            "spans",
+            "Sampled spans, by outcome of their export",
+            SpanOutcome::ALL.map(|(outcome, label)| ([("outcome", label)], spans.counted(outcome))),
+        )?;
+        issuers::encode(encoder, issuers)?;
+        tls.encode(encoder)?;
+        upstreams::encode(encoder, upstreams, &total.pools)?;
+        let labels = [("version", VERSION), ("commit", COMMIT)];
+        gauges(
+            encoder,
+            "build_info",
+            "Version and commit",
+            None,
+            [(labels, 1)],
+        )
     }
 }
 
 fn requests(encoder: &mut DescriptorEncoder<'_>, total: &Tally) -> Result<(), fmt::Error> {
-    let mut family =
-        encoder.encode_descriptor("requests", "Requests answered", None, MetricType::Counter)?;
     let sorted: BTreeMap<_, _> = total.requests.iter().collect();
-    for (labels, count) in sorted {
-        let status = labels.status.to_string();
-        let labels = [
-            ("route", labels.route.as_ref()),
-            ("method", labels.method),
-            ("status", status.as_str()),
-            ("reason", labels.reason),
-        ];
-        ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
+    let statuses: Vec<String> = sorted.keys().map(|one| one.status.to_string()).collect();
+    let samples = sorted
+        .iter()
+        .zip(&statuses)
+        .map(|((labels, count), status)| {
+            let labels = [
+                ("route", labels.route.as_ref()),
+                ("method", labels.method),
+                ("status", status.as_str()),
+                ("reason", labels.reason),
+            ];
+            (labels, **count)
+        });
+    counters(encoder, "requests", "Finished requests", samples)
 }
 
 fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Tally) -> Result<(), fmt::Error> {
@@ -165,19 +148,19 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Tally) -> Result<(), f
     let histograms: [(&str, &str, &Bounds, Choose); 3] = [
         (
             "request_duration",
-            "From the head of a request to the end of its answer",
+            "Time from the request head to the end of the response",
             &BUCKETS,
-            |durations| &durations.whole,
+            |durations| &durations.request,
         ),
         (
             "gate_duration",
-            "From the head of a request to the request sent or refused",
+            "Time from the request head to the forwarded request or the rejection",
             &GATE_BUCKETS,
             |durations| &durations.gate,
         ),
         (
             "upstream_duration",
-            "From a request sent to the head of the upstream's answer",
+            "Time from the forwarded request to the upstream's response head",
             &BUCKETS,
             |durations| &durations.upstream,
         ),
@@ -202,167 +185,60 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, total: &Tally) -> Result<(), f
     Ok(())
 }
 
-fn token_cache(
-    encoder: &mut DescriptorEncoder<'_>,
-    hits: u64,
-    misses: u64,
-) -> Result<(), fmt::Error> {
-    let help = "Tokens looked for among those already verified";
-    let mut family =
-        encoder.encode_descriptor("token_cache_lookups", help, None, MetricType::Counter)?;
-    for (result, count) in [("hit", hits), ("miss", misses)] {
-        let labels = [("result", result)];
-        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn verifications(
-    encoder: &mut DescriptorEncoder<'_>,
-    counts: [(&str, u64); 3],
-) -> Result<(), fmt::Error> {
-    let help = "Tokens verified";
-    let mut family =
-        encoder.encode_descriptor("token_verifications", help, None, MetricType::Counter)?;
-    for (outcome, count) in counts {
-        let labels = [("outcome", outcome)];
-        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn heads(
+fn connections(
     encoder: &mut DescriptorEncoder<'_>,
     workers: &[Arc<WorkerMetrics>],
 ) -> Result<(), fmt::Error> {
-    let help = "Heads that came to no exchange";
-    let mut family =
-        encoder.encode_descriptor("request_heads_rejected", help, None, MetricType::Counter)?;
-    for fault in RejectedHead::ALL {
-        let counts = workers.iter().map(|worker| worker.heads_refused(fault));
-        let count: u64 = counts.map(|count| count.load(Ordering::Relaxed)).sum();
-        let labels = [("reason", fault.reason())];
-        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
+    let open = workers.iter();
+    let open = open.map(|worker| worker.open.load(Ordering::Relaxed));
+    gauge(
+        encoder,
+        "connections_open",
+        "Open client connections",
+        open.sum(),
+    )?;
+    counter(
+        encoder,
+        "connections",
+        "Client connections accepted",
+        add(workers.iter().map(|worker| &worker.accepted)),
+    )
 }
 
-fn redis(
+fn tokens(
     encoder: &mut DescriptorEncoder<'_>,
     workers: &[Arc<WorkerMetrics>],
 ) -> Result<(), fmt::Error> {
-    let help = "Requests that were to be counted in Redis";
-    let mut family =
-        encoder.encode_descriptor("rate_limit_redis", help, None, MetricType::Counter)?;
-    for (outcome, label) in RedisOutcome::ALL {
-        let counts = workers.iter().map(|worker| worker.redis_outcomes(outcome));
-        let count: u64 = counts.map(|count| count.load(Ordering::Relaxed)).sum();
-        let labels = [("outcome", label)];
-        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn spans(encoder: &mut DescriptorEncoder<'_>, spans: &Spans) -> Result<(), fmt::Error> {
-    let help = "Spans that were to be sent to a collector";
-    let mut family = encoder.encode_descriptor("spans", help, None, MetricType::Counter)?;
-    for (outcome, label) in SpanOutcome::ALL {
-        let labels = [("outcome", label)];
-        ConstCounter::new(spans.counted(outcome)).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn keys(
-    encoder: &mut DescriptorEncoder<'_>,
-    issuers: &MetricsRegistry<IssuerMetrics>,
-) -> Result<(), fmt::Error> {
-    type Choose = fn(&IssuerMetrics) -> &AtomicI64;
-    let (all, in_force) = (issuers.all(), issuers.in_force());
-    let mut family = encoder.encode_descriptor("keys", "Keys held", None, MetricType::Gauge)?;
-    for issuer in in_force.iter() {
-        let labels = [("issuer", issuer.name.as_str())];
-        let keys = i64::try_from(issuer.keys.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-        ConstGauge::new(keys).encode(family.encode_family(&labels)?)?;
-    }
-    let is_remote = |issuer: &&Arc<IssuerMetrics>| issuer.is_remote.load(Ordering::Relaxed);
-    let help = "Fetches of key sets";
-    let mut family = encoder.encode_descriptor("key_fetches", help, None, MetricType::Counter)?;
-    for issuer in all.iter().filter(is_remote) {
-        for (outcome, count) in [("success", &issuer.fetched), ("failure", &issuer.failed)] {
-            let labels = [("issuer", issuer.name.as_str()), ("outcome", outcome)];
-            ConstCounter::new(count.load(Ordering::Relaxed))
-                .encode(family.encode_family(&labels)?)?;
-        }
-    }
-    let times: [(&str, &str, Choose); 2] = [
-        (
-            "key_last_success_timestamp",
-            "When a key set was last fetched, in Unix time; 0 for never",
-            |issuer| &issuer.last_success,
-        ),
-        (
-            "keys_usable_until_timestamp",
-            "Until when a key set is used if it cannot be fetched again, in Unix time; 0 for never",
-            |issuer| &issuer.usable_until,
-        ),
+    type Choose = fn(&WorkerMetrics) -> &AtomicU64;
+    let sum = |choose: Choose| add(workers.iter().map(|worker| choose(worker)));
+    let lookups: [(&str, Choose); 2] = [
+        ("hit", |worker| &worker.cache_hits),
+        ("miss", |worker| &worker.cache_misses),
     ];
-    for (name, help, choose) in times {
-        let mut family =
-            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
-        for issuer in in_force.iter().filter(is_remote) {
-            let labels = [("issuer", issuer.name.as_str())];
-            let time = choose(issuer).load(Ordering::Relaxed);
-            ConstGauge::new(time).encode(family.encode_family(&labels)?)?;
-        }
-    }
-    Ok(())
-}
-
-fn tls(
-    encoder: &mut DescriptorEncoder<'_>,
-    [certificates, lists]: [&[ExpiryMetrics]; 2],
-    [reloaded, kept]: [&AtomicU64; 2],
-) -> Result<(), fmt::Error> {
-    if certificates.is_empty() {
-        return Ok(());
-    }
-    let help = "Changed certificate files of listeners";
-    let mut family = encoder.encode_descriptor("tls_reloads", help, None, MetricType::Counter)?;
-    for (outcome, count) in [("success", reloaded), ("failure", kept)] {
-        let labels = [("outcome", outcome)];
-        ConstCounter::new(count.load(Ordering::Relaxed)).encode(family.encode_family(&labels)?)?;
-    }
-    let families = [
-        (
-            "tls_certificate_expiry_timestamp",
-            "Until when a certificate of a listener is good, in Unix time",
-            "certificate",
-            certificates,
-        ),
-        (
-            "tls_crl_expiry_timestamp",
-            "Until when all revocation lists in a file are good, in Unix time",
-            "crl",
-            lists,
-        ),
+    counters(
+        encoder,
+        "token_cache_lookups",
+        "Lookups in the cache of verified tokens",
+        lookups.map(|(result, choose)| ([("result", result)], sum(choose))),
+    )?;
+    let verifications: [(&str, Choose); 3] = [
+        ("success", |worker| &worker.tokens_valid),
+        ("failure", |worker| &worker.tokens_invalid),
+        ("key_missing", |worker| &worker.tokens_without_key),
     ];
-    for (name, help, label, files) in families {
-        if files.is_empty() {
-            continue;
-        }
-        let mut family =
-            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
-        for ExpiryMetrics { file, expiry } in files {
-            let file = file.to_string_lossy();
-            let labels = [(label, file.as_ref())];
-            let expiry = expiry.load(Ordering::Relaxed);
-            ConstGauge::new(expiry).encode(family.encode_family(&labels)?)?;
-        }
-    }
-    Ok(())
+    counters(
+        encoder,
+        "token_verifications",
+        "Token verifications",
+        verifications.map(|(outcome, choose)| ([("outcome", outcome)], sum(choose))),
+    )
 }
 
+fn add<'a>(counts: impl Iterator<Item = &'a AtomicU64>) -> u64 {
+    counts.map(|count| count.load(Ordering::Relaxed)).sum()
+}
+
+/// Encodes a counter without labels.
 pub(super) fn counter(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -377,6 +253,21 @@ pub(super) fn counter(
     )?)
 }
 
+/// Encodes a counter for each label set.
+pub(super) fn counters<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    samples: impl IntoIterator<Item = ([(&'a str, &'a str); N], u64)>,
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in samples {
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// Encodes a gauge without labels.
 pub(super) fn gauge(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -386,9 +277,17 @@ pub(super) fn gauge(
     ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
-fn build_info(encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-    let mut family =
-        encoder.encode_descriptor("build_info", "The program", None, MetricType::Gauge)?;
-    let labels = [("version", VERSION), ("commit", COMMIT)];
-    ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)
+/// Encodes a gauge for each label set.
+pub(super) fn gauges<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    samples: impl IntoIterator<Item = ([(&'a str, &'a str); N], i64)>,
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+    for (labels, value) in samples {
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }

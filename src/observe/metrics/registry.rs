@@ -1,58 +1,57 @@
-//! What is counted by name, while names come and go with the configuration.
+//! Registry of metrics by name, while names come and go with the configuration.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-/// What has a name.
 pub trait Named {
-    /// The name in the configuration.
+    /// Name in the configuration.
     fn name(&self) -> &str;
 }
 
-/// By name, all that was ever counted: a counter must not go backwards when its name comes back. Only the control thread
-/// writes it.
+/// Metrics by name. An entry outlives its name in the configuration: a counter must not go backwards when the name comes
+/// back. Written by the control thread only.
 #[derive(Debug)]
 pub struct MetricsRegistry<T> {
     all: ArcSwap<BTreeMap<String, Arc<T>>>,
-    in_force: ArcSwap<Vec<Arc<T>>>,
+    configured: ArcSwap<Vec<Arc<T>>>,
 }
 
 impl<T> Default for MetricsRegistry<T> {
     fn default() -> Self {
         Self {
             all: ArcSwap::default(),
-            in_force: ArcSwap::default(),
+            configured: ArcSwap::default(),
         }
     }
 }
 
 impl<T: Named> MetricsRegistry<T> {
-    /// These are in the configuration from now on.
-    pub fn replace(&self, in_force: Vec<Arc<T>>) {
+    /// Replaces the entries of the configuration in force.
+    pub fn replace(&self, configured: Vec<Arc<T>>) {
         let mut all = BTreeMap::clone(&self.all.load());
         all.extend(
-            in_force
+            configured
                 .iter()
                 .map(|one| (one.name().to_owned(), Arc::clone(one))),
         );
         self.all.store(Arc::new(all));
-        self.in_force.store(Arc::new(in_force));
+        self.configured.store(Arc::new(configured));
     }
 
-    /// What is counted under a name, whether it is in the configuration now or was.
+    /// Entry of a name that is or was in the configuration.
     pub fn find(&self, name: &str) -> Option<Arc<T>> {
         self.all.load().get(name).cloned()
     }
 
-    /// What counts on: also what is not in the configuration any more.
+    /// All entries, also of names that have left the configuration.
     pub(super) fn all(&self) -> Vec<Arc<T>> {
         self.all.load().values().cloned().collect()
     }
 
-    /// What is in the configuration.
-    pub fn in_force(&self) -> Arc<Vec<Arc<T>>> {
-        self.in_force.load_full()
+    /// Entries of the configuration in force.
+    pub(super) fn configured(&self) -> Arc<Vec<Arc<T>>> {
+        self.configured.load_full()
     }
 }

@@ -1,18 +1,15 @@
-//! The counters as JSON, for the status page.
+//! Summary of the metrics as JSON, for the status page.
 
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
-use tracing_appender::non_blocking::ErrorCounter;
-
-use crate::observe::log::printable;
 
 use super::durations::{BUCKETS, GATE_BUCKETS};
 use super::exposition::{COMMIT, VERSION};
-use super::{IssuerMetrics, Metrics, WorkerMetrics};
+use super::{Metrics, WorkerMetrics};
 
 impl Metrics {
-    /// What is counted, as the status page wants it.
+    /// Totals since the start, and the current connections.
     pub fn summary(&self) -> Value {
         let total = self.total();
         let sum = |count: fn(&WorkerMetrics) -> u64| self.workers.iter().map(|w| count(w)).sum();
@@ -32,23 +29,22 @@ impl Metrics {
         let durations = total.durations.iter().map(|(route, durations)| {
             json!({
                 "route": route,
-                "request": durations.whole.buckets,
+                "request": durations.request.buckets,
                 "gate": durations.gate.buckets,
                 "upstream": durations.upstream.buckets,
             })
         });
-        let (issuers, upstreams) = (self.issuers.in_force(), self.upstreams.in_force());
+        let (issuers, upstreams) = (self.issuers.configured(), self.upstreams.configured());
         let issuers = issuers.iter().map(|issuer| issuer.summary());
         let upstreams = upstreams
             .iter()
             .map(|upstream| upstream.summary(&total.pools));
-        let dropped = self.dropped_lines.get();
         json!({
             "version": VERSION,
             "commit": COMMIT,
             "workers": self.workers.len(),
             "panics": self.panics.load(Ordering::Relaxed),
-            "log_lines_dropped": dropped.map_or(0, ErrorCounter::dropped_lines),
+            "log_lines_dropped": self.dropped_lines(),
             "configuration": self.config.summary(),
             "connections": { "open": open, "accepted": accepted },
             "token_cache": { "hit": hits, "miss": misses },
@@ -57,22 +53,6 @@ impl Metrics {
             "durations": durations.collect::<Vec<_>>(),
             "issuers": issuers.collect::<Vec<_>>(),
             "upstreams": upstreams.collect::<Vec<_>>(),
-        })
-    }
-}
-
-impl IssuerMetrics {
-    fn summary(&self) -> Value {
-        let error = self.last_error.load();
-        json!({
-            "name": self.name,
-            "is_remote": self.is_remote.load(Ordering::Relaxed),
-            "keys": self.keys.load(Ordering::Relaxed),
-            "fetched": self.fetched.load(Ordering::Relaxed),
-            "failed": self.failed.load(Ordering::Relaxed),
-            "last_success": self.last_success.load(Ordering::Relaxed),
-            "usable_until": self.usable_until.load(Ordering::Relaxed),
-            "last_error": error.as_ref().map(|error| printable(error)),
         })
     }
 }

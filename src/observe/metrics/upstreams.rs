@@ -1,23 +1,21 @@
-//! What is counted about upstreams.
+//! Metrics of upstreams.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 use serde_json::{Value, json};
 
+use super::exposition::{counters, gauges};
 use super::{MetricsRegistry, Named};
 
-/// What is counted about one upstream.
+/// Metrics of one upstream.
 #[derive(Debug, Default)]
 pub struct UpstreamMetrics {
     name: String,
-    /// Whether its endpoints are asked how they are.
+    /// True if the upstream has a health check.
     is_checked: AtomicBool,
     connected: AtomicU64,
     failed: AtomicU64,
@@ -27,7 +25,6 @@ pub struct UpstreamMetrics {
 }
 
 impl UpstreamMetrics {
-    /// Nothing counted yet.
     pub fn new(name: String, is_checked: bool) -> Self {
         Self {
             name,
@@ -36,13 +33,13 @@ impl UpstreamMetrics {
         }
     }
 
-    /// The upstream is another from now on, of which nothing is known yet; the counters go on.
+    /// Starts over for a new configuration of the upstream, with no endpoint known to be healthy. Counters continue.
     pub fn replace(&self, is_checked: bool) {
         self.is_checked.store(is_checked, Ordering::Relaxed);
         self.healthy(0);
     }
 
-    /// A connection was opened, or could not be.
+    /// Counts a connection attempt.
     pub fn connected(&self, is_open: bool) {
         let count = if is_open {
             &self.connected
@@ -52,17 +49,17 @@ impl UpstreamMetrics {
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request is tried once more.
+    /// Counts a retried request.
     pub fn retried(&self) {
         self.retried.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A worker leaves an endpoint out.
+    /// Counts an ejection.
     pub fn ejected(&self) {
         self.ejected.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many endpoints are healthy.
+    /// Sets the number of healthy endpoints.
     pub fn healthy(&self, endpoints: usize) {
         self.healthy.store(endpoints as u64, Ordering::Relaxed);
     }
@@ -97,19 +94,18 @@ impl Named for UpstreamMetrics {
     }
 }
 
-/// What one or all workers have of one upstream at one moment.
+/// Connection pool of one upstream, of one worker or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pool {
-    /// Requests that are with it, and tunnels.
+    /// Requests and tunnels in flight.
     pub requests: u64,
-    /// Connections that are in use, or being opened.
+    /// Connections in use or being opened.
     pub active: u64,
-    /// Connections that are kept for the next request.
+    /// Connections ready for the next request.
     pub idle: u64,
 }
 
 impl Pool {
-    /// Adds another.
     pub fn add(&mut self, other: Self) {
         let Self {
             requests,
@@ -122,74 +118,83 @@ impl Pool {
     }
 }
 
-/// One of the counters.
-type Choose = fn(&UpstreamMetrics) -> &AtomicU64;
-
-/// Writes what is counted about every upstream.
 pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,
     upstreams: &MetricsRegistry<UpstreamMetrics>,
     pools: &BTreeMap<String, Pool>,
 ) -> Result<(), fmt::Error> {
-    let (all, in_force) = (upstreams.all(), upstreams.in_force());
-    let help = "Connections to an upstream";
-    let mut family =
-        encoder.encode_descriptor("upstream_connections", help, None, MetricType::Counter)?;
-    for upstream in &all {
-        for (outcome, count) in [
+    type Choose = fn(&UpstreamMetrics) -> &AtomicU64;
+    let (all, configured) = (upstreams.all(), upstreams.configured());
+    let connections = all.iter().flat_map(|upstream| {
+        let outcomes = [
             ("success", &upstream.connected),
             ("failure", &upstream.failed),
-        ] {
+        ];
+        outcomes.map(|(outcome, count)| {
             let labels = [("upstream", upstream.name.as_str()), ("outcome", outcome)];
-            ConstCounter::new(count.load(Ordering::Relaxed))
-                .encode(family.encode_family(&labels)?)?;
-        }
-    }
-    let counters: [(&str, &str, Choose); 2] = [
-        ("upstream_retries", "Requests tried once more", |upstream| {
+            (labels, count.load(Ordering::Relaxed))
+        })
+    });
+    counters(
+        encoder,
+        "upstream_connections",
+        "Connection attempts to an upstream",
+        connections,
+    )?;
+    let families: [(&str, &str, Choose); 2] = [
+        ("upstream_retries", "Retried requests", |upstream| {
             &upstream.retried
         }),
         (
             "upstream_ejections",
-            "Endpoints left out for a while by a worker",
+            "Endpoint ejections by a worker",
             |upstream| &upstream.ejected,
         ),
     ];
-    for (name, help, choose) in counters {
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for upstream in &all {
-            let labels = [("upstream", upstream.name.as_str())];
-            ConstCounter::new(choose(upstream).load(Ordering::Relaxed))
-                .encode(family.encode_family(&labels)?)?;
-        }
+    for (name, help, choose) in families {
+        let counts = all.iter().map(|upstream| {
+            let count = choose(upstream).load(Ordering::Relaxed);
+            ([("upstream", upstream.name.as_str())], count)
+        });
+        counters(encoder, name, help, counts)?;
     }
     let pool = |upstream: &UpstreamMetrics| pools.get(&upstream.name).copied().unwrap_or_default();
-    let whole = |count| i64::try_from(count).unwrap_or(i64::MAX);
-    let help = "Connections to an upstream that are open";
-    let mut family =
-        encoder.encode_descriptor("upstream_connections_open", help, None, MetricType::Gauge)?;
-    for upstream in in_force.iter() {
+    let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
+    let open = configured.iter().flat_map(|upstream| {
         let Pool { active, idle, .. } = pool(upstream);
-        for (state, count) in [("active", active), ("idle", idle)] {
+        [("active", active), ("idle", idle)].map(|(state, count)| {
             let labels = [("upstream", upstream.name.as_str()), ("state", state)];
-            ConstGauge::new(whole(count)).encode(family.encode_family(&labels)?)?;
-        }
-    }
-    let help = "Requests that are with an upstream";
-    let mut family =
-        encoder.encode_descriptor("upstream_requests_active", help, None, MetricType::Gauge)?;
-    for upstream in in_force.iter() {
+            (labels, signed(count))
+        })
+    });
+    gauges(
+        encoder,
+        "upstream_connections_open",
+        "Open connections to an upstream",
+        None,
+        open,
+    )?;
+    let requests = configured.iter().map(|upstream| {
         let labels = [("upstream", upstream.name.as_str())];
-        ConstGauge::new(whole(pool(upstream).requests)).encode(family.encode_family(&labels)?)?;
-    }
-    let help = "Endpoints that are healthy by their check";
-    let mut family =
-        encoder.encode_descriptor("upstream_healthy_endpoints", help, None, MetricType::Gauge)?;
+        (labels, signed(pool(upstream).requests))
+    });
+    gauges(
+        encoder,
+        "upstream_requests_active",
+        "Requests and tunnels in flight to an upstream",
+        None,
+        requests,
+    )?;
     let is_checked = |upstream: &&Arc<UpstreamMetrics>| upstream.is_checked.load(Ordering::Relaxed);
-    for upstream in in_force.iter().filter(is_checked) {
-        let labels = [("upstream", upstream.name.as_str())];
-        let healthy = i64::try_from(upstream.healthy.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-        ConstGauge::new(healthy).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
+    let healthy = configured.iter().filter(is_checked).map(|upstream| {
+        let healthy = upstream.healthy.load(Ordering::Relaxed);
+        ([("upstream", upstream.name.as_str())], signed(healthy))
+    });
+    gauges(
+        encoder,
+        "upstream_healthy_endpoints",
+        "Healthy endpoints",
+        None,
+        healthy,
+    )
 }

@@ -1,4 +1,4 @@
-//! What one worker counts.
+//! Metrics of one worker.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -14,68 +14,68 @@ use crate::observe::traces::Spans;
 use super::Pool;
 use super::durations::{BUCKETS, Durations, GATE_BUCKETS};
 
-/// What one worker has counted. Only its worker writes it, so that the lock is free but for a scrape.
+/// Metrics of one worker. Only this worker writes them, so only a scrape contends for the lock.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
-    counted: Mutex<Tally>,
+    tally: Mutex<Tally>,
+    /// Route label of requests without a route: empty.
     no_route: Arc<str>,
-    /// What it has not served.
+    /// Last refusals.
     pub refusals: Refusals,
-    /// What it has for the collector of spans, together with the other workers.
+    /// Export queue of spans, shared by all workers.
     pub spans: Arc<Spans>,
     pub(super) open: AtomicI64,
     pub(super) accepted: AtomicU64,
     pub(super) cache_hits: AtomicU64,
     pub(super) cache_misses: AtomicU64,
-    pub(super) tokens_good: AtomicU64,
-    pub(super) tokens_bad: AtomicU64,
+    pub(super) tokens_valid: AtomicU64,
+    pub(super) tokens_invalid: AtomicU64,
     pub(super) tokens_without_key: AtomicU64,
     heads_malformed: AtomicU64,
     heads_too_large: AtomicU64,
-    heads_too_late: AtomicU64,
-    heads_without_proxy: AtomicU64,
-    heads_of_strangers: AtomicU64,
-    handshakes: AtomicU64,
+    heads_timed_out: AtomicU64,
+    proxy_headers_malformed: AtomicU64,
+    peers_not_trusted: AtomicU64,
+    tls_handshakes_failed: AtomicU64,
     redis_successes: AtomicU64,
     redis_failures: AtomicU64,
     redis_skipped: AtomicU64,
-    beat: AtomicU64,
+    heartbeats: AtomicU64,
 }
 
-/// Why a head came to no exchange: it has no route, and is no request yet.
+/// Rejection of a connection without a complete request head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectedHead {
-    /// It is not HTTP/1.1.
+    /// Malformed HTTP.
     Malformed,
-    /// It is larger than can be answered in words.
+    /// Larger than the parser accepts.
     TooLarge,
-    /// It did not arrive in time.
-    TooLate,
-    /// Before it was not the PROXY header that the listener wants.
+    /// Not received within the header timeout.
+    TimedOut,
+    /// Missing or malformed PROXY protocol header on a listener that requires one.
     ProxyHeader,
-    /// A peer that is not trusted has come to a listener that wants a PROXY header.
+    /// Untrusted peer on a listener that requires a PROXY protocol header.
     PeerNotTrusted,
-    /// Before it, client and gate did not agree on TLS, or the client's certificate is not good.
+    /// Failed TLS handshake, also for an invalid client certificate.
     Tls,
 }
 
 impl RejectedHead {
-    /// Every one of them.
     pub const ALL: [Self; 6] = [
         Self::Malformed,
         Self::TooLarge,
-        Self::TooLate,
+        Self::TimedOut,
         Self::ProxyHeader,
         Self::PeerNotTrusted,
         Self::Tls,
     ];
 
-    /// The name of the refusal it would have been, if there is one.
+    /// Value of the `reason` label: the reason of the corresponding refusal, if there is one.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Malformed => Refusal::RequestMalformed.reason(),
             Self::TooLarge => Refusal::HeadersTooLarge.reason(),
-            Self::TooLate => Refusal::RequestTimeout.reason(),
+            Self::TimedOut => Refusal::RequestTimeout.reason(),
             Self::ProxyHeader => "proxy_protocol_malformed",
             Self::PeerNotTrusted => "peer_not_trusted",
             Self::Tls => "tls_handshake",
@@ -83,19 +83,18 @@ impl RejectedHead {
     }
 }
 
-/// What became of a request that was to be counted in Redis.
+/// Outcome of counting a request in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedisOutcome {
-    /// It was counted there.
     Success,
-    /// It was not, and has waited in vain.
+    /// Redis failed or timed out.
     Failure,
-    /// Redis was known to be away.
+    /// Redis is known to be unavailable, and was not called.
     Skipped,
 }
 
 impl RedisOutcome {
-    /// All of them, each with its label.
+    /// Outcomes with their labels.
     pub const ALL: [(Self, &str); 3] = [
         (Self::Success, "success"),
         (Self::Failure, "failure"),
@@ -103,18 +102,18 @@ impl RedisOutcome {
     ];
 }
 
-/// What is counted by route, and by upstream.
+/// Counts by route and by upstream.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Tally {
     pub(super) requests: HashMap<Labels, u64>,
     pub(super) durations: HashMap<Arc<str>, Durations>,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
-    /// What was last seen, by upstream.
+    /// Last known state of the connection pools, by upstream.
     pub(super) pools: BTreeMap<String, Pool>,
 }
 
-/// What exchanges that are counted together have in common.
+/// Label values of the request counter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Labels {
     pub(super) route: Arc<str>,
@@ -124,7 +123,6 @@ pub(super) struct Labels {
 }
 
 impl WorkerMetrics {
-    /// For a worker that leaves its spans here.
     pub fn new(spans: Arc<Spans>) -> Self {
         Self {
             spans,
@@ -141,7 +139,7 @@ impl WorkerMetrics {
             status,
             reason,
             cause: _,
-            is_about_the_caller: _,
+            is_auth_failure: _,
             subject: _,
             issuer: _,
             client: _,
@@ -151,7 +149,7 @@ impl WorkerMetrics {
             upstream,
             request_bytes,
             response_bytes,
-            whole: _,
+            complete: _,
             trace: _,
         } = record;
         let route = route
@@ -163,81 +161,80 @@ impl WorkerMetrics {
             status: status.as_u16(),
             reason: reason.unwrap_or_default(),
         };
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        *counted.requests.entry(labels).or_default() += 1;
-        counted.request_bytes += request_bytes;
-        counted.response_bytes += response_bytes;
-        let durations = counted.durations.entry(Arc::clone(route)).or_default();
-        durations.whole.observe(&BUCKETS, *elapsed);
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        *tally.requests.entry(labels).or_default() += 1;
+        tally.request_bytes += request_bytes;
+        tally.response_bytes += response_bytes;
+        let durations = tally.durations.entry(Arc::clone(route)).or_default();
+        durations.request.observe(&BUCKETS, *elapsed);
         durations.gate.observe(&GATE_BUCKETS, *gate);
         if let Some(upstream) = upstream {
             durations.upstream.observe(&BUCKETS, *upstream);
         }
     }
 
-    /// A connection was accepted.
+    /// Counts an accepted connection.
     pub fn connection_opened(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection has ended.
+    /// Counts a closed connection.
     pub fn connection_closed(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// How many connections are open.
     pub fn open_connections(&self) -> usize {
         usize::try_from(self.open.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// Tokens were looked for among those already verified.
-    pub fn tokens_looked_for(&self, counted: CacheCounts) {
+    /// Adds lookups in the token cache and verifications.
+    pub fn count_tokens(&self, counts: CacheCounts) {
         let CacheCounts {
             hits,
             misses,
             valid,
             invalid,
             without_key,
-        } = counted;
+        } = counts;
         for (count, more) in [
             (&self.cache_hits, hits),
             (&self.cache_misses, misses),
-            (&self.tokens_good, valid),
-            (&self.tokens_bad, invalid),
+            (&self.tokens_valid, valid),
+            (&self.tokens_invalid, invalid),
             (&self.tokens_without_key, without_key),
         ] {
-            // Most requests have one of them, at the most.
+            // Most requests increment one counter at most.
             if more > 0 {
                 count.fetch_add(more, Ordering::Relaxed);
             }
         }
     }
 
-    /// The worker has these connections to its upstreams.
-    pub fn pools(&self, pools: BTreeMap<String, Pool>) {
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.pools = pools;
+    /// Sets the state of the connection pools, by upstream.
+    pub fn set_pools(&self, pools: BTreeMap<String, Pool>) {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.pools = pools;
     }
 
-    /// A head came to no exchange.
-    pub fn head_refused(&self, fault: RejectedHead) {
-        self.heads_refused(fault).fetch_add(1, Ordering::Relaxed);
+    /// Counts a rejected request head.
+    pub fn head_rejected(&self, head: RejectedHead) {
+        self.heads_rejected(head).fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn heads_refused(&self, fault: RejectedHead) -> &AtomicU64 {
-        match fault {
+    pub(super) fn heads_rejected(&self, head: RejectedHead) -> &AtomicU64 {
+        match head {
             RejectedHead::Malformed => &self.heads_malformed,
             RejectedHead::TooLarge => &self.heads_too_large,
-            RejectedHead::TooLate => &self.heads_too_late,
-            RejectedHead::ProxyHeader => &self.heads_without_proxy,
-            RejectedHead::PeerNotTrusted => &self.heads_of_strangers,
-            RejectedHead::Tls => &self.handshakes,
+            RejectedHead::TimedOut => &self.heads_timed_out,
+            RejectedHead::ProxyHeader => &self.proxy_headers_malformed,
+            RejectedHead::PeerNotTrusted => &self.peers_not_trusted,
+            RejectedHead::Tls => &self.tls_handshakes_failed,
         }
     }
 
-    /// A request was to be counted in Redis.
-    pub fn redis_asked(&self, outcome: RedisOutcome) {
+    /// Counts a request that was to be counted in Redis.
+    pub fn count_redis(&self, outcome: RedisOutcome) {
         self.redis_outcomes(outcome).fetch_add(1, Ordering::Relaxed);
     }
 
@@ -249,20 +246,18 @@ impl WorkerMetrics {
         }
     }
 
-    /// The worker's event loop turns.
+    /// Counts a heartbeat of the worker's event loop.
     pub fn beat(&self) {
-        self.beat.fetch_add(1, Ordering::Relaxed);
+        self.heartbeats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often the event loop has said so.
-    pub fn beats(&self) -> u64 {
-        self.beat.load(Ordering::Relaxed)
+    pub fn heartbeats(&self) -> u64 {
+        self.heartbeats.load(Ordering::Relaxed)
     }
 
-    /// What it has counted until now.
     pub(super) fn tally(&self) -> Tally {
-        let counted = self.counted.lock();
-        counted.unwrap_or_else(PoisonError::into_inner).clone()
+        let tally = self.tally.lock();
+        tally.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -280,7 +275,7 @@ impl Tally {
         }
         for (route, durations) in durations {
             let sum = self.durations.entry(route).or_default();
-            sum.whole.add(&durations.whole);
+            sum.request.add(&durations.request);
             sum.gate.add(&durations.gate);
             sum.upstream.add(&durations.upstream);
         }

@@ -1,5 +1,4 @@
-//! Which trace a request is in, as its head says it: W3C Trace Context, level 2
-//! (<https://www.w3.org/TR/trace-context-2/>).
+//! W3C Trace Context, level 2 (<https://www.w3.org/TR/trace-context-2/>).
 
 use std::num::{NonZeroU64, NonZeroU128};
 
@@ -8,22 +7,22 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Its spans are sent.
+/// Flag: the spans of the trace are recorded.
 const SAMPLED: u8 = 1;
 
-/// The trace's name is random in every part that a sampler looks at.
+/// Flag: the trace ID is random in the bits that samplers use.
 const RANDOM: u8 = 2;
 
-/// The length of all that version 00 says, in bytes.
+/// Length of a version 00 `traceparent`, in bytes.
 const LENGTH: usize = 55;
 
-/// The most members of a `tracestate`.
+/// List members of a `tracestate`, at most.
 const MAX_MEMBERS: usize = 32;
 
-/// The longest key and the longest value of a member, in bytes.
+/// Length of a key or a value, at most, in bytes.
 const MAX_MEMBER_BYTES: usize = 256;
 
-/// A place in a trace: the trace, and a span in it.
+/// Span context: trace ID, span ID and trace flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Context {
     pub(super) trace: NonZeroU128,
@@ -32,7 +31,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// The beginning of a trace.
+    /// Begins a trace.
     pub(super) fn root(is_sampled: bool) -> Self {
         Self {
             trace: NonZeroU128::new(fastrand::u128(..)).unwrap_or(NonZeroU128::MIN),
@@ -41,7 +40,7 @@ impl Context {
         }
     }
 
-    /// What a head says; nothing if it says nothing, or nothing clear.
+    /// Parses the `traceparent` of a request head. Returns `None` if it is absent, repeated or invalid.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         match (values.next(), values.next()) {
@@ -50,7 +49,7 @@ impl Context {
         }
     }
 
-    /// Section 3.2.2. A later version begins like this one, and may say more.
+    /// Section 3.2.2. A later version begins like version 00 and may have further fields.
     fn parse(text: &str) -> Option<Self> {
         let (known, more) = text.split_at_checked(LENGTH)?;
         let parts: Vec<&str> = known.split('-').collect();
@@ -68,7 +67,7 @@ impl Context {
         })
     }
 
-    /// Another span of the same trace.
+    /// New span of the same trace.
     pub(super) fn child(self) -> Self {
         Self {
             span: new_span(),
@@ -76,17 +75,16 @@ impl Context {
         }
     }
 
-    /// Whether the spans of the trace are sent.
     pub(super) fn is_sampled(self) -> bool {
         self.flags & SAMPLED != 0
     }
 
-    /// The flags as OTLP has them.
+    /// Flags of an OTLP span.
     pub(super) fn flags(self) -> u32 {
         self.flags.into()
     }
 
-    /// Says to the next that this is its parent.
+    /// Sets `traceparent`, with this span as the parent of the next.
     pub(super) fn write(self, headers: &mut HeaderMap) {
         let Self { trace, span, flags } = self;
         let text = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
@@ -100,14 +98,14 @@ fn new_span() -> NonZeroU64 {
     NonZeroU64::new(fastrand::u64(..)).unwrap_or(NonZeroU64::MIN)
 }
 
-/// So many digits, the letters small.
+/// Parses lowercase hexadecimal of exactly this length.
 fn hex(text: &str, digits: usize) -> Option<u128> {
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let is_number = text.len() == digits && text.bytes().all(is_digit);
     is_number.then(|| u128::from_str_radix(text, 16).ok())?
 }
 
-/// Whether what other systems have added can be read by all: section 3.3.1.
+/// Returns true if `tracestate` is absent or valid (section 3.3.1).
 pub(super) fn is_tracestate(headers: &HeaderMap) -> bool {
     let mut members = 0;
     headers.get_all(TRACESTATE).iter().all(|value| {
@@ -126,22 +124,22 @@ fn is_member(member: &str) -> bool {
     let Some((key, value)) = member.split_once('=') else {
         return false;
     };
-    let starts_key = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let is_of_key = |byte: u8| starts_key(byte) || b"_-*/@".contains(&byte);
-    let is_of_value = |byte: u8| matches!(byte, b' '..=b'~') && !b",=".contains(&byte);
+    let is_key_start = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_key = |byte: u8| is_key_start(byte) || b"_-*/@".contains(&byte);
+    let is_value = |byte: u8| matches!(byte, b' '..=b'~') && !b",=".contains(&byte);
     let fits = |text: &str| (1..=MAX_MEMBER_BYTES).contains(&text.len());
     fits(key)
         && fits(value)
-        && key.bytes().next().is_some_and(starts_key)
-        && key.bytes().all(is_of_key)
-        && value.bytes().all(is_of_value)
+        && key.bytes().next().is_some_and(is_key_start)
+        && key.bytes().all(is_key)
+        && value.bytes().all(is_value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The example of section 3.2.3.
+    /// Example of section 3.2.3.
     const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn headers(name: &HeaderName, values: &[&'static str]) -> HeaderMap {
@@ -151,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_in_a_trace_is_read_as_the_standard_says() {
+    fn parses_and_writes_the_example_of_the_standard() {
         let context = Context::of(&headers(&TRACEPARENT, &[EXAMPLE])).unwrap();
         assert_eq!(
             context.trace.get(),
@@ -159,15 +157,15 @@ mod tests {
         );
         assert_eq!(context.span.get(), 0x00f0_67aa_0ba9_02b7);
         assert!(context.is_sampled());
-        let not = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
-        assert!(!Context::parse(not).unwrap().is_sampled());
+        let unsampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        assert!(!Context::parse(unsampled).unwrap().is_sampled());
         let mut written = HeaderMap::new();
         context.write(&mut written);
         assert_eq!(written, headers(&TRACEPARENT, &[EXAMPLE]));
     }
 
     #[test]
-    fn a_later_version_is_read_as_far_as_it_is_known() {
+    fn reads_the_known_fields_of_a_later_version() {
         for later in [
             "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-09-what-the-future-brings",
@@ -179,8 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_clear_is_no_place_in_a_trace() {
-        for bad in [
+    fn rejects_an_invalid_or_repeated_traceparent() {
+        for invalid in [
             "",
             "00",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
@@ -196,7 +194,7 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0g",
             "0é-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ] {
-            assert_eq!(Context::parse(bad), None, "{bad}");
+            assert_eq!(Context::parse(invalid), None, "{invalid}");
         }
         assert_eq!(
             Context::of(&headers(&TRACEPARENT, &[EXAMPLE, EXAMPLE])),
@@ -206,17 +204,17 @@ mod tests {
     }
 
     #[test]
-    fn a_tracestate_is_kept_if_all_of_it_can_be_read() {
-        for good in [
+    fn accepts_a_tracestate_only_if_every_member_is_valid() {
+        for valid in [
             &["rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"][..],
             &["rojo=1", "congo=2"],
             &["a=1 , , b=2,"],
             &["0tenant@system=a b"],
             &[],
         ] {
-            assert!(is_tracestate(&headers(&TRACESTATE, good)), "{good:?}");
+            assert!(is_tracestate(&headers(&TRACESTATE, valid)), "{valid:?}");
         }
-        for bad in [
+        for invalid in [
             &["rojo"][..],
             &["=1"],
             &["rojo="],
@@ -225,7 +223,10 @@ mod tests {
             &["rojo=1", "congo"],
             &["ro jo=1"],
         ] {
-            assert!(!is_tracestate(&headers(&TRACESTATE, bad)), "{bad:?}");
+            assert!(
+                !is_tracestate(&headers(&TRACESTATE, invalid)),
+                "{invalid:?}"
+            );
         }
         let of = |members: usize| -> HeaderMap {
             let value = HeaderValue::try_from("k=v,".repeat(members)).unwrap();

@@ -1,4 +1,4 @@
-//! Sending spans to the collector, from the control thread: a request never waits for it.
+//! Export of spans to the collector, on the control thread: no request waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,47 +15,46 @@ use crate::observe::log::printable;
 
 use super::otlp::{self, Moment};
 use super::queue::{SpanOutcome, Spans};
-use super::{Finished, Tracing};
+use super::{SampledExchange, Tracing};
 
-/// How often a batch is sent before it is given up.
+/// Tries before a batch is dropped.
 const TRIES: u32 = 5;
 
-/// How long to wait before the second try; before each one after it twice as long.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Delay before the second try. Each further delay is twice as long.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
 
-/// The longest that a collector is believed when it asks for patience.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Longest `Retry-After` of a collector that is respected.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
-/// Why a batch was not taken.
+/// Failure to export a batch.
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
-    /// There was no answer.
+    /// No response.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The collector cannot take it now.
+    /// Retryable status.
     #[error("status: {status}")]
     Busy {
-        /// What it answered.
         status: StatusCode,
-        /// How long it wants to be left alone.
+        /// `Retry-After` of the response.
         retry_after: Option<Duration>,
     },
-    /// The collector does not want it.
+    /// Status that a retry does not change.
     #[error("status: {0}")]
-    Refused(StatusCode),
-    /// The collector does not want all of it.
-    #[error("{rejected} are not wanted: {why}")]
-    Partly {
-        /// How many spans.
+    Rejected(StatusCode),
+    /// Partial success (`ExportTracePartialSuccess`).
+    #[error("the collector rejected {rejected} of them: {message}")]
+    Partial {
+        /// Number of rejected spans.
         rejected: usize,
-        /// Why not, in the collector's words.
-        why: String,
+        /// Error message of the collector.
+        message: String,
     },
 }
 
-/// Sends what the workers leave, until no more will come. The settings are those in force at each try.
+/// Exports the queue of the workers. Every try uses the settings in force.
 pub async fn run(spans: Arc<Spans>, clock: Clock, settings: impl Fn() -> Option<Arc<Tracing>>) {
     let mut exporter = Exporter {
         spans,
@@ -64,13 +63,13 @@ pub async fn run(spans: Arc<Spans>, clock: Clock, settings: impl Fn() -> Option<
         is_failing: false,
     };
     loop {
-        exporter.spans.due().await;
+        exporter.spans.batch_ready().await;
         loop {
             let batch = exporter.spans.take();
             if batch.is_empty() {
                 break;
             }
-            exporter.deliver(&batch).await;
+            exporter.export(&batch).await;
         }
     }
 }
@@ -79,17 +78,17 @@ struct Exporter<S> {
     spans: Arc<Spans>,
     clock: Clock,
     settings: S,
-    /// Whether the log has said that spans are not taken.
+    /// True if the last failure was logged and no batch was exported since.
     is_failing: bool,
 }
 
 impl<S: Fn() -> Option<Arc<Tracing>>> Exporter<S> {
-    /// Sends a batch, and once more if that may help, as long as the configuration has a collector.
-    async fn deliver(&mut self, batch: &[Finished]) {
-        let spans = batch.iter().map(Finished::spans).sum();
-        let mut pause = Duration::ZERO;
-        for tried in 0..TRIES {
-            self.spans.rest(pause).await;
+    /// Sends a batch, with retries, as long as the configuration has a collector.
+    async fn export(&mut self, batch: &[SampledExchange]) {
+        let spans = batch.iter().map(SampledExchange::span_count).sum();
+        let mut delay = Duration::ZERO;
+        for attempt in 0..TRIES {
+            self.spans.sleep(delay).await;
             let Some(tracing) = (self.settings)() else {
                 break;
             };
@@ -97,7 +96,7 @@ impl<S: Fn() -> Option<Arc<Tracing>>> Exporter<S> {
                 Ok(()) => {
                     self.spans.count(SpanOutcome::Exported, spans);
                     if std::mem::take(&mut self.is_failing) {
-                        info!(url = %tracing.url, "spans are taken again");
+                        info!(url = %tracing.url, "span export resumed");
                     }
                     return;
                 }
@@ -107,12 +106,12 @@ impl<S: Fn() -> Option<Arc<Tracing>>> Exporter<S> {
                 let error = error.to_string();
                 warn!(url = %tracing.url, "failed to send spans: {}", printable(&error));
             }
-            let asked = match error {
-                ExportError::Refused(_) => {
+            let retry_after = match error {
+                ExportError::Rejected(_) => {
                     self.spans.count(SpanOutcome::Rejected, spans);
                     return;
                 }
-                ExportError::Partly { rejected, .. } => {
+                ExportError::Partial { rejected, .. } => {
                     let rejected = rejected.min(spans);
                     self.spans.count(SpanOutcome::Rejected, rejected);
                     self.spans.count(SpanOutcome::Exported, spans - rejected);
@@ -124,12 +123,12 @@ impl<S: Fn() -> Option<Arc<Tracing>>> Exporter<S> {
             if self.spans.is_closing() {
                 break;
             }
-            pause = (FIRST_PAUSE * 2_u32.pow(tried)).max(asked.min(LONGEST_PAUSE));
+            delay = (FIRST_DELAY * 2_u32.pow(attempt)).max(retry_after.min(MAX_RETRY_AFTER));
         }
         self.spans.count(SpanOutcome::Unreachable, spans);
     }
 
-    async fn send(&self, tracing: &Tracing, batch: &[Finished]) -> Result<(), ExportError> {
+    async fn send(&self, tracing: &Tracing, batch: &[SampledExchange]) -> Result<(), ExportError> {
         let moment = Moment {
             now: Instant::now(),
             since_epoch: self.clock.since_epoch(),
@@ -138,20 +137,20 @@ impl<S: Fn() -> Option<Arc<Tracing>>> Exporter<S> {
         let mut request = Request::new(Full::from(encoded));
         *request.method_mut() = Method::POST;
         request.headers_mut().insert(CONTENT_TYPE, PROTOBUF);
-        let answer = client::call(request, &tracing.url, &tracing.tls).await?;
-        match answer.status() {
-            status if status.is_success() => match otlp::rejected(answer.body()) {
+        let response = client::call(request, &tracing.url, &tracing.tls).await?;
+        match response.status() {
+            status if status.is_success() => match otlp::rejected(response.body()) {
                 (0, _) => Ok(()),
-                (rejected, why) => Err(ExportError::Partly { rejected, why }),
+                (rejected, message) => Err(ExportError::Partial { rejected, message }),
             },
             status @ (StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT) => Err(ExportError::Busy {
                 status,
-                retry_after: client::patience(answer.headers()),
+                retry_after: client::patience(response.headers()),
             }),
-            status => Err(ExportError::Refused(status)),
+            status => Err(ExportError::Rejected(status)),
         }
     }
 }

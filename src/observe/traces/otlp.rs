@@ -1,5 +1,5 @@
-//! Exchanges as spans, in the form of OTLP (<https://opentelemetry.io/docs/specs/otlp/>), named by the semantic
-//! conventions for HTTP (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>).
+//! OTLP encoding of spans (<https://opentelemetry.io/docs/specs/otlp/>), with the semantic conventions for HTTP
+//! (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>).
 
 use std::time::Duration;
 
@@ -16,21 +16,20 @@ use prost::Message;
 use tokio::time::Instant;
 
 use crate::gate::inbound::Scheme;
-use crate::observe::log::CLIENT_GONE;
+use crate::observe::log::CLIENT_CLOSED_REQUEST;
 
-use super::Finished;
+use super::SampledExchange;
 use super::context::Context;
 
-/// What collects the spans: this program.
+/// Name of the instrumentation scope.
 const SCOPE: &str = env!("CARGO_PKG_NAME");
 
-/// The version of it.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What the conventions call a method that not everybody knows.
+/// Value of `http.request.method` for an unknown method, by the conventions.
 const OTHER: &str = "_OTHER";
 
-/// The moment in which exchanges are written: it is now, and so long after 1970-01-01T00:00:00Z.
+/// Time of the encoding, by the monotonic clock and by the Unix epoch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) now: Instant,
@@ -38,7 +37,7 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// Nanoseconds from 1970-01-01T00:00:00Z to a moment `ago` before another.
+    /// Unix time in nanoseconds of the time `ago` before `moment`.
     fn nanos(self, moment: Instant, ago: Duration) -> u64 {
         let before = self.now.saturating_duration_since(moment) + ago;
         let since = self.since_epoch.saturating_sub(before);
@@ -46,12 +45,12 @@ impl Moment {
     }
 }
 
-/// Everything as the collector takes it.
-pub(super) fn encode(exchanges: &[Finished], service_name: &str, moment: Moment) -> Vec<u8> {
-    let spans = exchanges.iter().flat_map(|finished| {
+/// Encodes an `ExportTraceServiceRequest` with the spans of these exchanges.
+pub(super) fn encode(exchanges: &[SampledExchange], service_name: &str, moment: Moment) -> Vec<u8> {
+    let spans = exchanges.iter().flat_map(|exchange| {
         [
-            Some(server_span(finished, moment)),
-            client_span(finished, moment),
+            Some(server_span(exchange, moment)),
+            client_span(exchange, moment),
         ]
     });
     let service = attributes([
@@ -79,17 +78,17 @@ pub(super) fn encode(exchanges: &[Finished], service_name: &str, moment: Moment)
     request.encode_to_vec()
 }
 
-/// How many spans the collector says that it does not want.
-pub(super) fn rejected(answer: &[u8]) -> (usize, String) {
-    let answer = ExportTraceServiceResponse::decode(answer).unwrap_or_default();
-    let partial = answer.partial_success.unwrap_or_default();
+/// Parses the number of rejected spans and the error message out of a response.
+pub(super) fn rejected(response: &[u8]) -> (usize, String) {
+    let response = ExportTraceServiceResponse::decode(response).unwrap_or_default();
+    let partial = response.partial_success.unwrap_or_default();
     let spans = usize::try_from(partial.rejected_spans).unwrap_or(0);
     (spans, partial.error_message)
 }
 
-/// The exchange, as its client saw it.
-fn server_span(finished: &Finished, moment: Moment) -> Span {
-    let Finished {
+/// Server span of the exchange.
+fn server_span(exchange: &SampledExchange, moment: Moment) -> Span {
+    let SampledExchange {
         trace,
         ended,
         method,
@@ -106,26 +105,25 @@ fn server_span(finished: &Finished, moment: Moment) -> Span {
         upstream: _,
         request_bytes,
         response_bytes,
-        whole,
-    } = finished;
+        complete,
+    } = exchange;
     let route = route.as_ref().map(|route| route.pattern.as_ref());
-    let is_gone = *reason == Some(CLIENT_GONE);
-    let has_failed = status.is_server_error();
+    let is_closed_by_client = *reason == Some(CLIENT_CLOSED_REQUEST);
+    let is_error = status.is_server_error();
     let scheme = match trace.scheme {
         Scheme::Http => "http",
         Scheme::Https => "https",
     };
     let version = if trace.is_http2 { "2" } else { "1.1" };
-    let error =
-        has_failed.then(|| reason.map_or_else(|| status.as_str().to_owned(), str::to_owned));
+    let error = is_error.then(|| reason.map_or_else(|| status.as_str().to_owned(), str::to_owned));
     Span {
         parent_span_id: trace
             .parent
             .map_or_else(Vec::new, |parent| parent.get().to_be_bytes().to_vec()),
         kind: SpanKind::Server.into(),
         name: match route {
-            Some(route) => format!("{} {route}", shown(method)),
-            None => shown(method).to_owned(),
+            Some(route) => format!("{} {route}", span_method(method)),
+            None => span_method(method).to_owned(),
         },
         start_time_unix_nano: moment.nanos(*ended, *elapsed),
         end_time_unix_nano: moment.nanos(*ended, Duration::ZERO),
@@ -137,7 +135,7 @@ fn server_span(finished: &Finished, moment: Moment) -> Span {
             ("http.route", route.and_then(text)),
             (
                 "http.response.status_code",
-                number(status.as_u16()).filter(|_| !is_gone),
+                number(status.as_u16()).filter(|_| !is_closed_by_client),
             ),
             ("error.type", error.as_deref().and_then(text)),
             (
@@ -153,16 +151,16 @@ fn server_span(finished: &Finished, moment: Moment) -> Span {
             ("claimgate.issuer", issuer.as_deref().and_then(text)),
             ("claimgate.reason", reason.and_then(text)),
             ("claimgate.request_id", text(request_id)),
-            ("claimgate.whole", Some(Value::BoolValue(*whole))),
+            ("claimgate.complete", Some(Value::BoolValue(*complete))),
         ]),
-        status: failure(has_failed, *reason),
+        status: failure(is_error, *reason),
         ..span(trace.span)
     }
 }
 
-/// The call of the upstream, until the head of its answer. Nothing, if it was not sent.
-fn client_span(finished: &Finished, moment: Moment) -> Option<Span> {
-    let Finished {
+/// Client span of the upstream request, up to the response head. Returns `None` if no request was sent.
+fn client_span(exchange: &SampledExchange, moment: Moment) -> Option<Span> {
+    let SampledExchange {
         trace,
         ended,
         method,
@@ -171,45 +169,45 @@ fn client_span(finished: &Finished, moment: Moment) -> Option<Span> {
         elapsed,
         gate,
         ..
-    } = finished;
-    let (call, took) = finished.call()?;
+    } = exchange;
+    let (upstream, duration) = exchange.upstream_span()?;
     let sent = elapsed.saturating_sub(*gate);
-    let (host, port) = call.server.clone().unzip();
-    let has_answered = call.server.is_some();
-    let has_failed = !has_answered || status.is_client_error() || status.is_server_error();
+    let (host, port) = upstream.server.clone().unzip();
+    let has_response = upstream.server.is_some();
+    let is_error = !has_response || status.is_client_error() || status.is_server_error();
     let error = match reason {
-        Some(reason) if !has_answered => Some(*reason),
-        _ if has_failed => Some(status.as_str()),
+        Some(reason) if !has_response => Some(*reason),
+        _ if is_error => Some(status.as_str()),
         _ => None,
     };
     Some(Span {
         parent_span_id: trace.span.span.get().to_be_bytes().to_vec(),
         kind: SpanKind::Client.into(),
-        name: shown(method).to_owned(),
+        name: span_method(method).to_owned(),
         start_time_unix_nano: moment.nanos(*ended, sent),
-        end_time_unix_nano: moment.nanos(*ended, sent.saturating_sub(took)),
+        end_time_unix_nano: moment.nanos(*ended, sent.saturating_sub(duration)),
         attributes: attributes([
             ("http.request.method", method_name(method)),
             ("server.address", host.as_deref().and_then(text)),
             ("server.port", port.flatten().and_then(number)),
             (
                 "http.response.status_code",
-                number(status.as_u16()).filter(|_| has_answered),
+                number(status.as_u16()).filter(|_| has_response),
             ),
             ("error.type", error.and_then(text)),
-            ("claimgate.upstream", text(&call.upstream)),
+            ("claimgate.upstream", text(&upstream.name)),
         ]),
-        status: failure(has_failed, *reason),
-        ..span(call.span)
+        status: failure(is_error, *reason),
+        ..span(upstream.span)
     })
 }
 
-/// A method in the name of a span.
-fn shown(method: &str) -> &str {
+/// Method in a span name.
+fn span_method(method: &str) -> &str {
     if method == "other" { "HTTP" } else { method }
 }
 
-/// What every span has.
+/// Common fields of a span.
 fn span(context: Context) -> Span {
     Span {
         trace_id: context.trace.get().to_be_bytes().to_vec(),
@@ -219,8 +217,8 @@ fn span(context: Context) -> Span {
     }
 }
 
-fn failure(has_failed: bool, reason: Option<&str>) -> Option<Status> {
-    has_failed.then(|| Status {
+fn failure(is_error: bool, reason: Option<&str>) -> Option<Status> {
+    is_error.then(|| Status {
         message: reason.unwrap_or_default().to_owned(),
         code: StatusCode::Error.into(),
     })
@@ -230,7 +228,7 @@ fn method_name(method: &str) -> Option<Value> {
     text(if method == "other" { OTHER } else { method })
 }
 
-/// Those that have a value.
+/// Attributes that have a value.
 fn attributes<const N: usize>(all: [(&str, Option<Value>); N]) -> Vec<KeyValue> {
     let present = all
         .into_iter()
@@ -243,10 +241,7 @@ fn attributes<const N: usize>(all: [(&str, Option<Value>); N]) -> Vec<KeyValue> 
     written.collect()
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "as every attribute is one that may be absent"
-)]
+#[expect(clippy::unnecessary_wraps, reason = "an attribute may be absent")]
 fn text(text: &str) -> Option<Value> {
     Some(Value::StringValue(text.to_owned()))
 }

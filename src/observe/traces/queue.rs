@@ -1,4 +1,4 @@
-//! The exchanges whose spans wait to be sent.
+//! Export queue of sampled exchanges.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,111 +10,110 @@ use tokio::time::timeout;
 
 use crate::observe::Record;
 
-use super::Finished;
+use super::SampledExchange;
 
-/// How many may wait. What comes when there are so many is counted and forgotten, so that a collector that is away holds
-/// up nothing.
-const MAX_WAITING: usize = 4096;
+/// Capacity of the queue, in exchanges. Exchanges beyond it are counted and dropped, so that an unreachable collector
+/// delays no request.
+const CAPACITY: usize = 4096;
 
-/// How many are sent at once, at the most.
+/// Exchanges in one batch, at most.
 const BATCH: usize = 512;
 
-/// How long the first of them may wait for others.
-const GATHER: Duration = Duration::from_secs(1);
+/// Delay before a batch that is not full is sent.
+const BATCH_DELAY: Duration = Duration::from_secs(1);
 
-/// What waits, and what became of the rest. Written by every worker, emptied by the control thread.
+/// Queue of sampled exchanges, and the outcomes of their spans. Every worker pushes; the control thread exports.
 #[derive(Debug, Default)]
 pub struct Spans {
     queue: Mutex<Queue>,
-    /// The first waits, or enough do, or no more will come.
-    wanted: Notify,
-    /// The last has been sent or given up.
-    is_empty: Condvar,
+    /// Notified by the first exchange, by a full batch, and at the end.
+    ready: Notify,
+    /// Notified when the last batch is exported or dropped.
+    drained: Condvar,
     exported: AtomicU64,
-    overflowed: AtomicU64,
+    queue_full: AtomicU64,
     rejected: AtomicU64,
     unreachable: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Finished>,
-    /// How many are on their way.
-    taken: usize,
+    waiting: VecDeque<SampledExchange>,
+    /// Exchanges of the current batch.
+    in_flight: usize,
     is_closing: bool,
 }
 
-/// What became of spans that were to be sent.
+/// Outcome of a span's export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpanOutcome {
-    /// The collector has it.
     Exported,
-    /// Too many waited.
-    Overflowed,
-    /// The collector does not want it.
+    /// Dropped: the queue was full.
+    QueueFull,
+    /// Rejected by the collector.
     Rejected,
-    /// The collector could not be had, time and again.
+    /// Dropped after the last try.
     Unreachable,
 }
 
 impl SpanOutcome {
-    /// All of them, each with its label.
+    /// Outcomes with their labels.
     pub const ALL: [(Self, &str); 4] = [
         (Self::Exported, "exported"),
-        (Self::Overflowed, "queue_full"),
+        (Self::QueueFull, "queue_full"),
         (Self::Rejected, "rejected"),
         (Self::Unreachable, "unreachable"),
     ];
 }
 
 impl Spans {
-    /// Takes an exchange that is over, if its spans are to be sent.
-    pub fn keep(&self, record: Record) {
-        let Some(finished) = Finished::new(record) else {
+    /// Adds a finished exchange, if it is sampled.
+    pub fn push(&self, record: Record) {
+        let Some(exchange) = SampledExchange::new(record) else {
             return;
         };
         let mut queue = self.lock();
-        if queue.waiting.len() >= MAX_WAITING {
+        if queue.waiting.len() >= CAPACITY {
             drop(queue);
-            self.count(SpanOutcome::Overflowed, finished.spans());
+            self.count(SpanOutcome::QueueFull, exchange.span_count());
             return;
         }
-        queue.waiting.push_back(finished);
+        queue.waiting.push_back(exchange);
         if matches!(queue.waiting.len(), 1 | BATCH) {
-            self.wanted.notify_one();
+            self.ready.notify_one();
         }
     }
 
-    /// How many spans have come to this.
+    /// Spans with this outcome.
     pub fn counted(&self, outcome: SpanOutcome) -> u64 {
         self.counter(outcome).load(Ordering::Relaxed)
     }
 
-    /// Waits until some are worth sending.
-    pub(super) async fn due(&self) {
-        self.wanted.notified().await;
+    /// Waits for a full batch, or for the delay after the first exchange.
+    pub(super) async fn batch_ready(&self) {
+        self.ready.notified().await;
         if !self.is_closing() {
-            let _enough = timeout(GATHER, self.wanted.notified()).await;
+            let _full = timeout(BATCH_DELAY, self.ready.notified()).await;
         }
     }
 
-    /// Waits so long, or until no more will come.
-    pub(super) async fn rest(&self, pause: Duration) {
+    /// Sleeps for `pause`, or until the last batch is due.
+    pub(super) async fn sleep(&self, pause: Duration) {
         let closing = async {
             while !self.is_closing() {
-                self.wanted.notified().await;
+                self.ready.notified().await;
             }
         };
         let _closing = timeout(pause, closing).await;
     }
 
-    /// Those that are sent next.
-    pub(super) fn take(&self) -> Vec<Finished> {
+    /// Takes the next batch out of the queue.
+    pub(super) fn take(&self) -> Vec<SampledExchange> {
         let mut queue = self.lock();
         let count = queue.waiting.len().min(BATCH);
-        queue.taken = count;
+        queue.in_flight = count;
         if count == 0 {
-            self.is_empty.notify_all();
+            self.drained.notify_all();
         }
         queue.waiting.drain(..count).collect()
     }
@@ -128,19 +127,19 @@ impl Spans {
         self.lock().is_closing
     }
 
-    /// Has the last sent, and waits for that as long as it may.
-    pub fn finish(&self, patience: Duration) {
+    /// Exports the remaining exchanges, and waits for that until the timeout.
+    pub fn finish(&self, timeout: Duration) {
         let mut queue = self.lock();
         queue.is_closing = true;
-        self.wanted.notify_one();
-        let waits = |queue: &mut Queue| queue.taken > 0 || !queue.waiting.is_empty();
-        let _finished = self.is_empty.wait_timeout_while(queue, patience, waits);
+        self.ready.notify_one();
+        let is_busy = |queue: &mut Queue| queue.in_flight > 0 || !queue.waiting.is_empty();
+        let _finished = self.drained.wait_timeout_while(queue, timeout, is_busy);
     }
 
     fn counter(&self, outcome: SpanOutcome) -> &AtomicU64 {
         match outcome {
             SpanOutcome::Exported => &self.exported,
-            SpanOutcome::Overflowed => &self.overflowed,
+            SpanOutcome::QueueFull => &self.queue_full,
             SpanOutcome::Rejected => &self.rejected,
             SpanOutcome::Unreachable => &self.unreachable,
         }
@@ -175,34 +174,34 @@ mod tests {
     }
 
     #[test]
-    fn so_many_wait_and_the_rest_is_counted() {
+    fn drops_and_counts_exchanges_beyond_its_capacity() {
         let spans = Spans::default();
         let record = sampled();
-        for _ in 0..MAX_WAITING + 3 {
-            spans.keep(record.clone());
+        for _ in 0..CAPACITY + 3 {
+            spans.push(record.clone());
         }
-        assert_eq!(spans.counted(SpanOutcome::Overflowed), 3);
+        assert_eq!(spans.counted(SpanOutcome::QueueFull), 3);
         let mut batches = 0;
         while !spans.take().is_empty() {
             batches += 1;
         }
-        assert_eq!(batches, MAX_WAITING / BATCH);
-        spans.keep(record);
+        assert_eq!(batches, CAPACITY / BATCH);
+        spans.push(record);
         assert_eq!(spans.take().len(), 1, "there is room again");
     }
 
     #[test]
-    fn what_is_not_sampled_does_not_wait() {
+    fn ignores_an_exchange_that_is_not_sampled() {
         let spans = Spans::default();
-        spans.keep(Record::of("one", "/"));
+        spans.push(Record::of("one", "/"));
         assert!(spans.take().is_empty());
     }
 
     #[test]
-    fn the_end_is_awaited_until_the_last_is_sent_and_no_longer_than_said() {
+    fn finish_waits_for_the_last_batch_or_the_timeout() {
         let spans = Spans::default();
         spans.finish(Duration::from_mins(1));
-        spans.keep(sampled());
+        spans.push(sampled());
         spans.finish(Duration::from_millis(1));
         assert_eq!(spans.take().len(), 1);
         std::thread::scope(|scope| {

@@ -111,13 +111,13 @@ impl AcceptedConnection {
                 (RejectedHead::Malformed, Some(error.to_string()))
             }
             Err(ServeError::Head(fault)) => (fault, None),
-            Ok(()) | Err(_) if connection.head_was_late() => (RejectedHead::TooLate, None),
+            Ok(()) | Err(_) if connection.head_was_late() => (RejectedHead::TimedOut, None),
             Err(ServeError::Tls(error)) if !is_the_end(&error) => {
                 (RejectedHead::Tls, Some(error.to_string()))
             }
             Ok(()) | Err(_) => return,
         };
-        server.metrics.head_refused(fault);
+        server.metrics.head_rejected(fault);
         let client = address.map(tracing::field::display);
         let listener = &connection.listener().address;
         info!(client, %listener, reason = fault.reason(), cause, "rejected a request head");

@@ -168,7 +168,7 @@ access = "authenticated"
             &token,
             "/me",
             None,
-            "  FAIL  rule            certificate_denied\n",
+            "  FAIL  authorization       certificate_denied\n",
         ),
         (&token, "/plain", None, "  x-forwarded-proto: http\n"),
         (&bound, "/plain", Some(&gate), "  x-client: CN=gate.test\n"),
@@ -176,13 +176,13 @@ access = "authenticated"
             &bound,
             "/plain",
             Some(&expired),
-            "  FAIL  verification    token_confirmation\n",
+            "  FAIL  verification        token_confirmation\n",
         ),
         (
             &bound,
             "/plain",
             None,
-            "  FAIL  verification    token_confirmation\n",
+            "  FAIL  verification        token_confirmation\n",
         ),
     ] {
         let mut arguments = vec!["explain", "--token", token];
@@ -211,7 +211,7 @@ access = "authenticated"
 }
 
 #[test]
-fn explain_names_each_check_and_where_it_failed() {
+fn explain_lists_each_stage_and_the_failed_one() {
     let upstream = Upstream::start();
     let directory = Directory::with(&(eight_lines(upstream.address) + MORE));
     let token = directory.token("alice", &[]);
@@ -221,10 +221,12 @@ fn explain_names_each_check_and_where_it_failed() {
         "GET /api/bob/tasks\n  \
            ok    request head\n  \
            ok    canonical path\n  \
-           ok    route           `/api/{user_id}/tasks/{*rest}`, for the owner `{user_id}`\n  \
-           ok    one token\n  \
-           ok    verification    subject `alice`, issuer `better-auth`\n  \
-           FAIL  rule            subject_mismatch\n\
+           ok    route               `/api/{user_id}/tasks/{*rest}`, for the owner `{user_id}`\n  \
+           -     client rate limit   no limit\n  \
+           ok    token\n  \
+           ok    verification        subject `alice`, issuer `better-auth`\n  \
+           -     subject rate limit  no limit\n  \
+           FAIL  authorization       subject_mismatch\n\
          \n\
          answered 403 Forbidden: This path belongs to another user.\n"
     );
@@ -233,11 +235,13 @@ fn explain_names_each_check_and_where_it_failed() {
         ended.stdout,
         "GET /api/../bob/tasks\n  \
            ok    request head\n  \
-           FAIL  canonical path  path_not_canonical\n  \
-           -     route           not reached\n  \
-           -     one token       not reached\n  \
-           -     verification    not reached\n  \
-           -     rule            not reached\n\
+           FAIL  canonical path      path_not_canonical\n  \
+           -     route               not reached\n  \
+           -     client rate limit   not reached\n  \
+           -     token               not reached\n  \
+           -     verification        not reached\n  \
+           -     subject rate limit  not reached\n  \
+           -     authorization       not reached\n\
          \n\
          answered 400 Bad Request: The path has more than one reading. Send it without dot segments, empty segments, \
          encoded slashes or control characters.\n"
@@ -290,6 +294,10 @@ rate_limit = [
     let with_token = directory.call(&["explain", "--token", &token, "GET", "/counted/x"]);
     let said = format!("\n\n{of_client}{of_subject}");
     assert!(with_token.stdout.ends_with(&said), "{with_token:?}");
+    for stage in ["client rate limit", "subject rate limit"] {
+        let passed = format!("  ok    {stage}\n");
+        assert!(with_token.stdout.contains(&passed), "{with_token:?}");
+    }
     // Without a good token it is counted for its client all the same, and for nobody else.
     let without = directory.call(&["explain", "GET", "/counted/x"]);
     assert!(
@@ -349,10 +357,12 @@ fn explain_says_what_browsers_are_told() {
         "OPTIONS /api/bob/tasks\n  \
            ok    request head\n  \
            ok    canonical path\n  \
-           ok    route           `/api/{user_id}/tasks/{*rest}`, for the owner `{user_id}`\n  \
-           -     one token       a browser asks before it sends one\n  \
-           -     verification    a browser asks before it sends one\n  \
-           -     rule            a browser asks before it sends one\n\
+           ok    route               `/api/{user_id}/tasks/{*rest}`, for the owner `{user_id}`\n  \
+           -     client rate limit   not part of a preflight\n  \
+           -     token               not part of a preflight\n  \
+           -     verification        not part of a preflight\n  \
+           -     subject rate limit  not part of a preflight\n  \
+           -     authorization       not part of a preflight\n\
          \n\
          answered 204, and the page may send its request:\n  \
            access-control-allow-origin: https://app.example\n  \
@@ -365,7 +375,7 @@ fn explain_says_what_browsers_are_told() {
     assert_eq!(ended.code, Some(1));
     let said = ended.stdout.as_str();
     assert!(
-        said.contains("FAIL  route           preflight_origin\n"),
+        said.contains("FAIL  route               preflight_origin\n"),
         "{said}"
     );
     assert!(!said.contains("access-control-allow"), "{said}");
@@ -373,7 +383,7 @@ fn explain_says_what_browsers_are_told() {
     let ended = asked("https://app.example", "GET", &[]);
     let said = ended.stdout.as_str();
     assert!(
-        said.contains("FAIL  one token       token_missing\n"),
+        said.contains("FAIL  token               token_missing\n"),
         "{said}"
     );
     assert!(
@@ -396,28 +406,28 @@ fn explain_names_the_demand_that_was_not_met() {
         let claims: Vec<&str> = claims.iter().flat_map(|claim| ["--claim", claim]).collect();
         directory.token("alice", &claims)
     };
-    let route = "`/admin/{user_id}`, for the owner `{user_id}`, and for whom `role` has any of `admin`, `support`, if \
-                 `plan` equals `pro`, if `scope` has `tasks`, of `better-auth`";
+    let route = "`/admin/{user_id}`, for the owner `{user_id}`, exempt if `role` has any of `admin`, `support`, requires \
+                 `plan` equals `pro`, requires `scope` has `tasks`, from `better-auth`";
     for (claims, target, expected) in [
         (
             &["plan=secret-plan", "scope=tasks"][..],
             "/admin/alice",
-            "  FAIL  rule            claim_denied\n                        not met: `plan` equals `pro`\n",
+            "  FAIL  authorization       claim_denied\n                            not met: `plan` equals `pro`\n",
         ),
         (
             &["plan=pro", "scope=secret-plan"],
             "/admin/alice",
-            "  FAIL  rule            claim_denied\n                        not met: `scope` has `tasks`\n",
+            "  FAIL  authorization       claim_denied\n                            not met: `scope` has `tasks`\n",
         ),
         (
             &["role=secret-plan"],
             "/admin/bob",
-            "  FAIL  rule            subject_mismatch\n\n",
+            "  FAIL  authorization       subject_mismatch\n\n",
         ),
         (
             &["plan=secret-plan"],
             "/partners",
-            "  FAIL  verification    token_issuer\n                        the route does not accept the issuer \
+            "  FAIL  verification        token_issuer\n                            the route does not accept the issuer \
              `better-auth`\n",
         ),
     ] {
@@ -433,7 +443,11 @@ fn explain_names_the_demand_that_was_not_met() {
     let token = mint(&["plan=pro", "scope=tasks", "role=support"]);
     let ended = directory.call(&["explain", "--token", &token, "GET", "/admin/bob"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stdout.contains("  ok    rule\n"), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("  ok    authorization\n"),
+        "{}",
+        ended.stdout
+    );
     assert!(upstream.has_got_nothing());
 }
 
@@ -449,7 +463,7 @@ fn explain_says_where_the_token_was_and_does_not_show_it() {
     let forwarding = Directory::with(&forwarding);
     for directory in [directory, forwarding] {
         let ended = directory.call(&["explain", "GET", &in_the_query]);
-        let ok = "ok    one token       in the parameter `access_token` of the query";
+        let ok = "ok    token               in the parameter `access_token` of the query";
         for text in [
             "GET /any/alice?a=1\n",
             ok,
@@ -458,7 +472,7 @@ fn explain_says_where_the_token_was_and_does_not_show_it() {
             assert!(ended.stdout.contains(text), "`{text}`: {ended:?}");
         }
         let ended = directory.call(&["explain", "GET", "/any/alice", "-H", &in_a_cookie]);
-        let ok = "ok    one token       in the cookie `session`";
+        let ok = "ok    token               in the cookie `session`";
         assert!(ended.stdout.contains(ok), "{ended:?}");
     }
     assert!(upstream.has_got_nothing());
@@ -476,7 +490,7 @@ fn explain_fetches_no_keys_and_says_so() {
     let ended = directory.call(&["explain", "--token", &token, "GET", "/api/alice/tasks"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     for text in [
-        "FAIL  verification    keys_unavailable",
+        "FAIL  verification        keys_unavailable",
         "answered 503 Service Unavailable: ",
         "The keys of the issuer `better-auth` come from a URL, and nothing is fetched here: ",
     ] {

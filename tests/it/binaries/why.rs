@@ -22,14 +22,14 @@ fn a_running_gate_says_why_it_has_refused() {
     for part in [
         " GET /api/alice/tasks from 127.0.0.1\n",
         "subject `bob`, issuer `better-auth`\n",
-        "FAIL  rule            subject_mismatch\n",
-        "answered 403: ",
+        "FAIL  authorization       subject_mismatch\n",
+        "response 403: ",
     ] {
         assert!(ended.stdout.contains(part), "{part}: {ended:?}");
     }
 
     for (name, message) in [
-        ("nobody", "no such request is remembered: "),
+        ("nobody", "no refusal with this request ID: "),
         ("no body", "failed to ask for this request: "),
         ("a\r\nX: y", "failed to ask for this request: "),
     ] {

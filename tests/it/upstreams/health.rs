@@ -181,7 +181,7 @@ fn a_probe_without_an_answer_is_502_in_time() {
         let answer = sidecar.admin(&get(path));
         assert_eq!(
             (answer.status, answer.text().as_str()),
-            (502, "no answer\n")
+            (502, "no response\n")
         );
     }
     let (sidecar, _issuer) = start_before(&format!("url = \"{}\"", silent.url()), ROUTES);

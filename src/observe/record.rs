@@ -1,0 +1,84 @@
+//! Record of one exchange.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, StatusCode};
+
+use crate::gate::routes::Route;
+use crate::gate::subject::Subject;
+
+use super::traces::Trace;
+
+/// Facts of one exchange, for the access log, the metrics, the spans and the last refusals.
+///
+/// Every reader destructures it in full, so that a new field does not compile until each reader uses or ignores it.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub method: Method,
+    /// Request target as judged by the gate.
+    pub target: Option<PathAndQuery>,
+    pub route: Option<Arc<Route>>,
+    /// Status of the response; 499 if the client closed the request before.
+    pub status: StatusCode,
+    /// Reason of a refusal or an incomplete exchange.
+    pub reason: Option<&'static str>,
+    /// Error between gate and upstream.
+    pub cause: Option<String>,
+    /// True if the refusal is an authentication or authorization failure.
+    pub is_auth_failure: bool,
+    /// Subject of a verified token.
+    pub subject: Option<Subject>,
+    /// Name of the issuer of a verified token.
+    pub issuer: Option<Arc<str>>,
+    /// Client address; `None` on a Unix socket.
+    pub client: Option<IpAddr>,
+    pub request_id: HeaderValue,
+    /// Time from the request head to the end of the response.
+    pub elapsed: Duration,
+    /// Time from the request head to the forwarded request, or to the end if the request was not forwarded.
+    pub gate: Duration,
+    /// Time from the forwarded request to the upstream's response head.
+    pub upstream: Option<Duration>,
+    /// Size of the request body.
+    pub request_bytes: u64,
+    /// Size of the response body.
+    pub response_bytes: u64,
+    /// True if the client received the response to its end.
+    pub complete: bool,
+    /// Span context, with `[tracing]` only.
+    pub trace: Option<Box<Trace>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Record {
+        /// Record of a request without a route.
+        pub(crate) fn of(request_id: &str, path: &str) -> Self {
+            Self {
+                method: Method::GET,
+                target: path.parse().ok(),
+                route: None,
+                status: StatusCode::NOT_FOUND,
+                reason: Some("no_route"),
+                cause: None,
+                is_auth_failure: false,
+                subject: None,
+                issuer: None,
+                client: None,
+                request_id: HeaderValue::from_str(request_id).unwrap(),
+                elapsed: Duration::ZERO,
+                gate: Duration::ZERO,
+                upstream: None,
+                request_bytes: 0,
+                response_bytes: 0,
+                complete: true,
+                trace: None,
+            }
+        }
+    }
+}
