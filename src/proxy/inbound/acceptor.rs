@@ -8,11 +8,9 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
-use http::HeaderValue;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{interval, sleep};
@@ -21,9 +19,9 @@ use tracing::warn;
 use crate::config::Address;
 use crate::gate::refusal::Refusal;
 use crate::observe::metrics::WorkerMetrics;
-use crate::tls::server::ServerTls;
 
 use super::connection::Connection;
+use super::listener::{Listener, ListenerConfig};
 use super::serve::{AcceptedConnection, Server};
 use crate::proxy::Proxy;
 use crate::proxy::shared::{Phase, Shared};
@@ -40,30 +38,6 @@ const POOL_SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long accepting rests when the process has no file descriptor left.
 const EXHAUSTED_REST: Duration = Duration::from_millis(50);
-
-/// One of the places where requests come in, and what is spoken there.
-#[derive(Debug)]
-pub struct ListenerConfig {
-    /// Where it is.
-    pub address: Address,
-    /// Whether each connection begins with who the client is (the PROXY protocol).
-    pub proxy_protocol: bool,
-    /// The port of HTTPS to which every request is sent instead of being served.
-    pub redirect_to_https: Option<u16>,
-    /// How what is spoken there is encrypted, if it is.
-    pub tls: Option<Arc<ServerTls>>,
-    /// What browsers are told in every answer: to come back with TLS alone (RFC 6797).
-    pub hsts: Option<HeaderValue>,
-}
-
-/// The socket of one worker at an entry.
-#[derive(Debug)]
-pub enum Listener {
-    /// Over TCP.
-    Tcp(TcpListener),
-    /// Over a Unix socket.
-    Unix(UnixListener),
-}
 
 /// The listeners of one worker with all their connections.
 #[derive(Debug)]
@@ -112,22 +86,6 @@ impl Drop for Registration {
             self.shared.connection_closed();
         }
         self.metrics.connection_closed();
-    }
-}
-
-impl Listener {
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Wire, Option<IpAddr>)>> {
-        Poll::Ready(Ok(match self {
-            Self::Tcp(listener) => {
-                let (stream, address) = ready!(listener.poll_accept(context))?;
-                stream.set_nodelay(true)?;
-                (stream.into(), Some(address.ip().to_canonical()))
-            }
-            Self::Unix(listener) => {
-                let (stream, _) = ready!(listener.poll_accept(context))?;
-                (stream.into(), None)
-            }
-        }))
     }
 }
 

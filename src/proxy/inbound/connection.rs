@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::gate::refusal::Refusal;
 
-use super::acceptor::{ListenerConfig, Registration};
+use super::acceptor::Registration;
+use super::listener::ListenerConfig;
 use crate::proxy::informational::InformationalQueue;
 
 /// The longest a closing connection is still read, so that the last answer is not lost.
