@@ -3,6 +3,7 @@
 pub mod acceptor;
 pub mod connection;
 mod http2;
+pub mod limits;
 pub mod listener;
 mod proxy_protocol;
 pub mod serve;

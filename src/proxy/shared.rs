@@ -15,7 +15,7 @@ use crate::keys::refresh::{RefreshOutcome, Refresher};
 use crate::observe::traces::Tracing;
 
 use super::headers::HeaderPolicy;
-use super::inbound::serve::ConnectionLimits;
+use super::inbound::limits::ConnectionLimits;
 use super::redis::Redis;
 use super::upstream::UpstreamPolicy;
 

@@ -13,22 +13,12 @@ use tokio::time::Instant;
 use crate::gate::refusal::Refusal;
 
 use super::acceptor::Registration;
+use super::limits::Timeouts;
 use super::listener::ListenerConfig;
 use crate::proxy::informational::InformationalQueue;
 
 /// The longest a closing connection is still read, so that the last answer is not lost.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
-
-/// How long a client may take for each step.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// For a whole head.
-    pub header: Duration,
-    /// Without progress of a body.
-    pub body: Duration,
-    /// Between requests.
-    pub idle: Duration,
-}
 
 /// What a connection is waiting for, and since when: told by the exchange, read by the socket.
 ///

@@ -21,7 +21,8 @@ use crate::proxy::deadline_timer::DeadlineTimer;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::tasks::{StreamHandle, StreamTasks};
 
-use super::serve::{Client, ConnectionLimits};
+use super::limits::ConnectionLimits;
+use super::serve::Client;
 
 /// How many exchanges one connection may have at once.
 const MAX_STREAMS: u32 = 100;

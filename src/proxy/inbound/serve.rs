@@ -20,29 +20,14 @@ use tracing::info;
 use crate::gate::origin::Scheme;
 use crate::observe::metrics::{RejectedHead, WorkerMetrics};
 
-use super::connection::{Connection, Timeouts};
+use super::connection::Connection;
+use super::limits::ConnectionLimits;
 use super::socket::Socket;
 use crate::proxy::headers::Peer;
 use crate::proxy::transport::{Stream, Wire};
 use crate::proxy::{ClientResponse, Proxy};
 
 use super::proxy_protocol::{self, ProxiedSource, ProxyHeaderError};
-
-/// The limits of a connection.
-#[derive(Debug, Clone, Copy)]
-pub struct ConnectionLimits {
-    /// How long a client may take.
-    pub timeouts: Timeouts,
-    /// The largest head, in bytes.
-    pub max_header_bytes: usize,
-}
-
-impl ConnectionLimits {
-    /// A head that is a little too large is still read, to be answered in words.
-    pub(super) fn read_header_bytes(&self) -> usize {
-        self.max_header_bytes.saturating_mul(2).max(16 * 1024)
-    }
-}
 
 /// A connection just accepted and counted.
 #[derive(Debug)]

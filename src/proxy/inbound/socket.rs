@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::connection::{Connection, ConnectionDeadlines, LINGER, Timeouts};
+use super::connection::{Connection, ConnectionDeadlines, LINGER};
+use super::limits::Timeouts;
 use crate::proxy::deadline_timer::DeadlineTimer;
 use crate::proxy::informational::InformationalQueue;
 use crate::proxy::transport::{self, Stream};
