@@ -5,6 +5,7 @@ pub mod connection;
 mod http2;
 pub mod limits;
 pub mod listener;
+mod open_connections;
 mod proxy_protocol;
 pub mod serve;
 pub mod socket;

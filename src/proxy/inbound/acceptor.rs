@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{interval, sleep};
 use tracing::warn;
@@ -22,6 +21,7 @@ use crate::observe::metrics::WorkerMetrics;
 
 use super::connection::Connection;
 use super::listener::{Listener, ListenerConfig};
+use super::open_connections::OpenConnections;
 use super::serve::{AcceptedConnection, Server};
 use crate::proxy::Proxy;
 use crate::proxy::shared::{Phase, Shared};
@@ -47,8 +47,8 @@ pub struct Acceptor {
     first: Cell<usize>,
     server: Rc<Server>,
     shared: Arc<Shared>,
-    metrics: Arc<WorkerMetrics>,
     open: Rc<OpenConnections>,
+    served: Rc<ServedConnections>,
 }
 
 /// A stream just accepted.
@@ -59,33 +59,44 @@ struct AcceptedStream {
     address: Option<IpAddr>,
 }
 
-/// The connections of one worker that have not ended.
+/// Connections being served, for closing them on drain and shutdown.
 #[derive(Debug, Default)]
-struct OpenConnections {
+struct ServedConnections {
     last_number: Cell<u64>,
     by_number: RefCell<HashMap<u64, Weak<Connection>>>,
-    changed: Notify,
 }
 
-/// Counts a connection as long as it lives, tunnels included.
-#[derive(Debug)]
-pub struct Registration {
+/// Removes one connection from [`ServedConnections`] on drop.
+struct ServedConnection {
     number: u64,
-    /// It came after the stop began: it is turned away, and the stop does not wait for it.
-    is_late: bool,
-    open: Rc<OpenConnections>,
-    shared: Arc<Shared>,
-    metrics: Arc<WorkerMetrics>,
+    served: Rc<ServedConnections>,
 }
 
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.open.by_number.borrow_mut().remove(&self.number);
-        self.open.changed.notify_one();
-        if !self.is_late {
-            self.shared.connection_closed();
+impl ServedConnections {
+    fn add(self: &Rc<Self>, connection: &Rc<Connection>) -> ServedConnection {
+        let number = self.last_number.get() + 1;
+        self.last_number.set(number);
+        let mut by_number = self.by_number.borrow_mut();
+        by_number.insert(number, Rc::downgrade(connection));
+        ServedConnection {
+            number,
+            served: Rc::clone(self),
         }
-        self.metrics.connection_closed();
+    }
+
+    fn close(&self, predicate: impl Fn(&Connection) -> bool) {
+        let connections: Vec<_> = self.by_number.borrow().values().cloned().collect();
+        for connection in connections.iter().filter_map(Weak::upgrade) {
+            if predicate(&connection) {
+                connection.close();
+            }
+        }
+    }
+}
+
+impl Drop for ServedConnection {
+    fn drop(&mut self) {
+        self.served.by_number.borrow_mut().remove(&self.number);
     }
 }
 
@@ -103,9 +114,9 @@ impl Acceptor {
                 proxy: Proxy::new(Arc::clone(&shared), Arc::clone(&metrics)),
                 metrics: Arc::clone(&metrics),
             }),
+            open: Rc::new(OpenConnections::new(Arc::clone(&shared), metrics)),
             shared,
-            metrics,
-            open: Rc::default(),
+            served: Rc::default(),
         }
     }
 
@@ -122,14 +133,14 @@ impl Acceptor {
                 () = &mut drain, if !draining => {
                     draining = true;
                     // A client over HTTP/1.1 is sent away in its next answer.
-                    self.close_all(Connection::is_http2);
+                    self.served.close(Connection::is_http2);
                 }
                 () = &mut stop, if !stopping => {
                     stopping = true;
                     self.admit_waiting().await;
-                    self.close_all(|_| true);
+                    self.served.close(|_| true);
                 }
-                () = self.open.changed.notified(), if stopping => {}
+                () = self.open.closed(), if stopping => {}
                 () = sleep(SHUTDOWN_POLL_INTERVAL), if stopping => {}
             }
             // As long as another worker is not done, this one turns away what comes: with its listener closed, the
@@ -147,17 +158,6 @@ impl Acceptor {
                 biased;
                 accepted = self.accept(true) => self.admit(accepted, false).await,
                 () = std::future::ready(()) => return,
-            }
-        }
-    }
-
-    fn close_all(&self, which: impl Fn(&Connection) -> bool) {
-        let connections: Vec<_> = self.open.by_number.borrow().values().cloned().collect();
-        for connection in connections {
-            if let Some(connection) = connection.upgrade()
-                && which(&connection)
-            {
-                connection.close();
             }
         }
     }
@@ -198,13 +198,9 @@ impl Acceptor {
     }
 
     fn open(&self, accepted: AcceptedStream, stopping: bool) {
-        let registration = self.register(stopping);
-        let connections = self
-            .open
-            .by_number
-            .borrow()
-            .len()
-            .max(self.shared.open_connections());
+        let before = self.open.count();
+        let registration = self.open.register(stopping);
+        let connections = before.max(self.shared.open_connections());
         let above = connections.saturating_sub(self.shared.max_connections());
         if above > TURNED_AWAY {
             return;
@@ -214,39 +210,22 @@ impl Acceptor {
             (false, true) => Some(Refusal::Draining),
             (false, false) => None,
         };
-        let number = registration.number;
         let connection = Rc::new(Connection::new(
             registration,
             accepted.listener,
             refuses_all,
         ));
-        self.open
-            .by_number
-            .borrow_mut()
-            .insert(number, Rc::downgrade(&connection));
+        let served = self.served.add(&connection);
         let arrival = AcceptedConnection {
             wire: accepted.wire,
             address: accepted.address,
             connection,
         };
-        let serving = arrival.serve(Rc::clone(&self.server));
-        spawn_local(serving);
-    }
-
-    fn register(&self, is_late: bool) -> Registration {
-        let number = self.open.last_number.get() + 1;
-        self.open.last_number.set(number);
-        self.metrics.connection_opened();
-        if !is_late {
-            self.shared.connection_opened();
-        }
-        Registration {
-            number,
-            is_late,
-            open: Rc::clone(&self.open),
-            shared: Arc::clone(&self.shared),
-            metrics: Arc::clone(&self.metrics),
-        }
+        let server = Rc::clone(&self.server);
+        spawn_local(async move {
+            arrival.serve(server).await;
+            drop(served);
+        });
     }
 }
 

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use crate::gate::refusal::Refusal;
 
-use super::acceptor::Registration;
 use super::limits::Timeouts;
 use super::listener::ListenerConfig;
+use super::open_connections::Registration;
 use crate::proxy::informational::InformationalQueue;
 
 /// The longest a closing connection is still read, so that the last answer is not lost.
