@@ -37,7 +37,7 @@ pub(super) enum ProxiedSource {
 pub(super) enum ProxyHeaderError {
     /// The connection has ended before its first byte.
     #[error("nothing came")]
-    Nothing,
+    Empty,
     /// What came is something else.
     #[error("there is no PROXY header")]
     Malformed,
@@ -56,7 +56,7 @@ pub(super) async fn read(wire: &mut Wire) -> Result<ProxiedSource, ProxyHeaderEr
         }
         if wire.read_more(&mut bytes).await? == 0 {
             return Err(if bytes.is_empty() {
-                ProxyHeaderError::Nothing
+                ProxyHeaderError::Empty
             } else {
                 ProxyHeaderError::Malformed
             });
