@@ -1,4 +1,4 @@
-//! Listening: accept, limit, serve each connection, and stop without losing one.
+//! Accept loop of a worker: accepts and limits connections, and shuts down without losing one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -18,41 +18,40 @@ use tracing::warn;
 use crate::config::Address;
 use crate::gate::refusal::Refusal;
 use crate::observe::metrics::WorkerMetrics;
+use crate::proxy::Proxy;
+use crate::proxy::shared::{Phase, Shared};
+use crate::proxy::transport::Wire;
 
 use super::connection::Connection;
 use super::listener::{Listener, ListenerConfig};
 use super::open_connections::OpenConnections;
 use super::serve::AcceptedConnection;
 use super::service::Server;
-use crate::proxy::Proxy;
-use crate::proxy::shared::{Phase, Shared};
-use crate::proxy::transport::Wire;
 
-/// How many connections above the limit are told that they are too many; the rest are closed at once.
-const TURNED_AWAY: usize = 64;
+/// Connections above the limit that get a 503 response; the rest are closed at once.
+const MAX_REJECTED_WITH_RESPONSE: usize = 64;
 
-/// How often a stopping worker looks whether the others are done.
+/// Interval at which a stopping worker checks for open connections of other workers.
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How often the connections to the upstreams are counted: never by a request.
+/// Interval at which upstream connections are counted, outside the request path.
 const POOL_SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long accepting rests when the process has no file descriptor left.
-const EXHAUSTED_REST: Duration = Duration::from_millis(50);
+/// Pause after an accept error, such as a lack of file descriptors.
+const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
 
-/// The listeners of one worker with all their connections.
+/// Listeners of one worker and their connections.
 #[derive(Debug)]
 pub struct Acceptor {
-    entries: Vec<(Arc<ListenerConfig>, Listener)>,
-    /// Which is asked first, so that none has to wait for another.
-    first: Cell<usize>,
+    listeners: Vec<(Arc<ListenerConfig>, Listener)>,
+    /// Listener polled first; rotates, so that a busy listener does not starve another.
+    next: Cell<usize>,
     server: Rc<Server>,
     shared: Arc<Shared>,
     open: Rc<OpenConnections>,
     served: Rc<ServedConnections>,
 }
 
-/// A stream just accepted.
 #[derive(Debug)]
 struct AcceptedStream {
     listener: Arc<ListenerConfig>,
@@ -102,15 +101,14 @@ impl Drop for ServedConnection {
 }
 
 impl Acceptor {
-    /// A door that nobody has come through yet.
     pub fn new(
-        entries: Vec<(Arc<ListenerConfig>, Listener)>,
+        listeners: Vec<(Arc<ListenerConfig>, Listener)>,
         shared: Arc<Shared>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         Self {
-            entries,
-            first: Cell::new(0),
+            listeners,
+            next: Cell::new(0),
             server: Rc::new(Server {
                 proxy: Proxy::new(Arc::clone(&shared), Arc::clone(&metrics)),
                 metrics: Arc::clone(&metrics),
@@ -121,39 +119,39 @@ impl Acceptor {
         }
     }
 
-    /// Serves until the process stops and every connection of every worker has ended. Whoever calls it bounds that time.
+    /// Serves until the process stops and every connection of every worker has closed. The caller bounds that time.
     pub async fn serve(self) {
         let (mut draining, mut stopping) = (false, false);
         let mut drain = pin!(self.shared.reaches(Phase::Draining));
         let mut stop = pin!(self.shared.reaches(Phase::Stopping));
-        let mut look = interval(POOL_SAMPLE_INTERVAL);
+        let mut pool_sample = interval(POOL_SAMPLE_INTERVAL);
         loop {
             tokio::select! {
                 accepted = self.accept(stopping) => self.admit(accepted, stopping).await,
-                _ = look.tick() => self.server.proxy.note_pools(),
+                _ = pool_sample.tick() => self.server.proxy.note_pools(),
                 () = &mut drain, if !draining => {
                     draining = true;
-                    // A client over HTTP/1.1 is sent away in its next answer.
+                    // An HTTP/1.1 client gets `Connection: close` in its next response.
                     self.served.close(Connection::is_http2);
                 }
                 () = &mut stop, if !stopping => {
                     stopping = true;
-                    self.admit_waiting().await;
+                    self.admit_queued().await;
                     self.served.close(|_| true);
                 }
                 () = self.open.closed(), if stopping => {}
                 () = sleep(SHUTDOWN_POLL_INTERVAL), if stopping => {}
             }
-            // As long as another worker is not done, this one turns away what comes: with its listener closed, the
-            // kernel would reset it.
+            // While another worker has open connections, this one keeps accepting to reject: the kernel would reset the
+            // connections of a closed listener.
             if stopping && self.shared.open_connections() == 0 {
                 return;
             }
         }
     }
 
-    /// Lets in what came before the stop and was not accepted yet.
-    async fn admit_waiting(&self) {
+    /// Serves the connections that the kernel queued before the shutdown began.
+    async fn admit_queued(&self) {
         loop {
             tokio::select! {
                 biased;
@@ -163,13 +161,14 @@ impl Acceptor {
         }
     }
 
-    /// Accepts at every entry in turn; while the gate stops, not where the next one takes over what waits.
+    /// Accepts from every listener in turn. During shutdown, skips sockets passed by the service manager: their queued
+    /// connections belong to the next process.
     async fn accept(&self, stopping: bool) -> io::Result<AcceptedStream> {
         poll_fn(|context| {
-            let first = self.first.get();
-            let (before, after) = self.entries.split_at(first.min(self.entries.len()));
+            let next = self.next.get();
+            let (before, after) = self.listeners.split_at(next.min(self.listeners.len()));
             for (config, listener) in after.iter().chain(before) {
-                self.first.set((self.first.get() + 1) % self.entries.len());
+                self.next.set((self.next.get() + 1) % self.listeners.len());
                 if stopping && matches!(config.address, Address::Passed(_)) {
                     continue;
                 }
@@ -189,11 +188,11 @@ impl Acceptor {
     async fn admit(&self, accepted: io::Result<AcceptedStream>, stopping: bool) {
         match accepted {
             Ok(accepted) => self.open(accepted, stopping),
-            // The client was gone before it was accepted.
-            Err(error) if is_the_clients(&error) => {}
+            // The client disconnected before the accept.
+            Err(error) if is_disconnect(&error) => {}
             Err(error) => {
                 warn!("failed to accept a connection: {error}");
-                sleep(EXHAUSTED_REST).await;
+                sleep(ACCEPT_ERROR_PAUSE).await;
             }
         }
     }
@@ -203,7 +202,7 @@ impl Acceptor {
         let registration = self.open.register(stopping);
         let connections = before.max(self.shared.open_connections());
         let above = connections.saturating_sub(self.shared.max_connections());
-        if above > TURNED_AWAY {
+        if above > MAX_REJECTED_WITH_RESPONSE {
             return;
         }
         let refuses_all = match (above > 0, stopping) {
@@ -217,20 +216,20 @@ impl Acceptor {
             refuses_all,
         ));
         let served = self.served.add(&connection);
-        let arrival = AcceptedConnection {
+        let accepted = AcceptedConnection {
             wire: accepted.wire,
             address: accepted.address,
             connection,
         };
         let server = Rc::clone(&self.server);
         spawn_local(async move {
-            arrival.serve(server).await;
+            accepted.serve(server).await;
             drop(served);
         });
     }
 }
 
-fn is_the_clients(error: &io::Error) -> bool {
+fn is_disconnect(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

@@ -2,28 +2,26 @@
 
 use std::time::Duration;
 
-/// How long a client may take for each step.
+/// Timeouts of a client connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// For a whole head.
+    /// For a complete request head.
     pub header: Duration,
-    /// Without progress of a body.
+    /// For progress of a body.
     pub body: Duration,
     /// Between requests.
     pub idle: Duration,
 }
 
-/// The limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
-    /// How long a client may take.
     pub timeouts: Timeouts,
-    /// The largest head, in bytes.
+    /// Size of a request head, in bytes.
     pub max_header_bytes: usize,
 }
 
 impl ConnectionLimits {
-    /// A head that is a little too large is still read, to be answered in words.
+    /// Size of the read buffer, in bytes: a head slightly above the limit is still read, for an explanatory response.
     pub(super) fn read_header_bytes(&self) -> usize {
         self.max_header_bytes.saturating_mul(2).max(16 * 1024)
     }

@@ -1,4 +1,4 @@
-//! Listeners: their configuration and their sockets.
+//! Listeners: configuration and sockets.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,27 +12,24 @@ use crate::config::Address;
 use crate::proxy::transport::Wire;
 use crate::tls::server::ServerTls;
 
-/// One of the places where requests come in, and what is spoken there.
+/// Address and protocol of one listener.
 #[derive(Debug)]
 pub struct ListenerConfig {
-    /// Where it is.
     pub address: Address,
-    /// Whether each connection begins with who the client is (the PROXY protocol).
+    /// Requires a PROXY protocol header at the start of each connection.
     pub proxy_protocol: bool,
-    /// The port of HTTPS to which every request is sent instead of being served.
+    /// HTTPS port to which every request is redirected instead of being served.
     pub redirect_to_https: Option<u16>,
-    /// How what is spoken there is encrypted, if it is.
+    /// TLS settings; none for plain HTTP.
     pub tls: Option<Arc<ServerTls>>,
-    /// What browsers are told in every answer: to come back with TLS alone (RFC 6797).
+    /// `Strict-Transport-Security` value of every response (RFC 6797).
     pub hsts: Option<HeaderValue>,
 }
 
-/// The socket of one worker at an entry.
+/// Listening socket of one worker.
 #[derive(Debug)]
 pub enum Listener {
-    /// Over TCP.
     Tcp(TcpListener),
-    /// Over a Unix socket.
     Unix(UnixListener),
 }
 
