@@ -396,8 +396,8 @@ impl Snapshot {
         remote: Option<&Rc<Remote>>,
         metrics: &Arc<WorkerMetrics>,
     ) -> Self {
-        let pool = |wanted: &upstream::UpstreamPolicy| {
-            let kept = before.iter().find(|upstream| upstream.policy() == wanted);
+        let pool = |wanted: &upstream::SharedUpstream| {
+            let kept = before.iter().find(|upstream| upstream.can_serve(wanted));
             kept.map_or_else(|| Rc::new(Upstream::new(wanted.clone())), Rc::clone)
         };
         let upstreams = policy.upstreams.iter().map(pool).collect();

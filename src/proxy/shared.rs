@@ -17,7 +17,7 @@ use crate::observe::traces::Tracing;
 use super::headers::HeaderPolicy;
 use super::inbound::limits::ConnectionLimits;
 use super::redis::Redis;
-use super::upstream::UpstreamPolicy;
+use super::upstream::SharedUpstream;
 
 /// All that decides about a request: one immutable value, swapped whole.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub struct Policy {
     /// Where it is counted together with other gates, if anywhere.
     pub redis: Option<Arc<Redis>>,
     /// Where it goes, in the order of the names.
-    pub upstreams: Vec<UpstreamPolicy>,
+    pub upstreams: Vec<SharedUpstream>,
     /// The largest body in bytes, unless its route says otherwise; 0 is no limit.
     pub max_body_bytes: u64,
     /// What a connection is held to from its start to its end.

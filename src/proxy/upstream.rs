@@ -8,15 +8,19 @@ mod endpoint;
 mod error;
 mod head;
 pub mod health;
+mod health_status;
 mod http1;
 mod http2;
 mod load_balancer;
 mod outlier_detector;
 mod policy;
+mod protocol;
 mod queue;
 mod resolve;
 mod retry_budget;
 mod revocable_body;
+mod send;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -37,25 +41,25 @@ use crate::observe::metrics::Pool;
 use super::body::{RequestBody, Upload};
 
 pub use address::{EndpointAddress, Target};
-pub use connect::{HTTP1, HTTP2, Protocol, Tls};
 pub use error::UpstreamError;
-pub use policy::{Common, HealthPolicy, UpstreamPolicy};
+pub use health_status::HealthStatus;
+pub use policy::{HealthPolicy, QueueLimits, UpstreamPolicy};
+pub use protocol::{HTTP1, HTTP2, Protocol, Tls, TlsSettings};
 pub use queue::Queue;
+pub use shared::{SharedUpstream, UpstreamState};
 
-use connection::{Connection, Failure};
+use connection::Connection;
 use endpoint::{Endpoint, Pending};
 use load_balancer::{Endpoints, List};
 use queue::Slot;
 use resolve::Lookup;
 use retry_budget::RetryBudget;
-
-/// The largest head of an answer, in bytes.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
+use send::SendError;
 
 /// The connections of one worker to one upstream.
 #[derive(Debug)]
 pub struct Upstream {
-    policy: Rc<UpstreamPolicy>,
+    shared: Rc<SharedUpstream>,
     endpoints: Rc<Endpoints>,
     budget: RetryBudget,
 }
@@ -121,22 +125,26 @@ enum Retry {
 
 impl Upstream {
     /// An upstream without any connection.
-    pub fn new(policy: UpstreamPolicy) -> Self {
-        Self::looked_up_by(policy, resolve::system)
+    pub fn new(shared: SharedUpstream) -> Self {
+        Self::with_lookup(shared, resolve::system)
     }
 
-    fn looked_up_by(policy: UpstreamPolicy, lookup: Lookup) -> Self {
-        let policy = Rc::new(policy);
+    fn with_lookup(shared: SharedUpstream, lookup: Lookup) -> Self {
+        let shared = Rc::new(shared);
         Self {
-            endpoints: Rc::new(Endpoints::new(Rc::clone(&policy), lookup)),
-            budget: RetryBudget::new(policy.retries.budget),
-            policy,
+            endpoints: Rc::new(Endpoints::new(Rc::clone(&shared), lookup)),
+            budget: RetryBudget::new(shared.policy.retries.budget),
+            shared,
         }
     }
 
-    /// The configuration.
+    /// Whether the pooled connections and the retry budget fit this configuration.
+    pub fn can_serve(&self, wanted: &SharedUpstream) -> bool {
+        self.shared.shares_state(wanted)
+    }
+
     pub fn policy(&self) -> &UpstreamPolicy {
-        &self.policy
+        &self.shared.policy
     }
 
     /// What is there of it at the moment.
@@ -154,8 +162,8 @@ impl Upstream {
         let patience = permit
             .route()
             .timeout
-            .unwrap_or(self.policy.response_timeout);
-        let slot = match &self.policy.common.queue {
+            .unwrap_or(self.shared.policy.response_timeout);
+        let slot = match &self.shared.state.queue {
             Some(queue) => Some(self.enter(queue).await?),
             None => None,
         };
@@ -193,9 +201,9 @@ impl Upstream {
 
     /// Waits until it may go to the upstream: not everybody may at once.
     async fn enter(&self, queue: &Queue) -> Result<Slot, UpstreamError> {
-        let slot = Box::pin(queue.enter(self.policy.connect_timeout)).await;
+        let slot = Box::pin(queue.acquire(self.shared.policy.connect_timeout)).await;
         slot.ok_or_else(|| UpstreamError::Full {
-            name: self.policy.name.clone(),
+            name: self.shared.policy.name.clone(),
         })
     }
 
@@ -212,7 +220,7 @@ impl Upstream {
 
     /// What is named when no endpoint is known.
     fn somewhere(&self) -> Arc<EndpointAddress> {
-        let target = self.policy.targets.first();
+        let target = self.shared.policy.targets.first();
         let nowhere = || EndpointAddress::of(&Target::Unix(PathBuf::new()));
         Arc::new(target.map_or_else(nowhere, EndpointAddress::of))
     }
@@ -225,7 +233,7 @@ impl Upstream {
         asked: &RefCell<Option<Rc<Endpoint>>>,
     ) -> Result<(Response<Incoming>, Connection, Pending), UpstreamError> {
         let upgrade = request.headers().contains_key(UPGRADE);
-        if upgrade && self.policy.protocol == Protocol::Http2 {
+        if upgrade && self.shared.protocol.is_http2() {
             return Err(UpstreamError::NoWebSocket {
                 target: self.somewhere(),
             });
@@ -256,7 +264,7 @@ impl Upstream {
                 return Err(error);
             }
             self.endpoints.failed(&endpoint);
-            let may = tried.len() < self.policy.retries.attempts;
+            let may = tried.len() < self.shared.policy.retries.attempts;
             request = match again {
                 // The only endpoint would let it wait as long once more.
                 Retry::Unseen(again) if may && (list.len() > 1 || !error.is_slow_to_connect()) => {
@@ -275,7 +283,7 @@ impl Upstream {
                 }
             };
             tried.push(endpoint);
-            self.policy.common.metrics.retried();
+            self.shared.state.metrics.retried();
         }
     }
 
@@ -284,7 +292,7 @@ impl Upstream {
         if let Some(list) = self.endpoints.known() {
             return Ok(list);
         }
-        let waited = self.policy.connect_timeout;
+        let waited = self.shared.policy.connect_timeout;
         match Box::pin(timeout(waited, self.endpoints.found())).await {
             Ok(found) => found.map_err(|source| UpstreamError::Connect {
                 target: self.somewhere(),
@@ -331,25 +339,25 @@ impl Upstream {
             // sent over the next; one that may have left is sent again only if that is harmless.
             match connection.send(request).await {
                 Ok(response) => return Ok((response, connection)),
-                Err(Failure::Unsent(unsent)) if is_new => {
+                Err(SendError::NotSent(unsent)) if is_new => {
                     return Err(FailedAttempt {
                         error: UpstreamError::Closes { target: target() },
                         again: Retry::Unseen(unsent),
                     });
                 }
-                Err(Failure::Unsent(unsent)) => request = unsent,
-                Err(Failure::Refused { error, again }) => {
+                Err(SendError::NotSent(unsent)) => request = unsent,
+                Err(SendError::NotProcessed { error, retry }) => {
                     return Err(FailedAttempt {
                         error: broken(error),
-                        again: again.map_or(Retry::No, Retry::Unseen),
+                        again: retry.map_or(Retry::No, Retry::Unseen),
                     });
                 }
-                Err(Failure::Sent { error, again }) => {
+                Err(SendError::MaybeProcessed { error, retry }) => {
                     let is_kept = !is_new && matches!(connection, Connection::Http1(_));
                     let may = if is_kept { Retry::Stale } else { Retry::Twice };
                     return Err(FailedAttempt {
                         error: broken(error),
-                        again: again.map_or(Retry::No, may),
+                        again: retry.map_or(Retry::No, may),
                     });
                 }
             }
@@ -362,13 +370,13 @@ impl Upstream {
         upgrade: bool,
     ) -> Result<(Connection, bool), UpstreamError> {
         let target = || Arc::clone(&endpoint.address);
-        let waited = self.policy.connect_timeout;
-        let opening = endpoint.open(&self.policy.protocol, upgrade);
+        let waited = self.shared.policy.connect_timeout;
+        let opening = endpoint.open(&self.shared.protocol, upgrade);
         let opened = timeout(waited, opening).await;
         match &opened {
             Ok(Ok((_, false))) => {}
-            Ok(Ok((_, true))) => self.policy.common.metrics.connected(true),
-            Ok(Err(_)) | Err(_) => self.policy.common.metrics.connected(false),
+            Ok(Ok((_, true))) => self.shared.state.metrics.connected(true),
+            Ok(Err(_)) | Err(_) => self.shared.state.metrics.connected(false),
         }
         match opened {
             Ok(opened) => opened.map_err(|source| UpstreamError::Connect {

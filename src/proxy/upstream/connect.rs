@@ -5,52 +5,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::uri::Scheme;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use crate::files::Fingerprint;
 use crate::proxy::transport::{Stream, Wire};
-use crate::tls::client::Trust;
 
 use super::address::{EndpointAddress, Target};
 use super::connection::Connection;
 use super::http1::Http1;
-use super::http2::{Http2, OneStream};
-
-/// How an upstream is spoken to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2, which the upstream must know that it speaks.
-    Http2,
-    /// With TLS, in which both sides agree on either.
-    Tls(Tls),
-}
-
-/// What is needed for TLS.
-#[derive(Debug, Clone)]
-pub struct Tls {
-    /// Offers HTTP/2 and HTTP/1.1.
-    pub either: Arc<ClientConfig>,
-    /// Offers HTTP/1.1 alone.
-    pub http1: Arc<ClientConfig>,
-    /// The name that the certificate must have, if it is not the host's.
-    pub server_name: Option<ServerName<'static>>,
-    /// What the files were when they were read.
-    pub read: (Trust, Fingerprint),
-}
-
-impl PartialEq for Tls {
-    /// Both are made of the same.
-    fn eq(&self, other: &Self) -> bool {
-        self.read == other.read && self.server_name == other.server_name
-    }
-}
-
-impl Eq for Tls {}
+use super::http2::{Http2, Http2Stream};
+use super::protocol::{HTTP2, Protocol, Tls};
 
 /// A connection just opened.
 #[derive(Debug)]
@@ -66,7 +30,7 @@ impl Opened {
     pub(super) fn into_connection(self) -> Connection {
         match self {
             Self::Http1(connection) => Connection::Http1(connection),
-            Self::Http2(connection) => Connection::Http2(OneStream::of(&Rc::new(connection))),
+            Self::Http2(connection) => Connection::Http2(Http2Stream::of(&Rc::new(connection))),
         }
     }
 }
@@ -106,7 +70,7 @@ async fn encrypt(
     tls: &Tls,
     upgrade: bool,
 ) -> io::Result<Opened> {
-    let name = match &tls.server_name {
+    let name = match &tls.settings.server_name {
         Some(name) => name.clone(),
         None => address.target.server_name()?,
     };
@@ -121,8 +85,3 @@ async fn encrypt(
         Ok(Opened::Http1(Http1::open(stream).await?))
     }
 }
-
-/// HTTP/2 and HTTP/1.1, as they are called in ALPN (RFC 9113 section 3.2, RFC 7301 section 6).
-pub const HTTP2: &[u8] = b"h2";
-/// See [`HTTP2`].
-pub const HTTP1: &[u8] = b"http/1.1";

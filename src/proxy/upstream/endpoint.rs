@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use crate::observe::metrics::Pool;
 
 use super::address::EndpointAddress;
-use super::connect::{self, Opened, Protocol};
+use super::connect::{self, Opened};
 use super::connection::Connection;
 use super::http1::Http1;
-use super::http2::{Http2, OneStream};
+use super::http2::{Http2, Http2Stream};
 use super::outlier_detector::OutlierDetector;
+use super::protocol::Protocol;
 
 /// The most connections that one worker keeps open without a use.
 const MAX_IDLE: usize = 256;
@@ -92,14 +93,14 @@ impl Endpoint {
     }
 
     /// A stream of a connection that has room for one more.
-    fn share(&self) -> Option<OneStream> {
+    fn share(&self) -> Option<Http2Stream> {
         let mut shared = self.shared.borrow_mut();
         let is_outdated = |idle: Option<Duration>| idle.is_some_and(|idle| idle > self.keep_alive);
         shared.retain(|open| !open.is_closed() && !is_outdated(open.idle()));
         shared
             .iter()
             .find(|open| open.has_room())
-            .map(OneStream::of)
+            .map(Http2Stream::of)
     }
 
     /// Opens a connection, or shares one that somebody else has just opened. Says whether it is new.
@@ -109,7 +110,7 @@ impl Endpoint {
         upgrade: bool,
     ) -> io::Result<(Connection, bool)> {
         let mut turn = None;
-        if !upgrade && *protocol != Protocol::Http1 && !self.prefers_http1.get() {
+        if !upgrade && !protocol.is_http1() && !self.prefers_http1.get() {
             turn = Some(self.opening.lock().await);
             if let Some(stream) = self.share() {
                 return Ok((Connection::Http2(stream), false));
@@ -129,7 +130,7 @@ impl Endpoint {
             Opened::Http2(connection) => {
                 self.prefers_http1.set(false);
                 let connection = Rc::new(connection);
-                let stream = OneStream::of(&connection);
+                let stream = Http2Stream::of(&connection);
                 self.shared.borrow_mut().push(connection);
                 Connection::Http2(stream)
             }

@@ -3,9 +3,7 @@
 use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode};
 use tokio::task::spawn_local;
@@ -16,20 +14,13 @@ use crate::proxy::body::RequestBody;
 
 use super::address::EndpointAddress;
 use super::connect;
-use super::connection::Failure;
-use super::policy::{HealthPolicy, UpstreamPolicy};
+use super::policy::HealthPolicy;
 use super::resolve;
+use super::send::SendError;
+use super::shared::SharedUpstream;
 
 /// How the gate names itself.
 const CLAIMGATE: HeaderValue = HeaderValue::from_static("claimgate");
-
-/// What was found: written by the control thread, read by all.
-#[derive(Debug, Default)]
-pub struct Health {
-    /// The endpoints that are left out.
-    unhealthy: ArcSwap<Vec<Arc<EndpointAddress>>>,
-    some_are_healthy: AtomicBool,
-}
 
 /// What is known about one endpoint.
 #[derive(Debug)]
@@ -40,35 +31,22 @@ struct EndpointHealth {
     otherwise: u32,
 }
 
-impl Health {
-    /// Whether an endpoint is to be used.
-    pub(super) fn is_healthy(&self, address: &EndpointAddress) -> bool {
-        let unhealthy = self.unhealthy.load();
-        !unhealthy.iter().any(|unhealthy| **unhealthy == *address)
-    }
-
-    /// Whether there is an endpoint that is to be used.
-    pub fn some_are_healthy(&self) -> bool {
-        self.some_are_healthy.load(Ordering::Relaxed)
-    }
-}
-
 /// Checks an upstream for as long as the process lives.
-pub async fn watch(policy: UpstreamPolicy, check: HealthPolicy) {
-    let (policy, check) = (Rc::new(policy), Rc::new(check));
+pub async fn watch(upstream: SharedUpstream, check: HealthPolicy) {
+    let (upstream, check) = (Rc::new(upstream), Rc::new(check));
     let mut patients: Vec<EndpointHealth> = Vec::new();
     let mut rounds = interval(check.interval);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         rounds.tick().await;
-        patients = find(&policy, patients).await;
+        patients = find(&upstream, patients).await;
         let checking: Vec<_> = patients
             .iter()
             .map(|patient| {
-                let (policy, check) = (Rc::clone(&policy), Rc::clone(&check));
+                let (upstream, check) = (Rc::clone(&upstream), Rc::clone(&check));
                 let address = Arc::clone(&patient.address);
                 spawn_local(async move {
-                    match ask(&policy, &check, &address).await? {
+                    match ask(&upstream, &check, &address).await? {
                         status if is_well(status) => Ok(()),
                         status => Err(format!("it answered {status}")),
                     }
@@ -79,17 +57,17 @@ pub async fn watch(policy: UpstreamPolicy, check: HealthPolicy) {
             let found = checking
                 .await
                 .unwrap_or_else(|_| Err("the check has failed".to_owned()));
-            patient.judge(&policy.name, &check, found);
+            patient.judge(&upstream.policy.name, &check, found);
         }
-        publish(&policy, &patients);
+        publish(&upstream, &patients);
     }
 }
 
 /// Asks now: the status of the first endpoint that is well, or else of the last that has answered.
-pub async fn ask_now(policy: &UpstreamPolicy, check: &HealthPolicy) -> Option<StatusCode> {
+pub async fn ask_now(upstream: &SharedUpstream, check: &HealthPolicy) -> Option<StatusCode> {
     let mut last = None;
-    for patient in find(policy, Vec::new()).await {
-        if let Ok(status) = ask(policy, check, &patient.address).await {
+    for patient in find(upstream, Vec::new()).await {
+        if let Ok(status) = ask(upstream, check, &patient.address).await {
             last = Some(status);
             if is_well(status) {
                 break;
@@ -100,9 +78,9 @@ pub async fn ask_now(policy: &UpstreamPolicy, check: &HealthPolicy) -> Option<St
 }
 
 /// The endpoints as they are now, with what is known about them.
-async fn find(policy: &UpstreamPolicy, mut known: Vec<EndpointHealth>) -> Vec<EndpointHealth> {
+async fn find(upstream: &SharedUpstream, mut known: Vec<EndpointHealth>) -> Vec<EndpointHealth> {
     let mut patients = Vec::new();
-    for target in &policy.targets {
+    for target in &upstream.policy.targets {
         let Ok(addresses) = resolve::addresses(target, resolve::system).await else {
             let same = known.extract_if(.., |patient| patient.address.target == *target);
             patients.extend(same);
@@ -147,20 +125,16 @@ impl EndpointHealth {
     }
 }
 
-fn publish(policy: &UpstreamPolicy, patients: &[EndpointHealth]) {
+fn publish(upstream: &SharedUpstream, patients: &[EndpointHealth]) {
     let unhealthy: Vec<_> = patients
         .iter()
         .filter(|patient| !patient.is_healthy)
         .map(|patient| Arc::clone(&patient.address))
         .collect();
     let healthy = patients.len() - unhealthy.len();
-    let common = &policy.common;
-    common.metrics.healthy(healthy);
-    let health = &common.health;
-    health.unhealthy.store(Arc::new(unhealthy));
-    health
-        .some_are_healthy
-        .store(healthy > 0, Ordering::Relaxed);
+    let state = &upstream.state;
+    state.metrics.healthy(healthy);
+    state.health.set(unhealthy, healthy > 0);
 }
 
 /// Whether an answer with this status is a good one.
@@ -170,12 +144,12 @@ pub fn is_well(status: StatusCode) -> bool {
 
 /// Asks one endpoint, over a connection of its own. Says what is wrong if there is no answer.
 async fn ask(
-    policy: &UpstreamPolicy,
+    upstream: &SharedUpstream,
     check: &HealthPolicy,
     address: &EndpointAddress,
 ) -> Result<StatusCode, String> {
     let asking = async {
-        let opened = connect::open(address, &policy.protocol, false).await;
+        let opened = connect::open(address, &upstream.protocol, false).await;
         let mut connection = opened.map_err(|error| error.to_string())?.into_connection();
         let mut request = Box::new(Request::new(RequestBody::empty()));
         *request.uri_mut() = check.path.clone().into();
@@ -187,8 +161,8 @@ async fn ask(
             .send(request)
             .await
             .map_err(|failure| match failure {
-                Failure::Unsent(_) => "it closed the connection".to_owned(),
-                Failure::Refused { error, .. } | Failure::Sent { error, .. } => {
+                SendError::NotSent(_) => "it closed the connection".to_owned(),
+                SendError::NotProcessed { error, .. } | SendError::MaybeProcessed { error, .. } => {
                     match error.source() {
                         Some(source) => format!("{error}: {source}"),
                         None => error.to_string(),

@@ -11,8 +11,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use crate::proxy::body::RequestBody;
 use crate::proxy::transport::Stream;
 
-use super::MAX_HEAD_BYTES;
-use super::connection::{Failure, head_of, is_harmless, with_body};
+use super::send::{MAX_RESPONSE_HEAD_BYTES, SendError, clone_head, is_replayable, with_body};
 
 /// An open connection. It ends when it is dropped, so that the upstream learns at once that nobody waits.
 #[derive(Debug)]
@@ -28,8 +27,8 @@ impl Http1 {
         // Small heads and bodies flatten into one write.
         builder
             .writev(false)
-            .max_buf_size(MAX_HEAD_BYTES)
-            .max_header_size(MAX_HEAD_BYTES);
+            .max_buf_size(MAX_RESPONSE_HEAD_BYTES)
+            .max_header_size(MAX_RESPONSE_HEAD_BYTES);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
         let connection = connection.with_upgrades();
@@ -57,16 +56,16 @@ impl Http1 {
     pub(super) async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let again = is_harmless(&request).then(|| head_of(&request));
+    ) -> Result<Response<Incoming>, SendError> {
+        let retry = is_replayable(&request).then(|| clone_head(&request));
         let sent = self.sender.try_send_request(*request).await;
         sent.map_err(|mut error| match error.take_message() {
-            Some(unsent) => Failure::Unsent(Box::new(unsent)),
+            Some(unsent) => SendError::NotSent(Box::new(unsent)),
             None => {
                 let error = error.into_error();
-                let again = again.filter(|_| !error.is_parse());
-                Failure::Sent {
-                    again: again.map(|head| with_body(head, RequestBody::empty())),
+                let retry = retry.filter(|_| !error.is_parse());
+                SendError::MaybeProcessed {
+                    retry: retry.map(|head| with_body(head, RequestBody::empty())),
                     error,
                 }
             }

@@ -18,11 +18,10 @@ use crate::proxy::body::RequestBody;
 use crate::proxy::tasks::LocalTasks;
 use crate::proxy::transport::Stream;
 
-use super::MAX_HEAD_BYTES;
-use super::connection::{Failure, head_of, is_harmless, with_body};
 use super::driver::{Driver, Watched};
 use super::head::to_http2;
 use super::revocable_body::RevocableBody;
+use super::send::{MAX_RESPONSE_HEAD_BYTES, SendError, clone_head, is_replayable, with_body};
 
 /// The most exchanges at a time over one connection.
 const MAX_STREAMS: usize = 100;
@@ -65,7 +64,7 @@ impl Http2 {
             .keep_alive_timeout(PONG)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(MAX_RESPONSE_HEAD_BYTES).unwrap_or(u32::MAX))
             .max_send_buf_size(MAX_SEND_BYTES)
             // What is sent before the upstream has said how much it takes, it may refuse.
             .initial_max_send_streams(0)
@@ -109,12 +108,12 @@ impl Http2 {
 
 /// The right to one stream. If it is dropped before it has ended, the upstream learns at once that nobody waits.
 #[derive(Debug)]
-pub(super) struct OneStream {
+pub(super) struct Http2Stream {
     connection: Rc<Http2>,
     upload: Option<RevocableBody>,
 }
 
-impl OneStream {
+impl Http2Stream {
     pub(super) fn of(connection: &Rc<Http2>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         Self {
@@ -126,9 +125,9 @@ impl OneStream {
     pub(super) async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let is_harmless = is_harmless(&request);
-        let kept = head_of(&request);
+    ) -> Result<Response<Incoming>, SendError> {
+        let is_replayable = is_replayable(&request);
+        let kept = clone_head(&request);
         let (head, mut body) = request.into_parts();
         body.keep();
         let head = to_http2(head, &self.connection.scheme);
@@ -141,19 +140,19 @@ impl OneStream {
             if error.take_message().is_some()
                 && let Some(body) = loan.take()
             {
-                return Failure::Unsent(with_body(kept, body));
+                return SendError::NotSent(with_body(kept, body));
             }
             let error = error.into_error();
             if was_refused(&error) {
                 let body = loan.take().and_then(RequestBody::rewound);
-                return Failure::Refused {
+                return SendError::NotProcessed {
                     error,
-                    again: body.map(|body| with_body(kept, body)),
+                    retry: body.map(|body| with_body(kept, body)),
                 };
             }
-            Failure::Sent {
+            SendError::MaybeProcessed {
                 error,
-                again: is_harmless.then(|| with_body(kept, RequestBody::empty())),
+                retry: is_replayable.then(|| with_body(kept, RequestBody::empty())),
             }
         })
     }
@@ -164,7 +163,7 @@ impl OneStream {
     }
 }
 
-impl Drop for OneStream {
+impl Drop for Http2Stream {
     fn drop(&mut self) {
         let connection = &self.connection;
         connection.streams.set(connection.streams.get() - 1);

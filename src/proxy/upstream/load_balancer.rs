@@ -17,8 +17,8 @@ use crate::observe::metrics::Pool;
 use super::address::{EndpointAddress, Target};
 use super::endpoint::Endpoint;
 use super::outlier_detector::Use;
-use super::policy::UpstreamPolicy;
 use super::resolve::{Lookup, addresses};
+use super::shared::SharedUpstream;
 
 /// How soon a look-up that failed is tried again.
 const SOON: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ pub(super) type List = Rc<[Rc<Endpoint>]>;
 /// The endpoints of one upstream.
 #[derive(Debug)]
 pub(super) struct Endpoints {
-    policy: Rc<UpstreamPolicy>,
+    upstream: Rc<SharedUpstream>,
     lookup: Lookup,
     list: RefCell<List>,
     /// When names are looked up again; never, if there are none.
@@ -42,7 +42,8 @@ pub(super) struct Endpoints {
 }
 
 impl Endpoints {
-    pub(super) fn new(policy: Rc<UpstreamPolicy>, lookup: Lookup) -> Self {
+    pub(super) fn new(upstream: Rc<SharedUpstream>, lookup: Lookup) -> Self {
+        let policy = &upstream.policy;
         let has_names = policy.targets.iter().any(|target| target.name().is_some());
         let fixed = policy
             .targets
@@ -59,7 +60,7 @@ impl Endpoints {
             looking: Arc::default(),
             failure: RefCell::default(),
             turn: Cell::new(0),
-            policy,
+            upstream,
         }
     }
 
@@ -113,7 +114,7 @@ impl Endpoints {
         let before = self.list();
         let mut list = Vec::new();
         let mut failure = None;
-        for target in &self.policy.targets {
+        for target in &self.upstream.policy.targets {
             match addresses(target, self.lookup).await {
                 Ok(addresses) => {
                     list.extend(addresses.into_iter().map(|address| self.endpoint(address)))
@@ -134,7 +135,7 @@ impl Endpoints {
 
     /// How long the outcome of a look-up holds. That it fails is said once.
     fn wait(&self, failure: Option<String>) -> Duration {
-        let name = &self.policy.name;
+        let name = &self.upstream.policy.name;
         let before = self.failure.replace(failure);
         match (before, &*self.failure.borrow()) {
             (None, Some(error)) => warn!("failed to look up the upstream `{name}`: {error}"),
@@ -142,8 +143,8 @@ impl Endpoints {
             (None, None) | (Some(_), Some(_)) => {}
         }
         match &*self.failure.borrow() {
-            Some(_) => SOON.min(self.policy.dns_refresh),
-            None => self.policy.dns_refresh,
+            Some(_) => SOON.min(self.upstream.policy.dns_refresh),
+            None => self.upstream.policy.dns_refresh,
         }
     }
 
@@ -152,7 +153,7 @@ impl Endpoints {
         let list = self.list.borrow();
         let known = list.iter().find(|endpoint| endpoint.address == address);
         known.map_or_else(
-            || Rc::new(Endpoint::new(address, self.policy.keep_alive)),
+            || Rc::new(Endpoint::new(address, self.upstream.policy.keep_alive)),
             Rc::clone,
         )
     }
@@ -171,7 +172,7 @@ impl Endpoints {
             |endpoint: &Rc<Endpoint>| !tried.iter().any(|tried| Rc::ptr_eq(tried, endpoint));
         let good =
             turns().filter(|(_, endpoint)| is_new(endpoint) && self.is_in_use(endpoint, now));
-        let chosen = match self.policy.balance {
+        let chosen = match self.upstream.policy.balance {
             Balance::RoundRobin => {
                 let mut good = good;
                 good.next()
@@ -186,13 +187,14 @@ impl Endpoints {
     }
 
     fn is_in_use(&self, endpoint: &Endpoint, now: Instant) -> bool {
-        let (name, address) = (&self.policy.name, &endpoint.address);
-        match endpoint.outliers.at(now, self.policy.ejection) {
+        let (name, address) = (&self.upstream.policy.name, &endpoint.address);
+        match endpoint.outliers.at(now, self.upstream.policy.ejection) {
             Use::In => {}
             Use::Back => info!("{address} of the upstream `{name}` is tried again"),
             Use::Out => return false,
         }
-        self.policy.health_check.is_none() || self.policy.common.health.is_healthy(address)
+        self.upstream.policy.health_check.is_none()
+            || self.upstream.state.health.is_healthy(address)
     }
 
     /// An endpoint has given no answer. If there are others, it may be left out for a while.
@@ -202,14 +204,14 @@ impl Endpoints {
         }
         if let Some(time) = endpoint
             .outliers
-            .failed(self.policy.ejection, Instant::now())
+            .failed(self.upstream.policy.ejection, Instant::now())
         {
-            let (name, address) = (&self.policy.name, &endpoint.address);
-            let failures = self.policy.ejection.failures;
+            let (name, address) = (&self.upstream.policy.name, &endpoint.address);
+            let failures = self.upstream.policy.ejection.failures;
             warn!(
                 "{address} of the upstream `{name}` is left out for {time:?}: it has failed {failures} times in a row"
             );
-            self.policy.common.metrics.ejected();
+            self.upstream.state.metrics.ejected();
         }
     }
 }

@@ -55,7 +55,6 @@ fn upstream(port: u16, refresh: Duration) -> Upstream {
     let policy = UpstreamPolicy {
         name: "tasks".to_owned(),
         targets: vec![Target::Tcp("tasks.test".to_owned(), port)],
-        protocol: Protocol::Http1,
         balance: crate::config::Balance::default(),
         connect_timeout: Duration::from_secs(1),
         response_timeout: Duration::from_secs(20),
@@ -66,9 +65,9 @@ fn upstream(port: u16, refresh: Duration) -> Upstream {
         retries: crate::config::Retries::default(),
         ejection: crate::config::Ejection::default(),
         health_check: None,
-        common: Common::default(),
+        queue: None,
     };
-    Upstream::looked_up_by(policy, lookup)
+    Upstream::with_lookup(SharedUpstream::new(policy, Protocol::Http1), lookup)
 }
 
 /// Answers every request with a name.
