@@ -267,7 +267,7 @@ impl Proxy {
         };
         let (mut answer, incoming) = response.into_parts();
         if !has_unambiguous_length(&answer.headers) {
-            return exchange.upstream_failed(&UpstreamError::Ends {
+            return exchange.upstream_failed(&UpstreamError::AmbiguousLength {
                 target: lease.address(),
             });
         }
@@ -296,7 +296,7 @@ impl Proxy {
                 let lifetime = stay.websocket(&self.shared, idle, exchange.overdue());
                 tunnel(answer, client, lease, lifetime, exchange)
             }
-            (true, None) => exchange.upstream_failed(&UpstreamError::Switched {
+            (true, None) => exchange.upstream_failed(&UpstreamError::UnexpectedUpgrade {
                 target: lease.address(),
             }),
             (false, _) => {

@@ -101,8 +101,8 @@ impl Status for Report {
             let _turn = probes.acquire().await.ok()?;
             let mut status = None;
             for (upstream, check) in asked {
-                status = health::ask_now(&upstream, &check).await;
-                if !status.is_some_and(health::is_well) {
+                status = health::probe(&upstream, &check).await;
+                if !status.is_some_and(health::is_healthy) {
                     break;
                 }
             }

@@ -333,16 +333,16 @@ impl Exchange {
             None => format!("failed to {error}"),
         });
         self.fail(match error {
-            UpstreamError::Full { .. } => Refusal::Overloaded,
+            UpstreamError::QueueFull { .. } => Refusal::Overloaded,
             UpstreamError::Connect { .. } => Refusal::UpstreamUnreachable,
-            UpstreamError::ConnectTimeout { .. } | UpstreamError::Silent { .. } => {
+            UpstreamError::ConnectTimeout { .. } | UpstreamError::ResponseTimeout { .. } => {
                 Refusal::UpstreamTimeout
             }
-            UpstreamError::Broken { .. }
-            | UpstreamError::Closes { .. }
-            | UpstreamError::Ends { .. }
-            | UpstreamError::Switched { .. }
-            | UpstreamError::NoWebSocket { .. } => Refusal::UpstreamInvalidResponse,
+            UpstreamError::InvalidResponse { .. }
+            | UpstreamError::ConnectionClosed { .. }
+            | UpstreamError::AmbiguousLength { .. }
+            | UpstreamError::UnexpectedUpgrade { .. }
+            | UpstreamError::WebSocketOverHttp2 { .. } => Refusal::UpstreamInvalidResponse,
         })
     }
 
