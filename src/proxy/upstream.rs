@@ -135,7 +135,7 @@ impl Upstream {
         }
     }
 
-    /// Whether the pooled connections and the retry budget fit this configuration.
+    /// Returns true if the pooled connections and the retry budget fit this configuration.
     pub fn can_serve(&self, wanted: &SharedUpstream) -> bool {
         self.shared.shares_state(wanted)
     }

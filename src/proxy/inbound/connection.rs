@@ -119,7 +119,7 @@ impl Connection {
         }
     }
 
-    /// Whether the connection ended because a request head did not arrive in time.
+    /// Returns true if the connection ended because a request head did not arrive in time.
     pub(super) fn head_timed_out(&self) -> bool {
         self.deadlines.head_timed_out()
     }
@@ -141,7 +141,7 @@ impl Connection {
         }
     }
 
-    /// Whether [`Self::close`] was called; if not, it will wake the task.
+    /// Returns true if [`Self::close`] was called; if not, it will wake the task.
     pub(super) fn is_closing(&self, context: &Context<'_>) -> bool {
         let mut waker = self.waker.borrow_mut();
         if !waker

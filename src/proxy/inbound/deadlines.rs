@@ -74,7 +74,7 @@ impl ConnectionDeadlines {
         self.head_timed_out.store(is_head, Ordering::Relaxed);
     }
 
-    /// Whether the connection ended because a request head did not arrive in time.
+    /// Returns true if the connection ended because a request head did not arrive in time.
     pub(super) fn head_timed_out(&self) -> bool {
         self.head_timed_out.load(Ordering::Relaxed)
     }

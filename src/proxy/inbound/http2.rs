@@ -173,7 +173,7 @@ impl Body for StreamBody {
         }
         if let Some(stream) = &self.stream {
             // hyper polls again only after the client has read the last chunk.
-            stream.waits_for_client(polled.is_none());
+            stream.set_blocked(polled.is_none());
         }
         polled.unwrap_or_else(|| {
             let chunk = self.buffered.len().min(MAX_CHUNK);

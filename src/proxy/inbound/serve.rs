@@ -175,7 +175,7 @@ impl From<ProxyHeaderError> for ServeError {
     }
 }
 
-/// Whether the client disconnected during the handshake, as a TCP port probe does: no handshake failure.
+/// Returns true if the client disconnected during the handshake, as a TCP port probe does: no handshake failure.
 fn is_disconnect(error: &io::Error) -> bool {
     matches!(
         error.kind(),

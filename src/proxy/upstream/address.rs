@@ -33,7 +33,7 @@ impl Target {
         }
     }
 
-    /// Whether the target is a Unix socket, `localhost` or a loopback address.
+    /// Returns true if the target is a Unix socket, `localhost` or a loopback address.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Unix(_) => true,

@@ -173,7 +173,7 @@ impl Endpoint {
         self.shared.borrow_mut().clear();
     }
 
-    /// Whether the endpoint is retired and holds no connection.
+    /// Returns true if the endpoint is retired and holds no connection.
     #[cfg(test)]
     pub(super) fn is_retired(&self) -> bool {
         self.is_retired.get() && self.idle.borrow().is_empty() && self.shared.borrow().is_empty()

@@ -142,7 +142,7 @@ fn publish(upstream: &SharedUpstream, endpoints: &[EndpointHealth]) {
     state.health.set(unhealthy, healthy > 0);
 }
 
-/// Whether a status means that the endpoint is healthy: 2xx or 3xx.
+/// Returns true if a status means that the endpoint is healthy: 2xx or 3xx.
 pub fn is_healthy(status: StatusCode) -> bool {
     status.is_success() || status.is_redirection()
 }

@@ -20,7 +20,7 @@ impl HealthStatus {
         !unhealthy.iter().any(|unhealthy| **unhealthy == *address)
     }
 
-    /// Whether at least one endpoint is healthy.
+    /// Returns true if at least one endpoint is healthy.
     pub fn any_healthy(&self) -> bool {
         self.any_healthy.load(Ordering::Relaxed)
     }

@@ -174,8 +174,8 @@ impl Drop for Http2Stream {
     }
 }
 
-/// Whether the upstream has not processed the request: its stream was refused, or is above the last stream ID of a GOAWAY
-/// (RFC 9113 section 8.7). For streams up to that ID, h2 reports another error.
+/// Returns true if the upstream has not processed the request: its stream was refused, or is above the last stream ID of
+/// a GOAWAY (RFC 9113 section 8.7). For streams up to that ID, h2 reports another error.
 fn was_not_processed(error: &hyper::Error) -> bool {
     let cause =
         std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());

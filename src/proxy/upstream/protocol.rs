@@ -53,7 +53,7 @@ impl Protocol {
         matches!(self, Self::Http2)
     }
 
-    /// Whether connections of one are interchangeable with connections of the other.
+    /// Returns true if connections of one are interchangeable with connections of the other.
     pub(super) fn is_equivalent(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Http1, Self::Http1) | (Self::Http2, Self::Http2) => true,

@@ -26,7 +26,7 @@ pub(super) enum SendError {
     },
 }
 
-/// Whether a request may be sent twice: its method is idempotent (RFC 9110 section 9.2.2) and its body empty.
+/// Returns true if a request may be sent twice: its method is idempotent (RFC 9110 section 9.2.2) and its body empty.
 pub(super) fn is_replayable(request: &Request<RequestBody>) -> bool {
     let is_idempotent = matches!(
         *request.method(),

@@ -53,13 +53,13 @@ impl SharedUpstream {
         self.state = Arc::new(UpstreamState::new(&self.policy, metrics));
     }
 
-    /// Whether connections, queue and health of another configuration stay valid in this one: every setting is equal,
-    /// including the content of the TLS files.
+    /// Returns true if connections, queue and health of another configuration stay valid in this one: every setting is
+    /// equal, including the content of the TLS files.
     fn can_reuse(&self, other: &Self) -> bool {
         self.policy == other.policy && self.protocol.is_equivalent(&other.protocol)
     }
 
-    /// Whether both are the same upstream, before and after configuration reloads that did not change it.
+    /// Returns true if both are the same upstream, before and after configuration reloads that did not change it.
     pub fn shares_state(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.state, &other.state)
     }
