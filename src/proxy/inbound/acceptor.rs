@@ -215,7 +215,7 @@ impl Acceptor {
             accepted.listener,
             refuses_all,
         ));
-        let served = self.served.add(&connection);
+        let entry = self.served.add(&connection);
         let accepted = AcceptedConnection {
             wire: accepted.wire,
             address: accepted.address,
@@ -224,7 +224,7 @@ impl Acceptor {
         let server = Rc::clone(&self.server);
         spawn_local(async move {
             accepted.serve(server).await;
-            drop(served);
+            drop(entry);
         });
     }
 }

@@ -171,7 +171,7 @@ impl AsyncWrite for Socket {
         flushed
     }
 
-    /// Shuts down the sending side, then reads and discards for [`LINGER`]: closing a socket with unread bytes resets the
+    /// Shuts down the sending side, then reads and discards for `LINGER`: closing a socket with unread bytes resets the
     /// connection, and the client would lose the response (RFC 9112 section 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let since = *self.shutdown_since.get_or_insert_with(Instant::now);

@@ -59,7 +59,7 @@ impl Driver {
         Poll::Ready(())
     }
 
-    /// SETTINGS_MAX_CONCURRENT_STREAMS of the peer; 0 before its settings arrive or after the connection closed.
+    /// `SETTINGS_MAX_CONCURRENT_STREAMS` of the peer; 0 before its settings arrive or after the connection closed.
     pub(super) fn max_streams(&self) -> usize {
         let connection = self.connection.borrow();
         let allowed = connection

@@ -119,7 +119,7 @@ impl Endpoints {
         for target in &self.upstream.policy.targets {
             match addresses(target, self.lookup).await {
                 Ok(addresses) => {
-                    list.extend(addresses.into_iter().map(|address| self.endpoint(address)))
+                    list.extend(addresses.into_iter().map(|address| self.endpoint(address)));
                 }
                 Err(error) => {
                     let same = |endpoint: &&Rc<Endpoint>| endpoint.address.target == *target;
@@ -201,7 +201,7 @@ impl Endpoints {
         match endpoint.outliers.state(now, self.upstream.policy.ejection) {
             OutlierState::Active => {}
             OutlierState::Restored => {
-                info!("endpoint {address} of the upstream `{name}` restored")
+                info!("endpoint {address} of the upstream `{name}` restored");
             }
             OutlierState::Ejected => return false,
         }

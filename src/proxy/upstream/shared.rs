@@ -55,7 +55,7 @@ impl SharedUpstream {
 
     /// Returns true if connections, queue and health of another configuration stay valid in this one: every setting is
     /// equal, including the content of the TLS files.
-    fn can_reuse(&self, other: &Self) -> bool {
+    pub fn can_reuse(&self, other: &Self) -> bool {
         self.policy == other.policy && self.protocol.is_equivalent(&other.protocol)
     }
 
