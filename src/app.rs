@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Address, Config};
 use crate::keys::remote::RemoteKeys;
 use crate::observe::metrics::Metrics;
-use crate::proxy::inbound::acceptor::ListenerConfig;
+use crate::proxy::inbound::listener::ListenerConfig;
 use crate::proxy::shared::{Phase, Policy, Shared};
 
 use config_source::ConfigSource;

@@ -324,14 +324,14 @@ impl Proxy {
         let response = &delivery.response;
         if !has_unambiguous_length(response.headers()) {
             let target = target();
-            return self.fail(exchange, &UpstreamError::Ends { target });
+            return self.fail(exchange, &UpstreamError::AmbiguousLength { target });
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return match handshake.filter(|it| it.is_accepted_by(response.headers())) {
                 Some(handshake) => self.switch(delivery, handshake, exchange),
                 None => {
                     let target = target();
-                    self.fail(exchange, &UpstreamError::Switched { target })
+                    self.fail(exchange, &UpstreamError::UnexpectedUpgrade { target })
                 }
             };
         }

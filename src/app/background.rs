@@ -13,7 +13,7 @@ use crate::keys::refresh::Refresher;
 use crate::keys::remote::RemoteKeys;
 use crate::observe::metrics::{IssuerMetrics, Metrics};
 use crate::proxy::shared::{Policy, Shared};
-use crate::proxy::upstream::{Common, health};
+use crate::proxy::upstream::{UpstreamState, health};
 
 /// The tasks of the policy in force.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ struct Fetching {
 /// An upstream is asked how it is.
 #[derive(Debug)]
 struct Checking {
-    common: Common,
+    state: Arc<UpstreamState>,
     task: JoinHandle<()>,
 }
 
@@ -62,10 +62,10 @@ impl BackgroundTasks {
         let before = self.shared.policy();
         for upstream in &mut policy.upstreams {
             let mut known = before.upstreams.iter();
-            if let Some(known) = known.find(|known| known.name == upstream.name) {
-                upstream.succeed(known);
-            } else if let Some(metrics) = self.metrics.upstreams.find(&upstream.name) {
-                upstream.count_in(metrics);
+            if let Some(known) = known.find(|known| known.policy.name == upstream.policy.name) {
+                upstream.inherit_state(known);
+            } else if let Some(metrics) = self.metrics.upstreams.find(&upstream.policy.name) {
+                upstream.continue_metrics(metrics);
             }
         }
         if let (Some(redis), Some(known)) = (&policy.redis, &before.redis)
@@ -156,13 +156,13 @@ impl BackgroundTasks {
     fn reconcile_health_checks(&mut self, policy: &Policy) {
         let mut before = std::mem::take(&mut self.checks);
         for upstream in &policy.upstreams {
-            let Some(check) = upstream.health_check.clone() else {
+            let Some(check) = upstream.policy.health_check.clone() else {
                 continue;
             };
-            let is_same = |checking: &mut Checking| checking.common == upstream.common;
+            let is_same = |checking: &mut Checking| Arc::ptr_eq(&checking.state, &upstream.state);
             let same = before.extract_if(.., is_same).next();
             self.checks.push(same.unwrap_or_else(|| Checking {
-                common: upstream.common.clone(),
+                state: Arc::clone(&upstream.state),
                 task: spawn_local(health::watch(upstream.clone(), check)),
             }));
         }
@@ -175,7 +175,7 @@ impl BackgroundTasks {
 /// Has everything counted that this policy has, where it was counted before if it was.
 pub(super) fn register(metrics: &Metrics, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
     let upstreams = policy.upstreams.iter();
-    let upstreams = upstreams.map(|upstream| Arc::clone(&upstream.common.metrics));
+    let upstreams = upstreams.map(|upstream| Arc::clone(&upstream.state.metrics));
     metrics.upstreams.replace(upstreams.collect());
     let issuers = policy.gate.issuers().iter().zip(remote_keys);
     let issuers = issuers.map(|(issuer, remote)| {

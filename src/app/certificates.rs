@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use crate::observe::metrics::{Expiries, Metrics};
-use crate::proxy::inbound::acceptor::ListenerConfig;
+use crate::proxy::inbound::listener::ListenerConfig;
 use crate::tls::server::{Reloaded, Reloader};
 
 /// How often. To look, and not to be told, finds every way in which a file can change: a link that is swapped, as

@@ -23,8 +23,7 @@ use crate::gate::claim_path::ClaimPath;
 use crate::gate::identity::IdentityClaim;
 use crate::gate::managed_headers::ManagedNames;
 use crate::proxy::headers::HeaderPolicy;
-use crate::proxy::inbound::connection::Timeouts;
-use crate::proxy::inbound::serve::ConnectionLimits;
+use crate::proxy::inbound::limits::{ConnectionLimits, Timeouts};
 use crate::proxy::shared::Policy;
 
 use super::App;

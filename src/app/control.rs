@@ -52,8 +52,11 @@ impl Status for Report {
             }
         }
         for upstream in &self.shared.policy().upstreams {
-            if upstream.health_check.is_some() && !upstream.common.health.some_are_healthy() {
-                awaits.push(format!("waiting for the upstream `{}`", upstream.name));
+            if upstream.policy.health_check.is_some() && !upstream.state.health.any_healthy() {
+                awaits.push(format!(
+                    "waiting for the upstream `{}`",
+                    upstream.policy.name
+                ));
             }
         }
         awaits
@@ -86,7 +89,7 @@ impl Status for Report {
     fn probe(&self, path: &str) -> Option<Probe> {
         let policy = self.shared.policy();
         let asked = policy.upstreams.iter().filter_map(|upstream| {
-            let check = upstream.health_check.as_ref()?;
+            let check = upstream.policy.health_check.as_ref()?;
             (check.path == path).then(|| (upstream.clone(), check.clone()))
         });
         let asked: Vec<_> = asked.collect();
@@ -98,8 +101,8 @@ impl Status for Report {
             let _turn = probes.acquire().await.ok()?;
             let mut status = None;
             for (upstream, check) in asked {
-                status = health::ask_now(&upstream, &check).await;
-                if !status.is_some_and(health::is_well) {
+                status = health::probe(&upstream, &check).await;
+                if !status.is_some_and(health::is_healthy) {
                     break;
                 }
             }

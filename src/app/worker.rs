@@ -12,7 +12,8 @@ use tokio::time::{interval, timeout};
 use tracing::error;
 
 use crate::observe::metrics::WorkerMetrics;
-use crate::proxy::inbound::acceptor::{Acceptor, Listener, ListenerConfig};
+use crate::proxy::inbound::acceptor::Acceptor;
+use crate::proxy::inbound::listener::{Listener, ListenerConfig};
 use crate::proxy::shared::{Phase, Shared};
 
 use super::sockets::Bound;

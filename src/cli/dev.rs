@@ -92,7 +92,7 @@ impl Dev {
             .policy
             .upstreams
             .first()
-            .and_then(|upstream| upstream.targets.first().cloned());
+            .and_then(|upstream| upstream.policy.targets.first().cloned());
         let port = port.or(match upstream {
             Some(Target::Tcp(_, port)) => Some(port),
             Some(Target::Unix(_)) | None => None,

@@ -219,8 +219,13 @@ fn forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Permit) {
     }
     let upstream = policy.upstreams.get(forwarding.upstream.0);
     let target = upstream.map(|upstream| {
-        let targets: Vec<_> = upstream.targets.iter().map(ToString::to_string).collect();
-        format!("`{}` at {}", upstream.name, targets.join(", "))
+        let targets: Vec<_> = upstream
+            .policy
+            .targets
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        format!("`{}` at {}", upstream.policy.name, targets.join(", "))
     });
     say(format_args!(
         "\nforwarded to {}:\n",

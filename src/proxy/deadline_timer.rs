@@ -1,4 +1,4 @@
-//! Deadlines that mostly move away before they are reached.
+//! Timer for deadlines that usually move before they expire.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,17 +6,17 @@ use std::task::Context;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A timer whose deadline mostly moves away: it is only set again when it rings too early.
+/// Timer that is reset lazily: a later deadline takes effect when the earlier one fires.
 #[derive(Debug, Default)]
 pub(super) struct DeadlineTimer(Option<Pin<Box<Sleep>>>);
 
 impl DeadlineTimer {
-    /// Whether the task is going to be woken by it.
+    /// Returns true if the timer will wake the task.
     pub(super) fn is_set(&self) -> bool {
         self.0.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
     }
 
-    /// Whether `deadline` has passed; if not, the task is woken when it has.
+    /// Returns true if `deadline` has passed; otherwise schedules a wake-up.
     pub(super) fn elapsed(&mut self, deadline: Instant, context: &mut Context<'_>) -> bool {
         let sleep = self
             .0

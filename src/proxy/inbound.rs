@@ -1,8 +1,14 @@
-//! The inbound side: accepts connections, reads what precedes HTTP, and serves HTTP/1.1 and HTTP/2.
+//! Client side: accepts connections, reads what precedes HTTP, and serves HTTP/1.1 and HTTP/2.
 
 pub mod acceptor;
 pub mod connection;
+mod deadlines;
+mod http1;
 mod http2;
+pub mod limits;
+pub mod listener;
+mod open_connections;
 mod proxy_protocol;
 pub mod serve;
+mod service;
 pub mod socket;

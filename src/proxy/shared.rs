@@ -18,9 +18,9 @@ use crate::observe::traces::Tracing;
 
 use super::forwarding::Forwarding;
 use super::headers::HeaderPolicy;
-use super::inbound::serve::ConnectionLimits;
+use super::inbound::limits::ConnectionLimits;
 use super::redis::Redis;
-use super::upstream::UpstreamPolicy;
+use super::upstream::SharedUpstream;
 
 /// All that decides about a request: one immutable value, swapped whole.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub struct Policy {
     /// Where it is counted together with other gates, if anywhere.
     pub redis: Option<Arc<Redis>>,
     /// In the order of [`UpstreamId`](super::upstream::UpstreamId).
-    pub upstreams: Vec<UpstreamPolicy>,
+    pub upstreams: Vec<SharedUpstream>,
     /// In the order of the routes' [`RouteId`](crate::gate::routes::RouteId).
     pub forwarding: Arc<[Forwarding]>,
     /// The largest body in bytes, unless its route says otherwise; 0 is no limit.

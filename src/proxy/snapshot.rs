@@ -9,7 +9,7 @@ use crate::observe::metrics::WorkerMetrics;
 
 use super::redis::RedisLimiter;
 use super::shared::Policy;
-use super::upstream::{Upstream, UpstreamId, UpstreamPolicy};
+use super::upstream::{SharedUpstream, Upstream, UpstreamId};
 
 /// An immutable policy and the worker's state for it. One snapshot serves a request from start to end.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ impl Snapshot {
         redis: Option<&Rc<RedisLimiter>>,
         metrics: &Arc<WorkerMetrics>,
     ) -> Self {
-        let pool = |wanted: &UpstreamPolicy| {
-            let kept = before.iter().find(|upstream| upstream.policy() == wanted);
+        let pool = |wanted: &SharedUpstream| {
+            let kept = before.iter().find(|upstream| upstream.can_serve(wanted));
             kept.map_or_else(|| Rc::new(Upstream::new(wanted.clone())), Rc::clone)
         };
         let upstreams = policy.upstreams.iter().map(pool).collect();

@@ -1,4 +1,4 @@
-//! Tasks of hyper on the worker that started them.
+//! Executors that run hyper's tasks on the worker's own thread.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::deadline_timer::DeadlineTimer;
 
-/// Runs what hyper starts for a connection over HTTP/2 on the thread of that connection: nothing has to be `Send`.
+/// Executor for upstream HTTP/2 connections. Its tasks need not be `Send`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalTasks;
 
@@ -25,18 +25,17 @@ impl<F: Future + 'static> Executor<F> for LocalTasks {
     }
 }
 
-/// As [`LocalTasks`], for a server, where each task is one stream: it has a handle, and a client that does not take what
-/// the gate has for it is cut off after a while.
+/// Executor for client HTTP/2 connections, where each task serves one stream. Resets a stream if its client does not read
+/// the response for `body_timeout`.
 #[derive(Debug, Clone, Copy)]
 pub struct StreamTasks {
-    /// How long a client may take nothing of an answer.
     pub body_timeout: Duration,
 }
 
-/// The stream of a client over HTTP/2, as its task and the answer on it share it.
+/// Client HTTP/2 stream, shared by its task and its response body.
 #[derive(Debug, Clone, Default)]
 pub struct StreamHandle {
-    waits_for_client_since: Rc<Cell<Option<Instant>>>,
+    blocked_since: Rc<Cell<Option<Instant>>>,
 }
 
 thread_local! {
@@ -44,29 +43,29 @@ thread_local! {
 }
 
 impl StreamHandle {
-    /// The stream whose task is running. None over HTTP/1.1.
+    /// Stream of the running task; none over HTTP/1.1.
     pub fn current() -> Option<Self> {
         CURRENT.with_borrow(Clone::clone)
     }
 
-    /// Notes whether something of the answer waits for the client to take it.
-    pub(super) fn waits_for_client(&self, waits: bool) {
-        let since = waits.then(Instant::now);
-        self.waits_for_client_since.set(since);
+    /// Notes whether response data waits for the client to read.
+    pub(super) fn set_blocked(&self, is_blocked: bool) {
+        let since = is_blocked.then(Instant::now);
+        self.blocked_since.set(since);
     }
 }
 
-/// Makes a stream the current one until it is dropped.
-struct Running;
+/// Sets the current stream until it is dropped.
+struct CurrentStream;
 
-impl Running {
-    fn begin(stream: &StreamHandle) -> Self {
+impl CurrentStream {
+    fn set(stream: &StreamHandle) -> Self {
         CURRENT.set(Some(stream.clone()));
         Self
     }
 }
 
-impl Drop for Running {
+impl Drop for CurrentStream {
     fn drop(&mut self) {
         CURRENT.set(None);
     }
@@ -79,12 +78,12 @@ impl<F: Future + 'static> Executor<F> for StreamTasks {
         spawn_local(async move {
             let mut task = pin!(task);
             let mut timer = DeadlineTimer::default();
-            // hyper resets a stream whose task is dropped before its end.
+            // hyper resets the stream if its task is dropped before its end.
             poll_fn(|context| {
-                let running = Running::begin(&stream);
+                let current = CurrentStream::set(&stream);
                 let polled = task.as_mut().poll(context);
-                drop(running);
-                let since = stream.waits_for_client_since.get();
+                drop(current);
+                let since = stream.blocked_since.get();
                 if polled.is_ready()
                     || since.is_some_and(|since| timer.elapsed(since + body_timeout, context))
                 {

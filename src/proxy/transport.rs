@@ -1,4 +1,4 @@
-//! The bytes of a connection, to a client or to an upstream, with and without encryption.
+//! Byte streams to clients and upstreams: TCP or Unix socket, plain or TLS.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -10,20 +10,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
-/// A connection, as HTTP is spoken on it.
+/// Stream that carries HTTP.
 #[derive(Debug)]
 pub enum Stream {
-    /// Without encryption.
     Plain(Wire),
-    /// With TLS. In a box, because it is large.
+    /// Boxed because of its size.
     Tls(Box<TlsStream<Wire>>),
 }
 
-/// A connection as it is. What was read of it too early comes first.
+/// TCP or Unix socket. Bytes put back are read first.
 #[derive(Debug)]
 pub struct Wire {
     transport: Transport,
-    early: Bytes,
+    put_back: Bytes,
 }
 
 #[derive(Debug)]
@@ -36,7 +35,7 @@ impl From<TcpStream> for Wire {
     fn from(stream: TcpStream) -> Self {
         Self {
             transport: Transport::Tcp(stream),
-            early: Bytes::new(),
+            put_back: Bytes::new(),
         }
     }
 }
@@ -45,21 +44,21 @@ impl From<UnixStream> for Wire {
     fn from(stream: UnixStream) -> Self {
         Self {
             transport: Transport::Unix(stream),
-            early: Bytes::new(),
+            put_back: Bytes::new(),
         }
     }
 }
 
-/// How much is read at once of what comes before HTTP is spoken: most first requests are no larger.
-const FIRST_READ: usize = 2048;
+/// Size of one read before HTTP, in bytes: large enough for most first requests.
+const FIRST_READ_BYTES: usize = 2048;
 
-/// Reads some bytes more, and tells how many; 0 at the end.
+/// Appends the bytes of one read and returns their number; 0 at the end of the stream.
 pub(super) async fn read_more<S: AsyncRead + Unpin>(
     stream: &mut S,
     bytes: &mut Vec<u8>,
 ) -> io::Result<usize> {
     poll_fn(|context| {
-        let mut scratch = [0; FIRST_READ];
+        let mut scratch = [0; FIRST_READ_BYTES];
         let mut buffer = ReadBuf::new(&mut scratch);
         ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
         bytes.extend_from_slice(buffer.filled());
@@ -69,23 +68,23 @@ pub(super) async fn read_more<S: AsyncRead + Unpin>(
 }
 
 impl Wire {
-    /// Reads some bytes more, and tells how many; 0 at the end.
+    /// See [`read_more`].
     pub(in crate::proxy) async fn read_more(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
         read_more(self, bytes).await
     }
 
-    /// Has these bytes read once more, before any other.
+    /// Puts bytes back, to be read again first.
     pub(in crate::proxy) fn put_back(&mut self, bytes: Vec<u8>) {
-        self.early = bytes.into();
+        self.put_back = bytes.into();
     }
 }
 
 impl Stream {
-    /// As [`Wire::put_back`].
+    /// See [`Wire::put_back`].
     pub(super) fn put_back(&mut self, bytes: Vec<u8>) {
         match self {
             Self::Plain(wire) => wire.put_back(bytes),
-            // What is spoken over TLS is agreed on, and nothing has to be read to find out.
+            // ALPN negotiates the protocol over TLS, so nothing is read ahead.
             Self::Tls(_) => {}
         }
     }
@@ -97,12 +96,12 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.early.is_empty() {
-            let count = self.early.len().min(buffer.remaining());
-            buffer.put_slice(self.early.get(..count).unwrap_or_default());
-            self.early.advance(count);
-            if self.early.is_empty() {
-                self.early = Bytes::new();
+        if !self.put_back.is_empty() {
+            let count = self.put_back.len().min(buffer.remaining());
+            buffer.put_slice(self.put_back.get(..count).unwrap_or_default());
+            self.put_back.advance(count);
+            if self.put_back.is_empty() {
+                self.put_back = Bytes::new();
             }
             return Poll::Ready(Ok(()));
         }
@@ -125,7 +124,7 @@ impl AsyncWrite for Wire {
         }
     }
 
-    /// TLS has several records to write, and the last, which may say what is wrong, counts as much as the first.
+    /// rustls writes several records at once. The last may be an alert, so all of them must go out.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

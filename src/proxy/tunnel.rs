@@ -1,4 +1,4 @@
-//! Upgraded connections: two streams joined, after the upstream has answered 101 and not before.
+//! WebSocket tunnel: joins the client and upstream streams after the upstream's 101 response, never before.
 
 mod frames;
 
@@ -20,30 +20,30 @@ use crate::gate::refusal::Refusal;
 use super::stream_deadlines::StreamDeadlines;
 use frames::Frames;
 
-/// How long a frame that has begun may take to end when the WebSocket is to be closed.
-const LAST_FRAME: Duration = Duration::from_secs(2);
+/// Time to complete a partial frame before the gate closes the WebSocket.
+const LAST_FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long each side may take to learn that the WebSocket is closed.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// Time for each side to receive the close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How much went through a tunnel.
+/// Outcome of a tunnel.
 #[derive(Debug, Clone, Default)]
 pub struct Tunnelled {
-    /// From the client, in bytes.
+    /// Bytes from the client.
     pub from_client: u64,
-    /// To the client, in bytes.
+    /// Bytes to the client.
     pub to_client: u64,
-    /// Whether both sides ended it in order.
+    /// Set if both sides closed cleanly.
     pub whole: bool,
-    /// Why the gate has ended it, if it has.
+    /// Reason if the gate closed the tunnel.
     pub cut: Option<Refusal>,
 }
 
-/// Joins both sides until one of them ends, or until the gate closes the WebSocket.
+/// Copies in both directions until one side closes, or the gate closes the WebSocket at one of the deadlines.
 pub async fn join(
     client: OnUpgrade,
     upstream: OnUpgrade,
-    mut lifetime: StreamDeadlines,
+    mut deadlines: StreamDeadlines,
 ) -> Tunnelled {
     let (client, upstream) = tokio::join!(client, upstream);
     let (Ok(client), Ok(upstream)) = (client, upstream) else {
@@ -59,21 +59,21 @@ pub async fn join(
             if copied.is_ready() {
                 return copied.map(Some);
             }
-            let has_moved = to_client.moved.take() | to_upstream.moved.take();
-            let too_late = match has_moved.then(|| lifetime.moves()).flatten() {
+            let is_active = to_client.is_active.take() | to_upstream.is_active.take();
+            let ended = match is_active.then(|| deadlines.moves()).flatten() {
                 Some(refusal) => Poll::Ready(refusal),
-                None => lifetime.poll_end(context),
+                None => deadlines.poll_end(context),
             };
-            too_late.map(|refusal| {
+            ended.map(|refusal| {
                 cut = Some(refusal);
                 None
             })
         })
         .await;
         if copied.is_none() {
-            // Each side gets the frame that it has begun to get, and none more.
-            to_client.last_frame.set(true);
-            to_upstream.last_frame.set(true);
+            // A close frame must not split a frame: complete the partial frames, then stop.
+            to_client.stops_after_frame.set(true);
+            to_upstream.stops_after_frame.set(true);
             let rest = poll_fn(|context| {
                 let copied = copying.as_mut().poll(context);
                 if to_client.is_between_frames() && to_upstream.is_between_frames() {
@@ -81,7 +81,7 @@ pub async fn join(
                 }
                 copied.map(|_| ())
             });
-            let _in_time = timeout_at(Instant::now() + LAST_FRAME, rest).await;
+            let _result = timeout_at(Instant::now() + LAST_FRAME_TIMEOUT, rest).await;
         }
         copied
     };
@@ -102,13 +102,14 @@ struct Side {
     written: Rc<Written>,
 }
 
-/// What was written to one side.
+/// Progress of the bytes written to one side.
 #[derive(Default)]
 struct Written {
     bytes: Cell<u64>,
     frames: Cell<Frames>,
-    moved: Cell<bool>,
-    last_frame: Cell<bool>,
+    /// Set by each write, cleared by the idle check.
+    is_active: Cell<bool>,
+    stops_after_frame: Cell<bool>,
 }
 
 impl Written {
@@ -125,10 +126,10 @@ impl Side {
         }
     }
 
-    /// Says that the WebSocket is closed and why (RFC 6455 section 5.5.1), and waits a little until that was read.
-    /// In the middle of a frame nothing can be said.
+    /// Sends a close frame (RFC 6455 section 5.5.1) unless a frame is incomplete, and drains the stream for up to
+    /// [`CLOSE_TIMEOUT`].
     async fn close(&mut self, refusal: &Refusal, masked: bool) {
-        let goodbye = async {
+        let closing = async {
             if self.written.is_between_frames() {
                 let code = if matches!(refusal, Refusal::Draining | Refusal::UpstreamTimeout) {
                     frames::GOING_AWAY
@@ -141,7 +142,7 @@ impl Side {
             self.stream.shutdown().await?;
             tokio::io::copy(&mut self.stream, &mut sink()).await
         };
-        let _in_time = timeout(GOODBYE, goodbye).await;
+        let _result = timeout(CLOSE_TIMEOUT, closing).await;
     }
 }
 
@@ -162,20 +163,20 @@ impl AsyncWrite for Side {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut frames = self.written.frames.get();
-        let allowed = if self.written.last_frame.get() {
+        let allowed = if self.written.stops_after_frame.get() {
             let rest = frames.rest_of_frame(bytes);
             match bytes.get(..rest) {
                 Some(rest) if !rest.is_empty() => rest,
-                // What comes after its last frame is not sent. The task is woken by its deadline.
+                // Bytes after the last frame are not sent. The deadline wakes the task.
                 Some(_) | None => return Poll::Pending,
             }
         } else {
             bytes
         };
         let count = ready!(Pin::new(&mut self.stream).poll_write(context, allowed))?;
-        frames.pass(allowed.get(..count).unwrap_or(allowed));
+        frames.advance(allowed.get(..count).unwrap_or(allowed));
         self.written.frames.set(frames);
-        self.written.moved.set(true);
+        self.written.is_active.set(true);
         let bytes = &self.written.bytes;
         bytes.set(bytes.get() + count as u64);
         Poll::Ready(Ok(count))

@@ -1,4 +1,4 @@
-//! One upstream as a worker sees it: its endpoints, and the exchange with one of them.
+//! Upstream side of one worker: connection pools, timeouts and retries.
 
 mod address;
 mod connect;
@@ -8,16 +8,20 @@ mod endpoint;
 mod error;
 mod head;
 pub mod health;
+mod health_status;
 mod http1;
 mod http2;
 mod id;
 mod load_balancer;
 mod outlier_detector;
 mod policy;
+mod protocol;
 mod queue;
 mod resolve;
 mod retry_budget;
 mod revocable_body;
+mod send;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -38,319 +42,329 @@ use crate::observe::metrics::Pool;
 use super::request_body::{RequestBody, Upload};
 
 pub use address::{EndpointAddress, Target};
-pub use connect::{HTTP1, HTTP2, Protocol, Tls};
 pub use error::UpstreamError;
+pub use health_status::HealthStatus;
 pub use id::UpstreamId;
-pub use policy::{Common, HealthPolicy, UpstreamPolicy};
+pub use policy::{HealthPolicy, QueueLimits, UpstreamPolicy};
+pub use protocol::{HTTP1, HTTP2, Protocol, Tls, TlsSettings};
 pub use queue::Queue;
+pub use shared::{SharedUpstream, UpstreamState};
 
-use connection::{Connection, Failure};
-use endpoint::{Endpoint, Pending};
-use load_balancer::{Endpoints, List};
+use connection::Connection;
+use endpoint::{Endpoint, PendingGuard};
+use load_balancer::{EndpointList, Endpoints};
 use queue::Slot;
 use resolve::Lookup;
 use retry_budget::RetryBudget;
+use send::SendError;
 
-/// The largest head of an answer, in bytes.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-
-/// The connections of one worker to one upstream.
+/// Endpoints and connection pools of one upstream in one worker.
 #[derive(Debug)]
 pub struct Upstream {
-    policy: Rc<UpstreamPolicy>,
+    shared: Rc<SharedUpstream>,
     endpoints: Rc<Endpoints>,
     budget: RetryBudget,
 }
 
-/// The right to one connection. It goes back if the exchange ended well, and is cut otherwise, so that the upstream
-/// learns at once that nobody waits.
+/// Connection checked out of the pool. Dropping it without [`Self::release`] closes the connection, or resets its HTTP/2
+/// stream, so that the upstream stops working on an abandoned request.
 #[derive(Debug)]
 pub struct PooledConnection {
     connection: Connection,
-    with: Pending,
+    pending: PendingGuard,
     slot: Option<Slot>,
 }
 
-/// An upgraded connection, which counts as one of the upstream's until this is dropped.
+/// Counts an upgraded connection as pending until it is dropped.
 #[derive(Debug)]
 pub struct Upgraded {
-    _with: Pending,
+    _pending: PendingGuard,
     _slot: Option<Slot>,
 }
 
 impl PooledConnection {
-    /// Gives the connection back: its answer has been read to the end.
+    /// Returns the connection to the pool after a complete response.
     pub fn release(self) {
-        self.with.0.check_in(self.connection);
+        self.pending.0.check_in(self.connection);
     }
 
-    /// Lets the connection live on without the pool: it has been upgraded.
+    /// Removes an upgraded connection from the pool.
     pub fn detach(self) -> Upgraded {
         if let Connection::Http1(connection) = self.connection {
             connection.detach();
         }
         Upgraded {
-            _with: self.with,
+            _pending: self.pending,
             _slot: self.slot,
         }
     }
 
-    /// Whom it is with.
     pub fn address(&self) -> Arc<EndpointAddress> {
-        Arc::clone(&self.with.0.address)
+        Arc::clone(&self.pending.0.address)
     }
 }
 
-/// An attempt that failed.
 #[derive(Debug)]
 struct FailedAttempt {
     error: UpstreamError,
-    again: Retry,
+    retry: Retry,
 }
 
-/// Whether a request may be tried once more.
+/// Request of a failed attempt, by the condition for its retry.
 #[derive(Debug)]
 enum Retry {
-    /// It may: the upstream has not looked at it.
-    Unseen(Box<Request<RequestBody>>),
-    /// It may be sent twice. Its connection had been kept, and most likely the upstream closed it in that moment.
-    Stale(Box<Request<RequestBody>>),
-    /// It may be sent twice.
-    Twice(Box<Request<RequestBody>>),
-    /// It may not.
-    No,
+    /// The upstream has not processed the request.
+    NotProcessed(Box<Request<RequestBody>>),
+    /// Replayable request on a reused connection, most likely closed by the upstream at the same moment: retried without
+    /// the retry budget.
+    StaleConnection(Box<Request<RequestBody>>),
+    /// Replayable request.
+    Replayable(Box<Request<RequestBody>>),
+    Never,
 }
 
 impl Upstream {
-    /// An upstream without any connection.
-    pub fn new(policy: UpstreamPolicy) -> Self {
-        Self::looked_up_by(policy, resolve::system)
+    pub fn new(shared: SharedUpstream) -> Self {
+        Self::with_lookup(shared, resolve::system)
     }
 
-    fn looked_up_by(policy: UpstreamPolicy, lookup: Lookup) -> Self {
-        let policy = Rc::new(policy);
+    fn with_lookup(shared: SharedUpstream, lookup: Lookup) -> Self {
+        let shared = Rc::new(shared);
         Self {
-            endpoints: Rc::new(Endpoints::new(Rc::clone(&policy), lookup)),
-            budget: RetryBudget::new(policy.retries.budget),
-            policy,
+            endpoints: Rc::new(Endpoints::new(Rc::clone(&shared), lookup)),
+            budget: RetryBudget::new(shared.policy.retries.budget),
+            shared,
         }
     }
 
-    /// The configuration.
-    pub fn policy(&self) -> &UpstreamPolicy {
-        &self.policy
+    /// Returns true if the pooled connections and the retry budget fit this configuration.
+    pub fn can_serve(&self, wanted: &SharedUpstream) -> bool {
+        self.shared.shares_state(wanted)
     }
 
-    /// What is there of it at the moment.
+    pub fn policy(&self) -> &UpstreamPolicy {
+        &self.shared.policy
+    }
+
+    /// Snapshot of the connection pools for metrics.
     pub fn pool(&self) -> Pool {
         self.endpoints.pool()
     }
 
-    /// Sends a request and waits for the head of its answer. The permit is used up: it is the proof that the gate
-    /// has let the request through.
+    /// Sends a request and waits for the response head. Consumes the permit, which proves that the gate has allowed the
+    /// request.
     pub async fn exchange(
         self: &Rc<Self>,
         permit: Permit,
         request: Box<Request<RequestBody>>,
         response_timeout: Option<Duration>,
     ) -> Result<(Response<Incoming>, PooledConnection), UpstreamError> {
+        // The permit ends with the act it allows.
         drop(permit);
-        let patience = response_timeout.unwrap_or(self.policy.response_timeout);
-        let slot = match &self.policy.common.queue {
-            Some(queue) => Some(self.enter(queue).await?),
+        let response_timeout = response_timeout.unwrap_or(self.shared.policy.response_timeout);
+        let slot = match &self.shared.state.queue {
+            Some(queue) => Some(self.acquire_slot(queue).await?),
             None => None,
         };
         let upload = request.body().upload();
         let began = Instant::now();
-        let asked = RefCell::new(None);
-        let exchange = self.send(request, &upload, &asked);
+        let tried = RefCell::new(None);
+        let exchange = self.send(request, &upload, &tried);
         tokio::pin!(exchange);
-        let mut deadline = began + patience;
+        let mut deadline = began + response_timeout;
         let mut uploaded = upload.bytes();
         loop {
             tokio::select! {
                 biased;
-                answer = &mut exchange => {
-                    let (response, connection, with) = answer?;
-                    return Ok((response, PooledConnection { connection, with, slot }));
+                result = &mut exchange => {
+                    let (response, connection, pending) = result?;
+                    return Ok((response, PooledConnection { connection, pending, slot }));
                 }
                 () = sleep_until(deadline) => {}
             }
-            // The upload has its own clock while the client has to send; the answer's starts when the upload is over.
-            // An upstream that reads nothing of what has come is as silent as one that does not answer.
+            // While the gate waits for the client to send, the body timeout applies. The response timeout starts when the
+            // upload is complete, or when the upstream stops reading it.
             let now = Instant::now();
-            let moves = upload.awaits_client() || upload.bytes() > uploaded;
+            let is_moving = upload.awaits_client() || upload.bytes() > uploaded;
             uploaded = upload.bytes();
             deadline = match upload.over_since() {
-                Some(over) => over.max(began) + patience,
-                None if moves => now + patience,
+                Some(over) => over.max(began) + response_timeout,
+                None if is_moving => now + response_timeout,
                 None => now,
             };
             if deadline <= now {
-                return Err(self.silent(asked.take(), patience));
+                return Err(self.response_timeout(tried.take(), response_timeout));
             }
         }
     }
 
-    /// Waits until it may go to the upstream: not everybody may at once.
-    async fn enter(&self, queue: &Queue) -> Result<Slot, UpstreamError> {
-        let slot = Box::pin(queue.enter(self.policy.connect_timeout)).await;
-        slot.ok_or_else(|| UpstreamError::Full {
-            name: self.policy.name.clone(),
+    async fn acquire_slot(&self, queue: &Queue) -> Result<Slot, UpstreamError> {
+        let slot = Box::pin(queue.acquire(self.shared.policy.connect_timeout)).await;
+        slot.ok_or_else(|| UpstreamError::QueueFull {
+            name: self.shared.policy.name.clone(),
         })
     }
 
-    fn silent(&self, asked: Option<Rc<Endpoint>>, waited: Duration) -> UpstreamError {
-        let target = match asked {
+    fn response_timeout(&self, tried: Option<Rc<Endpoint>>, waited: Duration) -> UpstreamError {
+        let target = match tried {
             Some(endpoint) => {
                 self.endpoints.failed(&endpoint);
                 Arc::clone(&endpoint.address)
             }
-            None => self.somewhere(),
+            None => self.any_address(),
         };
-        UpstreamError::Silent { target, waited }
+        UpstreamError::ResponseTimeout { target, waited }
     }
 
-    /// What is named when no endpoint is known.
-    fn somewhere(&self) -> Arc<EndpointAddress> {
-        let target = self.policy.targets.first();
-        let nowhere = || EndpointAddress::of(&Target::Unix(PathBuf::new()));
-        Arc::new(target.map_or_else(nowhere, EndpointAddress::of))
+    /// Address for errors that concern no single endpoint: the first target.
+    fn any_address(&self) -> Arc<EndpointAddress> {
+        let target = self.shared.policy.targets.first();
+        let empty = || EndpointAddress::of(&Target::Unix(PathBuf::new()));
+        Arc::new(target.map_or_else(empty, EndpointAddress::of))
     }
 
-    /// Sends a request to one endpoint, and if that fails and may be tried once more, to another.
+    /// Sends a request to one endpoint, and retries it on another if the retry policy allows.
     async fn send(
         &self,
         mut request: Box<Request<RequestBody>>,
         upload: &Upload,
-        asked: &RefCell<Option<Rc<Endpoint>>>,
-    ) -> Result<(Response<Incoming>, Connection, Pending), UpstreamError> {
+        current: &RefCell<Option<Rc<Endpoint>>>,
+    ) -> Result<(Response<Incoming>, Connection, PendingGuard), UpstreamError> {
         let upgrade = request.headers().contains_key(UPGRADE);
-        if upgrade && self.policy.protocol == Protocol::Http2 {
-            return Err(UpstreamError::NoWebSocket {
-                target: self.somewhere(),
+        if upgrade && self.shared.protocol.is_http2() {
+            return Err(UpstreamError::WebSocketOverHttp2 {
+                target: self.any_address(),
             });
         }
-        let list = self.all().await?;
+        let list = self.endpoints().await?;
         self.budget.deposit();
         let mut tried = Vec::new();
-        let mut twice = false;
+        let mut was_replayed = false;
         loop {
             let Some(endpoint) = self.endpoints.choose(&list, &tried) else {
-                return Err(UpstreamError::Closes {
-                    target: self.somewhere(),
+                return Err(UpstreamError::ConnectionClosed {
+                    target: self.any_address(),
                 });
             };
-            asked.replace(Some(Rc::clone(&endpoint)));
-            let with = Pending::with(&endpoint);
-            let fresh = tried.iter().any(|tried| Rc::ptr_eq(tried, &endpoint));
-            let FailedAttempt { error, again } =
-                match self.attempt(&endpoint, request, upgrade, fresh).await {
+            current.replace(Some(Rc::clone(&endpoint)));
+            let pending = PendingGuard::new(&endpoint);
+            let force_new = tried.iter().any(|tried| Rc::ptr_eq(tried, &endpoint));
+            let FailedAttempt { error, retry } =
+                match self.attempt(&endpoint, request, upgrade, force_new).await {
                     Ok((response, connection)) => {
                         endpoint.outliers.succeeded();
-                        return Ok((response, connection, with));
+                        return Ok((response, connection, pending));
                     }
                     Err(failed) => failed,
                 };
             if upload.fault().is_some() {
-                // It was the client.
+                // The client failed to send its body.
                 return Err(error);
             }
             self.endpoints.failed(&endpoint);
-            let may = tried.len() < self.policy.retries.attempts;
-            request = match again {
-                // The only endpoint would let it wait as long once more.
-                Retry::Unseen(again) if may && (list.len() > 1 || !error.is_slow_to_connect()) => {
-                    again
+            let may_retry = tried.len() < self.shared.policy.retries.attempts;
+            request = match retry {
+                // The only endpoint would run into the same connect timeout again.
+                Retry::NotProcessed(request)
+                    if may_retry && (list.len() > 1 || !error.is_connect_timeout()) =>
+                {
+                    request
                 }
-                Retry::Stale(again) if may && !twice => {
-                    twice = true;
-                    again
+                Retry::StaleConnection(request) if may_retry && !was_replayed => {
+                    was_replayed = true;
+                    request
                 }
-                Retry::Twice(again) if may && !twice && self.budget.withdraw() => {
-                    twice = true;
-                    again
+                Retry::Replayable(request)
+                    if may_retry && !was_replayed && self.budget.withdraw() =>
+                {
+                    was_replayed = true;
+                    request
                 }
-                Retry::Unseen(_) | Retry::Stale(_) | Retry::Twice(_) | Retry::No => {
-                    return Err(error);
-                }
+                Retry::NotProcessed(_)
+                | Retry::StaleConnection(_)
+                | Retry::Replayable(_)
+                | Retry::Never => return Err(error),
             };
             tried.push(endpoint);
-            self.policy.common.metrics.retried();
+            self.shared.state.metrics.retried();
         }
     }
 
-    /// All endpoints. To look up a name for the first time is a part of connecting.
-    async fn all(&self) -> Result<List, UpstreamError> {
+    /// All endpoints. The first DNS lookup counts as part of connecting.
+    async fn endpoints(&self) -> Result<EndpointList, UpstreamError> {
         if let Some(list) = self.endpoints.known() {
             return Ok(list);
         }
-        let waited = self.policy.connect_timeout;
-        match Box::pin(timeout(waited, self.endpoints.found())).await {
-            Ok(found) => found.map_err(|source| UpstreamError::Connect {
-                target: self.somewhere(),
+        let waited = self.shared.policy.connect_timeout;
+        match Box::pin(timeout(waited, self.endpoints.resolved())).await {
+            Ok(resolved) => resolved.map_err(|source| UpstreamError::Connect {
+                target: self.any_address(),
                 source,
             }),
             Err(_) => Err(UpstreamError::ConnectTimeout {
-                target: self.somewhere(),
+                target: self.any_address(),
                 waited,
             }),
         }
     }
 
-    /// Tries it with one endpoint.
+    /// Sends a request to one endpoint.
     async fn attempt(
         &self,
         endpoint: &Endpoint,
         mut request: Box<Request<RequestBody>>,
         upgrade: bool,
-        fresh: bool,
+        force_new: bool,
     ) -> Result<(Response<Incoming>, Connection), FailedAttempt> {
         let target = || Arc::clone(&endpoint.address);
-        let broken = |source| UpstreamError::Broken {
+        let invalid_response = |source| UpstreamError::InvalidResponse {
             target: target(),
             source,
         };
         loop {
-            let open = if fresh {
+            let pooled = if force_new {
                 None
             } else {
                 endpoint.check_out(upgrade).await
             };
-            let (mut connection, is_new) = match open {
+            let (mut connection, is_new) = match pooled {
                 Some(connection) => (connection, false),
-                // In a box: what is seldom needed makes no connection of a client larger.
+                // Boxed: inline, the rare connect would enlarge the future of every request.
                 None => match Box::pin(self.connect(endpoint, upgrade)).await {
                     Ok(connected) => connected,
                     Err(error) => {
-                        let again = Retry::Unseen(request);
-                        return Err(FailedAttempt { error, again });
+                        let retry = Retry::NotProcessed(request);
+                        return Err(FailedAttempt { error, retry });
                     }
                 },
             };
-            // A connection may have been closed by the upstream in this very moment. A request that did not leave is
-            // sent over the next; one that may have left is sent again only if that is harmless.
+            // The upstream may close a pooled connection at any moment. An unsent request takes the next connection; a
+            // request that may have been sent is retried only if it is replayable.
             match connection.send(request).await {
                 Ok(response) => return Ok((response, connection)),
-                Err(Failure::Unsent(unsent)) if is_new => {
+                Err(SendError::NotSent(unsent)) if is_new => {
                     return Err(FailedAttempt {
-                        error: UpstreamError::Closes { target: target() },
-                        again: Retry::Unseen(unsent),
+                        error: UpstreamError::ConnectionClosed { target: target() },
+                        retry: Retry::NotProcessed(unsent),
                     });
                 }
-                Err(Failure::Unsent(unsent)) => request = unsent,
-                Err(Failure::Refused { error, again }) => {
+                Err(SendError::NotSent(unsent)) => request = unsent,
+                Err(SendError::NotProcessed { error, retry }) => {
                     return Err(FailedAttempt {
-                        error: broken(error),
-                        again: again.map_or(Retry::No, Retry::Unseen),
+                        error: invalid_response(error),
+                        retry: retry.map_or(Retry::Never, Retry::NotProcessed),
                     });
                 }
-                Err(Failure::Sent { error, again }) => {
-                    let is_kept = !is_new && matches!(connection, Connection::Http1(_));
-                    let may = if is_kept { Retry::Stale } else { Retry::Twice };
+                Err(SendError::MaybeProcessed { error, retry }) => {
+                    let is_reused = !is_new && matches!(connection, Connection::Http1(_));
+                    let condition = if is_reused {
+                        Retry::StaleConnection
+                    } else {
+                        Retry::Replayable
+                    };
                     return Err(FailedAttempt {
-                        error: broken(error),
-                        again: again.map_or(Retry::No, may),
+                        error: invalid_response(error),
+                        retry: retry.map_or(Retry::Never, condition),
                     });
                 }
             }
@@ -363,13 +377,13 @@ impl Upstream {
         upgrade: bool,
     ) -> Result<(Connection, bool), UpstreamError> {
         let target = || Arc::clone(&endpoint.address);
-        let waited = self.policy.connect_timeout;
-        let opening = endpoint.open(&self.policy.protocol, upgrade);
+        let waited = self.shared.policy.connect_timeout;
+        let opening = endpoint.open(&self.shared.protocol, upgrade);
         let opened = timeout(waited, opening).await;
         match &opened {
             Ok(Ok((_, false))) => {}
-            Ok(Ok((_, true))) => self.policy.common.metrics.connected(true),
-            Ok(Err(_)) | Err(_) => self.policy.common.metrics.connected(false),
+            Ok(Ok((_, true))) => self.shared.state.metrics.connected(true),
+            Ok(Err(_)) | Err(_) => self.shared.state.metrics.connected(false),
         }
         match opened {
             Ok(opened) => opened.map_err(|source| UpstreamError::Connect {

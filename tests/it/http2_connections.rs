@@ -1,4 +1,4 @@
-//! Connections over HTTP/2: what may be held open, how they end, and what one of them may cost.
+//! HTTP/2 connections: limits, timeouts and graceful shutdown.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn listening(lines: &str) -> String {
     format!("[listen]\n{lines}\n[drain]\ngrace = \"10m\"\n{ROUTES}")
 }
 
-/// An upstream that answers when the latch is open.
+/// Upstream that responds once the latch opens.
 fn slow() -> (Upstream, Latch) {
     let latch = Latch::default();
     let waits = latch.clone();
@@ -27,7 +27,7 @@ fn slow() -> (Upstream, Latch) {
     (upstream, latch)
 }
 
-/// An upstream that answers with more than any window.
+/// Upstream with a response larger than every flow-control window.
 fn large() -> Upstream {
     Upstream::answering(|dialogue| {
         dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
@@ -36,25 +36,25 @@ fn large() -> Upstream {
     })
 }
 
-/// Other clients are cut by their deadlines: every deadline of the same length that began before is over.
+/// Waits for the deadlines of other clients: earlier deadlines of the same length have passed too.
 fn let_deadlines_pass(sidecar: &Sidecar) {
     for _ in 0..3 {
         sidecar.connect().until_closed();
     }
 }
 
-/// Asserts that the connection ends, and in order.
+/// Asserts that the connection closes gracefully.
 #[track_caller]
-fn ends_in_order(mut client: Frames) {
+fn assert_graceful_close(mut client: Frames) {
     assert_eq!(client.next(GOAWAY).code(), 0);
     for frame in client.rest() {
-        let is_farewell = frame.kind == GOAWAY && frame.code() == 0;
-        assert!(is_farewell || frame.kind == PING, "{frame:?}");
+        let is_goaway = frame.kind == GOAWAY && frame.code() == 0;
+        assert!(is_goaway || frame.kind == PING, "{frame:?}");
     }
 }
 
 #[test]
-fn a_client_may_speak_http2_by_prior_knowledge() {
+fn serves_http2_with_prior_knowledge() {
     let (sidecar, _upstream, _issuer) = start(ROUTES);
     let mut client = Frames::connect(sidecar.address);
     client.send(&Frame::get(1, "/nowhere"));
@@ -64,12 +64,12 @@ fn a_client_may_speak_http2_by_prior_knowledge() {
 }
 
 #[test]
-fn the_preface_may_come_in_any_pieces() {
+fn accepts_a_fragmented_preface() {
     let (sidecar, _upstream, _issuer) = start(ROUTES);
     for at in 1..PREFACE.len() {
         let mut client = sidecar.connect();
         client.send(&PREFACE[..at]);
-        // Another client is answered in between: the first piece has been read alone.
+        // The response to another client proves that the gate has read the first fragment alone.
         assert_eq!(sidecar.call(&get("/open/page")).status, 200);
         client.send(&PREFACE[at..]);
         let mut frames = Frames { wire: client.wire };
@@ -80,7 +80,7 @@ fn the_preface_may_come_in_any_pieces() {
 }
 
 #[test]
-fn what_begins_like_the_preface_is_a_request() {
+fn serves_http1_requests_that_begin_like_the_preface() {
     let (sidecar, _upstream, _issuer) = start(ROUTES);
     for method in ["P", "PR", "PRI", "POST", "PUT", "PATCH"] {
         let mut client = sidecar.connect();
@@ -95,22 +95,22 @@ fn what_begins_like_the_preface_is_a_request() {
 }
 
 #[test]
-fn a_client_that_never_sends_a_whole_head_is_cut() {
+fn closes_a_connection_without_a_complete_head() {
     let (sidecar, upstream, _issuer) = start(&listening("header_timeout = \"200ms\""));
-    let begun = Frame::new(HEADERS, END_STREAM, 1, &head(&[(":method", "GET")]));
-    for (cut, frames) in [(1.0, vec![]), (2.0, vec![begun])] {
+    let incomplete = Frame::new(HEADERS, END_STREAM, 1, &head(&[(":method", "GET")]));
+    for (closed, frames) in [(1.0, vec![]), (2.0, vec![incomplete])] {
         let mut client = Frames::connect(sidecar.address);
         for frame in &frames {
             client.send(frame);
         }
         client.rest();
-        eventually("counted", || sidecar.metric(LATE) == Some(cut));
+        eventually("counted", || sidecar.metric(LATE) == Some(closed));
     }
     upstream.untouched();
 }
 
 #[test]
-fn pings_keep_no_connection() {
+fn pings_do_not_keep_a_connection_open() {
     let (sidecar, _upstream, _issuer) =
         start(&listening("header_timeout = \"2s\"\nidle_timeout = \"2s\""));
     let ping = Frame::new(PING, 0, 0, b"12345678");
@@ -119,7 +119,7 @@ fn pings_keep_no_connection() {
     used.send(&Frame::get(1, "/a/../b"));
     assert_eq!(used.status(1), 400);
     for client in [&mut fresh, &mut used] {
-        eventually("cut", || {
+        eventually("closed", || {
             client.send(&ping);
             matches!(client.read_only(), Ok(None) | Err(_))
         });
@@ -127,7 +127,7 @@ fn pings_keep_no_connection() {
 }
 
 #[test]
-fn a_ping_is_not_the_beginning_of_a_head() {
+fn a_ping_does_not_start_the_header_timeout() {
     let (sidecar, _upstream, _issuer) = start(&listening(
         "header_timeout = \"1s\"\nidle_timeout = \"60s\"",
     ));
@@ -143,25 +143,25 @@ fn a_ping_is_not_the_beginning_of_a_head() {
 }
 
 #[test]
-fn a_head_that_never_ends_does_not_keep_a_connection_that_was_used() {
+fn an_incomplete_head_does_not_keep_a_used_connection_open() {
     let (sidecar, _upstream, _issuer) = start(&listening("idle_timeout = \"200ms\""));
     let mut client = Frames::connect(sidecar.address);
     client.send(&Frame::get(1, "/a/../b"));
     assert_eq!(client.status(1), 400);
-    let begun = head(&[(":method", "GET")]);
-    client.send(&Frame::new(HEADERS, END_STREAM, 3, &begun));
+    let incomplete = head(&[(":method", "GET")]);
+    client.send(&Frame::new(HEADERS, END_STREAM, 3, &incomplete));
     client.rest();
 }
 
 #[test]
-fn a_head_in_a_thousand_pieces_is_cut() {
+fn rejects_a_head_in_a_thousand_continuation_frames() {
     let (sidecar, upstream, _issuer) = start(&listening("header_timeout = \"60s\""));
     let mut client = Frames::connect(sidecar.address);
     client.send(&Frame::new(HEADERS, END_STREAM, 1, &head(&[])));
-    let piece = head(&[("a", "b")]);
-    eventually("cut", || {
+    let fragment = head(&[("a", "b")]);
+    eventually("closed", || {
         for _ in 0..1000 {
-            client.send(&Frame::new(CONTINUATION, 0, 1, &piece));
+            client.send(&Frame::new(CONTINUATION, 0, 1, &fragment));
         }
         client.wire.write(b"").is_err() || matches!(client.read(), Ok(None) | Err(_))
     });
@@ -169,14 +169,14 @@ fn a_head_in_a_thousand_pieces_is_cut() {
 }
 
 #[test]
-fn a_refusal_does_not_wait_for_the_body_and_ends_its_stream_alone() {
+fn a_refusal_does_not_wait_for_the_body_and_resets_only_its_stream() {
     let (sidecar, upstream, _issuer) = start(ROUTES);
     let mut client = Frames::connect(sidecar.address);
     let post = head(&[(":method", "POST"), (":path", "/a/../b")]);
     client.send(&Frame::new(HEADERS, END_HEADERS, 1, &post));
     assert_eq!(client.status(1), 400);
     assert!(client.body(1).starts_with(b"{"));
-    // RFC 9113 section 8.1: the answer is whole, and the rest of the request is not wanted.
+    // RFC 9113 section 8.1: the response is complete, and the rest of the request is not needed.
     let reset = client.next(RST_STREAM);
     assert_eq!((reset.stream, reset.code()), (1, 0));
     client.send(&Frame::get(3, "/a/../b"));
@@ -185,31 +185,31 @@ fn a_refusal_does_not_wait_for_the_body_and_ends_its_stream_alone() {
 }
 
 #[test]
-fn an_idle_connection_is_ended_in_order() {
+fn closes_an_idle_connection_gracefully() {
     let (sidecar, _upstream, _issuer) = start(&listening("idle_timeout = \"200ms\""));
     let mut client = Frames::connect(sidecar.address);
     client.send(&Frame::get(1, "/open/page"));
     assert_eq!(client.status(1), 200);
     assert_eq!(client.body(1), b"/open/page");
-    ends_in_order(client);
+    assert_graceful_close(client);
 }
 
 #[test]
-fn a_client_that_does_not_answer_its_farewell_is_left() {
+fn closes_the_connection_of_a_client_that_ignores_goaway() {
     let (sidecar, _upstream, _issuer) = start(&listening("idle_timeout = \"200ms\""));
     let mut client = Frames::connect(sidecar.address);
     client.send(&Frame::get(1, "/a/../b"));
     let began = Instant::now();
     while let Ok(Some(_)) = client.read_only() {}
-    eventually("left", || {
+    eventually("closed", || {
         sidecar.metric("claimgate_connections_open") == Some(0.0)
     });
-    // Without a deadline of its own it would take a PING of the gate that is not answered.
-    assert!(began.elapsed() < Duration::from_secs(25), "it waited");
+    // Without its own deadline, the connection would last until an unacknowledged PING.
+    assert!(began.elapsed() < Duration::from_secs(25), "closed too late");
 }
 
 #[test]
-fn a_slow_upstream_is_not_an_idle_client() {
+fn waiting_for_the_upstream_is_not_idle() {
     let (upstream, latch) = slow();
     let config = listening("idle_timeout = \"1s\"\nheader_timeout = \"1s\"\nbody_timeout = \"1s\"");
     let (sidecar, upstream, _issuer) = start_with(&config, upstream);
@@ -222,11 +222,11 @@ fn a_slow_upstream_is_not_an_idle_client() {
     latch.open();
     assert_eq!(client.status(1), 200);
     assert_eq!(client.body(1), b"/open/page");
-    ends_in_order(client);
+    assert_graceful_close(client);
 }
 
 #[test]
-fn a_slow_answer_is_not_taken_for_a_client_that_does_not_read() {
+fn a_slow_response_is_not_a_stalled_client() {
     let latch = Latch::default();
     let waits = latch.clone();
     let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
@@ -247,7 +247,7 @@ fn a_slow_answer_is_not_taken_for_a_client_that_does_not_read() {
 }
 
 #[test]
-fn a_stream_that_its_client_does_not_read_is_reset_and_the_others_go_on() {
+fn resets_a_stalled_stream_and_serves_the_others() {
     let upstream = Upstream::answering(|dialogue| {
         let body = vec![b'x'; 100_000];
         dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
@@ -267,7 +267,7 @@ fn a_stream_that_its_client_does_not_read_is_reset_and_the_others_go_on() {
         assert_eq!(client.status(1), 200);
         let reset = client.next(RST_STREAM);
         assert_eq!((reset.stream, reset.code()), (1, CANCEL), "{window}");
-        // At once, so that this one never stands still.
+        // In one write, so that this stream never stalls.
         let window = Frame::new(WINDOW_UPDATE, 0, 3, &100_000_u32.to_be_bytes());
         let read = [Frame::get(3, "/open/read").bytes(), window.bytes()].concat();
         client.wire.write(&read).unwrap();
@@ -279,7 +279,7 @@ fn a_stream_that_its_client_does_not_read_is_reset_and_the_others_go_on() {
 }
 
 #[test]
-fn a_client_that_reads_slowly_but_reads_is_not_reset() {
+fn does_not_reset_a_slow_reader() {
     let upstream = Upstream::answering(|dialogue| {
         dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
         dialogue.write(vec![b'x'; 100_000]);
@@ -300,13 +300,13 @@ fn a_client_that_reads_slowly_but_reads_is_not_reset() {
 }
 
 #[test]
-fn a_client_that_reads_nothing_at_all_is_cut() {
+fn closes_the_connection_of_a_client_that_reads_nothing() {
     let (sidecar, upstream, _issuer) = start_with(&listening("body_timeout = \"300ms\""), large());
     let most = 0x7fff_0000;
     let mut client = Frames::connect_with(sidecar.address, &[(INITIAL_WINDOW_SIZE, most)]);
     client.open_window(0, most);
     client.send(&Frame::get(1, "/open/large"));
-    // The upstream learns that nobody waits any more.
+    // The gate closes the upstream connection too.
     upstream.wait_for_closed(1);
     eventually("closed", || {
         sidecar.metric("claimgate_connections_open") == Some(0.0)
@@ -314,7 +314,7 @@ fn a_client_that_reads_nothing_at_all_is_cut() {
 }
 
 #[test]
-fn a_client_that_resets_what_it_asks_for_is_cut() {
+fn closes_the_connection_after_a_rapid_reset_flood() {
     let (sidecar, _upstream, _issuer) = start(ROUTES);
     let mut client = Frames::connect(sidecar.address);
     let mut flood = Vec::new();
@@ -323,20 +323,20 @@ fn a_client_that_resets_what_it_asks_for_is_cut() {
         let cancel = CANCEL.to_be_bytes();
         flood.extend(Frame::new(RST_STREAM, 0, stream, &cancel).bytes());
     }
-    let _gone = client.wire.write(&flood);
-    let farewell = client.next(GOAWAY);
-    assert_eq!(farewell.code(), ENHANCE_YOUR_CALM);
+    let _result = client.wire.write(&flood);
+    let goaway = client.next(GOAWAY);
+    assert_eq!(goaway.code(), ENHANCE_YOUR_CALM);
     assert_eq!(sidecar.call(&get("/open/page")).status, 200);
 }
 
 #[test]
-fn a_client_that_has_the_gate_reset_what_it_asks_for_is_cut() {
+fn closes_the_connection_after_a_flood_of_provoked_resets() {
     let (upstream, latch) = slow();
     let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream);
     let mut client = Frames::connect(sidecar.address);
     for stream in (1..1000).step_by(2) {
         client.send(&Frame::get(stream, "/open/page"));
-        // No window is that large: an error of this stream.
+        // A window overflow: a stream error.
         client.open_window(stream, 0x7fff_ffff);
     }
     assert_eq!(client.next(GOAWAY).code(), ENHANCE_YOUR_CALM);
@@ -344,7 +344,7 @@ fn a_client_that_has_the_gate_reset_what_it_asks_for_is_cut() {
 }
 
 #[test]
-fn a_connection_has_a_hundred_streams_at_once_and_no_more() {
+fn limits_a_connection_to_a_hundred_concurrent_streams() {
     let (upstream, latch) = slow();
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
     let mut client = Frames::connect(sidecar.address);
@@ -361,7 +361,7 @@ fn a_connection_has_a_hundred_streams_at_once_and_no_more() {
 }
 
 #[test]
-fn streams_in_flight_finish_and_the_client_is_sent_away_when_the_gate_stops() {
+fn shutdown_completes_streams_in_flight_and_sends_goaway() {
     let (upstream, latch) = slow();
     let (sidecar, upstream, _issuer) = start_with(&listening(""), upstream);
     let mut client = Frames::connect(sidecar.address);
@@ -372,7 +372,7 @@ fn streams_in_flight_finish_and_the_client_is_sent_away_when_the_gate_stops() {
     client.send(&Frame::get(3, "/open/two"));
     upstream.wait_for(2);
     sidecar.stop();
-    ends_in_order(idle);
+    assert_graceful_close(idle);
     assert_eq!(client.next(GOAWAY).code(), 0);
     latch.open();
     let mut bodies = 0;
@@ -384,24 +384,24 @@ fn streams_in_flight_finish_and_the_client_is_sent_away_when_the_gate_stops() {
 }
 
 #[test]
-fn a_client_without_a_head_does_not_hold_up_a_stop() {
+fn a_client_without_a_head_does_not_delay_the_shutdown() {
     let (sidecar, _upstream, _issuer) = start(&format!(
         "[listen]\nheader_timeout = \"10m\"\n[drain]\ngrace = \"10m\"\n{ROUTES}"
     ));
     let mut silent = Frames::connect(sidecar.address);
-    let mut begun = sidecar.connect();
-    begun.send(&PREFACE[..10]);
+    let mut incomplete = sidecar.connect();
+    incomplete.send(&PREFACE[..10]);
     eventually("accepted", || {
         sidecar.metric("claimgate_connections_open") == Some(2.0)
     });
     sidecar.stop();
     while let Ok(Some(_)) = silent.read_only() {}
-    begun.until_closed();
+    incomplete.until_closed();
     assert_eq!(sidecar.wait(), 0);
 }
 
 #[test]
-fn a_client_is_sent_away_when_draining_begins() {
+fn draining_sends_goaway() {
     let (upstream, latch) = slow();
     let (sidecar, upstream, _issuer) = start_with(&listening(""), upstream);
     let mut client = Frames::connect(sidecar.address);
@@ -413,16 +413,16 @@ fn a_client_is_sent_away_when_draining_begins() {
     assert_eq!(client.status(1), 200);
     assert_eq!(client.body(1), b"/open/page");
     client.rest();
-    // A new connection is served, once.
+    // A new connection is served for one exchange.
     let mut new = Frames::connect(sidecar.address);
     new.send(&Frame::get(1, "/open/page"));
     assert_eq!(new.status(1), 200);
     assert_eq!(new.body(1), b"/open/page");
-    ends_in_order(new);
+    assert_graceful_close(new);
 }
 
 #[test]
-fn a_client_that_is_turned_away_is_told_so() {
+fn a_rejected_client_gets_an_overloaded_response() {
     let (sidecar, _upstream, _issuer) = start(&listening("max_connections = 1"));
     let mut first = sidecar.connect();
     assert_eq!(first.call(&get("/open/page")).status, 200);
@@ -431,5 +431,5 @@ fn a_client_that_is_turned_away_is_told_so() {
     let body = second.body(1);
     let body = String::from_utf8(body).unwrap();
     assert!(body.contains("overloaded"), "{body}");
-    ends_in_order(second);
+    assert_graceful_close(second);
 }

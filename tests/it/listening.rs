@@ -1,4 +1,4 @@
-//! Listeners: where requests come in.
+//! Listeners: addresses, connection limits and HTTPS redirects.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use crate::harness::frames::{Frame, Frames, HEADERS};
 use crate::harness::wire::Wire;
 use crate::harness::{Client, ROUTES, Sidecar, get, post, start};
 
-/// Where a gate listens over TCP, in the order of its configuration.
+/// TCP addresses of the listeners, in the order of the configuration.
 fn tcp(sidecar: &Sidecar) -> Vec<SocketAddr> {
     let addresses = sidecar.running().addresses().iter();
     let tcp = addresses.filter_map(|address| match address {
@@ -20,7 +20,7 @@ fn tcp(sidecar: &Sidecar) -> Vec<SocketAddr> {
 }
 
 #[test]
-fn requests_come_in_at_every_listener() {
+fn serves_requests_on_every_listener() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gate.sock");
     let config = format!(
@@ -52,11 +52,11 @@ fn requests_come_in_at_every_listener() {
     assert_eq!(over_ip6.count(), 10);
     sidecar.stop();
     assert_eq!(sidecar.wait(), 0);
-    assert!(!path.exists(), "the socket is left");
+    assert!(!path.exists(), "the socket file was not removed");
 }
 
 #[test]
-fn a_busy_listener_does_not_keep_another_waiting() {
+fn a_busy_listener_does_not_starve_another() {
     let config = format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n{ROUTES}");
     let (sidecar, _upstream, _issuer) = start(&config);
     let addresses = tcp(&sidecar);
@@ -69,7 +69,7 @@ fn a_busy_listener_does_not_keep_another_waiting() {
 }
 
 #[test]
-fn the_limit_of_connections_holds_for_all_listeners_together() {
+fn the_connection_limit_covers_all_listeners() {
     let config = format!(
         "[listen]\nmax_connections = 2\n[[listeners]]\naddress = \"127.0.0.1:0\"\n{ROUTES}"
     );
@@ -86,7 +86,7 @@ fn the_limit_of_connections_holds_for_all_listeners_together() {
     }
 }
 
-/// A gate with a second listener that sends everybody to HTTPS at this port.
+/// Gate with a second listener that redirects to HTTPS on this port.
 fn redirecting(port: u16) -> (Sidecar, crate::harness::Upstream, crate::harness::Issuer) {
     start(&format!(
         "[[listeners]]\naddress = \"127.0.0.1:0\"\nredirect_to_https = {port}\n{ROUTES}"
@@ -94,7 +94,7 @@ fn redirecting(port: u16) -> (Sidecar, crate::harness::Upstream, crate::harness:
 }
 
 #[test]
-fn a_plaintext_listener_may_send_every_request_to_https() {
+fn a_plaintext_listener_redirects_every_request_to_https() {
     for (port, suffix) in [(443, ""), (8443, ":8443")] {
         let (sidecar, upstream, issuer) = redirecting(port);
         let mut client = Client::connect(tcp(&sidecar)[1]);
@@ -126,13 +126,13 @@ fn a_plaintext_listener_may_send_every_request_to_https() {
         upstream.untouched();
         let counted = "claimgate_requests_total{route=\"\",method=\"POST\",status=\"308\",reason=\"https_required\"}";
         assert_eq!(sidecar.metric(counted), Some(1.0));
-        // The other listener serves.
+        // The other listener still serves.
         assert_eq!(sidecar.call(&get("/open/page")).status, 200);
     }
 }
 
 #[test]
-fn what_has_more_than_one_reading_is_not_sent_to_https() {
+fn does_not_redirect_ambiguous_requests() {
     let (sidecar, _upstream, _issuer) = redirecting(443);
     let address = tcp(&sidecar)[1];
     for (request, status, reason) in [
@@ -159,7 +159,7 @@ fn what_has_more_than_one_reading_is_not_sent_to_https() {
 }
 
 #[test]
-fn a_client_over_http2_is_sent_to_https_too() {
+fn redirects_http2_clients_too() {
     let (sidecar, _upstream, _issuer) = redirecting(443);
     let mut client = Frames::connect(tcp(&sidecar)[1]);
     client.send(&Frame::get(1, "/open/page"));

@@ -1,4 +1,4 @@
-//! The PROXY protocol: whose word about the client is believed, and what becomes of the rest.
+//! The PROXY protocol: client address, trusted proxies and malformed headers.
 
 use std::os::unix::net::UnixStream;
 
@@ -16,7 +16,7 @@ fn behind(trusted: &str, lines: &str) -> (Sidecar, Upstream) {
     (sidecar, upstream)
 }
 
-fn refused(sidecar: &Sidecar, reason: &str) -> Option<f64> {
+fn rejected(sidecar: &Sidecar, reason: &str) -> Option<f64> {
     sidecar.metric(&format!(
         "claimgate_request_heads_rejected_total{{reason=\"{reason}\"}}"
     ))
@@ -30,7 +30,7 @@ fn binary() -> Vec<u8> {
 }
 
 #[test]
-fn the_client_is_who_the_proxy_says() {
+fn takes_the_client_address_from_the_header() {
     let (sidecar, upstream) = behind("127.0.0.1", "");
     let headers: [(&[u8], &str); 4] = [
         (LINE.as_bytes(), "203.0.113.7"),
@@ -44,29 +44,29 @@ fn the_client_is_who_the_proxy_says() {
         for _ in 0..2 {
             assert_eq!(connection.call(&get("/open/page")).status, 200);
             let arrived = upstream.arrived().pop().unwrap();
-            let told = arrived.head.value("x-forwarded-for").unwrap();
-            assert_eq!(told, client);
+            let forwarded = arrived.head.value("x-forwarded-for").unwrap();
+            assert_eq!(forwarded, client);
         }
     }
 }
 
 #[test]
-fn the_client_cannot_say_that_it_is_another() {
+fn ignores_the_client_address_of_a_forwarded_header() {
     let (sidecar, upstream) = behind("127.0.0.1", "");
     let mut client = sidecar.connect();
     client.send(LINE);
     let request = get("/open/page").line("X-Forwarded-For: 198.51.100.1");
     assert_eq!(client.call(&request).status, 200);
     let arrived = upstream.only();
-    let told = arrived.head.value("x-forwarded-for").unwrap();
-    assert_eq!(told, "203.0.113.7");
-    // A second header is no request.
+    let forwarded = arrived.head.value("x-forwarded-for").unwrap();
+    assert_eq!(forwarded, "203.0.113.7");
+    // A second PROXY header is a malformed request.
     client.send(LINE);
     assert_eq!(client.answer().status, 400);
 }
 
 #[test]
-fn a_header_may_come_in_any_pieces_and_takes_nothing_of_the_request() {
+fn a_fragmented_header_consumes_nothing_of_the_request() {
     let (sidecar, upstream) = behind("127.0.0.1", "");
     let request = get("/open/page").bytes();
     for header in [LINE.as_bytes(), &binary()] {
@@ -99,10 +99,10 @@ fn a_header_may_come_in_any_pieces_and_takes_nothing_of_the_request() {
 }
 
 #[test]
-fn without_a_header_nothing_is_served() {
+fn rejects_connections_without_a_header() {
     let (sidecar, upstream) = behind("127.0.0.1", "");
-    let begun = &binary()[..20];
-    for (number, bytes) in [&get("/open/page").bytes()[..], PREFACE, begun]
+    let incomplete = &binary()[..20];
+    for (number, bytes) in [&get("/open/page").bytes()[..], PREFACE, incomplete]
         .into_iter()
         .enumerate()
     {
@@ -111,33 +111,33 @@ fn without_a_header_nothing_is_served() {
         client.wire.shut_sending();
         assert_eq!(client.until_closed(), b"");
         eventually("counted", || {
-            refused(&sidecar, "proxy_protocol_malformed") == [1.0, 2.0, 3.0].get(number).copied()
+            rejected(&sidecar, "proxy_protocol_malformed") == [1.0, 2.0, 3.0].get(number).copied()
         });
     }
-    // A check whether the port is open is none of the gate's business.
+    // A TCP port probe is not counted.
     drop(sidecar.connect());
-    eventually("gone", || {
+    eventually("closed", || {
         sidecar.metric("claimgate_connections_open") == Some(0.0)
     });
-    assert_eq!(refused(&sidecar, "proxy_protocol_malformed"), Some(3.0));
+    assert_eq!(rejected(&sidecar, "proxy_protocol_malformed"), Some(3.0));
     upstream.untouched();
 }
 
 #[test]
-fn a_peer_that_is_not_trusted_is_not_heard() {
+fn rejects_an_untrusted_peer() {
     let (sidecar, upstream) = behind("192.0.2.0/24", "");
     let mut client = sidecar.connect();
     client.send(LINE);
     client.send(get("/open/page").bytes());
     assert_eq!(client.until_closed(), b"");
     eventually("counted", || {
-        refused(&sidecar, "peer_not_trusted") == Some(1.0)
+        rejected(&sidecar, "peer_not_trusted") == Some(1.0)
     });
     upstream.untouched();
 }
 
 #[test]
-fn a_header_has_its_time() {
+fn the_header_timeout_covers_the_proxy_header() {
     let (sidecar, upstream) = behind("127.0.0.1", "header_timeout = \"200ms\"");
     for bytes in [
         "",
@@ -150,31 +150,31 @@ fn a_header_has_its_time() {
         assert_eq!(client.until_closed(), b"", "{bytes}");
     }
     eventually("counted", || {
-        refused(&sidecar, "request_timeout") == Some(4.0)
+        rejected(&sidecar, "request_timeout") == Some(4.0)
     });
     upstream.untouched();
 }
 
 #[test]
-fn a_client_without_a_header_does_not_hold_up_a_stop() {
+fn a_client_without_a_header_does_not_delay_the_shutdown() {
     let (sidecar, _upstream) = behind(
         "127.0.0.1",
         "header_timeout = \"10m\"\n[drain]\ngrace = \"10m\"",
     );
     let mut silent = sidecar.connect();
-    let mut begun = sidecar.connect();
-    begun.send("PROXY ");
+    let mut incomplete = sidecar.connect();
+    incomplete.send("PROXY ");
     eventually("accepted", || {
         sidecar.metric("claimgate_connections_open") == Some(2.0)
     });
     sidecar.stop();
     silent.until_closed();
-    begun.until_closed();
+    incomplete.until_closed();
     assert_eq!(sidecar.wait(), 0);
 }
 
 #[test]
-fn whoever_may_open_a_unix_socket_is_believed() {
+fn trusts_every_peer_of_a_unix_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gate.sock");
     let config = format!(
@@ -187,6 +187,6 @@ fn whoever_may_open_a_unix_socket_is_believed() {
     };
     client.send(LINE);
     assert_eq!(client.call(&get("/open/page")).status, 200);
-    let told = upstream.only().head.value("x-forwarded-for").unwrap();
-    assert_eq!(told, "203.0.113.7");
+    let forwarded = upstream.only().head.value("x-forwarded-for").unwrap();
+    assert_eq!(forwarded, "203.0.113.7");
 }

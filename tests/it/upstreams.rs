@@ -1,4 +1,4 @@
-//! The other side of the gate: what it is spoken to in, and what becomes of requests when it fails.
+//! Upstreams: protocols, health checks, queues, retries and outlier detection.
 
 mod health;
 mod http2;

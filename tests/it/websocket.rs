@@ -1,4 +1,4 @@
-//! The WebSocket: a tunnel after the upstream's 101 and not before; no other protocol.
+//! WebSocket tunnels: opened after the upstream's 101 response only, and for no other protocol.
 
 mod messages;
 
@@ -16,7 +16,7 @@ fn handshake(target: &str) -> Request {
         .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
 }
 
-/// Answers 101, then gives back what comes, in capitals, until `bye`.
+/// Responds with 101, then echoes in capitals until `bye`.
 fn shouting(dialogue: &mut Dialogue) -> Next {
     dialogue.write(SWITCHING);
     loop {
@@ -31,7 +31,7 @@ fn shouting(dialogue: &mut Dialogue) -> Next {
 }
 
 #[test]
-fn data_flows_both_ways_after_the_101() {
+fn forwards_data_in_both_directions_after_the_101() {
     let (sidecar, upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
     let mut client = sidecar.connect();
     let answer = client.call(&handshake(SOCKET).bearer(&issuer.token("alice")));
@@ -63,7 +63,7 @@ fn data_flows_both_ways_after_the_101() {
         vec![b'X'; 1_000_000]
     );
     sender.join().unwrap();
-    // The upstream ends it, and the client learns so.
+    // The upstream closes the tunnel, and the gate closes the client connection.
     client.send("bye");
     assert_eq!(client.until_closed(), b"");
 
@@ -85,7 +85,7 @@ fn data_flows_both_ways_after_the_101() {
 }
 
 #[test]
-fn a_client_that_leaves_ends_the_tunnel() {
+fn a_disconnected_client_closes_the_tunnel() {
     let (sidecar, upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
     let mut client = sidecar.connect();
     let answer = client.call(&handshake(SOCKET).bearer(&issuer.token("alice")));
@@ -95,14 +95,14 @@ fn a_client_that_leaves_ends_the_tunnel() {
 }
 
 #[test]
-fn nothing_behind_the_head_arrives_before_the_101() {
+fn forwards_no_data_before_the_101() {
     let asked = Latch::default();
     let switch = asked.clone();
     let upstream = Upstream::answering(move |dialogue| {
         if dialogue.target() == "/open/other" {
             return dialogue.echo();
         }
-        // By now the gate has had the smuggled bytes for as long as it takes to serve another request.
+        // The gate has held the smuggled bytes for as long as another request takes.
         switch.wait();
         let early = dialogue.wire.early();
         assert!(early.is_empty(), "{early:?} before the 101");
@@ -118,14 +118,14 @@ fn nothing_behind_the_head_arrives_before_the_101() {
     assert_eq!(sidecar.call(&get("/open/other")).status, 200);
     asked.open();
     assert_eq!(client.answer().status, 101);
-    // Now they are data of the tunnel, and no request.
+    // After the 101 they are tunnel data, not a request.
     let shouted = client.wire.read_exact(smuggled.len()).unwrap();
     assert_eq!(shouted, smuggled.to_ascii_uppercase());
     assert_eq!(upstream.arrived().len(), 2);
 }
 
 #[test]
-fn what_follows_another_answer_than_101_is_judged() {
+fn decides_on_requests_after_a_response_other_than_101() {
     let upstream = Upstream::answering(|dialogue| {
         if dialogue.target() == SOCKET {
             return dialogue.answer(
@@ -149,7 +149,7 @@ fn what_follows_another_answer_than_101_is_judged() {
 }
 
 #[test]
-fn a_handshake_needs_a_token_like_any_request() {
+fn a_handshake_needs_a_valid_token() {
     let (sidecar, upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
     sidecar
         .call(&handshake(SOCKET))
@@ -160,7 +160,7 @@ fn a_handshake_needs_a_token_like_any_request() {
 }
 
 #[test]
-fn no_other_protocol_is_switched_to() {
+fn removes_upgrades_to_other_protocols() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     for lines in [
         [
@@ -179,9 +179,9 @@ fn no_other_protocol_is_switched_to() {
         let answer = sidecar.call(&request.bearer(&issuer.token("alice")));
         assert_eq!(answer.status, 200, "{lines:?}");
         let head = upstream.arrived().pop().unwrap().head;
-        for gone in ["upgrade", "connection", "http2-settings"] {
+        for removed in ["upgrade", "connection", "http2-settings"] {
             assert_eq!(
-                head.values(gone),
+                head.values(removed),
                 Vec::<String>::new(),
                 "{lines:?}\n{}",
                 head.text()
@@ -191,14 +191,14 @@ fn no_other_protocol_is_switched_to() {
 }
 
 #[test]
-fn a_101_that_nobody_asked_for_is_502() {
+fn an_unrequested_101_gets_a_502() {
     let (sidecar, _upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
     let answer = sidecar.call(&get(SOCKET).bearer(&issuer.token("alice")));
     answer.refused(502, "upstream_invalid_response");
 }
 
 #[test]
-fn a_101_for_an_upgrade_that_was_not_passed_on_is_502() {
+fn a_101_for_a_removed_upgrade_gets_a_502() {
     let (sidecar, _upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
     for upgrade in ["h2c", "websocket, h2c"] {
         let request = get(SOCKET)
@@ -212,7 +212,7 @@ fn a_101_for_an_upgrade_that_was_not_passed_on_is_502() {
 }
 
 #[test]
-fn a_101_to_another_protocol_is_502() {
+fn a_101_for_another_protocol_gets_a_502() {
     let upstream = Upstream::answering(|dialogue| {
         dialogue.write(SWITCHING.replace("websocket", "h2c"));
         Next::Close

@@ -3,7 +3,7 @@
 use http::HeaderValue;
 
 use crate::config::{Address, KeyPath, Tls, Written};
-use crate::proxy::inbound::acceptor::ListenerConfig;
+use crate::proxy::inbound::listener::ListenerConfig;
 
 use super::{check_time, tls};
 

@@ -1,6 +1,5 @@
 //! `[upstreams.*]`, compiled.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
@@ -8,9 +7,9 @@ use http::uri::PathAndQuery;
 use rustls::pki_types::ServerName;
 
 use crate::config::{HealthCheck, KeyPath, Upstream, UpstreamTls, Written};
-use crate::observe::metrics::UpstreamMetrics;
 use crate::proxy::upstream::{
-    Common, HTTP1, HTTP2, HealthPolicy, Protocol, Queue, Target, Tls, UpstreamPolicy,
+    HTTP1, HTTP2, HealthPolicy, Protocol, QueueLimits, SharedUpstream, Target, Tls, TlsSettings,
+    UpstreamPolicy,
 };
 use crate::tls::client::{Trust, config};
 use crate::tls::{Pair, TlsError};
@@ -21,7 +20,7 @@ use super::check_time;
 pub(super) const HAS_CREDENTIALS: &str =
     "must not have a user name or a password in it: the gate would not send them";
 
-pub(super) fn compile(written: &mut Written) -> Vec<UpstreamPolicy> {
+pub(super) fn compile(written: &mut Written) -> Vec<SharedUpstream> {
     let section = KeyPath::of("upstreams");
     if !written.has(&section) {
         written.report(
@@ -58,9 +57,8 @@ pub(super) fn compile(written: &mut Written) -> Vec<UpstreamPolicy> {
         }
         let health_check = upstream.health_check.as_ref();
         let health_check = health_check.and_then(|check| health_check_of(written, &path, check));
-        compiled.push(UpstreamPolicy {
+        let policy = UpstreamPolicy {
             targets,
-            protocol,
             balance: upstream.balance,
             connect_timeout: upstream.connect_timeout,
             response_timeout: upstream.response_timeout,
@@ -70,17 +68,17 @@ pub(super) fn compile(written: &mut Written) -> Vec<UpstreamPolicy> {
             dns_refresh: upstream.dns_refresh,
             retries: upstream.retries,
             ejection: upstream.ejection,
-            common: Common {
-                queue: match upstream.max_connections {
-                    0 => None,
-                    slots => Some(Arc::new(Queue::new(slots, upstream.max_pending))),
-                },
-                metrics: Arc::new(UpstreamMetrics::new(name.clone(), health_check.is_some())),
-                health: Arc::default(),
+            queue: match upstream.max_connections {
+                0 => None,
+                max_active => Some(QueueLimits {
+                    max_active,
+                    max_waiting: upstream.max_pending,
+                }),
             },
             health_check,
             name,
-        });
+        };
+        compiled.push(SharedUpstream::new(policy, protocol));
     }
     compiled
 }
@@ -227,8 +225,11 @@ fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Ta
         [Ok(either), Ok(http1)] => Protocol::Tls(Tls {
             either,
             http1,
-            server_name,
-            read: (trust, fingerprint),
+            settings: TlsSettings {
+                server_name,
+                trust,
+                fingerprint,
+            },
         }),
         [Err(error), _] | [_, Err(error)] => {
             let key = match &error {

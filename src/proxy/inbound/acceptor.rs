@@ -1,4 +1,4 @@
-//! Listening: accept, limit, serve each connection, and stop without losing one.
+//! Accept loop of a worker: accepts and limits connections, and shuts down without losing one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -8,12 +8,9 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
-use http::HeaderValue;
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{interval, sleep};
 use tracing::warn;
@@ -21,63 +18,40 @@ use tracing::warn;
 use crate::config::Address;
 use crate::gate::refusal::Refusal;
 use crate::observe::metrics::WorkerMetrics;
-use crate::tls::server::ServerTls;
-
-use super::connection::Connection;
-use super::serve::{AcceptedConnection, Server};
 use crate::proxy::Proxy;
 use crate::proxy::shared::{Phase, Shared};
 use crate::proxy::transport::Wire;
 
-/// How many connections above the limit are told that they are too many; the rest are closed at once.
-const TURNED_AWAY: usize = 64;
+use super::connection::Connection;
+use super::listener::{Listener, ListenerConfig};
+use super::open_connections::OpenConnections;
+use super::serve::AcceptedConnection;
+use super::service::Server;
 
-/// How often a stopping worker looks whether the others are done.
+/// Connections above the limit that get a 503 response; the rest are closed at once.
+const MAX_REJECTED_WITH_RESPONSE: usize = 64;
+
+/// Interval at which a stopping worker checks for open connections of other workers.
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How often the connections to the upstreams are counted: never by a request.
+/// Interval at which upstream connections are counted, outside the request path.
 const POOL_SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long accepting rests when the process has no file descriptor left.
-const EXHAUSTED_REST: Duration = Duration::from_millis(50);
+/// Pause after an accept error, such as a lack of file descriptors.
+const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
 
-/// One of the places where requests come in, and what is spoken there.
-#[derive(Debug)]
-pub struct ListenerConfig {
-    /// Where it is.
-    pub address: Address,
-    /// Whether each connection begins with who the client is (the PROXY protocol).
-    pub proxy_protocol: bool,
-    /// The port of HTTPS to which every request is sent instead of being served.
-    pub redirect_to_https: Option<u16>,
-    /// How what is spoken there is encrypted, if it is.
-    pub tls: Option<Arc<ServerTls>>,
-    /// What browsers are told in every answer: to come back with TLS alone (RFC 6797).
-    pub hsts: Option<HeaderValue>,
-}
-
-/// The socket of one worker at an entry.
-#[derive(Debug)]
-pub enum Listener {
-    /// Over TCP.
-    Tcp(TcpListener),
-    /// Over a Unix socket.
-    Unix(UnixListener),
-}
-
-/// The listeners of one worker with all their connections.
+/// Listeners of one worker and their connections.
 #[derive(Debug)]
 pub struct Acceptor {
-    entries: Vec<(Arc<ListenerConfig>, Listener)>,
-    /// Which is asked first, so that none has to wait for another.
-    first: Cell<usize>,
+    listeners: Vec<(Arc<ListenerConfig>, Listener)>,
+    /// Listener polled first; rotates, so that a busy listener does not starve another.
+    next: Cell<usize>,
     server: Rc<Server>,
     shared: Arc<Shared>,
-    metrics: Arc<WorkerMetrics>,
     open: Rc<OpenConnections>,
+    served: Rc<ServedConnections>,
 }
 
-/// A stream just accepted.
 #[derive(Debug)]
 struct AcceptedStream {
     listener: Arc<ListenerConfig>,
@@ -85,105 +59,99 @@ struct AcceptedStream {
     address: Option<IpAddr>,
 }
 
-/// The connections of one worker that have not ended.
+/// Connections being served, for closing them on drain and shutdown.
 #[derive(Debug, Default)]
-struct OpenConnections {
+struct ServedConnections {
     last_number: Cell<u64>,
     by_number: RefCell<HashMap<u64, Weak<Connection>>>,
-    changed: Notify,
 }
 
-/// Counts a connection as long as it lives, tunnels included.
-#[derive(Debug)]
-pub struct Registration {
+/// Removes one connection from [`ServedConnections`] on drop.
+struct ServedConnection {
     number: u64,
-    /// It came after the stop began: it is turned away, and the stop does not wait for it.
-    is_late: bool,
-    open: Rc<OpenConnections>,
-    shared: Arc<Shared>,
-    metrics: Arc<WorkerMetrics>,
+    served: Rc<ServedConnections>,
 }
 
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.open.by_number.borrow_mut().remove(&self.number);
-        self.open.changed.notify_one();
-        if !self.is_late {
-            self.shared.connection_closed();
+impl ServedConnections {
+    fn add(self: &Rc<Self>, connection: &Rc<Connection>) -> ServedConnection {
+        let number = self.last_number.get() + 1;
+        self.last_number.set(number);
+        let mut by_number = self.by_number.borrow_mut();
+        by_number.insert(number, Rc::downgrade(connection));
+        ServedConnection {
+            number,
+            served: Rc::clone(self),
         }
-        self.metrics.connection_closed();
+    }
+
+    fn close(&self, predicate: impl Fn(&Connection) -> bool) {
+        let connections: Vec<_> = self.by_number.borrow().values().cloned().collect();
+        for connection in connections.iter().filter_map(Weak::upgrade) {
+            if predicate(&connection) {
+                connection.close();
+            }
+        }
     }
 }
 
-impl Listener {
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Wire, Option<IpAddr>)>> {
-        Poll::Ready(Ok(match self {
-            Self::Tcp(listener) => {
-                let (stream, address) = ready!(listener.poll_accept(context))?;
-                stream.set_nodelay(true)?;
-                (stream.into(), Some(address.ip().to_canonical()))
-            }
-            Self::Unix(listener) => {
-                let (stream, _) = ready!(listener.poll_accept(context))?;
-                (stream.into(), None)
-            }
-        }))
+impl Drop for ServedConnection {
+    fn drop(&mut self) {
+        self.served.by_number.borrow_mut().remove(&self.number);
     }
 }
 
 impl Acceptor {
-    /// A door that nobody has come through yet.
     pub fn new(
-        entries: Vec<(Arc<ListenerConfig>, Listener)>,
+        listeners: Vec<(Arc<ListenerConfig>, Listener)>,
         shared: Arc<Shared>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         Self {
-            entries,
-            first: Cell::new(0),
+            listeners,
+            next: Cell::new(0),
             server: Rc::new(Server {
                 proxy: Proxy::new(Arc::clone(&shared), Arc::clone(&metrics)),
                 metrics: Arc::clone(&metrics),
             }),
+            open: Rc::new(OpenConnections::new(Arc::clone(&shared), metrics)),
             shared,
-            metrics,
-            open: Rc::default(),
+            served: Rc::default(),
         }
     }
 
-    /// Serves until the process stops and every connection of every worker has ended. Whoever calls it bounds that time.
+    /// Serves until the process stops and every connection of every worker has closed. The caller bounds that time.
     pub async fn serve(self) {
         let (mut draining, mut stopping) = (false, false);
         let mut drain = pin!(self.shared.reaches(Phase::Draining));
         let mut stop = pin!(self.shared.reaches(Phase::Stopping));
-        let mut look = interval(POOL_SAMPLE_INTERVAL);
+        let mut pool_sample = interval(POOL_SAMPLE_INTERVAL);
         loop {
             tokio::select! {
                 accepted = self.accept(stopping) => self.admit(accepted, stopping).await,
-                _ = look.tick() => self.server.proxy.note_pools(),
+                _ = pool_sample.tick() => self.server.proxy.note_pools(),
                 () = &mut drain, if !draining => {
                     draining = true;
-                    // A client over HTTP/1.1 is sent away in its next answer.
-                    self.close_all(Connection::is_http2);
+                    // An HTTP/1.1 client gets `Connection: close` in its next response.
+                    self.served.close(Connection::is_http2);
                 }
                 () = &mut stop, if !stopping => {
                     stopping = true;
-                    self.admit_waiting().await;
-                    self.close_all(|_| true);
+                    self.admit_queued().await;
+                    self.served.close(|_| true);
                 }
-                () = self.open.changed.notified(), if stopping => {}
+                () = self.open.closed(), if stopping => {}
                 () = sleep(SHUTDOWN_POLL_INTERVAL), if stopping => {}
             }
-            // As long as another worker is not done, this one turns away what comes: with its listener closed, the
-            // kernel would reset it.
+            // While another worker has open connections, this one keeps accepting to reject: the kernel would reset the
+            // connections of a closed listener.
             if stopping && self.shared.open_connections() == 0 {
                 return;
             }
         }
     }
 
-    /// Lets in what came before the stop and was not accepted yet.
-    async fn admit_waiting(&self) {
+    /// Serves the connections that the kernel queued before the shutdown began.
+    async fn admit_queued(&self) {
         loop {
             tokio::select! {
                 biased;
@@ -193,24 +161,14 @@ impl Acceptor {
         }
     }
 
-    fn close_all(&self, which: impl Fn(&Connection) -> bool) {
-        let connections: Vec<_> = self.open.by_number.borrow().values().cloned().collect();
-        for connection in connections {
-            if let Some(connection) = connection.upgrade()
-                && which(&connection)
-            {
-                connection.close();
-            }
-        }
-    }
-
-    /// Accepts at every entry in turn; while the gate stops, not where the next one takes over what waits.
+    /// Accepts from every listener in turn. During shutdown, skips sockets passed by the service manager: their queued
+    /// connections belong to the next process.
     async fn accept(&self, stopping: bool) -> io::Result<AcceptedStream> {
         poll_fn(|context| {
-            let first = self.first.get();
-            let (before, after) = self.entries.split_at(first.min(self.entries.len()));
+            let next = self.next.get();
+            let (before, after) = self.listeners.split_at(next.min(self.listeners.len()));
             for (config, listener) in after.iter().chain(before) {
-                self.first.set((self.first.get() + 1) % self.entries.len());
+                self.next.set((self.next.get() + 1) % self.listeners.len());
                 if stopping && matches!(config.address, Address::Passed(_)) {
                     continue;
                 }
@@ -230,25 +188,21 @@ impl Acceptor {
     async fn admit(&self, accepted: io::Result<AcceptedStream>, stopping: bool) {
         match accepted {
             Ok(accepted) => self.open(accepted, stopping),
-            // The client was gone before it was accepted.
-            Err(error) if is_the_clients(&error) => {}
+            // The client disconnected before the accept.
+            Err(error) if is_disconnect(&error) => {}
             Err(error) => {
                 warn!("failed to accept a connection: {error}");
-                sleep(EXHAUSTED_REST).await;
+                sleep(ACCEPT_ERROR_PAUSE).await;
             }
         }
     }
 
     fn open(&self, accepted: AcceptedStream, stopping: bool) {
-        let registration = self.register(stopping);
-        let connections = self
-            .open
-            .by_number
-            .borrow()
-            .len()
-            .max(self.shared.open_connections());
+        let before = self.open.count();
+        let registration = self.open.register(stopping);
+        let connections = before.max(self.shared.open_connections());
         let above = connections.saturating_sub(self.shared.max_connections());
-        if above > TURNED_AWAY {
+        if above > MAX_REJECTED_WITH_RESPONSE {
             return;
         }
         let refuses_all = match (above > 0, stopping) {
@@ -256,43 +210,26 @@ impl Acceptor {
             (false, true) => Some(Refusal::Draining),
             (false, false) => None,
         };
-        let number = registration.number;
         let connection = Rc::new(Connection::new(
             registration,
             accepted.listener,
             refuses_all,
         ));
-        self.open
-            .by_number
-            .borrow_mut()
-            .insert(number, Rc::downgrade(&connection));
-        let arrival = AcceptedConnection {
+        let entry = self.served.add(&connection);
+        let accepted = AcceptedConnection {
             wire: accepted.wire,
             address: accepted.address,
             connection,
         };
-        let serving = arrival.serve(Rc::clone(&self.server));
-        spawn_local(serving);
-    }
-
-    fn register(&self, is_late: bool) -> Registration {
-        let number = self.open.last_number.get() + 1;
-        self.open.last_number.set(number);
-        self.metrics.connection_opened();
-        if !is_late {
-            self.shared.connection_opened();
-        }
-        Registration {
-            number,
-            is_late,
-            open: Rc::clone(&self.open),
-            shared: Arc::clone(&self.shared),
-            metrics: Arc::clone(&self.metrics),
-        }
+        let server = Rc::clone(&self.server);
+        spawn_local(async move {
+            accepted.serve(server).await;
+            drop(entry);
+        });
     }
 }
 
-fn is_the_clients(error: &io::Error) -> bool {
+fn is_disconnect(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

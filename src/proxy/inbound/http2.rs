@@ -1,4 +1,4 @@
-//! HTTP/2: its limits, its deadlines, and the end of its connections.
+//! HTTP/2 connections: limits, deadlines and graceful shutdown.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -14,76 +14,76 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use super::connection::Connection;
-use super::socket::Socket;
 use crate::proxy::deadline_timer::DeadlineTimer;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::response_body::{BodyError, ResponseBody};
 use crate::proxy::tasks::{StreamHandle, StreamTasks};
 
-use super::serve::{Client, ConnectionLimits};
+use super::connection::Connection;
+use super::limits::ConnectionLimits;
+use super::service::ConnectionService;
+use super::socket::Socket;
 
-/// How many exchanges one connection may have at once.
+/// Concurrent streams of one connection.
 const MAX_STREAMS: u32 = 100;
 
-/// How much of a request body a client may send ahead, in bytes: in one exchange, and in all of a connection.
+/// Flow-control window for request bodies, in bytes: of one stream, and of a connection.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// How much of an answer waits for a client that does not take it, in bytes.
+/// Send buffer of one stream, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// The most that is taken of an answer at once, in bytes: hyper holds one such part for a client that takes nothing.
-const PART: usize = 16 * 1024;
+/// Largest chunk of a response body given to hyper at once, in bytes: hyper holds one chunk for a stalled client.
+const MAX_CHUNK: usize = 16 * 1024;
 
-/// How many exchanges a client may have reset that the gate has not seen yet, before the connection ends
-/// (CVE-2023-44487).
+/// Streams reset by the client before the gate has accepted them, until the connection is closed (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 20;
 
-/// How many exchanges a client may have the gate reset by its own faults, before the connection ends (CVE-2025-8671).
+/// Streams reset by the gate because of client errors, until the connection is closed (CVE-2025-8671).
 const MAX_PROVOKED_RESETS: usize = 128;
 
-/// How often a connection on which nothing arrives is asked whether the client is still there.
+/// Silence of the client after which the gate sends a PING.
 const PING: Duration = Duration::from_secs(30);
 
-/// Serves a connection to its end. It ends in order when it is asked to, when it has been idle for its time, or when no
-/// head has come in time.
-pub(super) async fn serve(client: Client, socket: Box<Socket>) -> hyper::Result<()> {
-    let limits = client.server.limits();
-    let connection = Rc::clone(&client.connection);
-    connection.speaks_http2();
+/// Serves a connection to its end, with a graceful shutdown after [`Connection::close`], the idle timeout or the header
+/// timeout.
+pub(super) async fn serve(service: ConnectionService, socket: Box<Socket>) -> hyper::Result<()> {
+    let limits = service.server.limits();
+    let connection = Rc::clone(&service.connection);
+    connection.set_http2();
     let service = service_fn(move |request| {
-        let client = client.clone();
+        let service = service.clone();
         async move {
-            let in_flight = InFlight::begin(&client.connection);
-            let answer = client.answer(request).await;
-            Ok::<_, Infallible>(answer.map(|body| StreamBody::new(body, in_flight)))
+            let in_flight = InFlight::begin(&service.connection);
+            let response = service.call(request).await;
+            Ok::<_, Infallible>(response.map(|body| StreamBody::new(body, in_flight)))
         }
     });
     let mut serving = pin!(builder(limits).serve_connection(TokioIo::new(socket), service));
     let mut timer = DeadlineTimer::default();
-    let mut told = None;
+    let mut goaway_sent = None;
     poll_fn(|context| {
         loop {
-            // What has arrived is read before an idle connection is closed, so that no request is lost.
+            // Received bytes are read before an idle connection is closed, so that no request is lost.
             if let Poll::Ready(served) = serving.as_mut().poll(context) {
                 return Poll::Ready(served);
             }
             let is_closing = connection.is_closing(context);
-            let deadline = match told {
+            let deadline = match goaway_sent {
                 None => connection.deadline(limits.timeouts),
-                Some(told) => connection.goaway_deadline(told, limits.timeouts),
+                Some(sent) => connection.goaway_deadline(sent, limits.timeouts),
             };
             let is_over = deadline.is_some_and(|deadline| timer.elapsed(deadline, context));
-            match told {
+            match goaway_sent {
                 None if is_over || is_closing => {
                     if is_over {
                         connection.note_timeout();
                     }
-                    told = Some(Instant::now());
+                    goaway_sent = Some(Instant::now());
                     serving.as_mut().graceful_shutdown();
                 }
-                // A client that does not answer its farewell is left.
+                // The client does not close the connection after GOAWAY.
                 Some(_) if is_over => return Poll::Ready(Ok(())),
                 None | Some(_) => return Poll::Pending,
             }
@@ -100,7 +100,7 @@ fn builder(limits: ConnectionLimits) -> http2::Builder<StreamTasks> {
     let mut builder = http2::Builder::new(tasks);
     builder
         .max_concurrent_streams(MAX_STREAMS)
-        // A WebSocket may come over HTTP/2 (RFC 8441).
+        // Extended CONNECT, for WebSocket over HTTP/2 (RFC 8441).
         .enable_connect_protocol()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -113,7 +113,7 @@ fn builder(limits: ConnectionLimits) -> http2::Builder<StreamTasks> {
     builder
 }
 
-/// Keeps a connection from being idle as long as something of an answer is on its way.
+/// Keeps a connection from being idle until the response body of a stream is dropped.
 struct InFlight(Rc<Connection>);
 
 impl InFlight {
@@ -129,11 +129,12 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of an answer on its stream: given out in small parts, and known to wait for the client between them.
+/// Response body in chunks of at most [`MAX_CHUNK`] bytes. Reports on its [`StreamHandle`] while the client does not
+/// read.
 struct StreamBody {
     body: ResponseBody<Box<Exchange>>,
-    /// What was taken of the body and not given out yet.
-    rest: Bytes,
+    /// Data frame of `body`, without the chunks already returned.
+    buffered: Bytes,
     stream: Option<StreamHandle>,
     _in_flight: InFlight,
 }
@@ -142,7 +143,7 @@ impl StreamBody {
     fn new(body: ResponseBody<Box<Exchange>>, in_flight: InFlight) -> Self {
         Self {
             body,
-            rest: Bytes::new(),
+            buffered: Bytes::new(),
             stream: StreamHandle::current(),
             _in_flight: in_flight,
         }
@@ -158,11 +159,11 @@ impl Body for StreamBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut polled = None;
-        if self.rest.is_empty() {
+        if self.buffered.is_empty() {
             polled = match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
-                        self.rest = data;
+                        self.buffered = data;
                         None
                     }
                     Err(frame) => Some(Poll::Ready(Some(Ok(frame)))),
@@ -171,26 +172,26 @@ impl Body for StreamBody {
             };
         }
         if let Some(stream) = &self.stream {
-            // hyper asks for more only when the client has taken what it got.
-            stream.waits_for_client(polled.is_none());
+            // hyper polls again only after the client has read the last chunk.
+            stream.set_blocked(polled.is_none());
         }
         polled.unwrap_or_else(|| {
-            let part = self.rest.len().min(PART);
-            Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(part)))))
+            let chunk = self.buffered.len().min(MAX_CHUNK);
+            Poll::Ready(Some(Ok(Frame::data(self.buffered.split_to(chunk)))))
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.buffered.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let mut hint = self.body.size_hint();
-        let rest = self.rest.len() as u64;
+        let buffered = self.buffered.len() as u64;
         if let Some(upper) = hint.upper() {
-            hint.set_upper(upper + rest);
+            hint.set_upper(upper + buffered);
         }
-        hint.set_lower(hint.lower() + rest);
+        hint.set_lower(hint.lower() + buffered);
         hint
     }
 }

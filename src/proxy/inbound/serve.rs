@@ -1,77 +1,41 @@
-//! One connection: what comes before HTTP, then HTTP/1.1 or HTTP/2, until it has ended.
+//! One client connection: PROXY header, TLS handshake, HTTP/1.1 or HTTP/2.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::time::timeout_at;
 use tracing::info;
 
 use crate::gate::inbound::Scheme;
-use crate::observe::metrics::{RejectedHead, WorkerMetrics};
-
-use super::connection::{Connection, Timeouts};
-use super::socket::Socket;
+use crate::observe::metrics::RejectedHead;
 use crate::proxy::headers::Peer;
 use crate::proxy::transport::{Stream, Wire};
-use crate::proxy::{ClientResponse, Proxy};
 
+use super::connection::Connection;
+use super::limits::ConnectionLimits;
 use super::proxy_protocol::{self, ProxiedSource, ProxyHeaderError};
+use super::service::{ConnectionService, Server};
+use super::socket::Socket;
+use super::{http1, http2};
 
-/// The limits of a connection.
-#[derive(Debug, Clone, Copy)]
-pub struct ConnectionLimits {
-    /// How long a client may take.
-    pub timeouts: Timeouts,
-    /// The largest head, in bytes.
-    pub max_header_bytes: usize,
-}
-
-impl ConnectionLimits {
-    /// A head that is a little too large is still read, to be answered in words.
-    pub(super) fn read_header_bytes(&self) -> usize {
-        self.max_header_bytes.saturating_mul(2).max(16 * 1024)
-    }
-}
-
-/// A connection just accepted and counted.
+/// Accepted and registered connection.
 #[derive(Debug)]
 pub(super) struct AcceptedConnection {
     pub(super) wire: Wire,
-    /// The address at the other end; none for a Unix socket.
+    /// Peer address; none for a Unix socket.
     pub(super) address: Option<IpAddr>,
     pub(super) connection: Rc<Connection>,
 }
 
-/// A connection on which HTTP can be spoken.
+/// Connection ready for HTTP.
 struct HttpConnection {
     socket: Box<Socket>,
     peer: Rc<Peer>,
-    speaks_http2: bool,
-}
-
-/// What all connections of a worker are served with.
-#[derive(Debug)]
-pub(super) struct Server {
-    pub(super) proxy: Proxy,
-    pub(super) metrics: Arc<WorkerMetrics>,
-}
-
-impl Server {
-    /// What a connection that begins now is held to.
-    pub(super) fn limits(&self) -> ConnectionLimits {
-        self.proxy.shared.limits()
-    }
+    is_http2: bool,
 }
 
 impl AcceptedConnection {
@@ -79,51 +43,51 @@ impl AcceptedConnection {
     pub(super) async fn serve(self, server: Rc<Server>) {
         let address = self.address;
         let connection = Rc::clone(&self.connection);
-        // In boxes what is over soon, and what few connections are: each would have to have room for it.
+        // Boxed, as is `http2::serve`: inline, the short handshake would enlarge the future of every connection.
         let opening = Box::pin(self.open(Rc::clone(&server)));
         let serving = async {
-            // Nobody has asked for anything before a head: a stop does not wait for that.
+            // Without a request head, there is no request for a shutdown to wait for.
             let Some(opened) = unless_closing(&connection, opening).await else {
                 return Ok(());
             };
             let HttpConnection {
                 socket,
                 peer,
-                speaks_http2,
+                is_http2,
             } = opened?;
-            let client = Client {
+            let service = ConnectionService {
                 server: Rc::clone(&server),
                 connection: Rc::clone(&connection),
                 peer,
             };
-            if speaks_http2 {
-                Box::pin(super::http2::serve(client, socket)).await
+            if is_http2 {
+                Box::pin(http2::serve(service, socket)).await
             } else {
-                client.serve_http1(socket).await
+                http1::serve(service, socket).await
             }
             .map_err(ServeError::Http)
         };
-        let (fault, cause) = match serving.await {
+        let (reason, cause) = match serving.await {
             Err(ServeError::Http(error)) if error.is_parse_too_large() => {
                 (RejectedHead::TooLarge, Some(error.to_string()))
             }
             Err(ServeError::Http(error)) if error.is_parse() => {
                 (RejectedHead::Malformed, Some(error.to_string()))
             }
-            Err(ServeError::Head(fault)) => (fault, None),
-            Ok(()) | Err(_) if connection.head_was_late() => (RejectedHead::TimedOut, None),
-            Err(ServeError::Tls(error)) if !is_the_end(&error) => {
+            Err(ServeError::Head(reason)) => (reason, None),
+            Ok(()) | Err(_) if connection.head_timed_out() => (RejectedHead::TimedOut, None),
+            Err(ServeError::Tls(error)) if !is_disconnect(&error) => {
                 (RejectedHead::Tls, Some(error.to_string()))
             }
             Ok(()) | Err(_) => return,
         };
-        server.metrics.head_rejected(fault);
+        server.metrics.head_rejected(reason);
         let client = address.map(tracing::field::display);
         let listener = &connection.listener().address;
-        info!(client, %listener, reason = fault.reason(), cause, "rejected a request head");
+        info!(client, %listener, reason = reason.reason(), cause, "rejected a request head");
     }
 
-    /// What comes before HTTP. All of it and the first head have to be there in the time of a head.
+    /// Reads everything that precedes HTTP. The header timeout covers it together with the first request head.
     async fn open(self, server: Rc<Server>) -> Result<HttpConnection, ServeError> {
         let limits = server.limits();
         let Self {
@@ -144,57 +108,55 @@ impl AcceptedConnection {
                 ProxiedSource::UnixSocket => None,
             });
         }
-        let (socket, speaks_http2) = match &connection.listener().tls {
+        let (socket, is_http2) = match &connection.listener().tls {
             None => {
                 let stream = Stream::Plain(wire);
                 let mut socket = Box::new(Socket::new(stream, &connection, limits.timeouts));
-                let speaks_http2 = socket.speaks_http2().await?;
-                (socket, speaks_http2)
+                let is_http2 = socket.begins_with_http2_preface().await?;
+                (socket, is_http2)
             }
             Some(tls) => {
                 let accepted = in_time(&connection, limits, tls.accept(wire)).await?;
                 let (stream, certificate) = accepted.map_err(ServeError::Tls)?;
                 peer.scheme = Scheme::Https;
                 peer.certificate = certificate;
-                // Over TLS, HTTP/2 is agreed on and never guessed (RFC 9113 section 3.3).
-                let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                // Over TLS, HTTP/2 is negotiated with ALPN only (RFC 9113 section 3.3).
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let stream = Stream::Tls(Box::new(stream.into()));
                 let socket = Box::new(Socket::new(stream, &connection, limits.timeouts));
-                (socket, speaks_http2)
+                (socket, is_http2)
             }
         };
         Ok(HttpConnection {
             socket,
             peer: Rc::new(peer),
-            speaks_http2,
+            is_http2,
         })
     }
 }
 
-/// Waits for something that comes before HTTP, as long as a head may take.
+/// Bounds a step before HTTP by the deadline of the first request head.
 async fn in_time<F: Future>(
     connection: &Connection,
     limits: ConnectionLimits,
-    waiting: F,
+    step: F,
 ) -> Result<F::Output, ServeError> {
     let Some(deadline) = connection.deadline(limits.timeouts) else {
-        return Ok(waiting.await);
+        return Ok(step.await);
     };
-    timeout_at(deadline, waiting).await.map_err(|_| {
+    timeout_at(deadline, step).await.map_err(|_| {
         connection.note_timeout();
         ServeError::Handshake
     })
 }
 
-/// Why a connection has ended otherwise than in order.
+/// Abnormal end of a connection.
 enum ServeError {
-    /// Before HTTP was spoken.
+    /// Timeout or I/O error before HTTP.
     Handshake,
-    /// With what came before HTTP.
+    /// Rejected before HTTP.
     Head(RejectedHead),
-    /// In the handshake of TLS.
     Tls(io::Error),
-    /// In HTTP.
     Http(hyper::Error),
 }
 
@@ -208,13 +170,13 @@ impl From<ProxyHeaderError> for ServeError {
     fn from(error: ProxyHeaderError) -> Self {
         match error {
             ProxyHeaderError::Malformed => Self::Head(RejectedHead::ProxyHeader),
-            ProxyHeaderError::Nothing | ProxyHeaderError::Io(_) => Self::Handshake,
+            ProxyHeaderError::Empty | ProxyHeaderError::Io(_) => Self::Handshake,
         }
     }
 }
 
-/// A client that leaves in the middle of a handshake has not failed in it: a probe of the port does so.
-fn is_the_end(error: &io::Error) -> bool {
+/// Returns true if the client disconnected during the handshake, as a TCP port probe does: no handshake failure.
+fn is_disconnect(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::UnexpectedEof
@@ -224,61 +186,7 @@ fn is_the_end(error: &io::Error) -> bool {
     )
 }
 
-/// Who asks on a connection, and who answers.
-#[derive(Clone)]
-pub(super) struct Client {
-    pub(super) server: Rc<Server>,
-    pub(super) connection: Rc<Connection>,
-    pub(super) peer: Rc<Peer>,
-}
-
-impl Client {
-    pub(super) fn answer(
-        &self,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = ClientResponse> {
-        let proxy = &self.server.proxy;
-        proxy.handle(request, &self.connection, &self.peer)
-    }
-
-    async fn serve_http1(self, socket: Box<Socket>) -> hyper::Result<()> {
-        let connection = Rc::clone(&self.connection);
-        let builder = http1_builder(self.server.limits());
-        let service = service_fn(move |request| {
-            let client = self.clone();
-            async move { Ok::<_, Infallible>(client.answer(request).await) }
-        });
-        let serving = builder.serve_connection(TokioIo::new(socket), service);
-        let mut serving = pin!(serving.with_upgrades());
-        let mut told = false;
-        poll_fn(|context| {
-            loop {
-                // What has arrived is read before an idle connection is closed, so that no request is lost.
-                if let Poll::Ready(served) = serving.as_mut().poll(context) {
-                    return Poll::Ready(served);
-                }
-                if told || !connection.is_closing(context) {
-                    return Poll::Pending;
-                }
-                told = true;
-                serving.as_mut().graceful_shutdown();
-            }
-        })
-        .await
-    }
-}
-
-fn http1_builder(limits: ConnectionLimits) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // The socket keeps the deadlines.
-    builder
-        .writev(false)
-        .header_read_timeout(None)
-        .max_buf_size(limits.read_header_bytes());
-    builder
-}
-
-/// What `opening` gives, unless the connection is asked to close first.
+/// Output of `opening`; none if the connection is closed first.
 async fn unless_closing<F: Future>(
     connection: &Connection,
     mut opening: Pin<Box<F>>,

@@ -1,4 +1,4 @@
-//! A client's socket that keeps its deadlines itself: hyper waits for a silent client as long as it takes.
+//! Client socket with deadlines: hyper itself would wait for a stalled client forever.
 
 use std::io;
 use std::pin::Pin;
@@ -8,54 +8,56 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::connection::{Connection, ConnectionDeadlines, LINGER, Timeouts};
 use crate::proxy::deadline_timer::DeadlineTimer;
 use crate::proxy::informational::InformationalQueue;
 use crate::proxy::transport::{self, Stream};
 
-/// What a connection over HTTP/2 begins with (RFC 9113 section 3.4).
+use super::connection::Connection;
+use super::deadlines::{ConnectionDeadlines, LINGER};
+use super::limits::Timeouts;
+
+/// Connection preface of HTTP/2 (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A client's socket with its deadlines.
+/// Client socket that fails with `TimedOut` at its deadlines.
 #[derive(Debug)]
 pub struct Socket {
     stream: Stream,
-    pace: Arc<ConnectionDeadlines>,
+    deadlines: Arc<ConnectionDeadlines>,
     informational: Arc<InformationalQueue>,
-    /// What is left of interim answers that have begun to go out.
-    interim_rest: Vec<u8>,
-    /// Whether hyper still has something of what it wanted to write.
+    /// Unwritten rest of informational responses.
+    informational_rest: Vec<u8>,
+    /// Set after a partial write of hyper.
     is_in_write: bool,
     timeouts: Timeouts,
     read_timer: DeadlineTimer,
     write_timer: DeadlineTimer,
     blocked_since: Option<Instant>,
-    shut_since: Option<Instant>,
-    is_shut: bool,
+    shutdown_since: Option<Instant>,
+    is_shutdown: bool,
 }
 
 impl Socket {
-    /// Takes a stream just accepted.
     pub fn new(stream: Stream, connection: &Connection, timeouts: Timeouts) -> Self {
         Self {
             stream,
-            pace: connection.pace(),
+            deadlines: connection.deadlines(),
             informational: connection.informational(),
-            interim_rest: Vec::new(),
+            informational_rest: Vec::new(),
             is_in_write: false,
             timeouts,
             read_timer: DeadlineTimer::default(),
             write_timer: DeadlineTimer::default(),
             blocked_since: None,
-            shut_since: None,
-            is_shut: false,
+            shutdown_since: None,
+            is_shutdown: false,
         }
     }
 
-    /// Reads until it is clear whether the client speaks HTTP/2, and puts what was read back.
-    pub(super) async fn speaks_http2(&mut self) -> io::Result<bool> {
+    /// Detects HTTP/2 with prior knowledge. Puts the bytes read back.
+    pub(super) async fn begins_with_http2_preface(&mut self) -> io::Result<bool> {
         let mut read = Vec::new();
-        let speaks_http2 = loop {
+        let is_http2 = loop {
             let so_far = read.len().min(HTTP2_PREFACE.len());
             if !HTTP2_PREFACE.starts_with(read.get(..so_far).unwrap_or_default()) {
                 break false;
@@ -68,27 +70,27 @@ impl Socket {
             }
         };
         self.stream.put_back(read);
-        Ok(speaks_http2)
+        Ok(is_http2)
     }
 
     fn stream(&mut self) -> Pin<&mut Stream> {
         Pin::new(&mut self.stream)
     }
 
-    /// Writes the interim answers that wait, if hyper has written all of what came before. They belong to the exchange
-    /// that is under way, whose answer has not begun.
+    /// Writes the queued informational responses between two writes of hyper. They belong to the exchange in flight, and
+    /// its response has not begun.
     fn write_informational(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.interim_rest.is_empty() && !self.is_in_write {
-            self.interim_rest = self.informational.take();
+        if self.informational_rest.is_empty() && !self.is_in_write {
+            self.informational_rest = self.informational.take();
         }
-        while !self.interim_rest.is_empty() {
-            let rest = std::mem::take(&mut self.interim_rest);
+        while !self.informational_rest.is_empty() {
+            let rest = std::mem::take(&mut self.informational_rest);
             let written = self.stream().poll_write(context, &rest);
             let count = match &written {
                 Poll::Ready(Ok(count)) => *count,
                 Poll::Ready(Err(_)) | Poll::Pending => 0,
             };
-            self.interim_rest = rest.get(count..).unwrap_or_default().to_vec();
+            self.informational_rest = rest.get(count..).unwrap_or_default().to_vec();
             self.note_write(context, &written)?;
             ready!(written)?;
         }
@@ -124,25 +126,25 @@ impl AsyncRead for Socket {
         let before = buffer.filled().len();
         if let Poll::Ready(result) = self.stream().poll_read(context, buffer) {
             if buffer.filled().len() > before {
-                self.pace.heard();
+                self.deadlines.note_received();
             }
             return Poll::Ready(result);
         }
-        if self.pace.is_http2() {
+        if self.deadlines.is_http2() {
             return Poll::Pending;
         }
-        if let Some(deadline) = self.pace.deadline(self.timeouts)
+        if let Some(deadline) = self.deadlines.deadline(self.timeouts)
             && self.read_timer.elapsed(deadline, context)
         {
-            self.pace.note_timeout();
+            self.deadlines.note_timeout();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        // A timer that is set rings soon enough, unless a head may take longer than a connection may be idle.
+        // A timer already set fires early enough, unless the header timeout is longer than the idle timeout.
         let is_soon = self.read_timer.is_set() && self.timeouts.header <= self.timeouts.idle;
-        if !self.pace.awaits_request() && !is_soon {
-            // hyper does not read again when the exchange ends: the timer looks then what is awaited.
-            let soon = Instant::now() + self.timeouts.idle.min(self.timeouts.header);
-            self.read_timer.elapsed(soon, context);
+        if !self.deadlines.is_idle() && !is_soon {
+            // hyper does not read again when the exchange ends, so the timer wakes the task to check the new deadline.
+            let wake_up = Instant::now() + self.timeouts.idle.min(self.timeouts.header);
+            self.read_timer.elapsed(wake_up, context);
         }
         Poll::Pending
     }
@@ -163,17 +165,17 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.write_informational(context))?;
-        // With TLS, what was written may still be here, and the client has to take it as well.
+        // With TLS, written bytes may still be buffered here, and the deadline covers them too.
         let flushed = self.stream().poll_flush(context);
         self.note_write(context, &flushed)?;
         flushed
     }
 
-    /// Ends the sending side, then reads what the client still sends and throws it away for a while: to close a
-    /// socket with unread bytes resets it, and the client would lose the answer (RFC 9112 section 9.6).
+    /// Shuts down the sending side, then reads and discards for `LINGER`: closing a socket with unread bytes resets the
+    /// connection, and the client would lose the response (RFC 9112 section 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let since = *self.shut_since.get_or_insert_with(Instant::now);
-        if !self.is_shut {
+        let since = *self.shutdown_since.get_or_insert_with(Instant::now);
+        if !self.is_shutdown {
             if self.stream().poll_shutdown(context)?.is_pending() {
                 return if self.read_timer.elapsed(since + LINGER, context) {
                     Poll::Ready(Ok(()))
@@ -181,7 +183,7 @@ impl AsyncWrite for Socket {
                     Poll::Pending
                 };
             }
-            self.is_shut = true;
+            self.is_shutdown = true;
         }
         let mut scratch = [0; 4096];
         loop {

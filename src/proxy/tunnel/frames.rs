@@ -1,76 +1,76 @@
-//! Where the frames of a WebSocket begin and end (RFC 6455 section 5.2). What is in them is nobody's business here.
+//! Boundaries of WebSocket frames (RFC 6455 section 5.2). The payload is not read.
 
-/// The other side is to connect again, maybe elsewhere (RFC 6455 section 7.4.1).
+/// Close code "going away": the client may reconnect (RFC 6455 section 7.4.1).
 pub(super) const GOING_AWAY: u16 = 1001;
 
-/// The other side may not go on.
+/// Close code "policy violation": the client may not continue (RFC 6455 section 7.4.1).
 pub(super) const POLICY_VIOLATION: u16 = 1008;
 
-/// The most text that a close frame has room for, in bytes.
+/// Size limit of the reason in a close frame, in bytes.
 const MAX_REASON: usize = 123;
 
-/// How far a stream of frames has come.
+/// Position in a stream of frames.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Frames {
     header: [u8; 10],
-    /// How much of the header has come, without the mask, in bytes.
+    /// Header bytes read, without the mask.
     known: usize,
-    /// How much of the mask and the payload is to come, in bytes; none before the header is known.
+    /// Remaining bytes of mask and payload; none while the header is incomplete.
     rest: Option<u64>,
 }
 
 impl Frames {
-    /// Whether no frame has begun that has not ended.
+    /// Returns true if no frame is incomplete.
     pub(super) fn is_between(self) -> bool {
         self.known == 0
     }
 
-    /// Goes on over these bytes.
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) {
+    /// Advances over these bytes.
+    pub(super) fn advance(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let count = self.pass_some(bytes);
+            let count = self.advance_some(bytes);
             bytes = bytes.get(count..).unwrap_or_default();
         }
     }
 
-    /// How many of these bytes belong to the frame that has begun.
+    /// Number of these bytes that belong to the incomplete frame.
     pub(super) fn rest_of_frame(mut self, bytes: &[u8]) -> usize {
         let mut count = 0;
         while !self.is_between() && count < bytes.len() {
-            count += self.pass_some(bytes.get(count..).unwrap_or_default());
+            count += self.advance_some(bytes.get(count..).unwrap_or_default());
         }
         count
     }
 
-    /// Goes on over at least one byte, and at most to the end of the frame.
-    fn pass_some(&mut self, bytes: &[u8]) -> usize {
+    /// Advances over at least one byte, and at most to the end of the frame.
+    fn advance_some(&mut self, bytes: &[u8]) -> usize {
         match (self.rest, bytes.first()) {
             (Some(rest), _) => {
                 let count = usize::try_from(rest).map_or(bytes.len(), |rest| rest.min(bytes.len()));
                 self.rest = Some(rest - count as u64);
-                self.end_if_over();
+                self.reset_if_complete();
                 count
             }
             (None, Some(byte)) => {
-                if let Some(place) = self.header.get_mut(self.known) {
-                    *place = *byte;
+                if let Some(byte_in_header) = self.header.get_mut(self.known) {
+                    *byte_in_header = *byte;
                 }
                 self.known += 1;
                 self.rest = self.rest_after_header();
-                self.end_if_over();
+                self.reset_if_complete();
                 1
             }
             (None, None) => 0,
         }
     }
 
-    fn end_if_over(&mut self) {
+    fn reset_if_complete(&mut self) {
         if self.rest == Some(0) {
             *self = Self::default();
         }
     }
 
-    /// The size of mask and payload, once the header is known.
+    /// Size of mask and payload; none while the header is incomplete.
     fn rest_after_header(&self) -> Option<u64> {
         let [_, second, extended @ ..] = self.header;
         let mask = if second & 0x80 == 0 { 0 } else { 4 };
@@ -87,8 +87,8 @@ impl Frames {
     }
 }
 
-/// A close frame with its code and its reason. What goes to a server is masked, here with zeros, which leave it as it
-/// is: the mask is to keep a script from choosing the bytes on the wire, and these are the gate's own.
+/// Close frame. A frame to a server is masked, here with zeros: masking protects against scripts that choose the bytes on
+/// the wire, and these bytes are the gate's own.
 pub(super) fn close(code: u16, reason: &str, masked: bool) -> Vec<u8> {
     let reason = reason
         .get(..reason.len().min(MAX_REASON))
@@ -126,20 +126,20 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_every_size_end_where_they_end() {
+    fn finds_the_end_of_frames_of_every_size() {
         for masked in [false, true] {
             let sizes = [0, 1, 125, 126, 127, 65_535, 65_536, 70_000];
             let stream: Vec<u8> = sizes.iter().flat_map(|size| frame(*size, masked)).collect();
             for piece in [1, 2, 3, 7, 4096, stream.len()] {
-                let (mut frames, mut passed, mut ends) = (Frames::default(), 0, Vec::new());
+                let (mut frames, mut position, mut ends) = (Frames::default(), 0, Vec::new());
                 for bytes in stream.chunks(piece) {
                     let mut bytes = bytes;
                     while !bytes.is_empty() {
-                        let count = frames.pass_some(bytes);
-                        passed += count;
+                        let count = frames.advance_some(bytes);
+                        position += count;
                         bytes = &bytes[count..];
                         if frames.is_between() {
-                            ends.push(passed);
+                            ends.push(position);
                         }
                     }
                 }
@@ -154,28 +154,28 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_frame_is_what_was_begun_and_no_more() {
-        let whole = frame(300, true);
-        let stream = [whole.clone(), frame(5, true)].concat();
+    fn the_rest_of_a_frame_excludes_the_next_frame() {
+        let first = frame(300, true);
+        let stream = [first.clone(), frame(5, true)].concat();
         assert_eq!(Frames::default().rest_of_frame(&stream), 0);
-        for begun in 1..whole.len() {
+        for split in 1..first.len() {
             let mut frames = Frames::default();
-            frames.pass(&stream[..begun]);
-            assert!(!frames.is_between(), "{begun}");
-            assert_eq!(frames.rest_of_frame(&stream[begun..]), whole.len() - begun);
+            frames.advance(&stream[..split]);
+            assert!(!frames.is_between(), "{split}");
+            assert_eq!(frames.rest_of_frame(&stream[split..]), first.len() - split);
         }
     }
 
     #[test]
-    fn a_frame_of_an_absurd_size_never_ends() {
+    fn a_frame_of_the_maximum_size_never_ends() {
         let mut frames = Frames::default();
-        frames.pass(&[0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255]);
-        frames.pass(&[0; 10_000]);
+        frames.advance(&[0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255]);
+        frames.advance(&[0; 10_000]);
         assert!(!frames.is_between());
     }
 
     #[test]
-    fn a_close_frame_says_code_and_reason() {
+    fn a_close_frame_has_a_code_and_a_reason() {
         assert_eq!(close(1008, "no", false), [0x88, 4, 3, 240, b'n', b'o']);
         let masked = close(1001, "", true);
         assert_eq!(masked, [0x88, 0x82, 0, 0, 0, 0, 3, 233]);

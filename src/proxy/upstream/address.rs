@@ -1,4 +1,4 @@
-//! Where an upstream is.
+//! Targets and endpoint addresses of an upstream.
 
 use std::fmt;
 use std::io;
@@ -7,17 +7,17 @@ use std::path::PathBuf;
 
 use rustls::pki_types::ServerName;
 
-/// Where an upstream is, as configured.
+/// Configured location of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// A name or an address, and a port.
+    /// Host name or IP address, and port.
     Tcp(String, u16),
-    /// A Unix socket.
+    /// Path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl Target {
-    /// The address, if that is how it is written.
+    /// IP address; none for a host name or a Unix socket.
     pub fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(host, _) => host.trim_matches(['[', ']']).parse().ok(),
@@ -25,7 +25,7 @@ impl Target {
         }
     }
 
-    /// What must be looked up, if anything, and the port.
+    /// Host name that needs a DNS lookup, and port.
     pub fn name(&self) -> Option<(&str, u16)> {
         match self {
             Self::Tcp(host, port) if self.address().is_none() => Some((host, *port)),
@@ -33,7 +33,7 @@ impl Target {
         }
     }
 
-    /// Whether it is on this machine, by what is written.
+    /// Returns true if the target is a Unix socket, `localhost` or a loopback address.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Unix(_) => true,
@@ -44,7 +44,7 @@ impl Target {
         }
     }
 
-    /// Whom a request of the gate's own is for.
+    /// `Host` of a health check.
     pub fn authority(&self) -> String {
         match self {
             Self::Tcp(host, port) => format!("{host}:{port}"),
@@ -52,7 +52,7 @@ impl Target {
         }
     }
 
-    /// What its certificate must be for.
+    /// Default name in the server certificate.
     pub fn server_name(&self) -> io::Result<ServerName<'static>> {
         match self {
             Self::Tcp(host, _) => ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
@@ -71,17 +71,16 @@ impl fmt::Display for Target {
     }
 }
 
-/// One endpoint: a target, and what its name stands for.
+/// Address of one endpoint: its target and the resolved addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EndpointAddress {
-    /// As configured.
     pub target: Target,
-    /// The addresses of one server, the first tried first; none for a Unix socket.
+    /// Addresses of one server in the order of connection attempts; empty for a Unix socket.
     pub addresses: Vec<SocketAddr>,
 }
 
 impl EndpointAddress {
-    /// A target that needs no look-up, or that was not looked up yet.
+    /// Address of a target without a DNS lookup, or before it.
     pub fn of(target: &Target) -> Self {
         let address = match (target, target.address()) {
             (Target::Tcp(_, port), Some(address)) => Some(SocketAddr::new(address, *port)),

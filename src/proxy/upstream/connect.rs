@@ -1,94 +1,56 @@
-//! Opening a connection: to a port or a Unix socket, with TLS or without, and in which HTTP.
+//! Opens connections: TCP or Unix socket, plain or TLS, HTTP/1.1 or HTTP/2.
 
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::uri::Scheme;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use crate::files::Fingerprint;
 use crate::proxy::transport::{Stream, Wire};
-use crate::tls::client::Trust;
 
 use super::address::{EndpointAddress, Target};
 use super::connection::Connection;
 use super::http1::Http1;
-use super::http2::{Http2, OneStream};
+use super::http2::{Http2, Http2Stream};
+use super::protocol::{HTTP2, Protocol, Tls};
 
-/// How an upstream is spoken to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2, which the upstream must know that it speaks.
-    Http2,
-    /// With TLS, in which both sides agree on either.
-    Tls(Tls),
-}
-
-/// What is needed for TLS.
-#[derive(Debug, Clone)]
-pub struct Tls {
-    /// Offers HTTP/2 and HTTP/1.1.
-    pub either: Arc<ClientConfig>,
-    /// Offers HTTP/1.1 alone.
-    pub http1: Arc<ClientConfig>,
-    /// The name that the certificate must have, if it is not the host's.
-    pub server_name: Option<ServerName<'static>>,
-    /// What the files were when they were read.
-    pub read: (Trust, Fingerprint),
-}
-
-impl PartialEq for Tls {
-    /// Both are made of the same.
-    fn eq(&self, other: &Self) -> bool {
-        self.read == other.read && self.server_name == other.server_name
-    }
-}
-
-impl Eq for Tls {}
-
-/// A connection just opened.
+/// New connection.
 #[derive(Debug)]
 pub(super) enum Opened {
-    /// It speaks HTTP/1.1.
     Http1(Http1),
-    /// It speaks HTTP/2.
     Http2(Http2),
 }
 
 impl Opened {
-    /// All of it, for one exchange.
+    /// Uses the connection for one exchange only.
     pub(super) fn into_connection(self) -> Connection {
         match self {
             Self::Http1(connection) => Connection::Http1(connection),
-            Self::Http2(connection) => Connection::Http2(OneStream::of(&Rc::new(connection))),
+            Self::Http2(connection) => Connection::Http2(Http2Stream::new(&Rc::new(connection))),
         }
     }
 }
 
-/// Opens a connection. An upgrade needs one that speaks HTTP/1.1.
+/// Opens a connection. An `upgrade` gets HTTP/1.1 if TLS negotiates the version.
 pub(super) async fn open(
     address: &EndpointAddress,
     protocol: &Protocol,
     upgrade: bool,
 ) -> io::Result<Opened> {
-    let wire = reach(address).await?;
+    let wire = connect(address).await?;
     match protocol {
         Protocol::Http1 => Ok(Opened::Http1(Http1::open(Stream::Plain(wire)).await?)),
         Protocol::Http2 => {
             let http2 = Http2::open(Stream::Plain(wire), Scheme::HTTP).await?;
             Ok(Opened::Http2(http2))
         }
-        Protocol::Tls(tls) => encrypt(wire, address, tls, upgrade).await,
+        Protocol::Tls(tls) => handshake(wire, address, tls, upgrade).await,
     }
 }
 
-async fn reach(address: &EndpointAddress) -> io::Result<Wire> {
+async fn connect(address: &EndpointAddress) -> io::Result<Wire> {
     let stream = match &address.target {
         Target::Unix(path) => return Ok(UnixStream::connect(path).await?.into()),
         Target::Tcp(..) if !address.addresses.is_empty() => {
@@ -100,29 +62,24 @@ async fn reach(address: &EndpointAddress) -> io::Result<Wire> {
     Ok(stream.into())
 }
 
-async fn encrypt(
+async fn handshake(
     wire: Wire,
     address: &EndpointAddress,
     tls: &Tls,
     upgrade: bool,
 ) -> io::Result<Opened> {
-    let name = match &tls.server_name {
+    let name = match &tls.settings.server_name {
         Some(name) => name.clone(),
         None => address.target.server_name()?,
     };
     let config = if upgrade { &tls.http1 } else { &tls.either };
     let connector = TlsConnector::from(Arc::clone(config));
     let stream = connector.connect(name, wire).await?;
-    let agreed = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
     let stream = Stream::Tls(Box::new(stream.into()));
-    if agreed {
+    if is_http2 {
         Ok(Opened::Http2(Http2::open(stream, Scheme::HTTPS).await?))
     } else {
         Ok(Opened::Http1(Http1::open(stream).await?))
     }
 }
-
-/// HTTP/2 and HTTP/1.1, as they are called in ALPN (RFC 9113 section 3.2, RFC 7301 section 6).
-pub const HTTP2: &[u8] = b"h2";
-/// See [`HTTP2`].
-pub const HTTP1: &[u8] = b"http/1.1";

@@ -1,4 +1,4 @@
-//! What moves a connection over HTTP/2, and knows how many streams the upstream takes.
+//! Drives an HTTP/2 connection and reports the peer's limit of concurrent streams.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -17,27 +17,26 @@ use crate::proxy::transport::Stream;
 
 use super::revocable_body::RevocableBody;
 
-/// Whoever waits until something has come.
-type Waiting = Rc<RefCell<Option<Waker>>>;
+/// Task that waits for the settings of the peer.
+type SettingsWaker = Rc<RefCell<Option<Waker>>>;
 
-/// A connection, until it has ended.
 #[derive(Debug)]
 pub(super) struct Driver {
-    connection: RefCell<Option<Connection<TokioIo<Watched>, RevocableBody, LocalTasks>>>,
+    connection: RefCell<Option<Connection<TokioIo<WakeOnRead>, RevocableBody, LocalTasks>>>,
     failure: RefCell<Option<hyper::Error>>,
-    waiting: Waiting,
+    waker: SettingsWaker,
 }
 
 impl Driver {
-    /// Moves the connection from now on.
+    /// Spawns the task that polls the connection.
     pub(super) fn start(
-        connection: Connection<TokioIo<Watched>, RevocableBody, LocalTasks>,
-        waiting: Waiting,
+        connection: Connection<TokioIo<WakeOnRead>, RevocableBody, LocalTasks>,
+        waker: SettingsWaker,
     ) -> Rc<Self> {
         let driver = Rc::new(Self {
             connection: RefCell::new(Some(connection)),
             failure: RefCell::default(),
-            waiting,
+            waker,
         });
         spawn_local({
             let driver = Rc::clone(&driver);
@@ -54,13 +53,13 @@ impl Driver {
                 Poll::Ready(ended) => *self.failure.borrow_mut() = ended.err(),
             }
         }
-        // What still waits in it goes back unsent.
+        // Dropping the connection returns the queued requests unsent.
         *connection = None;
-        wake(&self.waiting);
+        wake(&self.waker);
         Poll::Ready(())
     }
 
-    /// How many streams the upstream takes; none before it has said so.
+    /// `SETTINGS_MAX_CONCURRENT_STREAMS` of the peer; 0 before its settings arrive or after the connection closed.
     pub(super) fn max_streams(&self) -> usize {
         let connection = self.connection.borrow();
         let allowed = connection
@@ -69,8 +68,8 @@ impl Driver {
         allowed.unwrap_or_default()
     }
 
-    /// Waits until the upstream has said how many streams it takes.
-    pub(super) async fn settles(&self) -> io::Result<()> {
+    /// Waits for the settings of the peer.
+    pub(super) async fn wait_for_settings(&self) -> io::Result<()> {
         poll_fn(|context| {
             if self.max_streams() > 0 {
                 return Poll::Ready(Ok(()));
@@ -81,38 +80,38 @@ impl Driver {
                 let failure = failure.map_or_else(closed, io::Error::other);
                 return Poll::Ready(Err(failure));
             }
-            *self.waiting.borrow_mut() = Some(context.waker().clone());
+            *self.waker.borrow_mut() = Some(context.waker().clone());
             Poll::Pending
         })
         .await
     }
 }
 
-fn wake(waiting: &RefCell<Option<Waker>>) {
-    if let Some(waker) = waiting.borrow_mut().take() {
+fn wake(waker: &RefCell<Option<Waker>>) {
+    if let Some(waker) = waker.borrow_mut().take() {
         waker.wake();
     }
 }
 
-/// A stream that says when something has come: hyper does not say when settings have.
+/// Stream that wakes the [`Driver`]'s waiting task after each read: hyper does not report received settings.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct WakeOnRead {
     stream: Stream,
-    waiting: Waiting,
+    waker: SettingsWaker,
 }
 
-impl Watched {
-    pub(super) fn new(stream: Stream) -> (Self, Waiting) {
-        let waiting = Waiting::default();
-        let watched = Self {
+impl WakeOnRead {
+    pub(super) fn new(stream: Stream) -> (Self, SettingsWaker) {
+        let waker = SettingsWaker::default();
+        let stream = Self {
             stream,
-            waiting: Rc::clone(&waiting),
+            waker: Rc::clone(&waker),
         };
-        (watched, waiting)
+        (stream, waker)
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for WakeOnRead {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -120,13 +119,13 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         if polled.is_ready() {
-            wake(&self.waiting);
+            wake(&self.waker);
         }
         polled
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for WakeOnRead {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! One server of an upstream, as a worker sees it: the connections to it.
+//! Connection pool of one worker for one endpoint.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -12,28 +12,28 @@ use tokio::time::Instant;
 use crate::observe::metrics::Pool;
 
 use super::address::EndpointAddress;
-use super::connect::{self, Opened, Protocol};
+use super::connect::{self, Opened};
 use super::connection::Connection;
 use super::http1::Http1;
-use super::http2::{Http2, OneStream};
+use super::http2::{Http2, Http2Stream};
 use super::outlier_detector::OutlierDetector;
+use super::protocol::Protocol;
 
-/// The most connections that one worker keeps open without a use.
+/// Idle HTTP/1.1 connections per worker and endpoint.
 const MAX_IDLE: usize = 256;
 
-/// The connections of one worker to one server.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) address: Arc<EndpointAddress>,
     keep_alive: Duration,
     idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<Rc<Http2>>>,
-    /// Whoever opens a connection that others may share.
+    /// Held while opening a connection that other exchanges may share.
     opening: Mutex<()>,
     pub(super) outliers: OutlierDetector,
     pending: Cell<usize>,
-    is_gone: Cell<bool>,
-    /// Whether it has agreed on HTTP/1.1 before.
+    is_retired: Cell<bool>,
+    /// The last TLS handshake negotiated HTTP/1.1.
     prefers_http1: Cell<bool>,
 }
 
@@ -43,18 +43,18 @@ struct Idle {
     since: Instant,
 }
 
-/// One exchange with an endpoint, until it has ended.
+/// Counts one exchange with an endpoint until it is dropped.
 #[derive(Debug)]
-pub(super) struct Pending(pub(super) Rc<Endpoint>);
+pub(super) struct PendingGuard(pub(super) Rc<Endpoint>);
 
-impl Pending {
-    pub(super) fn with(endpoint: &Rc<Endpoint>) -> Self {
+impl PendingGuard {
+    pub(super) fn new(endpoint: &Rc<Endpoint>) -> Self {
         endpoint.pending.set(endpoint.pending.get() + 1);
         Self(Rc::clone(endpoint))
     }
 }
 
-impl Drop for Pending {
+impl Drop for PendingGuard {
     fn drop(&mut self) {
         self.0.pending.set(self.0.pending.get() - 1);
     }
@@ -70,14 +70,15 @@ impl Endpoint {
             opening: Mutex::default(),
             outliers: OutlierDetector::default(),
             pending: Cell::new(0),
-            is_gone: Cell::new(false),
+            is_retired: Cell::new(false),
             prefers_http1: Cell::new(false),
         }
     }
 
-    /// An open connection, if there is one that is still good: the one that was used last.
+    /// Checks out a pooled connection: a stream of a shared HTTP/2 connection, or the most recently used idle HTTP/1.1
+    /// connection. An `upgrade` gets HTTP/1.1 only.
     pub(super) async fn check_out(&self, upgrade: bool) -> Option<Connection> {
-        if !upgrade && let Some(stream) = self.share() {
+        if !upgrade && let Some(stream) = self.open_stream() {
             return Some(Connection::Http2(stream));
         }
         loop {
@@ -91,31 +92,30 @@ impl Endpoint {
         }
     }
 
-    /// A stream of a connection that has room for one more.
-    fn share(&self) -> Option<OneStream> {
+    fn open_stream(&self) -> Option<Http2Stream> {
         let mut shared = self.shared.borrow_mut();
-        let is_outdated = |idle: Option<Duration>| idle.is_some_and(|idle| idle > self.keep_alive);
-        shared.retain(|open| !open.is_closed() && !is_outdated(open.idle()));
+        let is_expired = |idle: Option<Duration>| idle.is_some_and(|idle| idle > self.keep_alive);
+        shared.retain(|open| !open.is_closed() && !is_expired(open.idle()));
         shared
             .iter()
-            .find(|open| open.has_room())
-            .map(OneStream::of)
+            .find(|open| open.has_capacity())
+            .map(Http2Stream::new)
     }
 
-    /// Opens a connection, or shares one that somebody else has just opened. Says whether it is new.
+    /// Opens a connection, or shares one that another exchange has just opened. The flag is true for a new connection.
     pub(super) async fn open(
         &self,
         protocol: &Protocol,
         upgrade: bool,
     ) -> io::Result<(Connection, bool)> {
-        let mut turn = None;
-        if !upgrade && *protocol != Protocol::Http1 && !self.prefers_http1.get() {
-            turn = Some(self.opening.lock().await);
-            if let Some(stream) = self.share() {
+        let mut opening = None;
+        if !upgrade && !protocol.is_http1() && !self.prefers_http1.get() {
+            opening = Some(self.opening.lock().await);
+            if let Some(stream) = self.open_stream() {
                 return Ok((Connection::Http2(stream), false));
             }
             if self.prefers_http1.get() {
-                turn = None;
+                opening = None;
             }
         }
         let opened = connect::open(&self.address, protocol, upgrade).await?;
@@ -129,69 +129,69 @@ impl Endpoint {
             Opened::Http2(connection) => {
                 self.prefers_http1.set(false);
                 let connection = Rc::new(connection);
-                let stream = OneStream::of(&connection);
+                let stream = Http2Stream::new(&connection);
                 self.shared.borrow_mut().push(connection);
                 Connection::Http2(stream)
             }
         };
-        drop(turn);
+        drop(opening);
         Ok((connection, true))
     }
 
-    /// Takes a connection back: its exchange has ended in order.
+    /// Returns a connection after a complete exchange.
     pub(super) fn check_in(&self, connection: Connection) {
         match connection {
-            Connection::Http2(stream) => stream.end(),
-            Connection::Http1(connection) => self.keep(connection),
+            Connection::Http2(stream) => stream.finish(),
+            Connection::Http1(connection) => self.return_idle(connection),
         }
     }
 
-    /// How many exchanges it has.
+    /// Number of exchanges in flight.
     pub(super) fn pending(&self) -> usize {
         self.pending.get()
     }
 
-    /// What it has at the moment. A connection over HTTP/1.1 that is being opened counts as one in use.
+    /// Snapshot for metrics. An HTTP/1.1 connection that is being opened counts as active.
     pub(super) fn pool(&self) -> Pool {
         let shared = self.shared.borrow();
         let streams: usize = shared.iter().map(|open| open.streams()).sum();
-        let (used, free): (Vec<_>, Vec<_>) = shared.iter().partition(|open| open.streams() > 0);
-        let free = free.iter().filter(|open| !open.is_closed());
+        let (used, unused): (Vec<_>, Vec<_>) = shared.iter().partition(|open| open.streams() > 0);
+        let unused = unused.iter().filter(|open| !open.is_closed());
         let idle = self.idle.borrow();
-        let kept = idle.iter().filter(|idle| !idle.connection.is_closed());
+        let pooled = idle.iter().filter(|idle| !idle.connection.is_closed());
         Pool {
             requests: self.pending() as u64,
             active: (used.len() + self.pending().saturating_sub(streams)) as u64,
-            idle: (free.count() + kept.count()) as u64,
+            idle: (unused.count() + pooled.count()) as u64,
         }
     }
 
-    /// Ends what nobody uses: the upstream is not here any more.
+    /// Closes idle connections and pools no more: DNS no longer returns this endpoint.
     pub(super) fn retire(&self) {
-        self.is_gone.set(true);
+        self.is_retired.set(true);
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().clear();
     }
 
-    /// Whether it is not here any more, and holds no connection.
+    /// Returns true if the endpoint is retired and holds no connection.
     #[cfg(test)]
     pub(super) fn is_retired(&self) -> bool {
-        self.is_gone.get() && self.idle.borrow().is_empty() && self.shared.borrow().is_empty()
+        self.is_retired.get() && self.idle.borrow().is_empty() && self.shared.borrow().is_empty()
     }
 
-    fn keep(&self, connection: Http1) {
-        if self.is_gone.get() {
+    fn return_idle(&self, connection: Http1) {
+        if self.is_retired.get() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
         let now = Instant::now();
-        // The first is the one that was longest without a use.
-        let outdated = idle.first().is_some_and(|first| {
+        // The first is the least recently used.
+        let evict_first = idle.first().is_some_and(|first| {
             first.connection.is_closed()
                 || now - first.since > self.keep_alive
                 || idle.len() >= MAX_IDLE
         });
-        if outdated {
+        if evict_first {
             idle.remove(0);
         }
         idle.push(Idle {

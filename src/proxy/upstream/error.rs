@@ -1,4 +1,4 @@
-//! Why an upstream gave no answer.
+//! Errors of an exchange with an upstream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,92 +7,65 @@ use crate::gate::refusal::Refusal;
 
 use super::address::EndpointAddress;
 
-/// Why the upstream gave no answer.
+/// Upstream without a usable response. The text completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// No connection could be opened.
     #[error("connect to {target}")]
     Connect {
-        /// Where to.
         target: Arc<EndpointAddress>,
-        /// Why not.
         #[source]
         source: std::io::Error,
     },
-    /// A connection took too long to open.
     #[error("connect to {target} within {waited:?}")]
     ConnectTimeout {
-        /// Where to.
         target: Arc<EndpointAddress>,
-        /// How long it was tried.
+        /// `connect_timeout`.
         waited: Duration,
     },
-    /// The answer took too long.
-    #[error("wait for the answer of {target} longer than {waited:?}")]
-    Silent {
-        /// Whose.
+    #[error("receive a response from {target} within {waited:?}")]
+    ResponseTimeout {
         target: Arc<EndpointAddress>,
-        /// How long was waited after the whole request.
+        /// Response timeout, counted from the end of the request.
         waited: Duration,
     },
-    /// The connection broke, or what came was not HTTP.
-    #[error("read the answer of {target}")]
-    Broken {
-        /// Whose.
+    /// Connection error, or malformed HTTP.
+    #[error("read the response of {target}")]
+    InvalidResponse {
         target: Arc<EndpointAddress>,
-        /// What was wrong.
         #[source]
         source: hyper::Error,
     },
-    /// It ends every connection before a request.
-    #[error("send to {target}: it closes every connection")]
-    Closes {
-        /// Who.
-        target: Arc<EndpointAddress>,
-    },
-    /// Its answer has more than one end.
-    #[error("read the answer of {target}: it says in two ways where it ends")]
-    Ends {
-        /// Whose.
-        target: Arc<EndpointAddress>,
-    },
-    /// It switched protocols without being asked.
-    #[error("read the answer of {target}: it switched protocols without being asked")]
-    Switched {
-        /// Whose.
-        target: Arc<EndpointAddress>,
-    },
-    /// Too many requests are with it already.
-    #[error("send to the upstream `{name}`: too many requests are with it or wait")]
-    Full {
-        /// Its name.
-        name: String,
-    },
-    /// It was asked for a WebSocket, and speaks HTTP/2.
-    #[error("open a WebSocket with {target}: it is spoken to in HTTP/2")]
-    NoWebSocket {
-        /// Who.
-        target: Arc<EndpointAddress>,
-    },
+    /// Every connection closes before the request is sent.
+    #[error("send the request to {target}: it closes every connection")]
+    ConnectionClosed { target: Arc<EndpointAddress> },
+    #[error("read the response of {target}: ambiguous message length")]
+    AmbiguousLength { target: Arc<EndpointAddress> },
+    #[error("read the response of {target}: unexpected 101 Switching Protocols")]
+    UnexpectedUpgrade { target: Arc<EndpointAddress> },
+    #[error(
+        "send the request to the upstream `{name}`: `max_connections` is reached and the queue is full or timed out"
+    )]
+    QueueFull { name: String },
+    #[error("open a WebSocket to {target}: the upstream uses HTTP/2")]
+    WebSocketOverHttp2 { target: Arc<EndpointAddress> },
 }
 
 impl UpstreamError {
     /// Refusal to respond with.
     pub fn refusal(&self) -> Refusal {
         match self {
-            Self::Full { .. } => Refusal::Overloaded,
+            Self::QueueFull { .. } => Refusal::Overloaded,
             Self::Connect { .. } => Refusal::UpstreamUnreachable,
-            Self::ConnectTimeout { .. } | Self::Silent { .. } => Refusal::UpstreamTimeout,
-            Self::Broken { .. }
-            | Self::Closes { .. }
-            | Self::Ends { .. }
-            | Self::Switched { .. }
-            | Self::NoWebSocket { .. } => Refusal::UpstreamInvalidResponse,
+            Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } => Refusal::UpstreamTimeout,
+            Self::InvalidResponse { .. }
+            | Self::ConnectionClosed { .. }
+            | Self::AmbiguousLength { .. }
+            | Self::UnexpectedUpgrade { .. }
+            | Self::WebSocketOverHttp2 { .. } => Refusal::UpstreamInvalidResponse,
         }
     }
 
-    /// Whether it took the whole time for a connection.
-    pub(super) fn is_slow_to_connect(&self) -> bool {
+    pub(super) fn is_connect_timeout(&self) -> bool {
         matches!(self, Self::ConnectTimeout { .. })
     }
 }

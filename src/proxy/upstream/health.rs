@@ -1,11 +1,9 @@
-//! Asking every endpoint of an upstream how it is, whether there are requests or not.
+//! Health checks: requests of the gate to every endpoint of an upstream.
 
 use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode};
 use tokio::task::spawn_local;
@@ -16,82 +14,62 @@ use crate::proxy::request_body::RequestBody;
 
 use super::address::EndpointAddress;
 use super::connect;
-use super::connection::Failure;
-use super::policy::{HealthPolicy, UpstreamPolicy};
+use super::policy::HealthPolicy;
 use super::resolve;
+use super::send::SendError;
+use super::shared::SharedUpstream;
 
-/// How the gate names itself.
+/// `User-Agent` of health checks.
 const CLAIMGATE: HeaderValue = HeaderValue::from_static("claimgate");
 
-/// What was found: written by the control thread, read by all.
-#[derive(Debug, Default)]
-pub struct Health {
-    /// The endpoints that are left out.
-    unhealthy: ArcSwap<Vec<Arc<EndpointAddress>>>,
-    some_are_healthy: AtomicBool,
-}
-
-/// What is known about one endpoint.
+/// Check results of one endpoint.
 #[derive(Debug)]
 struct EndpointHealth {
     address: Arc<EndpointAddress>,
     is_healthy: bool,
-    /// How many answers in a row have said otherwise.
-    otherwise: u32,
+    /// Consecutive results that contradict `is_healthy`.
+    contradictions: u32,
 }
 
-impl Health {
-    /// Whether an endpoint is to be used.
-    pub(super) fn is_healthy(&self, address: &EndpointAddress) -> bool {
-        let unhealthy = self.unhealthy.load();
-        !unhealthy.iter().any(|unhealthy| **unhealthy == *address)
-    }
-
-    /// Whether there is an endpoint that is to be used.
-    pub fn some_are_healthy(&self) -> bool {
-        self.some_are_healthy.load(Ordering::Relaxed)
-    }
-}
-
-/// Checks an upstream for as long as the process lives.
-pub async fn watch(policy: UpstreamPolicy, check: HealthPolicy) {
-    let (policy, check) = (Rc::new(policy), Rc::new(check));
-    let mut patients: Vec<EndpointHealth> = Vec::new();
-    let mut rounds = interval(check.interval);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Checks every endpoint at the configured interval. Runs until it is aborted.
+pub async fn watch(upstream: SharedUpstream, check: HealthPolicy) {
+    let (upstream, check) = (Rc::new(upstream), Rc::new(check));
+    let mut endpoints: Vec<EndpointHealth> = Vec::new();
+    let mut ticks = interval(check.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        rounds.tick().await;
-        patients = find(&policy, patients).await;
-        let checking: Vec<_> = patients
+        ticks.tick().await;
+        endpoints = resolve_endpoints(&upstream, endpoints).await;
+        let checks: Vec<_> = endpoints
             .iter()
-            .map(|patient| {
-                let (policy, check) = (Rc::clone(&policy), Rc::clone(&check));
-                let address = Arc::clone(&patient.address);
+            .map(|endpoint| {
+                let (upstream, check) = (Rc::clone(&upstream), Rc::clone(&check));
+                let address = Arc::clone(&endpoint.address);
                 spawn_local(async move {
-                    match ask(&policy, &check, &address).await? {
-                        status if is_well(status) => Ok(()),
-                        status => Err(format!("it answered {status}")),
+                    match send_check(&upstream, &check, &address).await? {
+                        status if is_healthy(status) => Ok(()),
+                        status => Err(format!("status {status}")),
                     }
                 })
             })
             .collect();
-        for (patient, checking) in patients.iter_mut().zip(checking) {
-            let found = checking
+        for (endpoint, checking) in endpoints.iter_mut().zip(checks) {
+            let result = checking
                 .await
-                .unwrap_or_else(|_| Err("the check has failed".to_owned()));
-            patient.judge(&policy.name, &check, found);
+                .unwrap_or_else(|_| Err("the check panicked".to_owned()));
+            endpoint.update(&upstream.policy.name, &check, result);
         }
-        publish(&policy, &patients);
+        publish(&upstream, &endpoints);
     }
 }
 
-/// Asks now: the status of the first endpoint that is well, or else of the last that has answered.
-pub async fn ask_now(policy: &UpstreamPolicy, check: &HealthPolicy) -> Option<StatusCode> {
+/// Checks the endpoints once. Returns the status of the first healthy one, otherwise of the last that responded.
+pub async fn probe(upstream: &SharedUpstream, check: &HealthPolicy) -> Option<StatusCode> {
     let mut last = None;
-    for patient in find(policy, Vec::new()).await {
-        if let Ok(status) = ask(policy, check, &patient.address).await {
+    for endpoint in resolve_endpoints(upstream, Vec::new()).await {
+        if let Ok(status) = send_check(upstream, check, &endpoint.address).await {
             last = Some(status);
-            if is_well(status) {
+            if is_healthy(status) {
                 break;
             }
         }
@@ -99,83 +77,84 @@ pub async fn ask_now(policy: &UpstreamPolicy, check: &HealthPolicy) -> Option<St
     last
 }
 
-/// The endpoints as they are now, with what is known about them.
-async fn find(policy: &UpstreamPolicy, mut known: Vec<EndpointHealth>) -> Vec<EndpointHealth> {
-    let mut patients = Vec::new();
-    for target in &policy.targets {
+/// Resolves the endpoints and keeps the results of known ones.
+async fn resolve_endpoints(
+    upstream: &SharedUpstream,
+    mut known: Vec<EndpointHealth>,
+) -> Vec<EndpointHealth> {
+    let mut endpoints = Vec::new();
+    for target in &upstream.policy.targets {
         let Ok(addresses) = resolve::addresses(target, resolve::system).await else {
-            let same = known.extract_if(.., |patient| patient.address.target == *target);
-            patients.extend(same);
+            let same = known.extract_if(.., |endpoint| endpoint.address.target == *target);
+            endpoints.extend(same);
             continue;
         };
         for address in addresses {
-            let patient = known
-                .extract_if(.., |patient| patient.address == address)
+            let same = known
+                .extract_if(.., |endpoint| endpoint.address == address)
                 .next();
-            patients.push(patient.unwrap_or(EndpointHealth {
+            endpoints.push(same.unwrap_or(EndpointHealth {
                 address,
                 is_healthy: false,
-                otherwise: 0,
+                contradictions: 0,
             }));
         }
     }
-    patients
+    endpoints
 }
 
 impl EndpointHealth {
-    fn judge(&mut self, name: &str, check: &HealthPolicy, found: Result<(), String>) {
-        if found.is_ok() == self.is_healthy {
-            self.otherwise = 0;
+    fn update(&mut self, name: &str, check: &HealthPolicy, result: Result<(), String>) {
+        if result.is_ok() == self.is_healthy {
+            self.contradictions = 0;
             return;
         }
-        self.otherwise += 1;
-        let enough = if self.is_healthy {
+        self.contradictions += 1;
+        let threshold = if self.is_healthy {
             check.unhealthy
         } else {
             check.healthy
         };
-        if self.otherwise < enough {
+        if self.contradictions < threshold {
             return;
         }
-        self.otherwise = 0;
-        self.is_healthy = found.is_ok();
+        self.contradictions = 0;
+        self.is_healthy = result.is_ok();
         let address = &self.address;
-        match found {
-            Ok(()) => info!("{address} of the upstream `{name}` is healthy"),
-            Err(cause) => warn!("{address} of the upstream `{name}` is not healthy: {cause}"),
+        match result {
+            Ok(()) => info!("endpoint {address} of the upstream `{name}` is healthy"),
+            Err(cause) => {
+                warn!("endpoint {address} of the upstream `{name}` is unhealthy: {cause}");
+            }
         }
     }
 }
 
-fn publish(policy: &UpstreamPolicy, patients: &[EndpointHealth]) {
-    let unhealthy: Vec<_> = patients
+fn publish(upstream: &SharedUpstream, endpoints: &[EndpointHealth]) {
+    let unhealthy: Vec<_> = endpoints
         .iter()
-        .filter(|patient| !patient.is_healthy)
-        .map(|patient| Arc::clone(&patient.address))
+        .filter(|endpoint| !endpoint.is_healthy)
+        .map(|endpoint| Arc::clone(&endpoint.address))
         .collect();
-    let healthy = patients.len() - unhealthy.len();
-    let common = &policy.common;
-    common.metrics.healthy(healthy);
-    let health = &common.health;
-    health.unhealthy.store(Arc::new(unhealthy));
-    health
-        .some_are_healthy
-        .store(healthy > 0, Ordering::Relaxed);
+    let healthy = endpoints.len() - unhealthy.len();
+    let state = &upstream.state;
+    state.metrics.healthy(healthy);
+    state.health.set(unhealthy, healthy > 0);
 }
 
-/// Whether an answer with this status is a good one.
-pub fn is_well(status: StatusCode) -> bool {
+/// Returns true if a status means that the endpoint is healthy: 2xx or 3xx.
+pub fn is_healthy(status: StatusCode) -> bool {
     status.is_success() || status.is_redirection()
 }
 
-/// Asks one endpoint, over a connection of its own. Says what is wrong if there is no answer.
-async fn ask(
-    policy: &UpstreamPolicy,
+/// Sends one check over a new connection. Returns the cause of a failure as text.
+async fn send_check(
+    upstream: &SharedUpstream,
     check: &HealthPolicy,
     address: &EndpointAddress,
 ) -> Result<StatusCode, String> {
-    let asking = async {
-        let opened = connect::open(address, &policy.protocol, false).await;
+    let exchange = async {
+        let opened = connect::open(address, &upstream.protocol, false).await;
         let mut connection = opened.map_err(|error| error.to_string())?.into_connection();
         let mut request = Box::new(Request::new(RequestBody::empty()));
         *request.uri_mut() = check.path.clone().into();
@@ -183,20 +162,20 @@ async fn ask(
         let host = host.map_err(|error| error.to_string())?;
         request.headers_mut().insert(HOST, host);
         request.headers_mut().insert(USER_AGENT, CLAIMGATE);
-        let answer = connection
+        let response = connection
             .send(request)
             .await
-            .map_err(|failure| match failure {
-                Failure::Unsent(_) => "it closed the connection".to_owned(),
-                Failure::Refused { error, .. } | Failure::Sent { error, .. } => {
+            .map_err(|error| match error {
+                SendError::NotSent(_) => "connection closed".to_owned(),
+                SendError::NotProcessed { error, .. } | SendError::MaybeProcessed { error, .. } => {
                     match error.source() {
                         Some(source) => format!("{error}: {source}"),
                         None => error.to_string(),
                     }
                 }
             })?;
-        Ok(answer.status())
+        Ok(response.status())
     };
-    let asked = timeout(check.timeout, asking).await;
-    asked.unwrap_or_else(|_| Err(format!("it did not answer within {:?}", check.timeout)))
+    let result = timeout(check.timeout, exchange).await;
+    result.unwrap_or_else(|_| Err(format!("no response within {:?}", check.timeout)))
 }

@@ -1,4 +1,4 @@
-//! A connection over HTTP/1.1: one exchange at a time.
+//! HTTP/1.1 connection: one exchange at a time.
 
 use std::io;
 
@@ -11,45 +11,43 @@ use tokio::task::{AbortHandle, spawn_local};
 use crate::proxy::request_body::RequestBody;
 use crate::proxy::transport::Stream;
 
-use super::MAX_HEAD_BYTES;
-use super::connection::{Failure, head_of, is_harmless, with_body};
+use super::send::{MAX_RESPONSE_HEAD_BYTES, SendError, clone_head, is_replayable, with_body};
 
-/// An open connection. It ends when it is dropped, so that the upstream learns at once that nobody waits.
+/// Open connection. Closed on drop, so that the upstream stops working on an abandoned request.
 #[derive(Debug)]
 pub(super) struct Http1 {
     sender: SendRequest<RequestBody>,
     task: AbortHandle,
-    is_free: bool,
+    is_detached: bool,
 }
 
 impl Http1 {
     pub(super) async fn open(stream: Stream) -> io::Result<Self> {
         let mut builder = Builder::new();
-        // Small heads and bodies flatten into one write.
+        // Without vectored writes, a small head and body go out in one write.
         builder
             .writev(false)
-            .max_buf_size(MAX_HEAD_BYTES)
-            .max_header_size(MAX_HEAD_BYTES);
+            .max_buf_size(MAX_RESPONSE_HEAD_BYTES)
+            .max_header_size(MAX_RESPONSE_HEAD_BYTES);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
         let connection = connection.with_upgrades();
         let task = spawn_local(async move {
-            // Its exchange, if it has one, learns of the failure from the sender.
-            let _ended = connection.await;
+            // The sender reports a failure to the exchange.
+            let _result = connection.await;
         });
         Ok(Self {
             sender,
             task: task.abort_handle(),
-            is_free: false,
+            is_detached: false,
         })
     }
 
-    /// Whether it has ended, as far as is known.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Waits until it takes a request, or has ended.
+    /// Waits until the connection accepts a request or has closed.
     pub(super) async fn is_ready(&mut self) -> bool {
         self.sender.ready().await.is_ok()
     }
@@ -57,31 +55,31 @@ impl Http1 {
     pub(super) async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let again = is_harmless(&request).then(|| head_of(&request));
+    ) -> Result<Response<Incoming>, SendError> {
+        let retry = is_replayable(&request).then(|| clone_head(&request));
         let sent = self.sender.try_send_request(*request).await;
         sent.map_err(|mut error| match error.take_message() {
-            Some(unsent) => Failure::Unsent(Box::new(unsent)),
+            Some(unsent) => SendError::NotSent(Box::new(unsent)),
             None => {
                 let error = error.into_error();
-                let again = again.filter(|_| !error.is_parse());
-                Failure::Sent {
-                    again: again.map(|head| with_body(head, RequestBody::empty())),
+                let retry = retry.filter(|_| !error.is_parse());
+                SendError::MaybeProcessed {
+                    retry: retry.map(|head| with_body(head, RequestBody::empty())),
                     error,
                 }
             }
         })
     }
 
-    /// Lets it live on by itself: it has been upgraded.
+    /// Keeps the upgraded connection open after the drop.
     pub(super) fn detach(mut self) {
-        self.is_free = true;
+        self.is_detached = true;
     }
 }
 
 impl Drop for Http1 {
     fn drop(&mut self) {
-        if !self.is_free {
+        if !self.is_detached {
             self.task.abort();
         }
     }

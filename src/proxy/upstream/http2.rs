@@ -1,4 +1,4 @@
-//! A connection over HTTP/2: many exchanges at a time.
+//! HTTP/2 connection: concurrent exchanges.
 
 use std::cell::Cell;
 use std::io;
@@ -18,104 +18,103 @@ use crate::proxy::request_body::RequestBody;
 use crate::proxy::tasks::LocalTasks;
 use crate::proxy::transport::Stream;
 
-use super::MAX_HEAD_BYTES;
-use super::connection::{Failure, head_of, is_harmless, with_body};
-use super::driver::{Driver, Watched};
+use super::driver::{Driver, WakeOnRead};
 use super::head::to_http2;
 use super::revocable_body::RevocableBody;
+use super::send::{MAX_RESPONSE_HEAD_BYTES, SendError, clone_head, is_replayable, with_body};
 
-/// The most exchanges at a time over one connection.
+/// Concurrent streams of one connection.
 const MAX_STREAMS: usize = 100;
 
-/// How much of an answer may wait for its client, in bytes.
+/// Flow-control window of one response, in bytes.
 const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// The same for all of a connection: a client that does not read holds up no other.
+/// Flow-control window of a connection, in bytes: room for a full window of every stream, so that one stalled client
+/// does not block the others.
 const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
 
-/// How much of an upload may wait for the upstream, in bytes.
-const MAX_SEND_BYTES: usize = 64 * 1024;
+/// Send buffer of one request, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
 
-/// How many streams just given up are remembered: what still comes for them is no fault of the upstream.
-const MAX_GIVEN_UP: usize = 1024;
+/// Recently reset streams to remember: late frames for them are no error of the upstream.
+const MAX_RESET_STREAMS: usize = 1024;
 
-/// How long a connection in use may be silent before it is asked whether it lives.
-const PING: Duration = Duration::from_secs(10);
+/// Silence of a connection in use after which a PING is sent.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long it may take to say so.
-const PONG: Duration = Duration::from_secs(5);
+/// Time to acknowledge a PING.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An open connection. It ends by itself when it is dropped and its last stream has ended.
+/// Open connection. Closes after the drop when its last stream has ended.
 #[derive(Debug)]
 pub(super) struct Http2 {
     sender: SendRequest<RevocableBody>,
     driver: Rc<Driver>,
     scheme: Scheme,
     streams: Cell<usize>,
-    since: Cell<Instant>,
+    /// End of the last stream.
+    idle_since: Cell<Instant>,
 }
 
 impl Http2 {
-    /// Opens one, when the upstream has said how many streams it takes.
+    /// Completes the handshake and waits for the settings of the upstream.
     pub(super) async fn open(stream: Stream, scheme: Scheme) -> io::Result<Self> {
         let mut builder = Builder::new(LocalTasks);
         builder
             .timer(TokioTimer::new())
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PONG)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX))
-            .max_send_buf_size(MAX_SEND_BYTES)
-            // What is sent before the upstream has said how much it takes, it may refuse.
+            .max_header_list_size(u32::try_from(MAX_RESPONSE_HEAD_BYTES).unwrap_or(u32::MAX))
+            .max_send_buf_size(SEND_BUFFER)
+            // No streams before the SETTINGS frame: the upstream may refuse streams above its limit.
             .initial_max_send_streams(0)
-            .max_concurrent_reset_streams(MAX_GIVEN_UP)
-            // What arrives for a stream that was given up long ago would end the connection some day.
+            .max_concurrent_reset_streams(MAX_RESET_STREAMS)
+            // Otherwise late frames for long-forgotten streams would close the connection eventually.
             .max_local_error_reset_streams(None);
-        let (stream, waiting) = Watched::new(stream);
+        let (stream, settings) = WakeOnRead::new(stream);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
-        let driver = Driver::start(connection, waiting);
-        driver.settles().await?;
+        let driver = Driver::start(connection, settings);
+        driver.wait_for_settings().await?;
         Ok(Self {
             sender,
             driver,
             scheme,
             streams: Cell::new(0),
-            since: Cell::new(Instant::now()),
+            idle_since: Cell::new(Instant::now()),
         })
     }
 
-    /// Whether it has ended, as far as is known.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Whether the upstream takes another stream.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_capacity(&self) -> bool {
         self.streams.get() < self.driver.max_streams().min(MAX_STREAMS)
     }
 
-    /// How many exchanges it has.
+    /// Number of open streams.
     pub(super) fn streams(&self) -> usize {
         self.streams.get()
     }
 
-    /// How long nobody has used it.
+    /// Time since the last stream ended; none while a stream is open.
     pub(super) fn idle(&self) -> Option<Duration> {
-        (self.streams.get() == 0).then(|| self.since.get().elapsed())
+        (self.streams.get() == 0).then(|| self.idle_since.get().elapsed())
     }
 }
 
-/// The right to one stream. If it is dropped before it has ended, the upstream learns at once that nobody waits.
+/// One stream. Dropping it before its end resets the stream, so that the upstream stops working on an abandoned request.
 #[derive(Debug)]
-pub(super) struct OneStream {
+pub(super) struct Http2Stream {
     connection: Rc<Http2>,
     upload: Option<RevocableBody>,
 }
 
-impl OneStream {
-    pub(super) fn of(connection: &Rc<Http2>) -> Self {
+impl Http2Stream {
+    pub(super) fn new(connection: &Rc<Http2>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         Self {
             connection: Rc::clone(connection),
@@ -126,58 +125,58 @@ impl OneStream {
     pub(super) async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let is_harmless = is_harmless(&request);
-        let kept = head_of(&request);
+    ) -> Result<Response<Incoming>, SendError> {
+        let is_replayable = is_replayable(&request);
+        let head_copy = clone_head(&request);
         let (head, mut body) = request.into_parts();
         body.keep();
         let head = to_http2(head, &self.connection.scheme);
-        let loan = RevocableBody::of(body);
-        self.upload = Some(loan.clone());
+        let upload = RevocableBody::new(body);
+        self.upload = Some(upload.clone());
         let mut sender = self.connection.sender.clone();
-        let sent = sender.try_send_request(Request::from_parts(head, loan.clone()));
-        let sent = sent.await.inspect(|_| loan.forget());
+        let sent = sender.try_send_request(Request::from_parts(head, upload.clone()));
+        let sent = sent.await.inspect(|_| upload.forget());
         sent.map_err(|mut error| {
             if error.take_message().is_some()
-                && let Some(body) = loan.take()
+                && let Some(body) = upload.take()
             {
-                return Failure::Unsent(with_body(kept, body));
+                return SendError::NotSent(with_body(head_copy, body));
             }
             let error = error.into_error();
-            if was_refused(&error) {
-                let body = loan.take().and_then(RequestBody::rewound);
-                return Failure::Refused {
+            if was_not_processed(&error) {
+                let body = upload.take().and_then(RequestBody::rewound);
+                return SendError::NotProcessed {
                     error,
-                    again: body.map(|body| with_body(kept, body)),
+                    retry: body.map(|body| with_body(head_copy, body)),
                 };
             }
-            Failure::Sent {
+            SendError::MaybeProcessed {
                 error,
-                again: is_harmless.then(|| with_body(kept, RequestBody::empty())),
+                retry: is_replayable.then(|| with_body(head_copy, RequestBody::empty())),
             }
         })
     }
 
-    /// The exchange has ended in order: nothing is left to give up, but what was not sent of a body.
-    pub(super) fn end(mut self) {
+    /// Ends the stream after a complete response. Only an unfinished request body is still reset.
+    pub(super) fn finish(mut self) {
         self.upload.take_if(|upload| upload.is_end_stream());
     }
 }
 
-impl Drop for OneStream {
+impl Drop for Http2Stream {
     fn drop(&mut self) {
         let connection = &self.connection;
         connection.streams.set(connection.streams.get() - 1);
-        connection.since.set(Instant::now());
+        connection.idle_since.set(Instant::now());
         if let Some(upload) = self.upload.take() {
             upload.revoke();
         }
     }
 }
 
-/// RFC 9113 section 8.7: a stream that was refused has not been looked at, nor one behind the last that GOAWAY names. Of
-/// those before it, h2 does not say that it was the GOAWAY.
-fn was_refused(error: &hyper::Error) -> bool {
+/// Returns true if the upstream has not processed the request: its stream was refused, or is above the last stream ID of
+/// a GOAWAY (RFC 9113 section 8.7). For streams up to that ID, h2 reports another error.
+fn was_not_processed(error: &hyper::Error) -> bool {
     let cause =
         std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|cause| {

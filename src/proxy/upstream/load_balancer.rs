@@ -1,4 +1,4 @@
-//! The endpoints of one upstream, as a worker knows them, and which is the next.
+//! Endpoints of one upstream in one worker: DNS refresh and load balancing.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,33 +16,33 @@ use crate::observe::metrics::Pool;
 
 use super::address::{EndpointAddress, Target};
 use super::endpoint::Endpoint;
-use super::outlier_detector::Use;
-use super::policy::UpstreamPolicy;
+use super::outlier_detector::OutlierState;
 use super::resolve::{Lookup, addresses};
+use super::shared::SharedUpstream;
 
-/// How soon a look-up that failed is tried again.
-const SOON: Duration = Duration::from_secs(1);
+/// Interval between DNS lookups after a failure.
+const FAILED_LOOKUP_RETRY: Duration = Duration::from_secs(1);
 
-/// All endpoints at one moment.
-pub(super) type List = Rc<[Rc<Endpoint>]>;
+pub(super) type EndpointList = Rc<[Rc<Endpoint>]>;
 
-/// The endpoints of one upstream.
 #[derive(Debug)]
 pub(super) struct Endpoints {
-    policy: Rc<UpstreamPolicy>,
+    upstream: Rc<SharedUpstream>,
     lookup: Lookup,
-    list: RefCell<List>,
-    /// When names are looked up again; never, if there are none.
-    due: Cell<Option<Instant>>,
-    /// Whoever looks names up.
-    looking: Arc<Mutex<()>>,
-    /// Why the last look-up has failed, if it has.
-    failure: RefCell<Option<String>>,
-    turn: Cell<usize>,
+    list: RefCell<EndpointList>,
+    /// Time of the next DNS lookup; none without host names.
+    lookup_due: Cell<Option<Instant>>,
+    /// Held during a DNS lookup.
+    lookup_in_progress: Arc<Mutex<()>>,
+    /// Error of the last DNS lookup.
+    lookup_error: RefCell<Option<String>>,
+    /// Index of the endpoint to try first.
+    next: Cell<usize>,
 }
 
 impl Endpoints {
-    pub(super) fn new(policy: Rc<UpstreamPolicy>, lookup: Lookup) -> Self {
+    pub(super) fn new(upstream: Rc<SharedUpstream>, lookup: Lookup) -> Self {
+        let policy = &upstream.policy;
         let has_names = policy.targets.iter().any(|target| target.name().is_some());
         let fixed = policy
             .targets
@@ -51,51 +51,54 @@ impl Endpoints {
         let endpoint = |target: &Target| {
             Endpoint::new(Arc::new(EndpointAddress::of(target)), policy.keep_alive)
         };
-        let list: List = fixed.map(|target| Rc::new(endpoint(target))).collect();
+        let list: EndpointList = fixed.map(|target| Rc::new(endpoint(target))).collect();
         Self {
             lookup,
             list: RefCell::new(list),
-            due: Cell::new(has_names.then(Instant::now)),
-            looking: Arc::default(),
-            failure: RefCell::default(),
-            turn: Cell::new(0),
-            policy,
+            lookup_due: Cell::new(has_names.then(Instant::now)),
+            lookup_in_progress: Arc::default(),
+            lookup_error: RefCell::default(),
+            next: Cell::new(0),
+            upstream,
         }
     }
 
-    /// All there are, if that is known. When they are due, the addresses of names are looked up beside.
-    pub(super) fn known(self: &Rc<Self>) -> Option<List> {
-        if self.due.get().is_some_and(|due| due <= Instant::now()) {
-            self.begin_look_up();
+    /// Known endpoints; none before the first successful DNS lookup. Starts a background lookup if one is due.
+    pub(super) fn known(self: &Rc<Self>) -> Option<EndpointList> {
+        if self
+            .lookup_due
+            .get()
+            .is_some_and(|due| due <= Instant::now())
+        {
+            self.start_lookup();
         }
         let list = self.list();
         (!list.is_empty()).then_some(list)
     }
 
-    /// All there are, when their addresses have been looked up.
-    pub(super) async fn found(self: &Rc<Self>) -> io::Result<List> {
-        self.begin_look_up();
-        let _looked_up = self.looking.lock().await;
-        match &*self.failure.borrow() {
-            Some(failure) if self.list.borrow().is_empty() => {
-                Err(io::Error::other(failure.clone()))
-            }
+    /// Endpoints after a DNS lookup.
+    pub(super) async fn resolved(self: &Rc<Self>) -> io::Result<EndpointList> {
+        self.start_lookup();
+        let _finished = self.lookup_in_progress.lock().await;
+        match &*self.lookup_error.borrow() {
+            Some(error) if self.list.borrow().is_empty() => Err(io::Error::other(error.clone())),
             Some(_) | None => Ok(self.list()),
         }
     }
 
-    /// It goes on if nobody waits any more: what is slow for one request is there for the next.
-    fn begin_look_up(self: &Rc<Self>) {
-        if let Ok(turn) = Arc::clone(&self.looking).try_lock_owned() {
+    /// Starts a background lookup unless one is in progress. It outlives the request, so that a slow lookup serves the
+    /// next one.
+    fn start_lookup(self: &Rc<Self>) {
+        if let Ok(guard) = Arc::clone(&self.lookup_in_progress).try_lock_owned() {
             let endpoints = Rc::clone(self);
             spawn_local(async move {
-                endpoints.look_up().await;
-                drop(turn);
+                endpoints.lookup_all().await;
+                drop(guard);
             });
         }
     }
 
-    /// What all of them have at the moment.
+    /// Sum over the connection pools of all endpoints.
     pub(super) fn pool(&self) -> Pool {
         let mut sum = Pool::default();
         for endpoint in self.list().iter() {
@@ -104,19 +107,19 @@ impl Endpoints {
         sum
     }
 
-    fn list(&self) -> List {
+    fn list(&self) -> EndpointList {
         Rc::clone(&self.list.borrow())
     }
 
-    /// Looks up every name. One that cannot be looked up stands for what it stood for.
-    async fn look_up(&self) {
+    /// Looks up every host name. A failed lookup keeps the known endpoints of that name.
+    async fn lookup_all(&self) {
         let before = self.list();
         let mut list = Vec::new();
         let mut failure = None;
-        for target in &self.policy.targets {
+        for target in &self.upstream.policy.targets {
             match addresses(target, self.lookup).await {
                 Ok(addresses) => {
-                    list.extend(addresses.into_iter().map(|address| self.endpoint(address)))
+                    list.extend(addresses.into_iter().map(|address| self.endpoint(address)));
                 }
                 Err(error) => {
                     let same = |endpoint: &&Rc<Endpoint>| endpoint.address.target == *target;
@@ -125,91 +128,102 @@ impl Endpoints {
                 }
             }
         }
-        self.due.set(Some(Instant::now() + self.wait(failure)));
+        self.lookup_due
+            .set(Some(Instant::now() + self.lookup_interval(failure)));
         self.list.replace(list.into());
         let list = self.list();
-        let is_gone = |known: &&Rc<Endpoint>| !list.iter().any(|kept| Rc::ptr_eq(kept, known));
-        before.iter().filter(is_gone).for_each(|gone| gone.retire());
+        let is_removed = |known: &&Rc<Endpoint>| !list.iter().any(|kept| Rc::ptr_eq(kept, known));
+        before
+            .iter()
+            .filter(is_removed)
+            .for_each(|removed| removed.retire());
     }
 
-    /// How long the outcome of a look-up holds. That it fails is said once.
-    fn wait(&self, failure: Option<String>) -> Duration {
-        let name = &self.policy.name;
-        let before = self.failure.replace(failure);
-        match (before, &*self.failure.borrow()) {
-            (None, Some(error)) => warn!("failed to look up the upstream `{name}`: {error}"),
-            (Some(_), None) => info!("the upstream `{name}` can be looked up again"),
+    /// Time until the next lookup. Logs only the first of several failures.
+    fn lookup_interval(&self, failure: Option<String>) -> Duration {
+        let name = &self.upstream.policy.name;
+        let before = self.lookup_error.replace(failure);
+        match (before, &*self.lookup_error.borrow()) {
+            (None, Some(error)) => warn!("failed to resolve the upstream `{name}`: {error}"),
+            (Some(_), None) => info!("upstream `{name}` resolved again"),
             (None, None) | (Some(_), Some(_)) => {}
         }
-        match &*self.failure.borrow() {
-            Some(_) => SOON.min(self.policy.dns_refresh),
-            None => self.policy.dns_refresh,
+        match &*self.lookup_error.borrow() {
+            Some(_) => FAILED_LOOKUP_RETRY.min(self.upstream.policy.dns_refresh),
+            None => self.upstream.policy.dns_refresh,
         }
     }
 
-    /// The endpoint at a place: the one that is known, with its connections, or a new one.
+    /// Known endpoint with this address and its connections, or a new one.
     fn endpoint(&self, address: Arc<EndpointAddress>) -> Rc<Endpoint> {
         let list = self.list.borrow();
         let known = list.iter().find(|endpoint| endpoint.address == address);
         known.map_or_else(
-            || Rc::new(Endpoint::new(address, self.policy.keep_alive)),
+            || Rc::new(Endpoint::new(address, self.upstream.policy.keep_alive)),
             Rc::clone,
         )
     }
 
-    /// The next one, if possible one that is in use, healthy and was not tried.
-    pub(super) fn choose(&self, list: &List, tried: &[Rc<Endpoint>]) -> Option<Rc<Endpoint>> {
+    /// Chooses the next endpoint: preferably untried, healthy and not ejected.
+    pub(super) fn choose(
+        &self,
+        list: &EndpointList,
+        tried: &[Rc<Endpoint>],
+    ) -> Option<Rc<Endpoint>> {
         if list.len() <= 1 {
             return list.first().map(Rc::clone);
         }
-        let (start, now) = (self.turn.get(), Instant::now());
-        let turns = || {
-            let turns = list.iter().enumerate().cycle().skip(start % list.len());
-            turns.take(list.len())
+        let (start, now) = (self.next.get(), Instant::now());
+        let in_turn = || {
+            let rotated = list.iter().enumerate().cycle().skip(start % list.len());
+            rotated.take(list.len())
         };
-        let is_new =
+        let is_untried =
             |endpoint: &Rc<Endpoint>| !tried.iter().any(|tried| Rc::ptr_eq(tried, endpoint));
-        let good =
-            turns().filter(|(_, endpoint)| is_new(endpoint) && self.is_in_use(endpoint, now));
-        let chosen = match self.policy.balance {
+        let available = in_turn()
+            .filter(|(_, endpoint)| is_untried(endpoint) && self.is_available(endpoint, now));
+        let chosen = match self.upstream.policy.balance {
             Balance::RoundRobin => {
-                let mut good = good;
-                good.next()
+                let mut available = available;
+                available.next()
             }
-            Balance::LeastPending => good.min_by_key(|(_, endpoint)| endpoint.pending()),
+            Balance::LeastPending => available.min_by_key(|(_, endpoint)| endpoint.pending()),
         };
-        // If all are out, all are used.
-        let chosen = chosen.or_else(|| turns().find(|(_, endpoint)| is_new(endpoint)));
-        let (address, endpoint) = chosen.or_else(|| turns().next())?;
-        self.turn.set(address + 1);
+        // If no endpoint is available, all are used.
+        let chosen = chosen.or_else(|| in_turn().find(|(_, endpoint)| is_untried(endpoint)));
+        let (index, endpoint) = chosen.or_else(|| in_turn().next())?;
+        self.next.set(index + 1);
         Some(Rc::clone(endpoint))
     }
 
-    fn is_in_use(&self, endpoint: &Endpoint, now: Instant) -> bool {
-        let (name, address) = (&self.policy.name, &endpoint.address);
-        match endpoint.outliers.at(now, self.policy.ejection) {
-            Use::In => {}
-            Use::Back => info!("{address} of the upstream `{name}` is tried again"),
-            Use::Out => return false,
+    fn is_available(&self, endpoint: &Endpoint, now: Instant) -> bool {
+        let (name, address) = (&self.upstream.policy.name, &endpoint.address);
+        match endpoint.outliers.state(now, self.upstream.policy.ejection) {
+            OutlierState::Active => {}
+            OutlierState::Restored => {
+                info!("endpoint {address} of the upstream `{name}` restored");
+            }
+            OutlierState::Ejected => return false,
         }
-        self.policy.health_check.is_none() || self.policy.common.health.is_healthy(address)
+        self.upstream.policy.health_check.is_none()
+            || self.upstream.state.health.is_healthy(address)
     }
 
-    /// An endpoint has given no answer. If there are others, it may be left out for a while.
+    /// Notes a failed request. Ejects the endpoint after consecutive failures, unless it is the only one.
     pub(super) fn failed(&self, endpoint: &Endpoint) {
         if self.list.borrow().len() <= 1 {
             return;
         }
         if let Some(time) = endpoint
             .outliers
-            .failed(self.policy.ejection, Instant::now())
+            .failed(self.upstream.policy.ejection, Instant::now())
         {
-            let (name, address) = (&self.policy.name, &endpoint.address);
-            let failures = self.policy.ejection.failures;
+            let (name, address) = (&self.upstream.policy.name, &endpoint.address);
+            let failures = self.upstream.policy.ejection.failures;
             warn!(
-                "{address} of the upstream `{name}` is left out for {time:?}: it has failed {failures} times in a row"
+                "endpoint {address} of the upstream `{name}` ejected for {time:?} after {failures} consecutive failures"
             );
-            self.policy.common.metrics.ejected();
+            self.upstream.state.metrics.ejected();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How well one endpoint has served a worker, and whether it is left out for a while.
+//! Outlier detection: ejects an endpoint after consecutive failures.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -7,63 +7,63 @@ use tokio::time::Instant;
 
 use crate::config::Ejection;
 
-/// The longest an endpoint is left out for.
-const LONGEST: Duration = Duration::from_mins(5);
+/// Upper limit of the ejection time, unless `ejection.time` is longer.
+const MAX_EJECTION_TIME: Duration = Duration::from_mins(5);
 
-/// The failures of one endpoint.
+/// Failures and ejections of one endpoint, as seen by one worker.
 #[derive(Debug, Default)]
 pub(super) struct OutlierDetector {
-    failures: Cell<u32>,
-    out_until: Cell<Option<Instant>>,
-    times: Cell<u32>,
+    consecutive_failures: Cell<u32>,
+    ejected_until: Cell<Option<Instant>>,
+    /// Number of ejections since the last success.
+    ejections: Cell<u32>,
 }
 
-/// Whether an endpoint is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
-    /// It is.
-    In,
-    /// It is again, from now on.
-    Back,
-    /// It is left out.
-    Out,
+pub(super) enum OutlierState {
+    Active,
+    /// Active again after an ejection that has just ended.
+    Restored,
+    Ejected,
 }
 
 impl OutlierDetector {
-    /// It has answered.
     pub(super) fn succeeded(&self) {
-        if self.out_until.get().is_none() {
-            self.failures.set(0);
-            self.times.set(0);
+        if self.ejected_until.get().is_none() {
+            self.consecutive_failures.set(0);
+            self.ejections.set(0);
         }
     }
 
-    /// It has failed. Says for how long it is left out, if it is from now on.
+    /// Notes a failure. Returns the ejection time if it ejects the endpoint.
     pub(super) fn failed(&self, ejection: Ejection, now: Instant) -> Option<Duration> {
-        let failures = self.failures.get().saturating_add(1);
-        self.failures.set(failures);
-        // What was sent before it was left out says nothing new.
-        if ejection.failures == 0 || failures < ejection.failures || self.out_until.get().is_some()
+        let failures = self.consecutive_failures.get().saturating_add(1);
+        self.consecutive_failures.set(failures);
+        // A request sent before the ejection does not extend it.
+        if ejection.failures == 0
+            || failures < ejection.failures
+            || self.ejected_until.get().is_some()
         {
             return None;
         }
-        let longest = LONGEST.max(ejection.time);
-        let times = 1_u32 << self.times.get().min(16);
-        let time = ejection.time.saturating_mul(times).min(longest);
-        self.times.set(self.times.get().saturating_add(1));
-        self.out_until.set(Some(now + time));
+        let limit = MAX_EJECTION_TIME.max(ejection.time);
+        let factor = 1_u32 << self.ejections.get().min(16);
+        let time = ejection.time.saturating_mul(factor).min(limit);
+        self.ejections.set(self.ejections.get().saturating_add(1));
+        self.ejected_until.set(Some(now + time));
         Some(time)
     }
 
-    /// Whether it is used. One that comes back has one try.
-    pub(super) fn at(&self, now: Instant, ejection: Ejection) -> Use {
-        match self.out_until.get() {
-            None => Use::In,
-            Some(until) if until > now => Use::Out,
+    /// Current state. After an ejection, a single failure ejects the endpoint again.
+    pub(super) fn state(&self, now: Instant, ejection: Ejection) -> OutlierState {
+        match self.ejected_until.get() {
+            None => OutlierState::Active,
+            Some(until) if until > now => OutlierState::Ejected,
             Some(_) => {
-                self.out_until.set(None);
-                self.failures.set(ejection.failures.saturating_sub(1));
-                Use::Back
+                self.ejected_until.set(None);
+                self.consecutive_failures
+                    .set(ejection.failures.saturating_sub(1));
+                OutlierState::Restored
             }
         }
     }
@@ -79,7 +79,7 @@ mod tests {
     };
 
     #[test]
-    fn failures_in_a_row_leave_it_out_and_an_answer_between_them_does_not() {
+    fn ejects_after_consecutive_failures_only() {
         let (outliers, now) = (OutlierDetector::default(), Instant::now());
         let fails = || outliers.failed(EJECTION, now);
         for _ in 0..5 {
@@ -87,23 +87,23 @@ mod tests {
             outliers.succeeded();
         }
         assert_eq!((fails(), fails()), (None, None));
-        assert_eq!(outliers.at(now, EJECTION), Use::In);
+        assert_eq!(outliers.state(now, EJECTION), OutlierState::Active);
         assert_eq!(fails(), Some(Duration::from_secs(10)));
-        assert_eq!(outliers.at(now, EJECTION), Use::Out);
+        assert_eq!(outliers.state(now, EJECTION), OutlierState::Ejected);
         let later = now + Duration::from_secs(11);
-        assert_eq!(outliers.at(later, EJECTION), Use::Back);
-        assert_eq!(outliers.at(later, EJECTION), Use::In);
+        assert_eq!(outliers.state(later, EJECTION), OutlierState::Restored);
+        assert_eq!(outliers.state(later, EJECTION), OutlierState::Active);
     }
 
     #[test]
-    fn one_that_comes_back_and_fails_is_left_out_for_longer_and_not_for_ever() {
+    fn repeated_ejections_grow_up_to_a_limit() {
         let (outliers, mut now) = (OutlierDetector::default(), Instant::now());
         let mut times = Vec::new();
         for _ in 0..60 {
             times.extend(outliers.failed(EJECTION, now).map(|time| time.as_secs()));
-            if outliers.at(now, EJECTION) == Use::Out {
+            if outliers.state(now, EJECTION) == OutlierState::Ejected {
                 now += Duration::from_secs(301);
-                assert_eq!(outliers.at(now, EJECTION), Use::Back);
+                assert_eq!(outliers.state(now, EJECTION), OutlierState::Restored);
             }
         }
         let first = [10, 20, 40, 80, 160, 300, 300];
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn none_is_left_out_if_the_configuration_says_so() {
+    fn zero_failures_disables_ejection() {
         let never = Ejection {
             failures: 0,
             ..EJECTION

@@ -1,4 +1,4 @@
-//! How many requests may be with an upstream at once, over all workers, and how many may wait.
+//! Limit of concurrent requests to one upstream, over all workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,56 +7,52 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Who is with the upstream, and who waits.
+use super::policy::QueueLimits;
+
+/// Semaphore with a bounded number of waiting requests.
 #[derive(Debug)]
 pub struct Queue {
     slots: Arc<Semaphore>,
-    max_slots: usize,
     waiting: AtomicUsize,
     max_waiting: usize,
 }
 
-impl PartialEq for Queue {
-    /// As large, whoever is there.
-    fn eq(&self, other: &Self) -> bool {
-        (self.max_slots, self.max_waiting) == (other.max_slots, other.max_waiting)
-    }
-}
-
-/// The right to be with the upstream. It ends when it is dropped.
+/// Slot of one request in flight, released on drop.
 pub(super) type Slot = OwnedSemaphorePermit;
 
-/// One that waits.
-struct Waiting<'a>(&'a AtomicUsize);
+/// Decrements the number of waiting requests on drop.
+struct WaitingGuard<'a>(&'a AtomicUsize);
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Queue {
-    /// So many at once, and so many more that wait.
-    pub fn new(slots: usize, max_waiting: usize) -> Self {
+    pub(super) fn new(limits: QueueLimits) -> Self {
+        let QueueLimits {
+            max_active,
+            max_waiting,
+        } = limits;
         Self {
-            slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
-            max_slots: slots,
+            slots: Arc::new(Semaphore::new(max_active.min(Semaphore::MAX_PERMITS))),
             waiting: AtomicUsize::new(0),
             max_waiting,
         }
     }
 
-    /// Takes a slot, or waits for one; none if too many wait, or if it takes too long.
-    pub(super) async fn enter(&self, patience: Duration) -> Option<Slot> {
+    /// Acquires a slot. Returns none if the queue is full or the wait exceeds `max_wait`.
+    pub(super) async fn acquire(&self, max_wait: Duration) -> Option<Slot> {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             return Some(slot);
         }
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.waiting);
+        let _waiting = WaitingGuard(&self.waiting);
         if before >= self.max_waiting {
             return None;
         }
         let slot = Arc::clone(&self.slots).acquire_owned();
-        timeout(patience, slot).await.ok()?.ok()
+        timeout(max_wait, slot).await.ok()?.ok()
     }
 }

@@ -1,4 +1,4 @@
-//! What the name of an upstream stands for.
+//! DNS lookup of endpoint addresses.
 
 use std::future::Future;
 use std::io;
@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::address::{EndpointAddress, Target};
 
-/// What looks a name up.
+/// Resolves a host name and port to socket addresses.
 pub(super) type Lookup =
     fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>>>>;
 
-/// The resolver of the system.
+/// System resolver.
 pub(super) fn system(
     host: String,
     port: u16,
@@ -20,7 +20,7 @@ pub(super) fn system(
     Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) })
 }
 
-/// The servers behind a target.
+/// Endpoint addresses of a target.
 pub(super) async fn addresses(
     target: &Target,
     lookup: Lookup,
@@ -30,13 +30,13 @@ pub(super) async fn addresses(
     };
     let mut addresses = lookup(host.to_owned(), port).await?;
     if target.is_local() {
-        // Whoever says what names stand for must not send requests away from this machine.
+        // DNS must not send requests for `localhost` to another machine.
         addresses.retain(|address| address.ip().to_canonical().is_loopback());
     }
     if addresses.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::NotFound,
-            "the name has no address",
+            "no addresses found",
         ));
     }
     let address = |addresses| {
@@ -45,19 +45,22 @@ pub(super) async fn addresses(
             addresses,
         })
     };
-    Ok(servers(addresses).into_iter().map(address).collect())
+    Ok(group_by_server(addresses)
+        .into_iter()
+        .map(address)
+        .collect())
 }
 
-/// Which addresses are those of one server: a server of both families has one of each. So a name for two addresses of
-/// two families, such as `localhost`, is one endpoint, and if it does not listen on one of them it does on the other.
-fn servers(mut addresses: Vec<SocketAddr>) -> Vec<Vec<SocketAddr>> {
+/// Groups addresses by server: one IPv4 and one IPv6 address form one dual-stack endpoint. So `localhost` is a single
+/// endpoint, reachable over whichever family it listens on.
+fn group_by_server(mut addresses: Vec<SocketAddr>) -> Vec<Vec<SocketAddr>> {
     addresses.sort_unstable();
     addresses.dedup();
-    let (four, six): (Vec<_>, Vec<_>) = addresses.into_iter().partition(SocketAddr::is_ipv4);
-    let (mut four, mut six) = (four.into_iter(), six.into_iter());
+    let (v4, v6): (Vec<_>, Vec<_>) = addresses.into_iter().partition(SocketAddr::is_ipv4);
+    let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
     let mut servers = Vec::new();
     loop {
-        let server: Vec<_> = four.next().into_iter().chain(six.next()).collect();
+        let server: Vec<_> = v4.next().into_iter().chain(v6.next()).collect();
         if server.is_empty() {
             return servers;
         }
@@ -74,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_may_have_an_address_of_each_family() {
+    fn groups_one_address_of_each_family_into_one_server() {
         let cases: [(&[&str], &[&[&str]]); 4] = [
             (
                 &["[::1]:80", "127.0.0.1:80"],
@@ -92,12 +95,12 @@ mod tests {
         ];
         for (found, expected) in cases {
             let expected: Vec<_> = expected.iter().map(|server| parsed(server)).collect();
-            assert_eq!(servers(parsed(found)), expected, "{found:?}");
+            assert_eq!(group_by_server(parsed(found)), expected, "{found:?}");
         }
     }
 
     #[tokio::test]
-    async fn localhost_is_this_machine_whatever_the_resolver_says() {
+    async fn localhost_resolves_to_loopback_addresses_only() {
         let lookup: Lookup =
             |_, _| Box::pin(async { Ok(parsed(&["203.0.113.1:80", "127.0.0.1:80", "[::1]:80"])) });
         let local = Target::Tcp("localhost".to_owned(), 80);
@@ -107,14 +110,14 @@ mod tests {
             .map(|address| address.addresses.clone())
             .collect();
         assert_eq!(found, [parsed(&["127.0.0.1:80", "[::1]:80"])]);
-        let away: Lookup = |_, _| Box::pin(async { Ok(parsed(&["203.0.113.1:80"])) });
-        assert!(addresses(&local, away).await.is_err());
+        let non_loopback: Lookup = |_, _| Box::pin(async { Ok(parsed(&["203.0.113.1:80"])) });
+        assert!(addresses(&local, non_loopback).await.is_err());
         let remote = Target::Tcp("tasks.example".to_owned(), 80);
-        assert_eq!(addresses(&remote, away).await.unwrap().len(), 1);
+        assert_eq!(addresses(&remote, non_loopback).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
-    async fn an_address_is_not_looked_up() {
+    async fn ip_addresses_need_no_lookup() {
         let never: Lookup = |_, _| Box::pin(async { Err(io::ErrorKind::Other.into()) });
         for (host, address) in [("127.0.0.1", "127.0.0.1:80"), ("[::1]", "[::1]:80")] {
             let found = addresses(&Target::Tcp(host.to_owned(), 80), never)

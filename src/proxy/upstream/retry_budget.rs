@@ -1,43 +1,43 @@
-//! How many requests may be sent twice, so that an upstream in trouble does not get twice as many.
+//! Retry budget: limits retries to a share of the requests, so that a failing upstream does not get double the load.
 
 use std::cell::Cell;
 
-/// What a second sending costs.
-const PRICE: u32 = 100;
+/// Cost of one retry, in hundredths.
+const RETRY_COST: u32 = 100;
 
-/// What is there at the start: a few failures are no trouble.
-const RESERVE: u32 = 10 * PRICE;
+/// Initial balance: ten retries.
+const INITIAL_BALANCE: u32 = 10 * RETRY_COST;
 
-/// The most that can be saved up.
-const MOST: u32 = 100 * PRICE;
+/// Limit of the balance: a hundred retries.
+const MAX_BALANCE: u32 = 100 * RETRY_COST;
 
-/// Each request pays in a part of a second sending.
+/// Balance of retries. Each request deposits a share of one retry.
 #[derive(Debug)]
 pub(super) struct RetryBudget {
     percent: u32,
-    saved: Cell<u32>,
+    balance: Cell<u32>,
 }
 
 impl RetryBudget {
     pub(super) fn new(percent: u32) -> Self {
         Self {
             percent,
-            saved: Cell::new(if percent == 0 { 0 } else { RESERVE }),
+            balance: Cell::new(if percent == 0 { 0 } else { INITIAL_BALANCE }),
         }
     }
 
-    /// A request has come.
+    /// Deposits the share of one request.
     pub(super) fn deposit(&self) {
-        let saved = self.saved.get().saturating_add(self.percent);
-        self.saved.set(saved.min(MOST));
+        let balance = self.balance.get().saturating_add(self.percent);
+        self.balance.set(balance.min(MAX_BALANCE));
     }
 
-    /// Whether a request may be sent twice.
+    /// Withdraws the cost of one retry. Returns false, and withdraws nothing, if the balance is too low.
     pub(super) fn withdraw(&self) -> bool {
-        let Some(left) = self.saved.get().checked_sub(PRICE) else {
+        let Some(left) = self.balance.get().checked_sub(RETRY_COST) else {
             return false;
         };
-        self.saved.set(left);
+        self.balance.set(left);
         true
     }
 }
@@ -46,24 +46,24 @@ impl RetryBudget {
 mod tests {
     use super::*;
 
-    fn sent_twice(percent: u32, requests: usize) -> usize {
+    fn retries(percent: u32, requests: usize) -> usize {
         let budget = RetryBudget::new(percent);
-        let twice = (0..requests).filter(|_| {
+        let retried = (0..requests).filter(|_| {
             budget.deposit();
             budget.withdraw()
         });
-        twice.count()
+        retried.count()
     }
 
     #[test]
-    fn of_many_requests_a_part_may_be_sent_twice_and_a_few_at_the_start() {
-        assert_eq!(sent_twice(20, 1000), 210);
-        assert_eq!(sent_twice(100, 1000), 1000);
-        assert_eq!(sent_twice(0, 1000), 0);
+    fn allows_a_share_of_the_requests_and_a_few_more() {
+        assert_eq!(retries(20, 1000), 210);
+        assert_eq!(retries(100, 1000), 1000);
+        assert_eq!(retries(0, 1000), 0);
     }
 
     #[test]
-    fn good_times_are_saved_up_to_a_bound() {
+    fn limits_the_balance() {
         let budget = RetryBudget::new(20);
         for _ in 0..1_000_000 {
             budget.deposit();

@@ -1,4 +1,4 @@
-//! The body of a request over HTTP/2, which can be taken back.
+//! Request body of an HTTP/2 stream that can be taken back.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -10,28 +10,28 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::proxy::request_body::{RequestBody, UploadFault};
 
-/// The body of a request that is lent to a stream, and can be called in.
+/// Request body, shared with its stream.
 #[derive(Debug, Clone)]
-pub(super) struct RevocableBody(Rc<Revocable>);
+pub(super) struct RevocableBody(Rc<Shared>);
 
 #[derive(Debug)]
-struct Revocable {
+struct Shared {
     body: RefCell<Option<RequestBody>>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// Why a body ends before its end.
+/// Early end of a request body.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Lost {
+pub(super) enum RevocableBodyError {
     #[error(transparent)]
     Fault(#[from] UploadFault),
-    #[error("nobody waits for the answer any more")]
-    CalledIn,
+    #[error("request abandoned")]
+    Revoked,
 }
 
 impl RevocableBody {
-    pub(super) fn of(body: RequestBody) -> Self {
-        Self(Rc::new(Revocable {
+    pub(super) fn new(body: RequestBody) -> Self {
+        Self(Rc::new(Shared {
             body: RefCell::new(Some(body)),
             waker: RefCell::new(None),
         }))
@@ -42,14 +42,14 @@ impl RevocableBody {
         self.0.body.borrow_mut().take()
     }
 
-    /// It will not be wanted again.
+    /// Drops the copy kept for a retry.
     pub(super) fn forget(&self) {
         if let Some(body) = self.0.body.borrow_mut().as_mut() {
             body.forget();
         }
     }
 
-    /// Ends the stream if it has not ended: what has come of the body is all there will be.
+    /// Resets the stream if its body is not complete.
     pub(super) fn revoke(&self) {
         let body = self.take();
         if let Some(waker) = self.0.waker.borrow_mut().take() {
@@ -61,15 +61,15 @@ impl RevocableBody {
 
 impl Body for RevocableBody {
     type Data = Bytes;
-    type Error = Lost;
+    type Error = RevocableBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, RevocableBodyError>>> {
         let mut body = self.0.body.borrow_mut();
         let Some(body) = body.as_mut() else {
-            return Poll::Ready(Some(Err(Lost::CalledIn)));
+            return Poll::Ready(Some(Err(RevocableBodyError::Revoked)));
         };
         let polled = Pin::new(body).poll_frame(context);
         if polled.is_pending() {
@@ -81,7 +81,7 @@ impl Body for RevocableBody {
                 *waker = Some(context.waker().clone());
             }
         }
-        polled.map_err(Lost::from)
+        polled.map_err(RevocableBodyError::from)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -107,18 +107,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_that_is_called_in_ends_before_its_end() {
+    fn a_revoked_body_ends_with_an_error() {
         let mut context = Context::from_waker(Waker::noop());
-        for is_called_in in [false, true] {
-            let loan = RevocableBody::of(RequestBody::empty());
-            let mut lent = loan.clone();
-            if is_called_in {
-                loan.revoke();
+        for is_revoked in [false, true] {
+            let body = RevocableBody::new(RequestBody::empty());
+            let mut shared = body.clone();
+            if is_revoked {
+                body.revoke();
             }
-            assert_eq!(lent.is_end_stream(), !is_called_in);
-            let polled = Pin::new(&mut lent).poll_frame(&mut context);
-            let was_called_in = matches!(polled, Poll::Ready(Some(Err(Lost::CalledIn))));
-            assert_eq!(was_called_in, is_called_in, "{polled:?}");
+            assert_eq!(shared.is_end_stream(), !is_revoked);
+            let polled = Pin::new(&mut shared).poll_frame(&mut context);
+            let ended_with_error =
+                matches!(polled, Poll::Ready(Some(Err(RevocableBodyError::Revoked))));
+            assert_eq!(ended_with_error, is_revoked, "{polled:?}");
         }
     }
 }

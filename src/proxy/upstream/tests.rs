@@ -1,4 +1,4 @@
-//! What becomes of an upstream whose name stands for something else from one moment to the next.
+//! Tests of an upstream with changing DNS results.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -13,20 +13,19 @@ use tokio::task::{spawn_local, yield_now};
 
 use super::*;
 
-/// What the resolver of these tests answers.
+/// Result of a test lookup.
 #[derive(Clone, Copy)]
 enum Dns {
-    /// This address of this machine, and the port that was asked for.
-    At(u8),
-    /// No such name.
+    /// 127.0.0.x with the requested port.
+    Address(u8),
     Unknown,
-    /// Nothing.
-    Silent,
+    /// Never completes.
+    Pending,
 }
 
 thread_local! {
     static DNS: Cell<Dns> = const { Cell::new(Dns::Unknown) };
-    static ASKED: Cell<usize> = const { Cell::new(0) };
+    static LOOKUPS: Cell<usize> = const { Cell::new(0) };
 }
 
 fn lookup(
@@ -35,11 +34,11 @@ fn lookup(
 ) -> std::pin::Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>>>> {
     Box::pin(async move {
         assert_eq!(host, "tasks.test");
-        ASKED.set(ASKED.get() + 1);
+        LOOKUPS.set(LOOKUPS.get() + 1);
         match DNS.get() {
-            Dns::At(last) => Ok(vec![SocketAddr::from(([127, 0, 0, last], port))]),
+            Dns::Address(last) => Ok(vec![SocketAddr::from(([127, 0, 0, last], port))]),
             Dns::Unknown => Err(io::Error::other("no such name")),
-            Dns::Silent => std::future::pending().await,
+            Dns::Pending => std::future::pending().await,
         }
     })
 }
@@ -55,7 +54,6 @@ fn upstream(port: u16, refresh: Duration) -> Upstream {
     let policy = UpstreamPolicy {
         name: "tasks".to_owned(),
         targets: vec![Target::Tcp("tasks.test".to_owned(), port)],
-        protocol: Protocol::Http1,
         balance: crate::config::Balance::default(),
         connect_timeout: Duration::from_secs(1),
         response_timeout: Duration::from_secs(20),
@@ -66,38 +64,39 @@ fn upstream(port: u16, refresh: Duration) -> Upstream {
         retries: crate::config::Retries::default(),
         ejection: crate::config::Ejection::default(),
         health_check: None,
-        common: Common::default(),
+        queue: None,
     };
-    Upstream::looked_up_by(policy, lookup)
+    Upstream::with_lookup(SharedUpstream::new(policy, Protocol::Http1), lookup)
 }
 
-/// Answers every request with a name.
-fn serve(listener: TcpListener, name: &'static str) {
+/// Responds to every request with a fixed body of three bytes.
+fn serve(listener: TcpListener, body: &'static str) {
     spawn_local(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             spawn_local(async move {
                 let mut request = [0; 1024];
                 while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
-                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{name}");
-                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{body}");
+                    stream.write_all(response.as_bytes()).await.unwrap();
                 }
             });
         }
     });
 }
 
-async fn ask(upstream: &Upstream) -> Result<String, UpstreamError> {
+async fn get_body(upstream: &Upstream) -> Result<String, UpstreamError> {
     let mut request = Box::new(Request::new(RequestBody::empty()));
     *request.uri_mut() = "/".parse().unwrap();
     let upload = request.body().upload();
-    let (response, connection, with) = upstream.send(request, &upload, &RefCell::new(None)).await?;
+    let (response, connection, pending) =
+        upstream.send(request, &upload, &RefCell::new(None)).await?;
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    with.0.check_in(connection);
+    pending.0.check_in(connection);
     Ok(String::from_utf8(body.to_vec()).unwrap())
 }
 
 #[test]
-fn a_name_that_moves_is_followed_beside_the_requests() {
+fn follows_dns_changes_in_the_background() {
     run(async {
         let one = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = one.local_addr().unwrap().port();
@@ -105,36 +104,36 @@ fn a_name_that_moves_is_followed_beside_the_requests() {
         serve(one, "one");
         serve(two, "two");
         let upstream = upstream(port, Duration::from_nanos(1));
-        DNS.set(Dns::At(1));
-        assert_eq!(ask(&upstream).await.unwrap(), "one");
-        let first = upstream.all().await.unwrap();
-        DNS.set(Dns::At(2));
-        let mut answers = Vec::new();
-        while answers.last().is_none_or(|answer| answer != "two") {
-            answers.push(ask(&upstream).await.unwrap());
+        DNS.set(Dns::Address(1));
+        assert_eq!(get_body(&upstream).await.unwrap(), "one");
+        let first = upstream.endpoints().await.unwrap();
+        DNS.set(Dns::Address(2));
+        let mut bodies = Vec::new();
+        while bodies.last().is_none_or(|body| body != "two") {
+            bodies.push(get_body(&upstream).await.unwrap());
         }
-        // Nobody waited for the look-up, and the connection to the old address is not kept.
-        assert_eq!(answers.first().map(String::as_str), Some("one"));
+        // No request waits for the lookup, and the connection to the old address is closed.
+        assert_eq!(bodies.first().map(String::as_str), Some("one"));
         assert!(first.iter().all(|endpoint| endpoint.is_retired()));
-        // A resolver that fails, or says nothing, changes nothing.
-        for failing in [Dns::Unknown, Dns::Silent] {
+        // A failing or pending lookup keeps the endpoint.
+        for failing in [Dns::Unknown, Dns::Pending] {
             DNS.set(failing);
             for _ in 0..10 {
-                assert_eq!(ask(&upstream).await.unwrap(), "two");
+                assert_eq!(get_body(&upstream).await.unwrap(), "two");
             }
         }
     });
 }
 
 #[test]
-fn the_same_address_is_the_same_endpoint_with_its_connections() {
+fn keeps_the_endpoint_of_an_unchanged_address() {
     run(async {
         let upstream = upstream(80, Duration::from_nanos(1));
-        DNS.set(Dns::At(1));
-        let first = upstream.all().await.unwrap();
-        let before = ASKED.get();
-        while ASKED.get() < before + 5 {
-            let list = upstream.all().await.unwrap();
+        DNS.set(Dns::Address(1));
+        let first = upstream.endpoints().await.unwrap();
+        let before = LOOKUPS.get();
+        while LOOKUPS.get() < before + 5 {
+            let list = upstream.endpoints().await.unwrap();
             assert!(Rc::ptr_eq(&first[0], &list[0]));
             yield_now().await;
         }
@@ -143,30 +142,30 @@ fn the_same_address_is_the_same_endpoint_with_its_connections() {
 }
 
 #[test]
-fn an_unknown_name_is_asked_for_again_and_a_known_one_only_when_it_is_due() {
+fn retries_failed_lookups_and_caches_successful_ones() {
     run(async {
         let upstream = upstream(80, Duration::from_hours(1));
-        for asked in 1..4 {
+        for lookups in 1..4 {
             assert!(matches!(
-                upstream.all().await,
+                upstream.endpoints().await,
                 Err(UpstreamError::Connect { .. })
             ));
-            assert_eq!(ASKED.get(), asked);
+            assert_eq!(LOOKUPS.get(), lookups);
         }
-        DNS.set(Dns::At(1));
+        DNS.set(Dns::Address(1));
         for _ in 0..10 {
-            assert_eq!(upstream.all().await.unwrap().len(), 1);
+            assert_eq!(upstream.endpoints().await.unwrap().len(), 1);
         }
-        assert_eq!(ASKED.get(), 4);
+        assert_eq!(LOOKUPS.get(), 4);
     });
 }
 
 #[test]
-fn the_first_look_up_is_a_part_of_connecting() {
+fn the_connect_timeout_covers_the_first_lookup() {
     run(async {
-        DNS.set(Dns::Silent);
+        DNS.set(Dns::Pending);
         let upstream = upstream(80, Duration::from_hours(1));
-        let error = ask(&upstream).await.unwrap_err();
+        let error = get_body(&upstream).await.unwrap_err();
         assert_eq!(error.to_string(), "connect to tasks.test:80 within 1s");
     });
 }

@@ -1,4 +1,4 @@
-//! Asking an upstream how it is.
+//! Health checks of upstreams.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,35 +11,35 @@ const CHECK: &str = "health_check = { path = \"/health\", interval = \"20ms\", t
 
 const HEALTHY: &str = "claimgate_upstream_healthy_endpoints{upstream=\"tasks\"}";
 
-/// An upstream that says it is as it is told.
+/// Upstream with an adjustable health status.
 fn upstream() -> (Upstream, Arc<AtomicU16>) {
     let status = Arc::new(AtomicU16::new(503));
-    let told = Arc::clone(&status);
+    let current = Arc::clone(&status);
     let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
         if dialogue.target() != "/health" {
             return dialogue.echo();
         }
-        let status = told.load(Ordering::Relaxed);
-        let body = if status == 204 { "" } else { "told" };
-        dialogue.answer(&format!("{status} Told"), "X-Internal: told\r\n", body)
+        let status = current.load(Ordering::Relaxed);
+        let body = if status == 204 { "" } else { "body" };
+        dialogue.answer(&format!("{status} Status"), "X-Internal: value\r\n", body)
     });
     (upstream, status)
 }
 
 #[test]
-fn the_gate_is_ready_when_its_upstream_is() {
+fn the_gate_is_ready_while_its_upstream_is_healthy() {
     let (upstream, status) = upstream();
     let tasks = format!("url = \"{}\"\n{CHECK}", upstream.url());
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
     let ready = || sidecar.admin(&get("/readyz"));
-    let asked = upstream.wait_for(3).remove(0);
-    assert_eq!(asked.head.line(), "GET /health HTTP/1.1");
-    assert_eq!(asked.head.value("user-agent").as_deref(), Some("claimgate"));
+    let check = upstream.wait_for(3).remove(0);
+    assert_eq!(check.head.line(), "GET /health HTTP/1.1");
+    assert_eq!(check.head.value("user-agent").as_deref(), Some("claimgate"));
     let address = upstream.url().replace("http://", "");
-    assert_eq!(asked.head.value("host"), Some(address));
-    for (told, is_ready) in [(200, true), (500, false), (302, true), (404, false)] {
-        status.store(told, Ordering::Relaxed);
-        eventually("told", || (ready().status == 200) == is_ready);
+    assert_eq!(check.head.value("host"), Some(address));
+    for (new_status, is_ready) in [(200, true), (500, false), (302, true), (404, false)] {
+        status.store(new_status, Ordering::Relaxed);
+        eventually("ready", || (ready().status == 200) == is_ready);
         let healthy = if is_ready { 1.0 } else { 0.0 };
         eventually("counted", || sidecar.metric(HEALTHY) == Some(healthy));
     }
@@ -47,51 +47,55 @@ fn the_gate_is_ready_when_its_upstream_is() {
         ready().text(),
         "not ready: waiting for the upstream `tasks`\n"
     );
-    // If none is healthy, all are used.
+    // Without a healthy endpoint, all are used.
     assert_eq!(sidecar.call(&get("/open/a")).status, 200);
 }
 
 #[test]
-fn an_endpoint_that_is_not_healthy_gets_no_requests() {
-    let ((well, told_well), (sick, told_sick)) = (upstream(), upstream());
-    told_well.store(204, Ordering::Relaxed);
-    let tasks = format!("url = [\"{}\", \"{}\"]\n{CHECK}", sick.url(), well.url());
+fn an_unhealthy_endpoint_gets_no_requests() {
+    let ((healthy, healthy_status), (unhealthy, unhealthy_status)) = (upstream(), upstream());
+    healthy_status.store(204, Ordering::Relaxed);
+    let tasks = format!(
+        "url = [\"{}\", \"{}\"]\n{CHECK}",
+        unhealthy.url(),
+        healthy.url()
+    );
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
     eventually("ready", || sidecar.admin(&get("/readyz")).status == 200);
-    let asked = |upstream: &Upstream| {
+    let requests = |upstream: &Upstream| {
         let arrived = upstream.arrived();
-        let real = arrived
+        let requests = arrived
             .iter()
             .filter(|arrived| !arrived.head.line().starts_with("GET /health "));
-        real.count()
+        requests.count()
     };
     for _ in 0..10 {
         assert_eq!(sidecar.call(&get("/open/a")).status, 200);
     }
-    assert_eq!((asked(&sick), asked(&well)), (0, 10));
-    told_sick.store(204, Ordering::Relaxed);
+    assert_eq!((requests(&unhealthy), requests(&healthy)), (0, 10));
+    unhealthy_status.store(204, Ordering::Relaxed);
     eventually("both", || sidecar.metric(HEALTHY) == Some(2.0));
     for _ in 0..10 {
         assert_eq!(sidecar.call(&get("/open/a")).status, 200);
     }
-    assert_eq!((asked(&sick), asked(&well)), (5, 15));
+    assert_eq!((requests(&unhealthy), requests(&healthy)), (5, 15));
 }
 
 #[test]
-fn an_upstream_that_speaks_http_2_is_asked_in_http_2() {
+fn checks_an_http2_upstream_over_http2() {
     let upstream = Http2Upstream::start();
     let tasks = format!("url = \"{}\"\n{CHECK}", upstream.url());
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
     eventually("ready", || sidecar.admin(&get("/readyz")).status == 200);
-    let asked = upstream.arrived().remove(0);
+    let check = upstream.arrived().remove(0);
     assert_eq!(
-        asked.uri.to_string(),
+        check.uri.to_string(),
         format!("{}/health", upstream.url().replace("h2c:", "http:"))
     );
 }
 
 #[test]
-fn an_upstream_that_is_not_there_is_awaited() {
+fn the_gate_is_not_ready_while_its_upstream_is_unreachable() {
     let upstream = Upstream::nowhere();
     let tasks = format!("url = \"{}\"\n{CHECK}", upstream.url());
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
@@ -101,11 +105,11 @@ fn an_upstream_that_is_not_there_is_awaited() {
         .refused(502, "upstream_unreachable");
 }
 
-/// A check that is made once, so that whatever else arrives was a probe.
+/// A single check, so that every further request is a probe.
 const ONCE: &str = "health_check = { path = \"/health\", interval = \"1h\", timeout = \"20s\" }";
 
 #[test]
-fn a_probe_of_the_kubelet_is_passed_on_and_nothing_of_it_but_that() {
+fn forwards_a_kubelet_probe_without_its_headers() {
     let (upstream, status) = upstream();
     let tasks = format!("url = \"{}\"\n{ONCE}", upstream.url());
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
@@ -115,21 +119,21 @@ fn a_probe_of_the_kubelet_is_passed_on_and_nothing_of_it_but_that() {
         .line("Cookie: session=1")
         .line("X-User-Id: mallory")
         .line("X-Forwarded-For: 10.0.0.1");
-    for (times, told) in [200, 204, 302, 404, 503].into_iter().enumerate() {
-        status.store(told, Ordering::Relaxed);
+    for (times, new_status) in [200, 204, 302, 404, 503].into_iter().enumerate() {
+        status.store(new_status, Ordering::Relaxed);
         let answer = sidecar.admin(&probe);
-        assert_eq!((answer.status, answer.text().as_str()), (told, ""));
+        assert_eq!((answer.status, answer.text().as_str()), (new_status, ""));
         assert_eq!(answer.header("x-internal"), None);
-        let asked = upstream.wait_for(times + 2).remove(times + 1);
-        assert_eq!(asked.head.raw, checked.head.raw, "it is what a check sends");
+        let probed = upstream.wait_for(times + 2).remove(times + 1);
+        assert_eq!(probed.head.raw, checked.head.raw, "same as a check");
     }
-    // An answer that goes on to another protocol is none.
+    // A 101 response is not a health status.
     status.store(101, Ordering::Relaxed);
     assert_eq!(sidecar.admin(&probe).status, 502);
 }
 
 #[test]
-fn the_admin_listener_is_no_way_to_any_other_path() {
+fn the_admin_listener_forwards_no_other_path() {
     let (upstream, _status) = upstream();
     let tasks = format!("url = \"{}\"\n{ONCE}", upstream.url());
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
@@ -161,7 +165,7 @@ fn the_admin_listener_is_no_way_to_any_other_path() {
             "{method}"
         );
     }
-    // Where requests come in, it means nothing.
+    // Other listeners do not serve this path.
     sidecar
         .call(&get("/upstream/health"))
         .refused(404, "no_route");
@@ -169,7 +173,7 @@ fn the_admin_listener_is_no_way_to_any_other_path() {
 }
 
 #[test]
-fn a_probe_without_an_answer_is_502_in_time() {
+fn a_probe_without_a_response_gets_a_502_within_its_timeout() {
     let silent = Upstream::answering(|_| Next::Stay);
     for (url, path) in [
         (silent.url(), "/upstream/health"),
@@ -186,37 +190,41 @@ fn a_probe_without_an_answer_is_502_in_time() {
     }
     let (sidecar, _issuer) = start_before(&format!("url = \"{}\"", silent.url()), ROUTES);
     let answer = sidecar.admin(&get("/upstream/health"));
-    assert_eq!(answer.status, 404, "without a check, there is no path");
+    assert_eq!(answer.status, 404, "no path without a health check");
 }
 
 #[test]
-fn of_several_upstreams_all_must_be_well_and_of_several_endpoints_one() {
-    let ((one, told_one), (other, told_other)) = (upstream(), upstream());
+fn a_probe_needs_every_upstream_but_only_one_endpoint_of_each() {
+    let ((one, status_of_one), (other, status_of_other)) = (upstream(), upstream());
     let several = format!("url = [\"{}\", \"{}\"]\n{ONCE}", one.url(), other.url());
     let (endpoints, _issuer) = start_before(&several, ROUTES);
     let tasks = format!("url = \"{}\"\n{ONCE}", one.url());
     let users = format!("[upstreams.users]\nurl = \"{}\"\n{ONCE}", other.url());
     let route = "[[routes]]\npath = \"/x\"\naccess = \"public\"\nupstream = \"users\"";
     let (upstreams, _issuer) = start_before(&tasks, &format!("{users}\n{route}"));
-    for (one, other, of_endpoints, of_upstreams) in [
+    for (one, other, endpoints_status, upstreams_status) in [
         (503, 500, 500, 503),
         (200, 503, 200, 503),
         (503, 204, 204, 503),
         (200, 204, 200, 204),
     ] {
-        told_one.store(one, Ordering::Relaxed);
-        told_other.store(other, Ordering::Relaxed);
+        status_of_one.store(one, Ordering::Relaxed);
+        status_of_other.store(other, Ordering::Relaxed);
         let probe = get("/upstream/health");
-        let found = (
+        let statuses = (
             endpoints.admin(&probe).status,
             upstreams.admin(&probe).status,
         );
-        assert_eq!(found, (of_endpoints, of_upstreams), "{one} and {other}");
+        assert_eq!(
+            statuses,
+            (endpoints_status, upstreams_status),
+            "{one} and {other}"
+        );
     }
 }
 
 #[test]
-fn only_some_probes_are_under_way_at_once() {
+fn limits_concurrent_probes() {
     let silent = Upstream::answering(|_| Next::Stay);
     let check = ONCE.replace("20s", "10m");
     let (sidecar, _issuer) = start_before(&format!("url = \"{}\"\n{check}", silent.url()), ROUTES);
@@ -229,12 +237,12 @@ fn only_some_probes_are_under_way_at_once() {
         })
         .collect();
     silent.wait_for(1 + 8);
-    // The others wait, and the listener answers all the same.
+    // The other probes wait, and the listener still responds.
     for _ in &probes {
         assert_eq!(sidecar.admin(&get("/livez")).status, 200);
     }
     assert_eq!(silent.arrived().len(), 1 + 8);
-    // Whoever leaves makes room.
+    // A disconnect frees a slot.
     drop(probes);
     let mut again = Client::connect(sidecar.running().admin_address());
     again.send("GET /upstream/health HTTP/1.1\r\nHost: gate\r\n\r\n");

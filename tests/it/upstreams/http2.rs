@@ -1,4 +1,4 @@
-//! An upstream that is spoken to in HTTP/2.
+//! HTTP/2 upstreams.
 
 use std::net::TcpListener;
 use std::sync::mpsc::{Sender, channel};
@@ -23,7 +23,7 @@ fn start(upstream: &Http2Upstream) -> (Sidecar, Issuer) {
 }
 
 #[test]
-fn a_request_arrives_as_http_2_has_it() {
+fn converts_the_request_head_to_http2() {
     let upstream = Http2Upstream::start();
     let (sidecar, issuer) = start(&upstream);
     let asked = post(&format!("{TASKS}?x=%20"), b"milk")
@@ -53,7 +53,7 @@ fn a_request_arrives_as_http_2_has_it() {
 }
 
 #[test]
-fn every_kind_of_request_is_answered() {
+fn forwards_requests_of_every_kind() {
     let upstream = Http2Upstream::start();
     let (sidecar, _issuer) = start(&upstream);
     let mut client = sidecar.connect();
@@ -87,7 +87,7 @@ fn a_large_body_passes_in_both_directions() {
 }
 
 #[test]
-fn exchanges_share_a_connection_up_to_what_the_upstream_takes() {
+fn exchanges_share_a_connection_up_to_the_stream_limit() {
     let (asked, arrived) = channel();
     let (release, released) = tokio::sync::watch::channel(false);
     let upstream = Http2Upstream::answering(4, move |request| {
@@ -99,7 +99,7 @@ fn exchanges_share_a_connection_up_to_what_the_upstream_takes() {
         })
     });
     let (sidecar, _issuer) = start(&upstream);
-    // The first tells the gate how many there may be.
+    // The first exchange makes the stream limit known to the gate.
     release.send_replace(true);
     assert_eq!(sidecar.call(&get("/open/first")).status, 200);
     release.send_replace(false);
@@ -118,7 +118,7 @@ fn exchanges_share_a_connection_up_to_what_the_upstream_takes() {
 }
 
 #[test]
-fn a_burst_over_a_new_connection_waits_for_what_the_upstream_takes() {
+fn a_burst_over_a_new_connection_waits_for_the_stream_limit() {
     for _ in 0..5 {
         let upstream = Http2Upstream::answering(4, |request| Box::pin(echo(request)));
         let (sidecar, _issuer) = start(&upstream);
@@ -133,7 +133,7 @@ fn a_burst_over_a_new_connection_waits_for_what_the_upstream_takes() {
 }
 
 #[test]
-fn a_client_that_leaves_ends_its_stream_and_no_other() {
+fn a_disconnected_client_resets_only_its_own_stream() {
     struct Ended(Sender<()>);
     impl Drop for Ended {
         fn drop(&mut self) {
@@ -141,7 +141,7 @@ fn a_client_that_leaves_ends_its_stream_and_no_other() {
         }
     }
     let (asked, arrived) = channel();
-    let (ended, is_over) = channel();
+    let (ended, has_ended) = channel();
     let upstream = Http2Upstream::answering(100, move |request| {
         asked.send(()).unwrap();
         let ended = Ended(ended.clone());
@@ -159,14 +159,14 @@ fn a_client_that_leaves_ends_its_stream_and_no_other() {
         leaving.send(get("/open/never").bytes());
         arrived.recv_timeout(PATIENCE).unwrap();
         drop(leaving);
-        is_over.recv_timeout(PATIENCE).unwrap();
+        has_ended.recv_timeout(PATIENCE).unwrap();
     }
     assert_eq!(sidecar.call(&get("/open/a")).status, 200);
     assert_eq!(upstream.connections(), 1);
 }
 
 #[test]
-fn an_early_answer_to_a_long_upload_ends_its_stream() {
+fn an_early_response_to_a_long_upload_ends_the_stream() {
     let upstream = Http2Upstream::answering(1, |request| {
         Box::pin(async move {
             if request.method() == http::Method::POST {
@@ -184,13 +184,12 @@ fn an_early_answer_to_a_long_upload_ends_its_stream() {
         client.send(announced.bytes()).send(vec![b'x'; 100_000]);
         let answer = client.answer();
         assert_eq!((answer.status, answer.text().as_str()), (413, "enough"));
-        // There is room for one stream alone.
+        // The stream limit is 1.
         assert_eq!(sidecar.call(&get("/open/b")).status, 200);
     }
 }
 
-/// An upstream that refuses every first stream, after it has read so much of the body, and gives the body of every second
-/// back.
+/// Upstream that refuses every first stream after `read` bytes of its body, and echoes the body of every second.
 fn refusing(read: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("h2c://{}", listener.local_addr().unwrap());
@@ -208,21 +207,21 @@ fn refusing(read: usize) -> String {
             while let Some(Ok((request, mut respond))) = connection.accept().await {
                 number += 1;
                 let is_refused = number % 2 == 1;
-                let enough = if is_refused { read } else { usize::MAX };
+                let limit = if is_refused { read } else { usize::MAX };
                 serving.spawn(async move {
                     let mut body = request.into_body();
-                    let mut whole = Vec::new();
-                    while whole.len() < enough
+                    let mut received = Vec::new();
+                    while received.len() < limit
                         && let Some(Ok(data)) = body.data().await
                     {
-                        whole.extend_from_slice(&data);
+                        received.extend_from_slice(&data);
                         body.flow_control().release_capacity(data.len()).unwrap();
                     }
                     if is_refused {
                         respond.send_reset(h2::Reason::REFUSED_STREAM);
                     } else {
                         let mut stream = respond.send_response(Response::new(()), false).unwrap();
-                        stream.send_data(whole.into(), true).unwrap();
+                        stream.send_data(received.into(), true).unwrap();
                     }
                 });
             }
@@ -232,7 +231,7 @@ fn refusing(read: usize) -> String {
 }
 
 #[test]
-fn what_an_upstream_refuses_to_look_at_is_sent_once_more() {
+fn retries_a_refused_stream_once() {
     for read in [0, 1, usize::MAX] {
         let (sidecar, _issuer) = start_before(&format!("url = \"{}\"", refusing(read)), ROUTES);
         for method in ["POST", "GET", "PATCH"] {
@@ -242,7 +241,7 @@ fn what_an_upstream_refuses_to_look_at_is_sent_once_more() {
         for body in ["milk", &large] {
             let answer = sidecar.call(&post("/open/a", body.as_bytes()));
             assert_eq!((answer.status, answer.text().len()), (200, body.len()));
-            assert!(answer.text() == body, "it is another body");
+            assert!(answer.text() == body, "different body");
         }
         let pieces = request("POST", "/open/a").chunked(b"bread", "");
         assert_eq!(sidecar.call(&pieces).text(), "bread");
@@ -250,7 +249,7 @@ fn what_an_upstream_refuses_to_look_at_is_sent_once_more() {
 }
 
 #[test]
-fn what_an_upstream_refuses_after_more_than_is_kept_is_not_sent_again() {
+fn does_not_retry_a_refused_stream_beyond_the_replay_buffer() {
     let config = format!("url = \"{}\"", refusing(usize::MAX));
     let (sidecar, _issuer) = start_before(&config, ROUTES);
     let large = vec![b'x'; 70_000];
@@ -260,7 +259,7 @@ fn what_an_upstream_refuses_after_more_than_is_kept_is_not_sent_again() {
 }
 
 #[test]
-fn an_upstream_that_takes_nothing_of_what_it_has_refused_before_is_given_up_in_time() {
+fn the_response_timeout_covers_a_retry_without_flow_control_window() {
     const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("h2c://{}", listener.local_addr().unwrap());
@@ -275,26 +274,26 @@ fn an_upstream_that_takes_nothing_of_what_it_has_refused_before_is_given_up_in_t
     let config = format!("url = \"{url}\"\nresponse_timeout = \"2s\"");
     let (sidecar, _issuer) = start_before(&config, ROUTES);
     let mut client = sidecar.connect();
-    // The rest of it never comes.
+    // The client never sends the rest.
     let announced = request("POST", "/open/a").line("Content-Length: 1000");
     client.send(announced.bytes()).send(b"milk");
     client.answer().refused(504, "upstream_timeout");
 }
 
 #[test]
-fn what_stands_behind_the_last_stream_of_a_goaway_is_sent_once_more() {
+fn retries_a_stream_above_the_last_stream_id_of_goaway() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("h2c://{}", listener.local_addr().unwrap());
     let upstream = thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         let mut first = Frames::accept(stream);
-        // The stream has come with all of its body, and the last that will be looked at is the one before it.
+        // The whole stream has arrived, but the last processed stream ID excludes it.
         assert_eq!(first.body(1), b"milk");
         first.send(&Frame::new(GOAWAY, 0, 0, &[0; 8]));
         let (stream, _) = listener.accept().unwrap();
         let mut second = Frames::accept(stream);
         assert_eq!(second.body(1), b"milk");
-        // `:status: 200`, as the table of RFC 7541 has it.
+        // `:status: 200` in the static table (RFC 7541 appendix A).
         second.send(&Frame::new(HEADERS, END_STREAM | END_HEADERS, 1, &[0x88]));
         second.rest()
     });
@@ -305,7 +304,7 @@ fn what_stands_behind_the_last_stream_of_a_goaway_is_sent_once_more() {
 }
 
 #[test]
-fn an_upstream_that_says_goaway_under_load_loses_no_request() {
+fn goaway_under_load_loses_no_request() {
     let upstream = Http2Upstream::start();
     let (sidecar, _issuer) = start(&upstream);
     thread::scope(|scope| {
@@ -331,7 +330,7 @@ fn an_upstream_that_says_goaway_under_load_loses_no_request() {
 }
 
 #[test]
-fn a_websocket_needs_an_upstream_that_speaks_http_1() {
+fn rejects_a_websocket_to_an_http2_upstream() {
     let upstream = Http2Upstream::start();
     let (sidecar, _issuer) = start(&upstream);
     let asked = get("/open/a")
@@ -346,7 +345,7 @@ fn a_websocket_needs_an_upstream_that_speaks_http_1() {
 }
 
 #[test]
-fn an_upstream_that_speaks_http_1_alone_cannot_be_reached() {
+fn an_http1_upstream_is_unreachable_over_h2c() {
     let upstream = crate::harness::Upstream::start();
     let url = upstream.url().replace("http:", "h2c:");
     let (sidecar, _issuer) = start_before(&format!("url = \"{url}\""), ROUTES);

@@ -1,4 +1,4 @@
-//! Many requests of many users at once, over whatever connection is free: no answer reaches another.
+//! Concurrent requests of many users over pooled connections: no response reaches another user.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,11 +9,11 @@ use crate::harness::{
     start_before,
 };
 
-/// How many clients there are, and how many requests each sends.
+/// Number of clients, and of requests per client.
 const CLIENTS: usize = 8;
 const REQUESTS: usize = 625;
 
-/// Answers as the harness of HTTP/2 does, and breaks when it is told.
+/// Responds like the HTTP/2 harness, with failures by request path.
 fn answer(dialogue: &mut Dialogue) -> Next {
     let target = dialogue.target();
     if target.ends_with("/garbage") {
@@ -43,7 +43,7 @@ fn answer(dialogue: &mut Dialogue) -> Next {
     dialogue.answer("200 OK", "", &text)
 }
 
-/// The request number so and so of a user, and its answer.
+/// One request of a user, its expected response, and its kind.
 fn one(user: &str, number: usize, token: &str) -> (Request, String, &'static str) {
     let end = match number % 16 {
         3 => "half",
@@ -65,12 +65,12 @@ fn one(user: &str, number: usize, token: &str) -> (Request, String, &'static str
     }
 }
 
-/// Sends them all, leaves some without waiting, and gives how many were answered in full.
-fn run(sidecar: &Sidecar, issuer: &Issuer, breaks: bool) -> usize {
-    let answered = AtomicUsize::new(0);
+/// Sends all requests, abandons some, and returns the number of complete responses.
+fn run(sidecar: &Sidecar, issuer: &Issuer, may_fail: bool) -> usize {
+    let completed = AtomicUsize::new(0);
     thread::scope(|scope| {
         for client in 0..CLIENTS {
-            let answered = &answered;
+            let completed = &completed;
             scope.spawn(move || {
                 let user = format!("user-{client}");
                 let token = issuer.token(&user);
@@ -85,16 +85,16 @@ fn run(sidecar: &Sidecar, issuer: &Issuer, breaks: bool) -> usize {
                     match connection.read(false) {
                         Ok(answer) if answer.status == 200 => {
                             assert_eq!(answer.text(), expected);
-                            answered.fetch_add(1, Ordering::Relaxed);
+                            completed.fetch_add(1, Ordering::Relaxed);
                         }
                         Ok(answer) => {
-                            // A POST may meet a connection that the upstream closes in that moment.
-                            let may_break = end == "garbage" || number.is_multiple_of(3);
-                            assert!(breaks && may_break, "{expected}: {}", answer.text());
+                            // The upstream may close the connection while a POST is sent.
+                            let is_failure = end == "garbage" || number.is_multiple_of(3);
+                            assert!(may_fail && is_failure, "{expected}: {}", answer.text());
                             answer.refused(502, "upstream_invalid_response");
                         }
                         Err(_) => {
-                            assert!(breaks && end == "half", "{expected}");
+                            assert!(may_fail && end == "half", "{expected}");
                             connection = sidecar.connect();
                         }
                     }
@@ -102,21 +102,21 @@ fn run(sidecar: &Sidecar, issuer: &Issuer, breaks: bool) -> usize {
             });
         }
     });
-    answered.into_inner()
+    completed.into_inner()
 }
 
 #[test]
-fn no_answer_of_an_upstream_over_http_1_reaches_another() {
+fn no_http1_response_reaches_another_user() {
     let upstream = Upstream::answering(answer);
     let (sidecar, issuer) = start_before(&format!("url = \"{}\"", upstream.url()), ROUTES);
-    let answered = run(&sidecar, &issuer, true);
-    assert!(answered > CLIENTS * REQUESTS * 3 / 4, "{answered}");
+    let completed = run(&sidecar, &issuer, true);
+    assert!(completed > CLIENTS * REQUESTS * 3 / 4, "{completed}");
 }
 
 #[test]
-fn no_answer_of_an_upstream_over_http_2_reaches_another() {
+fn no_http2_response_reaches_another_user() {
     let upstream = Http2Upstream::answering(5, |request| Box::pin(echo(request)));
     let (sidecar, issuer) = start_before(&format!("url = \"{}\"", upstream.url()), ROUTES);
-    let answered = run(&sidecar, &issuer, false);
-    assert!(answered > CLIENTS * REQUESTS * 9 / 10, "{answered}");
+    let completed = run(&sidecar, &issuer, false);
+    assert!(completed > CLIENTS * REQUESTS * 9 / 10, "{completed}");
 }

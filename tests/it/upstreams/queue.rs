@@ -1,8 +1,8 @@
-//! How many requests may be with an upstream at once.
+//! Limits of concurrent requests: `max_connections` and `max_pending`.
 
 use crate::harness::{Dialogue, Latch, ROUTES, Sidecar, Upstream, eventually, get, start_before};
 
-/// An upstream that answers when it is told, and the sidecar before it.
+/// Upstream that responds once the latch opens, with a sidecar.
 fn start(limits: &str) -> (Sidecar, Upstream, Latch) {
     let latch = Latch::default();
     let held = latch.clone();
@@ -16,19 +16,19 @@ fn start(limits: &str) -> (Sidecar, Upstream, Latch) {
 }
 
 #[test]
-fn of_three_one_is_served_one_waits_and_one_is_turned_away() {
+fn serves_one_request_queues_one_and_rejects_one() {
     let limits = "max_connections = 1\nmax_pending = 1\nconnect_timeout = \"1m\"";
     let (sidecar, upstream, latch) = start(limits);
     let mut first = sidecar.connect();
     first.send(get("/open/1").bytes());
     upstream.wait_for(1);
-    // One of these two waits: which, only they know.
+    // One of these two waits, either one.
     let mut others = [sidecar.connect(), sidecar.connect()];
     for client in &mut others {
         client.send(get("/open/2").bytes());
     }
     let overloaded = "claimgate_requests_total{route=\"/open/{*rest}\",method=\"GET\",status=\"503\",reason=\"overloaded\"}";
-    eventually("turned away", || sidecar.metric(overloaded) == Some(1.0));
+    eventually("rejected", || sidecar.metric(overloaded) == Some(1.0));
     assert_eq!(upstream.arrived().len(), 1);
     latch.open();
     assert_eq!(first.answer().text(), "/open/1");
@@ -43,7 +43,7 @@ fn of_three_one_is_served_one_waits_and_one_is_turned_away() {
 }
 
 #[test]
-fn a_place_is_taken_until_the_last_byte_of_the_answer() {
+fn a_slot_is_held_until_the_last_byte_of_the_response() {
     let latch = Latch::default();
     let half = latch.clone();
     let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
@@ -63,11 +63,11 @@ fn a_place_is_taken_until_the_last_byte_of_the_answer() {
     sidecar.call(&get("/open/2")).refused(503, "overloaded");
     latch.open();
     assert_eq!(first.wire.read_body(&head).unwrap().0, b"milk");
-    eventually("room", || sidecar.call(&get("/open/3")).status == 200);
+    eventually("free slot", || sidecar.call(&get("/open/3")).status == 200);
 }
 
 #[test]
-fn a_wait_has_an_end() {
+fn a_queued_request_times_out() {
     let limits = "max_connections = 1\nconnect_timeout = \"100ms\"";
     let (sidecar, upstream, latch) = start(limits);
     let mut first = sidecar.connect();
@@ -80,27 +80,27 @@ fn a_wait_has_an_end() {
 }
 
 #[test]
-fn whoever_leaves_makes_room() {
+fn a_disconnected_client_frees_its_slot() {
     let limits = "max_connections = 2\nmax_pending = 0";
     let (sidecar, upstream, latch) = start(limits);
-    let mut leaving = [sidecar.connect(), sidecar.connect()];
-    for client in &mut leaving {
+    let mut abandoned = [sidecar.connect(), sidecar.connect()];
+    for client in &mut abandoned {
         client.send(get("/open/1").bytes());
     }
     upstream.wait_for(2);
     sidecar.call(&get("/open/2")).refused(503, "overloaded");
-    drop(leaving);
+    drop(abandoned);
     latch.open();
-    eventually("room", || sidecar.call(&get("/open/3")).status == 200);
+    eventually("free slot", || sidecar.call(&get("/open/3")).status == 200);
     for _ in 0..10 {
         assert_eq!(sidecar.call(&get("/open/4")).status, 200);
     }
 }
 
 #[test]
-fn an_upstream_that_breaks_off_makes_room() {
+fn a_truncated_response_frees_the_slot() {
     let upstream = Upstream::answering(|dialogue| {
-        if dialogue.target() == "/open/well" {
+        if dialogue.target() == "/open/whole" {
             return dialogue.echo();
         }
         dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
@@ -115,6 +115,8 @@ fn an_upstream_that_breaks_off_makes_room() {
         let mut client = sidecar.connect();
         client.send(get("/open/half").bytes());
         assert!(client.read(false).is_err());
-        eventually("room", || sidecar.call(&get("/open/well")).status == 200);
+        eventually("free slot", || {
+            sidecar.call(&get("/open/whole")).status == 200
+        });
     }
 }

@@ -1,4 +1,4 @@
-//! An upstream that is spoken to with TLS.
+//! TLS upstreams.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use crate::harness::{Http2Upstream, ROUTES, Sidecar, get, post, start_before};
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
 
-/// Certificates that are their own authorities, in files.
+/// Self-signed certificates in files.
 struct Files {
     directory: TempDir,
 }
@@ -38,7 +38,7 @@ impl Files {
         self.directory.path().join(name)
     }
 
-    /// A certificate of this name for one host.
+    /// Creates a certificate for one host.
     fn certify(&self, name: &str, host: &str) -> CertifiedKey<KeyPair> {
         let pair = generate_simple_self_signed([host.to_owned()]).unwrap();
         fs::write(self.path(&format!("{name}.crt")), pair.cert.pem()).unwrap();
@@ -48,7 +48,7 @@ impl Files {
     }
 }
 
-/// What a server needs to be known by this certificate, and to speak these protocols.
+/// Server configuration with this certificate and these ALPN protocols. With `clients`, it requires a client certificate.
 fn config(
     own: &CertifiedKey<KeyPair>,
     clients: Option<&CertifiedKey<KeyPair>>,
@@ -80,14 +80,14 @@ fn answer(request: Request<Incoming>) -> Answered {
     Box::pin(echo(request))
 }
 
-/// The sidecar before an upstream, with this in `tls = { … }`.
+/// Sidecar of an upstream, with these settings in `tls = { … }`.
 fn start(upstream: &Http2Upstream, tls: &str) -> Sidecar {
     let tasks = format!("url = \"{}\"\ntls = {{ {tls} }}", upstream.url());
     start_before(&tasks, ROUTES).0
 }
 
 #[test]
-fn both_sides_agree_on_the_best_http_that_the_upstream_speaks() {
+fn negotiates_the_best_http_version_of_the_upstream() {
     let files = Files::new();
     let own = files.certify("own", "127.0.0.1");
     let trust = format!("ca_file = \"{}\"", files.path("own.crt").display());
@@ -116,7 +116,7 @@ fn both_sides_agree_on_the_best_http_that_the_upstream_speaks() {
 }
 
 #[test]
-fn an_upstream_that_cannot_prove_its_name_gets_nothing() {
+fn sends_nothing_to_an_upstream_with_an_invalid_certificate() {
     let files = Files::new();
     let own = files.certify("own", "tasks.internal");
     files.certify("other", "127.0.0.1");
@@ -151,14 +151,14 @@ fn an_upstream_that_cannot_prove_its_name_gets_nothing() {
 }
 
 #[test]
-fn an_upstream_that_asks_is_told_who_the_gate_is() {
+fn presents_a_client_certificate_to_an_upstream_with_mtls() {
     let files = Files::new();
     let own = files.certify("own", "127.0.0.1");
     let gate = files.certify("gate", "gate.internal");
     let upstream = Http2Upstream::over_tls(config(&own, Some(&gate), &[HTTP2]), answer);
     let trust = format!("ca_file = \"{}\"", files.path("own.crt").display());
-    let nobody = start(&upstream, &trust).call(&get("/open/a"));
-    assert_eq!(nobody.status, 502);
+    let anonymous = start(&upstream, &trust).call(&get("/open/a"));
+    assert_eq!(anonymous.status, 502);
     let pair = format!(
         "{trust}, certificate = \"{}\", key = \"{}\"",
         files.path("gate.crt").display(),
@@ -169,7 +169,7 @@ fn an_upstream_that_asks_is_told_who_the_gate_is() {
 }
 
 #[test]
-fn a_websocket_has_a_connection_that_speaks_http_1() {
+fn a_websocket_gets_an_http1_connection() {
     let files = Files::new();
     let own = files.certify("own", "127.0.0.1");
     let config = config(&own, None, &[HTTP2, HTTP1]);

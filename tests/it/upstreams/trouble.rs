@@ -1,4 +1,4 @@
-//! Upstreams in trouble: what a client sees of it, and what the upstream is spared.
+//! Failing upstreams: retries, the retry budget and outlier detection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,18 +11,18 @@ use crate::harness::{
 
 const RETRIES: &str = "claimgate_upstream_retries_total{upstream=\"tasks\"}";
 
-/// Calls so often over one connection, and gives how many were answered 200.
+/// Sends requests over one connection and returns the number of 200 responses.
 fn served(sidecar: &Sidecar, calls: usize) -> usize {
     let mut client = sidecar.connect();
-    let good = (0..calls).filter(|call| {
+    let succeeded = (0..calls).filter(|call| {
         let answer = client.call(&get(&format!("/open/{call}")));
         answer.status == 200 && answer.text() == format!("/open/{call}")
     });
-    good.count()
+    succeeded.count()
 }
 
 #[test]
-fn an_upstream_that_closes_every_connection_after_its_answer_loses_no_request() {
+fn closing_every_connection_after_its_response_loses_no_request() {
     let upstream = Upstream::answering(|dialogue| {
         dialogue.echo();
         Next::Close
@@ -41,19 +41,19 @@ fn an_upstream_that_closes_every_connection_after_its_answer_loses_no_request() 
 }
 
 #[test]
-fn of_two_endpoints_one_may_be_dead() {
-    let (alive, dead) = (Upstream::start(), Upstream::nowhere());
+fn one_of_two_endpoints_may_be_unreachable() {
+    let (reachable, unreachable) = (Upstream::start(), Upstream::nowhere());
     for balance in ["round-robin", "least-pending"] {
         let url = format!(
             "url = [\"{}\", \"{}\"]\nbalance = \"{balance}\"\nejection = {{ time = \"1h\" }}",
-            dead.url(),
-            alive.url()
+            unreachable.url(),
+            reachable.url()
         );
         let (sidecar, _issuer) = start_before(&url, ROUTES);
         assert_eq!(served(&sidecar, 50), 50, "{balance}");
         let failed = sidecar
             .metric("claimgate_upstream_connections_total{upstream=\"tasks\",outcome=\"failure\"}");
-        // After five failures in a row it was left out.
+        // Ejected after five consecutive failures.
         assert_eq!(failed, Some(5.0), "{balance}");
         let ejections = sidecar.metric("claimgate_upstream_ejections_total{upstream=\"tasks\"}");
         assert_eq!(ejections, Some(1.0), "{balance}");
@@ -61,11 +61,11 @@ fn of_two_endpoints_one_may_be_dead() {
 }
 
 #[test]
-fn an_endpoint_that_is_left_out_comes_back_when_it_answers_again() {
-    let is_well = Arc::new(AtomicUsize::new(0));
-    let well = Arc::clone(&is_well);
-    let sick = Upstream::answering(move |dialogue| {
-        if well.load(Ordering::Relaxed) == 0 {
+fn an_ejected_endpoint_is_restored_after_it_recovers() {
+    let is_healthy = Arc::new(AtomicUsize::new(0));
+    let healthy = Arc::clone(&is_healthy);
+    let failing = Upstream::answering(move |dialogue| {
+        if healthy.load(Ordering::Relaxed) == 0 {
             return Next::Reset;
         }
         dialogue.echo()
@@ -73,35 +73,35 @@ fn an_endpoint_that_is_left_out_comes_back_when_it_answers_again() {
     let other = Upstream::start();
     let url = format!(
         "url = [\"{}\", \"{}\"]\nejection = {{ failures = 2, time = \"50ms\" }}",
-        sick.url(),
+        failing.url(),
         other.url()
     );
     let (sidecar, _issuer) = start_before(&url, ROUTES);
     assert_eq!(served(&sidecar, 20), 20);
     let ejections = "claimgate_upstream_ejections_total{upstream=\"tasks\"}";
     assert!(sidecar.metric(ejections) >= Some(1.0));
-    is_well.store(1, Ordering::Relaxed);
-    let before = sick.arrived().len();
+    is_healthy.store(1, Ordering::Relaxed);
+    let before = failing.arrived().len();
     let mut client = sidecar.connect();
-    eventually("back", || {
+    eventually("restored", || {
         assert_eq!(client.call(&get("/open/a")).status, 200);
-        sick.arrived().len() > before + 3
+        failing.arrived().len() > before + 3
     });
 }
 
 #[test]
-fn if_all_endpoints_are_left_out_all_are_used() {
-    let is_well = Arc::new(AtomicUsize::new(0));
-    let sick = || {
-        let well = Arc::clone(&is_well);
+fn if_all_endpoints_are_ejected_all_are_used() {
+    let is_healthy = Arc::new(AtomicUsize::new(0));
+    let failing = || {
+        let healthy = Arc::clone(&is_healthy);
         Upstream::answering(move |dialogue| {
-            if well.load(Ordering::Relaxed) == 0 {
+            if healthy.load(Ordering::Relaxed) == 0 {
                 return Next::Reset;
             }
             dialogue.echo()
         })
     };
-    let (one, other) = (sick(), sick());
+    let (one, other) = (failing(), failing());
     let url = format!(
         "url = [\"{}\", \"{}\"]\nejection = {{ failures = 1, time = \"1h\" }}",
         one.url(),
@@ -109,22 +109,22 @@ fn if_all_endpoints_are_left_out_all_are_used() {
     );
     let (sidecar, _issuer) = start_before(&url, ROUTES);
     assert_eq!(served(&sidecar, 5), 0);
-    is_well.store(1, Ordering::Relaxed);
+    is_healthy.store(1, Ordering::Relaxed);
     assert_eq!(served(&sidecar, 5), 5);
 }
 
 #[test]
-fn an_upstream_that_always_breaks_gets_few_requests_twice() {
+fn the_retry_budget_limits_retries_to_a_failing_upstream() {
     let upstream = Upstream::answering(|_| Next::Close);
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
     assert_eq!(served(&sidecar, 200), 0);
-    // A fifth of them, and ten that are free.
+    // 20 % of the requests, and the ten initial retries.
     assert_eq!(upstream.arrived().len(), 250);
     assert_eq!(sidecar.metric(RETRIES), Some(50.0));
 }
 
 #[test]
-fn what_may_have_been_done_is_not_done_again() {
+fn does_not_retry_a_request_that_may_have_been_processed() {
     let upstream = Upstream::answering(|dialogue| {
         dialogue.body();
         Next::Close
@@ -143,7 +143,7 @@ fn what_may_have_been_done_is_not_done_again() {
 }
 
 #[test]
-fn nothing_is_tried_again_if_the_configuration_says_so() {
+fn zero_attempts_or_a_zero_budget_disables_retries() {
     let upstream = Upstream::answering(|_| Next::Close);
     let tasks = format!("url = \"{}\"\nretries = {{ attempts = 0 }}", upstream.url());
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
@@ -156,7 +156,7 @@ fn nothing_is_tried_again_if_the_configuration_says_so() {
 }
 
 #[test]
-fn garbage_is_a_broken_upstream_and_not_asked_twice() {
+fn does_not_retry_after_a_malformed_response() {
     let upstream = Upstream::answering(|dialogue| {
         dialogue.write("HTTP/1.1 two hundred\r\n\r\n");
         Next::Close
@@ -171,7 +171,7 @@ fn garbage_is_a_broken_upstream_and_not_asked_twice() {
 }
 
 #[test]
-fn an_endpoint_that_is_silent_is_left_out_too() {
+fn response_timeouts_eject_an_endpoint() {
     let latch = Latch::default();
     let held = latch.clone();
     let silent = Upstream::answering(move |_: &mut Dialogue| {
@@ -191,7 +191,7 @@ fn an_endpoint_that_is_silent_is_left_out_too() {
 }
 
 #[test]
-fn a_unix_socket_is_served_again_when_it_is_there_again() {
+fn connects_to_a_unix_socket_created_later() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let tasks = format!("url = \"unix:{}\"", path.display());

@@ -1,4 +1,4 @@
-//! The same library on both sides: messages, control frames, closing, and the end of a token.
+//! WebSocket messages, control frames, closing handshakes and token expiry, with the same library on both sides.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -15,13 +15,13 @@ use crate::harness::{Issuer, NOW, PATIENCE, ROUTES, Sidecar, Upstream};
 
 type Socket = WebSocket<TcpStream>;
 
-/// Answers every message with itself, `who` with the user, and `close` with a close of its own.
+/// Echoes every message, responds to `who` with the user, and to `close` with a close frame.
 fn serve() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
-            thread::spawn(move || talk(stream));
+            thread::spawn(move || serve_socket(stream));
         }
     });
     address
@@ -29,9 +29,9 @@ fn serve() -> SocketAddr {
 
 #[expect(
     clippy::result_large_err,
-    reason = "a refusal is an answer of the library's"
+    reason = "the error type belongs to the library"
 )]
-fn talk(stream: TcpStream) {
+fn serve_socket(stream: TcpStream) {
     let mut user = String::new();
     let note = |request: &server::Request, answer: server::Response| {
         let named = request.headers().iter().filter(|(name, _)| {
@@ -52,7 +52,7 @@ fn talk(stream: TcpStream) {
                 Message::Close(Some(closing(4001, "enough")))
             }
             Message::Text(_) | Message::Binary(_) => message,
-            // Answered by the library itself.
+            // Handled by the library.
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => continue,
         };
         if socket.send(answer).is_err() {
@@ -90,7 +90,7 @@ fn connect(sidecar: &Sidecar, path: &str, token: &str) -> Result<Socket, Box<Err
     match client(request, stream) {
         Ok((socket, _)) => Ok(socket),
         Err(HandshakeError::Failure(error)) => Err(Box::new(error)),
-        Err(HandshakeError::Interrupted(_)) => panic!("no answer in time"),
+        Err(HandshakeError::Interrupted(_)) => panic!("no response in time"),
     }
 }
 
@@ -101,7 +101,7 @@ fn ask(socket: &mut Socket, message: Message) -> Message {
 }
 
 #[test]
-fn messages_of_every_kind_pass_whole() {
+fn forwards_messages_of_every_kind() {
     let (sidecar, issuer) = start(ROUTES);
     let mut socket = connect(&sidecar, "/api/alice/tasks/live", &issuer.token("alice")).unwrap();
     assert_eq!(ask(&mut socket, "who".into()), Message::text("alice"));
@@ -129,7 +129,7 @@ fn messages_of_every_kind_pass_whole() {
 }
 
 #[test]
-fn each_side_learns_how_the_other_closes() {
+fn forwards_close_frames_in_both_directions() {
     let (sidecar, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     let mut socket = connect(&sidecar, "/me/live", &token).unwrap();
@@ -143,24 +143,25 @@ fn each_side_learns_how_the_other_closes() {
     let mut socket = connect(&sidecar, "/me/live", &token).unwrap();
     let bye = closing(4002, "bye");
     socket.close(Some(bye.clone())).unwrap();
-    // RFC 6455 section 5.5.1: the other side gives the code back.
+    // RFC 6455 section 5.5.1: the other side echoes the code.
     assert_eq!(socket.read().unwrap(), Message::Close(Some(bye)));
     assert!(matches!(socket.read(), Err(Error::ConnectionClosed)));
 }
 
 #[test]
-fn a_refused_handshake_is_an_answer_that_a_library_shows() {
+fn the_client_library_reports_the_status_of_a_refused_handshake() {
     let (sidecar, issuer) = start(ROUTES);
     for (token, status) in [(issuer.token("bob"), 403), ("nonsense".to_owned(), 401)] {
         let refused = connect(&sidecar, "/api/alice/tasks/live", &token);
         let Error::Http(answer) = *refused.unwrap_err() else {
-            panic!("no answer with {status}");
+            panic!("no response with {status}");
         };
         assert_eq!(answer.status(), status);
     }
 }
+
 #[test]
-fn a_socket_is_closed_when_its_token_ends_unless_the_route_keeps_it() {
+fn closes_the_socket_at_token_expiry_unless_the_route_keeps_it() {
     let (sidecar, issuer) = start(&format!(
         "{ROUTES}{}",
         r#"

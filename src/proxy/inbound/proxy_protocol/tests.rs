@@ -5,15 +5,15 @@ fn v4(text: &str) -> ProxiedSource {
 }
 
 fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
-    let mut bytes = SIGNATURE.to_vec();
+    let mut bytes = V2_SIGNATURE.to_vec();
     bytes.extend([command, family]);
     bytes.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
     bytes.extend(body);
     bytes
 }
 
-/// Every kind of good header with what it says.
-fn good() -> Vec<(Vec<u8>, ProxiedSource)> {
+/// Valid headers of every kind and their source.
+fn valid() -> Vec<(Vec<u8>, ProxiedSource)> {
     let over_ip4 = [203, 0, 113, 7, 10, 0, 0, 1, 0x9c, 0x40, 0x1f, 0x90];
     let mut over_ip6 = [0; 36];
     over_ip6[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
@@ -57,18 +57,21 @@ fn good() -> Vec<(Vec<u8>, ProxiedSource)> {
         (binary(0x21, 0x00, b""), ProxiedSource::Proxy),
         (binary(0x20, 0x00, b""), ProxiedSource::Proxy),
         (binary(0x20, 0x11, &over_ip4), ProxiedSource::Proxy),
-        (binary(0x21, 0x00, &[0; LONGEST - 16]), ProxiedSource::Proxy),
+        (
+            binary(0x21, 0x00, &[0; MAX_V2_LENGTH - 16]),
+            ProxiedSource::Proxy,
+        ),
     ]);
     all
 }
 
 #[test]
-fn a_header_says_who_the_client_is() {
-    for (bytes, source) in good() {
+fn parses_the_client_address() {
+    for (bytes, source) in valid() {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let length = bytes.len();
         assert_eq!(parse(&bytes).unwrap(), Some((source, length)), "{text}");
-        // What follows is the client's, whatever it is.
+        // The following bytes belong to the client.
         for rest in ["GET / HTTP/1.1\r\n", "\r\n", "PROXY TCP4", "\0"] {
             let both = [&bytes, rest.as_bytes()].concat();
             assert_eq!(parse(&both).unwrap(), Some((source, length)), "{text}");
@@ -77,8 +80,8 @@ fn a_header_says_who_the_client_is() {
 }
 
 #[test]
-fn the_start_of_a_header_is_not_one_yet() {
-    for (bytes, _) in good() {
+fn waits_for_the_rest_of_an_incomplete_header() {
+    for (bytes, _) in valid() {
         for end in 0..bytes.len() {
             let start = &bytes[..end];
             assert!(parse(start).unwrap().is_none(), "{start:?}");
@@ -87,7 +90,7 @@ fn the_start_of_a_header_is_not_one_yet() {
 }
 
 #[test]
-fn what_is_no_header_is_refused() {
+fn rejects_malformed_headers() {
     let lines = [
         "GET / HTTP/1.1\r\n",
         "proxy TCP4 203.0.113.7 10.0.0.1 1 2\r\n",
@@ -113,36 +116,36 @@ fn what_is_no_header_is_refused() {
         "PROXY TCP4 203.0.113.7 10.0.0.1 1 2\r\r\n",
         "PROXY TCP4 203.0.113.7 10.0.0.1 1 \u{0662}\r\n",
     ];
-    let too_long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(LONGEST_LINE));
-    let endless = "PROXY UNKNOWN ".to_owned() + &"x".repeat(LONGEST_LINE);
-    let mut bad: Vec<_> = lines.map(str::as_bytes).map(<[u8]>::to_vec).into();
-    bad.extend([too_long.into_bytes(), endless.into_bytes()]);
-    let room = [0; UNIX_ADDRESSES];
-    bad.extend([
-        binary(0x11, 0x11, &room),
-        binary(0x31, 0x11, &room),
-        binary(0x22, 0x11, &room),
-        binary(0x21, 0x12, &room),
-        binary(0x21, 0x22, &room),
-        binary(0x21, 0x32, &room),
-        binary(0x21, 0x10, &room),
-        binary(0x21, 0x01, &room),
-        binary(0x21, 0x41, &room),
-        binary(0x21, 0x11, &room[..11]),
-        binary(0x21, 0x21, &room[..35]),
-        binary(0x21, 0x31, &room[..215]),
-        binary(0x20, 0x00, &[0; LONGEST]),
+    let too_long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(MAX_V1_LENGTH));
+    let endless = "PROXY UNKNOWN ".to_owned() + &"x".repeat(MAX_V1_LENGTH);
+    let mut malformed: Vec<_> = lines.map(str::as_bytes).map(<[u8]>::to_vec).into();
+    malformed.extend([too_long.into_bytes(), endless.into_bytes()]);
+    let zeros = [0; UNIX_ADDRESSES_LENGTH];
+    malformed.extend([
+        binary(0x11, 0x11, &zeros),
+        binary(0x31, 0x11, &zeros),
+        binary(0x22, 0x11, &zeros),
+        binary(0x21, 0x12, &zeros),
+        binary(0x21, 0x22, &zeros),
+        binary(0x21, 0x32, &zeros),
+        binary(0x21, 0x10, &zeros),
+        binary(0x21, 0x01, &zeros),
+        binary(0x21, 0x41, &zeros),
+        binary(0x21, 0x11, &zeros[..11]),
+        binary(0x21, 0x21, &zeros[..35]),
+        binary(0x21, 0x31, &zeros[..215]),
+        binary(0x20, 0x00, &[0; MAX_V2_LENGTH]),
         b"\r\n\r\n\0\r\nQUIX\n".to_vec(),
     ]);
-    for bytes in bad {
+    for bytes in malformed {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         assert!(parse(&bytes).is_err(), "{text:?}");
     }
 }
 
 #[test]
-fn a_header_of_nonsense_never_makes_it_panic() {
-    for (bytes, _) in good() {
+fn never_panics_on_corrupted_headers() {
+    for (bytes, _) in valid() {
         for at in 0..bytes.len().min(60) {
             for byte in [0, 1, b' ', b'\n', b'\r', 0x21, 0x7f, 0xff] {
                 let mut changed = bytes.clone();

@@ -1,0 +1,124 @@
+//! Deadlines of a client connection, shared by its exchanges and its socket.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::limits::Timeouts;
+
+/// Longest time to read from a closing connection, so that the client receives the last response.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+
+/// State of a connection and the time it was entered: written by the exchange, read by the socket.
+///
+/// hyper requires a `Send` socket, hence atomics, although a single thread uses them.
+#[derive(Debug)]
+pub(super) struct ConnectionDeadlines {
+    start: Instant,
+    /// Milliseconds since `start`, with the [`State`] in the two lowest bits.
+    word: AtomicU64,
+    head_timed_out: AtomicBool,
+    /// HTTP/2: received bytes do not mark the start of a request head, and http2.rs enforces the deadlines.
+    is_http2: AtomicBool,
+    /// HTTP/2: time of the last received bytes, in milliseconds since `start`.
+    last_received: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    ReadingHead = 0,
+    Idle = 1,
+    /// Waiting for the gate, the upstream or a body.
+    InExchange = 2,
+}
+
+impl ConnectionDeadlines {
+    pub(super) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            word: AtomicU64::new(State::ReadingHead as u64),
+            head_timed_out: AtomicBool::new(false),
+            is_http2: AtomicBool::new(false),
+            last_received: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn begin_exchange(&self, now: Instant) {
+        self.set(State::InExchange, now);
+    }
+
+    pub(super) fn end_exchange(&self, now: Instant) {
+        self.set(State::Idle, now);
+    }
+
+    pub(super) fn set_http2(&self) {
+        self.is_http2.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_received(&self) {
+        if self.is_http2() {
+            let now = self.milliseconds(Instant::now());
+            self.last_received.store(now, Ordering::Relaxed);
+        } else if self.is_idle() {
+            self.set(State::ReadingHead, Instant::now());
+        }
+    }
+
+    pub(super) fn note_timeout(&self) {
+        let is_head = self.is(State::ReadingHead);
+        self.head_timed_out.store(is_head, Ordering::Relaxed);
+    }
+
+    /// Returns true if the connection ended because a request head did not arrive in time.
+    pub(super) fn head_timed_out(&self) -> bool {
+        self.head_timed_out.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.is(State::Idle)
+    }
+
+    /// End of the current state; none during an exchange.
+    pub(super) fn deadline(&self, timeouts: Timeouts) -> Option<Instant> {
+        let (since, state) = self.since();
+        match state {
+            0 => Some(since + timeouts.header),
+            1 => Some(since + timeouts.idle),
+            _ => None,
+        }
+    }
+
+    /// Time to close an HTTP/2 connection without exchanges if its client does not close it after the GOAWAY of
+    /// `goaway_sent`: soon after the last received bytes.
+    pub(super) fn goaway_deadline(&self, goaway_sent: Instant, timeouts: Timeouts) -> Instant {
+        let (idle_since, _) = self.since();
+        let last_received = self.last_received.load(Ordering::Relaxed);
+        let last_received = self.start + Duration::from_millis(last_received);
+        let since = idle_since.max(goaway_sent);
+        (since.max(last_received) + LINGER).min(since + timeouts.header.max(LINGER))
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.start);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX >> 2)
+    }
+
+    fn set(&self, state: State, now: Instant) {
+        let word = self.milliseconds(now) << 2 | state as u64;
+        self.word.store(word, Ordering::Relaxed);
+    }
+
+    fn is(&self, state: State) -> bool {
+        self.since().1 == state as u64
+    }
+
+    fn since(&self) -> (Instant, u64) {
+        let word = self.word.load(Ordering::Relaxed);
+        (self.start + Duration::from_millis(word >> 2), word & 3)
+    }
+}
