@@ -3,7 +3,6 @@
 //! Nothing here is compiled: [`crate::app`] turns a [`Config`] into the parts that serve.
 
 mod cors;
-mod document;
 mod files;
 mod identity;
 mod issuer;
@@ -15,6 +14,7 @@ mod route;
 mod rule;
 mod tls;
 mod tracing;
+mod tree;
 mod units;
 mod upstream;
 
@@ -24,7 +24,6 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use cors::{Cors, RouteCors};
-use document::{Fault, Node, ReadError};
 pub use identity::{Credential, Identity};
 pub use issuer::{Encoding, Issuer, Keys};
 pub use limit::{RateKey, RateLimit, RateLimits};
@@ -35,6 +34,7 @@ pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSourc
 pub use rule::{CertificateField, ClaimRule, Scalar};
 pub use tls::{CertificateFiles, ClientAuth, Tls, TlsVersion};
 pub use tracing::Tracing;
+use tree::{Fault, Node, ReadError};
 pub use units::{Address, Network, OneOrMany};
 pub use upstream::{Balance, Ejection, HealthCheck, Retries, Upstream, UpstreamTls};
 
@@ -70,19 +70,19 @@ pub struct Config {
 
 /// A configuration with its text, so that a problem found later still has its line.
 #[derive(Debug)]
-pub struct Written {
+pub struct ConfigDocument {
     /// What could be read.
     pub config: Config,
     file: PathBuf,
-    document: Node,
+    root: Node,
     removed: Vec<KeyPath>,
     problems: Vec<Problem>,
     variables: BTreeMap<String, String>,
 }
 
-impl Written {
+impl ConfigDocument {
     /// Reads a file. Fails only if nothing of it can be read; what is wrong with parts of it is kept
-    /// for [`Written::finish`], so that everything can be reported at once.
+    /// for [`ConfigDocument::finish`], so that everything can be reported at once.
     pub fn load(file: &Path) -> Result<Self, Problems> {
         let text = std::fs::read_to_string(file).map_err(|error| Problems {
             file: file.to_owned(),
@@ -95,9 +95,9 @@ impl Written {
         Self::parse(file, &text)
     }
 
-    /// As [`Written::load`], from text.
+    /// As [`ConfigDocument::load`], from text.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Problems> {
-        let document = Node::parse(text).map_err(|errors| {
+        let root = Node::parse(text).map_err(|errors| {
             let mut problems = Problems {
                 file: file.to_owned(),
                 all: errors.into_iter().map(syntax_problem).collect(),
@@ -105,21 +105,21 @@ impl Written {
             problems.sort();
             problems
         })?;
-        let mut written = Self {
+        let mut document = Self {
             config: Config::default(),
             file: file.to_owned(),
-            document,
+            root,
             removed: Vec::new(),
             problems: Vec::new(),
             variables: BTreeMap::new(),
         };
-        written.read();
-        Ok(written)
+        document.read();
+        Ok(document)
     }
 
     /// Reads the document, and where a value is wrong notes that, takes the value away and reads on.
     fn read(&mut self) {
-        let mut rest = self.document.clone();
+        let mut rest = self.root.clone();
         loop {
             let ReadError { path, fault } = match Config::deserialize(&rest) {
                 Ok(config) => {
@@ -168,7 +168,7 @@ impl Written {
     /// Notes that the value at `path` cannot be used.
     pub fn report(&mut self, path: KeyPath, message: impl Into<String>) {
         self.problems.push(Problem {
-            line: Some(self.document.line_of(&path)),
+            line: Some(self.root.line_of(&path)),
             path,
             message: message.into(),
         });
@@ -176,13 +176,13 @@ impl Written {
 
     /// The place of a key, for a warning.
     pub fn place(&self, path: &KeyPath) -> String {
-        let line = self.document.line_of(path);
+        let line = self.root.line_of(path);
         format!("{}:{line}: {path}", self.file.display())
     }
 
     /// Whether the text has something at `path`, even if it could not be read.
     pub fn has(&self, path: &KeyPath) -> bool {
-        self.document.has(path)
+        self.root.has(path)
     }
 
     /// Whether a part of `path` could not be read and was reported.
@@ -232,10 +232,10 @@ fn explain(path: &KeyPath, fault: &Fault) -> String {
         Fault::Invalid(message) => message.clone(),
         Fault::MissingKey(key) => format!("needs the key `{key}`"),
         Fault::UnknownKey(known) => {
-            let Some(Step::Key(written)) = path.steps().last() else {
+            let Some(Step::Key(key)) = path.steps().last() else {
                 return "unknown key".to_owned();
             };
-            match nearest(written, known) {
+            match nearest(key, known) {
                 Some(near) => format!("unknown key; did you mean `{near}`?"),
                 None => format!("unknown key; known here are `{}`", known.join("`, `")),
             }
@@ -244,10 +244,10 @@ fn explain(path: &KeyPath, fault: &Fault) -> String {
 }
 
 /// The known name that a person most likely meant, if one is near enough.
-pub(crate) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let scored = known
         .iter()
-        .map(|name| (strsim::damerau_levenshtein(written, name), *name));
+        .map(|name| (strsim::damerau_levenshtein(word, name), *name));
     let (distance, name) = scored.min()?;
     (distance <= 1 + name.len() / 4).then_some(name)
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::config::{CertificateField, KeyPath, Problems, Written};
+use crate::config::{CertificateField, ConfigDocument, KeyPath, Problems};
 use crate::gate::Gate;
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::identity::IdentityClaim;
@@ -34,20 +34,20 @@ const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
 impl App {
     /// Builds everything, or says everything that is wrong.
-    pub fn compile(mut written: Written) -> Result<Self, Problems> {
+    pub fn compile(mut document: ConfigDocument) -> Result<Self, Problems> {
         let mut warnings = Vec::new();
-        let entries = listen::compile(&mut written, &mut warnings);
-        let identity = identity(&mut written);
-        let upstreams = upstreams::compile(&mut written);
-        let issuers = issuers::compile(&mut written, &mut warnings);
-        let cors = cors::compile(&mut written);
-        let redis = redis::compile(&mut written, &mut warnings);
-        let routes = routes::compile(&mut written, cors.as_ref(), &mut warnings);
-        let tracing = tracing::compile(&mut written);
-        let sample = written.config.log.sample;
-        check_share(&mut written, KeyPath::of("log").key("sample"), sample);
-        let config = written.config.clone();
-        written.finish()?;
+        let entries = listen::compile(&mut document, &mut warnings);
+        let identity = identity(&mut document);
+        let upstreams = upstreams::compile(&mut document);
+        let issuers = issuers::compile(&mut document, &mut warnings);
+        let cors = cors::compile(&mut document);
+        let redis = redis::compile(&mut document, &mut warnings);
+        let routes = routes::compile(&mut document, cors.as_ref(), &mut warnings);
+        let tracing = tracing::compile(&mut document);
+        let sample = document.config.log.sample;
+        check_share(&mut document, KeyPath::of("log").key("sample"), sample);
+        let config = document.config.clone();
+        document.finish()?;
 
         let listen = &config.listen;
         let limits = ConnectionLimits {
@@ -100,28 +100,28 @@ impl App {
 }
 
 /// A share is no percentage.
-fn check_share(written: &mut Written, path: KeyPath, share: f64) {
+fn check_share(document: &mut ConfigDocument, path: KeyPath, share: f64) {
     if !(0.0..=1.0).contains(&share) {
-        written.report(path, "must be from 0 to 1: 0.1 is one of ten");
+        document.report(path, "must be from 0 to 1: 0.1 is one of ten");
     }
 }
 
 /// A time of nothing would let no request through.
-fn check_time(written: &mut Written, path: &KeyPath, time: Option<Duration>) {
+fn check_time(document: &mut ConfigDocument, path: &KeyPath, time: Option<Duration>) {
     if time == Some(Duration::ZERO) {
-        written.report(path.clone(), "must be longer than nothing");
+        document.report(path.clone(), "must be longer than nothing");
     }
 }
 
 /// The identity headers: `X-User-Id` and what the configuration adds.
-fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
+fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
     let path = KeyPath::of("identity").key("headers");
     let mut identity = vec![(X_USER_ID, IdentityClaim::Subject)];
     let nobody = ManagedNames::new([]);
-    for (header, claim) in written.config.identity.headers.clone() {
+    for (header, claim) in document.config.identity.headers.clone() {
         let path = path.key(&header);
         let Ok(name) = header.parse::<HeaderName>() else {
-            written.report(path, "is not a header name");
+            document.report(path, "is not a header name");
             continue;
         };
         if name == X_USER_ID && claim == "subject" {
@@ -131,21 +131,21 @@ fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
             ManagedNames::new([other]).is_identity(name.as_str())
         };
         if identity.iter().any(folds_to) {
-            written.report(path, "is an identity header already, in this or another spelling; `X-User-Id` always carries the subject");
+            document.report(path, "is an identity header already, in this or another spelling; `X-User-Id` always carries the subject");
         } else if nobody.must_not_be_dropped(name.as_str())
             || crate::proxy::headers::is_hop_by_hop(&name)
         {
-            written.report(path, "has a meaning of its own and cannot carry a claim");
+            document.report(path, "has a meaning of its own and cannot carry a claim");
         } else if claim.is_empty() {
-            written.report(path, "needs the name of a claim, or `subject`");
+            document.report(path, "needs the name of a claim, or `subject`");
         } else if claim == "subject" {
             identity.push((name, IdentityClaim::Subject));
         } else if let Some(field) = claim.strip_prefix("certificate:") {
-            identity.extend(certificate_field(written, path, field).map(|field| (name, field)));
+            identity.extend(certificate_field(document, path, field).map(|field| (name, field)));
         } else {
             match ClaimPath::parse(&claim) {
                 Ok(pointer) => identity.push((name, IdentityClaim::Named(pointer))),
-                Err(problem) => written.report(path, problem.to_string()),
+                Err(problem) => document.report(path, problem.to_string()),
             }
         }
     }
@@ -153,18 +153,22 @@ fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
 }
 
 /// `certificate:subject` and the like.
-fn certificate_field(written: &mut Written, place: KeyPath, field: &str) -> Option<IdentityClaim> {
+fn certificate_field(
+    document: &mut ConfigDocument,
+    place: KeyPath,
+    field: &str,
+) -> Option<IdentityClaim> {
     let mut all = CertificateField::ALL.into_iter();
     let found = all.find(|known| known.name() == field);
     if found.is_none() {
         let known = CertificateField::ALL.map(CertificateField::name);
         let known = known.join("`, `certificate:");
-        written.report(
+        document.report(
             place,
             format!("a certificate has no `{field}`; there are `certificate:{known}`"),
         );
-    } else if !tls::asks_for_certificates(written) {
-        written.report(place, tls::NOT_ASKED);
+    } else if !tls::asks_for_certificates(document) {
+        document.report(place, tls::NOT_ASKED);
     }
     found.map(IdentityClaim::Certificate)
 }

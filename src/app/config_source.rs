@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{KeyPath, Problem, Problems, Written};
+use crate::config::{ConfigDocument, KeyPath, Problem, Problems};
 use crate::files::Contents;
 
 use super::App;
@@ -100,14 +100,14 @@ impl ConfigSource {
 /// is found to have changed. `before` is what was noted the last time.
 fn compile(file: &Path, before: &Contents) -> (Result<App, Problems>, Contents) {
     let text = Contents::of([file]);
-    let written = match Written::load(file) {
-        Ok(written) => written,
+    let document = match ConfigDocument::load(file) {
+        Ok(document) => document,
         // What it names is not known.
         Err(problems) => return (Err(problems), before.clone().with(text)),
     };
-    let named = Contents::of(written.config.files()).with(text);
-    let others = Contents::of(written.config.others_files());
-    let result = App::compile(written);
+    let named = Contents::of(document.config.files()).with(text);
+    let others = Contents::of(document.config.others_files());
+    let result = App::compile(document);
     let noted = match result {
         Ok(_) => named,
         // It may be their fault.

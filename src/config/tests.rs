@@ -1,20 +1,22 @@
 use std::path::Path;
 
-use super::{Access, Config, Written, nearest};
+use super::{Access, Config, ConfigDocument, nearest};
 
 fn problems(text: &str) -> Vec<String> {
-    let written = match Written::parse(Path::new("gate.toml"), text) {
-        Ok(written) => written,
+    let document = match ConfigDocument::parse(Path::new("gate.toml"), text) {
+        Ok(document) => document,
         Err(problems) => return problems.to_string().lines().map(str::to_owned).collect(),
     };
-    match written.finish() {
+    match document.finish() {
         Ok(()) => Vec::new(),
         Err(problems) => problems.to_string().lines().map(str::to_owned).collect(),
     }
 }
 
 fn read(text: &str) -> Config {
-    Written::parse(Path::new("gate.toml"), text).unwrap().config
+    ConfigDocument::parse(Path::new("gate.toml"), text)
+        .unwrap()
+        .config
 }
 
 #[test]

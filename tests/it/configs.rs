@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use claimgate::app::App;
-use claimgate::config::{Problems, Written};
+use claimgate::config::{ConfigDocument, Problems};
 
 /// What the fixtures find in the environment: the README of the fixtures lists them.
 const VARIABLES: [(&str, &str); 5] = [
@@ -59,7 +59,7 @@ fn a_bad_configuration_is_told_every_problem_with_its_line() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let problems = Written::load(Path::new("/no/such/gate.toml")).unwrap_err();
+    let problems = ConfigDocument::load(Path::new("/no/such/gate.toml")).unwrap_err();
     assert_eq!(
         problems.to_string(),
         "/no/such/gate.toml: cannot be read: No such file or directory (os error 2)"
@@ -76,11 +76,11 @@ fn five_mistakes_are_five_problems_in_the_order_of_their_lines() {
 
 /// Compiles text as `claimgate run` would, under the bare name of its file.
 fn compile(file: &Path, text: &str) -> Result<App, Problems> {
-    let mut written = Written::parse(Path::new(file.file_name().unwrap()), text)?;
+    let mut document = ConfigDocument::parse(Path::new(file.file_name().unwrap()), text)?;
     for (name, value) in VARIABLES {
-        written.set_variable(name, value);
+        document.set_variable(name, value);
     }
-    App::compile(written)
+    App::compile(document)
 }
 
 fn directory(kind: &str) -> PathBuf {

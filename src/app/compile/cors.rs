@@ -2,21 +2,21 @@
 
 use http::HeaderName;
 
-use crate::config::{self, KeyPath, RouteCors, Written};
+use crate::config::{self, ConfigDocument, KeyPath, RouteCors};
 use crate::gate::cors::{Cors, OriginPattern, Origins};
 use crate::gate::origin::Origin;
 
 use super::routes;
 
 /// What holds for every route that says nothing else.
-pub(super) fn compile(written: &mut Written) -> Option<Cors> {
-    let named = written.config.cors.clone()?;
-    Some(one(written, &KeyPath::of("cors"), &named))
+pub(super) fn compile(document: &mut ConfigDocument) -> Option<Cors> {
+    let named = document.config.cors.clone()?;
+    Some(one(document, &KeyPath::of("cors"), &named))
 }
 
 /// What holds for a route.
 pub(super) fn of_route(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     named: Option<&RouteCors>,
     common: Option<&Cors>,
@@ -25,16 +25,16 @@ pub(super) fn of_route(
     match named {
         None => common.cloned(),
         Some(RouteCors::Off) => {
-            if !written.has(&KeyPath::of("cors")) {
-                written.report(place, "means nothing without [cors]");
+            if !document.has(&KeyPath::of("cors")) {
+                document.report(place, "means nothing without [cors]");
             }
             None
         }
-        Some(RouteCors::Own(named)) => Some(one(written, &place, named)),
+        Some(RouteCors::Own(named)) => Some(one(document, &place, named)),
     }
 }
 
-fn one(written: &mut Written, place: &KeyPath, named: &config::Cors) -> Cors {
+fn one(document: &mut ConfigDocument, place: &KeyPath, named: &config::Cors) -> Cors {
     let config::Cors {
         origins,
         credentials,
@@ -43,10 +43,10 @@ fn one(written: &mut Written, place: &KeyPath, named: &config::Cors) -> Cors {
         expose,
         max_age,
     } = named;
-    let origins = self::origins(written, &place.key("origins"), origins, *credentials);
-    let methods = routes::methods(written, place, methods.as_deref());
-    let headers = self::headers(written, &place.key("headers"), headers);
-    let expose = self::headers(written, &place.key("expose"), expose);
+    let origins = self::origins(document, &place.key("origins"), origins, *credentials);
+    let methods = routes::methods(document, place, methods.as_deref());
+    let headers = self::headers(document, &place.key("headers"), headers);
+    let expose = self::headers(document, &place.key("expose"), expose);
     Cors::new(
         origins,
         *credentials,
@@ -57,23 +57,28 @@ fn one(written: &mut Written, place: &KeyPath, named: &config::Cors) -> Cors {
     )
 }
 
-fn origins(written: &mut Written, path: &KeyPath, named: &[String], credentials: bool) -> Origins {
-    if named.is_empty() && !written.is_broken(path) {
-        written.report(path.clone(), "must name an origin");
+fn origins(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    named: &[String],
+    credentials: bool,
+) -> Origins {
+    if named.is_empty() && !document.is_broken(path) {
+        document.report(path.clone(), "must name an origin");
     }
-    let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
+    let places: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
     let mut patterns = Vec::new();
     let mut any = None;
     for (text, place) in named.iter().zip(places) {
         match text.as_str() {
             "*" => any = Some(place),
-            "null" => written.report(
+            "null" => document.report(
                 place,
                 "is what every page without an origin sends, whoever made it: it cannot be allowed",
             ),
             text if text.contains('*') => match OriginPattern::new(text) {
                 Some(pattern) => patterns.push(pattern),
-                None => written.report(
+                None => document.report(
                     place,
                     format!(
                         "`{text}` can have `*` only for the first name of a host, with two or more after it, as in \
@@ -83,7 +88,7 @@ fn origins(written: &mut Written, path: &KeyPath, named: &[String], credentials:
             },
             text => match origin(text) {
                 Ok(origin) => patterns.push(OriginPattern::One(origin)),
-                Err(problem) => written.report(place, problem),
+                Err(problem) => document.report(place, problem),
             },
         }
     }
@@ -91,13 +96,13 @@ fn origins(written: &mut Written, path: &KeyPath, named: &[String], credentials:
         return Origins::Of(patterns);
     };
     if credentials {
-        written.report(
+        document.report(
             place,
             "cannot stand beside `credentials = true`: every page of the web could act for whoever looks at it. Name \
              the origins",
         );
     } else if !patterns.is_empty() {
-        written.report(place, "stands for every origin: leave the others out");
+        document.report(place, "stands for every origin: leave the others out");
     }
     Origins::Any
 }
@@ -117,13 +122,13 @@ pub(super) fn origin(text: &str) -> Result<Origin, String> {
     ))
 }
 
-fn headers(written: &mut Written, path: &KeyPath, named: &[String]) -> Vec<HeaderName> {
-    let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
+fn headers(document: &mut ConfigDocument, path: &KeyPath, named: &[String]) -> Vec<HeaderName> {
+    let places: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
     let mut headers = Vec::new();
     for (name, place) in named.iter().zip(places) {
         if name == "*" {
             // For browsers it does not stand for `Authorization`, and with credentials for nothing at all.
-            written.report(
+            document.report(
                 place,
                 "must be named one by one: `*` is not understood everywhere",
             );
@@ -131,10 +136,10 @@ fn headers(written: &mut Written, path: &KeyPath, named: &[String]) -> Vec<Heade
         }
         match name.parse::<HeaderName>() {
             Ok(name) if headers.contains(&name) => {
-                written.report(place, "is there already");
+                document.report(place, "is there already");
             }
             Ok(name) => headers.push(name),
-            Err(_) => written.report(place, format!("`{name}` is not a header name")),
+            Err(_) => document.report(place, format!("`{name}` is not a header name")),
         }
     }
     headers

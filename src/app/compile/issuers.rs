@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, KeyPath, OneOrMany, Written};
+use crate::config::{self, ConfigDocument, KeyPath, OneOrMany};
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::claims::ClaimPolicy;
 use crate::gate::verify::Issuer;
@@ -23,37 +23,37 @@ pub(super) struct Issuers {
     pub(super) remote_keys: Vec<Option<RemoteKeys>>,
 }
 
-pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issuers {
+pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>) -> Issuers {
     let mut compiled = Issuers::default();
-    for (name, issuer) in written.config.issuers.clone() {
+    for (name, issuer) in document.config.issuers.clone() {
         let path = KeyPath::of("issuers").key(&name);
-        let algorithms = algorithms(written, &path, issuer.algorithms.as_deref());
-        let Origin { keys, place, names } = origin(written, &path, &issuer);
+        let algorithms = algorithms(document, &path, issuer.algorithms.as_deref());
+        let Origin { keys, place, names } = origin(document, &path, &issuer);
         let source =
-            keys.and_then(|keys| source(written, warnings, &place, &keys, algorithms.as_deref()));
+            keys.and_then(|keys| source(document, warnings, &place, &keys, algorithms.as_deref()));
         let (stated, audience) = (issuer.issuer, issuer.audience.or(names.audience));
-        let accepted = texts(written, &path.key("issuer"), stated.or(names.issuer));
-        let audience = texts(written, &path.key("audience"), audience);
+        let accepted = texts(document, &path.key("issuer"), stated.or(names.issuer));
+        let audience = texts(document, &path.key("audience"), audience);
         let authorized_party = texts(
-            written,
+            document,
             &path.key("authorized_party"),
             issuer.authorized_party,
         );
         if issuer.types.is_empty() || issuer.types.iter().any(String::is_empty) {
-            written.report(
+            document.report(
                 path.key("types"),
                 "needs at least one text that is not empty, such as \"JWT\" or \"at+jwt\"",
             );
         }
         if issuer.leeway > MAX_LEEWAY {
-            written.report(path.key("leeway"), "must be at most \"5m\"");
+            document.report(path.key("leeway"), "must be at most \"5m\"");
         }
-        let subject = subject(written, &path.key("subject"), &issuer.subject);
-        check_time(written, &path.key("max_lifetime"), issuer.max_lifetime);
+        let subject = subject(document, &path.key("subject"), &issuer.subject);
+        check_time(document, &path.key("max_lifetime"), issuer.max_lifetime);
         if audience.is_none() {
             warnings.push(format!(
                 "{}: has no `audience`: a token that this issuer made for another service is accepted",
-                written.place(&path)
+                document.place(&path)
             ));
         }
         let (ring, remote) = match source {
@@ -77,12 +77,12 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issu
             ring: Arc::new(ring),
         });
     }
-    check_selection(written, &compiled.issuers);
+    check_selection(document, &compiled.issuers);
     compiled
 }
 
 /// Two issuers that take any `iss` could not be told apart.
-fn check_selection(written: &mut Written, issuers: &[Issuer]) {
+fn check_selection(document: &mut ConfigDocument, issuers: &[Issuer]) {
     for (index, issuer) in issuers.iter().enumerate() {
         let mut before = issuers.iter().take(index);
         let path = KeyPath::of("issuers").key(&issuer.name);
@@ -93,7 +93,7 @@ fn check_selection(written: &mut Written, issuers: &[Issuer]) {
                         "takes any `iss`, as `{}` does: say `issuer` for at least one",
                         other.name
                     );
-                    written.report(path, message);
+                    document.report(path, message);
                 }
             }
             Some(accepted) => {
@@ -106,7 +106,7 @@ fn check_selection(written: &mut Written, issuers: &[Issuer]) {
                         "has an `iss` that `{}` has too: a token must have one issuer",
                         other.name
                     );
-                    written.report(path.key("issuer"), message);
+                    document.report(path.key("issuer"), message);
                 }
             }
         }
@@ -114,9 +114,9 @@ fn check_selection(written: &mut Written, issuers: &[Issuer]) {
 }
 
 /// The claims that name the subject.
-fn subject(written: &mut Written, path: &KeyPath, claims: &[String]) -> Vec<ClaimPath> {
+fn subject(document: &mut ConfigDocument, path: &KeyPath, claims: &[String]) -> Vec<ClaimPath> {
     if claims.is_empty() {
-        written.report(
+        document.report(
             path.clone(),
             "needs the name of at least one claim, such as \"sub\"",
         );
@@ -125,7 +125,7 @@ fn subject(written: &mut Written, path: &KeyPath, claims: &[String]) -> Vec<Clai
     for (index, claim) in claims.iter().enumerate() {
         match ClaimPath::parse(claim) {
             Ok(pointer) => pointers.push(pointer),
-            Err(problem) => written.report(path.index(index), problem.to_string()),
+            Err(problem) => document.report(path.index(index), problem.to_string()),
         }
     }
     pointers
@@ -135,10 +135,14 @@ fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn texts(written: &mut Written, path: &KeyPath, texts: Option<OneOrMany>) -> Option<Vec<String>> {
+fn texts(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    texts: Option<OneOrMany>,
+) -> Option<Vec<String>> {
     let OneOrMany(texts) = texts?;
     if texts.is_empty() || texts.iter().any(String::is_empty) {
-        written.report(
+        document.report(
             path.clone(),
             "needs at least one text that is not empty; leave it out to accept any",
         );
@@ -147,7 +151,7 @@ fn texts(written: &mut Written, path: &KeyPath, texts: Option<OneOrMany>) -> Opt
 }
 
 fn algorithms(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     path: &KeyPath,
     names: Option<&[String]>,
 ) -> Option<Vec<Algorithm>> {
@@ -155,7 +159,7 @@ fn algorithms(
     let path = path.key("algorithms");
     let known = Algorithm::ALL.map(Algorithm::name);
     if names.is_empty() {
-        written.report(
+        document.report(
             path.clone(),
             "needs at least one algorithm; leave it out to let the keys decide",
         );
@@ -169,7 +173,7 @@ fn algorithms(
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("known are `{}`", known.join("`, `")),
                 };
-                written.report(
+                document.report(
                     path.index(index),
                     format!("`{name}` is not a supported algorithm; {hint}"),
                 );

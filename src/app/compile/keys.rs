@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use crate::config::{self, KeyPath, Keys, OneOrMany, Written};
+use crate::config::{self, ConfigDocument, KeyPath, Keys, OneOrMany};
 use crate::files::Fingerprint;
 use crate::keys::fetch::Fetcher;
 use crate::keys::remote::{KeySetLocation, REFRESH, RemoteKeys};
@@ -46,19 +46,23 @@ pub(super) enum Source {
     Remote(Box<RemoteKeys>),
 }
 
-pub(super) fn origin(written: &mut Written, path: &KeyPath, issuer: &config::Issuer) -> Origin {
+pub(super) fn origin(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    issuer: &config::Issuer,
+) -> Origin {
     let (keys, server) = (path.key("keys"), path.key("better_auth"));
     match (&issuer.keys, &issuer.better_auth) {
         (Some(_), Some(_)) => {
-            written.report(
+            document.report(
                 server,
                 "says where the keys are, and `keys` does too: leave one of them out",
             );
             Origin::default()
         }
         (None, None) => {
-            if !written.is_broken(&keys) && !written.is_broken(&server) {
-                written.report(
+            if !document.is_broken(&keys) && !document.is_broken(&server) {
+                document.report(
                     path.clone(),
                     "needs the key `keys` or the key `better_auth`",
                 );
@@ -80,19 +84,19 @@ pub(super) fn origin(written: &mut Written, path: &KeyPath, issuer: &config::Iss
             keys: Some(found.clone()),
             place: keys,
         },
-        (None, Some(url)) => better_auth(written, server, url),
+        (None, Some(url)) => better_auth(document, server, url),
     }
 }
 
 /// A Better Auth server signs with the keys at `/jwks` under its base path, and calls itself and its audience by the
 /// origin of its URL.
-fn better_auth(written: &mut Written, place: KeyPath, text: &str) -> Origin {
+fn better_auth(document: &mut ConfigDocument, place: KeyPath, text: &str) -> Origin {
     let url: Option<Uri> = text.parse().ok();
     let parts = url
         .as_ref()
         .and_then(|url| Some((url.scheme_str()?, url.authority()?, url.path())));
     let Some((scheme @ ("http" | "https"), authority, base)) = parts else {
-        written.report(
+        document.report(
             place,
             format!("`{text}` is not a URL such as \"https://app.example\""),
         );
@@ -127,7 +131,7 @@ fn described_issuer(url: &str) -> Option<&str> {
 
 /// Loads the keys, or says how they are fetched.
 pub(super) fn source(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     warnings: &mut Vec<String>,
     path: &KeyPath,
     keys: &Keys,
@@ -149,7 +153,7 @@ pub(super) fn source(
     let [key] = named.as_slice() else {
         if !sources
             .iter()
-            .any(|(key, _)| written.is_broken(&path.key(key)))
+            .any(|(key, _)| document.is_broken(&path.key(key)))
         {
             let found = if named.is_empty() {
                 "there is none".to_owned()
@@ -157,37 +161,37 @@ pub(super) fn source(
                 format!("there are `{}`", named.join("`, `"))
             };
             let known = sources.map(|(key, _)| key).join("`, `");
-            written.report(
+            document.report(
                 path.clone(),
                 format!("needs exactly one of `{known}`; {found}"),
             );
         }
         return None;
     };
-    check_companions(written, path, keys, key);
-    if !check_kinds(written, path, key, algorithms.unwrap_or_default()) {
+    check_companions(document, path, keys, key);
+    if !check_kinds(document, path, key, algorithms.unwrap_or_default()) {
         return None;
     }
     let place = path.key(key);
     let loaded = match *key {
-        "jwks_url" | "discovery" => return remote(written, path, key, keys, algorithms),
+        "jwks_url" | "discovery" => return remote(document, path, key, keys, algorithms),
         "pem_file" => pem::load(keys.pem_file.as_deref()?, algorithms),
         "jwks_file" => jwks::load(keys.jwks_file.as_deref()?, algorithms).map(|set| {
             for skipped in &set.skipped {
-                warnings.push(format!("{}: skipped {skipped}", written.place(&place)));
+                warnings.push(format!("{}: skipped {skipped}", document.place(&place)));
             }
             set.keys
         }),
         _ => {
             if keys.secret_file.as_deref().is_some_and(is_open_to_all) {
-                let place = written.place(&place);
+                let place = document.place(&place);
                 warnings.push(format!(
                     "{place}: every user of this machine may read the file"
                 ));
             }
             let encoding = keys.encoding.unwrap_or_default();
             let secrets = match (&keys.secret_env, &keys.secret_file) {
-                (Some(name), _) => Secrets::from_variable(name, written.variable(name), encoding),
+                (Some(name), _) => Secrets::from_variable(name, document.variable(name), encoding),
                 (None, Some(file)) => Secrets::from_file(file, encoding),
                 (None, None) => return None,
             };
@@ -197,13 +201,13 @@ pub(super) fn source(
                     warnings.push(format!(
                         "{}: the secret looks like {looks}, and is used as it is written; if it is {looks}, say \
                          `encoding = \"{looks}\"`, if not, `encoding = \"utf8\"`",
-                        written.place(&place)
+                        document.place(&place)
                     ));
                 }
                 if secrets.are_alike() {
                     warnings.push(format!(
                         "{}: both lines of the file are the same secret",
-                        written.place(&place)
+                        document.place(&place)
                     ));
                 }
                 secrets.verification_keys(algorithms)
@@ -213,7 +217,7 @@ pub(super) fn source(
     match loaded {
         Ok(keys) => Some(Source::Ring(KeyRing::local(keys))),
         Err(error) => {
-            written.report(place, error.to_string());
+            document.report(place, error.to_string());
             None
         }
     }
@@ -226,7 +230,7 @@ fn is_open_to_all(file: &Path) -> bool {
 
 /// A secret verifies nothing that a public key does, nor the other way round.
 fn check_kinds(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     path: &KeyPath,
     source: &str,
     algorithms: &[Algorithm],
@@ -241,12 +245,12 @@ fn check_kinds(
         "`{}` cannot be verified with the keys of `{source}`",
         misfit.name()
     );
-    written.report(issuer.key("algorithms"), message);
+    document.report(issuer.key("algorithms"), message);
     false
 }
 
 /// Some keys only mean something beside one source.
-fn check_companions(written: &mut Written, path: &KeyPath, keys: &Keys, source: &str) {
+fn check_companions(document: &mut ConfigDocument, path: &KeyPath, keys: &Keys, source: &str) {
     let is_secret = source.starts_with("secret_");
     let is_remote = matches!(source, "jwks_url" | "discovery");
     let misplaced = [
@@ -259,33 +263,33 @@ fn check_companions(written: &mut Written, path: &KeyPath, keys: &Keys, source: 
     ];
     for (key, is_misplaced) in misplaced {
         if is_misplaced {
-            written.report(path.key(key), format!("means nothing beside `{source}`"));
+            document.report(path.key(key), format!("means nothing beside `{source}`"));
         }
     }
 }
 
 fn remote(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     path: &KeyPath,
     source: &str,
     keys: &Keys,
     algorithms: Option<&[Algorithm]>,
 ) -> Option<Source> {
     // The preset of Better Auth stands at the key itself.
-    let is_preset = !written.has(&path.key(source));
+    let is_preset = !document.has(&path.key(source));
     let place = if is_preset {
         path.clone()
     } else {
         path.key(source)
     };
     let text = keys.jwks_url.as_deref().or(keys.discovery.as_deref())?;
-    let url = urls::callable(written, &place, text, keys.allow_http, &KEYS)?;
+    let url = urls::callable(document, &place, text, keys.allow_http, &KEYS)?;
     if let Some(refresh) = keys.refresh {
-        check_time(written, &path.key("refresh"), Some(refresh));
+        check_time(document, &path.key("refresh"), Some(refresh));
     }
     let max_stale = keys.max_stale.unwrap_or(MAX_STALE);
     if max_stale < keys.refresh.unwrap_or(REFRESH) {
-        written.report(
+        document.report(
             path.key("max_stale"),
             "is shorter than `refresh`: the keys would be too old before they are fetched again",
         );
@@ -299,16 +303,16 @@ fn remote(
             } else {
                 place
             };
-            written.report(place, error.to_string());
+            document.report(place, error.to_string());
             return None;
         }
     };
     if let Some(Err(error)) = keys.token_file.as_deref().map(std::fs::metadata) {
-        written.report(path.key("token_file"), format!("cannot be read: {error}"));
+        document.report(path.key("token_file"), format!("cannot be read: {error}"));
     }
     let place = if keys.discovery.is_some() {
         let Some(issuer) = described_issuer(text) else {
-            written.report(
+            document.report(
                 place,
                 format!("`{text}` does not end with /.well-known/openid-configuration"),
             );

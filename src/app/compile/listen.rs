@@ -2,7 +2,7 @@
 
 use http::HeaderValue;
 
-use crate::config::{Address, KeyPath, Tls, Written};
+use crate::config::{Address, ConfigDocument, KeyPath, Tls};
 use crate::proxy::inbound::acceptor::ListenerConfig;
 
 use super::{check_time, tls};
@@ -14,53 +14,56 @@ const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
 const MAX_WORKERS: usize = 1024;
 
 /// Builds the entries; that of `[listen]` is the first.
-pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Vec<ListenerConfig> {
-    check_limits(written);
-    let listen = written.config.listen.clone();
-    let mut encryption = |written: &mut Written, path: &KeyPath, tls: Option<Tls>| {
-        tls.and_then(|tls| tls::compile(written, &path.key("tls"), &tls, warnings))
+pub(super) fn compile(
+    document: &mut ConfigDocument,
+    warnings: &mut Vec<String>,
+) -> Vec<ListenerConfig> {
+    check_limits(document);
+    let listen = document.config.listen.clone();
+    let mut encryption = |document: &mut ConfigDocument, path: &KeyPath, tls: Option<Tls>| {
+        tls.and_then(|tls| tls::compile(document, &path.key("tls"), &tls, warnings))
     };
-    let admin = Address::Tcp(written.config.admin.address);
+    let admin = Address::Tcp(document.config.admin.address);
     if is_same(&listen.address, &admin) {
         let path = KeyPath::of("admin").key("address");
-        written.report(path, "is the address of [listen] too");
+        document.report(path, "is the address of [listen] too");
     }
     let first = ListenerConfig {
         address: listen.address,
         proxy_protocol: listen.proxy_protocol,
         redirect_to_https: None,
         hsts: hsts(listen.tls.as_ref()),
-        tls: encryption(written, &KeyPath::of("listen"), listen.tls),
+        tls: encryption(document, &KeyPath::of("listen"), listen.tls),
     };
-    check_entry(written, &KeyPath::of("listen"), &first);
+    check_entry(document, &KeyPath::of("listen"), &first);
     let mut entries = vec![first];
 
-    let listeners = written.config.listeners.clone();
+    let listeners = document.config.listeners.clone();
     let section = KeyPath::of("listeners");
-    let paths: Vec<KeyPath> = written.elements(&section).take(listeners.len()).collect();
+    let paths: Vec<KeyPath> = document.elements(&section).take(listeners.len()).collect();
     for (path, listener) in paths.iter().zip(listeners) {
         let entry = ListenerConfig {
             address: listener.address,
             proxy_protocol: listener.proxy_protocol,
             redirect_to_https: listener.redirect_to_https,
             hsts: hsts(listener.tls.as_ref()),
-            tls: encryption(written, path, listener.tls),
+            tls: encryption(document, path, listener.tls),
         };
-        check_entry(written, path, &entry);
+        check_entry(document, path, &entry);
         if entry.redirect_to_https == Some(0) {
-            written.report(path.key("redirect_to_https"), "must be a port, as 443");
+            document.report(path.key("redirect_to_https"), "must be a port, as 443");
         }
-        if entry.redirect_to_https.is_some() && written.has(&path.key("tls")) {
-            written.report(
+        if entry.redirect_to_https.is_some() && document.has(&path.key("tls")) {
+            document.report(
                 path.key("redirect_to_https"),
                 "is for a listener without `tls`",
             );
         }
         let is_taken = |other: &ListenerConfig| is_same(&entry.address, &other.address);
         if entries.iter().any(is_taken) {
-            written.report(path.key("address"), "is the address of another listener");
+            document.report(path.key("address"), "is the address of another listener");
         } else if is_same(&entry.address, &admin) {
-            written.report(path.key("address"), "is the address of [admin] too");
+            document.report(path.key("address"), "is the address of [admin] too");
         }
         entries.push(entry);
     }
@@ -79,31 +82,31 @@ fn hsts(tls: Option<&Tls>) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("max-age={seconds}")).ok()
 }
 
-fn check_entry(written: &mut Written, path: &KeyPath, entry: &ListenerConfig) {
-    let trusts_nobody = written.config.listen.trusted_proxies.is_empty()
-        && !written.is_broken(&KeyPath::of("listen").key("trusted_proxies"));
+fn check_entry(document: &mut ConfigDocument, path: &KeyPath, entry: &ListenerConfig) {
+    let trusts_nobody = document.config.listen.trusted_proxies.is_empty()
+        && !document.is_broken(&KeyPath::of("listen").key("trusted_proxies"));
     if entry.proxy_protocol && trusts_nobody && matches!(entry.address, Address::Tcp(_)) {
-        written.report(
+        document.report(
             path.key("proxy_protocol"),
             "needs the proxies to be named in `trusted_proxies` of [listen]: nobody else is believed",
         );
     }
 }
 
-fn check_limits(written: &mut Written) {
+fn check_limits(document: &mut ConfigDocument) {
     let path = KeyPath::of("listen");
-    let listen = written.config.listen.clone();
+    let listen = document.config.listen.clone();
     if !HEADER_BYTES.contains(&listen.max_header_bytes) {
-        written.report(path.key("max_header_bytes"), "must be from 1KiB to 1MiB");
+        document.report(path.key("max_header_bytes"), "must be from 1KiB to 1MiB");
     }
     if listen.workers > MAX_WORKERS {
-        written.report(
+        document.report(
             path.key("workers"),
             format!("must be at most {MAX_WORKERS}; 0 is one for each CPU"),
         );
     }
     if listen.max_connections == 0 {
-        written.report(path.key("max_connections"), "must be at least 1");
+        document.report(path.key("max_connections"), "must be at least 1");
     }
     let timeouts = [
         ("header_timeout", listen.header_timeout),
@@ -111,6 +114,6 @@ fn check_limits(written: &mut Written) {
         ("idle_timeout", listen.idle_timeout),
     ];
     for (key, timeout) in timeouts {
-        check_time(written, &path.key(key), Some(timeout));
+        check_time(document, &path.key(key), Some(timeout));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::Uri;
 use rustls::pki_types::ServerName;
 
-use crate::config::{self, Encoding, KeyPath, Written};
+use crate::config::{self, ConfigDocument, Encoding, KeyPath};
 use crate::files::Fingerprint;
 use crate::keys::secret::{Secret, Secrets};
 use crate::proxy::redis::Redis;
@@ -17,48 +17,51 @@ use super::{check_time, urls};
 /// The port that is meant if none is said.
 const PORT: u16 = 6379;
 
-pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Option<Arc<Redis>> {
-    let redis = written.config.redis.clone()?;
+pub(super) fn compile(
+    document: &mut ConfigDocument,
+    warnings: &mut Vec<String>,
+) -> Option<Arc<Redis>> {
+    let redis = document.config.redis.clone()?;
     let files = [&redis.password_file, &redis.ca_file];
     let files = files.into_iter().flatten().map(PathBuf::as_path);
     let read = (redis.clone(), Fingerprint::of(files));
     let section = KeyPath::of("redis");
-    check_time(written, &section.key("timeout"), Some(redis.timeout));
+    check_time(document, &section.key("timeout"), Some(redis.timeout));
     if !is_prefix(&redis.prefix) {
-        written.report(
+        document.report(
             section.key("prefix"),
             "must be 1 to 64 letters, digits and `-`, `_`, `.`, `:`",
         );
     }
-    let password = password(written, &section, &redis);
+    let password = password(document, &section, &redis);
     let has_password = redis.password_env.is_some() || redis.password_file.is_some();
     if redis.username.is_some() && !has_password {
-        written.report(section.key("username"), "needs a password beside it");
+        document.report(section.key("username"), "needs a password beside it");
     }
     let place = place(&redis.url);
     let (encrypted, host, port, database) = match place {
         Ok(place) => place,
         Err(message) => {
-            written.report(section.key("url"), message);
+            document.report(section.key("url"), message);
             return None;
         }
     };
     if !encrypted && redis.ca_file.is_some() {
-        written.report(section.key("ca_file"), "means nothing without `rediss://`");
+        document.report(section.key("ca_file"), "means nothing without `rediss://`");
     }
     if !encrypted && !urls::is_this_host(&host) && password.is_some() {
         warnings.push(format!(
             "{}: sends the password to another machine without encryption: write `rediss://` if Redis speaks TLS",
-            written.place(&section.key("url"))
+            document.place(&section.key("url"))
         ));
     }
     let tls = if encrypted {
         let config = tls::client::client_config(redis.ca_file.as_deref());
         let config =
-            config.map_err(|error| written.report(section.key("ca_file"), error.to_string()));
+            config.map_err(|error| document.report(section.key("ca_file"), error.to_string()));
         let name = ServerName::try_from(host.clone());
         let name = name.map_err(|_| {
-            written.report(
+            document.report(
                 section.key("url"),
                 "has no host that a certificate can name",
             );
@@ -88,18 +91,22 @@ fn is_prefix(prefix: &str) -> bool {
     (1..=64).contains(&prefix.len()) && prefix.chars().all(is_plain)
 }
 
-fn password(written: &mut Written, section: &KeyPath, redis: &config::Redis) -> Option<Secret> {
+fn password(
+    document: &mut ConfigDocument,
+    section: &KeyPath,
+    redis: &config::Redis,
+) -> Option<Secret> {
     let (place, password) = match (&redis.password_env, &redis.password_file) {
         (None, None) => return None,
         (Some(_), Some(_)) => {
-            written.report(
+            document.report(
                 section.key("password_file"),
                 "says where the password is, and `password_env` does too: leave one of them out",
             );
             return None;
         }
         (Some(name), None) => {
-            let value = written.variable(name);
+            let value = document.variable(name);
             let password = Secrets::from_variable(name, value, Encoding::Utf8);
             (section.key("password_env"), password)
         }
@@ -111,11 +118,11 @@ fn password(written: &mut Written, section: &KeyPath, redis: &config::Redis) -> 
     match password.map(|secrets| secrets.current) {
         Ok(password) if password.as_text().is_some_and(|text| !text.is_empty()) => Some(password),
         Ok(_) => {
-            written.report(place, "has no password: it is empty, or no text");
+            document.report(place, "has no password: it is empty, or no text");
             None
         }
         Err(error) => {
-            written.report(place, error.to_string());
+            document.report(place, error.to_string());
             None
         }
     }

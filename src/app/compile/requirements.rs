@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::config::{self, Access, CertificateField, ClaimRule, KeyPath, Scalar, Written};
+use crate::config::{self, Access, CertificateField, ClaimRule, ConfigDocument, KeyPath, Scalar};
 use crate::gate::certificate;
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::requirements::{self, Attribute, Expected, Requirement, Requirements};
@@ -12,7 +12,7 @@ use crate::gate::requirements::{self, Attribute, Expected, Requirement, Requirem
 use super::tls;
 
 pub(super) fn compile(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     route: &config::Route,
 ) -> Requirements {
@@ -22,48 +22,52 @@ pub(super) fn compile(
     ];
     for (key, is_given) in given {
         if is_given && route.access == Access::Public {
-            written.report(
+            document.report(
                 place.key(key),
                 "means nothing on a public route, where no token is looked at",
             );
         }
     }
     if route.exempt.is_some() && !matches!(route.access, Access::Owner(_)) {
-        written.report(
+        document.report(
             place.key("exempt"),
             "means nothing on a route without an owner",
         );
     }
     let exempt = route.exempt.as_ref();
     Requirements {
-        issuers: issuers(written, &place.key("issuers"), route.issuers.as_deref()),
-        require: require(written, &place.key("require"), route.require.as_deref()),
-        exempt: exempt.and_then(|rule| requirement(written, &place.key("exempt"), rule)),
+        issuers: issuers(document, &place.key("issuers"), route.issuers.as_deref()),
+        require: require(document, &place.key("require"), route.require.as_deref()),
+        exempt: exempt.and_then(|rule| requirement(document, &place.key("exempt"), rule)),
     }
 }
 
 fn require(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     rules: Option<&[ClaimRule]>,
 ) -> Vec<Arc<Requirement>> {
     let rules = rules.unwrap_or_default();
-    if rules.is_empty() && written.has(place) && !written.is_broken(place) {
-        written.report(
+    if rules.is_empty() && document.has(place) && !document.is_broken(place) {
+        document.report(
             place.clone(),
             "needs at least one claim; leave it out to demand nothing",
         );
     }
-    let places: Vec<KeyPath> = written.elements(place).take(rules.len()).collect();
+    let places: Vec<KeyPath> = document.elements(place).take(rules.len()).collect();
     let compiled = rules
         .iter()
         .zip(&places)
-        .map(|(rule, place)| requirement(written, place, rule));
+        .map(|(rule, place)| requirement(document, place, rule));
     compiled.flatten().map(Arc::new).collect()
 }
 
 /// One fact and the one demand on it.
-fn requirement(written: &mut Written, place: &KeyPath, rule: &ClaimRule) -> Option<Requirement> {
+fn requirement(
+    document: &mut ConfigDocument,
+    place: &KeyPath,
+    rule: &ClaimRule,
+) -> Option<Requirement> {
     let ClaimRule {
         claim,
         certificate,
@@ -71,7 +75,7 @@ fn requirement(written: &mut Written, place: &KeyPath, rule: &ClaimRule) -> Opti
         any,
         equals,
     } = rule;
-    let attribute = attribute(written, place, claim.as_deref(), *certificate);
+    let attribute = attribute(document, place, claim.as_deref(), *certificate);
     let given = [
         ("has", has.is_some()),
         ("any", any.is_some()),
@@ -82,12 +86,12 @@ fn requirement(written: &mut Written, place: &KeyPath, rule: &ClaimRule) -> Opti
         (None, Some(texts), None) => Expected::Any(texts.clone()),
         (None, None, Some(value)) => Expected::Equals(json(value)),
         _ => {
-            report_choice(written, place, "`has`, `any`, `equals`", &given);
+            report_choice(document, place, "`has`, `any`, `equals`", &given);
             return None;
         }
     };
     let attribute = attribute?;
-    check_words(written, place, &attribute, &expected);
+    check_words(document, place, &attribute, &expected);
     Some(Requirement {
         attribute,
         expected,
@@ -96,7 +100,7 @@ fn requirement(written: &mut Written, place: &KeyPath, rule: &ClaimRule) -> Opti
 
 /// What a rule is about.
 fn attribute(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     claim: Option<&str>,
     certificate: Option<CertificateField>,
@@ -105,13 +109,13 @@ fn attribute(
         (Some(claim), None) => match ClaimPath::parse(claim) {
             Ok(pointer) => Some(Attribute::Claim(pointer)),
             Err(problem) => {
-                written.report(place.key("claim"), problem.to_string());
+                document.report(place.key("claim"), problem.to_string());
                 None
             }
         },
         (None, Some(field)) => {
-            if !tls::asks_for_certificates(written) {
-                written.report(place.key("certificate"), tls::NOT_ASKED);
+            if !tls::asks_for_certificates(document) {
+                document.report(place.key("certificate"), tls::NOT_ASKED);
             }
             Some(Attribute::Certificate(field))
         }
@@ -120,7 +124,7 @@ fn attribute(
                 ("claim", claim.is_some()),
                 ("certificate", certificate.is_some()),
             ];
-            report_choice(written, place, "`claim`, `certificate`", &given);
+            report_choice(document, place, "`claim`, `certificate`", &given);
             None
         }
     }
@@ -128,8 +132,8 @@ fn attribute(
 
 /// Reports that not exactly one of several keys is there, unless one was misspelt or cannot be read: that has been
 /// reported.
-fn report_choice(written: &mut Written, place: &KeyPath, of: &str, given: &[(&str, bool)]) {
-    if written.is_broken(place) {
+fn report_choice(document: &mut ConfigDocument, place: &KeyPath, of: &str, given: &[(&str, bool)]) {
+    if document.is_broken(place) {
         return;
     }
     let named = given.iter().filter(|(_, is_given)| *is_given);
@@ -139,10 +143,15 @@ fn report_choice(written: &mut Written, place: &KeyPath, of: &str, given: &[(&st
     } else {
         format!("there are `{}`", named.join("`, `"))
     };
-    written.report(place.clone(), format!("needs exactly one of {of}; {found}"));
+    document.report(place.clone(), format!("needs exactly one of {of}; {found}"));
 }
 
-fn check_words(written: &mut Written, place: &KeyPath, attribute: &Attribute, expected: &Expected) {
+fn check_words(
+    document: &mut ConfigDocument,
+    place: &KeyPath,
+    attribute: &Attribute,
+    expected: &Expected,
+) {
     let (key, words) = match expected {
         Expected::Has(word) => ("has", std::slice::from_ref(word)),
         Expected::Any(words) => ("any", words.as_slice()),
@@ -151,7 +160,7 @@ fn check_words(written: &mut Written, place: &KeyPath, attribute: &Attribute, ex
         }
         Expected::Equals(_) => {
             if matches!(attribute, Attribute::Certificate(_)) {
-                written.report(
+                document.report(
                     place.key("equals"),
                     "must be a text: a certificate has no other",
                 );
@@ -174,14 +183,14 @@ fn check_words(written: &mut Written, place: &KeyPath, attribute: &Attribute, ex
         } else {
             "needs a text that is not empty"
         };
-        written.report(place, message);
+        document.report(place, message);
     } else if let Some(word) = words.iter().find(is_wrong_scope) {
-        written.report(
+        document.report(
             place,
             format!("`{word}` is not one scope: RFC 6749 section 3.3 has no space, quote or backslash in it"),
         );
     } else if let Some(word) = words.iter().find(is_wrong_thumbprint) {
-        written.report(
+        document.report(
             place,
             format!("`{word}` is not the SHA-256 of a certificate in base64url without `=`, as in `x5t#S256`"),
         );
@@ -198,27 +207,31 @@ fn json(scalar: &Scalar) -> Value {
 }
 
 /// The places of the named issuers in the order of their names.
-fn issuers(written: &mut Written, place: &KeyPath, names: Option<&[String]>) -> Option<Vec<usize>> {
+fn issuers(
+    document: &mut ConfigDocument,
+    place: &KeyPath,
+    names: Option<&[String]>,
+) -> Option<Vec<usize>> {
     let names = names?;
     if names.is_empty() {
-        written.report(
+        document.report(
             place.clone(),
             "needs at least one issuer; leave it out to accept all",
         );
     }
-    let known: Vec<String> = written.config.issuers.keys().cloned().collect();
+    let known: Vec<String> = document.config.issuers.keys().cloned().collect();
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let mut accepted = Vec::new();
     for (index, name) in names.iter().enumerate() {
         if let Some(issuer) = known.iter().position(|known| known == name) {
             accepted.push(issuer);
-        } else if !written.has(&KeyPath::of("issuers").key(name)) {
+        } else if !document.has(&KeyPath::of("issuers").key(name)) {
             let hint = match config::nearest(name, &known) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None if known.is_empty() => "there is none at all".to_owned(),
                 None => format!("there are `{}`", known.join("`, `")),
             };
-            written.report(
+            document.report(
                 place.index(index),
                 format!("there is no issuer `{name}`; {hint}"),
             );

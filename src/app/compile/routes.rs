@@ -6,7 +6,7 @@ mod tokens;
 
 use http::{HeaderName, Method};
 
-use crate::config::{self, Access, KeyPath, StreamEnd, Written};
+use crate::config::{self, Access, ConfigDocument, KeyPath, StreamEnd};
 use crate::gate::cors::Cors;
 use crate::gate::managed_headers::ManagedNames;
 use crate::gate::refusal::Mismatch;
@@ -17,60 +17,60 @@ use crate::gate::token::TokenSources;
 use super::{X_USER_ID, check_time, cors, requirements};
 
 pub(super) fn compile(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     cors: Option<&Cors>,
     warnings: &mut Vec<String>,
 ) -> RouteTable {
     let section = KeyPath::of("routes");
-    if !written.has(&section) {
-        written.report(
+    if !document.has(&section) {
+        document.report(
             KeyPath::default(),
             "there is no route, and what no route allows is refused: write [[routes]]",
         );
     }
-    let routes = written.config.routes.clone();
-    let places: Vec<KeyPath> = written.elements(&section).take(routes.len()).collect();
+    let routes = document.config.routes.clone();
+    let places: Vec<KeyPath> = document.elements(&section).take(routes.len()).collect();
     let mut compiled = Vec::new();
     for (route, place) in routes.into_iter().zip(&places) {
-        compiled.push(one(written, place, route, cors));
+        compiled.push(one(document, place, route, cors));
     }
-    warn_about_ownerless(written, warnings, &compiled, &places);
-    warn_about_broad_public(written, warnings, &compiled, &places);
-    rewrites::warn_about_merged(written, warnings, &compiled, &places);
+    warn_about_ownerless(document, warnings, &compiled, &places);
+    warn_about_broad_public(document, warnings, &compiled, &places);
+    rewrites::warn_about_merged(document, warnings, &compiled, &places);
     let (table, problems) = RouteTable::new(compiled);
     for (index, problem) in problems {
         if let Some(place) = places.get(index) {
-            written.report(place.key("path"), problem.to_string());
+            document.report(place.key("path"), problem.to_string());
         }
     }
     table
 }
 
 fn one(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     route: config::Route,
     common: Option<&Cors>,
 ) -> Route {
     let public = route.access == Access::Public;
-    if !public && written.config.issuers.is_empty() && !written.has(&KeyPath::of("issuers")) {
-        written.report(
+    if !public && document.config.issuers.is_empty() && !document.has(&KeyPath::of("issuers")) {
+        document.report(
             place.key("access"),
             "needs a token, but there is no issuer whose tokens are good: write [issuers.NAME]",
         );
     }
-    check_time(written, &place.key("timeout"), route.timeout);
+    check_time(document, &place.key("timeout"), route.timeout);
     check_time(
-        written,
+        document,
         &place.key("request_timeout"),
         route.request_timeout,
     );
-    let streams = streams(written, place, &route);
-    let mismatch = mismatch(written, place, &route);
-    let tokens = tokens::compile(written, place, &route);
-    let prefix = rewrites::prefix(written, place, &route);
+    let streams = streams(document, place, &route);
+    let mismatch = mismatch(document, place, &route);
+    let tokens = tokens::compile(document, place, &route);
+    let prefix = rewrites::prefix(document, place, &route);
     let mut edits = |key, named: &Option<_>, tokens: &TokenSources| {
-        rewrites::edits(written, &place.key(key), named.as_ref(), tokens)
+        rewrites::edits(document, &place.key(key), named.as_ref(), tokens)
     };
     let request_headers = edits("request_headers", &route.request_headers, &tokens);
     // A client has no token to hide from itself.
@@ -79,17 +79,17 @@ fn one(
         &route.response_headers,
         &TokenSources::default(),
     );
-    let methods = methods(written, place, route.methods.as_deref());
-    let cors = cors::of_route(written, place, route.cors.as_ref(), common);
+    let methods = methods(document, place, route.methods.as_deref());
+    let cors = cors::of_route(document, place, route.cors.as_ref(), common);
     if cors.is_some() {
-        rewrites::report_cors(written, place, route.response_headers.as_ref());
+        rewrites::report_cors(document, place, route.response_headers.as_ref());
     }
     Route {
         cors: cors.map(|cors| cors.of_methods(&methods)),
-        requirements: requirements::compile(written, place, &route),
-        limits: limits::compile(written, place, &route, &methods),
+        requirements: requirements::compile(document, place, &route),
+        limits: limits::compile(document, place, &route, &methods),
         methods,
-        upstream: upstream(written, place, route.upstream.as_deref()),
+        upstream: upstream(document, place, route.upstream.as_deref()),
         rule: match route.access {
             Access::Public => Rule::Public,
             Access::Authenticated => Rule::Authenticated,
@@ -110,9 +110,9 @@ fn one(
     }
 }
 
-fn streams(written: &mut Written, place: &KeyPath, route: &config::Route) -> Streams {
-    if route.access == Access::Public && written.has(&place.key("at_expiry")) {
-        written.report(
+fn streams(document: &mut ConfigDocument, place: &KeyPath, route: &config::Route) -> Streams {
+    if route.access == Access::Public && document.has(&place.key("at_expiry")) {
+        document.report(
             place.key("at_expiry"),
             "means nothing on a public route: no token allows its streams",
         );
@@ -123,12 +123,12 @@ fn streams(written: &mut Written, place: &KeyPath, route: &config::Route) -> Str
     }
 }
 
-fn mismatch(written: &mut Written, place: &KeyPath, route: &config::Route) -> Mismatch {
+fn mismatch(document: &mut ConfigDocument, place: &KeyPath, route: &config::Route) -> Mismatch {
     let Some(status) = route.mismatch else {
         return Mismatch::default();
     };
     if !matches!(route.access, Access::Owner(_)) {
-        written.report(
+        document.report(
             place.key("mismatch"),
             "means nothing on a route without an owner",
         );
@@ -138,7 +138,7 @@ fn mismatch(written: &mut Written, place: &KeyPath, route: &config::Route) -> Mi
         404 => Mismatch::NotFound,
         401 => Mismatch::Unauthorized,
         _ => {
-            written.report(
+            document.report(
                 place.key("mismatch"),
                 format!("must be 403, 404 or 401, not {status}"),
             );
@@ -148,7 +148,7 @@ fn mismatch(written: &mut Written, place: &KeyPath, route: &config::Route) -> Mi
 }
 
 pub(super) fn methods(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     names: Option<&[String]>,
 ) -> Vec<Method> {
@@ -157,7 +157,7 @@ pub(super) fn methods(
     };
     let place = place.key("methods");
     if names.is_empty() {
-        written.report(
+        document.report(
             place.clone(),
             "needs at least one method; leave it out to allow all",
         );
@@ -171,7 +171,7 @@ pub(super) fn methods(
             Some(method) => methods.push(method.clone()),
             None => {
                 let known = METHODS.each_ref().map(Method::as_str).join("`, `");
-                written.report(place.index(index), format!("`{name}` is none of `{known}`"));
+                document.report(place.index(index), format!("`{name}` is none of `{known}`"));
             }
         }
     }
@@ -181,20 +181,20 @@ pub(super) fn methods(
 }
 
 /// The names that only the gate may write, as this configuration has them.
-fn managed_names(written: &Written) -> ManagedNames {
-    let identity = written.config.identity.headers.keys();
+fn managed_names(document: &ConfigDocument) -> ManagedNames {
+    let identity = document.config.identity.headers.keys();
     let identity: Vec<HeaderName> = identity.filter_map(|name| name.parse().ok()).collect();
     ManagedNames::new(identity.iter().chain(&[X_USER_ID]))
 }
 
 /// The place of the named upstream in the order of their names, or of the only one.
-fn upstream(written: &mut Written, place: &KeyPath, name: Option<&str>) -> usize {
-    let names: Vec<String> = written.config.upstreams.keys().cloned().collect();
+fn upstream(document: &mut ConfigDocument, place: &KeyPath, name: Option<&str>) -> usize {
+    let names: Vec<String> = document.config.upstreams.keys().cloned().collect();
     let place = place.key("upstream");
     let Some(name) = name else {
         if names.len() > 1 {
             let names = names.join("`, `");
-            written.report(
+            document.report(
                 place,
                 format!("must be said, because there are several: `{names}`"),
             );
@@ -204,13 +204,13 @@ fn upstream(written: &mut Written, place: &KeyPath, name: Option<&str>) -> usize
     if let Some(index) = names.iter().position(|known| known == name) {
         return index;
     }
-    if !written.has(&KeyPath::of("upstreams").key(name)) {
+    if !document.has(&KeyPath::of("upstreams").key(name)) {
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
         let hint = match config::nearest(name, &known) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("there are `{}`", known.join("`, `")),
         };
-        written.report(place, format!("there is no upstream `{name}`; {hint}"));
+        document.report(place, format!("there is no upstream `{name}`; {hint}"));
     }
     0
 }
@@ -218,7 +218,7 @@ fn upstream(written: &mut Written, place: &KeyPath, name: Option<&str>) -> usize
 /// A path that a stricter route does not see, because its upstream reads it less exactly than the gate, falls to a
 /// broader public one.
 fn warn_about_broad_public(
-    written: &Written,
+    document: &ConfigDocument,
     warnings: &mut Vec<String>,
     routes: &[Route],
     places: &[KeyPath],
@@ -236,7 +236,7 @@ fn warn_about_broad_public(
             warnings.push(format!(
                 "{}: is public and broader than `{}`: an upstream that takes no notice of case would serve \
                  what the other protects, under another spelling of its path",
-                written.place(&place.key("path")),
+                document.place(&place.key("path")),
                 stricter.pattern
             ));
         }
@@ -245,7 +245,7 @@ fn warn_about_broad_public(
 
 /// A path that names a user, on a route where any caller may name any user, is most likely a mistake.
 fn warn_about_ownerless(
-    written: &Written,
+    document: &ConfigDocument,
     warnings: &mut Vec<String>,
     routes: &[Route],
     places: &[KeyPath],
@@ -264,7 +264,7 @@ fn warn_about_ownerless(
             warnings.push(format!(
                 "{}: its path has `{{{owner}}}`, but nobody has to be that user: if only the user may, say `access = \
                  {{ owner = \"{owner}\" }}`",
-                written.place(&place.key("path"))
+                document.place(&place.key("path"))
             ));
         }
     }

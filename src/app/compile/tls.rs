@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{KeyPath, Tls, Written};
+use crate::config::{ConfigDocument, KeyPath, Tls};
 use crate::tls::server::{Clients, ServerTls, Settings};
 use crate::tls::{Pair, TlsError};
 
@@ -12,17 +12,17 @@ pub(super) const NOT_ASKED: &str =
     "means nothing: no listener asks its clients for certificates, with `client_ca` in its `tls`";
 
 /// Whether some listener asks its clients for certificates, be it with a mistake.
-pub(super) fn asks_for_certificates(written: &Written) -> bool {
+pub(super) fn asks_for_certificates(document: &ConfigDocument) -> bool {
     let list = KeyPath::of("listeners");
     let more = (0..).map(|index| list.index(index));
-    let more = more.take_while(|listener| written.has(listener));
+    let more = more.take_while(|listener| document.has(listener));
     let mut all = [KeyPath::of("listen")].into_iter().chain(more);
-    all.any(|listener| written.has(&listener.key("tls").key("client_ca")))
+    all.any(|listener| document.has(&listener.key("tls").key("client_ca")))
 }
 
 /// Everything that a listener needs for TLS, at `place`.
 pub(super) fn compile(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     tls: &Tls,
     warnings: &mut Vec<String>,
@@ -33,18 +33,18 @@ pub(super) fn compile(
     ];
     for (key, is_said) in of_clients {
         if is_said && tls.client_ca.is_none() {
-            written.report(
+            document.report(
                 place.key(key),
                 "means nothing without `client_ca`, the authorities of the clients",
             );
         }
     }
     if tls.hsts.is_some_and(|hsts| hsts.as_secs() == 0) {
-        written.report(place.key("hsts"), "must be at least a second");
+        document.report(place.key("hsts"), "must be at least a second");
     }
     let mut places = vec![(place.clone(), &tls.certificate, &tls.key)];
     let more = place.key("more");
-    let more = written.elements(&more).zip(&tls.more);
+    let more = document.elements(&more).zip(&tls.more);
     places.extend(more.map(|(place, files)| (place, &files.certificate, &files.key)));
     let (mut pairs, mut is_good) = (Vec::new(), true);
     for (place, certificate, key) in places {
@@ -54,13 +54,13 @@ pub(super) fn compile(
         };
         match pair.expiry() {
             Ok(Some(expiry)) if expiry <= Clock::System.now() => {
-                let place = written.place(&place.key("certificate"));
+                let place = document.place(&place.key("certificate"));
                 warnings.push(format!("{place} has expired"));
             }
             Ok(_) => {}
             Err(error) => {
                 is_good = false;
-                written.report(place.key(key_of(&error)), error.to_string());
+                document.report(place.key(key_of(&error)), error.to_string());
             }
         }
         pairs.push(pair);
@@ -72,7 +72,7 @@ pub(super) fn compile(
     });
     match clients.as_ref().map(Clients::check) {
         Some(Ok(Some(expiry))) if expiry <= Clock::System.now() => {
-            let place = written.place(&place.key("client_crl"));
+            let place = document.place(&place.key("client_crl"));
             warnings.push(format!(
                 "{place} has expired: no certificate of its issuer is let in"
             ));
@@ -81,7 +81,7 @@ pub(super) fn compile(
             is_good = false;
             let is_list = matches!(error, TlsError::RevocationLists { .. });
             let key = if is_list { "client_crl" } else { "client_ca" };
-            written.report(place.key(key), error.to_string());
+            document.report(place.key(key), error.to_string());
         }
         Some(Ok(_)) | None => {}
     }
@@ -93,7 +93,7 @@ pub(super) fn compile(
         min_version: tls.min_version,
         clients,
     });
-    let server = server.map_err(|error| written.report(place.clone(), error.to_string()));
+    let server = server.map_err(|error| document.report(place.clone(), error.to_string()));
     server.ok().map(Arc::new)
 }
 

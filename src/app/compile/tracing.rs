@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Uri;
 
-use crate::config::{KeyPath, Written};
+use crate::config::{ConfigDocument, KeyPath};
 use crate::observe::traces::Tracing;
 use crate::tls;
 
@@ -20,31 +20,31 @@ const COLLECTOR: Purpose = Purpose {
     danger: "would send paths and subjects to another machine without TLS, where anybody between could read them",
 };
 
-pub(super) fn compile(written: &mut Written) -> Option<Arc<Tracing>> {
-    let tracing = written.config.tracing.clone()?;
+pub(super) fn compile(document: &mut ConfigDocument) -> Option<Arc<Tracing>> {
+    let tracing = document.config.tracing.clone()?;
     let section = KeyPath::of("tracing");
-    check_share(written, section.key("sample"), tracing.sample);
+    check_share(document, section.key("sample"), tracing.sample);
     if tracing.service_name.trim().is_empty() {
-        written.report(section.key("service_name"), "must not be empty");
+        document.report(section.key("service_name"), "must not be empty");
     }
     let place = section.key("url");
     let url = urls::callable(
-        written,
+        document,
         &place,
         &tracing.url,
         tracing.allow_http,
         &COLLECTOR,
     )?;
     if url.query().is_some() {
-        written.report(place, "must not have a query");
+        document.report(place, "must not have a query");
         return None;
     }
     if url.scheme_str() == Some("http") && tracing.ca_file.is_some() {
-        written.report(section.key("ca_file"), "means nothing without `https://`");
+        document.report(section.key("ca_file"), "means nothing without `https://`");
         return None;
     }
     let tls = tls::client::client_config(tracing.ca_file.as_deref());
-    let tls = tls.map_err(|error| written.report(section.key("ca_file"), error.to_string()));
+    let tls = tls.map_err(|error| document.report(section.key("ca_file"), error.to_string()));
     Some(Arc::new(Tracing {
         url: below(&url)?,
         tls: tls.ok()?,

@@ -7,7 +7,7 @@ use http::Uri;
 use http::uri::PathAndQuery;
 use rustls::pki_types::ServerName;
 
-use crate::config::{HealthCheck, KeyPath, Upstream, UpstreamTls, Written};
+use crate::config::{ConfigDocument, HealthCheck, KeyPath, Upstream, UpstreamTls};
 use crate::observe::metrics::UpstreamMetrics;
 use crate::proxy::upstream::{
     Common, HTTP1, HTTP2, HealthPolicy, Protocol, Queue, Target, Tls, UpstreamPolicy,
@@ -21,43 +21,43 @@ use super::check_time;
 pub(super) const HAS_CREDENTIALS: &str =
     "must not have a user name or a password in it: the gate would not send them";
 
-pub(super) fn compile(written: &mut Written) -> Vec<UpstreamPolicy> {
+pub(super) fn compile(document: &mut ConfigDocument) -> Vec<UpstreamPolicy> {
     let section = KeyPath::of("upstreams");
-    if !written.has(&section) {
-        written.report(
+    if !document.has(&section) {
+        document.report(
             KeyPath::default(),
             "there is no upstream: write [upstreams.NAME] with a `url`",
         );
     }
     let mut compiled = Vec::new();
-    for (name, upstream) in written.config.upstreams.clone() {
+    for (name, upstream) in document.config.upstreams.clone() {
         let path = section.key(&name);
         for (key, time) in times(&upstream) {
-            check_time(written, &path.key(key), Some(time));
+            check_time(document, &path.key(key), Some(time));
         }
         check_time(
-            written,
+            document,
             &path.key("ejection").key("time"),
             Some(upstream.ejection.time),
         );
         if upstream.retries.budget > 100 {
             let place = path.key("retries").key("budget");
-            written.report(place, "must be at most 100: it is a part of a hundred");
+            document.report(place, "must be at most 100: it is a part of a hundred");
         }
-        let (scheme, targets) = targets(written, &path, &upstream);
+        let (scheme, targets) = targets(document, &path, &upstream);
         let protocol = match scheme {
-            Scheme::Https => tls(written, &path, &upstream, &targets),
+            Scheme::Https => tls(document, &path, &upstream, &targets),
             Scheme::H2c | Scheme::UnixH2c => Protocol::Http2,
             Scheme::Http | Scheme::Unix => Protocol::Http1,
         };
         if upstream.tls.is_some() && scheme != Scheme::Https {
-            written.report(
+            document.report(
                 path.key("tls"),
                 "is only for a `url` that begins with `https://`",
             );
         }
         let health_check = upstream.health_check.as_ref();
-        let health_check = health_check.and_then(|check| health_check_of(written, &path, check));
+        let health_check = health_check.and_then(|check| health_check_of(document, &path, check));
         compiled.push(UpstreamPolicy {
             targets,
             protocol,
@@ -105,16 +105,20 @@ enum Scheme {
 }
 
 /// Where an upstream is; what cannot be used is reported.
-fn targets(written: &mut Written, path: &KeyPath, upstream: &Upstream) -> (Scheme, Vec<Target>) {
+fn targets(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    upstream: &Upstream,
+) -> (Scheme, Vec<Target>) {
     let list = path.key("url");
     if upstream.url.0.is_empty() {
-        written.report(list.clone(), "needs at least one URL");
+        document.report(list.clone(), "needs at least one URL");
     }
     let mut scheme = None;
     let mut targets = Vec::new();
     for (index, url) in upstream.url.0.iter().enumerate() {
         let element = list.index(index);
-        let place = if written.has(&element) {
+        let place = if document.has(&element) {
             element
         } else {
             list.clone()
@@ -122,22 +126,22 @@ fn targets(written: &mut Written, path: &KeyPath, upstream: &Upstream) -> (Schem
         let (found, target) = match target(url) {
             Ok(found) => found,
             Err(message) => {
-                written.report(place, message);
+                document.report(place, message);
                 continue;
             }
         };
         if *scheme.get_or_insert(found) != found {
             let message =
                 "begins otherwise than the first: all of one upstream are reached in the same way";
-            written.report(place, message);
+            document.report(place, message);
         } else if targets.contains(&target) {
-            written.report(place, "is there already");
+            document.report(place, "is there already");
         } else if found != Scheme::Https && !upstream.allow_remote && !target.is_local() {
             let message = format!(
                 "would send requests to {target} without encryption: name an address of this machine or a Unix \
                  socket, use `https://`, or say `allow_remote = true`"
             );
-            written.report(place, message);
+            document.report(place, message);
         } else {
             targets.push(target);
         }
@@ -186,7 +190,12 @@ fn target(url: &str) -> Result<(Scheme, Target), String> {
 }
 
 /// TLS as it is configured; what cannot be used is reported.
-fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Target]) -> Protocol {
+fn tls(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    upstream: &Upstream,
+    targets: &[Target],
+) -> Protocol {
     let path = path.key("tls");
     let UpstreamTls {
         ca_file,
@@ -197,11 +206,11 @@ fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Ta
     let identity = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(Pair { certificate, key }),
         (Some(_), None) => {
-            written.report(path.key("certificate"), "needs its `key`");
+            document.report(path.key("certificate"), "needs its `key`");
             None
         }
         (None, Some(_)) => {
-            written.report(path.key("key"), "needs its `certificate`");
+            document.report(path.key("key"), "needs its `certificate`");
             None
         }
         (None, None) => None,
@@ -210,7 +219,7 @@ fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Ta
         Ok(name) => Some(name),
         Err(_) => {
             let message = format!("`{name}` is no name that a certificate can have");
-            written.report(path.key("server_name"), message);
+            document.report(path.key("server_name"), message);
             None
         }
     });
@@ -218,7 +227,7 @@ fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Ta
     if let (None, Some(target)) = (&server_name, unnamed) {
         let message =
             format!("{target} is no name that a certificate can have: say `tls.server_name`");
-        written.report(path.clone(), message);
+        document.report(path.clone(), message);
     }
     let trust = Trust { ca_file, identity };
     let fingerprint = trust.fingerprint();
@@ -243,30 +252,30 @@ fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Ta
                 | TlsError::RevocationLists { .. }
                 | TlsError::Library(_) => "key",
             };
-            written.report(path.key(key), error.to_string());
+            document.report(path.key(key), error.to_string());
             Protocol::Http1
         }
     }
 }
 
 fn health_check_of(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     path: &KeyPath,
     check: &HealthCheck,
 ) -> Option<HealthPolicy> {
     let path = path.key("health_check");
     for (key, time) in [("interval", check.interval), ("timeout", check.timeout)] {
-        check_time(written, &path.key(key), Some(time));
+        check_time(document, &path.key(key), Some(time));
     }
     for (key, count) in [("unhealthy", check.unhealthy), ("healthy", check.healthy)] {
         if count == 0 {
-            written.report(path.key(key), "must be at least 1");
+            document.report(path.key(key), "must be at least 1");
         }
     }
     let asked = PathAndQuery::try_from(check.path.as_str()).ok();
     let Some(asked) = asked.filter(|_| check.path.starts_with('/')) else {
         let message = format!("`{}` is not a path such as \"/health\"", check.path);
-        written.report(path.key("path"), message);
+        document.report(path.key("path"), message);
         return None;
     };
     Some(HealthPolicy {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::Uri;
 use http::uri::Authority;
 
-use crate::config::{KeyPath, Written};
+use crate::config::{ConfigDocument, KeyPath};
 
 use super::upstreams;
 
@@ -19,7 +19,7 @@ pub(super) struct Purpose {
 
 /// A URL that may be called.
 pub(super) fn callable(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     text: &str,
     allow_http: bool,
@@ -28,19 +28,19 @@ pub(super) fn callable(
     let url: Option<Uri> = text.parse().ok();
     let authority = url.as_ref().and_then(Uri::authority);
     if authority.map_or(text, Authority::as_str).contains('@') {
-        written.report(place.clone(), upstreams::HAS_CREDENTIALS);
+        document.report(place.clone(), upstreams::HAS_CREDENTIALS);
         return None;
     }
     let Purpose { example, danger } = purpose;
     let Some(url) = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https"))) else {
-        written.report(
+        document.report(
             place.clone(),
             format!("`{text}` is not a URL such as \"{example}\""),
         );
         return None;
     };
     if url.scheme_str() == Some("http") && !allow_http && !is_this_machine(&url) {
-        written.report(
+        document.report(
             place.clone(),
             format!("{danger}: write `https://`, or say `allow_http = true`"),
         );

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use claimgate::app::App;
-use claimgate::config::{Config, Written};
+use claimgate::config::{Config, ConfigDocument};
 use toml::de::{DeTable, DeValue};
 
 /// A key that is like no other, so that the answer names the known ones.
@@ -27,8 +27,8 @@ fn every_line_of_the_example_that_is_commented_out_is_good_too() {
     let variants = variants(&example());
     assert!(variants.len() > 10, "only {} were found", variants.len());
     for (line, text) in variants {
-        let written = Written::parse(Path::new("config.toml.example"), &text).unwrap();
-        if let Err(problems) = written.finish() {
+        let document = ConfigDocument::parse(Path::new("config.toml.example"), &text).unwrap();
+        if let Err(problems) = document.finish() {
             panic!("{line}: {problems}");
         }
         // The files that it names are not there, and a line about certificates of clients needs another that asks for
@@ -113,18 +113,18 @@ fn example() -> String {
 }
 
 fn compiled(text: &str) -> Result<App, claimgate::config::Problems> {
-    let mut written = Written::parse(Path::new("config.toml.example"), text)?;
-    written.set_variable(
+    let mut document = ConfigDocument::parse(Path::new("config.toml.example"), text)?;
+    document.set_variable(
         "BETTER_AUTH_SECRET",
         "a secret of the tests, 32 bytes at least",
     );
-    App::compile(written)
+    App::compile(document)
 }
 
 fn read(text: &str) -> Config {
-    let written = Written::parse(Path::new("gate.toml"), text).unwrap();
-    let config = written.config.clone();
-    written.finish().unwrap();
+    let document = ConfigDocument::parse(Path::new("gate.toml"), text).unwrap();
+    let config = document.config.clone();
+    document.finish().unwrap();
     config
 }
 
@@ -216,7 +216,7 @@ impl Place {
     /// The names that are known here, out of the answer to one that is not.
     fn known(&self) -> Option<Vec<String>> {
         let text = format!("{}{NO_KEY} = 0{}", self.before, self.after);
-        let problems = Written::parse(Path::new("gate.toml"), &text)
+        let problems = ConfigDocument::parse(Path::new("gate.toml"), &text)
             .unwrap()
             .finish()
             .unwrap_err();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::config::{self, Access, KeyPath, RateKey, Written};
+use crate::config::{self, Access, ConfigDocument, KeyPath, RateKey};
 use crate::gate::rate_limit::{RateLimit, RateLimitKey, RouteLimits};
 
 /// The longest time that requests are counted over.
@@ -13,7 +13,7 @@ const LONGEST: Duration = Duration::from_hours(24);
 const FASTEST: u64 = 10_000;
 
 pub(super) fn compile(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     route: &config::Route,
     methods: &[Method],
@@ -21,12 +21,12 @@ pub(super) fn compile(
     let section = place.key("rate_limit");
     let limits = &route.rate_limit;
     let places: Vec<KeyPath> = if limits.is_list {
-        written.elements(&section).take(limits.all.len()).collect()
+        document.elements(&section).take(limits.all.len()).collect()
     } else {
         vec![section.clone()]
     };
-    if limits.is_list && limits.all.is_empty() && !written.is_broken(&section) {
-        written.report(section, "needs at least one limit; leave it out for none");
+    if limits.is_list && limits.all.is_empty() && !document.is_broken(&section) {
+        document.report(section, "needs at least one limit; leave it out for none");
     }
     let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
     let route_name = format!("{} {}", methods.join(","), route.path);
@@ -37,12 +37,12 @@ pub(super) fn compile(
             .clone()
             .any(|other| (other.by, other.per) == (limit.by, limit.per))
         {
-            written.report(
+            document.report(
                 place.key("per"),
                 "is there already: of two limits over the same time, the stricter alone would count",
             );
         }
-        check(written, place, limit);
+        check(document, place, limit);
         let compiled = |by| {
             let burst = limit.burst.unwrap_or(limit.requests);
             RateLimit::new(&route_name, by, limit.requests, limit.per, burst)
@@ -51,7 +51,7 @@ pub(super) fn compile(
             RateKey::ClientAddress => by_address.push(compiled(RateLimitKey::ClientAddress)),
             RateKey::Subject => {
                 if route.access == Access::Public {
-                    written.report(
+                    document.report(
                         place.key("by"),
                         "means nothing on a public route, where no token is looked at: say \"client-address\"",
                     );
@@ -63,7 +63,7 @@ pub(super) fn compile(
     RouteLimits::new(by_address, by_subject)
 }
 
-fn check(written: &mut Written, place: &KeyPath, limit: &config::RateLimit) {
+fn check(document: &mut ConfigDocument, place: &KeyPath, limit: &config::RateLimit) {
     let config::RateLimit {
         requests,
         per,
@@ -72,20 +72,20 @@ fn check(written: &mut Written, place: &KeyPath, limit: &config::RateLimit) {
     } = limit;
     let is_whole = per.subsec_nanos() == 0;
     if !is_whole || per.is_zero() || *per > LONGEST {
-        written.report(place.key("per"), "must be whole seconds, from 1s to 24h");
+        document.report(place.key("per"), "must be whole seconds, from 1s to 24h");
     }
     if *requests == 0 {
-        written.report(
+        document.report(
             place.key("requests"),
             "must be at least 1: a route that nobody may use is best left out",
         );
     } else if *requests > FASTEST.saturating_mul(per.as_secs()) {
-        written.report(
+        document.report(
             place.key("requests"),
             format!("must be at most {FASTEST} a second"),
         );
     } else if burst.is_some_and(|burst| burst == 0 || burst > *requests) {
-        written.report(
+        document.report(
             place.key("burst"),
             format!("must be from 1 to `requests`, which is {requests}"),
         );

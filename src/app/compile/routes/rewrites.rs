@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use crate::config::{self, KeyPath, Written};
+use crate::config::{self, ConfigDocument, KeyPath};
 use crate::gate::header_edits::HeaderEdits;
 use crate::gate::managed_headers::alike;
 use crate::gate::path_rewrite::{PrefixProblem, PrefixRewrite};
@@ -14,7 +14,7 @@ use crate::proxy::headers::is_hop_by_hop;
 use super::managed_names;
 
 pub(super) fn prefix(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     route: &config::Route,
 ) -> Option<PrefixRewrite> {
@@ -27,14 +27,14 @@ pub(super) fn prefix(
                 PrefixProblem::From => "from",
                 PrefixProblem::To | PrefixProblem::Same => "to",
             };
-            written.report(path.key(key), problem.to_string());
+            document.report(path.key(key), problem.to_string());
             None
         }
     }
 }
 
 pub(super) fn edits(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     path: &KeyPath,
     named: Option<&config::HeaderEdits>,
     tokens: &TokenSources,
@@ -43,34 +43,34 @@ pub(super) fn edits(
     let Some(config::HeaderEdits { set, remove }) = named else {
         return edits;
     };
-    if set.is_empty() && remove.is_empty() && !written.is_broken(path) {
-        written.report(path.clone(), "must `set` or `remove` a header");
+    if set.is_empty() && remove.is_empty() && !document.is_broken(path) {
+        document.report(path.clone(), "must `set` or `remove` a header");
     }
     for (name, value) in set {
         let path = path.key("set").key(name);
-        match header(written, name, tokens) {
+        match header(document, name, tokens) {
             Ok(name) if is_set(&edits, &name) => {
-                written.report(path, "is set already, in this or another spelling");
+                document.report(path, "is set already, in this or another spelling");
             }
             Ok(name) => match self::value(value) {
                 Some(value) => edits.set.push((name, value)),
-                None => written.report(
+                None => document.report(
                     path,
                     "needs a value without control characters, and without space at its ends",
                 ),
             },
-            Err(problem) => written.report(path, problem),
+            Err(problem) => document.report(path, problem),
         }
     }
     let path = path.key("remove");
-    let places: Vec<KeyPath> = written.elements(&path).take(remove.len()).collect();
+    let places: Vec<KeyPath> = document.elements(&path).take(remove.len()).collect();
     for (name, place) in remove.iter().zip(places) {
-        match header(written, name, tokens) {
+        match header(document, name, tokens) {
             Ok(name) if is_set(&edits, &name) => {
-                written.report(place, "is set too, which replaces every value");
+                document.report(place, "is set too, which replaces every value");
             }
             Ok(name) => edits.remove.push(name),
-            Err(problem) => written.report(place, problem),
+            Err(problem) => document.report(place, problem),
         }
     }
     edits
@@ -78,7 +78,7 @@ pub(super) fn edits(
 
 /// What the gate tells browsers is not to be changed afterwards, nor before.
 pub(super) fn report_cors(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     named: Option<&config::HeaderEdits>,
 ) {
@@ -88,19 +88,19 @@ pub(super) fn report_cors(
     let path = place.key("response_headers");
     let list = path.key("remove");
     let set = set.keys().map(|name| (name, path.key("set").key(name)));
-    let remove = remove.iter().zip(written.elements(&list));
+    let remove = remove.iter().zip(document.elements(&list));
     let wrong = set
         .chain(remove)
         .filter(|(name, _)| name.to_ascii_lowercase().starts_with("access-control-"));
     let wrong: Vec<KeyPath> = wrong.map(|(_, place)| place).collect();
     for place in wrong {
-        written.report(place, "is the gate's to write, as [cors] says");
+        document.report(place, "is the gate's to write, as [cors] says");
     }
 }
 
 /// The name of a header that is the operator's to change.
 fn header(
-    written: &Written,
+    document: &ConfigDocument,
     name: &str,
     tokens: &TokenSources,
 ) -> Result<HeaderName, &'static str> {
@@ -108,7 +108,7 @@ fn header(
         return Err("is not a header name");
     };
     let text = name.as_str();
-    let managed = managed_names(written);
+    let managed = managed_names(document);
     if managed.covers(text) {
         return Err("is the gate's to write, in this and every other spelling");
     }
@@ -141,7 +141,7 @@ fn value(text: &str) -> Option<HeaderValue> {
 
 /// Two routes that are apart may lead to one place of the upstream, and then the laxer one decides.
 pub(super) fn warn_about_merged(
-    written: &Written,
+    document: &ConfigDocument,
     warnings: &mut Vec<String>,
     routes: &[Route],
     places: &[KeyPath],
@@ -160,7 +160,7 @@ pub(super) fn warn_about_merged(
         if let Some(stricter) = routes.iter().find(is_opened) {
             warnings.push(format!(
                 "{}: is sent as `{}`, and so lets more callers reach what `{}` protects: that is sent as `{}`",
-                written.place(&place.key("path")),
+                document.place(&place.key("path")),
                 sent(route),
                 stricter.pattern,
                 sent(stricter)

@@ -3,7 +3,7 @@
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 
-use crate::config::{self, Access, KeyPath, Written};
+use crate::config::{self, Access, ConfigDocument, KeyPath};
 use crate::gate::origin::Origin;
 use crate::gate::token::{CookieName, ParameterName, Subprotocol, TokenSource, TokenSources};
 use crate::proxy::headers::is_hop_by_hop;
@@ -11,15 +11,15 @@ use crate::proxy::headers::is_hop_by_hop;
 use super::{cors, managed_names};
 
 pub(super) fn compile(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     route: &config::Route,
 ) -> TokenSources {
     let mut tokens = TokenSources::default();
     if let Some(named) = &route.tokens {
-        tokens.sources = sources(written, &place.key("tokens"), named);
+        tokens.sources = sources(document, &place.key("tokens"), named);
         if route.access == Access::Public {
-            written.report(
+            document.report(
                 place.key("tokens"),
                 "means nothing on a public route: nobody looks for a token there",
             );
@@ -28,36 +28,36 @@ pub(super) fn compile(
     if let Some(named) = &route.origins {
         let path = place.key("origins");
         let is_cookie = |source: &TokenSource| matches!(source, TokenSource::Cookie(_));
-        if !tokens.sources.iter().any(is_cookie) && !written.is_broken(&place.key("tokens")) {
-            written.report(
+        if !tokens.sources.iter().any(is_cookie) && !document.is_broken(&place.key("tokens")) {
+            document.report(
                 path.clone(),
                 "means nothing on a route that takes no token from a cookie",
             );
         }
-        tokens.origins = origins(written, &path, named);
+        tokens.origins = origins(document, &path, named);
     }
     tokens
 }
 
 fn sources(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     path: &KeyPath,
     named: &[config::TokenSource],
 ) -> Vec<TokenSource> {
-    if named.is_empty() && !written.is_broken(path) {
-        written.report(
+    if named.is_empty() && !document.is_broken(path) {
+        document.report(
             path.clone(),
             "must name a source; left out, it is `Authorization: Bearer`",
         );
     }
-    let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
+    let places: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
     let mut sources: Vec<TokenSource> = Vec::new();
     for (named, place) in named.iter().zip(places) {
-        let Some(source) = source(written, &place, named) else {
+        let Some(source) = source(document, &place, named) else {
             continue;
         };
         match sources.iter().find(|other| source.overlaps(other)) {
-            Some(other) => written.report(place, format!("is there already: {other}")),
+            Some(other) => document.report(place, format!("is there already: {other}")),
             None => sources.push(source),
         }
     }
@@ -65,7 +65,7 @@ fn sources(
 }
 
 fn source(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     place: &KeyPath,
     named: &config::TokenSource,
 ) -> Option<TokenSource> {
@@ -76,7 +76,7 @@ fn source(
         websocket,
     } = named;
     let (key, source) = match (header, cookie, query, websocket) {
-        (Some(name), None, None, None) => ("header", self::header(written, name)),
+        (Some(name), None, None, None) => ("header", self::header(document, name)),
         (None, Some(name), None, None) => (
             "cookie",
             CookieName::new(name)
@@ -96,8 +96,8 @@ fn source(
                 .ok_or("is not the name of a subprotocol"),
         ),
         _ => {
-            if !written.is_broken(place) {
-                written.report(
+            if !document.is_broken(place) {
+                document.report(
                     place.clone(),
                     "needs exactly one of `header`, `cookie`, `query` and `websocket`",
                 );
@@ -106,11 +106,11 @@ fn source(
         }
     };
     source
-        .map_err(|problem| written.report(place.key(key), problem))
+        .map_err(|problem| document.report(place.key(key), problem))
         .ok()
 }
 
-fn header(written: &Written, name: &str) -> Result<TokenSource, &'static str> {
+fn header(document: &ConfigDocument, name: &str) -> Result<TokenSource, &'static str> {
     let Ok(name) = name.parse::<HeaderName>() else {
         return Err("is not a header name");
     };
@@ -123,25 +123,25 @@ fn header(written: &Written, name: &str) -> Result<TokenSource, &'static str> {
     if name == SEC_WEBSOCKET_PROTOCOL {
         return Err("has a form of its own: write { websocket = \"NAME\" }");
     }
-    if managed_names(written).must_not_be_dropped(name.as_str()) || is_hop_by_hop(&name) {
+    if managed_names(document).must_not_be_dropped(name.as_str()) || is_hop_by_hop(&name) {
         return Err("has a meaning of its own and cannot carry a token");
     }
     Ok(TokenSource::Header(name))
 }
 
-fn origins(written: &mut Written, path: &KeyPath, named: &[String]) -> Vec<Origin> {
-    if named.is_empty() && !written.is_broken(path) {
-        written.report(
+fn origins(document: &mut ConfigDocument, path: &KeyPath, named: &[String]) -> Vec<Origin> {
+    if named.is_empty() && !document.is_broken(path) {
+        document.report(
             path.clone(),
             "must name an origin; left out, it is the request's own",
         );
     }
     let mut origins = Vec::new();
-    let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
+    let places: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
     for (text, place) in named.iter().zip(places) {
         match cors::origin(text) {
             Ok(origin) => origins.push(origin),
-            Err(problem) => written.report(place, problem),
+            Err(problem) => document.report(place, problem),
         }
     }
     origins
