@@ -29,10 +29,10 @@ use crate::proxy::shared::{Phase, Policy, Shared};
 use config_source::ConfigSource;
 use config_watcher::ConfigWatcher;
 use control::Control;
-use sockets::Sockets;
+use sockets::SocketOpener;
 
 /// How long the last spans may take to the collector when the gate stops.
-const LAST_SPANS: Duration = Duration::from_secs(2);
+const SPAN_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Everything that a configuration says, built and found good.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct App {
     /// The settings of the process itself.
     pub config: Config,
     /// Where requests come in.
-    pub entries: Vec<ListenerConfig>,
+    pub listeners: Vec<ListenerConfig>,
     /// What judges requests and where they go.
     pub policy: Policy,
     /// The keys that are fetched, by issuer.
@@ -76,7 +76,7 @@ pub struct Running {
     addresses: Vec<Address>,
     admin_address: SocketAddr,
     workers: Vec<JoinHandle<worker::WorkerExit>>,
-    wish: Arc<Notify>,
+    reload_request: Arc<Notify>,
 }
 
 impl App {
@@ -84,7 +84,7 @@ impl App {
     pub fn start(self, clock: Clock) -> Result<Running, AppError> {
         let Self {
             config,
-            entries,
+            listeners,
             policy,
             remote_keys,
             warnings,
@@ -95,28 +95,28 @@ impl App {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
         };
-        let at = |address: &dyn std::fmt::Display, source| AppError::Listen {
+        let listen_error = |address: &dyn std::fmt::Display, source| AppError::Listen {
             address: address.to_string(),
             source,
         };
-        let expiries = certificates::expiries(&entries);
-        let reloaders = certificates::reloaders(&entries);
-        let mut doors: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
-        let mut sockets = Sockets::new();
-        let mut addresses = Vec::with_capacity(entries.len());
-        for mut entry in entries {
-            let (address, bound) = sockets
-                .listen(&entry.address, count)
-                .map_err(|e| at(&entry.address, e))?;
+        let expiries = certificates::expiries(&listeners);
+        let reloaders = certificates::reloaders(&listeners);
+        let mut worker_sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+        let mut opener = SocketOpener::new();
+        let mut addresses = Vec::with_capacity(listeners.len());
+        for mut listener in listeners {
+            let (address, opened) = opener
+                .listen(&listener.address, count)
+                .map_err(|e| listen_error(&listener.address, e))?;
             addresses.push(address.clone());
-            entry.address = address;
-            let entry = Arc::new(entry);
-            for (door, socket) in doors.iter_mut().zip(bound) {
-                door.push((Arc::clone(&entry), socket));
+            listener.address = address;
+            let listener = Arc::new(listener);
+            for (sockets_of_worker, socket) in worker_sockets.iter_mut().zip(opened) {
+                sockets_of_worker.push((Arc::clone(&listener), socket));
             }
         }
         let admin = std::net::TcpListener::bind(config.admin.address)
-            .map_err(|e| at(&config.admin.address, e))?;
+            .map_err(|e| listen_error(&config.admin.address, e))?;
         admin.set_nonblocking(true)?;
         let admin_address = admin.local_addr()?;
 
@@ -131,22 +131,24 @@ impl App {
             clock: clock.clone(),
         });
         let shared = Arc::new(Shared::new(policy, clock));
-        let wish = Arc::<Notify>::default();
+        let reload_request = Arc::<Notify>::default();
         let control = Control {
             admin,
             remote_keys,
             reloaders,
             watcher,
-            wish: Arc::clone(&wish),
+            reload_request: Arc::clone(&reload_request),
             shared: Arc::clone(&shared),
             metrics: Arc::clone(&metrics),
         };
         control.start()?;
         let mut workers = Vec::with_capacity(count);
-        for (number, (entries, metrics)) in doors.into_iter().zip(&metrics.workers).enumerate() {
+        for (number, (listeners, metrics)) in
+            worker_sockets.into_iter().zip(&metrics.workers).enumerate()
+        {
             let worker = worker::Worker {
                 number,
-                entries,
+                listeners,
                 shared: Arc::clone(&shared),
                 metrics: Arc::clone(metrics),
             };
@@ -161,7 +163,7 @@ impl App {
             addresses,
             admin_address,
             workers,
-            wish,
+            reload_request,
         })
     }
 }
@@ -194,7 +196,7 @@ impl Running {
 
     /// Looks at once whether the configuration has changed, and says so if it has not.
     pub fn reload(&self) {
-        self.wish.notify_one();
+        self.reload_request.notify_one();
     }
 
     /// Begins to stop: no request more, those in flight to their end.
@@ -206,28 +208,28 @@ impl Running {
 
     /// Waits until every connection has ended, or the grace is over. Gives how many connections were cut.
     pub fn wait(self) -> usize {
-        let mut cut = 0;
+        let mut closed = 0;
         for worker in self.workers {
             match worker.join() {
-                Ok(stopped) => cut += stopped.cut,
-                Err(_) => cut += 1,
+                Ok(stopped) => closed += stopped.closed,
+                Err(_) => closed += 1,
             }
         }
-        self.metrics.spans.finish(LAST_SPANS);
+        self.metrics.spans.finish(SPAN_FLUSH_TIMEOUT);
         for address in &self.addresses {
             if let Address::Unix(path) = address {
                 // Nobody listens on it any more; whoever connects should see that at once.
                 let _gone = std::fs::remove_file(path);
             }
         }
-        if cut > 0 {
+        if closed > 0 {
             warn!(
-                cut,
+                closed,
                 "stopped, and cut connections that did not end within the grace"
             );
         } else {
             info!("stopped");
         }
-        cut
+        closed
     }
 }

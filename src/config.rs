@@ -175,7 +175,7 @@ impl ConfigDocument {
     }
 
     /// The place of a key, for a warning.
-    pub fn place(&self, path: &KeyPath) -> String {
+    pub fn location(&self, path: &KeyPath) -> String {
         let line = self.root.line_of(path);
         format!("{}:{line}: {path}", self.file.display())
     }

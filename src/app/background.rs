@@ -19,13 +19,13 @@ use crate::proxy::upstream::{Common, health};
 pub(super) struct BackgroundTasks {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
-    fetches: BTreeMap<Arc<str>, Fetching>,
-    checks: Vec<Checking>,
+    key_refreshes: BTreeMap<Arc<str>, KeyRefreshTask>,
+    health_checks: Vec<HealthCheckTask>,
 }
 
 /// The keys of one issuer are fetched.
 #[derive(Debug)]
-struct Fetching {
+struct KeyRefreshTask {
     remote: RemoteKeys,
     refresher: Arc<Refresher>,
     task: JoinHandle<()>,
@@ -33,14 +33,14 @@ struct Fetching {
 
 /// An upstream is asked how it is.
 #[derive(Debug)]
-struct Checking {
+struct HealthCheckTask {
     common: Common,
     task: JoinHandle<()>,
 }
 
 impl BackgroundTasks {
     /// Begins with the policy that the process has started with.
-    pub(super) fn begin(
+    pub(super) fn start(
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
         remote_keys: &[Option<RemoteKeys>],
@@ -48,8 +48,8 @@ impl BackgroundTasks {
         let mut background = Self {
             shared,
             metrics,
-            fetches: BTreeMap::new(),
-            checks: Vec::new(),
+            key_refreshes: BTreeMap::new(),
+            health_checks: Vec::new(),
         };
         background.reconcile(remote_keys);
         background
@@ -57,7 +57,7 @@ impl BackgroundTasks {
 
     /// Puts another policy in force. What has not changed goes on: connections to upstreams and what is known about
     /// them, the keys of issuers and the fetches of them.
-    pub(super) fn change(&mut self, mut policy: Policy, remote_keys: &[Option<RemoteKeys>]) {
+    pub(super) fn apply(&mut self, mut policy: Policy, remote_keys: &[Option<RemoteKeys>]) {
         let before = self.shared.policy();
         for upstream in &mut policy.upstreams {
             let mut known = before.upstreams.iter();
@@ -72,32 +72,32 @@ impl BackgroundTasks {
         {
             policy.redis = Some(Arc::clone(known));
         }
-        for (place, remote) in remote_keys.iter().enumerate() {
-            let Some(issuer) = policy.gate.issuers().get(place) else {
+        for (index, remote) in remote_keys.iter().enumerate() {
+            let Some(issuer) = policy.gate.issuers().get(index) else {
                 continue;
             };
-            let fetching = self.fetches.get(&issuer.name);
-            let same = |fetching: &&Fetching| {
+            let key_refresh = self.key_refreshes.get(&issuer.name);
+            let same = |key_refresh: &&KeyRefreshTask| {
                 remote
                     .as_ref()
-                    .is_some_and(|remote| remote.has_keys_of(&fetching.remote))
+                    .is_some_and(|remote| remote.has_keys_of(&key_refresh.remote))
             };
-            let (Some(fetching), Some(remote)) = (fetching.filter(same), remote) else {
+            let (Some(key_refresh), Some(remote)) = (key_refresh.filter(same), remote) else {
                 continue;
             };
             let mut issuers = before.gate.issuers().iter();
             if let Some(known) = issuers.find(|known| known.name == issuer.name) {
                 let ring = match self.metrics.issuers.find(&issuer.name) {
-                    Some(metrics) if remote.max_stale != fetching.remote.max_stale => {
+                    Some(metrics) if remote.max_stale != key_refresh.remote.max_stale => {
                         let fetched = UnixTime(metrics.last_success.load(Ordering::Relaxed));
                         Arc::new(known.ring.usable_to(remote.usable_until(fetched)))
                     }
                     Some(_) | None => Arc::clone(&known.ring),
                 };
-                policy.gate = policy.gate.with_ring(place, ring);
+                policy.gate = policy.gate.with_ring(index, ring);
             }
-            if let Some(refresher) = policy.refreshers.get_mut(place) {
-                *refresher = Some(Arc::clone(&fetching.refresher));
+            if let Some(refresher) = policy.refreshers.get_mut(index) {
+                *refresher = Some(Arc::clone(&key_refresh.refresher));
             }
         }
         register(&self.metrics, &policy, remote_keys);
@@ -108,12 +108,12 @@ impl BackgroundTasks {
     /// Begins what the policy in force needs, and ends what it does not need any more.
     fn reconcile(&mut self, remote_keys: &[Option<RemoteKeys>]) {
         let policy = self.shared.policy();
-        self.reconcile_fetches(&policy, remote_keys);
+        self.reconcile_key_refreshes(&policy, remote_keys);
         self.reconcile_health_checks(&policy);
     }
 
-    fn reconcile_fetches(&mut self, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
-        let mut before = std::mem::take(&mut self.fetches);
+    fn reconcile_key_refreshes(&mut self, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
+        let mut before = std::mem::take(&mut self.key_refreshes);
         let issuers = policy.gate.issuers().iter().zip(&policy.refreshers);
         for ((issuer, refresher), remote) in issuers.zip(remote_keys) {
             let metrics = self.metrics.issuers.find(&issuer.name);
@@ -122,14 +122,14 @@ impl BackgroundTasks {
                 continue;
             };
             let name = Arc::clone(&issuer.name);
-            if let Some(fetching) = before.remove(&name) {
-                if fetching.remote == *remote {
-                    self.fetches.insert(name, fetching);
+            if let Some(key_refresh) = before.remove(&name) {
+                if key_refresh.remote == *remote {
+                    self.key_refreshes.insert(name, key_refresh);
                     continue;
                 }
-                fetching.task.abort();
-                if !Arc::ptr_eq(&fetching.refresher, refresher) {
-                    fetching.refresher.give_up();
+                key_refresh.task.abort();
+                if !Arc::ptr_eq(&key_refresh.refresher, refresher) {
+                    key_refresh.refresher.give_up();
                 }
             }
             let task = remote.clone().keep(
@@ -139,34 +139,36 @@ impl BackgroundTasks {
                 self.shared.clock.clone(),
                 publisher(Arc::clone(&self.shared), Arc::clone(&name)),
             );
-            let fetching = Fetching {
+            let key_refresh = KeyRefreshTask {
                 remote: remote.clone(),
                 refresher: Arc::clone(refresher),
                 task: spawn_local(task),
             };
-            self.fetches.insert(name, fetching);
+            self.key_refreshes.insert(name, key_refresh);
         }
-        for gone in before.into_values() {
-            gone.task.abort();
-            gone.refresher.give_up();
+        for removed in before.into_values() {
+            removed.task.abort();
+            removed.refresher.give_up();
         }
     }
 
     fn reconcile_health_checks(&mut self, policy: &Policy) {
-        let mut before = std::mem::take(&mut self.checks);
+        let mut before = std::mem::take(&mut self.health_checks);
         for upstream in &policy.upstreams {
             let Some(check) = upstream.health_check.clone() else {
                 continue;
             };
-            let is_same = |checking: &mut Checking| checking.common == upstream.common;
+            let is_same =
+                |health_check: &mut HealthCheckTask| health_check.common == upstream.common;
             let same = before.extract_if(.., is_same).next();
-            self.checks.push(same.unwrap_or_else(|| Checking {
-                common: upstream.common.clone(),
-                task: spawn_local(health::watch(upstream.clone(), check)),
-            }));
+            self.health_checks
+                .push(same.unwrap_or_else(|| HealthCheckTask {
+                    common: upstream.common.clone(),
+                    task: spawn_local(health::watch(upstream.clone(), check)),
+                }));
         }
-        for gone in before {
-            gone.task.abort();
+        for removed in before {
+            removed.task.abort();
         }
     }
 }
@@ -199,14 +201,14 @@ pub(super) fn register(metrics: &Metrics, policy: &Policy, remote_keys: &[Option
 fn publisher(shared: Arc<Shared>, name: Arc<str>) -> impl Fn(Arc<KeyRing>) {
     move |ring| {
         shared.change_policy(|policy| {
-            let place = policy
+            let index = policy
                 .gate
                 .issuers()
                 .iter()
                 .position(|issuer| issuer.name == name);
             let mut policy = policy.clone();
-            if let Some(place) = place {
-                policy.gate = policy.gate.with_ring(place, Arc::clone(&ring));
+            if let Some(index) = index {
+                policy.gate = policy.gate.with_ring(index, Arc::clone(&ring));
             }
             policy
         });

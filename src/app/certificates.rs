@@ -15,8 +15,12 @@ use crate::tls::server::{Reloaded, Reloader};
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Every file with certificates of a listener, and with revocation lists, and until when they are good.
-pub(super) fn expiries(entries: &[ListenerConfig]) -> [Expiries; 2] {
-    let all = || entries.iter().filter_map(|entry| entry.tls.as_ref());
+pub(super) fn expiries(listeners: &[ListenerConfig]) -> [Expiries; 2] {
+    let all = || {
+        listeners
+            .iter()
+            .filter_map(|listener| listener.tls.as_ref())
+    };
     let certificates = all().flat_map(|tls| tls.expiries());
     let lists = all().filter_map(|tls| tls.lists_expiry());
     [
@@ -30,17 +34,17 @@ pub(super) fn expiries(entries: &[ListenerConfig]) -> [Expiries; 2] {
 }
 
 /// What looks at the files of each listener.
-pub(super) fn reloaders(entries: &[ListenerConfig]) -> Vec<Reloader> {
-    let all = entries.iter().filter_map(|entry| entry.tls.clone());
+pub(super) fn reloaders(listeners: &[ListenerConfig]) -> Vec<Reloader> {
+    let all = listeners.iter().filter_map(|listener| listener.tls.clone());
     all.map(Reloader::new).collect()
 }
 
 /// Takes over what has changed, for every connection that comes from then on.
-pub(super) async fn keep(mut reloaders: Vec<Reloader>, metrics: Arc<Metrics>) {
-    let mut glances = interval(POLL_INTERVAL);
-    glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
+pub(super) async fn watch(mut reloaders: Vec<Reloader>, metrics: Arc<Metrics>) {
+    let mut polls = interval(POLL_INTERVAL);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !reloaders.is_empty() {
-        glances.tick().await;
+        polls.tick().await;
         for Reloaded { file, result } in reloaders.iter_mut().flat_map(Reloader::look) {
             metrics.file_changed(&file, &result);
             let file = file.display();

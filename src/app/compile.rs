@@ -36,7 +36,7 @@ impl App {
     /// Builds everything, or says everything that is wrong.
     pub fn compile(mut document: ConfigDocument) -> Result<Self, Problems> {
         let mut warnings = Vec::new();
-        let entries = listen::compile(&mut document, &mut warnings);
+        let listeners = listen::compile(&mut document, &mut warnings);
         let identity = identity(&mut document);
         let upstreams = upstreams::compile(&mut document);
         let issuers = issuers::compile(&mut document, &mut warnings);
@@ -90,7 +90,7 @@ impl App {
         };
         Ok(Self {
             config,
-            entries,
+            listeners,
             policy,
             remote_keys,
             warnings,
@@ -117,7 +117,7 @@ fn check_time(document: &mut ConfigDocument, path: &KeyPath, time: Option<Durati
 fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
     let path = KeyPath::of("identity").key("headers");
     let mut identity = vec![(X_USER_ID, IdentityClaim::Subject)];
-    let nobody = ManagedNames::new([]);
+    let managed = ManagedNames::new([]);
     for (header, claim) in document.config.identity.headers.clone() {
         let path = path.key(&header);
         let Ok(name) = header.parse::<HeaderName>() else {
@@ -132,7 +132,7 @@ fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
         };
         if identity.iter().any(folds_to) {
             document.report(path, "is an identity header already, in this or another spelling; `X-User-Id` always carries the subject");
-        } else if nobody.must_not_be_dropped(name.as_str())
+        } else if managed.must_not_be_dropped(name.as_str())
             || crate::proxy::headers::is_hop_by_hop(&name)
         {
             document.report(path, "has a meaning of its own and cannot carry a claim");
@@ -144,7 +144,7 @@ fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
             identity.extend(certificate_field(document, path, field).map(|field| (name, field)));
         } else {
             match ClaimPath::parse(&claim) {
-                Ok(pointer) => identity.push((name, IdentityClaim::Named(pointer))),
+                Ok(claim_path) => identity.push((name, IdentityClaim::Named(claim_path))),
                 Err(problem) => document.report(path, problem.to_string()),
             }
         }
@@ -155,7 +155,7 @@ fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
 /// `certificate:subject` and the like.
 fn certificate_field(
     document: &mut ConfigDocument,
-    place: KeyPath,
+    path: KeyPath,
     field: &str,
 ) -> Option<IdentityClaim> {
     let mut all = CertificateField::ALL.into_iter();
@@ -164,11 +164,11 @@ fn certificate_field(
         let known = CertificateField::ALL.map(CertificateField::name);
         let known = known.join("`, `certificate:");
         document.report(
-            place,
+            path,
             format!("a certificate has no `{field}`; there are `certificate:{known}`"),
         );
     } else if !tls::asks_for_certificates(document) {
-        document.report(place, tls::NOT_ASKED);
+        document.report(path, tls::NOT_ASKED);
     }
     found.map(IdentityClaim::Certificate)
 }

@@ -8,7 +8,7 @@ use crate::files::Contents;
 use super::App;
 
 /// At every so many looks all files are read, for changes that the system does not tell.
-const THOROUGH: usize = 20;
+const FULL_READ_INTERVAL: usize = 20;
 
 /// A configuration file and every file that it names, looked at again and again. To look, and not to be told, finds every
 /// way in which a file can change: a link that is swapped, as Kubernetes does it, a file that is renamed to its place, or
@@ -17,23 +17,23 @@ const THOROUGH: usize = 20;
 pub struct ConfigSource {
     file: PathBuf,
     /// What was there when it was last tried.
-    tried: Contents,
+    compiled: Contents,
     /// What is wrong with that.
     problems: Option<Problems>,
     /// What is there since the last look, and may be half written.
-    seen: Option<Contents>,
-    looks: usize,
+    pending: Option<Contents>,
+    polls: usize,
 }
 
 /// What a look has found.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum PollOutcome {
     /// What was tried last.
-    Nothing,
+    Unchanged,
     /// Something that may still be written.
-    Unfinished,
+    Unstable,
     /// Another configuration, or another content of a file that it names.
-    Change {
+    Changed {
         /// What came of it.
         result: Result<Box<App>, Problems>,
         /// The files that have changed.
@@ -44,14 +44,14 @@ pub(super) enum Found {
 impl App {
     /// Builds everything from a file, and follows its changes when it is started.
     pub fn load(file: &Path) -> Result<Self, Problems> {
-        let (result, tried) = compile(file, &Contents::default());
+        let (result, compiled) = compile(file, &Contents::default());
         let mut app = result?;
         app.source = Some(ConfigSource {
             file: file.to_owned(),
-            tried,
+            compiled,
             problems: None,
-            seen: None,
-            looks: 0,
+            pending: None,
+            polls: 0,
         });
         Ok(app)
     }
@@ -60,34 +60,41 @@ impl App {
 impl ConfigSource {
     /// Looks whether something has changed, and tries what is the same as at the last look, or whatever is there if
     /// somebody wishes it.
-    pub(super) fn look(&mut self, wished: bool) -> Found {
-        self.looks += 1;
-        let now = self
-            .tried
-            .again(wished || self.looks.is_multiple_of(THOROUGH));
-        let is_seen = self.seen.as_ref().is_some_and(|seen| seen.is_like(&now));
-        self.seen = None;
-        if now.is_like(&self.tried) {
+    pub(super) fn poll(&mut self, requested: bool) -> PollOutcome {
+        self.polls += 1;
+        let current = self
+            .compiled
+            .again(requested || self.polls.is_multiple_of(FULL_READ_INTERVAL));
+        let is_stable = self
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.is_like(&current));
+        self.pending = None;
+        if current.is_like(&self.compiled) {
             // Written as they were: the next look need not read them again.
-            self.tried = now;
-            return Found::Nothing;
+            self.compiled = current;
+            return PollOutcome::Unchanged;
         }
-        if !is_seen && !wished {
-            self.seen = Some(now);
-            return Found::Unfinished;
+        if !is_stable && !requested {
+            self.pending = Some(current);
+            return PollOutcome::Unstable;
         }
-        let (result, tried) = match now.pipe() {
-            Some(pipe) => (Err(read_once(&self.file, pipe)), now.clone()),
-            None => compile(&self.file, &now),
+        let (result, compiled) = match current.pipe() {
+            Some(pipe) => (Err(pipe_problem(&self.file, pipe)), current.clone()),
+            None => compile(&self.file, &current),
         };
-        if !tried.again(true).is_like(&tried) {
-            return Found::Unfinished;
+        if !compiled.again(true).is_like(&compiled) {
+            return PollOutcome::Unstable;
         }
-        let files = self.tried.differences(&now).map(Path::to_owned).collect();
-        self.tried = tried;
+        let files = self
+            .compiled
+            .differences(&current)
+            .map(Path::to_owned)
+            .collect();
+        self.compiled = compiled;
         self.problems = result.as_ref().err().cloned();
         let result = result.map(Box::new);
-        Found::Change { result, files }
+        PollOutcome::Changed { result, files }
     }
 
     /// What is wrong with what was tried last.
@@ -105,19 +112,19 @@ fn compile(file: &Path, before: &Contents) -> (Result<App, Problems>, Contents) 
         // What it names is not known.
         Err(problems) => return (Err(problems), before.clone().with(text)),
     };
-    let named = Contents::of(document.config.files()).with(text);
-    let others = Contents::of(document.config.others_files());
+    let policy_files = Contents::of(document.config.files()).with(text);
+    let other_files = Contents::of(document.config.others_files());
     let result = App::compile(document);
-    let noted = match result {
-        Ok(_) => named,
+    let contents = match result {
+        Ok(_) => policy_files,
         // It may be their fault.
-        Err(_) => others.with(named),
+        Err(_) => other_files.with(policy_files),
     };
-    (result, noted)
+    (result, contents)
 }
 
 /// What was written into a pipe is gone.
-fn read_once(file: &Path, pipe: &Path) -> Problems {
+fn pipe_problem(file: &Path, pipe: &Path) -> Problems {
     let problem = Problem {
         line: None,
         path: KeyPath::default(),
@@ -137,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str = r#"
+    const CONFIG: &str = r#"
 [upstreams.tasks]
 url = "http://127.0.0.1:3000"
 
@@ -169,7 +176,7 @@ access = { owner = "user_id" }
         }
 
         fn config(&self) -> String {
-            GOOD.replace("SECRET", self.path("secret").to_str().unwrap())
+            CONFIG.replace("SECRET", self.path("secret").to_str().unwrap())
         }
 
         fn load(&self) -> ConfigSource {
@@ -181,11 +188,11 @@ access = { owner = "user_id" }
     }
 
     /// In a word what a look has found, and in which files.
-    fn look(source: &mut ConfigSource, wished: bool) -> String {
-        match source.look(wished) {
-            Found::Nothing => "nothing".to_owned(),
-            Found::Unfinished => "unfinished".to_owned(),
-            Found::Change { result, files } => {
+    fn poll(source: &mut ConfigSource, requested: bool) -> String {
+        match source.poll(requested) {
+            PollOutcome::Unchanged => "nothing".to_owned(),
+            PollOutcome::Unstable => "unfinished".to_owned(),
+            PollOutcome::Changed { result, files } => {
                 let names = files.iter().filter_map(|file| file.file_name());
                 let names: Vec<_> = names.filter_map(|name| name.to_str()).collect();
                 let names = names.join(" ");
@@ -201,18 +208,18 @@ access = { owner = "user_id" }
     fn what_is_half_written_is_not_taken() {
         let folder = Folder::new();
         let mut source = folder.load();
-        assert_eq!(look(&mut source, false), "nothing");
+        assert_eq!(poll(&mut source, false), "nothing");
         let whole = format!(
             "{}require = [{{ claim = \"a\", has = \"b\" }}]\n",
             folder.config()
         );
         // Good as it stands, and lacks what matters.
         folder.write("config.toml", &format!("{}\n", folder.config()));
-        assert_eq!(look(&mut source, false), "unfinished");
+        assert_eq!(poll(&mut source, false), "unfinished");
         folder.write("config.toml", &whole);
-        assert_eq!(look(&mut source, false), "unfinished");
-        assert_eq!(look(&mut source, false), "good: config.toml");
-        assert_eq!(look(&mut source, false), "nothing");
+        assert_eq!(poll(&mut source, false), "unfinished");
+        assert_eq!(poll(&mut source, false), "good: config.toml");
+        assert_eq!(poll(&mut source, false), "nothing");
     }
 
     #[test]
@@ -220,18 +227,18 @@ access = { owner = "user_id" }
         let folder = Folder::new();
         let mut source = folder.load();
         folder.write("config.toml", "");
-        assert_eq!(look(&mut source, false), "unfinished");
+        assert_eq!(poll(&mut source, false), "unfinished");
         folder.write("config.toml", &folder.config());
-        assert_eq!(look(&mut source, false), "nothing");
+        assert_eq!(poll(&mut source, false), "nothing");
     }
 
     #[test]
     fn a_wish_takes_what_is_there() {
         let folder = Folder::new();
         let mut source = folder.load();
-        assert_eq!(look(&mut source, true), "nothing");
+        assert_eq!(poll(&mut source, true), "nothing");
         folder.write("secret", "another secret of the tests, 32 bytes at least");
-        assert_eq!(look(&mut source, true), "good: secret");
+        assert_eq!(poll(&mut source, true), "good: secret");
     }
 
     #[test]
@@ -239,25 +246,25 @@ access = { owner = "user_id" }
         let folder = Folder::new();
         let mut source = folder.load();
         folder.write("secret", "short");
-        assert_eq!(look(&mut source, false), "unfinished");
+        assert_eq!(poll(&mut source, false), "unfinished");
         assert_eq!(
-            look(&mut source, false),
+            poll(&mut source, false),
             "bad: secret: the secret has 5 bytes, and HS256 needs at least 32"
         );
-        assert_eq!(look(&mut source, false), "nothing");
+        assert_eq!(poll(&mut source, false), "nothing");
         assert!(source.problems().is_some());
         fs::remove_file(folder.path("config.toml")).unwrap();
-        assert_eq!(look(&mut source, false), "unfinished");
+        assert_eq!(poll(&mut source, false), "unfinished");
         let gone = "bad: config.toml: cannot be read: No such file or directory (os error 2)";
-        assert_eq!(look(&mut source, false), gone);
+        assert_eq!(poll(&mut source, false), gone);
         // What it named before is still looked at, and would not help alone.
         folder.write("secret", "a secret of the tests, 32 bytes at least");
         assert_eq!(
-            look(&mut source, true),
+            poll(&mut source, true),
             gone.replace("config.toml", "secret")
         );
         folder.write("config.toml", &folder.config());
-        assert_eq!(look(&mut source, true), "good: config.toml");
+        assert_eq!(poll(&mut source, true), "good: config.toml");
         assert!(source.problems().is_none());
     }
 
@@ -267,12 +274,12 @@ access = { owner = "user_id" }
         let mut source = folder.load();
         let config = folder.config().replace("/secret\"", "/other\"");
         folder.write("config.toml", &config);
-        assert!(look(&mut source, true).starts_with("bad: config.toml: "));
+        assert!(poll(&mut source, true).starts_with("bad: config.toml: "));
         folder.write("other", "another secret of the tests, 32 bytes at least");
-        assert_eq!(look(&mut source, true), "good: other");
+        assert_eq!(poll(&mut source, true), "good: other");
         // And the one before is not.
         folder.write("secret", "");
-        assert_eq!(look(&mut source, true), "nothing");
+        assert_eq!(poll(&mut source, true), "nothing");
     }
 
     #[test]
@@ -295,11 +302,11 @@ access = { owner = "user_id" }
         folder.write("config.toml", &config);
         let mut source = folder.load();
         folder.write("gate.key", "");
-        assert_eq!(look(&mut source, true), "nothing");
+        assert_eq!(poll(&mut source, true), "nothing");
         folder.write("config.toml", &format!("{config}\n"));
-        assert!(look(&mut source, true).starts_with("bad: config.toml: "));
+        assert!(poll(&mut source, true).starts_with("bad: config.toml: "));
         copy(key, "gate.key");
-        assert_eq!(look(&mut source, true), "good: gate.key");
+        assert_eq!(poll(&mut source, true), "good: gate.key");
     }
 
     #[test]
@@ -311,10 +318,10 @@ access = { owner = "user_id" }
             .arg(folder.path("secret"))
             .status();
         assert!(made.unwrap().success());
-        let found = look(&mut source, true);
+        let outcome = poll(&mut source, true);
         assert!(
-            found.ends_with("secret is a pipe, and cannot be read again"),
-            "{found}"
+            outcome.ends_with("secret is a pipe, and cannot be read again"),
+            "{outcome}"
         );
     }
 }

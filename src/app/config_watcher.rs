@@ -14,7 +14,7 @@ use crate::config::{Config, Problems};
 use crate::observe::metrics::Metrics;
 
 use super::background::BackgroundTasks;
-use super::config_source::{ConfigSource, Found};
+use super::config_source::{ConfigSource, PollOutcome};
 use super::{App, changes};
 
 /// How often the files are looked at. A change is taken at the look after the one that has found it.
@@ -34,72 +34,75 @@ pub(super) struct ConfigWatcher {
 
 impl ConfigWatcher {
     /// Follows it for as long as the process lives. `wish` asks to look at once.
-    pub(super) async fn follow(self, wish: Arc<Notify>, mut background: BackgroundTasks) {
+    pub(super) async fn run(self, reload_request: Arc<Notify>, mut background: BackgroundTasks) {
         let Self {
             mut source,
             started,
-            warnings: mut told,
+            warnings: mut logged_warnings,
             metrics,
             clock,
         } = self;
-        let mut in_force = started.clone();
-        let mut glances = interval(POLL_INTERVAL);
-        glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut current = started.clone();
+        let mut polls = interval(POLL_INTERVAL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let wished = tokio::select! {
-                _ = glances.tick() => false,
-                () = wish.notified() => true,
+            let requested = tokio::select! {
+                _ = polls.tick() => false,
+                () = reload_request.notified() => true,
             };
             // On a thread of its own: a disk that does not answer must not keep probes from being answered.
-            let looking = spawn_blocking(move || {
-                let found = source.look(wished);
-                (source, found)
+            let polling = spawn_blocking(move || {
+                let outcome = source.poll(requested);
+                (source, outcome)
             });
-            let Ok((looked, found)) = looking.await else {
+            let Ok((returned, outcome)) = polling.await else {
                 return error!("the configuration is not followed any more");
             };
-            source = looked;
-            match found {
-                Found::Nothing if wished => match source.problems() {
+            source = returned;
+            match outcome {
+                PollOutcome::Unchanged if requested => match source.problems() {
                     None => info!("the configuration has not changed"),
-                    Some(problems) => tell(problems, metrics.config.generation()),
+                    Some(problems) => log_failed(problems, metrics.config.generation()),
                 },
-                Found::Nothing | Found::Unfinished => {}
-                Found::Change {
+                PollOutcome::Unchanged | PollOutcome::Unstable => {}
+                PollOutcome::Changed {
                     result: Ok(app),
                     files,
                 } => {
                     let App {
                         config,
-                        entries: _,
+                        listeners: _,
                         policy,
                         remote_keys,
                         warnings,
                         source: _,
                     } = *app;
-                    background.change(policy, &remote_keys);
+                    background.apply(policy, &remote_keys);
                     let generation = metrics.config.taken(clock.now());
-                    announce(generation, &in_force, &config, &files);
+                    log_reloaded(generation, &current, &config, &files);
                     let restarts = changes::at_start_only(&started, &config);
-                    let changed = changes::at_start_only(&in_force, &config);
+                    let changed = changes::at_start_only(&current, &config);
                     for key in restarts.iter().filter(|key| changed.contains(key)) {
                         warn!("`{key}` has changed, which takes effect after a restart");
                     }
-                    for warning in warnings.iter().filter(|warning| !told.contains(warning)) {
+                    for warning in warnings
+                        .iter()
+                        .filter(|warning| !logged_warnings.contains(warning))
+                    {
                         warn!("{warning}");
                     }
-                    (in_force, told) = (config, warnings);
+                    (current, logged_warnings) = (config, warnings);
                 }
-                Found::Change {
+                PollOutcome::Changed {
                     result: Err(problems),
                     ..
-                } => tell(&problems, metrics.config.refused()),
+                } => log_failed(&problems, metrics.config.refused()),
             }
         }
     }
 }
 
-fn announce(generation: u64, before: &Config, after: &Config, files: &[PathBuf]) {
+fn log_reloaded(generation: u64, before: &Config, after: &Config, files: &[PathBuf]) {
     let changes = changes::between(before, after, files);
     let changes = if changes.is_empty() {
         "nothing that takes effect".to_owned()
@@ -112,7 +115,7 @@ fn announce(generation: u64, before: &Config, after: &Config, files: &[PathBuf])
     );
 }
 
-fn tell(problems: &Problems, generation: u64) {
+fn log_failed(problems: &Problems, generation: u64) {
     for problem in problems.lines() {
         error!(
             generation,

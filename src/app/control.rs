@@ -27,7 +27,7 @@ use super::certificates;
 use super::config_watcher::ConfigWatcher;
 
 /// How many probes of upstreams may be under way: whoever reaches the admin listener can send any number.
-const PROBES: usize = 8;
+const MAX_CONCURRENT_PROBES: usize = 8;
 
 /// What the admin listener reports.
 #[derive(Debug)]
@@ -85,19 +85,19 @@ impl Status for Report {
 
     fn probe(&self, path: &str) -> Option<Probe> {
         let policy = self.shared.policy();
-        let asked = policy.upstreams.iter().filter_map(|upstream| {
+        let targets = policy.upstreams.iter().filter_map(|upstream| {
             let check = upstream.health_check.as_ref()?;
             (check.path == path).then(|| (upstream.clone(), check.clone()))
         });
-        let asked: Vec<_> = asked.collect();
-        if asked.is_empty() {
+        let targets: Vec<_> = targets.collect();
+        if targets.is_empty() {
             return None;
         }
         let probes = Arc::clone(&self.probes);
         Some(Box::pin(async move {
-            let _turn = probes.acquire().await.ok()?;
+            let _permit = probes.acquire().await.ok()?;
             let mut status = None;
-            for (upstream, check) in asked {
+            for (upstream, check) in targets {
                 status = health::ask_now(&upstream, &check).await;
                 if !status.is_some_and(health::is_well) {
                     break;
@@ -117,7 +117,7 @@ pub(super) struct Control {
     /// What follows the configuration, if it comes from a file.
     pub(super) watcher: Option<ConfigWatcher>,
     /// Somebody wants it to look at once.
-    pub(super) wish: Arc<Notify>,
+    pub(super) reload_request: Arc<Notify>,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -144,13 +144,13 @@ impl Control {
             remote_keys,
             reloaders,
             watcher,
-            wish,
+            reload_request,
             shared,
             metrics,
         } = self;
         let background =
-            BackgroundTasks::begin(Arc::clone(&shared), Arc::clone(&metrics), &remote_keys);
-        spawn_local(certificates::keep(reloaders, Arc::clone(&metrics)));
+            BackgroundTasks::start(Arc::clone(&shared), Arc::clone(&metrics), &remote_keys);
+        spawn_local(certificates::watch(reloaders, Arc::clone(&metrics)));
         let tracing = {
             let shared = Arc::clone(&shared);
             move || shared.policy().tracing.clone()
@@ -158,11 +158,11 @@ impl Control {
         let (spans, clock) = (Arc::clone(&metrics.spans), shared.clock.clone());
         spawn_local(export::run(spans, clock, tracing));
         if let Some(watcher) = watcher {
-            spawn_local(watcher.follow(wish, background));
+            spawn_local(watcher.run(reload_request, background));
         }
         match TcpListener::from_std(admin) {
             Ok(listener) => {
-                let probes = Arc::new(Semaphore::new(PROBES));
+                let probes = Arc::new(Semaphore::new(MAX_CONCURRENT_PROBES));
                 let report = Report { shared, probes };
                 let admin = Arc::new(Admin::new(report, metrics));
                 admin.serve(listener).await;

@@ -15,17 +15,17 @@ const BACKLOG: i32 = 4096;
 
 /// A listening socket that is not yet part of an event loop.
 #[derive(Debug)]
-pub(super) enum Bound {
+pub(super) enum ListenSocket {
     Tcp(std::net::TcpListener),
     Unix(UnixListener),
 }
 
 /// What opens sockets, and has those that were open when the process was started (`LISTEN_FDS`, as systemd does it).
-pub(super) struct Sockets {
+pub(super) struct SocketOpener {
     passed: ListenFd,
 }
 
-impl Sockets {
+impl SocketOpener {
     pub(super) fn new() -> Self {
         Self {
             passed: ListenFd::from_env(),
@@ -37,29 +37,29 @@ impl Sockets {
         &mut self,
         address: &Address,
         count: usize,
-    ) -> io::Result<(Address, Vec<Bound>)> {
+    ) -> io::Result<(Address, Vec<ListenSocket>)> {
         match address {
             Address::Tcp(address) => {
                 let (address, sockets) = tcp(*address, count)?;
                 Ok((Address::Tcp(address), sockets))
             }
             Address::Unix(path) => Ok((address.clone(), unix(path, count)?)),
-            Address::Passed(place) => Ok((address.clone(), self.passed(*place, count)?)),
+            Address::Passed(index) => Ok((address.clone(), self.passed(*index, count)?)),
         }
     }
 
-    fn passed(&mut self, place: usize, count: usize) -> io::Result<Vec<Bound>> {
-        let nothing = || io::Error::other("no such socket was passed to this process (LISTEN_FDS)");
-        let socket = match self.passed.take_unix_listener(place) {
-            Ok(socket) => Bound::Unix(socket.ok_or_else(nothing)?),
+    fn passed(&mut self, index: usize, count: usize) -> io::Result<Vec<ListenSocket>> {
+        let missing = || io::Error::other("no such socket was passed to this process (LISTEN_FDS)");
+        let socket = match self.passed.take_unix_listener(index) {
+            Ok(socket) => ListenSocket::Unix(socket.ok_or_else(missing)?),
             // It is of another kind.
-            Err(_) => Bound::Tcp(self.passed.take_tcp_listener(place)?.ok_or_else(nothing)?),
+            Err(_) => ListenSocket::Tcp(self.passed.take_tcp_listener(index)?.ok_or_else(missing)?),
         };
         socket.copies(count)
     }
 }
 
-impl Bound {
+impl ListenSocket {
     /// The same socket so many times, ready for event loops.
     fn copies(self, count: usize) -> io::Result<Vec<Self>> {
         let socket = match &self {
@@ -80,7 +80,7 @@ impl Bound {
     }
 }
 
-fn tcp(mut address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Bound>)> {
+fn tcp(mut address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<ListenSocket>)> {
     if address.port() != 0 {
         // SO_REUSEPORT would let a second gate share the port of a first and take half of its requests unnoticed:
         // without it, the port must be free.
@@ -97,12 +97,12 @@ fn tcp(mut address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Bou
         let socket = std::net::TcpListener::from(socket);
         // For port 0, the first gets a port that nobody has, and the others the same.
         address = socket.local_addr()?;
-        sockets.push(Bound::Tcp(socket));
+        sockets.push(ListenSocket::Tcp(socket));
     }
     Ok((address, sockets))
 }
 
-fn unix(path: &Path, count: usize) -> io::Result<Vec<Bound>> {
+fn unix(path: &Path, count: usize) -> io::Result<Vec<ListenSocket>> {
     // A socket that nobody listens on is left from a process that ended without a stop.
     if path.exists()
         && UnixStream::connect(path)
@@ -110,5 +110,5 @@ fn unix(path: &Path, count: usize) -> io::Result<Vec<Bound>> {
     {
         std::fs::remove_file(path)?;
     }
-    Bound::Unix(UnixListener::bind(path)?).copies(count)
+    ListenSocket::Unix(UnixListener::bind(path)?).copies(count)
 }

@@ -137,9 +137,9 @@ impl Signer {
                 )));
             }
         };
-        let place = document.place(&KeyPath::of("issuers").key(name));
+        let location = document.location(&KeyPath::of("issuers").key(name));
         let secret = secret
-            .map_err(|error| Failure::other(format_args!("sign a token: {place}: {error}")))?;
+            .map_err(|error| Failure::other(format_args!("sign a token: {location}: {error}")))?;
         let first = |texts: &Option<config::OneOrMany>| {
             texts.as_ref().and_then(|texts| texts.0.first().cloned())
         };

@@ -14,7 +14,7 @@ fn a_second_gate_cannot_take_a_part_of_the_first_ones_requests() {
     let config = format!("[listen]\nworkers = 2\n{ROUTES}");
     let (first, upstream, issuer) = start(&config);
     let mut app = compile(&config, &upstream, &issuer);
-    app.entries[0].address = first.running().address().clone();
+    app.listeners[0].address = first.running().address().clone();
     let AppError::Listen { address, .. } = app.start(Clock::System).unwrap_err() else {
         panic!("it failed for another reason");
     };

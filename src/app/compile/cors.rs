@@ -10,31 +10,31 @@ use super::routes;
 
 /// What holds for every route that says nothing else.
 pub(super) fn compile(document: &mut ConfigDocument) -> Option<Cors> {
-    let named = document.config.cors.clone()?;
-    Some(one(document, &KeyPath::of("cors"), &named))
+    let config = document.config.cors.clone()?;
+    Some(one(document, &KeyPath::of("cors"), &config))
 }
 
 /// What holds for a route.
 pub(super) fn of_route(
     document: &mut ConfigDocument,
-    place: &KeyPath,
-    named: Option<&RouteCors>,
+    path: &KeyPath,
+    config: Option<&RouteCors>,
     common: Option<&Cors>,
 ) -> Option<Cors> {
-    let place = place.key("cors");
-    match named {
+    let path = path.key("cors");
+    match config {
         None => common.cloned(),
         Some(RouteCors::Off) => {
             if !document.has(&KeyPath::of("cors")) {
-                document.report(place, "means nothing without [cors]");
+                document.report(path, "means nothing without [cors]");
             }
             None
         }
-        Some(RouteCors::Own(named)) => Some(one(document, &place, named)),
+        Some(RouteCors::Own(config)) => Some(one(document, &path, config)),
     }
 }
 
-fn one(document: &mut ConfigDocument, place: &KeyPath, named: &config::Cors) -> Cors {
+fn one(document: &mut ConfigDocument, path: &KeyPath, config: &config::Cors) -> Cors {
     let config::Cors {
         origins,
         credentials,
@@ -42,11 +42,11 @@ fn one(document: &mut ConfigDocument, place: &KeyPath, named: &config::Cors) -> 
         headers,
         expose,
         max_age,
-    } = named;
-    let origins = self::origins(document, &place.key("origins"), origins, *credentials);
-    let methods = routes::methods(document, place, methods.as_deref());
-    let headers = self::headers(document, &place.key("headers"), headers);
-    let expose = self::headers(document, &place.key("expose"), expose);
+    } = config;
+    let origins = self::origins(document, &path.key("origins"), origins, *credentials);
+    let methods = routes::methods(document, path, methods.as_deref());
+    let headers = self::headers(document, &path.key("headers"), headers);
+    let expose = self::headers(document, &path.key("expose"), expose);
     Cors::new(
         origins,
         *credentials,
@@ -60,26 +60,26 @@ fn one(document: &mut ConfigDocument, place: &KeyPath, named: &config::Cors) -> 
 fn origins(
     document: &mut ConfigDocument,
     path: &KeyPath,
-    named: &[String],
+    texts: &[String],
     credentials: bool,
 ) -> Origins {
-    if named.is_empty() && !document.is_broken(path) {
+    if texts.is_empty() && !document.is_broken(path) {
         document.report(path.clone(), "must name an origin");
     }
-    let places: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
+    let elements: Vec<KeyPath> = document.elements(path).take(texts.len()).collect();
     let mut patterns = Vec::new();
     let mut any = None;
-    for (text, place) in named.iter().zip(places) {
+    for (text, element) in texts.iter().zip(elements) {
         match text.as_str() {
-            "*" => any = Some(place),
+            "*" => any = Some(element),
             "null" => document.report(
-                place,
+                element,
                 "is what every page without an origin sends, whoever made it: it cannot be allowed",
             ),
             text if text.contains('*') => match OriginPattern::new(text) {
                 Some(pattern) => patterns.push(pattern),
                 None => document.report(
-                    place,
+                    element,
                     format!(
                         "`{text}` can have `*` only for the first name of a host, with two or more after it, as in \
                          `https://*.app.example`"
@@ -88,21 +88,21 @@ fn origins(
             },
             text => match origin(text) {
                 Ok(origin) => patterns.push(OriginPattern::One(origin)),
-                Err(problem) => document.report(place, problem),
+                Err(problem) => document.report(element, problem),
             },
         }
     }
-    let Some(place) = any else {
+    let Some(element) = any else {
         return Origins::Of(patterns);
     };
     if credentials {
         document.report(
-            place,
+            element,
             "cannot stand beside `credentials = true`: every page of the web could act for whoever looks at it. Name \
              the origins",
         );
     } else if !patterns.is_empty() {
-        document.report(place, "stands for every origin: leave the others out");
+        document.report(element, "stands for every origin: leave the others out");
     }
     Origins::Any
 }
@@ -122,24 +122,24 @@ pub(super) fn origin(text: &str) -> Result<Origin, String> {
     ))
 }
 
-fn headers(document: &mut ConfigDocument, path: &KeyPath, named: &[String]) -> Vec<HeaderName> {
-    let places: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
+fn headers(document: &mut ConfigDocument, path: &KeyPath, names: &[String]) -> Vec<HeaderName> {
+    let elements: Vec<KeyPath> = document.elements(path).take(names.len()).collect();
     let mut headers = Vec::new();
-    for (name, place) in named.iter().zip(places) {
+    for (name, element) in names.iter().zip(elements) {
         if name == "*" {
             // For browsers it does not stand for `Authorization`, and with credentials for nothing at all.
             document.report(
-                place,
+                element,
                 "must be named one by one: `*` is not understood everywhere",
             );
             continue;
         }
         match name.parse::<HeaderName>() {
             Ok(name) if headers.contains(&name) => {
-                document.report(place, "is there already");
+                document.report(element, "is there already");
             }
             Ok(name) => headers.push(name),
-            Err(_) => document.report(place, format!("`{name}` is not a header name")),
+            Err(_) => document.report(element, format!("`{name}` is not a header name")),
         }
     }
     headers

@@ -11,7 +11,7 @@ use crate::keys::remote::RemoteKeys;
 use crate::keys::{Algorithm, KeyRing};
 
 use super::check_time;
-use super::keys::{Origin, Source, origin, source};
+use super::keys::{KeySourceConfig, ResolvedKeys, resolve, source_config};
 
 /// The longest accepted difference of clocks.
 const MAX_LEEWAY: Duration = Duration::from_mins(5);
@@ -28,11 +28,19 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
     for (name, issuer) in document.config.issuers.clone() {
         let path = KeyPath::of("issuers").key(&name);
         let algorithms = algorithms(document, &path, issuer.algorithms.as_deref());
-        let Origin { keys, place, names } = origin(document, &path, &issuer);
-        let source =
-            keys.and_then(|keys| source(document, warnings, &place, &keys, algorithms.as_deref()));
-        let (stated, audience) = (issuer.issuer, issuer.audience.or(names.audience));
-        let accepted = texts(document, &path.key("issuer"), stated.or(names.issuer));
+        let KeySourceConfig {
+            keys,
+            path: keys_path,
+            defaults,
+        } = source_config(document, &path, &issuer);
+        let resolved = keys
+            .and_then(|keys| resolve(document, warnings, &keys_path, &keys, algorithms.as_deref()));
+        let (issuer_values, audience) = (issuer.issuer, issuer.audience.or(defaults.audience));
+        let accepted = texts(
+            document,
+            &path.key("issuer"),
+            issuer_values.or(defaults.issuer),
+        );
         let audience = texts(document, &path.key("audience"), audience);
         let authorized_party = texts(
             document,
@@ -53,12 +61,12 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
         if audience.is_none() {
             warnings.push(format!(
                 "{}: has no `audience`: a token that this issuer made for another service is accepted",
-                document.place(&path)
+                document.location(&path)
             ));
         }
-        let (ring, remote) = match source {
-            Some(Source::Ring(ring)) => (ring, None),
-            Some(Source::Remote(remote)) => (KeyRing::awaited(), Some(*remote)),
+        let (ring, remote) = match resolved {
+            Some(ResolvedKeys::Local(ring)) => (ring, None),
+            Some(ResolvedKeys::Remote(remote)) => (KeyRing::awaited(), Some(*remote)),
             None => (KeyRing::default(), None),
         };
         compiled.remote_keys.push(remote);
@@ -121,14 +129,14 @@ fn subject(document: &mut ConfigDocument, path: &KeyPath, claims: &[String]) -> 
             "needs the name of at least one claim, such as \"sub\"",
         );
     }
-    let mut pointers = Vec::new();
+    let mut paths = Vec::new();
     for (index, claim) in claims.iter().enumerate() {
         match ClaimPath::parse(claim) {
-            Ok(pointer) => pointers.push(pointer),
+            Ok(path) => paths.push(path),
             Err(problem) => document.report(path.index(index), problem.to_string()),
         }
     }
-    pointers
+    paths
 }
 
 fn seconds(duration: Duration) -> i64 {

@@ -15,42 +15,42 @@ use crate::keys::{Algorithm, KeyKind, KeyRing, jwks, pem};
 use crate::tls;
 
 use super::check_time;
-use super::urls::{self, Purpose};
+use super::urls::{self, UrlKind};
 
 /// How long keys are used after the last successful fetch, if the configuration does not say.
 const MAX_STALE: Duration = Duration::from_hours(24);
 
-const KEYS: Purpose = Purpose {
+const KEY_SET_URL: UrlKind = UrlKind {
     example: "https://app.example/api/auth/jwks",
-    danger: "would fetch keys from another machine without TLS, where anybody between could put in their own",
+    risk: "would fetch keys from another machine without TLS, where anybody between could put in their own",
 };
 
 /// What the configuration says of where an issuer's keys come from, and what follows from it.
 #[derive(Default)]
-pub(super) struct Origin {
+pub(super) struct KeySourceConfig {
     pub(super) keys: Option<Keys>,
-    pub(super) place: KeyPath,
-    pub(super) names: Names,
+    pub(super) path: KeyPath,
+    pub(super) defaults: ClaimDefaults,
 }
 
 /// The names that an issuer uses in its tokens, unless the configuration says others.
 #[derive(Default)]
-pub(super) struct Names {
+pub(super) struct ClaimDefaults {
     pub(super) issuer: Option<OneOrMany>,
     pub(super) audience: Option<OneOrMany>,
 }
 
 /// Where the keys of one issuer come from.
-pub(super) enum Source {
-    Ring(KeyRing),
+pub(super) enum ResolvedKeys {
+    Local(KeyRing),
     Remote(Box<RemoteKeys>),
 }
 
-pub(super) fn origin(
+pub(super) fn source_config(
     document: &mut ConfigDocument,
     path: &KeyPath,
     issuer: &config::Issuer,
-) -> Origin {
+) -> KeySourceConfig {
     let (keys, server) = (path.key("keys"), path.key("better_auth"));
     match (&issuer.keys, &issuer.better_auth) {
         (Some(_), Some(_)) => {
@@ -58,7 +58,7 @@ pub(super) fn origin(
                 server,
                 "says where the keys are, and `keys` does too: leave one of them out",
             );
-            Origin::default()
+            KeySourceConfig::default()
         }
         (None, None) => {
             if !document.is_broken(&keys) && !document.is_broken(&server) {
@@ -67,11 +67,11 @@ pub(super) fn origin(
                     "needs the key `keys` or the key `better_auth`",
                 );
             }
-            Origin::default()
+            KeySourceConfig::default()
         }
-        (Some(found), None) => Origin {
-            names: Names {
-                issuer: found
+        (Some(keys_config), None) => KeySourceConfig {
+            defaults: ClaimDefaults {
+                issuer: keys_config
                     .discovery
                     .as_deref()
                     .and_then(described_issuer)
@@ -81,8 +81,8 @@ pub(super) fn origin(
                     }),
                 audience: None,
             },
-            keys: Some(found.clone()),
-            place: keys,
+            keys: Some(keys_config.clone()),
+            path: keys,
         },
         (None, Some(url)) => better_auth(document, server, url),
     }
@@ -90,34 +90,34 @@ pub(super) fn origin(
 
 /// A Better Auth server signs with the keys at `/jwks` under its base path, and calls itself and its audience by the
 /// origin of its URL.
-fn better_auth(document: &mut ConfigDocument, place: KeyPath, text: &str) -> Origin {
+fn better_auth(document: &mut ConfigDocument, path: KeyPath, text: &str) -> KeySourceConfig {
     let url: Option<Uri> = text.parse().ok();
     let parts = url
         .as_ref()
         .and_then(|url| Some((url.scheme_str()?, url.authority()?, url.path())));
     let Some((scheme @ ("http" | "https"), authority, base)) = parts else {
         document.report(
-            place,
+            path,
             format!("`{text}` is not a URL such as \"https://app.example\""),
         );
-        return Origin::default();
+        return KeySourceConfig::default();
     };
     let host = authority.host().to_ascii_lowercase();
-    let usual = if scheme == "https" { 443 } else { 80 };
-    let port = authority.port_u16().filter(|port| *port != usual);
+    let default_port = if scheme == "https" { 443 } else { 80 };
+    let port = authority.port_u16().filter(|port| *port != default_port);
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let base = match base.trim_end_matches('/') {
         "" => "/api/auth",
         base => base,
     };
     let origin = format!("{scheme}://{host}{port}");
-    Origin {
+    KeySourceConfig {
         keys: Some(Keys {
             jwks_url: Some(format!("{scheme}://{authority}{base}/jwks")),
             ..Keys::default()
         }),
-        place,
-        names: Names {
+        path,
+        defaults: ClaimDefaults {
             issuer: Some(OneOrMany(vec![origin.clone()])),
             audience: Some(OneOrMany(vec![origin])),
         },
@@ -130,13 +130,13 @@ fn described_issuer(url: &str) -> Option<&str> {
 }
 
 /// Loads the keys, or says how they are fetched.
-pub(super) fn source(
+pub(super) fn resolve(
     document: &mut ConfigDocument,
     warnings: &mut Vec<String>,
     path: &KeyPath,
     keys: &Keys,
     algorithms: Option<&[Algorithm]>,
-) -> Option<Source> {
+) -> Option<ResolvedKeys> {
     let sources = [
         ("secret_env", keys.secret_env.is_some()),
         ("secret_file", keys.secret_file.is_some()),
@@ -172,21 +172,24 @@ pub(super) fn source(
     if !check_kinds(document, path, key, algorithms.unwrap_or_default()) {
         return None;
     }
-    let place = path.key(key);
+    let key_path = path.key(key);
     let loaded = match *key {
         "jwks_url" | "discovery" => return remote(document, path, key, keys, algorithms),
         "pem_file" => pem::load(keys.pem_file.as_deref()?, algorithms),
         "jwks_file" => jwks::load(keys.jwks_file.as_deref()?, algorithms).map(|set| {
             for skipped in &set.skipped {
-                warnings.push(format!("{}: skipped {skipped}", document.place(&place)));
+                warnings.push(format!(
+                    "{}: skipped {skipped}",
+                    document.location(&key_path)
+                ));
             }
             set.keys
         }),
         _ => {
             if keys.secret_file.as_deref().is_some_and(is_open_to_all) {
-                let place = document.place(&place);
+                let location = document.location(&key_path);
                 warnings.push(format!(
-                    "{place}: every user of this machine may read the file"
+                    "{location}: every user of this machine may read the file"
                 ));
             }
             let encoding = keys.encoding.unwrap_or_default();
@@ -201,13 +204,13 @@ pub(super) fn source(
                     warnings.push(format!(
                         "{}: the secret looks like {looks}, and is used as it is written; if it is {looks}, say \
                          `encoding = \"{looks}\"`, if not, `encoding = \"utf8\"`",
-                        document.place(&place)
+                        document.location(&key_path)
                     ));
                 }
                 if secrets.are_alike() {
                     warnings.push(format!(
                         "{}: both lines of the file are the same secret",
-                        document.place(&place)
+                        document.location(&key_path)
                     ));
                 }
                 secrets.verification_keys(algorithms)
@@ -215,9 +218,9 @@ pub(super) fn source(
         }
     };
     match loaded {
-        Ok(keys) => Some(Source::Ring(KeyRing::local(keys))),
+        Ok(keys) => Some(ResolvedKeys::Local(KeyRing::local(keys))),
         Err(error) => {
-            document.report(place, error.to_string());
+            document.report(key_path, error.to_string());
             None
         }
     }
@@ -274,16 +277,16 @@ fn remote(
     source: &str,
     keys: &Keys,
     algorithms: Option<&[Algorithm]>,
-) -> Option<Source> {
+) -> Option<ResolvedKeys> {
     // The preset of Better Auth stands at the key itself.
     let is_preset = !document.has(&path.key(source));
-    let place = if is_preset {
+    let url_path = if is_preset {
         path.clone()
     } else {
         path.key(source)
     };
     let text = keys.jwks_url.as_deref().or(keys.discovery.as_deref())?;
-    let url = urls::callable(document, &place, text, keys.allow_http, &KEYS)?;
+    let url = urls::parse(document, &url_path, text, keys.allow_http, &KEY_SET_URL)?;
     if let Some(refresh) = keys.refresh {
         check_time(document, &path.key("refresh"), Some(refresh));
     }
@@ -298,12 +301,12 @@ fn remote(
     let tls = match tls::client_config(keys.ca_file.as_deref()) {
         Ok(tls) => tls,
         Err(error) => {
-            let place = if keys.ca_file.is_some() {
+            let path = if keys.ca_file.is_some() {
                 path.key("ca_file")
             } else {
-                place
+                url_path
             };
-            document.report(place, error.to_string());
+            document.report(path, error.to_string());
             return None;
         }
     };
@@ -313,7 +316,7 @@ fn remote(
     let place = if keys.discovery.is_some() {
         let Some(issuer) = described_issuer(text) else {
             document.report(
-                place,
+                url_path,
                 format!("`{text}` does not end with /.well-known/openid-configuration"),
             );
             return None;
@@ -326,7 +329,7 @@ fn remote(
     } else {
         KeySetLocation::Set(url)
     };
-    Some(Source::Remote(Box::new(RemoteKeys {
+    Some(ResolvedKeys::Remote(Box::new(RemoteKeys {
         place,
         fetcher: Fetcher {
             tls,

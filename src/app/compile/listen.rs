@@ -8,7 +8,7 @@ use crate::proxy::inbound::acceptor::ListenerConfig;
 use super::{check_time, tls};
 
 /// The sizes of a head that a listener may be given, in bytes.
-const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
+const MAX_HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
 
 /// The most worker threads.
 const MAX_WORKERS: usize = 1024;
@@ -24,7 +24,7 @@ pub(super) fn compile(
         tls.and_then(|tls| tls::compile(document, &path.key("tls"), &tls, warnings))
     };
     let admin = Address::Tcp(document.config.admin.address);
-    if is_same(&listen.address, &admin) {
+    if is_same_address(&listen.address, &admin) {
         let path = KeyPath::of("admin").key("address");
         document.report(path, "is the address of [listen] too");
     }
@@ -35,7 +35,7 @@ pub(super) fn compile(
         hsts: hsts(listen.tls.as_ref()),
         tls: encryption(document, &KeyPath::of("listen"), listen.tls),
     };
-    check_entry(document, &KeyPath::of("listen"), &first);
+    check_listener(document, &KeyPath::of("listen"), &first);
     let mut entries = vec![first];
 
     let listeners = document.config.listeners.clone();
@@ -49,7 +49,7 @@ pub(super) fn compile(
             hsts: hsts(listener.tls.as_ref()),
             tls: encryption(document, path, listener.tls),
         };
-        check_entry(document, path, &entry);
+        check_listener(document, path, &entry);
         if entry.redirect_to_https == Some(0) {
             document.report(path.key("redirect_to_https"), "must be a port, as 443");
         }
@@ -59,10 +59,10 @@ pub(super) fn compile(
                 "is for a listener without `tls`",
             );
         }
-        let is_taken = |other: &ListenerConfig| is_same(&entry.address, &other.address);
+        let is_taken = |other: &ListenerConfig| is_same_address(&entry.address, &other.address);
         if entries.iter().any(is_taken) {
             document.report(path.key("address"), "is the address of another listener");
-        } else if is_same(&entry.address, &admin) {
+        } else if is_same_address(&entry.address, &admin) {
             document.report(path.key("address"), "is the address of [admin] too");
         }
         entries.push(entry);
@@ -71,7 +71,7 @@ pub(super) fn compile(
 }
 
 /// Port 0 is another one each time.
-fn is_same(one: &Address, other: &Address) -> bool {
+fn is_same_address(one: &Address, other: &Address) -> bool {
     let is_any = matches!(one, Address::Tcp(address) if address.port() == 0);
     !is_any && one == other
 }
@@ -82,7 +82,7 @@ fn hsts(tls: Option<&Tls>) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("max-age={seconds}")).ok()
 }
 
-fn check_entry(document: &mut ConfigDocument, path: &KeyPath, entry: &ListenerConfig) {
+fn check_listener(document: &mut ConfigDocument, path: &KeyPath, entry: &ListenerConfig) {
     let trusts_nobody = document.config.listen.trusted_proxies.is_empty()
         && !document.is_broken(&KeyPath::of("listen").key("trusted_proxies"));
     if entry.proxy_protocol && trusts_nobody && matches!(entry.address, Address::Tcp(_)) {
@@ -96,7 +96,7 @@ fn check_entry(document: &mut ConfigDocument, path: &KeyPath, entry: &ListenerCo
 fn check_limits(document: &mut ConfigDocument) {
     let path = KeyPath::of("listen");
     let listen = document.config.listen.clone();
-    if !HEADER_BYTES.contains(&listen.max_header_bytes) {
+    if !MAX_HEADER_BYTES.contains(&listen.max_header_bytes) {
         document.report(path.key("max_header_bytes"), "must be from 1KiB to 1MiB");
     }
     if listen.workers > MAX_WORKERS {

@@ -15,7 +15,7 @@ use crate::tls;
 use super::{check_time, urls};
 
 /// The port that is meant if none is said.
-const PORT: u16 = 6379;
+const DEFAULT_PORT: u16 = 6379;
 
 pub(super) fn compile(
     document: &mut ConfigDocument,
@@ -38,9 +38,9 @@ pub(super) fn compile(
     if redis.username.is_some() && !has_password {
         document.report(section.key("username"), "needs a password beside it");
     }
-    let place = place(&redis.url);
-    let (encrypted, host, port, database) = match place {
-        Ok(place) => place,
+    let endpoint = endpoint(&redis.url);
+    let (encrypted, host, port, database) = match endpoint {
+        Ok(endpoint) => endpoint,
         Err(message) => {
             document.report(section.key("url"), message);
             return None;
@@ -52,7 +52,7 @@ pub(super) fn compile(
     if !encrypted && !urls::is_this_host(&host) && password.is_some() {
         warnings.push(format!(
             "{}: sends the password to another machine without encryption: write `rediss://` if Redis speaks TLS",
-            document.place(&section.key("url"))
+            document.location(&section.key("url"))
         ));
     }
     let tls = if encrypted {
@@ -96,7 +96,7 @@ fn password(
     section: &KeyPath,
     redis: &config::Redis,
 ) -> Option<Secret> {
-    let (place, password) = match (&redis.password_env, &redis.password_file) {
+    let (path, password) = match (&redis.password_env, &redis.password_file) {
         (None, None) => return None,
         (Some(_), Some(_)) => {
             document.report(
@@ -118,18 +118,18 @@ fn password(
     match password.map(|secrets| secrets.current) {
         Ok(password) if password.as_text().is_some_and(|text| !text.is_empty()) => Some(password),
         Ok(_) => {
-            document.report(place, "has no password: it is empty, or no text");
+            document.report(path, "has no password: it is empty, or no text");
             None
         }
         Err(error) => {
-            document.report(place, error.to_string());
+            document.report(path, error.to_string());
             None
         }
     }
 }
 
 /// Whether it is encrypted, the host, the port and the database.
-fn place(url: &str) -> Result<(bool, String, u16, i64), &'static str> {
+fn endpoint(url: &str) -> Result<(bool, String, u16, i64), &'static str> {
     const FORM: &str = "must be `redis://HOST:PORT` or `rediss://HOST:PORT`, with `/DATABASE` behind it if need be";
     let url: Uri = url.parse().map_err(|_| FORM)?;
     let encrypted = match url.scheme_str() {
@@ -155,7 +155,7 @@ fn place(url: &str) -> Result<(bool, String, u16, i64), &'static str> {
     Ok((
         encrypted,
         host.to_owned(),
-        authority.port_u16().unwrap_or(PORT),
+        authority.port_u16().unwrap_or(DEFAULT_PORT),
         database,
     ))
 }

@@ -13,7 +13,7 @@ use super::tls;
 
 pub(super) fn compile(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     route: &config::Route,
 ) -> Requirements {
     let given = [
@@ -23,49 +23,49 @@ pub(super) fn compile(
     for (key, is_given) in given {
         if is_given && route.access == Access::Public {
             document.report(
-                place.key(key),
+                path.key(key),
                 "means nothing on a public route, where no token is looked at",
             );
         }
     }
     if route.exempt.is_some() && !matches!(route.access, Access::Owner(_)) {
         document.report(
-            place.key("exempt"),
+            path.key("exempt"),
             "means nothing on a route without an owner",
         );
     }
     let exempt = route.exempt.as_ref();
     Requirements {
-        issuers: issuers(document, &place.key("issuers"), route.issuers.as_deref()),
-        require: require(document, &place.key("require"), route.require.as_deref()),
-        exempt: exempt.and_then(|rule| requirement(document, &place.key("exempt"), rule)),
+        issuers: issuers(document, &path.key("issuers"), route.issuers.as_deref()),
+        require: require(document, &path.key("require"), route.require.as_deref()),
+        exempt: exempt.and_then(|rule| requirement(document, &path.key("exempt"), rule)),
     }
 }
 
 fn require(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     rules: Option<&[ClaimRule]>,
 ) -> Vec<Arc<Requirement>> {
     let rules = rules.unwrap_or_default();
-    if rules.is_empty() && document.has(place) && !document.is_broken(place) {
+    if rules.is_empty() && document.has(path) && !document.is_broken(path) {
         document.report(
-            place.clone(),
+            path.clone(),
             "needs at least one claim; leave it out to demand nothing",
         );
     }
-    let places: Vec<KeyPath> = document.elements(place).take(rules.len()).collect();
+    let paths: Vec<KeyPath> = document.elements(path).take(rules.len()).collect();
     let compiled = rules
         .iter()
-        .zip(&places)
-        .map(|(rule, place)| requirement(document, place, rule));
+        .zip(&paths)
+        .map(|(rule, path)| requirement(document, path, rule));
     compiled.flatten().map(Arc::new).collect()
 }
 
 /// One fact and the one demand on it.
 fn requirement(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     rule: &ClaimRule,
 ) -> Option<Requirement> {
     let ClaimRule {
@@ -75,7 +75,7 @@ fn requirement(
         any,
         equals,
     } = rule;
-    let attribute = attribute(document, place, claim.as_deref(), *certificate);
+    let attribute = attribute(document, path, claim.as_deref(), *certificate);
     let given = [
         ("has", has.is_some()),
         ("any", any.is_some()),
@@ -86,12 +86,12 @@ fn requirement(
         (None, Some(texts), None) => Expected::Any(texts.clone()),
         (None, None, Some(value)) => Expected::Equals(json(value)),
         _ => {
-            report_choice(document, place, "`has`, `any`, `equals`", &given);
+            report_choice(document, path, "`has`, `any`, `equals`", &given);
             return None;
         }
     };
     let attribute = attribute?;
-    check_words(document, place, &attribute, &expected);
+    check_words(document, path, &attribute, &expected);
     Some(Requirement {
         attribute,
         expected,
@@ -101,21 +101,21 @@ fn requirement(
 /// What a rule is about.
 fn attribute(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     claim: Option<&str>,
     certificate: Option<CertificateField>,
 ) -> Option<Attribute> {
     match (claim, certificate) {
         (Some(claim), None) => match ClaimPath::parse(claim) {
-            Ok(pointer) => Some(Attribute::Claim(pointer)),
+            Ok(claim_path) => Some(Attribute::Claim(claim_path)),
             Err(problem) => {
-                document.report(place.key("claim"), problem.to_string());
+                document.report(path.key("claim"), problem.to_string());
                 None
             }
         },
         (None, Some(field)) => {
             if !tls::asks_for_certificates(document) {
-                document.report(place.key("certificate"), tls::NOT_ASKED);
+                document.report(path.key("certificate"), tls::NOT_ASKED);
             }
             Some(Attribute::Certificate(field))
         }
@@ -124,7 +124,7 @@ fn attribute(
                 ("claim", claim.is_some()),
                 ("certificate", certificate.is_some()),
             ];
-            report_choice(document, place, "`claim`, `certificate`", &given);
+            report_choice(document, path, "`claim`, `certificate`", &given);
             None
         }
     }
@@ -132,8 +132,8 @@ fn attribute(
 
 /// Reports that not exactly one of several keys is there, unless one was misspelt or cannot be read: that has been
 /// reported.
-fn report_choice(document: &mut ConfigDocument, place: &KeyPath, of: &str, given: &[(&str, bool)]) {
-    if document.is_broken(place) {
+fn report_choice(document: &mut ConfigDocument, path: &KeyPath, of: &str, given: &[(&str, bool)]) {
+    if document.is_broken(path) {
         return;
     }
     let named = given.iter().filter(|(_, is_given)| *is_given);
@@ -143,12 +143,12 @@ fn report_choice(document: &mut ConfigDocument, place: &KeyPath, of: &str, given
     } else {
         format!("there are `{}`", named.join("`, `"))
     };
-    document.report(place.clone(), format!("needs exactly one of {of}; {found}"));
+    document.report(path.clone(), format!("needs exactly one of {of}; {found}"));
 }
 
 fn check_words(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     attribute: &Attribute,
     expected: &Expected,
 ) {
@@ -161,14 +161,14 @@ fn check_words(
         Expected::Equals(_) => {
             if matches!(attribute, Attribute::Certificate(_)) {
                 document.report(
-                    place.key("equals"),
+                    path.key("equals"),
                     "must be a text: a certificate has no other",
                 );
             }
             return;
         }
     };
-    let place = place.key(key);
+    let path = path.key(key);
     let is_wrong_scope = |word: &&String| {
         matches!(attribute, Attribute::Claim(claim) if claim.is("scope"))
             && !requirements::is_scope(word)
@@ -183,15 +183,15 @@ fn check_words(
         } else {
             "needs a text that is not empty"
         };
-        document.report(place, message);
+        document.report(path, message);
     } else if let Some(word) = words.iter().find(is_wrong_scope) {
         document.report(
-            place,
+            path,
             format!("`{word}` is not one scope: RFC 6749 section 3.3 has no space, quote or backslash in it"),
         );
     } else if let Some(word) = words.iter().find(is_wrong_thumbprint) {
         document.report(
-            place,
+            path,
             format!("`{word}` is not the SHA-256 of a certificate in base64url without `=`, as in `x5t#S256`"),
         );
     }
@@ -209,13 +209,13 @@ fn json(scalar: &Scalar) -> Value {
 /// The places of the named issuers in the order of their names.
 fn issuers(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     names: Option<&[String]>,
 ) -> Option<Vec<usize>> {
     let names = names?;
     if names.is_empty() {
         document.report(
-            place.clone(),
+            path.clone(),
             "needs at least one issuer; leave it out to accept all",
         );
     }
@@ -232,7 +232,7 @@ fn issuers(
                 None => format!("there are `{}`", known.join("`, `")),
             };
             document.report(
-                place.index(index),
+                path.index(index),
                 format!("there is no issuer `{name}`; {hint}"),
             );
         }

@@ -29,18 +29,18 @@ pub(super) fn compile(
         );
     }
     let routes = document.config.routes.clone();
-    let places: Vec<KeyPath> = document.elements(&section).take(routes.len()).collect();
+    let paths: Vec<KeyPath> = document.elements(&section).take(routes.len()).collect();
     let mut compiled = Vec::new();
-    for (route, place) in routes.into_iter().zip(&places) {
-        compiled.push(one(document, place, route, cors));
+    for (route, path) in routes.into_iter().zip(&paths) {
+        compiled.push(one(document, path, route, cors));
     }
-    warn_about_ownerless(document, warnings, &compiled, &places);
-    warn_about_broad_public(document, warnings, &compiled, &places);
-    rewrites::warn_about_merged(document, warnings, &compiled, &places);
+    warn_about_ownerless(document, warnings, &compiled, &paths);
+    warn_about_broad_public(document, warnings, &compiled, &paths);
+    rewrites::warn_about_merged(document, warnings, &compiled, &paths);
     let (table, problems) = RouteTable::new(compiled);
     for (index, problem) in problems {
-        if let Some(place) = places.get(index) {
-            document.report(place.key("path"), problem.to_string());
+        if let Some(path) = paths.get(index) {
+            document.report(path.key("path"), problem.to_string());
         }
     }
     table
@@ -48,29 +48,29 @@ pub(super) fn compile(
 
 fn one(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     route: config::Route,
     common: Option<&Cors>,
 ) -> Route {
     let public = route.access == Access::Public;
     if !public && document.config.issuers.is_empty() && !document.has(&KeyPath::of("issuers")) {
         document.report(
-            place.key("access"),
+            path.key("access"),
             "needs a token, but there is no issuer whose tokens are good: write [issuers.NAME]",
         );
     }
-    check_time(document, &place.key("timeout"), route.timeout);
+    check_time(document, &path.key("timeout"), route.timeout);
     check_time(
         document,
-        &place.key("request_timeout"),
+        &path.key("request_timeout"),
         route.request_timeout,
     );
-    let streams = streams(document, place, &route);
-    let mismatch = mismatch(document, place, &route);
-    let tokens = tokens::compile(document, place, &route);
-    let prefix = rewrites::prefix(document, place, &route);
+    let streams = streams(document, path, &route);
+    let mismatch = mismatch(document, path, &route);
+    let tokens = tokens::compile(document, path, &route);
+    let prefix = rewrites::prefix(document, path, &route);
     let mut edits = |key, named: &Option<_>, tokens: &TokenSources| {
-        rewrites::edits(document, &place.key(key), named.as_ref(), tokens)
+        rewrites::edits(document, &path.key(key), named.as_ref(), tokens)
     };
     let request_headers = edits("request_headers", &route.request_headers, &tokens);
     // A client has no token to hide from itself.
@@ -79,17 +79,17 @@ fn one(
         &route.response_headers,
         &TokenSources::default(),
     );
-    let methods = methods(document, place, route.methods.as_deref());
-    let cors = cors::of_route(document, place, route.cors.as_ref(), common);
+    let methods = methods(document, path, route.methods.as_deref());
+    let cors = cors::of_route(document, path, route.cors.as_ref(), common);
     if cors.is_some() {
-        rewrites::report_cors(document, place, route.response_headers.as_ref());
+        rewrites::report_cors(document, path, route.response_headers.as_ref());
     }
     Route {
         cors: cors.map(|cors| cors.of_methods(&methods)),
-        requirements: requirements::compile(document, place, &route),
-        limits: limits::compile(document, place, &route, &methods),
+        requirements: requirements::compile(document, path, &route),
+        limits: limits::compile(document, path, &route, &methods),
         methods,
-        upstream: upstream(document, place, route.upstream.as_deref()),
+        upstream: upstream(document, path, route.upstream.as_deref()),
         rule: match route.access {
             Access::Public => Rule::Public,
             Access::Authenticated => Rule::Authenticated,
@@ -110,10 +110,10 @@ fn one(
     }
 }
 
-fn streams(document: &mut ConfigDocument, place: &KeyPath, route: &config::Route) -> Streams {
-    if route.access == Access::Public && document.has(&place.key("at_expiry")) {
+fn streams(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route) -> Streams {
+    if route.access == Access::Public && document.has(&path.key("at_expiry")) {
         document.report(
-            place.key("at_expiry"),
+            path.key("at_expiry"),
             "means nothing on a public route: no token allows its streams",
         );
     }
@@ -123,13 +123,13 @@ fn streams(document: &mut ConfigDocument, place: &KeyPath, route: &config::Route
     }
 }
 
-fn mismatch(document: &mut ConfigDocument, place: &KeyPath, route: &config::Route) -> Mismatch {
+fn mismatch(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route) -> Mismatch {
     let Some(status) = route.mismatch else {
         return Mismatch::default();
     };
     if !matches!(route.access, Access::Owner(_)) {
         document.report(
-            place.key("mismatch"),
+            path.key("mismatch"),
             "means nothing on a route without an owner",
         );
     }
@@ -139,7 +139,7 @@ fn mismatch(document: &mut ConfigDocument, place: &KeyPath, route: &config::Rout
         401 => Mismatch::Unauthorized,
         _ => {
             document.report(
-                place.key("mismatch"),
+                path.key("mismatch"),
                 format!("must be 403, 404 or 401, not {status}"),
             );
             Mismatch::default()
@@ -149,16 +149,16 @@ fn mismatch(document: &mut ConfigDocument, place: &KeyPath, route: &config::Rout
 
 pub(super) fn methods(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     names: Option<&[String]>,
 ) -> Vec<Method> {
     let Some(names) = names else {
         return METHODS.to_vec();
     };
-    let place = place.key("methods");
+    let path = path.key("methods");
     if names.is_empty() {
         document.report(
-            place.clone(),
+            path.clone(),
             "needs at least one method; leave it out to allow all",
         );
     }
@@ -171,7 +171,7 @@ pub(super) fn methods(
             Some(method) => methods.push(method.clone()),
             None => {
                 let known = METHODS.each_ref().map(Method::as_str).join("`, `");
-                document.report(place.index(index), format!("`{name}` is none of `{known}`"));
+                document.report(path.index(index), format!("`{name}` is none of `{known}`"));
             }
         }
     }
@@ -188,14 +188,14 @@ fn managed_names(document: &ConfigDocument) -> ManagedNames {
 }
 
 /// The place of the named upstream in the order of their names, or of the only one.
-fn upstream(document: &mut ConfigDocument, place: &KeyPath, name: Option<&str>) -> usize {
+fn upstream(document: &mut ConfigDocument, path: &KeyPath, name: Option<&str>) -> usize {
     let names: Vec<String> = document.config.upstreams.keys().cloned().collect();
-    let place = place.key("upstream");
+    let path = path.key("upstream");
     let Some(name) = name else {
         if names.len() > 1 {
             let names = names.join("`, `");
             document.report(
-                place,
+                path,
                 format!("must be said, because there are several: `{names}`"),
             );
         }
@@ -210,7 +210,7 @@ fn upstream(document: &mut ConfigDocument, place: &KeyPath, name: Option<&str>) 
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("there are `{}`", known.join("`, `")),
         };
-        document.report(place, format!("there is no upstream `{name}`; {hint}"));
+        document.report(path, format!("there is no upstream `{name}`; {hint}"));
     }
     0
 }
@@ -221,9 +221,9 @@ fn warn_about_broad_public(
     document: &ConfigDocument,
     warnings: &mut Vec<String>,
     routes: &[Route],
-    places: &[KeyPath],
+    paths: &[KeyPath],
 ) {
-    for (route, place) in routes.iter().zip(places) {
+    for (route, path) in routes.iter().zip(paths) {
         let (Rule::Public, Some((prefix, _))) = (&route.rule, route.pattern.split_once("/{*"))
         else {
             continue;
@@ -236,7 +236,7 @@ fn warn_about_broad_public(
             warnings.push(format!(
                 "{}: is public and broader than `{}`: an upstream that takes no notice of case would serve \
                  what the other protects, under another spelling of its path",
-                document.place(&place.key("path")),
+                document.location(&path.key("path")),
                 stricter.pattern
             ));
         }
@@ -248,7 +248,7 @@ fn warn_about_ownerless(
     document: &ConfigDocument,
     warnings: &mut Vec<String>,
     routes: &[Route],
-    places: &[KeyPath],
+    paths: &[KeyPath],
 ) {
     let mut owners = vec!["user_id"];
     for route in routes {
@@ -256,7 +256,7 @@ fn warn_about_ownerless(
             owners.push(parameter);
         }
     }
-    for (route, place) in routes.iter().zip(places) {
+    for (route, path) in routes.iter().zip(paths) {
         let owner = owners
             .iter()
             .find(|owner| route.pattern.contains(&format!("{{{owner}}}")));
@@ -264,7 +264,7 @@ fn warn_about_ownerless(
             warnings.push(format!(
                 "{}: its path has `{{{owner}}}`, but nobody has to be that user: if only the user may, say `access = \
                  {{ owner = \"{owner}\" }}`",
-                document.place(&place.key("path"))
+                document.location(&path.key("path"))
             ));
         }
     }

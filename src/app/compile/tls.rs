@@ -23,7 +23,7 @@ pub(super) fn asks_for_certificates(document: &ConfigDocument) -> bool {
 /// Everything that a listener needs for TLS, at `place`.
 pub(super) fn compile(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     tls: &Tls,
     warnings: &mut Vec<String>,
 ) -> Option<Arc<ServerTls>> {
@@ -31,36 +31,36 @@ pub(super) fn compile(
         ("client_crl", tls.client_crl.is_some()),
         ("client_certificate", tls.client_certificate.is_some()),
     ];
-    for (key, is_said) in of_clients {
-        if is_said && tls.client_ca.is_none() {
+    for (key, is_set) in of_clients {
+        if is_set && tls.client_ca.is_none() {
             document.report(
-                place.key(key),
+                path.key(key),
                 "means nothing without `client_ca`, the authorities of the clients",
             );
         }
     }
     if tls.hsts.is_some_and(|hsts| hsts.as_secs() == 0) {
-        document.report(place.key("hsts"), "must be at least a second");
+        document.report(path.key("hsts"), "must be at least a second");
     }
-    let mut places = vec![(place.clone(), &tls.certificate, &tls.key)];
-    let more = place.key("more");
+    let mut paths = vec![(path.clone(), &tls.certificate, &tls.key)];
+    let more = path.key("more");
     let more = document.elements(&more).zip(&tls.more);
-    places.extend(more.map(|(place, files)| (place, &files.certificate, &files.key)));
-    let (mut pairs, mut is_good) = (Vec::new(), true);
-    for (place, certificate, key) in places {
+    paths.extend(more.map(|(path, files)| (path, &files.certificate, &files.key)));
+    let (mut pairs, mut is_valid) = (Vec::new(), true);
+    for (path, certificate, key) in paths {
         let pair = Pair {
             certificate: certificate.clone(),
             key: key.clone(),
         };
         match pair.expiry() {
             Ok(Some(expiry)) if expiry <= Clock::System.now() => {
-                let place = document.place(&place.key("certificate"));
-                warnings.push(format!("{place} has expired"));
+                let location = document.location(&path.key("certificate"));
+                warnings.push(format!("{location} has expired"));
             }
             Ok(_) => {}
             Err(error) => {
-                is_good = false;
-                document.report(place.key(key_of(&error)), error.to_string());
+                is_valid = false;
+                document.report(path.key(key_of(&error)), error.to_string());
             }
         }
         pairs.push(pair);
@@ -72,20 +72,20 @@ pub(super) fn compile(
     });
     match clients.as_ref().map(Clients::check) {
         Some(Ok(Some(expiry))) if expiry <= Clock::System.now() => {
-            let place = document.place(&place.key("client_crl"));
+            let location = document.location(&path.key("client_crl"));
             warnings.push(format!(
-                "{place} has expired: no certificate of its issuer is let in"
+                "{location} has expired: no certificate of its issuer is let in"
             ));
         }
         Some(Err(error)) => {
-            is_good = false;
+            is_valid = false;
             let is_list = matches!(error, TlsError::RevocationLists { .. });
             let key = if is_list { "client_crl" } else { "client_ca" };
-            document.report(place.key(key), error.to_string());
+            document.report(path.key(key), error.to_string());
         }
         Some(Ok(_)) | None => {}
     }
-    if !is_good {
+    if !is_valid {
         return None;
     }
     let server = ServerTls::load(Settings {
@@ -93,7 +93,7 @@ pub(super) fn compile(
         min_version: tls.min_version,
         clients,
     });
-    let server = server.map_err(|error| document.report(place.clone(), error.to_string()));
+    let server = server.map_err(|error| document.report(path.clone(), error.to_string()));
     server.ok().map(Arc::new)
 }
 

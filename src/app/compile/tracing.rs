@@ -9,15 +9,15 @@ use crate::observe::traces::Tracing;
 use crate::tls;
 
 use super::check_share;
-use super::urls::{self, Purpose};
+use super::urls::{self, UrlKind};
 
 /// Where a collector takes spans, below its own URL
 /// (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
-const TRACES: &str = "/v1/traces";
+const TRACES_PATH: &str = "/v1/traces";
 
-const COLLECTOR: Purpose = Purpose {
+const COLLECTOR_URL: UrlKind = UrlKind {
     example: "http://127.0.0.1:4318",
-    danger: "would send paths and subjects to another machine without TLS, where anybody between could read them",
+    risk: "would send paths and subjects to another machine without TLS, where anybody between could read them",
 };
 
 pub(super) fn compile(document: &mut ConfigDocument) -> Option<Arc<Tracing>> {
@@ -27,16 +27,16 @@ pub(super) fn compile(document: &mut ConfigDocument) -> Option<Arc<Tracing>> {
     if tracing.service_name.trim().is_empty() {
         document.report(section.key("service_name"), "must not be empty");
     }
-    let place = section.key("url");
-    let url = urls::callable(
+    let path = section.key("url");
+    let url = urls::parse(
         document,
-        &place,
+        &path,
         &tracing.url,
         tracing.allow_http,
-        &COLLECTOR,
+        &COLLECTOR_URL,
     )?;
     if url.query().is_some() {
-        document.report(place, "must not have a query");
+        document.report(path, "must not have a query");
         return None;
     }
     if url.scheme_str() == Some("http") && tracing.ca_file.is_some() {
@@ -46,7 +46,7 @@ pub(super) fn compile(document: &mut ConfigDocument) -> Option<Arc<Tracing>> {
     let tls = tls::client::client_config(tracing.ca_file.as_deref());
     let tls = tls.map_err(|error| document.report(section.key("ca_file"), error.to_string()));
     Some(Arc::new(Tracing {
-        url: below(&url)?,
+        url: traces_url(&url)?,
         tls: tls.ok()?,
         service_name: tracing.service_name,
         sample: tracing.sample,
@@ -55,9 +55,9 @@ pub(super) fn compile(document: &mut ConfigDocument) -> Option<Arc<Tracing>> {
 }
 
 /// Where spans go on the collector that this URL names.
-fn below(url: &Uri) -> Option<Uri> {
+fn traces_url(url: &Uri) -> Option<Uri> {
     let path = url.path().trim_end_matches('/');
-    let target = format!("{path}{TRACES}");
+    let target = format!("{path}{TRACES_PATH}");
     let mut parts = url.clone().into_parts();
     parts.path_and_query = target.parse().ok();
     Uri::from_parts(parts).ok()

@@ -41,8 +41,8 @@ pub(super) fn compile(document: &mut ConfigDocument) -> Vec<UpstreamPolicy> {
             Some(upstream.ejection.time),
         );
         if upstream.retries.budget > 100 {
-            let place = path.key("retries").key("budget");
-            document.report(place, "must be at most 100: it is a part of a hundred");
+            let budget = path.key("retries").key("budget");
+            document.report(budget, "must be at most 100: it is a part of a hundred");
         }
         let (scheme, targets) = targets(document, &path, &upstream);
         let protocol = match scheme {
@@ -118,7 +118,7 @@ fn targets(
     let mut targets = Vec::new();
     for (index, url) in upstream.url.0.iter().enumerate() {
         let element = list.index(index);
-        let place = if document.has(&element) {
+        let key = if document.has(&element) {
             element
         } else {
             list.clone()
@@ -126,22 +126,22 @@ fn targets(
         let (found, target) = match target(url) {
             Ok(found) => found,
             Err(message) => {
-                document.report(place, message);
+                document.report(key, message);
                 continue;
             }
         };
         if *scheme.get_or_insert(found) != found {
             let message =
                 "begins otherwise than the first: all of one upstream are reached in the same way";
-            document.report(place, message);
+            document.report(key, message);
         } else if targets.contains(&target) {
-            document.report(place, "is there already");
+            document.report(key, "is there already");
         } else if found != Scheme::Https && !upstream.allow_remote && !target.is_local() {
             let message = format!(
                 "would send requests to {target} without encryption: name an address of this machine or a Unix \
                  socket, use `https://`, or say `allow_remote = true`"
             );
-            document.report(place, message);
+            document.report(key, message);
         } else {
             targets.push(target);
         }
@@ -164,28 +164,28 @@ fn target(url: &str) -> Result<(Scheme, Target), String> {
         // Without the URL: a password must not stand in a terminal or a log.
         return Err(HAS_CREDENTIALS.to_owned());
     }
-    let wrong = || {
+    let invalid = || {
         format!(
             "`{url}` is not a URL of an upstream: write \"http://127.0.0.1:3000\" or \"unix:/run/api.sock\""
         )
     };
-    let uri: Uri = url.parse().map_err(|_| wrong())?;
-    let (scheme, usual) = match uri.scheme_str() {
+    let uri: Uri = url.parse().map_err(|_| invalid())?;
+    let (scheme, default_port) = match uri.scheme_str() {
         Some("http") => (Scheme::Http, 80),
         Some("h2c") => (Scheme::H2c, 80),
         Some("https") => (Scheme::Https, 443),
-        _ => return Err(wrong()),
+        _ => return Err(invalid()),
     };
-    let authority = uri.authority().ok_or_else(wrong)?;
+    let authority = uri.authority().ok_or_else(invalid)?;
     if authority.host().is_empty() {
-        return Err(wrong());
+        return Err(invalid());
     }
     if uri.path() != "/" || uri.query().is_some() {
         return Err(format!(
             "`{url}` has a path: the path of a request is sent as it was judged, without a prefix"
         ));
     }
-    let port = authority.port_u16().unwrap_or(usual);
+    let port = authority.port_u16().unwrap_or(default_port);
     Ok((scheme, Target::Tcp(authority.host().to_owned(), port)))
 }
 
@@ -272,14 +272,14 @@ fn health_check_of(
             document.report(path.key(key), "must be at least 1");
         }
     }
-    let asked = PathAndQuery::try_from(check.path.as_str()).ok();
-    let Some(asked) = asked.filter(|_| check.path.starts_with('/')) else {
+    let path_and_query = PathAndQuery::try_from(check.path.as_str()).ok();
+    let Some(path_and_query) = path_and_query.filter(|_| check.path.starts_with('/')) else {
         let message = format!("`{}` is not a path such as \"/health\"", check.path);
         document.report(path.key("path"), message);
         return None;
     };
     Some(HealthPolicy {
-        path: asked,
+        path: path_and_query,
         interval: check.interval,
         timeout: check.timeout,
         unhealthy: check.unhealthy,

@@ -10,39 +10,39 @@ use crate::config::{ConfigDocument, KeyPath};
 use super::upstreams;
 
 /// What a URL is for.
-pub(super) struct Purpose {
+pub(super) struct UrlKind {
     /// How one is written.
     pub(super) example: &'static str,
     /// What goes wrong without TLS, as in "would ... without TLS, ...".
-    pub(super) danger: &'static str,
+    pub(super) risk: &'static str,
 }
 
 /// A URL that may be called.
-pub(super) fn callable(
+pub(super) fn parse(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     text: &str,
     allow_http: bool,
-    purpose: &Purpose,
+    kind: &UrlKind,
 ) -> Option<Uri> {
     let url: Option<Uri> = text.parse().ok();
     let authority = url.as_ref().and_then(Uri::authority);
     if authority.map_or(text, Authority::as_str).contains('@') {
-        document.report(place.clone(), upstreams::HAS_CREDENTIALS);
+        document.report(path.clone(), upstreams::HAS_CREDENTIALS);
         return None;
     }
-    let Purpose { example, danger } = purpose;
+    let UrlKind { example, risk } = kind;
     let Some(url) = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https"))) else {
         document.report(
-            place.clone(),
+            path.clone(),
             format!("`{text}` is not a URL such as \"{example}\""),
         );
         return None;
     };
     if url.scheme_str() == Some("http") && !allow_http && !is_this_machine(&url) {
         document.report(
-            place.clone(),
-            format!("{danger}: write `https://`, or say `allow_http = true`"),
+            path.clone(),
+            format!("{risk}: write `https://`, or say `allow_http = true`"),
         );
     }
     Some(url)

@@ -8,19 +8,19 @@ use crate::config::{self, Access, ConfigDocument, KeyPath, RateKey};
 use crate::gate::rate_limit::{RateLimit, RateLimitKey, RouteLimits};
 
 /// The longest time that requests are counted over.
-const LONGEST: Duration = Duration::from_hours(24);
+const MAX_PERIOD: Duration = Duration::from_hours(24);
 /// The most requests of a caller in a second: beyond it, a limit is no limit.
-const FASTEST: u64 = 10_000;
+const MAX_REQUESTS_PER_SECOND: u64 = 10_000;
 
 pub(super) fn compile(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     route: &config::Route,
     methods: &[Method],
 ) -> RouteLimits {
-    let section = place.key("rate_limit");
+    let section = path.key("rate_limit");
     let limits = &route.rate_limit;
-    let places: Vec<KeyPath> = if limits.is_list {
+    let paths: Vec<KeyPath> = if limits.is_list {
         document.elements(&section).take(limits.all.len()).collect()
     } else {
         vec![section.clone()]
@@ -31,18 +31,18 @@ pub(super) fn compile(
     let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
     let route_name = format!("{} {}", methods.join(","), route.path);
     let (mut by_address, mut by_subject) = (Vec::new(), Vec::new());
-    for (number, (limit, place)) in limits.all.iter().zip(&places).enumerate() {
+    for (number, (limit, path)) in limits.all.iter().zip(&paths).enumerate() {
         let before = limits.all.iter().take(number);
         if before
             .clone()
             .any(|other| (other.by, other.per) == (limit.by, limit.per))
         {
             document.report(
-                place.key("per"),
+                path.key("per"),
                 "is there already: of two limits over the same time, the stricter alone would count",
             );
         }
-        check(document, place, limit);
+        check(document, path, limit);
         let compiled = |by| {
             let burst = limit.burst.unwrap_or(limit.requests);
             RateLimit::new(&route_name, by, limit.requests, limit.per, burst)
@@ -52,7 +52,7 @@ pub(super) fn compile(
             RateKey::Subject => {
                 if route.access == Access::Public {
                     document.report(
-                        place.key("by"),
+                        path.key("by"),
                         "means nothing on a public route, where no token is looked at: say \"client-address\"",
                     );
                 }
@@ -63,7 +63,7 @@ pub(super) fn compile(
     RouteLimits::new(by_address, by_subject)
 }
 
-fn check(document: &mut ConfigDocument, place: &KeyPath, limit: &config::RateLimit) {
+fn check(document: &mut ConfigDocument, path: &KeyPath, limit: &config::RateLimit) {
     let config::RateLimit {
         requests,
         per,
@@ -71,22 +71,22 @@ fn check(document: &mut ConfigDocument, place: &KeyPath, limit: &config::RateLim
         burst,
     } = limit;
     let is_whole = per.subsec_nanos() == 0;
-    if !is_whole || per.is_zero() || *per > LONGEST {
-        document.report(place.key("per"), "must be whole seconds, from 1s to 24h");
+    if !is_whole || per.is_zero() || *per > MAX_PERIOD {
+        document.report(path.key("per"), "must be whole seconds, from 1s to 24h");
     }
     if *requests == 0 {
         document.report(
-            place.key("requests"),
+            path.key("requests"),
             "must be at least 1: a route that nobody may use is best left out",
         );
-    } else if *requests > FASTEST.saturating_mul(per.as_secs()) {
+    } else if *requests > MAX_REQUESTS_PER_SECOND.saturating_mul(per.as_secs()) {
         document.report(
-            place.key("requests"),
-            format!("must be at most {FASTEST} a second"),
+            path.key("requests"),
+            format!("must be at most {MAX_REQUESTS_PER_SECOND} a second"),
         );
     } else if burst.is_some_and(|burst| burst == 0 || burst > *requests) {
         document.report(
-            place.key("burst"),
+            path.key("burst"),
             format!("must be from 1 to `requests`, which is {requests}"),
         );
     }

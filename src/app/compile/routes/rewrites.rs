@@ -15,11 +15,11 @@ use super::managed_names;
 
 pub(super) fn prefix(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     route: &config::Route,
 ) -> Option<PrefixRewrite> {
     let named = route.replace_prefix.as_ref()?;
-    let path = place.key("replace_prefix");
+    let path = path.key("replace_prefix");
     match PrefixRewrite::new(&route.path, &named.from, &named.to) {
         Ok(rewrite) => Some(rewrite),
         Err(problem) => {
@@ -63,14 +63,14 @@ pub(super) fn edits(
         }
     }
     let path = path.key("remove");
-    let places: Vec<KeyPath> = document.elements(&path).take(remove.len()).collect();
-    for (name, place) in remove.iter().zip(places) {
+    let elements: Vec<KeyPath> = document.elements(&path).take(remove.len()).collect();
+    for (name, element) in remove.iter().zip(elements) {
         match header(document, name, tokens) {
             Ok(name) if is_set(&edits, &name) => {
-                document.report(place, "is set too, which replaces every value");
+                document.report(element, "is set too, which replaces every value");
             }
             Ok(name) => edits.remove.push(name),
-            Err(problem) => document.report(place, problem),
+            Err(problem) => document.report(element, problem),
         }
     }
     edits
@@ -79,22 +79,22 @@ pub(super) fn edits(
 /// What the gate tells browsers is not to be changed afterwards, nor before.
 pub(super) fn report_cors(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     named: Option<&config::HeaderEdits>,
 ) {
     let Some(config::HeaderEdits { set, remove }) = named else {
         return;
     };
-    let path = place.key("response_headers");
+    let path = path.key("response_headers");
     let list = path.key("remove");
     let set = set.keys().map(|name| (name, path.key("set").key(name)));
     let remove = remove.iter().zip(document.elements(&list));
     let wrong = set
         .chain(remove)
         .filter(|(name, _)| name.to_ascii_lowercase().starts_with("access-control-"));
-    let wrong: Vec<KeyPath> = wrong.map(|(_, place)| place).collect();
-    for place in wrong {
-        document.report(place, "is the gate's to write, as [cors] says");
+    let wrong: Vec<KeyPath> = wrong.map(|(_, path)| path).collect();
+    for path in wrong {
+        document.report(path, "is the gate's to write, as [cors] says");
     }
 }
 
@@ -144,9 +144,9 @@ pub(super) fn warn_about_merged(
     document: &ConfigDocument,
     warnings: &mut Vec<String>,
     routes: &[Route],
-    places: &[KeyPath],
+    paths: &[KeyPath],
 ) {
-    for (route, place) in routes.iter().zip(places) {
+    for (route, path) in routes.iter().zip(paths) {
         let is_opened = |stricter: &&Route| {
             stricter.upstream == route.upstream
                 && strictness(stricter) > strictness(route)
@@ -160,7 +160,7 @@ pub(super) fn warn_about_merged(
         if let Some(stricter) = routes.iter().find(is_opened) {
             warnings.push(format!(
                 "{}: is sent as `{}`, and so lets more callers reach what `{}` protects: that is sent as `{}`",
-                document.place(&place.key("path")),
+                document.location(&path.key("path")),
                 sent(route),
                 stricter.pattern,
                 sent(stricter)

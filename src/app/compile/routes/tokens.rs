@@ -12,29 +12,29 @@ use super::{cors, managed_names};
 
 pub(super) fn compile(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     route: &config::Route,
 ) -> TokenSources {
     let mut tokens = TokenSources::default();
     if let Some(named) = &route.tokens {
-        tokens.sources = sources(document, &place.key("tokens"), named);
+        tokens.sources = sources(document, &path.key("tokens"), named);
         if route.access == Access::Public {
             document.report(
-                place.key("tokens"),
+                path.key("tokens"),
                 "means nothing on a public route: nobody looks for a token there",
             );
         }
     }
     if let Some(named) = &route.origins {
-        let path = place.key("origins");
+        let key = path.key("origins");
         let is_cookie = |source: &TokenSource| matches!(source, TokenSource::Cookie(_));
-        if !tokens.sources.iter().any(is_cookie) && !document.is_broken(&place.key("tokens")) {
+        if !tokens.sources.iter().any(is_cookie) && !document.is_broken(&path.key("tokens")) {
             document.report(
-                path.clone(),
+                key.clone(),
                 "means nothing on a route that takes no token from a cookie",
             );
         }
-        tokens.origins = origins(document, &path, named);
+        tokens.origins = origins(document, &key, named);
     }
     tokens
 }
@@ -50,14 +50,14 @@ fn sources(
             "must name a source; left out, it is `Authorization: Bearer`",
         );
     }
-    let places: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
+    let elements: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
     let mut sources: Vec<TokenSource> = Vec::new();
-    for (named, place) in named.iter().zip(places) {
-        let Some(source) = source(document, &place, named) else {
+    for (named, element) in named.iter().zip(elements) {
+        let Some(source) = source(document, &element, named) else {
             continue;
         };
         match sources.iter().find(|other| source.overlaps(other)) {
-            Some(other) => document.report(place, format!("is there already: {other}")),
+            Some(other) => document.report(element, format!("is there already: {other}")),
             None => sources.push(source),
         }
     }
@@ -66,7 +66,7 @@ fn sources(
 
 fn source(
     document: &mut ConfigDocument,
-    place: &KeyPath,
+    path: &KeyPath,
     named: &config::TokenSource,
 ) -> Option<TokenSource> {
     let config::TokenSource {
@@ -96,9 +96,9 @@ fn source(
                 .ok_or("is not the name of a subprotocol"),
         ),
         _ => {
-            if !document.is_broken(place) {
+            if !document.is_broken(path) {
                 document.report(
-                    place.clone(),
+                    path.clone(),
                     "needs exactly one of `header`, `cookie`, `query` and `websocket`",
                 );
             }
@@ -106,7 +106,7 @@ fn source(
         }
     };
     source
-        .map_err(|problem| document.report(place.key(key), problem))
+        .map_err(|problem| document.report(path.key(key), problem))
         .ok()
 }
 
@@ -137,11 +137,11 @@ fn origins(document: &mut ConfigDocument, path: &KeyPath, named: &[String]) -> V
         );
     }
     let mut origins = Vec::new();
-    let places: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
-    for (text, place) in named.iter().zip(places) {
+    let elements: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
+    for (text, element) in named.iter().zip(elements) {
         match cors::origin(text) {
             Ok(origin) => origins.push(origin),
-            Err(problem) => document.report(place, problem),
+            Err(problem) => document.report(element, problem),
         }
     }
     origins
