@@ -20,36 +20,17 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Address, Config};
-use crate::keys::remote::RemoteKeys;
+use crate::config::Address;
 use crate::observe::metrics::Metrics;
-use crate::proxy::inbound::acceptor::ListenerConfig;
-use crate::proxy::shared::{Phase, Policy, Shared};
+use crate::proxy::shared::{Phase, Shared};
 
-use config_source::ConfigSource;
+pub use compile::App;
 use config_watcher::ConfigWatcher;
 use control::Control;
 use sockets::SocketOpener;
 
 /// How long the last spans may take to the collector when the gate stops.
 const SPAN_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Everything that a configuration says, built and found good.
-#[derive(Debug)]
-pub struct App {
-    /// The settings of the process itself.
-    pub config: Config,
-    /// Where requests come in.
-    pub listeners: Vec<ListenerConfig>,
-    /// What judges requests and where they go.
-    pub policy: Policy,
-    /// The keys that are fetched, by issuer.
-    pub remote_keys: Vec<Option<RemoteKeys>>,
-    /// What an operator should know, and is not wrong.
-    pub warnings: Vec<String>,
-    /// Where it comes from, if its changes are to be followed.
-    pub source: Option<ConfigSource>,
-}
 
 /// Why the program could not start, or stop in order.
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,12 @@
 //! From the configuration as written to the parts that serve. Every problem is collected, none is left for a request.
 
+mod checks;
 mod cors;
+mod headers;
 mod issuers;
 mod keys;
 mod listen;
+mod methods;
 mod redis;
 mod requirements;
 mod routes;
@@ -12,27 +15,54 @@ mod tracing;
 mod upstreams;
 mod urls;
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::config::{CertificateField, ConfigDocument, KeyPath, Problems};
+use crate::config::{CertificateField, Config, ConfigDocument, KeyPath, Problems};
 use crate::gate::Gate;
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::identity::IdentityClaim;
 use crate::gate::managed_headers::ManagedNames;
+use crate::keys::remote::RemoteKeys;
 use crate::proxy::headers::HeaderPolicy;
+use crate::proxy::inbound::acceptor::ListenerConfig;
 use crate::proxy::inbound::connection::Timeouts;
 use crate::proxy::inbound::serve::ConnectionLimits;
 use crate::proxy::shared::Policy;
 
-use super::App;
+use super::config_source::ConfigSource;
 
-/// The header that always carries the subject.
-const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+use checks::check_share;
+use headers::X_USER_ID;
+
+/// Everything that a configuration says, built and found good.
+#[derive(Debug)]
+pub struct App {
+    /// The settings of the process itself.
+    pub config: Config,
+    /// Where requests come in.
+    pub listeners: Vec<ListenerConfig>,
+    /// What judges requests and where they go.
+    pub policy: Policy,
+    /// The keys that are fetched, by issuer.
+    pub remote_keys: Vec<Option<RemoteKeys>>,
+    /// What an operator should know, and is not wrong.
+    pub warnings: Vec<String>,
+    /// Where it comes from, if its changes are to be followed.
+    pub source: Option<ConfigSource>,
+}
 
 impl App {
+    /// Builds everything from a file, and follows its changes when it is started.
+    pub fn load(file: &Path) -> Result<Self, Problems> {
+        let (result, source) = ConfigSource::open(file, Self::compile);
+        let mut app = result?;
+        app.source = Some(source);
+        Ok(app)
+    }
+
     /// Builds everything, or says everything that is wrong.
     pub fn compile(mut document: ConfigDocument) -> Result<Self, Problems> {
         let mut warnings = Vec::new();
@@ -96,20 +126,6 @@ impl App {
             warnings,
             source: None,
         })
-    }
-}
-
-/// A share is no percentage.
-fn check_share(document: &mut ConfigDocument, path: KeyPath, share: f64) {
-    if !(0.0..=1.0).contains(&share) {
-        document.report(path, "must be from 0 to 1: 0.1 is one of ten");
-    }
-}
-
-/// A time of nothing would let no request through.
-fn check_time(document: &mut ConfigDocument, path: &KeyPath, time: Option<Duration>) {
-    if time == Some(Duration::ZERO) {
-        document.report(path.clone(), "must be longer than nothing");
     }
 }
 

@@ -14,8 +14,9 @@ use crate::config::{Config, Problems};
 use crate::observe::metrics::Metrics;
 
 use super::background::BackgroundTasks;
+use super::changes;
+use super::compile::App;
 use super::config_source::{ConfigSource, PollOutcome};
-use super::{App, changes};
 
 /// How often the files are looked at. A change is taken at the look after the one that has found it.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -52,7 +53,7 @@ impl ConfigWatcher {
             };
             // On a thread of its own: a disk that does not answer must not keep probes from being answered.
             let polling = spawn_blocking(move || {
-                let outcome = source.poll(requested);
+                let outcome = source.poll(requested, App::compile);
                 (source, outcome)
             });
             let Ok((returned, outcome)) = polling.await else {
@@ -76,7 +77,7 @@ impl ConfigWatcher {
                         remote_keys,
                         warnings,
                         source: _,
-                    } = *app;
+                    } = app;
                     background.apply(policy, &remote_keys);
                     let generation = metrics.config.taken(clock.now());
                     log_reloaded(generation, &current, &config, &files);

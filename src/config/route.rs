@@ -6,7 +6,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::{ClaimRule, RateLimits, RouteCors, units};
+use super::cors::RouteCors;
+use super::limit::RateLimits;
+use super::rule::ClaimRule;
+use super::units;
 
 /// `[[routes]]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -6,7 +6,7 @@ use crate::config::{self, ConfigDocument, KeyPath, RouteCors};
 use crate::gate::cors::{Cors, OriginPattern, Origins};
 use crate::gate::origin::Origin;
 
-use super::routes;
+use super::methods::methods;
 
 /// What holds for every route that says nothing else.
 pub(super) fn compile(document: &mut ConfigDocument) -> Option<Cors> {
@@ -44,7 +44,7 @@ fn one(document: &mut ConfigDocument, path: &KeyPath, config: &config::Cors) -> 
         max_age,
     } = config;
     let origins = self::origins(document, &path.key("origins"), origins, *credentials);
-    let methods = routes::methods(document, path, methods.as_deref());
+    let methods = self::methods(document, path, methods.as_deref());
     let headers = self::headers(document, &path.key("headers"), headers);
     let expose = self::headers(document, &path.key("expose"), expose);
     Cors::new(

@@ -10,7 +10,7 @@ use crate::gate::verify::Issuer;
 use crate::keys::remote::RemoteKeys;
 use crate::keys::{Algorithm, KeyRing};
 
-use super::check_time;
+use super::checks::check_time;
 use super::keys::{KeySourceConfig, ResolvedKeys, resolve, source_config};
 
 /// The longest accepted difference of clocks.

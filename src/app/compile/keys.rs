@@ -14,7 +14,7 @@ use crate::keys::secret::{Secret, Secrets};
 use crate::keys::{Algorithm, KeyKind, KeyRing, jwks, pem};
 use crate::tls;
 
-use super::check_time;
+use super::checks::check_time;
 use super::urls::{self, UrlKind};
 
 /// How long keys are used after the last successful fetch, if the configuration does not say.

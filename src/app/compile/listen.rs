@@ -5,7 +5,8 @@ use http::HeaderValue;
 use crate::config::{Address, ConfigDocument, KeyPath, Tls};
 use crate::proxy::inbound::acceptor::ListenerConfig;
 
-use super::{check_time, tls};
+use super::checks::check_time;
+use super::tls;
 
 /// The sizes of a head that a listener may be given, in bytes.
 const MAX_HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;

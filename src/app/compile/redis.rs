@@ -12,7 +12,8 @@ use crate::keys::secret::{Secret, Secrets};
 use crate::proxy::redis::Redis;
 use crate::tls;
 
-use super::{check_time, urls};
+use super::checks::check_time;
+use super::urls;
 
 /// The port that is meant if none is said.
 const DEFAULT_PORT: u16 = 6379;

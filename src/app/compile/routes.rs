@@ -4,17 +4,16 @@ mod limits;
 mod rewrites;
 mod tokens;
 
-use http::{HeaderName, Method};
-
 use crate::config::{self, Access, ConfigDocument, KeyPath, StreamEnd};
 use crate::gate::cors::Cors;
-use crate::gate::managed_headers::ManagedNames;
 use crate::gate::refusal::Mismatch;
 use crate::gate::requirements::Rule;
-use crate::gate::routes::{METHODS, Route, RouteTable, Streams};
+use crate::gate::routes::{Route, RouteTable, Streams};
 use crate::gate::token::TokenSources;
 
-use super::{X_USER_ID, check_time, cors, requirements};
+use super::checks::check_time;
+use super::methods::methods;
+use super::{cors, requirements};
 
 pub(super) fn compile(
     document: &mut ConfigDocument,
@@ -145,46 +144,6 @@ fn mismatch(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route
             Mismatch::default()
         }
     }
-}
-
-pub(super) fn methods(
-    document: &mut ConfigDocument,
-    path: &KeyPath,
-    names: Option<&[String]>,
-) -> Vec<Method> {
-    let Some(names) = names else {
-        return METHODS.to_vec();
-    };
-    let path = path.key("methods");
-    if names.is_empty() {
-        document.report(
-            path.clone(),
-            "needs at least one method; leave it out to allow all",
-        );
-    }
-    let mut methods = Vec::new();
-    for (index, name) in names.iter().enumerate() {
-        let known = METHODS.iter().find(|method| method.as_str() == name);
-        match known {
-            // RFC 9110 section 9.1: whoever has GET has HEAD.
-            Some(method) if *method == Method::GET => methods.extend([Method::GET, Method::HEAD]),
-            Some(method) => methods.push(method.clone()),
-            None => {
-                let known = METHODS.each_ref().map(Method::as_str).join("`, `");
-                document.report(path.index(index), format!("`{name}` is none of `{known}`"));
-            }
-        }
-    }
-    methods.sort_by_key(|method| METHODS.iter().position(|known| known == method));
-    methods.dedup();
-    methods
-}
-
-/// The names that only the gate may write, as this configuration has them.
-fn managed_names(document: &ConfigDocument) -> ManagedNames {
-    let identity = document.config.identity.headers.keys();
-    let identity: Vec<HeaderName> = identity.filter_map(|name| name.parse().ok()).collect();
-    ManagedNames::new(identity.iter().chain(&[X_USER_ID]))
 }
 
 /// The place of the named upstream in the order of their names, or of the only one.

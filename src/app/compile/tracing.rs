@@ -8,7 +8,7 @@ use crate::config::{ConfigDocument, KeyPath};
 use crate::observe::traces::Tracing;
 use crate::tls;
 
-use super::check_share;
+use super::checks::check_share;
 use super::urls::{self, UrlKind};
 
 /// Where a collector takes spans, below its own URL

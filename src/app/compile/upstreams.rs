@@ -15,11 +15,8 @@ use crate::proxy::upstream::{
 use crate::tls::client::{Trust, config};
 use crate::tls::{Pair, TlsError};
 
-use super::check_time;
-
-/// What is wrong with `http://user:password@host`, in a configuration that holds no secrets.
-pub(super) const HAS_CREDENTIALS: &str =
-    "must not have a user name or a password in it: the gate would not send them";
+use super::checks::check_time;
+use super::urls::HAS_CREDENTIALS;
 
 pub(super) fn compile(document: &mut ConfigDocument) -> Vec<UpstreamPolicy> {
     let section = KeyPath::of("upstreams");

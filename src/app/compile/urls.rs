@@ -7,7 +7,9 @@ use http::uri::Authority;
 
 use crate::config::{ConfigDocument, KeyPath};
 
-use super::upstreams;
+/// What is wrong with `http://user:password@host`, in a configuration that holds no secrets.
+pub(super) const HAS_CREDENTIALS: &str =
+    "must not have a user name or a password in it: the gate would not send them";
 
 /// What a URL is for.
 pub(super) struct UrlKind {
@@ -28,7 +30,7 @@ pub(super) fn parse(
     let url: Option<Uri> = text.parse().ok();
     let authority = url.as_ref().and_then(Uri::authority);
     if authority.map_or(text, Authority::as_str).contains('@') {
-        document.report(path.clone(), upstreams::HAS_CREDENTIALS);
+        document.report(path.clone(), HAS_CREDENTIALS);
         return None;
     }
     let UrlKind { example, risk } = kind;

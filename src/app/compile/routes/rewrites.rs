@@ -11,7 +11,7 @@ use crate::gate::routes::Route;
 use crate::gate::token::{TokenSource, TokenSources};
 use crate::proxy::headers::is_hop_by_hop;
 
-use super::managed_names;
+use super::super::headers::managed_names;
 
 pub(super) fn prefix(
     document: &mut ConfigDocument,

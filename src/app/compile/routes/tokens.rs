@@ -8,7 +8,8 @@ use crate::gate::origin::Origin;
 use crate::gate::token::{CookieName, ParameterName, Subprotocol, TokenSource, TokenSources};
 use crate::proxy::headers::is_hop_by_hop;
 
-use super::{cors, managed_names};
+use super::super::cors;
+use super::super::headers::managed_names;
 
 pub(super) fn compile(
     document: &mut ConfigDocument,

@@ -1,0 +1,39 @@
+//! `methods` of a route and of `[cors]`, compiled.
+
+use http::Method;
+
+use crate::config::{ConfigDocument, KeyPath};
+use crate::gate::routes::METHODS;
+
+pub(super) fn methods(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    names: Option<&[String]>,
+) -> Vec<Method> {
+    let Some(names) = names else {
+        return METHODS.to_vec();
+    };
+    let path = path.key("methods");
+    if names.is_empty() {
+        document.report(
+            path.clone(),
+            "needs at least one method; leave it out to allow all",
+        );
+    }
+    let mut methods = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let known = METHODS.iter().find(|method| method.as_str() == name);
+        match known {
+            // RFC 9110 section 9.1: whoever has GET has HEAD.
+            Some(method) if *method == Method::GET => methods.extend([Method::GET, Method::HEAD]),
+            Some(method) => methods.push(method.clone()),
+            None => {
+                let known = METHODS.each_ref().map(Method::as_str).join("`, `");
+                document.report(path.index(index), format!("`{name}` is none of `{known}`"));
+            }
+        }
+    }
+    methods.sort_by_key(|method| METHODS.iter().position(|known| known == method));
+    methods.dedup();
+    methods
+}
