@@ -183,7 +183,7 @@ impl Running {
     /// Begins to stop: no request more, those in flight to their end.
     pub fn stop(&self) {
         let grace = self.shared.policy().grace;
-        info!(?grace, "stopping: finishing what is in flight");
+        info!(?grace, "shutting down: finishing requests in flight");
         self.shared.advance(Phase::Stopping);
     }
 
@@ -206,7 +206,7 @@ impl Running {
         if closed > 0 {
             warn!(
                 closed,
-                "stopped, and cut connections that did not end within the grace"
+                "stopped; closed connections still open at the end of the grace period"
             );
         } else {
             info!("stopped");

@@ -223,21 +223,21 @@ fn syntax_problem((line, message): (usize, String)) -> Problem {
     Problem {
         line: Some(line),
         path: KeyPath::default(),
-        message: format!("not TOML: {message}"),
+        message: format!("invalid TOML: {message}"),
     }
 }
 
 fn explain(path: &KeyPath, fault: &Fault) -> String {
     match fault {
         Fault::Invalid(message) => message.clone(),
-        Fault::MissingKey(key) => format!("needs the key `{key}`"),
+        Fault::MissingKey(key) => format!("missing required key `{key}`"),
         Fault::UnknownKey(known) => {
             let Some(Step::Key(key)) = path.steps().last() else {
                 return "unknown key".to_owned();
             };
             match nearest(key, known) {
                 Some(near) => format!("unknown key; did you mean `{near}`?"),
-                None => format!("unknown key; known here are `{}`", known.join("`, `")),
+                None => format!("unknown key; expected one of `{}`", known.join("`, `")),
             }
         }
     }

@@ -49,10 +49,10 @@ pub(super) async fn watch(mut reloaders: Vec<Reloader>, metrics: Arc<Metrics>) {
             metrics.file_changed(&file, &result);
             let file = file.display();
             match result {
-                Ok(_) => info!(%file, "certificates have changed, and are in force"),
+                Ok(_) => info!(%file, "certificates reloaded"),
                 Err(error) => warn!(
                     %file,
-                    "certificates have changed and cannot be used, those before stay in force: {error}"
+                    "certificate reload failed, keeping the previous certificates: {error}"
                 ),
             }
         }

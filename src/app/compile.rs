@@ -137,7 +137,7 @@ fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
     for (header, claim) in document.config.identity.headers.clone() {
         let path = path.key(&header);
         let Ok(name) = header.parse::<HeaderName>() else {
-            document.report(path, "is not a header name");
+            document.report(path, "is not a valid header name");
             continue;
         };
         if name == X_USER_ID && claim == "subject" {
@@ -147,13 +147,13 @@ fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
             ManagedNames::new([other]).is_identity(name.as_str())
         };
         if identity.iter().any(folds_to) {
-            document.report(path, "is an identity header already, in this or another spelling; `X-User-Id` always carries the subject");
+            document.report(path, "duplicates an identity header, possibly in another spelling; `X-User-Id` always carries the subject");
         } else if managed.must_not_be_dropped(name.as_str())
             || crate::proxy::headers::is_hop_by_hop(&name)
         {
-            document.report(path, "has a meaning of its own and cannot carry a claim");
+            document.report(path, "is a reserved header and cannot carry a claim");
         } else if claim.is_empty() {
-            document.report(path, "needs the name of a claim, or `subject`");
+            document.report(path, "must name a claim or be `subject`");
         } else if claim == "subject" {
             identity.push((name, IdentityClaim::Subject));
         } else if let Some(field) = claim.strip_prefix("certificate:") {
@@ -181,7 +181,7 @@ fn certificate_field(
         let known = known.join("`, `certificate:");
         document.report(
             path,
-            format!("a certificate has no `{field}`; there are `certificate:{known}`"),
+            format!("must be one of `certificate:{known}`, got `certificate:{field}`"),
         );
     } else if !tls::asks_for_certificates(document) {
         document.report(path, tls::NOT_ASKED);

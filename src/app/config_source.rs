@@ -133,7 +133,7 @@ fn pipe_problem(file: &Path, pipe: &Path) -> Problems {
     let problem = Problem {
         line: None,
         path: KeyPath::default(),
-        message: format!("{} is a pipe, and cannot be read again", pipe.display()),
+        message: format!("{} is a pipe and cannot be read again", pipe.display()),
     };
     Problems {
         file: file.to_owned(),

@@ -57,12 +57,12 @@ impl ConfigWatcher {
                 (source, outcome)
             });
             let Ok((returned, outcome)) = polling.await else {
-                return error!("the configuration is not followed any more");
+                return error!("configuration watcher stopped: the polling thread panicked");
             };
             source = returned;
             match outcome {
                 PollOutcome::Unchanged if requested => match source.problems() {
-                    None => info!("the configuration has not changed"),
+                    None => info!("configuration unchanged"),
                     Some(problems) => log_failed(problems, metrics.config.generation()),
                 },
                 PollOutcome::Unchanged | PollOutcome::Unstable => {}
@@ -84,7 +84,7 @@ impl ConfigWatcher {
                     let restarts = changes::at_start_only(&started, &config);
                     let changed = changes::at_start_only(&current, &config);
                     for key in restarts.iter().filter(|key| changed.contains(key)) {
-                        warn!("`{key}` has changed, which takes effect after a restart");
+                        warn!("`{key}` changed; restart to apply it");
                     }
                     for warning in warnings
                         .iter()
@@ -106,21 +106,18 @@ impl ConfigWatcher {
 fn log_reloaded(generation: u64, before: &Config, after: &Config, files: &[PathBuf]) {
     let changes = changes::between(before, after, files);
     let changes = if changes.is_empty() {
-        "nothing that takes effect".to_owned()
+        "none that take effect".to_owned()
     } else {
         changes.join(", ")
     };
-    info!(
-        generation,
-        changes, "the configuration has changed, and is in force"
-    );
+    info!(generation, changes, "configuration reloaded");
 }
 
 fn log_failed(problems: &Problems, generation: u64) {
     for problem in problems.lines() {
         error!(
             generation,
-            "the configuration has changed and cannot be used, the one before stays in force: {problem}"
+            "configuration reload failed, keeping generation {generation}: {problem}"
         );
     }
 }

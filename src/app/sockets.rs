@@ -49,7 +49,8 @@ impl SocketOpener {
     }
 
     fn passed(&mut self, index: usize, count: usize) -> io::Result<Vec<ListenSocket>> {
-        let missing = || io::Error::other("no such socket was passed to this process (LISTEN_FDS)");
+        let missing =
+            || io::Error::other("no socket with this index was passed to the process (LISTEN_FDS)");
         let socket = match self.passed.take_unix_listener(index) {
             Ok(socket) => ListenSocket::Unix(socket.ok_or_else(missing)?),
             // It is of another kind.
@@ -67,7 +68,7 @@ impl ListenSocket {
             Self::Unix(socket) => SockRef::from(socket),
         };
         if !socket.is_listener()? {
-            return Err(io::Error::other("nobody can connect to this socket"));
+            return Err(io::Error::other("the passed socket is not listening"));
         }
         socket.set_nonblocking(true)?;
         let copies = (1..count).map(|_| match &self {

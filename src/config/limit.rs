@@ -55,7 +55,9 @@ impl<'de> Visitor<'de> for OneOrMany {
     type Value = RateLimits;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("{ requests = 10, per = \"1m\", by = \"client-address\" } or a list of such")
+        f.write_str(
+            "{ requests = 10, per = \"1m\", by = \"client-address\" } or an array of such tables",
+        )
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RateLimits, A::Error> {

@@ -86,7 +86,7 @@ impl Visitor<'_> for ScalarVisitor {
     type Value = Scalar;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, a number, true or false")
+        f.write_str("a string, a number, true or false")
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
@@ -101,7 +101,7 @@ impl Visitor<'_> for ScalarVisitor {
         if number.is_finite() {
             Ok(Scalar::Float(number))
         } else {
-            Err(E::custom("is a number that JSON does not have"))
+            Err(E::custom("must be a finite number"))
         }
     }
 

@@ -179,11 +179,13 @@ impl Lines<'_> {
             DeValue::Integer(number) => {
                 let digits = number.as_str().replace('_', "");
                 let parsed = i64::from_str_radix(&digits, number.radix());
-                Value::Integer(parsed.map_err(|_| (line, format!("{digits} is too large")))?)
+                Value::Integer(
+                    parsed.map_err(|_| (line, format!("integer {digits} is out of range")))?,
+                )
             }
             DeValue::Float(number) => {
                 let parsed = number.as_str().replace('_', "").parse();
-                Value::Float(parsed.map_err(|_| (line, "not a number".to_owned()))?)
+                Value::Float(parsed.map_err(|_| (line, "invalid number".to_owned()))?)
             }
             DeValue::Datetime(moment) => Value::Text(moment.to_string()),
             DeValue::Array(items) => {
@@ -212,7 +214,7 @@ impl de::Error for ReadError {
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let expected = expected.join("`, `");
-        Self::custom(format_args!("`{variant}` is none of `{expected}`"))
+        Self::custom(format_args!("must be one of `{expected}`, got `{variant}`"))
     }
 
     fn unknown_field(_: &str, expected: &'static [&'static str]) -> Self {
@@ -229,11 +231,11 @@ impl de::Error for ReadError {
 fn in_words(rust: &dyn std::fmt::Display) -> String {
     let rust = rust.to_string();
     let toml = match rust.as_str() {
-        "usize" | "u64" => "a whole number from 0",
-        "u16" => "a whole number up to 65535",
+        "usize" | "u64" => "a non-negative integer",
+        "u16" => "an integer between 0 and 65535",
         "a boolean" => "true or false",
-        "a sequence" => "a list",
-        "sequence" => "list",
+        "a sequence" => "an array",
+        "sequence" => "array",
         "map" => "table",
         text if text == "a map" || text.starts_with("struct ") => "a table",
         text => text,
@@ -303,7 +305,7 @@ impl<'de> de::Deserializer<'de> for &'de Node {
         let Value::Text(text) = &self.value else {
             let expected = variants.join("`, `");
             return Err(de::Error::custom(format_args!(
-                "expected one of `{expected}`"
+                "must be one of `{expected}`"
             )));
         };
         visitor.visit_enum(text.as_str().into_deserializer())

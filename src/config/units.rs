@@ -13,7 +13,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(source: D) -> Result<Duration,
     let text = source.deserialize_any(Text("a duration such as \"30s\", \"5m\" or \"7d\""))?;
     humantime::parse_duration(&text).map_err(|_| {
         de::Error::custom(format_args!(
-            "`{text}` is not a duration: write a number and a unit, as in \"30s\", \"5m\" or \"7d\""
+            "`{text}` is not a valid duration; expected a number and a unit, such as \"30s\", \"5m\" or \"7d\""
         ))
     })
 }
@@ -53,7 +53,7 @@ impl Visitor<'_> for SizeVisitor {
         let parsed = text.parse::<ByteSize>();
         parsed.map(|size| size.as_u64()).map_err(|_| {
             de::Error::custom(format_args!(
-                "`{text}` is not a size: write a number and a unit, as in \"32KiB\" or \"10MiB\""
+                "`{text}` is not a valid size; expected a number and a unit, such as \"32KiB\" or \"10MiB\""
             ))
         })
     }
@@ -86,19 +86,18 @@ impl std::str::FromStr for Address {
             return if path.starts_with('/') {
                 Ok(Self::Unix(PathBuf::from(path)))
             } else {
-                Err(format!("`{text}` needs an absolute path after `unix:`"))
+                Err(format!("`{text}` must have an absolute path after `unix:`"))
             };
         }
         if let Some(place) = text.strip_prefix("systemd:") {
-            return place
-                .parse()
-                .map(Self::Passed)
-                .map_err(|_| format!("`{text}` needs a number after `systemd:`, from 0"));
+            return place.parse().map(Self::Passed).map_err(|_| {
+                format!("`{text}` must have an index, counted from 0, after `systemd:`")
+            });
         }
         text.parse().map(Self::Tcp).map_err(|_| {
             format!(
-                "`{text}` is not an address: write an IP address and a port, as in \
-                 \"0.0.0.0:8080\", or \"unix:/run/gate.sock\""
+                "`{text}` is not a valid address; expected an IP address and a port, such as \"0.0.0.0:8080\", or \
+                 a socket path, such as \"unix:/run/gate.sock\""
             )
         })
     }
@@ -119,7 +118,7 @@ pub(super) fn socket_address<'de, D: Deserializer<'de>>(source: D) -> Result<Soc
     let text = source.deserialize_any(Text("an address such as \"127.0.0.1:9901\""))?;
     text.parse().map_err(|_| {
         de::Error::custom(format_args!(
-            "`{text}` is not an address: write an IP address and a port, as in \"127.0.0.1:9901\""
+            "`{text}` is not a valid address; expected an IP address and a port, such as \"127.0.0.1:9901\""
         ))
     })
 }
@@ -135,7 +134,8 @@ impl<'de> Deserialize<'de> for Network {
         let network = network.or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
         network.map(Self).ok_or_else(|| {
             de::Error::custom(format_args!(
-                "`{text}` is not a network: write \"10.0.0.0/8\" or \"10.1.2.3\""
+                "`{text}` is not a valid network; expected a CIDR block or an IP address, such as \"10.0.0.0/8\" \
+                 or \"10.1.2.3\""
             ))
         })
     }
@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
             type Value = OneOrMany;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a text or a list of texts")
+                f.write_str("a string or an array of strings")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {

@@ -26,7 +26,7 @@ pub(super) fn of_route(
         None => common.cloned(),
         Some(RouteCors::Off) => {
             if !document.has(&KeyPath::of("cors")) {
-                document.report(path, "means nothing without [cors]");
+                document.report(path, "has no effect without [cors]");
             }
             None
         }
@@ -64,7 +64,7 @@ fn origins(
     credentials: bool,
 ) -> Origins {
     if texts.is_empty() && !document.is_broken(path) {
-        document.report(path.clone(), "must name an origin");
+        document.report(path.clone(), "must list at least one origin");
     }
     let elements: Vec<KeyPath> = document.elements(path).take(texts.len()).collect();
     let mut patterns = Vec::new();
@@ -74,14 +74,14 @@ fn origins(
             "*" => any = Some(element),
             "null" => document.report(
                 element,
-                "is what every page without an origin sends, whoever made it: it cannot be allowed",
+                "`null` cannot be allowed: every page with an opaque origin sends it",
             ),
             text if text.contains('*') => match OriginPattern::new(text) {
                 Some(pattern) => patterns.push(pattern),
                 None => document.report(
                     element,
                     format!(
-                        "`{text}` can have `*` only for the first name of a host, with two or more after it, as in \
+                        "`{text}` can have `*` only as the first label of a host with at least two more labels, such as \
                          `https://*.app.example`"
                     ),
                 ),
@@ -98,11 +98,11 @@ fn origins(
     if credentials {
         document.report(
             element,
-            "cannot stand beside `credentials = true`: every page of the web could act for whoever looks at it. Name \
+            "`*` cannot be combined with `credentials = true`: every website could act as its visitors; list \
              the origins",
         );
     } else if !patterns.is_empty() {
-        document.report(element, "stands for every origin: leave the others out");
+        document.report(element, "`*` matches every origin; remove the others");
     }
     Origins::Any
 }
@@ -114,11 +114,12 @@ pub(super) fn origin(text: &str) -> Result<Origin, String> {
     }
     let meant = Origin::nearest(text).map(|near| format!("; did you mean `{near}`?"));
     let meant = meant.unwrap_or_else(|| {
-        ": scheme and host in lower case, and the port unless it is the usual one, as in `https://app.example`"
+        "; expected scheme and host in lowercase, and the port unless it is the default, such as \
+         `https://app.example`"
             .to_owned()
     });
     Err(format!(
-        "`{text}` is not an origin as browsers send it{meant}"
+        "`{text}` is not an origin in the form that browsers send{meant}"
     ))
 }
 
@@ -130,16 +131,16 @@ fn headers(document: &mut ConfigDocument, path: &KeyPath, names: &[String]) -> V
             // For browsers it does not stand for `Authorization`, and with credentials for nothing at all.
             document.report(
                 element,
-                "must be named one by one: `*` is not understood everywhere",
+                "`*` is not supported: browsers do not apply it to `Authorization`; list the headers",
             );
             continue;
         }
         match name.parse::<HeaderName>() {
             Ok(name) if headers.contains(&name) => {
-                document.report(element, "is there already");
+                document.report(element, "duplicates an earlier header");
             }
             Ok(name) => headers.push(name),
-            Err(_) => document.report(element, format!("`{name}` is not a header name")),
+            Err(_) => document.report(element, format!("`{name}` is not a valid header name")),
         }
     }
     headers

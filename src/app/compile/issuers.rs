@@ -50,17 +50,21 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
         if issuer.types.is_empty() || issuer.types.iter().any(String::is_empty) {
             document.report(
                 path.key("types"),
-                "needs at least one text that is not empty, such as \"JWT\" or \"at+jwt\"",
+                "must list at least one non-empty string, such as \"JWT\" or \"at+jwt\"",
             );
         }
         if issuer.leeway > MAX_LEEWAY {
-            document.report(path.key("leeway"), "must be at most \"5m\"");
+            let leeway = humantime::format_duration(issuer.leeway);
+            document.report(
+                path.key("leeway"),
+                format!("must be at most 5m, got {leeway}"),
+            );
         }
         let subject = subject(document, &path.key("subject"), &issuer.subject);
         check_time(document, &path.key("max_lifetime"), issuer.max_lifetime);
         if audience.is_none() {
             warnings.push(format!(
-                "{}: has no `audience`: a token that this issuer made for another service is accepted",
+                "{}: has no `audience`: tokens that this issuer created for other services are accepted",
                 document.location(&path)
             ));
         }
@@ -98,7 +102,7 @@ fn check_selection(document: &mut ConfigDocument, issuers: &[Issuer]) {
             None => {
                 if let Some(other) = before.find(|other| other.accepted.is_none()) {
                     let message = format!(
-                        "takes any `iss`, as `{}` does: say `issuer` for at least one",
+                        "accepts any `iss`, and so does `{}`; set `issuer` on at least one of them",
                         other.name
                     );
                     document.report(path, message);
@@ -111,7 +115,7 @@ fn check_selection(document: &mut ConfigDocument, issuers: &[Issuer]) {
                 };
                 if let Some(other) = before.find(shared) {
                     let message = format!(
-                        "has an `iss` that `{}` has too: a token must have one issuer",
+                        "shares an `iss` with `{}`; each `iss` must belong to one issuer",
                         other.name
                     );
                     document.report(path.key("issuer"), message);
@@ -126,7 +130,7 @@ fn subject(document: &mut ConfigDocument, path: &KeyPath, claims: &[String]) -> 
     if claims.is_empty() {
         document.report(
             path.clone(),
-            "needs the name of at least one claim, such as \"sub\"",
+            "must name at least one claim, such as \"sub\"",
         );
     }
     let mut paths = Vec::new();
@@ -152,7 +156,7 @@ fn texts(
     if texts.is_empty() || texts.iter().any(String::is_empty) {
         document.report(
             path.clone(),
-            "needs at least one text that is not empty; leave it out to accept any",
+            "must have at least one value, none of them empty; omit the key to accept any value",
         );
     }
     Some(texts)
@@ -169,7 +173,7 @@ fn algorithms(
     if names.is_empty() {
         document.report(
             path.clone(),
-            "needs at least one algorithm; leave it out to let the keys decide",
+            "must list at least one algorithm; omit the key to derive the algorithms from the keys",
         );
     }
     let mut algorithms = Vec::new();
@@ -179,7 +183,7 @@ fn algorithms(
             None => {
                 let hint = match config::nearest(name, &known) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("known are `{}`", known.join("`, `")),
+                    None => format!("supported are `{}`", known.join("`, `")),
                 };
                 document.report(
                     path.index(index),

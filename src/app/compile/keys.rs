@@ -22,7 +22,7 @@ const MAX_STALE: Duration = Duration::from_hours(24);
 
 const KEY_SET_URL: UrlKind = UrlKind {
     example: "https://app.example/api/auth/jwks",
-    risk: "would fetch keys from another machine without TLS, where anybody between could put in their own",
+    risk: "would fetch keys from another machine without TLS, where an attacker on the network could replace them",
 };
 
 /// What the configuration says of where an issuer's keys come from, and what follows from it.
@@ -54,18 +54,12 @@ pub(super) fn source_config(
     let (keys, server) = (path.key("keys"), path.key("better_auth"));
     match (&issuer.keys, &issuer.better_auth) {
         (Some(_), Some(_)) => {
-            document.report(
-                server,
-                "says where the keys are, and `keys` does too: leave one of them out",
-            );
+            document.report(server, "conflicts with `keys`; set only one of them");
             KeySourceConfig::default()
         }
         (None, None) => {
             if !document.is_broken(&keys) && !document.is_broken(&server) {
-                document.report(
-                    path.clone(),
-                    "needs the key `keys` or the key `better_auth`",
-                );
+                document.report(path.clone(), "requires `keys` or `better_auth`");
             }
             KeySourceConfig::default()
         }
@@ -98,7 +92,7 @@ fn better_auth(document: &mut ConfigDocument, path: KeyPath, text: &str) -> KeyS
     let Some((scheme @ ("http" | "https"), authority, base)) = parts else {
         document.report(
             path,
-            format!("`{text}` is not a URL such as \"https://app.example\""),
+            format!("`{text}` is not a valid URL; expected for example \"https://app.example\""),
         );
         return KeySourceConfig::default();
     };
@@ -156,14 +150,14 @@ pub(super) fn resolve(
             .any(|(key, _)| document.is_broken(&path.key(key)))
         {
             let found = if named.is_empty() {
-                "there is none".to_owned()
+                "got none".to_owned()
             } else {
-                format!("there are `{}`", named.join("`, `"))
+                format!("got `{}`", named.join("`, `"))
             };
             let known = sources.map(|(key, _)| key).join("`, `");
             document.report(
                 path.clone(),
-                format!("needs exactly one of `{known}`; {found}"),
+                format!("must have exactly one of `{known}`, {found}"),
             );
         }
         return None;
@@ -189,7 +183,7 @@ pub(super) fn resolve(
             if keys.secret_file.as_deref().is_some_and(is_open_to_all) {
                 let location = document.location(&key_path);
                 warnings.push(format!(
-                    "{location}: every user of this machine may read the file"
+                    "{location}: the file is readable by every user of this machine; restrict its permissions"
                 ));
             }
             let encoding = keys.encoding.unwrap_or_default();
@@ -202,14 +196,14 @@ pub(super) fn resolve(
                 let mut looks = secrets.iter().filter_map(Secret::looks_like);
                 if let Some(looks) = looks.next().filter(|_| keys.encoding.is_none()) {
                     warnings.push(format!(
-                        "{}: the secret looks like {looks}, and is used as it is written; if it is {looks}, say \
-                         `encoding = \"{looks}\"`, if not, `encoding = \"utf8\"`",
+                        "{}: the secret looks like {looks} but is used as plain text; set `encoding = \"{looks}\"` to \
+                         decode it, or `encoding = \"utf8\"` to keep it",
                         document.location(&key_path)
                     ));
                 }
                 if secrets.are_alike() {
                     warnings.push(format!(
-                        "{}: both lines of the file are the same secret",
+                        "{}: both lines of the file contain the same secret",
                         document.location(&key_path)
                     ));
                 }
@@ -245,7 +239,7 @@ fn check_kinds(
     };
     let (issuer, _) = path.split_last();
     let message = format!(
-        "`{}` cannot be verified with the keys of `{source}`",
+        "`{}` cannot be verified with keys from `{source}`",
         misfit.name()
     );
     document.report(issuer.key("algorithms"), message);
@@ -266,7 +260,7 @@ fn check_companions(document: &mut ConfigDocument, path: &KeyPath, keys: &Keys, 
     ];
     for (key, is_misplaced) in misplaced {
         if is_misplaced {
-            document.report(path.key(key), format!("means nothing beside `{source}`"));
+            document.report(path.key(key), format!("has no effect with `{source}`"));
         }
     }
 }
@@ -291,10 +285,15 @@ fn remote(
         check_time(document, &path.key("refresh"), Some(refresh));
     }
     let max_stale = keys.max_stale.unwrap_or(MAX_STALE);
-    if max_stale < keys.refresh.unwrap_or(REFRESH) {
+    let refresh = keys.refresh.unwrap_or(REFRESH);
+    if max_stale < refresh {
         document.report(
             path.key("max_stale"),
-            "is shorter than `refresh`: the keys would be too old before they are fetched again",
+            format!(
+                "must be at least `refresh` ({}), got {}: the keys would expire before they are refreshed",
+                humantime::format_duration(refresh),
+                humantime::format_duration(max_stale)
+            ),
         );
     }
     let fingerprint = Fingerprint::of(keys.ca_file.as_deref());
@@ -317,7 +316,7 @@ fn remote(
         let Some(issuer) = described_issuer(text) else {
             document.report(
                 url_path,
-                format!("`{text}` does not end with /.well-known/openid-configuration"),
+                format!("must end with `/.well-known/openid-configuration`, got `{text}`"),
             );
             return None;
         };

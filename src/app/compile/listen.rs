@@ -27,7 +27,7 @@ pub(super) fn compile(
     let admin = Address::Tcp(document.config.admin.address);
     if is_same_address(&listen.address, &admin) {
         let path = KeyPath::of("admin").key("address");
-        document.report(path, "is the address of [listen] too");
+        document.report(path, "must differ from the address of [listen]");
     }
     let first = ListenerConfig {
         address: listen.address,
@@ -52,19 +52,28 @@ pub(super) fn compile(
         };
         check_listener(document, path, &entry);
         if entry.redirect_to_https == Some(0) {
-            document.report(path.key("redirect_to_https"), "must be a port, as 443");
+            document.report(
+                path.key("redirect_to_https"),
+                "must be a port between 1 and 65535, got 0",
+            );
         }
         if entry.redirect_to_https.is_some() && document.has(&path.key("tls")) {
             document.report(
                 path.key("redirect_to_https"),
-                "is for a listener without `tls`",
+                "cannot be combined with `tls`",
             );
         }
         let is_taken = |other: &ListenerConfig| is_same_address(&entry.address, &other.address);
         if entries.iter().any(is_taken) {
-            document.report(path.key("address"), "is the address of another listener");
+            document.report(
+                path.key("address"),
+                "must differ from the addresses of other listeners",
+            );
         } else if is_same_address(&entry.address, &admin) {
-            document.report(path.key("address"), "is the address of [admin] too");
+            document.report(
+                path.key("address"),
+                "must differ from the address of [admin]",
+            );
         }
         entries.push(entry);
     }
@@ -89,7 +98,7 @@ fn check_listener(document: &mut ConfigDocument, path: &KeyPath, entry: &Listene
     if entry.proxy_protocol && trusts_nobody && matches!(entry.address, Address::Tcp(_)) {
         document.report(
             path.key("proxy_protocol"),
-            "needs the proxies to be named in `trusted_proxies` of [listen]: nobody else is believed",
+            "requires `trusted_proxies` in [listen]: the PROXY protocol is accepted only from trusted proxies",
         );
     }
 }
@@ -98,16 +107,25 @@ fn check_limits(document: &mut ConfigDocument) {
     let path = KeyPath::of("listen");
     let listen = document.config.listen.clone();
     if !MAX_HEADER_BYTES.contains(&listen.max_header_bytes) {
-        document.report(path.key("max_header_bytes"), "must be from 1KiB to 1MiB");
+        document.report(
+            path.key("max_header_bytes"),
+            format!(
+                "must be between 1KiB and 1MiB, got {}",
+                listen.max_header_bytes
+            ),
+        );
     }
     if listen.workers > MAX_WORKERS {
         document.report(
             path.key("workers"),
-            format!("must be at most {MAX_WORKERS}; 0 is one for each CPU"),
+            format!(
+                "must be at most {MAX_WORKERS}, got {}; 0 starts one per CPU",
+                listen.workers
+            ),
         );
     }
     if listen.max_connections == 0 {
-        document.report(path.key("max_connections"), "must be at least 1");
+        document.report(path.key("max_connections"), "must be greater than zero");
     }
     let timeouts = [
         ("header_timeout", listen.header_timeout),

@@ -17,7 +17,7 @@ pub(super) fn methods(
     if names.is_empty() {
         document.report(
             path.clone(),
-            "needs at least one method; leave it out to allow all",
+            "must list at least one method; omit the key to allow all methods",
         );
     }
     let mut methods = Vec::new();
@@ -29,7 +29,10 @@ pub(super) fn methods(
             Some(method) => methods.push(method.clone()),
             None => {
                 let known = METHODS.each_ref().map(Method::as_str).join("`, `");
-                document.report(path.index(index), format!("`{name}` is none of `{known}`"));
+                document.report(
+                    path.index(index),
+                    format!("must be one of `{known}`, got `{name}`"),
+                );
             }
         }
     }

@@ -31,13 +31,16 @@ pub(super) fn compile(
     if !is_prefix(&redis.prefix) {
         document.report(
             section.key("prefix"),
-            "must be 1 to 64 letters, digits and `-`, `_`, `.`, `:`",
+            "must be 1 to 64 characters, each a letter, a digit or one of `-`, `_`, `.`, `:`",
         );
     }
     let password = password(document, &section, &redis);
     let has_password = redis.password_env.is_some() || redis.password_file.is_some();
     if redis.username.is_some() && !has_password {
-        document.report(section.key("username"), "needs a password beside it");
+        document.report(
+            section.key("username"),
+            "requires `password_env` or `password_file`",
+        );
     }
     let endpoint = endpoint(&redis.url);
     let (encrypted, host, port, database) = match endpoint {
@@ -48,11 +51,12 @@ pub(super) fn compile(
         }
     };
     if !encrypted && redis.ca_file.is_some() {
-        document.report(section.key("ca_file"), "means nothing without `rediss://`");
+        document.report(section.key("ca_file"), "has no effect without `rediss://`");
     }
     if !encrypted && !urls::is_this_host(&host) && password.is_some() {
         warnings.push(format!(
-            "{}: sends the password to another machine without encryption: write `rediss://` if Redis speaks TLS",
+            "{}: sends the password to another machine without TLS; use `rediss://` if the Redis server \
+             supports it",
             document.location(&section.key("url"))
         ));
     }
@@ -64,7 +68,7 @@ pub(super) fn compile(
         let name = name.map_err(|_| {
             document.report(
                 section.key("url"),
-                "has no host that a certificate can name",
+                "must have a host that is a valid TLS server name",
             );
         });
         Some((config.ok()?, name.ok()?))
@@ -102,7 +106,7 @@ fn password(
         (Some(_), Some(_)) => {
             document.report(
                 section.key("password_file"),
-                "says where the password is, and `password_env` does too: leave one of them out",
+                "conflicts with `password_env`; set only one of them",
             );
             return None;
         }
@@ -119,7 +123,7 @@ fn password(
     match password.map(|secrets| secrets.current) {
         Ok(password) if password.as_text().is_some_and(|text| !text.is_empty()) => Some(password),
         Ok(_) => {
-            document.report(path, "has no password: it is empty, or no text");
+            document.report(path, "must hold a password that is non-empty UTF-8 text");
             None
         }
         Err(error) => {
@@ -131,7 +135,8 @@ fn password(
 
 /// Whether it is encrypted, the host, the port and the database.
 fn endpoint(url: &str) -> Result<(bool, String, u16, i64), &'static str> {
-    const FORM: &str = "must be `redis://HOST:PORT` or `rediss://HOST:PORT`, with `/DATABASE` behind it if need be";
+    const FORM: &str =
+        "must be `redis://HOST:PORT` or `rediss://HOST:PORT`, optionally followed by `/DATABASE`";
     let url: Uri = url.parse().map_err(|_| FORM)?;
     let encrypted = match url.scheme_str() {
         Some("redis") => false,
@@ -140,7 +145,7 @@ fn endpoint(url: &str) -> Result<(bool, String, u16, i64), &'static str> {
     };
     let authority = url.authority().ok_or(FORM)?;
     if authority.as_str().contains('@') {
-        return Err("must have no password in it: name a file or an environment variable instead");
+        return Err("must not contain a password; use `password_env` or `password_file`");
     }
     if url.query().is_some() || authority.host().is_empty() {
         return Err(FORM);

@@ -24,14 +24,14 @@ pub(super) fn compile(
         if is_given && route.access == Access::Public {
             document.report(
                 path.key(key),
-                "means nothing on a public route, where no token is looked at",
+                "has no effect on a public route, which verifies no token",
             );
         }
     }
     if route.exempt.is_some() && !matches!(route.access, Access::Owner(_)) {
         document.report(
             path.key("exempt"),
-            "means nothing on a route without an owner",
+            "has no effect on a route without an owner",
         );
     }
     let exempt = route.exempt.as_ref();
@@ -51,7 +51,7 @@ fn require(
     if rules.is_empty() && document.has(path) && !document.is_broken(path) {
         document.report(
             path.clone(),
-            "needs at least one claim; leave it out to demand nothing",
+            "must list at least one requirement; omit the key to require nothing",
         );
     }
     let paths: Vec<KeyPath> = document.elements(path).take(rules.len()).collect();
@@ -139,11 +139,14 @@ fn report_choice(document: &mut ConfigDocument, path: &KeyPath, of: &str, given:
     let named = given.iter().filter(|(_, is_given)| *is_given);
     let named: Vec<&str> = named.map(|(key, _)| *key).collect();
     let found = if named.is_empty() {
-        "there is none".to_owned()
+        "got none".to_owned()
     } else {
-        format!("there are `{}`", named.join("`, `"))
+        format!("got `{}`", named.join("`, `"))
     };
-    document.report(path.clone(), format!("needs exactly one of {of}; {found}"));
+    document.report(
+        path.clone(),
+        format!("must have exactly one of {of}, {found}"),
+    );
 }
 
 fn check_words(
@@ -162,7 +165,7 @@ fn check_words(
             if matches!(attribute, Attribute::Certificate(_)) {
                 document.report(
                     path.key("equals"),
-                    "must be a text: a certificate has no other",
+                    "must be a string: all certificate fields are strings",
                 );
             }
             return;
@@ -179,20 +182,21 @@ fn check_words(
     };
     if words.is_empty() || words.iter().any(String::is_empty) {
         let message = if key == "any" {
-            "needs at least one text, and none that is empty"
+            "must list at least one string, none of them empty"
         } else {
-            "needs a text that is not empty"
+            "must not be empty"
         };
         document.report(path, message);
     } else if let Some(word) = words.iter().find(is_wrong_scope) {
         document.report(
             path,
-            format!("`{word}` is not one scope: RFC 6749 section 3.3 has no space, quote or backslash in it"),
+            format!("`{word}` is not a single scope: RFC 6749 section 3.3 allows no space, quote or backslash in it"),
         );
     } else if let Some(word) = words.iter().find(is_wrong_thumbprint) {
         document.report(
             path,
-            format!("`{word}` is not the SHA-256 of a certificate in base64url without `=`, as in `x5t#S256`"),
+            format!("`{word}` is not a certificate thumbprint: expected SHA-256 in base64url without padding, as in \
+                     `x5t#S256`"),
         );
     }
 }
@@ -216,7 +220,7 @@ fn issuers(
     if names.is_empty() {
         document.report(
             path.clone(),
-            "needs at least one issuer; leave it out to accept all",
+            "must list at least one issuer; omit the key to accept all issuers",
         );
     }
     let known: Vec<String> = document.config.issuers.keys().cloned().collect();
@@ -228,12 +232,12 @@ fn issuers(
         } else if !document.has(&KeyPath::of("issuers").key(name)) {
             let hint = match config::nearest(name, &known) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None if known.is_empty() => "there is none at all".to_owned(),
-                None => format!("there are `{}`", known.join("`, `")),
+                None if known.is_empty() => "no issuer is configured".to_owned(),
+                None => format!("expected one of `{}`", known.join("`, `")),
             };
             document.report(
                 path.index(index),
-                format!("there is no issuer `{name}`; {hint}"),
+                format!("unknown issuer `{name}`; {hint}"),
             );
         }
     }

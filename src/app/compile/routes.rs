@@ -24,7 +24,7 @@ pub(super) fn compile(
     if !document.has(&section) {
         document.report(
             KeyPath::default(),
-            "there is no route, and what no route allows is refused: write [[routes]]",
+            "no route is configured, so every request would be rejected; add [[routes]]",
         );
     }
     let routes = document.config.routes.clone();
@@ -55,7 +55,7 @@ fn one(
     if !public && document.config.issuers.is_empty() && !document.has(&KeyPath::of("issuers")) {
         document.report(
             path.key("access"),
-            "needs a token, but there is no issuer whose tokens are good: write [issuers.NAME]",
+            "requires a token, but no issuer is configured; add [issuers.NAME]",
         );
     }
     check_time(document, &path.key("timeout"), route.timeout);
@@ -113,7 +113,7 @@ fn streams(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route)
     if route.access == Access::Public && document.has(&path.key("at_expiry")) {
         document.report(
             path.key("at_expiry"),
-            "means nothing on a public route: no token allows its streams",
+            "has no effect on a public route: its streams have no token",
         );
     }
     Streams {
@@ -129,7 +129,7 @@ fn mismatch(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route
     if !matches!(route.access, Access::Owner(_)) {
         document.report(
             path.key("mismatch"),
-            "means nothing on a route without an owner",
+            "has no effect on a route without an owner",
         );
     }
     match status {
@@ -139,7 +139,7 @@ fn mismatch(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route
         _ => {
             document.report(
                 path.key("mismatch"),
-                format!("must be 403, 404 or 401, not {status}"),
+                format!("must be 403, 404 or 401, got {status}"),
             );
             Mismatch::default()
         }
@@ -155,7 +155,7 @@ fn upstream(document: &mut ConfigDocument, path: &KeyPath, name: Option<&str>) -
             let names = names.join("`, `");
             document.report(
                 path,
-                format!("must be said, because there are several: `{names}`"),
+                format!("is required because several upstreams are configured: `{names}`"),
             );
         }
         return 0;
@@ -167,9 +167,9 @@ fn upstream(document: &mut ConfigDocument, path: &KeyPath, name: Option<&str>) -
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
         let hint = match config::nearest(name, &known) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("there are `{}`", known.join("`, `")),
+            None => format!("expected one of `{}`", known.join("`, `")),
         };
-        document.report(path, format!("there is no upstream `{name}`; {hint}"));
+        document.report(path, format!("unknown upstream `{name}`; {hint}"));
     }
     0
 }
@@ -193,8 +193,8 @@ fn warn_about_broad_public(
         };
         if let Some(stricter) = routes.iter().find(is_narrower) {
             warnings.push(format!(
-                "{}: is public and broader than `{}`: an upstream that takes no notice of case would serve \
-                 what the other protects, under another spelling of its path",
+                "{}: is public and broader than `{}`: an upstream that ignores the case of paths would serve \
+                 protected resources under another spelling",
                 document.location(&path.key("path")),
                 stricter.pattern
             ));
@@ -221,8 +221,8 @@ fn warn_about_ownerless(
             .find(|owner| route.pattern.contains(&format!("{{{owner}}}")));
         if let (Some(owner), false) = (owner, matches!(route.rule, Rule::Owner { .. })) {
             warnings.push(format!(
-                "{}: its path has `{{{owner}}}`, but nobody has to be that user: if only the user may, say `access = \
-                 {{ owner = \"{owner}\" }}`",
+                "{}: the path contains `{{{owner}}}`, but every caller may use every value; to restrict the route \
+                 to the owner, set `access = {{ owner = \"{owner}\" }}`",
                 document.location(&path.key("path"))
             ));
         }

@@ -8,8 +8,8 @@ use crate::tls::server::{Clients, ServerTls, Settings};
 use crate::tls::{Pair, TlsError};
 
 /// What is said of a rule or a header about certificates that no client is asked for.
-pub(super) const NOT_ASKED: &str =
-    "means nothing: no listener asks its clients for certificates, with `client_ca` in its `tls`";
+pub(super) const NOT_ASKED: &str = "has no effect: no listener requests client certificates; set `client_ca` in the `tls` table of a \
+     listener";
 
 /// Whether some listener asks its clients for certificates, be it with a mistake.
 pub(super) fn asks_for_certificates(document: &ConfigDocument) -> bool {
@@ -33,14 +33,11 @@ pub(super) fn compile(
     ];
     for (key, is_set) in of_clients {
         if is_set && tls.client_ca.is_none() {
-            document.report(
-                path.key(key),
-                "means nothing without `client_ca`, the authorities of the clients",
-            );
+            document.report(path.key(key), "has no effect without `client_ca`");
         }
     }
     if tls.hsts.is_some_and(|hsts| hsts.as_secs() == 0) {
-        document.report(path.key("hsts"), "must be at least a second");
+        document.report(path.key("hsts"), "must be at least 1s");
     }
     let mut paths = vec![(path.clone(), &tls.certificate, &tls.key)];
     let more = path.key("more");
@@ -55,7 +52,7 @@ pub(super) fn compile(
         match pair.expiry() {
             Ok(Some(expiry)) if expiry <= Clock::System.now() => {
                 let location = document.location(&path.key("certificate"));
-                warnings.push(format!("{location} has expired"));
+                warnings.push(format!("{location}: the certificate has expired"));
             }
             Ok(_) => {}
             Err(error) => {
@@ -74,7 +71,7 @@ pub(super) fn compile(
         Some(Ok(Some(expiry))) if expiry <= Clock::System.now() => {
             let location = document.location(&path.key("client_crl"));
             warnings.push(format!(
-                "{location} has expired: no certificate of its issuer is let in"
+                "{location}: the revocation list has expired; client certificates of its issuer are rejected"
             ));
         }
         Some(Err(error)) => {

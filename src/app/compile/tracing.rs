@@ -17,7 +17,7 @@ const TRACES_PATH: &str = "/v1/traces";
 
 const COLLECTOR_URL: UrlKind = UrlKind {
     example: "http://127.0.0.1:4318",
-    risk: "would send paths and subjects to another machine without TLS, where anybody between could read them",
+    risk: "would send paths and subjects to another machine without TLS, where an attacker on the network could read them",
 };
 
 pub(super) fn compile(document: &mut ConfigDocument) -> Option<Arc<Tracing>> {
@@ -40,7 +40,7 @@ pub(super) fn compile(document: &mut ConfigDocument) -> Option<Arc<Tracing>> {
         return None;
     }
     if url.scheme_str() == Some("http") && tracing.ca_file.is_some() {
-        document.report(section.key("ca_file"), "means nothing without `https://`");
+        document.report(section.key("ca_file"), "has no effect without `https://`");
         return None;
     }
     let tls = tls::client::client_config(tracing.ca_file.as_deref());

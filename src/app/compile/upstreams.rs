@@ -23,7 +23,7 @@ pub(super) fn compile(document: &mut ConfigDocument) -> Vec<UpstreamPolicy> {
     if !document.has(&section) {
         document.report(
             KeyPath::default(),
-            "there is no upstream: write [upstreams.NAME] with a `url`",
+            "no upstream is configured; add [upstreams.NAME] with a `url`",
         );
     }
     let mut compiled = Vec::new();
@@ -39,7 +39,13 @@ pub(super) fn compile(document: &mut ConfigDocument) -> Vec<UpstreamPolicy> {
         );
         if upstream.retries.budget > 100 {
             let budget = path.key("retries").key("budget");
-            document.report(budget, "must be at most 100: it is a part of a hundred");
+            document.report(
+                budget,
+                format!(
+                    "must be a percentage of at most 100, got {}",
+                    upstream.retries.budget
+                ),
+            );
         }
         let (scheme, targets) = targets(document, &path, &upstream);
         let protocol = match scheme {
@@ -50,7 +56,7 @@ pub(super) fn compile(document: &mut ConfigDocument) -> Vec<UpstreamPolicy> {
         if upstream.tls.is_some() && scheme != Scheme::Https {
             document.report(
                 path.key("tls"),
-                "is only for a `url` that begins with `https://`",
+                "has no effect unless `url` starts with `https://`",
             );
         }
         let health_check = upstream.health_check.as_ref();
@@ -109,7 +115,7 @@ fn targets(
 ) -> (Scheme, Vec<Target>) {
     let list = path.key("url");
     if upstream.url.0.is_empty() {
-        document.report(list.clone(), "needs at least one URL");
+        document.report(list.clone(), "must list at least one URL");
     }
     let mut scheme = None;
     let mut targets = Vec::new();
@@ -128,15 +134,14 @@ fn targets(
             }
         };
         if *scheme.get_or_insert(found) != found {
-            let message =
-                "begins otherwise than the first: all of one upstream are reached in the same way";
+            let message = "uses a different scheme from the first URL; all URLs of an upstream must share one";
             document.report(key, message);
         } else if targets.contains(&target) {
-            document.report(key, "is there already");
+            document.report(key, "duplicates an earlier URL");
         } else if found != Scheme::Https && !upstream.allow_remote && !target.is_local() {
             let message = format!(
-                "would send requests to {target} without encryption: name an address of this machine or a Unix \
-                 socket, use `https://`, or say `allow_remote = true`"
+                "would send requests to {target} without TLS; use a loopback address, a Unix socket or \
+                 `https://`, or set `allow_remote = true`"
             );
             document.report(key, message);
         } else {
@@ -153,7 +158,9 @@ fn target(url: &str) -> Result<(Scheme, Target), String> {
             return if path.starts_with('/') {
                 Ok((scheme, Target::Unix(path.into())))
             } else {
-                Err(format!("`{url}` needs an absolute path after `{start}`"))
+                Err(format!(
+                    "`{url}` must have an absolute path after `{start}`"
+                ))
             };
         }
     }
@@ -163,7 +170,8 @@ fn target(url: &str) -> Result<(Scheme, Target), String> {
     }
     let invalid = || {
         format!(
-            "`{url}` is not a URL of an upstream: write \"http://127.0.0.1:3000\" or \"unix:/run/api.sock\""
+            "`{url}` is not a valid upstream URL; expected for example \"http://127.0.0.1:3000\" or \
+             \"unix:/run/api.sock\""
         )
     };
     let uri: Uri = url.parse().map_err(|_| invalid())?;
@@ -179,7 +187,7 @@ fn target(url: &str) -> Result<(Scheme, Target), String> {
     }
     if uri.path() != "/" || uri.query().is_some() {
         return Err(format!(
-            "`{url}` has a path: the path of a request is sent as it was judged, without a prefix"
+            "`{url}` must not have a path or a query: the path of a request is forwarded without a prefix"
         ));
     }
     let port = authority.port_u16().unwrap_or(default_port);
@@ -203,11 +211,11 @@ fn tls(
     let identity = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(Pair { certificate, key }),
         (Some(_), None) => {
-            document.report(path.key("certificate"), "needs its `key`");
+            document.report(path.key("certificate"), "requires `key`");
             None
         }
         (None, Some(_)) => {
-            document.report(path.key("key"), "needs its `certificate`");
+            document.report(path.key("key"), "requires `certificate`");
             None
         }
         (None, None) => None,
@@ -215,15 +223,14 @@ fn tls(
     let server_name = server_name.and_then(|name| match ServerName::try_from(name.clone()) {
         Ok(name) => Some(name),
         Err(_) => {
-            let message = format!("`{name}` is no name that a certificate can have");
+            let message = format!("`{name}` is not a valid TLS server name");
             document.report(path.key("server_name"), message);
             None
         }
     });
     let unnamed = targets.iter().find(|target| target.server_name().is_err());
     if let (None, Some(target)) = (&server_name, unnamed) {
-        let message =
-            format!("{target} is no name that a certificate can have: say `tls.server_name`");
+        let message = format!("{target} is not a valid TLS server name; set `tls.server_name`");
         document.report(path.clone(), message);
     }
     let trust = Trust { ca_file, identity };
@@ -266,12 +273,15 @@ fn health_check_of(
     }
     for (key, count) in [("unhealthy", check.unhealthy), ("healthy", check.healthy)] {
         if count == 0 {
-            document.report(path.key(key), "must be at least 1");
+            document.report(path.key(key), "must be greater than zero");
         }
     }
     let path_and_query = PathAndQuery::try_from(check.path.as_str()).ok();
     let Some(path_and_query) = path_and_query.filter(|_| check.path.starts_with('/')) else {
-        let message = format!("`{}` is not a path such as \"/health\"", check.path);
+        let message = format!(
+            "must be a path that starts with `/`, such as \"/health\", got `{}`",
+            check.path
+        );
         document.report(path.key("path"), message);
         return None;
     };

@@ -9,7 +9,7 @@ use crate::config::{ConfigDocument, KeyPath};
 
 /// What is wrong with `http://user:password@host`, in a configuration that holds no secrets.
 pub(super) const HAS_CREDENTIALS: &str =
-    "must not have a user name or a password in it: the gate would not send them";
+    "must not contain a user name or a password: the gate would not send them";
 
 /// What a URL is for.
 pub(super) struct UrlKind {
@@ -37,14 +37,14 @@ pub(super) fn parse(
     let Some(url) = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https"))) else {
         document.report(
             path.clone(),
-            format!("`{text}` is not a URL such as \"{example}\""),
+            format!("`{text}` is not a valid URL; expected for example \"{example}\""),
         );
         return None;
     };
     if url.scheme_str() == Some("http") && !allow_http && !is_this_machine(&url) {
         document.report(
             path.clone(),
-            format!("{risk}: write `https://`, or say `allow_http = true`"),
+            format!("{risk}; use `https://`, or set `allow_http = true`"),
         );
     }
     Some(url)

@@ -26,7 +26,10 @@ pub(super) fn compile(
         vec![section.clone()]
     };
     if limits.is_list && limits.all.is_empty() && !document.is_broken(&section) {
-        document.report(section, "needs at least one limit; leave it out for none");
+        document.report(
+            section,
+            "must list at least one limit; omit the key for no limit",
+        );
     }
     let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
     let route_name = format!("{} {}", methods.join(","), route.path);
@@ -39,7 +42,7 @@ pub(super) fn compile(
         {
             document.report(
                 path.key("per"),
-                "is there already: of two limits over the same time, the stricter alone would count",
+                "duplicates an earlier limit with the same `by` and `per`: only the stricter one would apply",
             );
         }
         check(document, path, limit);
@@ -53,7 +56,7 @@ pub(super) fn compile(
                 if route.access == Access::Public {
                     document.report(
                         path.key("by"),
-                        "means nothing on a public route, where no token is looked at: say \"client-address\"",
+                        "`subject` has no effect on a public route, which verifies no token; use `client-address`",
                     );
                 }
                 by_subject.push(compiled(RateLimitKey::Subject));
@@ -72,22 +75,31 @@ fn check(document: &mut ConfigDocument, path: &KeyPath, limit: &config::RateLimi
     } = limit;
     let is_whole = per.subsec_nanos() == 0;
     if !is_whole || per.is_zero() || *per > MAX_PERIOD {
-        document.report(path.key("per"), "must be whole seconds, from 1s to 24h");
+        document.report(
+            path.key("per"),
+            format!(
+                "must be a whole number of seconds between 1s and 24h, got {}",
+                humantime::format_duration(*per)
+            ),
+        );
     }
     if *requests == 0 {
         document.report(
             path.key("requests"),
-            "must be at least 1: a route that nobody may use is best left out",
+            "must be greater than zero; to reject every request, remove the route",
         );
     } else if *requests > MAX_REQUESTS_PER_SECOND.saturating_mul(per.as_secs()) {
         document.report(
             path.key("requests"),
-            format!("must be at most {MAX_REQUESTS_PER_SECOND} a second"),
+            format!(
+                "must be at most {MAX_REQUESTS_PER_SECOND} per second, got {requests} in {}",
+                humantime::format_duration(*per)
+            ),
         );
-    } else if burst.is_some_and(|burst| burst == 0 || burst > *requests) {
+    } else if let Some(burst) = burst.filter(|burst| *burst == 0 || burst > requests) {
         document.report(
             path.key("burst"),
-            format!("must be from 1 to `requests`, which is {requests}"),
+            format!("must be between 1 and `requests` ({requests}), got {burst}"),
         );
     }
 }

@@ -44,19 +44,19 @@ pub(super) fn edits(
         return edits;
     };
     if set.is_empty() && remove.is_empty() && !document.is_broken(path) {
-        document.report(path.clone(), "must `set` or `remove` a header");
+        document.report(path.clone(), "must `set` or `remove` at least one header");
     }
     for (name, value) in set {
         let path = path.key("set").key(name);
         match header(document, name, tokens) {
             Ok(name) if is_set(&edits, &name) => {
-                document.report(path, "is set already, in this or another spelling");
+                document.report(path, "is set twice, possibly in another spelling");
             }
             Ok(name) => match self::value(value) {
                 Some(value) => edits.set.push((name, value)),
                 None => document.report(
                     path,
-                    "needs a value without control characters, and without space at its ends",
+                    "must not contain control characters or surrounding whitespace",
                 ),
             },
             Err(problem) => document.report(path, problem),
@@ -67,7 +67,7 @@ pub(super) fn edits(
     for (name, element) in remove.iter().zip(elements) {
         match header(document, name, tokens) {
             Ok(name) if is_set(&edits, &name) => {
-                document.report(element, "is set too, which replaces every value");
+                document.report(element, "is also in `set`, which replaces every value");
             }
             Ok(name) => edits.remove.push(name),
             Err(problem) => document.report(element, problem),
@@ -94,7 +94,7 @@ pub(super) fn report_cors(
         .filter(|(name, _)| name.to_ascii_lowercase().starts_with("access-control-"));
     let wrong: Vec<KeyPath> = wrong.map(|(_, path)| path).collect();
     for path in wrong {
-        document.report(path, "is the gate's to write, as [cors] says");
+        document.report(path, "is managed by the gate, as configured in [cors]");
     }
 }
 
@@ -105,17 +105,17 @@ fn header(
     tokens: &TokenSources,
 ) -> Result<HeaderName, &'static str> {
     let Ok(name) = name.parse::<HeaderName>() else {
-        return Err("is not a header name");
+        return Err("is not a valid header name");
     };
     let text = name.as_str();
     let managed = managed_names(document);
     if managed.covers(text) {
-        return Err("is the gate's to write, in this and every other spelling");
+        return Err("is managed by the gate, in every spelling");
     }
     let is_token = |source: &TokenSource| matches!(source, TokenSource::Header(of) if *of == name);
     if tokens.sources.iter().any(is_token) {
         return Err(
-            "may have the token of this route: `[identity] credential` says what becomes of it",
+            "may carry the token of this route; use `credential` of [identity] to strip or forward it",
         );
     }
     if managed.must_not_be_dropped(text)
@@ -123,7 +123,7 @@ fn header(
         || name == http::header::EXPECT
         || text.starts_with("sec-websocket-")
     {
-        return Err("has a meaning of its own: it can be neither set nor removed");
+        return Err("is a reserved header and can be neither set nor removed");
     }
     Ok(name)
 }
@@ -159,7 +159,7 @@ pub(super) fn warn_about_merged(
         };
         if let Some(stricter) = routes.iter().find(is_opened) {
             warnings.push(format!(
-                "{}: is sent as `{}`, and so lets more callers reach what `{}` protects: that is sent as `{}`",
+                "{}: is forwarded as `{}`, which lets more callers reach the resources of `{}`, forwarded as `{}`",
                 document.location(&path.key("path")),
                 sent(route),
                 stricter.pattern,

@@ -22,7 +22,7 @@ pub(super) fn compile(
         if route.access == Access::Public {
             document.report(
                 path.key("tokens"),
-                "means nothing on a public route: nobody looks for a token there",
+                "has no effect on a public route, which verifies no token",
             );
         }
     }
@@ -32,7 +32,7 @@ pub(super) fn compile(
         if !tokens.sources.iter().any(is_cookie) && !document.is_broken(&path.key("tokens")) {
             document.report(
                 key.clone(),
-                "means nothing on a route that takes no token from a cookie",
+                "has no effect on a route without a cookie in `tokens`",
             );
         }
         tokens.origins = origins(document, &key, named);
@@ -48,7 +48,7 @@ fn sources(
     if named.is_empty() && !document.is_broken(path) {
         document.report(
             path.clone(),
-            "must name a source; left out, it is `Authorization: Bearer`",
+            "must list at least one token source; omit the key for `Authorization: Bearer`",
         );
     }
     let elements: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
@@ -58,7 +58,9 @@ fn sources(
             continue;
         };
         match sources.iter().find(|other| source.overlaps(other)) {
-            Some(other) => document.report(element, format!("is there already: {other}")),
+            Some(other) => {
+                document.report(element, format!("duplicates another token source: {other}"))
+            }
             None => sources.push(source),
         }
     }
@@ -82,25 +84,25 @@ fn source(
             "cookie",
             CookieName::new(name)
                 .map(TokenSource::Cookie)
-                .ok_or("is not the name of a cookie"),
+                .ok_or("is not a valid cookie name"),
         ),
         (None, None, Some(name), None) => (
             "query",
             ParameterName::new(name)
                 .map(TokenSource::Query)
-                .ok_or("must be a name of letters, digits and `-._~`"),
+                .ok_or("must consist of letters, digits and `-._~`"),
         ),
         (None, None, None, Some(name)) => (
             "websocket",
             Subprotocol::new(name)
                 .map(TokenSource::WebSocket)
-                .ok_or("is not the name of a subprotocol"),
+                .ok_or("is not a valid subprotocol name"),
         ),
         _ => {
             if !document.is_broken(path) {
                 document.report(
                     path.clone(),
-                    "needs exactly one of `header`, `cookie`, `query` and `websocket`",
+                    "must have exactly one of `header`, `cookie`, `query` and `websocket`",
                 );
             }
             return None;
@@ -113,19 +115,19 @@ fn source(
 
 fn header(document: &ConfigDocument, name: &str) -> Result<TokenSource, &'static str> {
     let Ok(name) = name.parse::<HeaderName>() else {
-        return Err("is not a header name");
+        return Err("is not a valid header name");
     };
     if name == AUTHORIZATION {
         return Ok(TokenSource::Authorization);
     }
     if name == COOKIE {
-        return Err("has a form of its own: write { cookie = \"NAME\" }");
+        return Err("is not a token header; use { cookie = \"NAME\" }");
     }
     if name == SEC_WEBSOCKET_PROTOCOL {
-        return Err("has a form of its own: write { websocket = \"NAME\" }");
+        return Err("is not a token header; use { websocket = \"NAME\" }");
     }
     if managed_names(document).must_not_be_dropped(name.as_str()) || is_hop_by_hop(&name) {
-        return Err("has a meaning of its own and cannot carry a token");
+        return Err("is a reserved header and cannot carry a token");
     }
     Ok(TokenSource::Header(name))
 }
@@ -134,7 +136,7 @@ fn origins(document: &mut ConfigDocument, path: &KeyPath, named: &[String]) -> V
     if named.is_empty() && !document.is_broken(path) {
         document.report(
             path.clone(),
-            "must name an origin; left out, it is the request's own",
+            "must list at least one origin; omit the key to accept only the request's own origin",
         );
     }
     let mut origins = Vec::new();
