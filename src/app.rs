@@ -1,4 +1,4 @@
-//! The program as compiled: every part built from the configuration, started, drained and stopped.
+//! The gate as a process: startup, drain and graceful shutdown of all parts.
 
 mod background;
 mod certificates;
@@ -29,26 +29,26 @@ use config_watcher::ConfigWatcher;
 use control::Control;
 use sockets::SocketOpener;
 
-/// How long the last spans may take to the collector when the gate stops.
+/// Longest time to flush spans to the collector at shutdown.
 const SPAN_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the program could not start, or stop in order.
+/// Startup error.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// An address could not be used.
+    /// A listener could not be bound.
     #[error("listen on {address}: {source}")]
     Listen {
-        /// Which.
+        /// Address as configured.
         address: String,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
-    /// A thread could not be started.
+    /// A thread could not be spawned, or a socket not be configured.
     #[error("start a thread: {0}")]
     Thread(#[from] io::Error),
 }
 
-/// The program while it runs.
+/// Handle of the running gate.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
@@ -61,7 +61,7 @@ pub struct Running {
 }
 
 impl App {
-    /// Binds every socket and starts every thread. Requests are served when this returns.
+    /// Binds all sockets and starts all threads. Requests are served when it returns.
     pub fn start(self, clock: Clock) -> Result<Running, AppError> {
         let Self {
             config,
@@ -150,44 +150,44 @@ impl App {
 }
 
 impl Running {
-    /// Where requests are served: the address of `[listen]`.
+    /// Bound address of `[listen]`.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Everywhere that requests are served: the address of `[listen]`, then those of `[[listeners]]`.
+    /// Bound addresses of all listeners: `[listen]` first, then `[[listeners]]`.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
-    /// Where probes and metrics are.
+    /// Bound address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
 
-    /// What is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// What the threads share.
+    /// State shared by all threads.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Looks at once whether the configuration has changed, and says so if it has not.
+    /// Requests a configuration reload, as SIGHUP does. The log tells if the configuration is unchanged.
     pub fn reload(&self) {
         self.reload_request.notify_one();
     }
 
-    /// Begins to stop: no request more, those in flight to their end.
+    /// Begins graceful shutdown: rejects new requests, finishes those in flight.
     pub fn stop(&self) {
         let grace = self.shared.policy().grace;
         info!(?grace, "shutting down: finishing requests in flight");
         self.shared.advance(Phase::Stopping);
     }
 
-    /// Waits until every connection has ended, or the grace is over. Gives how many connections were cut.
+    /// Waits for all connections to end, at most for the grace period. Returns the number of connections closed at
+    /// its end.
     pub fn wait(self) -> usize {
         let mut closed = 0;
         for worker in self.workers {
@@ -199,7 +199,7 @@ impl Running {
         self.metrics.spans.finish(SPAN_FLUSH_TIMEOUT);
         for address in &self.addresses {
             if let Address::Unix(path) = address {
-                // Nobody listens on it any more; whoever connects should see that at once.
+                // A stale socket file would suggest a running gate.
                 let _gone = std::fs::remove_file(path);
             }
         }

@@ -1,4 +1,4 @@
-//! What goes on beside the requests for the policy in force: keys are fetched, upstreams are asked how they are.
+//! Background tasks of the current policy: key refreshes and health checks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::observe::metrics::{IssuerMetrics, Metrics};
 use crate::proxy::shared::{Policy, Shared};
 use crate::proxy::upstream::{Common, health};
 
-/// The tasks of the policy in force.
+/// Background tasks of the current policy.
 #[derive(Debug)]
 pub(super) struct BackgroundTasks {
     shared: Arc<Shared>,
@@ -23,7 +23,7 @@ pub(super) struct BackgroundTasks {
     health_checks: Vec<HealthCheckTask>,
 }
 
-/// The keys of one issuer are fetched.
+/// Key refresh of one issuer.
 #[derive(Debug)]
 struct KeyRefreshTask {
     remote: RemoteKeys,
@@ -31,7 +31,7 @@ struct KeyRefreshTask {
     task: JoinHandle<()>,
 }
 
-/// An upstream is asked how it is.
+/// Health check of one upstream.
 #[derive(Debug)]
 struct HealthCheckTask {
     common: Common,
@@ -39,7 +39,7 @@ struct HealthCheckTask {
 }
 
 impl BackgroundTasks {
-    /// Begins with the policy that the process has started with.
+    /// Starts the tasks of the initial policy.
     pub(super) fn start(
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
@@ -55,8 +55,8 @@ impl BackgroundTasks {
         background
     }
 
-    /// Puts another policy in force. What has not changed goes on: connections to upstreams and what is known about
-    /// them, the keys of issuers and the fetches of them.
+    /// Replaces the policy. Unchanged upstreams keep their connections and health, unchanged issuers their keys and
+    /// refreshes.
     pub(super) fn apply(&mut self, mut policy: Policy, remote_keys: &[Option<RemoteKeys>]) {
         let before = self.shared.policy();
         for upstream in &mut policy.upstreams {
@@ -105,7 +105,7 @@ impl BackgroundTasks {
         self.reconcile(remote_keys);
     }
 
-    /// Begins what the policy in force needs, and ends what it does not need any more.
+    /// Starts tasks that the policy needs and aborts those that it no longer needs.
     fn reconcile(&mut self, remote_keys: &[Option<RemoteKeys>]) {
         let policy = self.shared.policy();
         self.reconcile_key_refreshes(&policy, remote_keys);
@@ -173,7 +173,7 @@ impl BackgroundTasks {
     }
 }
 
-/// Has everything counted that this policy has, where it was counted before if it was.
+/// Registers the metrics of all upstreams and issuers of a policy. Known names keep their counters.
 pub(super) fn register(metrics: &Metrics, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
     let upstreams = policy.upstreams.iter();
     let upstreams = upstreams.map(|upstream| Arc::clone(&upstream.common.metrics));
@@ -197,7 +197,7 @@ pub(super) fn register(metrics: &Metrics, policy: &Policy, remote_keys: &[Option
     metrics.issuers.replace(issuers.collect());
 }
 
-/// Puts a policy with every new ring of this issuer in force, wherever the issuer stands in it by then.
+/// Publishes new key rings of an issuer. The issuer is found by name, because a reload can move it.
 fn publisher(shared: Arc<Shared>, name: Arc<str>) -> impl Fn(Arc<KeyRing>) {
     move |ring| {
         shared.change_policy(|policy| {

@@ -1,4 +1,4 @@
-//! Certificates that are renewed while the gate runs: their files are looked at every few seconds.
+//! Hot reload of listener certificates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::observe::metrics::{Expiries, Metrics};
 use crate::proxy::inbound::acceptor::ListenerConfig;
 use crate::tls::server::{Reloaded, Reloader};
 
-/// How often. To look, and not to be told, finds every way in which a file can change: a link that is swapped, as
-/// Kubernetes does it, a file that is renamed to its place, or one that is written over.
+/// Interval of file polls. Polling, unlike file notifications, detects every kind of change: a swapped symbolic link,
+/// as in Kubernetes, a renamed file, or one overwritten in place.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Every file with certificates of a listener, and with revocation lists, and until when they are good.
+/// Expiry of each certificate file and of each revocation list file.
 pub(super) fn expiries(listeners: &[ListenerConfig]) -> [Expiries; 2] {
     let all = || {
         listeners
@@ -33,13 +33,13 @@ pub(super) fn expiries(listeners: &[ListenerConfig]) -> [Expiries; 2] {
     ]
 }
 
-/// What looks at the files of each listener.
+/// One reloader per listener with TLS.
 pub(super) fn reloaders(listeners: &[ListenerConfig]) -> Vec<Reloader> {
     let all = listeners.iter().filter_map(|listener| listener.tls.clone());
     all.map(Reloader::new).collect()
 }
 
-/// Takes over what has changed, for every connection that comes from then on.
+/// Polls the files and uses changed certificates for new connections.
 pub(super) async fn watch(mut reloaders: Vec<Reloader>, metrics: Arc<Metrics>) {
     let mut polls = interval(POLL_INTERVAL);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);

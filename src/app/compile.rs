@@ -1,4 +1,4 @@
-//! From the configuration as written to the parts that serve. Every problem is collected, none is left for a request.
+//! Compiles a configuration into the parts of the gate. All problems are found here; none is left for request time.
 
 mod checks;
 mod cors;
@@ -37,25 +37,25 @@ use super::config_source::ConfigSource;
 use checks::check_share;
 use headers::X_USER_ID;
 
-/// Everything that a configuration says, built and found good.
+/// Compiled configuration, ready to start.
 #[derive(Debug)]
 pub struct App {
-    /// The settings of the process itself.
+    /// Configuration that it was compiled from.
     pub config: Config,
-    /// Where requests come in.
+    /// Listeners: `[listen]` first, then `[[listeners]]`.
     pub listeners: Vec<ListenerConfig>,
-    /// What judges requests and where they go.
+    /// Access policy and upstreams.
     pub policy: Policy,
-    /// The keys that are fetched, by issuer.
+    /// Remote key sets, by issuer index.
     pub remote_keys: Vec<Option<RemoteKeys>>,
-    /// What an operator should know, and is not wrong.
+    /// Warnings for the operator.
     pub warnings: Vec<String>,
-    /// Where it comes from, if its changes are to be followed.
+    /// File to watch for changes, if any.
     pub source: Option<ConfigSource>,
 }
 
 impl App {
-    /// Builds everything from a file, and follows its changes when it is started.
+    /// Compiles a file. The started gate hot reloads it.
     pub fn load(file: &Path) -> Result<Self, Problems> {
         let (result, source) = ConfigSource::open(file, Self::compile);
         let mut app = result?;
@@ -63,7 +63,7 @@ impl App {
         Ok(app)
     }
 
-    /// Builds everything, or says everything that is wrong.
+    /// Compiles a document. Fails with all problems at once.
     pub fn compile(mut document: ConfigDocument) -> Result<Self, Problems> {
         let mut warnings = Vec::new();
         let listeners = listen::compile(&mut document, &mut warnings);
@@ -129,7 +129,7 @@ impl App {
     }
 }
 
-/// The identity headers: `X-User-Id` and what the configuration adds.
+/// Identity headers: `X-User-Id` and those in `[identity]`.
 fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
     let path = KeyPath::of("identity").key("headers");
     let mut identity = vec![(X_USER_ID, IdentityClaim::Subject)];
@@ -168,7 +168,7 @@ fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
     identity
 }
 
-/// `certificate:subject` and the like.
+/// Parses the field of `certificate:FIELD`.
 fn certificate_field(
     document: &mut ConfigDocument,
     path: KeyPath,

@@ -1,46 +1,45 @@
-//! Where the configuration comes from, and whether it is another now.
+//! Configuration file on disk, and detection of its changes.
 
 use std::path::{Path, PathBuf};
 
 use crate::config::{ConfigDocument, KeyPath, Problem, Problems};
 use crate::files::Contents;
 
-/// At every so many looks all files are read, for changes that the system does not tell.
+/// Number of polls between full reads, which detect changes that leave the metadata of a file unchanged.
 const FULL_READ_INTERVAL: usize = 20;
 
-/// A configuration file and every file that it names, looked at again and again. To look, and not to be told, finds every
-/// way in which a file can change: a link that is swapped, as Kubernetes does it, a file that is renamed to its place, or
-/// one that is written over.
+/// Polled configuration file, with all files that it refers to. Polling, unlike file notifications, detects every
+/// kind of change: a swapped symbolic link, as in Kubernetes, a renamed file, or one overwritten in place.
 #[derive(Debug)]
 pub struct ConfigSource {
     file: PathBuf,
-    /// What was there when it was last tried.
+    /// Contents at the last compilation.
     compiled: Contents,
-    /// What is wrong with that.
+    /// Problems of the last compilation.
     problems: Option<Problems>,
-    /// What is there since the last look, and may be half written.
+    /// Changed contents of the last poll, which may be incomplete.
     pending: Option<Contents>,
     polls: usize,
 }
 
-/// What a look has found.
+/// Result of one poll.
 #[derive(Debug)]
 pub(super) enum PollOutcome<T> {
-    /// What was tried last.
+    /// Same contents as at the last compilation.
     Unchanged,
-    /// Something that may still be written.
+    /// Changed contents that may still be incomplete.
     Unstable,
-    /// Another configuration, or another content of a file that it names.
+    /// Changed contents, compiled.
     Changed {
-        /// What came of it.
+        /// Result of the compilation.
         result: Result<T, Problems>,
-        /// The files that have changed.
+        /// Changed files.
         files: Vec<PathBuf>,
     },
 }
 
 impl ConfigSource {
-    /// Compiles a file, and notes the contents that its result depends on.
+    /// Compiles a file and records the contents that the result depends on.
     pub(super) fn open<T>(
         file: &Path,
         compile: impl FnOnce(ConfigDocument) -> Result<T, Problems>,
@@ -56,8 +55,7 @@ impl ConfigSource {
         (result, source)
     }
 
-    /// Looks whether something has changed, and tries what is the same as at the last look, or whatever is there if
-    /// somebody wishes it.
+    /// Reads the files. Compiles changed contents once two polls in a row agree on them, or at once if `requested`.
     pub(super) fn poll<T>(
         &mut self,
         requested: bool,
@@ -73,7 +71,7 @@ impl ConfigSource {
             .is_some_and(|pending| pending.is_like(&current));
         self.pending = None;
         if current.is_like(&self.compiled) {
-            // Written as they were: the next look need not read them again.
+            // Keeps the new metadata, so that the next poll need not read the files.
             self.compiled = current;
             return PollOutcome::Unchanged;
         }
@@ -98,14 +96,14 @@ impl ConfigSource {
         PollOutcome::Changed { result, files }
     }
 
-    /// What is wrong with what was tried last.
+    /// Problems of the last compilation.
     pub(super) fn problems(&self) -> Option<&Problems> {
         self.problems.as_ref()
     }
 }
 
-/// Builds everything, and notes what is in the files on which it depends how that comes out. What changes while it is read
-/// is found to have changed. `before` is what was noted the last time.
+/// Compiles the file and returns the contents that the result depends on. The contents are read first, so that a
+/// concurrent change is detected by comparing them again. `before` are the contents of the last compilation.
 fn compile<T>(
     file: &Path,
     before: &Contents,
@@ -114,7 +112,7 @@ fn compile<T>(
     let text = Contents::of([file]);
     let document = match ConfigDocument::load(file) {
         Ok(document) => document,
-        // What it names is not known.
+        // The files that it refers to are unknown: keep those of the last compilation.
         Err(problems) => return (Err(problems), before.clone().with(text)),
     };
     let policy_files = Contents::of(document.config.files()).with(text);
@@ -122,13 +120,13 @@ fn compile<T>(
     let result = compile(document);
     let contents = match result {
         Ok(_) => policy_files,
-        // It may be their fault.
+        // The problem may be in the certificates of listeners.
         Err(_) => other_files.with(policy_files),
     };
     (result, contents)
 }
 
-/// What was written into a pipe is gone.
+/// Problem of a named pipe, which can be read only once.
 fn pipe_problem(file: &Path, pipe: &Path) -> Problems {
     let problem = Problem {
         line: None,

@@ -1,4 +1,4 @@
-//! Following the configuration: another one is put in force whole, or the one before stays.
+//! Hot reload of the configuration: a new one replaces the current one completely or not at all.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use super::changes;
 use super::compile::App;
 use super::config_source::{ConfigSource, PollOutcome};
 
-/// How often the files are looked at. A change is taken at the look after the one that has found it.
+/// Interval of file polls. A change is applied at the second poll that finds it.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What follows the configuration.
+/// Watches a configuration file and applies its changes.
 #[derive(Debug)]
 pub(super) struct ConfigWatcher {
     pub(super) source: ConfigSource,
-    /// The configuration that the process has started with.
+    /// Configuration at start.
     pub(super) started: Config,
-    /// What was said of it.
+    /// Warnings logged at start.
     pub(super) warnings: Vec<String>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
 }
 
 impl ConfigWatcher {
-    /// Follows it for as long as the process lives. `wish` asks to look at once.
+    /// Polls until the process ends. `reload_request` triggers a poll at once.
     pub(super) async fn run(self, reload_request: Arc<Notify>, mut background: BackgroundTasks) {
         let Self {
             mut source,
@@ -51,7 +51,7 @@ impl ConfigWatcher {
                 _ = polls.tick() => false,
                 () = reload_request.notified() => true,
             };
-            // On a thread of its own: a disk that does not answer must not keep probes from being answered.
+            // On a blocking thread: a slow disk must not delay the probes.
             let polling = spawn_blocking(move || {
                 let outcome = source.poll(requested, App::compile);
                 (source, outcome)

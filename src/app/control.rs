@@ -1,5 +1,5 @@
-//! The control thread: key fetches, a changed configuration, changed certificates, health checks, spans and the admin
-//! listener, so that a busy gate still answers its probes.
+//! Control thread: key refreshes, hot reload, health checks, span export and the admin listener. Separate from the
+//! workers, so that a busy gate still responds to probes.
 
 use std::io;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use super::background::BackgroundTasks;
 use super::certificates;
 use super::config_watcher::ConfigWatcher;
 
-/// How many probes of upstreams may be under way: whoever reaches the admin listener can send any number.
+/// Most concurrent upstream probes: any client of the admin listener can start them.
 const MAX_CONCURRENT_PROBES: usize = 8;
 
-/// What the admin listener reports.
+/// State that the admin listener reports.
 #[derive(Debug)]
 struct Report {
     shared: Arc<Shared>,
@@ -108,22 +108,22 @@ impl Status for Report {
     }
 }
 
-/// What the thread does.
+/// Tasks of the control thread.
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) admin: std::net::TcpListener,
     pub(super) remote_keys: Vec<Option<RemoteKeys>>,
     pub(super) reloaders: Vec<Reloader>,
-    /// What follows the configuration, if it comes from a file.
+    /// Set if the configuration is a file to watch.
     pub(super) watcher: Option<ConfigWatcher>,
-    /// Somebody wants it to look at once.
+    /// Triggers a poll of the configuration at once.
     pub(super) reload_request: Arc<Notify>,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
 }
 
 impl Control {
-    /// Starts the thread. It ends with the process.
+    /// Spawns the thread, which runs until the process ends.
     pub(super) fn start(self) -> io::Result<()> {
         let thread = std::thread::Builder::new().name("control".to_owned());
         thread.spawn(move || {

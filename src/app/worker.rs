@@ -1,4 +1,4 @@
-//! A worker: one thread, one event loop, a socket for each listener, its own connections to the upstreams.
+//! Worker: one thread with an event loop, a socket per listener and its own upstream connections.
 
 use std::io;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::proxy::shared::{Phase, Shared};
 
 use super::sockets::ListenSocket;
 
-/// How often a worker says that its event loop turns.
+/// Interval of the heartbeat, which shows that the event loop runs.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// What a worker is made of.
+/// Parts of a worker.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) number: usize,
@@ -29,10 +29,9 @@ pub(super) struct Worker {
     pub(super) metrics: Arc<WorkerMetrics>,
 }
 
-/// How a worker ended.
 #[derive(Debug)]
 pub(super) struct WorkerExit {
-    /// How many connections it had to cut.
+    /// Connections closed at the end of the grace period.
     pub(super) closed: usize,
 }
 
@@ -47,7 +46,7 @@ impl Worker {
         std::thread::Builder::new()
             .name(name)
             .spawn(move || match runtime() {
-                // What is left when the runtime is dropped is cut.
+                // Dropping the runtime closes the remaining connections.
                 Ok(runtime) => runtime.block_on(self.serve()),
                 Err(error) => {
                     error!("failed to start the event loop of a worker: {error}");

@@ -1,4 +1,4 @@
-//! A TOML document as a tree of values that know their lines.
+//! TOML document as a tree of values with line numbers.
 
 use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{KeyPath, Step};
 
-/// A value and the line it starts on.
+/// Value and its line, counted from 1.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     line: usize,
@@ -19,7 +19,7 @@ enum Value {
     Integer(i64),
     Float(f64),
     Boolean(bool),
-    /// An element that was taken away leaves a hole, so that the others keep their numbers.
+    /// Removed elements leave `None`, so that the others keep their indices.
     List(Vec<Option<Node>>),
     Table(Vec<Entry>),
 }
@@ -31,26 +31,26 @@ struct Entry {
     node: Node,
 }
 
-/// Why a value could not be read, and where.
+/// Deserialization error with the path of the value.
 #[derive(Debug)]
 pub(super) struct ReadError {
     pub(super) path: KeyPath,
     pub(super) fault: Fault,
 }
 
-/// What is wrong with a value.
+/// Kind of a deserialization error.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// A key that the table does not have, and those it has.
+    /// Unknown key, with the known keys of its table.
     UnknownKey(&'static [&'static str]),
-    /// A key that the table needs and does not have.
+    /// Missing required key.
     MissingKey(&'static str),
-    /// Anything else, in words.
+    /// Any other error, as a message.
     Invalid(String),
 }
 
 impl Node {
-    /// A document without any text.
+    /// Empty document.
     pub(super) fn empty() -> Self {
         Self {
             line: 1,
@@ -58,7 +58,7 @@ impl Node {
         }
     }
 
-    /// Reads TOML text. Fails with the line and the message of every syntax error.
+    /// Parses TOML. Fails with the line and the message of every syntax error.
     pub(super) fn parse(text: &str) -> Result<Self, Vec<(usize, String)>> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let lines = Lines(text);
@@ -74,7 +74,7 @@ impl Node {
         Ok(Self { line: 1, value })
     }
 
-    /// The line on which `path`, or the nearest of its ancestors that exists, is written.
+    /// Line of `path`, or of its nearest existing ancestor.
     pub(super) fn line_of(&self, path: &KeyPath) -> usize {
         let mut line = self.line;
         let mut node = self;
@@ -88,7 +88,7 @@ impl Node {
         line
     }
 
-    /// Whether something is written at `path`.
+    /// True if `path` exists.
     pub(super) fn has(&self, path: &KeyPath) -> bool {
         let found = path
             .steps()
@@ -97,7 +97,7 @@ impl Node {
         found.is_some()
     }
 
-    /// Takes away what is written at `path`, so that the rest can be read. False if nothing was.
+    /// Removes the value at `path`. Returns false if there is none.
     pub(super) fn remove(&mut self, path: &KeyPath) -> bool {
         let Some((last, parents)) = path.steps().split_last() else {
             return false;
@@ -148,7 +148,7 @@ impl Node {
     }
 }
 
-/// Finds lines by byte offset.
+/// Maps byte offsets to line numbers.
 struct Lines<'a>(&'a str);
 
 impl Lines<'_> {
@@ -166,7 +166,7 @@ impl Lines<'_> {
                 node: self.node(value)?,
             });
         }
-        // In the order of the text, so that problems come in the order of the lines.
+        // Source order, so that problems are found in line order.
         entries.sort_by_key(|entry| entry.line);
         Ok(Value::Table(entries))
     }
@@ -218,7 +218,7 @@ impl de::Error for ReadError {
     }
 
     fn unknown_field(_: &str, expected: &'static [&'static str]) -> Self {
-        // The path says which field it is: `next_key_seed` puts it there.
+        // `next_key_seed` adds the field to the path.
         Self::from(Fault::UnknownKey(expected))
     }
 
@@ -227,7 +227,7 @@ impl de::Error for ReadError {
     }
 }
 
-/// What serde calls by the names of Rust, by the names of TOML.
+/// Translates serde's names of Rust types to the terms of TOML.
 fn in_words(rust: &dyn std::fmt::Display) -> String {
     let rust = rust.to_string();
     let toml = match rust.as_str() {

@@ -1,4 +1,4 @@
-//! Durations, sizes and addresses, as people write them.
+//! Durations, sizes, addresses and networks in human-readable form.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-/// Reads a duration such as `"30s"`, `"5m"` or `"7d"`.
+/// Deserializes a duration such as `"30s"`, `"5m"` or `"7d"`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(source: D) -> Result<Duration, D::Error> {
     let text = source.deserialize_any(Text("a duration such as \"30s\", \"5m\" or \"7d\""))?;
     humantime::parse_duration(&text).map_err(|_| {
@@ -18,19 +18,19 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(source: D) -> Result<Duration,
     })
 }
 
-/// Reads a duration that may be left out.
+/// Deserializes an optional duration.
 pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
     source: D,
 ) -> Result<Option<Duration>, D::Error> {
     duration(source).map(Some)
 }
 
-/// Reads a size such as `"32KiB"` or `"10MiB"`; a bare number is bytes.
+/// Deserializes a size in bytes, such as `"32KiB"`, `"10MiB"` or `4096`.
 pub(super) fn size<'de, D: Deserializer<'de>>(source: D) -> Result<u64, D::Error> {
     source.deserialize_any(SizeVisitor)
 }
 
-/// Reads a size that may be left out.
+/// Deserializes an optional size.
 pub(super) fn optional_size<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u64>, D::Error> {
     size(source).map(Some)
 }
@@ -59,14 +59,14 @@ impl Visitor<'_> for SizeVisitor {
     }
 }
 
-/// Where to listen.
+/// Address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// `"0.0.0.0:8080"` or `"[::]:8080"`.
     Tcp(SocketAddr),
     /// `"unix:/run/claimgate/gate.sock"`.
     Unix(PathBuf),
-    /// `"systemd:0"`: the first of the sockets that the process was started with.
+    /// `"systemd:0"`: index of a socket passed to the process (`LISTEN_FDS`).
     Passed(usize),
 }
 
@@ -113,7 +113,7 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Reads an IP address and a port.
+/// Deserializes an IP address and a port.
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr, D::Error> {
     let text = source.deserialize_any(Text("an address such as \"127.0.0.1:9901\""))?;
     text.parse().map_err(|_| {
@@ -123,7 +123,7 @@ pub(super) fn socket_address<'de, D: Deserializer<'de>>(source: D) -> Result<Soc
     })
 }
 
-/// A network such as `10.0.0.0/8`; a bare address is a network of one.
+/// CIDR block such as `10.0.0.0/8`. A bare address is a block of one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(pub IpNet);
 
@@ -141,7 +141,7 @@ impl<'de> Deserialize<'de> for Network {
     }
 }
 
-/// One text or a list of them.
+/// One string or an array of strings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OneOrMany(pub Vec<String>);
 
@@ -171,7 +171,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
     }
 }
 
-/// Takes a text, and names what it should have been otherwise.
+/// Visitor of strings. Holds the description of the expected value.
 pub(super) struct Text(pub(super) &'static str);
 
 impl Visitor<'_> for Text {

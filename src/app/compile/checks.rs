@@ -1,10 +1,10 @@
-//! Checks of single values.
+//! Range checks shared by several sections.
 
 use std::time::Duration;
 
 use crate::config::{ConfigDocument, KeyPath};
 
-/// Reports a share outside 0 to 1.
+/// Reports a share outside the range 0 to 1.
 pub(super) fn check_share(document: &mut ConfigDocument, path: KeyPath, share: f64) {
     if !(0.0..=1.0).contains(&share) {
         document.report(

@@ -1,4 +1,4 @@
-//! `[cors]` and the `cors` of a route, compiled.
+//! Compiles `[cors]` and `cors` of a route.
 
 use http::HeaderName;
 
@@ -8,13 +8,13 @@ use crate::gate::origin::Origin;
 
 use super::methods::methods;
 
-/// What holds for every route that says nothing else.
+/// Compiles `[cors]`, the policy of all routes without their own.
 pub(super) fn compile(document: &mut ConfigDocument) -> Option<Cors> {
     let config = document.config.cors.clone()?;
     Some(one(document, &KeyPath::of("cors"), &config))
 }
 
-/// What holds for a route.
+/// CORS policy of one route.
 pub(super) fn of_route(
     document: &mut ConfigDocument,
     path: &KeyPath,
@@ -107,7 +107,7 @@ fn origins(
     Origins::Any
 }
 
-/// An origin as browsers send it, or what is wrong with it.
+/// Parses an origin in its serialized form (RFC 6454 section 6.2). Fails with a message.
 pub(super) fn origin(text: &str) -> Result<Origin, String> {
     if let Some(origin) = Origin::new(text) {
         return Ok(origin);
@@ -128,7 +128,7 @@ fn headers(document: &mut ConfigDocument, path: &KeyPath, names: &[String]) -> V
     let mut headers = Vec::new();
     for (name, element) in names.iter().zip(elements) {
         if name == "*" {
-            // For browsers it does not stand for `Authorization`, and with credentials for nothing at all.
+            // Fetch standard: `*` does not cover `Authorization`, and is not a wildcard with credentials.
             document.report(
                 element,
                 "`*` is not supported: browsers do not apply it to `Authorization`; list the headers",

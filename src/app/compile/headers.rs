@@ -1,14 +1,14 @@
-//! Names of headers that only the gate writes.
+//! Names of managed headers.
 
 use http::HeaderName;
 
 use crate::config::ConfigDocument;
 use crate::gate::managed_headers::ManagedNames;
 
-/// The header that always carries the subject.
+/// Identity header of the subject, always set.
 pub(super) const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
-/// The names that only the gate may write, as this configuration has them.
+/// Managed headers of this configuration, including its identity headers.
 pub(super) fn managed_names(document: &ConfigDocument) -> ManagedNames {
     let identity = document.config.identity.headers.keys();
     let identity: Vec<HeaderName> = identity.filter_map(|name| name.parse().ok()).collect();

@@ -1,4 +1,4 @@
-//! `[issuers.*]`, compiled, with their keys loaded.
+//! Compiles `[issuers.NAME]` and loads local keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::keys::{Algorithm, KeyRing};
 use super::checks::check_time;
 use super::keys::{KeySourceConfig, ResolvedKeys, resolve, source_config};
 
-/// The longest accepted difference of clocks.
+/// Longest accepted clock skew.
 const MAX_LEEWAY: Duration = Duration::from_mins(5);
 
-/// The issuers and, beside each, how its keys are fetched if they are.
+/// Compiled issuers, with the remote key set at the same index of `remote_keys`.
 #[derive(Default)]
 pub(super) struct Issuers {
     pub(super) issuers: Vec<Issuer>,
@@ -93,7 +93,7 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
     compiled
 }
 
-/// Two issuers that take any `iss` could not be told apart.
+/// Reports issuers that accept the same `iss`: the issuer of a token must be unambiguous.
 fn check_selection(document: &mut ConfigDocument, issuers: &[Issuer]) {
     for (index, issuer) in issuers.iter().enumerate() {
         let mut before = issuers.iter().take(index);
@@ -125,7 +125,7 @@ fn check_selection(document: &mut ConfigDocument, issuers: &[Issuer]) {
     }
 }
 
-/// The claims that name the subject.
+/// Claim paths of the subject.
 fn subject(document: &mut ConfigDocument, path: &KeyPath, claims: &[String]) -> Vec<ClaimPath> {
     if claims.is_empty() {
         document.report(
@@ -192,6 +192,6 @@ fn algorithms(
             }
         }
     }
-    // Without any, the keys decide as if nothing had been said: what is wrong has been reported.
+    // None if all names were invalid and reported.
     (!algorithms.is_empty()).then_some(algorithms)
 }

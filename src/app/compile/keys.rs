@@ -1,4 +1,4 @@
-//! `keys = { … }` and `better_auth`, compiled: where the keys of an issuer come from.
+//! Compiles the key source of an issuer: `keys = { … }` or `better_auth`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -25,7 +25,7 @@ const KEY_SET_URL: UrlKind = UrlKind {
     risk: "would fetch keys from another machine without TLS, where an attacker on the network could replace them",
 };
 
-/// What the configuration says of where an issuer's keys come from, and what follows from it.
+/// Key source of an issuer as configured, and the claim values derived from it.
 #[derive(Default)]
 pub(super) struct KeySourceConfig {
     pub(super) keys: Option<Keys>,
@@ -33,14 +33,14 @@ pub(super) struct KeySourceConfig {
     pub(super) defaults: ClaimDefaults,
 }
 
-/// The names that an issuer uses in its tokens, unless the configuration says others.
+/// Claim values that a key source implies, used unless the configuration sets its own.
 #[derive(Default)]
 pub(super) struct ClaimDefaults {
     pub(super) issuer: Option<OneOrMany>,
     pub(super) audience: Option<OneOrMany>,
 }
 
-/// Where the keys of one issuer come from.
+/// Loaded local keys, or the remote key set to fetch.
 pub(super) enum ResolvedKeys {
     Local(KeyRing),
     Remote(Box<RemoteKeys>),
@@ -70,7 +70,7 @@ pub(super) fn source_config(
                     .as_deref()
                     .and_then(described_issuer)
                     .map(|issuer| {
-                        // Some issuers end their name with a `/`, which their description's URL has only once.
+                        // Issuer identifiers with a trailing `/` have the same metadata URL as those without.
                         OneOrMany(vec![issuer.to_owned(), format!("{issuer}/")])
                     }),
                 audience: None,
@@ -82,8 +82,7 @@ pub(super) fn source_config(
     }
 }
 
-/// A Better Auth server signs with the keys at `/jwks` under its base path, and calls itself and its audience by the
-/// origin of its URL.
+/// Better Auth publishes its key set at `/jwks` below its base path. Its `iss` and `aud` are the origin of its URL.
 fn better_auth(document: &mut ConfigDocument, path: KeyPath, text: &str) -> KeySourceConfig {
     let url: Option<Uri> = text.parse().ok();
     let parts = url
@@ -118,12 +117,12 @@ fn better_auth(document: &mut ConfigDocument, path: KeyPath, text: &str) -> KeyS
     }
 }
 
-/// OpenID Connect Discovery 1.0 section 4: the description of an issuer stands under its name.
+/// Issuer of a metadata URL (OpenID Connect Discovery 1.0 section 4).
 fn described_issuer(url: &str) -> Option<&str> {
     url.strip_suffix("/.well-known/openid-configuration")
 }
 
-/// Loads the keys, or says how they are fetched.
+/// Loads local keys or prepares a remote key set.
 pub(super) fn resolve(
     document: &mut ConfigDocument,
     warnings: &mut Vec<String>,
@@ -220,12 +219,12 @@ pub(super) fn resolve(
     }
 }
 
-/// Whether every user of the machine may read a file.
+/// True if the file is world-readable.
 fn is_open_to_all(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
-/// A secret verifies nothing that a public key does, nor the other way round.
+/// Reports symmetric algorithms for public keys and asymmetric ones for secrets.
 fn check_kinds(
     document: &mut ConfigDocument,
     path: &KeyPath,
@@ -246,7 +245,7 @@ fn check_kinds(
     false
 }
 
-/// Some keys only mean something beside one source.
+/// Reports keys that have no effect with the source.
 fn check_companions(document: &mut ConfigDocument, path: &KeyPath, keys: &Keys, source: &str) {
     let is_secret = source.starts_with("secret_");
     let is_remote = matches!(source, "jwks_url" | "discovery");
@@ -272,7 +271,7 @@ fn remote(
     keys: &Keys,
     algorithms: Option<&[Algorithm]>,
 ) -> Option<ResolvedKeys> {
-    // The preset of Better Auth stands at the key itself.
+    // `better_auth` is itself the key of the URL.
     let is_preset = !document.has(&path.key(source));
     let url_path = if is_preset {
         path.clone()

@@ -1,4 +1,4 @@
-//! Where requests come in: the limits, and one entry for each address.
+//! Compiles `[listen]` and `[[listeners]]`.
 
 use http::HeaderValue;
 
@@ -8,13 +8,12 @@ use crate::proxy::inbound::acceptor::ListenerConfig;
 use super::checks::check_time;
 use super::tls;
 
-/// The sizes of a head that a listener may be given, in bytes.
+/// Accepted range of `max_header_bytes`.
 const MAX_HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
 
-/// The most worker threads.
 const MAX_WORKERS: usize = 1024;
 
-/// Builds the entries; that of `[listen]` is the first.
+/// Compiles the listeners, `[listen]` first.
 pub(super) fn compile(
     document: &mut ConfigDocument,
     warnings: &mut Vec<String>,
@@ -80,13 +79,13 @@ pub(super) fn compile(
     entries
 }
 
-/// Port 0 is another one each time.
+/// Two addresses with port 0 differ: the system assigns a free port to each.
 fn is_same_address(one: &Address, other: &Address) -> bool {
     let is_any = matches!(one, Address::Tcp(address) if address.port() == 0);
     !is_any && one == other
 }
 
-/// Nothing is said about other hosts below this one: the gate does not know them.
+/// `Strict-Transport-Security` without `includeSubDomains`: the gate does not know the subdomains.
 fn hsts(tls: Option<&Tls>) -> Option<HeaderValue> {
     let seconds = tls?.hsts?.as_secs();
     HeaderValue::try_from(format!("max-age={seconds}")).ok()

@@ -1,4 +1,4 @@
-//! `methods` of a route and of `[cors]`, compiled.
+//! Compiles `methods` of a route and of `[cors]`.
 
 use http::Method;
 
@@ -24,7 +24,7 @@ pub(super) fn methods(
     for (index, name) in names.iter().enumerate() {
         let known = METHODS.iter().find(|method| method.as_str() == name);
         match known {
-            // RFC 9110 section 9.1: whoever has GET has HEAD.
+            // RFC 9110 section 9.1: servers support GET and HEAD.
             Some(method) if *method == Method::GET => methods.extend([Method::GET, Method::HEAD]),
             Some(method) => methods.push(method.clone()),
             None => {

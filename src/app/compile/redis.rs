@@ -1,4 +1,4 @@
-//! `[redis]`, compiled.
+//! Compiles `[redis]`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -133,7 +133,7 @@ fn password(
     }
 }
 
-/// Whether it is encrypted, the host, the port and the database.
+/// Parses a Redis URL: TLS, host, port and database.
 fn endpoint(url: &str) -> Result<(bool, String, u16, i64), &'static str> {
     const FORM: &str =
         "must be `redis://HOST:PORT` or `rediss://HOST:PORT`, optionally followed by `/DATABASE`";

@@ -1,4 +1,4 @@
-//! `require`, `exempt` and `issuers` of a route, compiled.
+//! Compiles `require`, `exempt` and `issuers` of a route.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ fn require(
     compiled.flatten().map(Arc::new).collect()
 }
 
-/// One fact and the one demand on it.
+/// Compiles one attribute with its condition.
 fn requirement(
     document: &mut ConfigDocument,
     path: &KeyPath,
@@ -98,7 +98,7 @@ fn requirement(
     })
 }
 
-/// What a rule is about.
+/// Attribute of a requirement.
 fn attribute(
     document: &mut ConfigDocument,
     path: &KeyPath,
@@ -130,8 +130,7 @@ fn attribute(
     }
 }
 
-/// Reports that not exactly one of several keys is there, unless one was misspelt or cannot be read: that has been
-/// reported.
+/// Reports a choice with none or several of its keys, unless an invalid key was reported already.
 fn report_choice(document: &mut ConfigDocument, path: &KeyPath, of: &str, given: &[(&str, bool)]) {
     if document.is_broken(path) {
         return;
@@ -210,7 +209,7 @@ fn json(scalar: &Scalar) -> Value {
     }
 }
 
-/// The places of the named issuers in the order of their names.
+/// Indices of the named issuers.
 fn issuers(
     document: &mut ConfigDocument,
     path: &KeyPath,

@@ -1,4 +1,4 @@
-//! `[[routes]]`, compiled.
+//! Compiles `[[routes]]`.
 
 mod limits;
 mod rewrites;
@@ -72,7 +72,7 @@ fn one(
         rewrites::edits(document, &path.key(key), named.as_ref(), tokens)
     };
     let request_headers = edits("request_headers", &route.request_headers, &tokens);
-    // A client has no token to hide from itself.
+    // Responses carry no token, so no header is reserved for one.
     let response_headers = edits(
         "response_headers",
         &route.response_headers,
@@ -146,7 +146,7 @@ fn mismatch(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route
     }
 }
 
-/// The place of the named upstream in the order of their names, or of the only one.
+/// Index of the named upstream, or of the only one.
 fn upstream(document: &mut ConfigDocument, path: &KeyPath, name: Option<&str>) -> usize {
     let names: Vec<String> = document.config.upstreams.keys().cloned().collect();
     let path = path.key("upstream");
@@ -174,8 +174,8 @@ fn upstream(document: &mut ConfigDocument, path: &KeyPath, name: Option<&str>) -
     0
 }
 
-/// A path that a stricter route does not see, because its upstream reads it less exactly than the gate, falls to a
-/// broader public one.
+/// Warns about a broad public route next to a stricter one: paths that only the upstream maps to the stricter route
+/// match the public one.
 fn warn_about_broad_public(
     document: &ConfigDocument,
     warnings: &mut Vec<String>,
@@ -202,7 +202,7 @@ fn warn_about_broad_public(
     }
 }
 
-/// A path that names a user, on a route where any caller may name any user, is most likely a mistake.
+/// Warns about an owner parameter in the path of a route without owner binding.
 fn warn_about_ownerless(
     document: &ConfigDocument,
     warnings: &mut Vec<String>,

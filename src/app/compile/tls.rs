@@ -1,4 +1,4 @@
-//! `tls` of a listener, compiled.
+//! Compiles `tls` of a listener.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use crate::config::{ConfigDocument, KeyPath, Tls};
 use crate::tls::server::{Clients, ServerTls, Settings};
 use crate::tls::{Pair, TlsError};
 
-/// What is said of a rule or a header about certificates that no client is asked for.
+/// Problem of a requirement or an identity header that needs client certificates.
 pub(super) const NOT_ASKED: &str = "has no effect: no listener requests client certificates; set `client_ca` in the `tls` table of a \
      listener";
 
-/// Whether some listener asks its clients for certificates, be it with a mistake.
+/// True if a listener has a `client_ca`, even an invalid one.
 pub(super) fn asks_for_certificates(document: &ConfigDocument) -> bool {
     let list = KeyPath::of("listeners");
     let more = (0..).map(|index| list.index(index));
@@ -20,7 +20,7 @@ pub(super) fn asks_for_certificates(document: &ConfigDocument) -> bool {
     all.any(|listener| document.has(&listener.key("tls").key("client_ca")))
 }
 
-/// Everything that a listener needs for TLS, at `place`.
+/// Compiles the TLS settings at `path`.
 pub(super) fn compile(
     document: &mut ConfigDocument,
     path: &KeyPath,
@@ -94,7 +94,7 @@ pub(super) fn compile(
     server.ok().map(Arc::new)
 }
 
-/// Which of a certificate and its key an error is about.
+/// Key of the configuration that an error is about.
 fn key_of(error: &TlsError) -> &'static str {
     match error {
         TlsError::Key { .. } | TlsError::Mismatch { .. } => "key",

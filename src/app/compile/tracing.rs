@@ -1,4 +1,4 @@
-//! `[tracing]`, compiled.
+//! Compiles `[tracing]`.
 
 use std::sync::Arc;
 
@@ -11,8 +11,7 @@ use crate::tls;
 use super::checks::check_share;
 use super::urls::{self, UrlKind};
 
-/// Where a collector takes spans, below its own URL
-/// (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
+/// Path of the traces endpoint (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
 const TRACES_PATH: &str = "/v1/traces";
 
 const COLLECTOR_URL: UrlKind = UrlKind {
@@ -54,7 +53,7 @@ pub(super) fn compile(document: &mut ConfigDocument) -> Option<Arc<Tracing>> {
     }))
 }
 
-/// Where spans go on the collector that this URL names.
+/// Traces endpoint of a collector.
 fn traces_url(url: &Uri) -> Option<Uri> {
     let path = url.path().trim_end_matches('/');
     let target = format!("{path}{TRACES_PATH}");

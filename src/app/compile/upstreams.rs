@@ -1,4 +1,4 @@
-//! `[upstreams.*]`, compiled.
+//! Compiles `[upstreams.NAME]`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +97,7 @@ fn times(upstream: &Upstream) -> [(&'static str, Duration); 4] {
     ]
 }
 
-/// What a URL of an upstream begins with.
+/// Scheme of an upstream URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scheme {
     Http,
@@ -107,7 +107,7 @@ enum Scheme {
     UnixH2c,
 }
 
-/// Where an upstream is; what cannot be used is reported.
+/// Parses the URLs of an upstream and reports invalid ones.
 fn targets(
     document: &mut ConfigDocument,
     path: &KeyPath,
@@ -148,7 +148,7 @@ fn targets(
             targets.push(target);
         }
     }
-    // If there is none, nothing starts.
+    // Without a valid URL a problem was reported, and the scheme is not used.
     (scheme.unwrap_or(Scheme::Http), targets)
 }
 
@@ -165,7 +165,7 @@ fn target(url: &str) -> Result<(Scheme, Target), String> {
         }
     }
     if url.contains('@') {
-        // Without the URL: a password must not stand in a terminal or a log.
+        // The message omits the URL: it must not reveal a password.
         return Err(HAS_CREDENTIALS.to_owned());
     }
     let invalid = || {
@@ -194,7 +194,7 @@ fn target(url: &str) -> Result<(Scheme, Target), String> {
     Ok((scheme, Target::Tcp(authority.host().to_owned(), port)))
 }
 
-/// TLS as it is configured; what cannot be used is reported.
+/// Compiles the TLS settings of an upstream.
 fn tls(
     document: &mut ConfigDocument,
     path: &KeyPath,

@@ -1,4 +1,4 @@
-//! URLs of servers that the gate calls by itself.
+//! URLs of services that the gate calls itself.
 
 use std::net::IpAddr;
 
@@ -7,19 +7,19 @@ use http::uri::Authority;
 
 use crate::config::{ConfigDocument, KeyPath};
 
-/// What is wrong with `http://user:password@host`, in a configuration that holds no secrets.
+/// Problem of a URL with user information: the configuration file holds no secrets.
 pub(super) const HAS_CREDENTIALS: &str =
     "must not contain a user name or a password: the gate would not send them";
 
-/// What a URL is for.
+/// Kind of URL, for messages.
 pub(super) struct UrlKind {
-    /// How one is written.
+    /// Example of a valid URL.
     pub(super) example: &'static str,
-    /// What goes wrong without TLS, as in "would ... without TLS, ...".
+    /// Risk of plaintext HTTP, in the form "would ... without TLS, ...".
     pub(super) risk: &'static str,
 }
 
-/// A URL that may be called.
+/// Parses an `http://` or `https://` URL and reports problems.
 pub(super) fn parse(
     document: &mut ConfigDocument,
     path: &KeyPath,
@@ -50,12 +50,12 @@ pub(super) fn parse(
     Some(url)
 }
 
-/// Whether the host of a URL is the machine of the gate.
+/// True if the host of a URL is a loopback address or `localhost`.
 pub(super) fn is_this_machine(url: &Uri) -> bool {
     is_this_host(url.host().unwrap_or_default().trim_matches(['[', ']']))
 }
 
-/// Whether a host, without brackets, is the machine of the gate.
+/// True if a host, without brackets, is a loopback address or `localhost`.
 pub(super) fn is_this_host(host: &str) -> bool {
     let address = host.parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())

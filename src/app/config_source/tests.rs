@@ -18,7 +18,7 @@ path = "/api/{user_id}/{*rest}"
 access = { owner = "user_id" }
 "#;
 
-/// A folder with a configuration and a secret.
+/// Temporary directory with a configuration and a secret.
 struct Folder(TempDir);
 
 impl Folder {
@@ -49,7 +49,7 @@ impl Folder {
     }
 }
 
-/// In a word what a look has found, and in which files.
+/// Result of a poll and the names of the changed files, as text.
 fn poll(source: &mut ConfigSource, requested: bool) -> String {
     match source.poll(requested, App::compile) {
         PollOutcome::Unchanged => "nothing".to_owned(),
@@ -75,7 +75,7 @@ fn what_is_half_written_is_not_taken() {
         "{}require = [{{ claim = \"a\", has = \"b\" }}]\n",
         folder.config()
     );
-    // Good as it stands, and lacks what matters.
+    // Valid, but incomplete.
     folder.write("config.toml", &format!("{}\n", folder.config()));
     assert_eq!(poll(&mut source, false), "unfinished");
     folder.write("config.toml", &whole);
@@ -119,7 +119,7 @@ fn what_is_broken_is_told_once_and_tried_again_when_it_changes() {
     assert_eq!(poll(&mut source, false), "unfinished");
     let gone = "bad: config.toml: cannot be read: No such file or directory (os error 2)";
     assert_eq!(poll(&mut source, false), gone);
-    // What it named before is still looked at, and would not help alone.
+    // Files of the last valid configuration are still watched.
     folder.write("secret", "a secret of the tests, 32 bytes at least");
     assert_eq!(
         poll(&mut source, true),
@@ -139,7 +139,7 @@ fn a_file_that_is_named_for_the_first_time_is_followed() {
     assert!(poll(&mut source, true).starts_with("bad: config.toml: "));
     folder.write("other", "another secret of the tests, 32 bytes at least");
     assert_eq!(poll(&mut source, true), "good: other");
-    // And the one before is not.
+    // The previous file is not watched any more.
     folder.write("secret", "");
     assert_eq!(poll(&mut source, true), "nothing");
 }

@@ -1,4 +1,4 @@
-//! `rate_limit` of a route, compiled.
+//! Compiles `rate_limit` of a route.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use http::Method;
 use crate::config::{self, Access, ConfigDocument, KeyPath, RateKey};
 use crate::gate::rate_limit::{RateLimit, RateLimitKey, RouteLimits};
 
-/// The longest time that requests are counted over.
+/// Longest period of a limit.
 const MAX_PERIOD: Duration = Duration::from_hours(24);
-/// The most requests of a caller in a second: beyond it, a limit is no limit.
+/// Highest rate of a limit, in requests per second.
 const MAX_REQUESTS_PER_SECOND: u64 = 10_000;
 
 pub(super) fn compile(

@@ -1,4 +1,4 @@
-//! `replace_prefix`, `request_headers` and `response_headers` of a route, compiled.
+//! Compiles `replace_prefix`, `request_headers` and `response_headers` of a route.
 
 use http::{HeaderName, HeaderValue};
 
@@ -76,7 +76,7 @@ pub(super) fn edits(
     edits
 }
 
-/// What the gate tells browsers is not to be changed afterwards, nor before.
+/// Reports edits of CORS headers, which the gate sets itself.
 pub(super) fn report_cors(
     document: &mut ConfigDocument,
     path: &KeyPath,
@@ -98,7 +98,7 @@ pub(super) fn report_cors(
     }
 }
 
-/// The name of a header that is the operator's to change.
+/// Parses the name of an editable header.
 fn header(
     document: &ConfigDocument,
     name: &str,
@@ -133,13 +133,13 @@ fn is_set(edits: &HeaderEdits, name: &HeaderName) -> bool {
     set.any(|(other, _)| alike(name.as_str(), other.as_str()))
 }
 
-/// RFC 9110 section 5.5: what surrounds a value is not part of it.
+/// Parses a field value (RFC 9110 section 5.5: surrounding whitespace is not part of it).
 fn value(text: &str) -> Option<HeaderValue> {
     let value = HeaderValue::from_str(text).ok()?;
     (text.trim() == text).then_some(value)
 }
 
-/// Two routes that are apart may lead to one place of the upstream, and then the laxer one decides.
+/// Warns about path rewrites that map two routes to the same upstream path: the less strict route decides.
 pub(super) fn warn_about_merged(
     document: &ConfigDocument,
     warnings: &mut Vec<String>,
@@ -177,7 +177,7 @@ fn strictness(route: &Route) -> u8 {
     }
 }
 
-/// The pattern of the paths that the upstream sees.
+/// Path pattern as forwarded.
 fn sent(route: &Route) -> String {
     match &route.prefix {
         Some(prefix) => prefix.replaced(&route.pattern),
@@ -185,7 +185,7 @@ fn sent(route: &Route) -> String {
     }
 }
 
-/// Whether some path is in both patterns.
+/// True if a path matches both patterns.
 fn overlap(one: &str, other: &str) -> bool {
     let (mut one, mut other) = (one.split('/'), other.split('/'));
     loop {

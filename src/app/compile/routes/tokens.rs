@@ -1,4 +1,4 @@
-//! `tokens` and `origins` of a route, compiled.
+//! Compiles `tokens` and `origins` of a route.
 
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
