@@ -25,11 +25,13 @@ use serde::Deserialize;
 
 pub use cors::{Cors, RouteCors};
 pub use identity::{Credential, Identity};
-pub use issuer::{Encoding, Issuer, Keys};
+pub use issuer::{
+    BETTER_AUTH_BASE_PATH, DEFAULT_MAX_STALE, DEFAULT_REFRESH, Encoding, Issuer, Keys,
+};
 pub use limit::{RateKey, RateLimit, RateLimits};
 pub use listen::{Admin, Drain, Listen, Listener, Log, LogFormat, LogLevel};
 pub use problem::{KeyPath, Problem, Problems, Step};
-pub use redis::{Redis, WhenUnavailable};
+pub use redis::{DEFAULT_REDIS_PORT, Redis, WhenUnavailable};
 pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSource};
 pub use rule::{CertificateField, ClaimRule, Scalar};
 pub use tls::{CertificateFiles, ClientAuth, Tls, TlsVersion};

@@ -7,6 +7,15 @@ use serde::Deserialize;
 
 use super::units::{self, OneOrMany};
 
+/// Refresh interval of a remote key set, if neither the configuration nor the response sets one.
+pub const DEFAULT_REFRESH: Duration = Duration::from_mins(5);
+
+/// Default of `max_stale`.
+pub const DEFAULT_MAX_STALE: Duration = Duration::from_hours(24);
+
+/// Base path of a Better Auth server whose URL has no path.
+pub const BETTER_AUTH_BASE_PATH: &str = "/api/auth";
+
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
@@ -80,7 +89,7 @@ pub struct Keys {
     pub ca_file: Option<PathBuf>,
     /// File with a bearer token for the issuer's server. Only with a URL.
     pub token_file: Option<PathBuf>,
-    /// Refresh interval. Default: `Cache-Control` of the response, else [`DEFAULT_REFRESH`]. Only with a URL.
+    /// Refresh interval. Default: `max-age` of the response, else [`DEFAULT_REFRESH`]. Only with a URL.
     #[serde(deserialize_with = "units::optional_duration")]
     pub refresh: Option<Duration>,
     /// Lifetime of keys after the last successful fetch. Default: [`DEFAULT_MAX_STALE`]. Only with a URL.

@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use super::units;
 
+/// Port of a URL without a port.
+pub const DEFAULT_REDIS_PORT: u16 = 6379;
+
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {

@@ -22,8 +22,8 @@ pub struct Route {
     /// Access rule.
     pub access: Access,
     /// Response status on an owner mismatch: 403, 404 or 401.
-    #[serde(default)]
-    pub mismatch: Option<u16>,
+    #[serde(default = "forbidden")]
+    pub mismatch: u16,
     /// Name of the upstream. Required if several are configured.
     #[serde(default)]
     pub upstream: Option<String>,
@@ -102,6 +102,10 @@ pub enum StreamEnd {
     Close,
     /// Keeps the stream open.
     Keep,
+}
+
+fn forbidden() -> u16 {
+    403
 }
 
 fn close() -> StreamEnd {

@@ -89,8 +89,8 @@ impl std::str::FromStr for Address {
                 Err(format!("`{text}` must have an absolute path after `unix:`"))
             };
         }
-        if let Some(place) = text.strip_prefix("systemd:") {
-            return place.parse().map(Self::Passed).map_err(|_| {
+        if let Some(index) = text.strip_prefix("systemd:") {
+            return index.parse().map(Self::Passed).map_err(|_| {
                 format!("`{text}` must have an index, counted from 0, after `systemd:`")
             });
         }
@@ -108,7 +108,7 @@ impl std::fmt::Display for Address {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Passed(place) => write!(f, "systemd:{place}"),
+            Self::Passed(index) => write!(f, "systemd:{index}"),
         }
     }
 }

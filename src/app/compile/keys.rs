@@ -2,23 +2,19 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use http::Uri;
 
 use crate::config::{self, ConfigDocument, KeyPath, Keys, OneOrMany};
 use crate::files::Fingerprint;
 use crate::keys::fetch::Fetcher;
-use crate::keys::remote::{KeySetLocation, REFRESH, RemoteKeys};
+use crate::keys::remote::{KeySetLocation, RemoteKeys};
 use crate::keys::secret::{Secret, Secrets};
 use crate::keys::{Algorithm, KeyKind, KeyRing, jwks, pem};
 use crate::tls;
 
 use super::checks::check_time;
 use super::urls::{self, UrlKind};
-
-/// How long keys are used after the last successful fetch, if the configuration does not say.
-const MAX_STALE: Duration = Duration::from_hours(24);
 
 const KEY_SET_URL: UrlKind = UrlKind {
     example: "https://app.example/api/auth/jwks",
@@ -100,7 +96,7 @@ fn better_auth(document: &mut ConfigDocument, path: KeyPath, text: &str) -> KeyS
     let port = authority.port_u16().filter(|port| *port != default_port);
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let base = match base.trim_end_matches('/') {
-        "" => "/api/auth",
+        "" => config::BETTER_AUTH_BASE_PATH,
         base => base,
     };
     let origin = format!("{scheme}://{host}{port}");
@@ -283,8 +279,8 @@ fn remote(
     if let Some(refresh) = keys.refresh {
         check_time(document, &path.key("refresh"), Some(refresh));
     }
-    let max_stale = keys.max_stale.unwrap_or(MAX_STALE);
-    let refresh = keys.refresh.unwrap_or(REFRESH);
+    let max_stale = keys.max_stale.unwrap_or(config::DEFAULT_MAX_STALE);
+    let refresh = keys.refresh.unwrap_or(config::DEFAULT_REFRESH);
     if max_stale < refresh {
         document.report(
             path.key("max_stale"),

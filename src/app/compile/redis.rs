@@ -15,9 +15,6 @@ use crate::tls;
 use super::checks::check_time;
 use super::urls;
 
-/// The port that is meant if none is said.
-const DEFAULT_PORT: u16 = 6379;
-
 pub(super) fn compile(
     document: &mut ConfigDocument,
     warnings: &mut Vec<String>,
@@ -161,7 +158,7 @@ fn endpoint(url: &str) -> Result<(bool, String, u16, i64), &'static str> {
     Ok((
         encrypted,
         host.to_owned(),
-        authority.port_u16().unwrap_or(DEFAULT_PORT),
+        authority.port_u16().unwrap_or(config::DEFAULT_REDIS_PORT),
         database,
     ))
 }

@@ -123,24 +123,17 @@ fn streams(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route)
 }
 
 fn mismatch(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route) -> Mismatch {
-    let Some(status) = route.mismatch else {
-        return Mismatch::default();
-    };
-    if !matches!(route.access, Access::Owner(_)) {
-        document.report(
-            path.key("mismatch"),
-            "has no effect on a route without an owner",
-        );
+    let key = path.key("mismatch");
+    if document.has(&key) && !document.is_broken(&key) && !matches!(route.access, Access::Owner(_))
+    {
+        document.report(key.clone(), "has no effect on a route without an owner");
     }
-    match status {
+    match route.mismatch {
         403 => Mismatch::Forbidden,
         404 => Mismatch::NotFound,
         401 => Mismatch::Unauthorized,
-        _ => {
-            document.report(
-                path.key("mismatch"),
-                format!("must be 403, 404 or 401, got {status}"),
-            );
+        status => {
+            document.report(key, format!("must be 403, 404 or 401, got {status}"));
             Mismatch::default()
         }
     }
