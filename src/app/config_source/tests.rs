@@ -52,100 +52,100 @@ impl Folder {
 /// Result of a poll and the names of the changed files, as text.
 fn poll(source: &mut ConfigSource, requested: bool) -> String {
     match source.poll(requested, App::compile) {
-        PollOutcome::Unchanged => "nothing".to_owned(),
-        PollOutcome::Unstable => "unfinished".to_owned(),
+        PollOutcome::Unchanged => "unchanged".to_owned(),
+        PollOutcome::Unstable => "unstable".to_owned(),
         PollOutcome::Changed { result, files } => {
             let names = files.iter().filter_map(|file| file.file_name());
             let names: Vec<_> = names.filter_map(|name| name.to_str()).collect();
             let names = names.join(" ");
             match result {
-                Ok(_) => format!("good: {names}"),
-                Err(problems) => format!("bad: {names}: {}", problems.all[0].message),
+                Ok(_) => format!("compiled: {names}"),
+                Err(problems) => format!("failed: {names}: {}", problems.all[0].message),
             }
         }
     }
 }
 
 #[test]
-fn what_is_half_written_is_not_taken() {
+fn ignores_a_partially_written_file() {
     let folder = Folder::new();
     let mut source = folder.load();
-    assert_eq!(poll(&mut source, false), "nothing");
+    assert_eq!(poll(&mut source, false), "unchanged");
     let whole = format!(
         "{}require = [{{ claim = \"a\", has = \"b\" }}]\n",
         folder.config()
     );
     // Valid, but incomplete.
     folder.write("config.toml", &format!("{}\n", folder.config()));
-    assert_eq!(poll(&mut source, false), "unfinished");
+    assert_eq!(poll(&mut source, false), "unstable");
     folder.write("config.toml", &whole);
-    assert_eq!(poll(&mut source, false), "unfinished");
-    assert_eq!(poll(&mut source, false), "good: config.toml");
-    assert_eq!(poll(&mut source, false), "nothing");
+    assert_eq!(poll(&mut source, false), "unstable");
+    assert_eq!(poll(&mut source, false), "compiled: config.toml");
+    assert_eq!(poll(&mut source, false), "unchanged");
 }
 
 #[test]
-fn what_is_written_back_before_it_was_taken_is_no_change() {
+fn ignores_a_change_that_is_reverted_before_the_next_poll() {
     let folder = Folder::new();
     let mut source = folder.load();
     folder.write("config.toml", "");
-    assert_eq!(poll(&mut source, false), "unfinished");
+    assert_eq!(poll(&mut source, false), "unstable");
     folder.write("config.toml", &folder.config());
-    assert_eq!(poll(&mut source, false), "nothing");
+    assert_eq!(poll(&mut source, false), "unchanged");
 }
 
 #[test]
-fn a_wish_takes_what_is_there() {
+fn a_request_compiles_the_current_contents_at_once() {
     let folder = Folder::new();
     let mut source = folder.load();
-    assert_eq!(poll(&mut source, true), "nothing");
+    assert_eq!(poll(&mut source, true), "unchanged");
     folder.write("secret", "another secret of the tests, 32 bytes at least");
-    assert_eq!(poll(&mut source, true), "good: secret");
+    assert_eq!(poll(&mut source, true), "compiled: secret");
 }
 
 #[test]
-fn what_is_broken_is_told_once_and_tried_again_when_it_changes() {
+fn reports_an_invalid_configuration_once_until_it_changes() {
     let folder = Folder::new();
     let mut source = folder.load();
     folder.write("secret", "short");
-    assert_eq!(poll(&mut source, false), "unfinished");
+    assert_eq!(poll(&mut source, false), "unstable");
     assert_eq!(
         poll(&mut source, false),
-        "bad: secret: the secret has 5 bytes, and HS256 needs at least 32"
+        "failed: secret: the secret has 5 bytes, and HS256 needs at least 32"
     );
-    assert_eq!(poll(&mut source, false), "nothing");
+    assert_eq!(poll(&mut source, false), "unchanged");
     assert!(source.problems().is_some());
     fs::remove_file(folder.path("config.toml")).unwrap();
-    assert_eq!(poll(&mut source, false), "unfinished");
-    let gone = "bad: config.toml: cannot be read: No such file or directory (os error 2)";
-    assert_eq!(poll(&mut source, false), gone);
+    assert_eq!(poll(&mut source, false), "unstable");
+    let missing = "failed: config.toml: cannot be read: No such file or directory (os error 2)";
+    assert_eq!(poll(&mut source, false), missing);
     // Files of the last valid configuration are still watched.
     folder.write("secret", "a secret of the tests, 32 bytes at least");
     assert_eq!(
         poll(&mut source, true),
-        gone.replace("config.toml", "secret")
+        missing.replace("config.toml", "secret")
     );
     folder.write("config.toml", &folder.config());
-    assert_eq!(poll(&mut source, true), "good: config.toml");
+    assert_eq!(poll(&mut source, true), "compiled: config.toml");
     assert!(source.problems().is_none());
 }
 
 #[test]
-fn a_file_that_is_named_for_the_first_time_is_followed() {
+fn watches_files_that_a_new_configuration_refers_to() {
     let folder = Folder::new();
     let mut source = folder.load();
     let config = folder.config().replace("/secret\"", "/other\"");
     folder.write("config.toml", &config);
-    assert!(poll(&mut source, true).starts_with("bad: config.toml: "));
+    assert!(poll(&mut source, true).starts_with("failed: config.toml: "));
     folder.write("other", "another secret of the tests, 32 bytes at least");
-    assert_eq!(poll(&mut source, true), "good: other");
+    assert_eq!(poll(&mut source, true), "compiled: other");
     // The previous file is not watched any more.
     folder.write("secret", "");
-    assert_eq!(poll(&mut source, true), "nothing");
+    assert_eq!(poll(&mut source, true), "unchanged");
 }
 
 #[test]
-fn the_certificates_of_listeners_are_looked_at_only_while_something_is_wrong() {
+fn watches_listener_certificates_only_after_a_failed_compilation() {
     let folder = Folder::new();
     let tls = "tests/fixtures/config/tls/gate.crt";
     let key = "tests/fixtures/keys/p256.private.pem";
@@ -164,15 +164,15 @@ fn the_certificates_of_listeners_are_looked_at_only_while_something_is_wrong() {
     folder.write("config.toml", &config);
     let mut source = folder.load();
     folder.write("gate.key", "");
-    assert_eq!(poll(&mut source, true), "nothing");
+    assert_eq!(poll(&mut source, true), "unchanged");
     folder.write("config.toml", &format!("{config}\n"));
-    assert!(poll(&mut source, true).starts_with("bad: config.toml: "));
+    assert!(poll(&mut source, true).starts_with("failed: config.toml: "));
     copy(key, "gate.key");
-    assert_eq!(poll(&mut source, true), "good: gate.key");
+    assert_eq!(poll(&mut source, true), "compiled: gate.key");
 }
 
 #[test]
-fn a_pipe_is_read_once() {
+fn rejects_a_pipe_on_reload() {
     let folder = Folder::new();
     let mut source = folder.load();
     fs::remove_file(folder.path("secret")).unwrap();
@@ -182,7 +182,7 @@ fn a_pipe_is_read_once() {
     assert!(made.unwrap().success());
     let outcome = poll(&mut source, true);
     assert!(
-        outcome.ends_with("secret is a pipe, and cannot be read again"),
+        outcome.ends_with("secret is a pipe and cannot be read again"),
         "{outcome}"
     );
 }

@@ -139,8 +139,8 @@ fn variants(text: &str) -> BTreeMap<String, String> {
         let Some(alternative) = alternative(line) else {
             continue;
         };
-        let belongs = |place: usize| {
-            let other = lines.get(place).and_then(|line| self::alternative(line));
+        let belongs = |line: usize| {
+            let other = lines.get(line).and_then(|line| self::alternative(line));
             other.filter(|other| key(other) != key(alternative))
         };
         if belongs(at - 1).is_some() {
@@ -160,8 +160,8 @@ fn variants(text: &str) -> BTreeMap<String, String> {
         if let Some(other) = belongs(at + 1) {
             variant[at + 1] = other;
         }
-        let place = format!("config.toml.example:{}: {alternative}", at + 1);
-        variants.insert(place, variant.join("\n"));
+        let location = format!("config.toml.example:{}: {alternative}", at + 1);
+        variants.insert(location, variant.join("\n"));
     }
     variants
 }
