@@ -36,7 +36,7 @@ pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSourc
 pub use rule::{CertificateField, ClaimRule, Scalar};
 pub use tls::{CertificateFiles, ClientAuth, Tls, TlsVersion};
 pub use tracing::Tracing;
-use tree::{Fault, Node, ReadError};
+use tree::{ErrorKind, Node, ReadError};
 pub use units::{Address, Network, OneOrMany};
 pub use upstream::{Balance, Ejection, HealthCheck, Retries, Upstream, UpstreamTls};
 
@@ -123,7 +123,7 @@ impl ConfigDocument {
     fn read(&mut self) {
         let mut rest = self.root.clone();
         loop {
-            let ReadError { path, fault } = match Config::deserialize(&rest) {
+            let ReadError { path, kind } = match Config::deserialize(&rest) {
                 Ok(config) => {
                     self.config = config;
                     return;
@@ -131,19 +131,21 @@ impl ConfigDocument {
                 Err(error) => error,
             };
             // A key removed for an invalid value has been reported.
-            let reported = match fault {
-                Fault::MissingKey(key) => self.has(&path.key(key)) || self.was_misspelt(&path, key),
-                Fault::UnknownKey(_) | Fault::Invalid(_) => false,
+            let reported = match kind {
+                ErrorKind::MissingKey(key) => {
+                    self.has(&path.key(key)) || self.has_similar_unknown_key(&path, key)
+                }
+                ErrorKind::UnknownKey(_) | ErrorKind::Invalid(_) => false,
             };
             if !reported {
-                self.report(path.clone(), explain(&path, &fault));
+                self.report(path.clone(), describe(&path, &kind));
             }
-            self.take_away(&mut rest, path);
+            self.remove_invalid(&mut rest, path);
         }
     }
 
     /// True if a similar key of the table at `path` was reported as unknown.
-    fn was_misspelt(&self, path: &KeyPath, key: &str) -> bool {
+    fn has_similar_unknown_key(&self, path: &KeyPath, key: &str) -> bool {
         self.removed.iter().any(|removed| {
             let (parent, last) = removed.split_last();
             parent == *path && last.is_some_and(|last| nearest(&last, &[key]).is_some())
@@ -151,7 +153,7 @@ impl ConfigDocument {
     }
 
     /// Removes an invalid value, or the nearest enclosing table if the value itself cannot be removed.
-    fn take_away(&mut self, rest: &mut Node, mut path: KeyPath) {
+    fn remove_invalid(&mut self, rest: &mut Node, mut path: KeyPath) {
         while !rest.remove(&path) {
             if !path.pop() {
                 *rest = Node::empty();
@@ -188,7 +190,7 @@ impl ConfigDocument {
     }
 
     /// True if the value at `path`, or a part of it, was reported as invalid.
-    pub fn is_broken(&self, path: &KeyPath) -> bool {
+    pub fn is_invalid(&self, path: &KeyPath) -> bool {
         self.removed
             .iter()
             .any(|removed| removed.starts_with(path) || path.starts_with(removed))
@@ -229,11 +231,11 @@ fn syntax_problem((line, message): (usize, String)) -> Problem {
     }
 }
 
-fn explain(path: &KeyPath, fault: &Fault) -> String {
-    match fault {
-        Fault::Invalid(message) => message.clone(),
-        Fault::MissingKey(key) => format!("missing required key `{key}`"),
-        Fault::UnknownKey(known) => {
+fn describe(path: &KeyPath, kind: &ErrorKind) -> String {
+    match kind {
+        ErrorKind::Invalid(message) => message.clone(),
+        ErrorKind::MissingKey(key) => format!("missing required key `{key}`"),
+        ErrorKind::UnknownKey(known) => {
             let Some(Step::Key(key)) = path.steps().last() else {
                 return "unknown key".to_owned();
             };

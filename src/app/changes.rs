@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::config::{Config, Listen, Route};
 
 /// Differences that take effect at once. `files` are the files with changed contents.
-pub(super) fn between(before: &Config, after: &Config, files: &[PathBuf]) -> Vec<String> {
+pub(super) fn differences(before: &Config, after: &Config, files: &[PathBuf]) -> Vec<String> {
     let Config {
         listen: _,
         listeners: _,
@@ -43,7 +43,7 @@ pub(super) fn between(before: &Config, after: &Config, files: &[PathBuf]) -> Vec
 }
 
 /// Changed keys that are read only at start.
-pub(super) fn at_start_only(before: &Config, after: &Config) -> Vec<&'static str> {
+pub(super) fn restart_required(before: &Config, after: &Config) -> Vec<&'static str> {
     let (old, new) = (&before.listen, &after.listen);
     let keys = [
         ("listen.address", old.address != new.address),

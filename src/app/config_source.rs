@@ -116,7 +116,7 @@ fn compile<T>(
         Err(problems) => return (Err(problems), before.clone().with(text)),
     };
     let policy_files = Contents::of(document.config.files()).with(text);
-    let other_files = Contents::of(document.config.others_files());
+    let other_files = Contents::of(document.config.independent_files());
     let result = compile(document);
     let contents = match result {
         Ok(_) => policy_files,

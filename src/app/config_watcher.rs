@@ -81,8 +81,8 @@ impl ConfigWatcher {
                     background.apply(policy, &remote_keys);
                     let generation = metrics.config.taken(clock.now());
                     log_reloaded(generation, &current, &config, &files);
-                    let restarts = changes::at_start_only(&started, &config);
-                    let changed = changes::at_start_only(&current, &config);
+                    let restarts = changes::restart_required(&started, &config);
+                    let changed = changes::restart_required(&current, &config);
                     for key in restarts.iter().filter(|key| changed.contains(key)) {
                         warn!("`{key}` changed; restart to apply it");
                     }
@@ -104,7 +104,7 @@ impl ConfigWatcher {
 }
 
 fn log_reloaded(generation: u64, before: &Config, after: &Config, files: &[PathBuf]) {
-    let changes = changes::between(before, after, files);
+    let changes = changes::differences(before, after, files);
     let changes = if changes.is_empty() {
         "none that take effect".to_owned()
     } else {

@@ -64,7 +64,7 @@ impl Config {
     }
 
     /// Files that are reloaded independently of the policy: certificates of listeners and bearer tokens for issuers.
-    pub fn others_files(&self) -> Vec<&Path> {
+    pub fn independent_files(&self) -> Vec<&Path> {
         let mut files: Vec<&Path> = Vec::new();
         let Listen { tls: first, .. } = &self.listen;
         let others = self.listeners.iter().map(|Listener { tls, .. }| tls);

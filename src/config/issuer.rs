@@ -38,7 +38,7 @@ pub struct Issuer {
     #[serde(default = "subject_claims")]
     pub subject: Vec<String>,
     /// Accepted clock skew between issuer and gate, at most five minutes.
-    #[serde(default = "half_a_minute", deserialize_with = "units::duration")]
+    #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
     pub leeway: Duration,
     /// Longest accepted time between `iat` and `exp`.
     #[serde(default, deserialize_with = "units::optional_duration")]
@@ -63,7 +63,7 @@ fn subject_claims() -> Vec<String> {
     vec!["sub".to_owned(), "user_id".to_owned()]
 }
 
-fn half_a_minute() -> Duration {
+fn thirty_seconds() -> Duration {
     Duration::from_secs(30)
 }
 

@@ -35,12 +35,12 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct ReadError {
     pub(super) path: KeyPath,
-    pub(super) fault: Fault,
+    pub(super) kind: ErrorKind,
 }
 
 /// Kind of a deserialization error.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum ErrorKind {
     /// Unknown key, with the known keys of its table.
     UnknownKey(&'static [&'static str]),
     /// Missing required key.
@@ -200,11 +200,11 @@ impl Lines<'_> {
 
 impl de::Error for ReadError {
     fn custom<T: std::fmt::Display>(message: T) -> Self {
-        Self::from(Fault::Invalid(message.to_string()))
+        Self::from(ErrorKind::Invalid(message.to_string()))
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        let (expected, found) = (in_words(&expected), in_words(&found));
+        let (expected, found) = (toml_term(&expected), toml_term(&found));
         Self::custom(format_args!("expected {expected}, found {found}"))
     }
 
@@ -219,16 +219,16 @@ impl de::Error for ReadError {
 
     fn unknown_field(_: &str, expected: &'static [&'static str]) -> Self {
         // `next_key_seed` adds the field to the path.
-        Self::from(Fault::UnknownKey(expected))
+        Self::from(ErrorKind::UnknownKey(expected))
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::from(Fault::MissingKey(field))
+        Self::from(ErrorKind::MissingKey(field))
     }
 }
 
 /// Translates serde's names of Rust types to the terms of TOML.
-fn in_words(rust: &dyn std::fmt::Display) -> String {
+fn toml_term(rust: &dyn std::fmt::Display) -> String {
     let rust = rust.to_string();
     let toml = match rust.as_str() {
         "usize" | "u64" => "a non-negative integer",
@@ -243,18 +243,18 @@ fn in_words(rust: &dyn std::fmt::Display) -> String {
     toml.to_owned()
 }
 
-impl From<Fault> for ReadError {
-    fn from(fault: Fault) -> Self {
+impl From<ErrorKind> for ReadError {
+    fn from(kind: ErrorKind) -> Self {
         Self {
             path: KeyPath::default(),
-            fault,
+            kind,
         }
     }
 }
 
 impl std::fmt::Display for ReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {:?}", self.path, self.fault)
+        write!(f, "{}: {:?}", self.path, self.kind)
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Upstream {
     #[serde(default = "one_second", deserialize_with = "units::duration")]
     pub connect_timeout: Duration,
     /// Timeout from the end of the request to the response head.
-    #[serde(default = "half_a_minute", deserialize_with = "units::duration")]
+    #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
     pub response_timeout: Duration,
     /// Idle timeout of response bodies and WebSockets; 0 for none.
     #[serde(default = "five_minutes", deserialize_with = "units::duration")]
@@ -41,7 +41,7 @@ pub struct Upstream {
     #[serde(default = "fifty_seconds", deserialize_with = "units::duration")]
     pub keep_alive: Duration,
     /// Interval of DNS lookups.
-    #[serde(default = "half_a_minute", deserialize_with = "units::duration")]
+    #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
     pub dns_refresh: Duration,
     /// Retry policy.
     #[serde(default)]
@@ -160,7 +160,7 @@ fn five_seconds() -> Duration {
     Duration::from_secs(5)
 }
 
-fn half_a_minute() -> Duration {
+fn thirty_seconds() -> Duration {
     Duration::from_secs(30)
 }
 

@@ -11,7 +11,7 @@ use super::methods::methods;
 /// Compiles `[cors]`, the policy of all routes without their own.
 pub(super) fn compile(document: &mut ConfigDocument) -> Option<Cors> {
     let config = document.config.cors.clone()?;
-    Some(one(document, &KeyPath::of("cors"), &config))
+    Some(compile_policy(document, &KeyPath::of("cors"), &config))
 }
 
 /// CORS policy of one route.
@@ -30,11 +30,11 @@ pub(super) fn of_route(
             }
             None
         }
-        Some(RouteCors::Own(config)) => Some(one(document, &path, config)),
+        Some(RouteCors::Own(config)) => Some(compile_policy(document, &path, config)),
     }
 }
 
-fn one(document: &mut ConfigDocument, path: &KeyPath, config: &config::Cors) -> Cors {
+fn compile_policy(document: &mut ConfigDocument, path: &KeyPath, config: &config::Cors) -> Cors {
     let config::Cors {
         origins,
         credentials,
@@ -63,7 +63,7 @@ fn origins(
     texts: &[String],
     credentials: bool,
 ) -> Origins {
-    if texts.is_empty() && !document.is_broken(path) {
+    if texts.is_empty() && !document.is_invalid(path) {
         document.report(path.clone(), "must list at least one origin");
     }
     let elements: Vec<KeyPath> = document.elements(path).take(texts.len()).collect();

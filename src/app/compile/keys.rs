@@ -54,7 +54,7 @@ pub(super) fn source_config(
             KeySourceConfig::default()
         }
         (None, None) => {
-            if !document.is_broken(&keys) && !document.is_broken(&server) {
+            if !document.is_invalid(&keys) && !document.is_invalid(&server) {
                 document.report(path.clone(), "requires `keys` or `better_auth`");
             }
             KeySourceConfig::default()
@@ -142,7 +142,7 @@ pub(super) fn resolve(
     let [key] = named.as_slice() else {
         if !sources
             .iter()
-            .any(|(key, _)| document.is_broken(&path.key(key)))
+            .any(|(key, _)| document.is_invalid(&path.key(key)))
         {
             let found = if named.is_empty() {
                 "got none".to_owned()
@@ -307,7 +307,7 @@ fn remote(
     if let Some(Err(error)) = keys.token_file.as_deref().map(std::fs::metadata) {
         document.report(path.key("token_file"), format!("cannot be read: {error}"));
     }
-    let place = if keys.discovery.is_some() {
+    let location = if keys.discovery.is_some() {
         let Some(issuer) = described_issuer(text) else {
             document.report(
                 url_path,
@@ -324,7 +324,7 @@ fn remote(
         KeySetLocation::Set(url)
     };
     Some(ResolvedKeys::Remote(Box::new(RemoteKeys {
-        place,
+        place: location,
         fetcher: Fetcher {
             tls,
             read: (keys.ca_file.clone(), fingerprint),

@@ -93,7 +93,7 @@ fn hsts(tls: Option<&Tls>) -> Option<HeaderValue> {
 
 fn check_listener(document: &mut ConfigDocument, path: &KeyPath, entry: &ListenerConfig) {
     let trusts_nobody = document.config.listen.trusted_proxies.is_empty()
-        && !document.is_broken(&KeyPath::of("listen").key("trusted_proxies"));
+        && !document.is_invalid(&KeyPath::of("listen").key("trusted_proxies"));
     if entry.proxy_protocol && trusts_nobody && matches!(entry.address, Address::Tcp(_)) {
         document.report(
             path.key("proxy_protocol"),

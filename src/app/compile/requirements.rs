@@ -48,7 +48,7 @@ fn require(
     rules: Option<&[ClaimRule]>,
 ) -> Vec<Arc<Requirement>> {
     let rules = rules.unwrap_or_default();
-    if rules.is_empty() && document.has(path) && !document.is_broken(path) {
+    if rules.is_empty() && document.has(path) && !document.is_invalid(path) {
         document.report(
             path.clone(),
             "must list at least one requirement; omit the key to require nothing",
@@ -132,7 +132,7 @@ fn attribute(
 
 /// Reports a choice with none or several of its keys, unless an invalid key was reported already.
 fn report_choice(document: &mut ConfigDocument, path: &KeyPath, of: &str, given: &[(&str, bool)]) {
-    if document.is_broken(path) {
+    if document.is_invalid(path) {
         return;
     }
     let named = given.iter().filter(|(_, is_given)| *is_given);

@@ -124,7 +124,7 @@ fn streams(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route)
 
 fn mismatch(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route) -> Mismatch {
     let key = path.key("mismatch");
-    if document.has(&key) && !document.is_broken(&key) && !matches!(route.access, Access::Owner(_))
+    if document.has(&key) && !document.is_invalid(&key) && !matches!(route.access, Access::Owner(_))
     {
         document.report(key.clone(), "has no effect on a route without an owner");
     }

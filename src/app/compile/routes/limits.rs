@@ -25,7 +25,7 @@ pub(super) fn compile(
     } else {
         vec![section.clone()]
     };
-    if limits.is_list && limits.all.is_empty() && !document.is_broken(&section) {
+    if limits.is_list && limits.all.is_empty() && !document.is_invalid(&section) {
         document.report(
             section,
             "must list at least one limit; omit the key for no limit",

@@ -43,7 +43,7 @@ pub(super) fn edits(
     let Some(config::HeaderEdits { set, remove }) = named else {
         return edits;
     };
-    if set.is_empty() && remove.is_empty() && !document.is_broken(path) {
+    if set.is_empty() && remove.is_empty() && !document.is_invalid(path) {
         document.report(path.clone(), "must `set` or `remove` at least one header");
     }
     for (name, value) in set {

@@ -29,7 +29,7 @@ pub(super) fn compile(
     if let Some(named) = &route.origins {
         let key = path.key("origins");
         let is_cookie = |source: &TokenSource| matches!(source, TokenSource::Cookie(_));
-        if !tokens.sources.iter().any(is_cookie) && !document.is_broken(&path.key("tokens")) {
+        if !tokens.sources.iter().any(is_cookie) && !document.is_invalid(&path.key("tokens")) {
             document.report(
                 key.clone(),
                 "has no effect on a route without a cookie in `tokens`",
@@ -45,7 +45,7 @@ fn sources(
     path: &KeyPath,
     named: &[config::TokenSource],
 ) -> Vec<TokenSource> {
-    if named.is_empty() && !document.is_broken(path) {
+    if named.is_empty() && !document.is_invalid(path) {
         document.report(
             path.clone(),
             "must list at least one token source; omit the key for `Authorization: Bearer`",
@@ -99,7 +99,7 @@ fn source(
                 .ok_or("is not a valid subprotocol name"),
         ),
         _ => {
-            if !document.is_broken(path) {
+            if !document.is_invalid(path) {
                 document.report(
                     path.clone(),
                     "must have exactly one of `header`, `cookie`, `query` and `websocket`",
@@ -133,7 +133,7 @@ fn header(document: &ConfigDocument, name: &str) -> Result<TokenSource, &'static
 }
 
 fn origins(document: &mut ConfigDocument, path: &KeyPath, named: &[String]) -> Vec<Origin> {
-    if named.is_empty() && !document.is_broken(path) {
+    if named.is_empty() && !document.is_invalid(path) {
         document.report(
             path.clone(),
             "must list at least one origin; omit the key to accept only the request's own origin",
