@@ -83,10 +83,10 @@ impl App {
         let expiries = certificates::expiries(&listeners);
         let reloaders = certificates::reloaders(&listeners);
         let mut worker_sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
-        let mut opener = SocketOpener::new();
+        let mut sockets = SocketOpener::new();
         let mut addresses = Vec::with_capacity(listeners.len());
         for mut listener in listeners {
-            let (address, opened) = opener
+            let (address, opened) = sockets
                 .listen(&listener.address, count)
                 .map_err(|e| listen_error(&listener.address, e))?;
             addresses.push(address.clone());

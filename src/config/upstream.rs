@@ -25,7 +25,7 @@ pub struct Upstream {
     /// Timeout from the end of the request to the response head.
     #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
     pub response_timeout: Duration,
-    /// Idle timeout of response bodies and WebSockets; 0 for none.
+    /// Idle timeout of response bodies and WebSocket connections; 0 for none.
     #[serde(default = "five_minutes", deserialize_with = "units::duration")]
     pub idle_timeout: Duration,
     /// Forwards informational responses (1xx).

@@ -221,7 +221,7 @@ fn no_response_of_another_policy_during_a_hundred_reloads_under_load() {
         }
         sent
     };
-    let sent: Vec<u64> = std::thread::scope(|scope| {
+    let counts: Vec<u64> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| send(&sidecar))).collect();
         for number in 2..=CHANGES + 1 {
             newest.store(number, Ordering::SeqCst);
@@ -235,7 +235,7 @@ fn no_response_of_another_policy_during_a_hundred_reloads_under_load() {
             .map(|client| client.join().unwrap())
             .collect()
     });
-    assert!(sent.iter().all(|sent| *sent > 10), "{sent:?}");
+    assert!(counts.iter().all(|count| *count > 10), "{counts:?}");
     assert_eq!(generation(&sidecar), CHANGES + 1);
     // Connections of concurrent requests, but no new ones with each reload.
     let connections = upstream

@@ -59,7 +59,7 @@ fn sources(
         };
         match sources.iter().find(|other| source.overlaps(other)) {
             Some(other) => {
-                document.report(element, format!("duplicates another token source: {other}"))
+                document.report(element, format!("duplicates another token source: {other}"));
             }
             None => sources.push(source),
         }
