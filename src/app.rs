@@ -1,4 +1,4 @@
-//! The program as compiled: every part built from the configuration, started, drained and stopped.
+//! The gate as a process: startup, drain and graceful shutdown of all parts.
 
 mod background;
 mod certificates;
@@ -20,54 +20,35 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Address, Config};
-use crate::keys::remote::RemoteKeys;
+use crate::config::Address;
 use crate::observe::metrics::Metrics;
-use crate::proxy::inbound::listener::ListenerConfig;
-use crate::proxy::shared::{Phase, Policy, Shared};
+use crate::proxy::shared::{Phase, Shared};
 
-use config_source::ConfigSource;
+pub use compile::App;
 use config_watcher::ConfigWatcher;
 use control::Control;
-use sockets::Sockets;
+use sockets::SocketOpener;
 
-/// How long the last spans may take to the collector when the gate stops.
-const LAST_SPANS: Duration = Duration::from_secs(2);
+/// Longest time to flush spans to the collector at shutdown.
+const SPAN_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Everything that a configuration says, built and found good.
-#[derive(Debug)]
-pub struct App {
-    /// The settings of the process itself.
-    pub config: Config,
-    /// Where requests come in.
-    pub entries: Vec<ListenerConfig>,
-    /// What judges requests and where they go.
-    pub policy: Policy,
-    /// The keys that are fetched, by issuer.
-    pub remote_keys: Vec<Option<RemoteKeys>>,
-    /// What an operator should know, and is not wrong.
-    pub warnings: Vec<String>,
-    /// Where it comes from, if its changes are to be followed.
-    pub source: Option<ConfigSource>,
-}
-
-/// Why the program could not start, or stop in order.
+/// Startup error.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// An address could not be used.
+    /// A listener could not be bound.
     #[error("listen on {address}: {source}")]
     Listen {
-        /// Which.
+        /// Address as configured.
         address: String,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
-    /// A thread could not be started.
+    /// A thread could not be spawned, or a socket not be configured.
     #[error("start a thread: {0}")]
     Thread(#[from] io::Error),
 }
 
-/// The program while it runs.
+/// Handle of the running gate.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
@@ -76,15 +57,15 @@ pub struct Running {
     addresses: Vec<Address>,
     admin_address: SocketAddr,
     workers: Vec<JoinHandle<worker::WorkerExit>>,
-    wish: Arc<Notify>,
+    reload_request: Arc<Notify>,
 }
 
 impl App {
-    /// Binds every socket and starts every thread. Requests are served when this returns.
+    /// Binds all sockets and starts all threads. Requests are served when it returns.
     pub fn start(self, clock: Clock) -> Result<Running, AppError> {
         let Self {
             config,
-            entries,
+            listeners,
             policy,
             remote_keys,
             warnings,
@@ -95,28 +76,28 @@ impl App {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
         };
-        let at = |address: &dyn std::fmt::Display, source| AppError::Listen {
+        let listen_error = |address: &dyn std::fmt::Display, source| AppError::Listen {
             address: address.to_string(),
             source,
         };
-        let expiries = certificates::expiries(&entries);
-        let reloaders = certificates::reloaders(&entries);
-        let mut doors: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
-        let mut sockets = Sockets::new();
-        let mut addresses = Vec::with_capacity(entries.len());
-        for mut entry in entries {
-            let (address, bound) = sockets
-                .listen(&entry.address, count)
-                .map_err(|e| at(&entry.address, e))?;
+        let expiries = certificates::expiries(&listeners);
+        let reloaders = certificates::reloaders(&listeners);
+        let mut worker_sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+        let mut sockets = SocketOpener::new();
+        let mut addresses = Vec::with_capacity(listeners.len());
+        for mut listener in listeners {
+            let (address, opened) = sockets
+                .listen(&listener.address, count)
+                .map_err(|e| listen_error(&listener.address, e))?;
             addresses.push(address.clone());
-            entry.address = address;
-            let entry = Arc::new(entry);
-            for (door, socket) in doors.iter_mut().zip(bound) {
-                door.push((Arc::clone(&entry), socket));
+            listener.address = address;
+            let listener = Arc::new(listener);
+            for (sockets_of_worker, socket) in worker_sockets.iter_mut().zip(opened) {
+                sockets_of_worker.push((Arc::clone(&listener), socket));
             }
         }
         let admin = std::net::TcpListener::bind(config.admin.address)
-            .map_err(|e| at(&config.admin.address, e))?;
+            .map_err(|e| listen_error(&config.admin.address, e))?;
         admin.set_nonblocking(true)?;
         let admin_address = admin.local_addr()?;
 
@@ -131,22 +112,24 @@ impl App {
             clock: clock.clone(),
         });
         let shared = Arc::new(Shared::new(policy, clock));
-        let wish = Arc::<Notify>::default();
+        let reload_request = Arc::<Notify>::default();
         let control = Control {
             admin,
             remote_keys,
             reloaders,
             watcher,
-            wish: Arc::clone(&wish),
+            reload_request: Arc::clone(&reload_request),
             shared: Arc::clone(&shared),
             metrics: Arc::clone(&metrics),
         };
         control.start()?;
         let mut workers = Vec::with_capacity(count);
-        for (number, (entries, metrics)) in doors.into_iter().zip(&metrics.workers).enumerate() {
+        for (number, (listeners, metrics)) in
+            worker_sockets.into_iter().zip(&metrics.workers).enumerate()
+        {
             let worker = worker::Worker {
                 number,
-                entries,
+                listeners,
                 shared: Arc::clone(&shared),
                 metrics: Arc::clone(metrics),
             };
@@ -161,73 +144,73 @@ impl App {
             addresses,
             admin_address,
             workers,
-            wish,
+            reload_request,
         })
     }
 }
 
 impl Running {
-    /// Where requests are served: the address of `[listen]`.
+    /// Bound address of `[listen]`.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Everywhere that requests are served: the address of `[listen]`, then those of `[[listeners]]`.
+    /// Bound addresses of all listeners: `[listen]` first, then `[[listeners]]`.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
-    /// Where probes and metrics are.
+    /// Bound address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
 
-    /// What is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// What the threads share.
+    /// State shared by all threads.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Looks at once whether the configuration has changed, and says so if it has not.
+    /// Requests a configuration reload, as SIGHUP does. The log tells if the configuration is unchanged.
     pub fn reload(&self) {
-        self.wish.notify_one();
+        self.reload_request.notify_one();
     }
 
-    /// Begins to stop: no request more, those in flight to their end.
+    /// Begins graceful shutdown: rejects new requests, finishes those in flight.
     pub fn stop(&self) {
         let grace = self.shared.policy().grace;
-        info!(?grace, "stopping: finishing what is in flight");
+        info!(?grace, "shutting down: finishing requests in flight");
         self.shared.advance(Phase::Stopping);
     }
 
-    /// Waits until every connection has ended, or the grace is over. Gives how many connections were cut.
+    /// Waits for all connections to end, at most for the grace period. Returns the number of connections closed at
+    /// its end.
     pub fn wait(self) -> usize {
-        let mut cut = 0;
+        let mut closed = 0;
         for worker in self.workers {
             match worker.join() {
-                Ok(stopped) => cut += stopped.cut,
-                Err(_) => cut += 1,
+                Ok(stopped) => closed += stopped.closed,
+                Err(_) => closed += 1,
             }
         }
-        self.metrics.spans.finish(LAST_SPANS);
+        self.metrics.spans.finish(SPAN_FLUSH_TIMEOUT);
         for address in &self.addresses {
             if let Address::Unix(path) = address {
-                // Nobody listens on it any more; whoever connects should see that at once.
+                // A stale socket file would suggest a running gate.
                 let _gone = std::fs::remove_file(path);
             }
         }
-        if cut > 0 {
+        if closed > 0 {
             warn!(
-                cut,
-                "stopped, and cut connections that did not end within the grace"
+                closed,
+                "stopped; closed connections still open at the end of the grace period"
             );
         } else {
             info!("stopped");
         }
-        cut
+        closed
     }
 }

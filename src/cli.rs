@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::App;
-use crate::config::{Problems, Written};
+use crate::config::{ConfigDocument, Problems};
 
 /// A sidecar that verifies the bearer JWT, binds its subject to the path, and forwards.
 #[derive(Debug, Parser)]
@@ -119,7 +119,7 @@ impl Arguments {
 
 /// Reads and builds a configuration.
 fn compile(file: &Path) -> Result<App, Failure> {
-    Ok(App::compile(Written::load(file)?)?)
+    Ok(App::compile(ConfigDocument::load(file)?)?)
 }
 
 /// So many of them.

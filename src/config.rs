@@ -1,9 +1,8 @@
-//! The configuration as written: plain structs, one file a section, every problem with its place.
+//! Configuration file: one plain struct per section, in a file of its own. Problems carry line and key.
 //!
-//! Nothing here is compiled: [`crate::app`] turns a [`Config`] into the parts that serve.
+//! Nothing here is compiled: [`crate::app`] turns a [`Config`] into the running parts.
 
 mod cors;
-mod document;
 mod files;
 mod identity;
 mod issuer;
@@ -15,6 +14,7 @@ mod route;
 mod rule;
 mod tls;
 mod tracing;
+mod tree;
 mod units;
 mod upstream;
 
@@ -24,65 +24,67 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use cors::{Cors, RouteCors};
-use document::{Fault, Node, ReadError};
 pub use identity::{Credential, Identity};
-pub use issuer::{Encoding, Issuer, Keys};
+pub use issuer::{
+    BETTER_AUTH_BASE_PATH, DEFAULT_MAX_STALE, DEFAULT_REFRESH, Encoding, Issuer, Keys,
+};
 pub use limit::{RateKey, RateLimit, RateLimits};
 pub use listen::{Admin, Drain, Listen, Listener, Log, LogFormat, LogLevel};
 pub use problem::{KeyPath, Problem, Problems, Step};
-pub use redis::{Redis, WhenUnavailable};
+pub use redis::{DEFAULT_REDIS_PORT, Redis, WhenUnavailable};
 pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSource};
 pub use rule::{CertificateField, ClaimRule, Scalar};
 pub use tls::{CertificateFiles, ClientAuth, Tls, TlsVersion};
 pub use tracing::Tracing;
+use tree::{ErrorKind, Node, ReadError};
 pub use units::{Address, Network, OneOrMany};
 pub use upstream::{Balance, Ejection, HealthCheck, Retries, Upstream, UpstreamTls};
 
-/// A whole configuration file.
+/// Contents of a configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where requests come in.
+    /// Main listener and connection limits.
     pub listen: Listen,
-    /// Where else they come in.
+    /// Additional listeners.
     pub listeners: Vec<Listener>,
-    /// Probes and metrics.
+    /// Admin listener: probes, metrics and status.
     pub admin: Admin,
-    /// How the gate stops.
+    /// Graceful shutdown.
     pub drain: Drain,
-    /// What is logged.
+    /// Log format, level and sampling.
     pub log: Log,
-    /// What the upstream learns about the caller.
+    /// Identity headers and the verified token, as forwarded.
     pub identity: Identity,
-    /// Which pages of other origins may call.
+    /// CORS policy of all routes without their own.
     pub cors: Option<Cors>,
-    /// Where requests go, by name.
+    /// Upstreams by name.
     pub upstreams: BTreeMap<String, Upstream>,
-    /// Whose tokens are good, by name.
+    /// Trusted token issuers by name.
     pub issuers: BTreeMap<String, Issuer>,
-    /// Where several gates count together how often callers come; left out, each counts for itself.
+    /// Shared rate limits. Without it, each gate counts on its own.
     pub redis: Option<Redis>,
-    /// Where the spans of requests go; left out, there are none.
+    /// Trace export. Without it, no spans are created.
     pub tracing: Option<Tracing>,
-    /// Which requests exist.
+    /// Routes. A request without a matching route is rejected.
     pub routes: Vec<Route>,
 }
 
-/// A configuration with its text, so that a problem found later still has its line.
+/// Parsed configuration file with the positions of its keys, so that problems found during compilation have a line.
 #[derive(Debug)]
-pub struct Written {
-    /// What could be read.
+pub struct ConfigDocument {
+    /// The values that are valid on their own.
     pub config: Config,
     file: PathBuf,
-    document: Node,
+    root: Node,
     removed: Vec<KeyPath>,
     problems: Vec<Problem>,
     variables: BTreeMap<String, String>,
 }
 
-impl Written {
-    /// Reads a file. Fails only if nothing of it can be read; what is wrong with parts of it is kept
-    /// for [`Written::finish`], so that everything can be reported at once.
+impl ConfigDocument {
+    /// Reads and parses a file. Fails if the file is unreadable or not TOML; problems of single values are collected
+    /// until [`ConfigDocument::finish`], to report all of them at once.
     pub fn load(file: &Path) -> Result<Self, Problems> {
         let text = std::fs::read_to_string(file).map_err(|error| Problems {
             file: file.to_owned(),
@@ -95,9 +97,9 @@ impl Written {
         Self::parse(file, &text)
     }
 
-    /// As [`Written::load`], from text.
+    /// Parses `text`; `file` is its name in messages.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Problems> {
-        let document = Node::parse(text).map_err(|errors| {
+        let root = Node::parse(text).map_err(|errors| {
             let mut problems = Problems {
                 file: file.to_owned(),
                 all: errors.into_iter().map(syntax_problem).collect(),
@@ -105,51 +107,53 @@ impl Written {
             problems.sort();
             problems
         })?;
-        let mut written = Self {
+        let mut document = Self {
             config: Config::default(),
             file: file.to_owned(),
-            document,
+            root,
             removed: Vec::new(),
             problems: Vec::new(),
             variables: BTreeMap::new(),
         };
-        written.read();
-        Ok(written)
+        document.read();
+        Ok(document)
     }
 
-    /// Reads the document, and where a value is wrong notes that, takes the value away and reads on.
+    /// Deserializes the document. Reports each invalid value, removes it and tries again.
     fn read(&mut self) {
-        let mut rest = self.document.clone();
+        let mut rest = self.root.clone();
         loop {
-            let ReadError { path, fault } = match Config::deserialize(&rest) {
+            let ReadError { path, kind } = match Config::deserialize(&rest) {
                 Ok(config) => {
                     self.config = config;
                     return;
                 }
                 Err(error) => error,
             };
-            // A key that is missing because its value was wrong has been reported already.
-            let reported = match fault {
-                Fault::MissingKey(key) => self.has(&path.key(key)) || self.was_misspelt(&path, key),
-                Fault::UnknownKey(_) | Fault::Invalid(_) => false,
+            // A key removed for an invalid value has been reported.
+            let reported = match kind {
+                ErrorKind::MissingKey(key) => {
+                    self.has(&path.key(key)) || self.has_similar_unknown_key(&path, key)
+                }
+                ErrorKind::UnknownKey(_) | ErrorKind::Invalid(_) => false,
             };
             if !reported {
-                self.report(path.clone(), explain(&path, &fault));
+                self.report(path.clone(), describe(&path, &kind));
             }
-            self.take_away(&mut rest, path);
+            self.remove_invalid(&mut rest, path);
         }
     }
 
-    /// Whether a key of the table at `path` was reported that is nearly this one.
-    fn was_misspelt(&self, path: &KeyPath, key: &str) -> bool {
+    /// True if a similar key of the table at `path` was reported as unknown.
+    fn has_similar_unknown_key(&self, path: &KeyPath, key: &str) -> bool {
         self.removed.iter().any(|removed| {
             let (parent, last) = removed.split_last();
             parent == *path && last.is_some_and(|last| nearest(&last, &[key]).is_some())
         })
     }
 
-    /// Takes away what could not be read: the value itself, or else the nearest table around it.
-    fn take_away(&mut self, rest: &mut Node, mut path: KeyPath) {
+    /// Removes an invalid value, or the nearest enclosing table if the value itself cannot be removed.
+    fn remove_invalid(&mut self, rest: &mut Node, mut path: KeyPath) {
         while !rest.remove(&path) {
             if !path.pop() {
                 *rest = Node::empty();
@@ -159,40 +163,40 @@ impl Written {
         self.removed.push(path);
     }
 
-    /// The paths of the elements of a list that could be read, in their order.
+    /// Paths of the valid elements of an array, in order.
     pub fn elements(&self, list: &KeyPath) -> impl Iterator<Item = KeyPath> {
         let all = (0..).map(|index| list.index(index));
         all.filter(|path| !self.removed.contains(path))
     }
 
-    /// Notes that the value at `path` cannot be used.
+    /// Adds a problem of the value at `path`.
     pub fn report(&mut self, path: KeyPath, message: impl Into<String>) {
         self.problems.push(Problem {
-            line: Some(self.document.line_of(&path)),
+            line: Some(self.root.line_of(&path)),
             path,
             message: message.into(),
         });
     }
 
-    /// The place of a key, for a warning.
-    pub fn place(&self, path: &KeyPath) -> String {
-        let line = self.document.line_of(path);
+    /// Location of a key in the form `file:line: key`.
+    pub fn location(&self, path: &KeyPath) -> String {
+        let line = self.root.line_of(path);
         format!("{}:{line}: {path}", self.file.display())
     }
 
-    /// Whether the text has something at `path`, even if it could not be read.
+    /// True if the file contains `path`, even with an invalid value.
     pub fn has(&self, path: &KeyPath) -> bool {
-        self.document.has(path)
+        self.root.has(path)
     }
 
-    /// Whether a part of `path` could not be read and was reported.
-    pub fn is_broken(&self, path: &KeyPath) -> bool {
+    /// True if the value at `path`, or a part of it, was reported as invalid.
+    pub fn is_invalid(&self, path: &KeyPath) -> bool {
         self.removed
             .iter()
             .any(|removed| removed.starts_with(path) || path.starts_with(removed))
     }
 
-    /// The value of an environment variable that the configuration names, if it is set and is text.
+    /// Value of an environment variable, if it is set and UTF-8.
     pub fn variable(&self, name: &str) -> Option<String> {
         self.variables
             .get(name)
@@ -200,12 +204,12 @@ impl Written {
             .or_else(|| environment(name))
     }
 
-    /// Takes this value for an environment variable, whatever the environment has.
+    /// Overrides an environment variable for this document.
     pub fn set_variable(&mut self, name: &str, value: &str) {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
 
-    /// Everything that was reported, or nothing.
+    /// Fails with all reported problems, if any.
     pub fn finish(self) -> Result<(), Problems> {
         if self.problems.is_empty() {
             return Ok(());
@@ -223,31 +227,31 @@ fn syntax_problem((line, message): (usize, String)) -> Problem {
     Problem {
         line: Some(line),
         path: KeyPath::default(),
-        message: format!("not TOML: {message}"),
+        message: format!("invalid TOML: {message}"),
     }
 }
 
-fn explain(path: &KeyPath, fault: &Fault) -> String {
-    match fault {
-        Fault::Invalid(message) => message.clone(),
-        Fault::MissingKey(key) => format!("needs the key `{key}`"),
-        Fault::UnknownKey(known) => {
-            let Some(Step::Key(written)) = path.steps().last() else {
+fn describe(path: &KeyPath, kind: &ErrorKind) -> String {
+    match kind {
+        ErrorKind::Invalid(message) => message.clone(),
+        ErrorKind::MissingKey(key) => format!("missing required key `{key}`"),
+        ErrorKind::UnknownKey(known) => {
+            let Some(Step::Key(key)) = path.steps().last() else {
                 return "unknown key".to_owned();
             };
-            match nearest(written, known) {
+            match nearest(key, known) {
                 Some(near) => format!("unknown key; did you mean `{near}`?"),
-                None => format!("unknown key; known here are `{}`", known.join("`, `")),
+                None => format!("unknown key; expected one of `{}`", known.join("`, `")),
             }
         }
     }
 }
 
-/// The known name that a person most likely meant, if one is near enough.
-pub(crate) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+/// The known name closest to `word` in edit distance, if it is close enough for a suggestion.
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let scored = known
         .iter()
-        .map(|name| (strsim::damerau_levenshtein(written, name), *name));
+        .map(|name| (strsim::damerau_levenshtein(word, name), *name));
     let (distance, name) = scored.min()?;
     (distance <= 1 + name.len() / 4).then_some(name)
 }

@@ -1,4 +1,4 @@
-//! What goes on beside the requests for the policy in force: keys are fetched, upstreams are asked how they are.
+//! Background tasks of the current policy: key refreshes and health checks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,33 +15,33 @@ use crate::observe::metrics::{IssuerMetrics, Metrics};
 use crate::proxy::shared::{Policy, Shared};
 use crate::proxy::upstream::{UpstreamState, health};
 
-/// The tasks of the policy in force.
+/// Background tasks of the current policy.
 #[derive(Debug)]
 pub(super) struct BackgroundTasks {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
-    fetches: BTreeMap<Arc<str>, Fetching>,
-    checks: Vec<Checking>,
+    key_refreshes: BTreeMap<Arc<str>, KeyRefreshTask>,
+    health_checks: Vec<HealthCheckTask>,
 }
 
-/// The keys of one issuer are fetched.
+/// Key refresh of one issuer.
 #[derive(Debug)]
-struct Fetching {
+struct KeyRefreshTask {
     remote: RemoteKeys,
     refresher: Arc<Refresher>,
     task: JoinHandle<()>,
 }
 
-/// An upstream is asked how it is.
+/// Health check of one upstream.
 #[derive(Debug)]
-struct Checking {
+struct HealthCheckTask {
     state: Arc<UpstreamState>,
     task: JoinHandle<()>,
 }
 
 impl BackgroundTasks {
-    /// Begins with the policy that the process has started with.
-    pub(super) fn begin(
+    /// Starts the tasks of the initial policy.
+    pub(super) fn start(
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
         remote_keys: &[Option<RemoteKeys>],
@@ -49,16 +49,16 @@ impl BackgroundTasks {
         let mut background = Self {
             shared,
             metrics,
-            fetches: BTreeMap::new(),
-            checks: Vec::new(),
+            key_refreshes: BTreeMap::new(),
+            health_checks: Vec::new(),
         };
         background.reconcile(remote_keys);
         background
     }
 
-    /// Puts another policy in force. What has not changed goes on: connections to upstreams and what is known about
-    /// them, the keys of issuers and the fetches of them.
-    pub(super) fn change(&mut self, mut policy: Policy, remote_keys: &[Option<RemoteKeys>]) {
+    /// Replaces the policy. Unchanged upstreams keep their connections and health, unchanged issuers their keys and
+    /// refreshes.
+    pub(super) fn apply(&mut self, mut policy: Policy, remote_keys: &[Option<RemoteKeys>]) {
         let before = self.shared.policy();
         for upstream in &mut policy.upstreams {
             let mut known = before.upstreams.iter();
@@ -73,32 +73,32 @@ impl BackgroundTasks {
         {
             policy.redis = Some(Arc::clone(known));
         }
-        for (place, remote) in remote_keys.iter().enumerate() {
-            let Some(issuer) = policy.gate.issuers().get(place) else {
+        for (index, remote) in remote_keys.iter().enumerate() {
+            let Some(issuer) = policy.gate.issuers().get(index) else {
                 continue;
             };
-            let fetching = self.fetches.get(&issuer.name);
-            let same = |fetching: &&Fetching| {
+            let key_refresh = self.key_refreshes.get(&issuer.name);
+            let same = |key_refresh: &&KeyRefreshTask| {
                 remote
                     .as_ref()
-                    .is_some_and(|remote| remote.has_keys_of(&fetching.remote))
+                    .is_some_and(|remote| remote.has_keys_of(&key_refresh.remote))
             };
-            let (Some(fetching), Some(remote)) = (fetching.filter(same), remote) else {
+            let (Some(key_refresh), Some(remote)) = (key_refresh.filter(same), remote) else {
                 continue;
             };
             let mut issuers = before.gate.issuers().iter();
             if let Some(known) = issuers.find(|known| known.name == issuer.name) {
                 let ring = match self.metrics.issuers.find(&issuer.name) {
-                    Some(metrics) if remote.max_stale != fetching.remote.max_stale => {
+                    Some(metrics) if remote.max_stale != key_refresh.remote.max_stale => {
                         let fetched = UnixTime(metrics.last_success.load(Ordering::Relaxed));
                         Arc::new(known.ring.usable_to(remote.usable_until(fetched)))
                     }
                     Some(_) | None => Arc::clone(&known.ring),
                 };
-                policy.gate = policy.gate.with_ring(IssuerId(place), ring);
+                policy.gate = policy.gate.with_ring(IssuerId(index), ring);
             }
-            if let Some(refresher) = policy.refreshers.get_mut(place) {
-                *refresher = Some(Arc::clone(&fetching.refresher));
+            if let Some(refresher) = policy.refreshers.get_mut(index) {
+                *refresher = Some(Arc::clone(&key_refresh.refresher));
             }
         }
         register(&self.metrics, &policy, remote_keys);
@@ -106,15 +106,15 @@ impl BackgroundTasks {
         self.reconcile(remote_keys);
     }
 
-    /// Begins what the policy in force needs, and ends what it does not need any more.
+    /// Starts tasks that the policy needs and aborts those that it no longer needs.
     fn reconcile(&mut self, remote_keys: &[Option<RemoteKeys>]) {
         let policy = self.shared.policy();
-        self.reconcile_fetches(&policy, remote_keys);
+        self.reconcile_key_refreshes(&policy, remote_keys);
         self.reconcile_health_checks(&policy);
     }
 
-    fn reconcile_fetches(&mut self, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
-        let mut before = std::mem::take(&mut self.fetches);
+    fn reconcile_key_refreshes(&mut self, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
+        let mut before = std::mem::take(&mut self.key_refreshes);
         let issuers = policy.gate.issuers().iter().zip(&policy.refreshers);
         for ((issuer, refresher), remote) in issuers.zip(remote_keys) {
             let metrics = self.metrics.issuers.find(&issuer.name);
@@ -123,14 +123,14 @@ impl BackgroundTasks {
                 continue;
             };
             let name = Arc::clone(&issuer.name);
-            if let Some(fetching) = before.remove(&name) {
-                if fetching.remote == *remote {
-                    self.fetches.insert(name, fetching);
+            if let Some(key_refresh) = before.remove(&name) {
+                if key_refresh.remote == *remote {
+                    self.key_refreshes.insert(name, key_refresh);
                     continue;
                 }
-                fetching.task.abort();
-                if !Arc::ptr_eq(&fetching.refresher, refresher) {
-                    fetching.refresher.give_up();
+                key_refresh.task.abort();
+                if !Arc::ptr_eq(&key_refresh.refresher, refresher) {
+                    key_refresh.refresher.give_up();
                 }
             }
             let task = remote.clone().keep(
@@ -140,39 +140,42 @@ impl BackgroundTasks {
                 self.shared.clock.clone(),
                 publisher(Arc::clone(&self.shared), Arc::clone(&name)),
             );
-            let fetching = Fetching {
+            let key_refresh = KeyRefreshTask {
                 remote: remote.clone(),
                 refresher: Arc::clone(refresher),
                 task: spawn_local(task),
             };
-            self.fetches.insert(name, fetching);
+            self.key_refreshes.insert(name, key_refresh);
         }
-        for gone in before.into_values() {
-            gone.task.abort();
-            gone.refresher.give_up();
+        for removed in before.into_values() {
+            removed.task.abort();
+            removed.refresher.give_up();
         }
     }
 
     fn reconcile_health_checks(&mut self, policy: &Policy) {
-        let mut before = std::mem::take(&mut self.checks);
+        let mut before = std::mem::take(&mut self.health_checks);
         for upstream in &policy.upstreams {
             let Some(check) = upstream.policy.health_check.clone() else {
                 continue;
             };
-            let is_same = |checking: &mut Checking| Arc::ptr_eq(&checking.state, &upstream.state);
+            let is_same = |health_check: &mut HealthCheckTask| {
+                Arc::ptr_eq(&health_check.state, &upstream.state)
+            };
             let same = before.extract_if(.., is_same).next();
-            self.checks.push(same.unwrap_or_else(|| Checking {
-                state: Arc::clone(&upstream.state),
-                task: spawn_local(health::watch(upstream.clone(), check)),
-            }));
+            self.health_checks
+                .push(same.unwrap_or_else(|| HealthCheckTask {
+                    state: Arc::clone(&upstream.state),
+                    task: spawn_local(health::watch(upstream.clone(), check)),
+                }));
         }
-        for gone in before {
-            gone.task.abort();
+        for removed in before {
+            removed.task.abort();
         }
     }
 }
 
-/// Has everything counted that this policy has, where it was counted before if it was.
+/// Registers the metrics of all upstreams and issuers of a policy. Known names keep their counters.
 pub(super) fn register(metrics: &Metrics, policy: &Policy, remote_keys: &[Option<RemoteKeys>]) {
     let upstreams = policy.upstreams.iter();
     let upstreams = upstreams.map(|upstream| Arc::clone(&upstream.state.metrics));
@@ -196,18 +199,18 @@ pub(super) fn register(metrics: &Metrics, policy: &Policy, remote_keys: &[Option
     metrics.issuers.replace(issuers.collect());
 }
 
-/// Puts a policy with every new ring of this issuer in force, wherever the issuer stands in it by then.
+/// Publishes new key rings of an issuer. The issuer is found by name, because a reload can move it.
 fn publisher(shared: Arc<Shared>, name: Arc<str>) -> impl Fn(Arc<KeyRing>) {
     move |ring| {
         shared.change_policy(|policy| {
-            let place = policy
+            let index = policy
                 .gate
                 .issuers()
                 .iter()
                 .position(|issuer| issuer.name == name);
             let mut policy = policy.clone();
-            if let Some(place) = place {
-                policy.gate = policy.gate.with_ring(IssuerId(place), Arc::clone(&ring));
+            if let Some(index) = index {
+                policy.gate = policy.gate.with_ring(IssuerId(index), Arc::clone(&ring));
             }
             policy
         });

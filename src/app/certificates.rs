@@ -1,4 +1,4 @@
-//! Certificates that are renewed while the gate runs: their files are looked at every few seconds.
+//! Hot reload of listener certificates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,17 @@ use crate::observe::metrics::{Expiries, Metrics};
 use crate::proxy::inbound::listener::ListenerConfig;
 use crate::tls::server::{Reloaded, Reloader};
 
-/// How often. To look, and not to be told, finds every way in which a file can change: a link that is swapped, as
-/// Kubernetes does it, a file that is renamed to its place, or one that is written over.
+/// Interval of file polls. Polling, unlike file notifications, detects every kind of change: a swapped symbolic link,
+/// as in Kubernetes, a renamed file, or one overwritten in place.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Every file with certificates of a listener, and with revocation lists, and until when they are good.
-pub(super) fn expiries(entries: &[ListenerConfig]) -> [Expiries; 2] {
-    let all = || entries.iter().filter_map(|entry| entry.tls.as_ref());
+/// Expiry of each certificate file and of each revocation list file.
+pub(super) fn expiries(listeners: &[ListenerConfig]) -> [Expiries; 2] {
+    let all = || {
+        listeners
+            .iter()
+            .filter_map(|listener| listener.tls.as_ref())
+    };
     let certificates = all().flat_map(|tls| tls.expiries());
     let lists = all().filter_map(|tls| tls.lists_expiry());
     [
@@ -29,26 +33,26 @@ pub(super) fn expiries(entries: &[ListenerConfig]) -> [Expiries; 2] {
     ]
 }
 
-/// What looks at the files of each listener.
-pub(super) fn reloaders(entries: &[ListenerConfig]) -> Vec<Reloader> {
-    let all = entries.iter().filter_map(|entry| entry.tls.clone());
+/// One reloader per listener with TLS.
+pub(super) fn reloaders(listeners: &[ListenerConfig]) -> Vec<Reloader> {
+    let all = listeners.iter().filter_map(|listener| listener.tls.clone());
     all.map(Reloader::new).collect()
 }
 
-/// Takes over what has changed, for every connection that comes from then on.
-pub(super) async fn keep(mut reloaders: Vec<Reloader>, metrics: Arc<Metrics>) {
-    let mut glances = interval(POLL_INTERVAL);
-    glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Polls the files and uses changed certificates for new connections.
+pub(super) async fn watch(mut reloaders: Vec<Reloader>, metrics: Arc<Metrics>) {
+    let mut polls = interval(POLL_INTERVAL);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !reloaders.is_empty() {
-        glances.tick().await;
+        polls.tick().await;
         for Reloaded { file, result } in reloaders.iter_mut().flat_map(Reloader::look) {
             metrics.tls_file_reloaded(&file, &result);
             let file = file.display();
             match result {
-                Ok(_) => info!(%file, "certificates have changed, and are in force"),
+                Ok(_) => info!(%file, "certificates reloaded"),
                 Err(error) => warn!(
                     %file,
-                    "certificates have changed and cannot be used, those before stay in force: {error}"
+                    "certificate reload failed, keeping the previous certificates: {error}"
                 ),
             }
         }

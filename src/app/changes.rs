@@ -1,12 +1,12 @@
-//! What another configuration changes, in words.
+//! Differences between two configurations, for the log.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::config::{Config, Listen, Route};
 
-/// Everything in which two configurations differ that takes effect at once; `files` are those whose content is another.
-pub(super) fn between(before: &Config, after: &Config, files: &[PathBuf]) -> Vec<String> {
+/// Differences that take effect at once. `files` are the files with changed contents.
+pub(super) fn differences(before: &Config, after: &Config, files: &[PathBuf]) -> Vec<String> {
     let Config {
         listen: _,
         listeners: _,
@@ -42,8 +42,8 @@ pub(super) fn between(before: &Config, after: &Config, files: &[PathBuf]) -> Vec
     changes
 }
 
-/// The keys in which two configurations differ and that are read once, at the start.
-pub(super) fn at_start_only(before: &Config, after: &Config) -> Vec<&'static str> {
+/// Changed keys that are read only at start.
+pub(super) fn restart_required(before: &Config, after: &Config) -> Vec<&'static str> {
     let (old, new) = (&before.listen, &after.listen);
     let keys = [
         ("listen.address", old.address != new.address),
@@ -62,7 +62,7 @@ pub(super) fn at_start_only(before: &Config, after: &Config) -> Vec<&'static str
     keys.map(|(key, _)| key).collect()
 }
 
-/// `[listen]` without what is read once.
+/// `[listen]` without the keys that are read only at start.
 fn limits(config: &Config) -> Listen {
     let Listen {
         address,
@@ -80,7 +80,7 @@ fn limits(config: &Config) -> Listen {
     }
 }
 
-/// The routes by their paths: those of one path differ in their methods.
+/// Routes by path pattern. Routes of one path differ in their methods.
 fn routes(config: &Config) -> BTreeMap<String, Vec<&Route>> {
     let mut routes: BTreeMap<String, Vec<&Route>> = BTreeMap::new();
     for route in &config.routes {

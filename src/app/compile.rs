@@ -1,9 +1,12 @@
-//! From the configuration as written to the parts that serve. Every problem is collected, none is left for a request.
+//! Compiles a configuration into the parts of the gate. All problems are found here; none is left for request time.
 
+mod checks;
 mod cors;
+mod headers;
 mod issuers;
 mod keys;
 mod listen;
+mod methods;
 mod redis;
 mod requirements;
 mod routes;
@@ -12,41 +15,68 @@ mod tracing;
 mod upstreams;
 mod urls;
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::config::{CertificateField, KeyPath, Problems, Written};
+use crate::config::{CertificateField, Config, ConfigDocument, KeyPath, Problems};
 use crate::gate::Gate;
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::identity::IdentityClaim;
 use crate::gate::managed_headers::ManagedNames;
+use crate::keys::remote::RemoteKeys;
 use crate::proxy::headers::HeaderPolicy;
 use crate::proxy::inbound::limits::{ConnectionLimits, Timeouts};
+use crate::proxy::inbound::listener::ListenerConfig;
 use crate::proxy::shared::Policy;
 
-use super::App;
+use super::config_source::ConfigSource;
 
-/// The header that always carries the subject.
-const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+use checks::check_share;
+use headers::X_USER_ID;
+
+/// Compiled configuration, ready to start.
+#[derive(Debug)]
+pub struct App {
+    /// Configuration that it was compiled from.
+    pub config: Config,
+    /// Listeners: `[listen]` first, then `[[listeners]]`.
+    pub listeners: Vec<ListenerConfig>,
+    /// Access policy and upstreams.
+    pub policy: Policy,
+    /// Remote key sets, by issuer index.
+    pub remote_keys: Vec<Option<RemoteKeys>>,
+    /// Warnings for the operator.
+    pub warnings: Vec<String>,
+    /// File to watch for changes, if any.
+    pub source: Option<ConfigSource>,
+}
 
 impl App {
-    /// Builds everything, or says everything that is wrong.
-    pub fn compile(mut written: Written) -> Result<Self, Problems> {
+    /// Compiles a file. The started gate hot reloads it.
+    pub fn load(file: &Path) -> Result<Self, Problems> {
+        let (result, source) = ConfigSource::open(file, Self::compile);
+        let mut app = result?;
+        app.source = Some(source);
+        Ok(app)
+    }
+
+    /// Compiles a document. Fails with all problems at once.
+    pub fn compile(mut document: ConfigDocument) -> Result<Self, Problems> {
         let mut warnings = Vec::new();
-        let entries = listen::compile(&mut written, &mut warnings);
-        let identity = identity(&mut written);
-        let upstreams = upstreams::compile(&mut written);
-        let issuers = issuers::compile(&mut written, &mut warnings);
-        let cors = cors::compile(&mut written);
-        let redis = redis::compile(&mut written, &mut warnings);
-        let (routes, forwarding) = routes::compile(&mut written, cors.as_ref(), &mut warnings);
-        let tracing = tracing::compile(&mut written);
-        let sample = written.config.log.sample;
-        check_share(&mut written, KeyPath::of("log").key("sample"), sample);
-        let config = written.config.clone();
-        written.finish()?;
+        let listeners = listen::compile(&mut document, &mut warnings);
+        let identity = identity(&mut document);
+        let upstreams = upstreams::compile(&mut document);
+        let issuers = issuers::compile(&mut document, &mut warnings);
+        let cors = cors::compile(&mut document);
+        let redis = redis::compile(&mut document, &mut warnings);
+        let (routes, forwarding) = routes::compile(&mut document, cors.as_ref(), &mut warnings);
+        let tracing = tracing::compile(&mut document);
+        let sample = document.config.log.sample;
+        check_share(&mut document, KeyPath::of("log").key("sample"), sample);
+        let config = document.config.clone();
+        document.finish()?;
 
         let listen = &config.listen;
         let limits = ConnectionLimits {
@@ -90,7 +120,7 @@ impl App {
         };
         Ok(Self {
             config,
-            entries,
+            listeners,
             policy,
             remote_keys,
             warnings,
@@ -99,29 +129,15 @@ impl App {
     }
 }
 
-/// A share is no percentage.
-fn check_share(written: &mut Written, path: KeyPath, share: f64) {
-    if !(0.0..=1.0).contains(&share) {
-        written.report(path, "must be from 0 to 1: 0.1 is one of ten");
-    }
-}
-
-/// A time of nothing would let no request through.
-fn check_time(written: &mut Written, path: &KeyPath, time: Option<Duration>) {
-    if time == Some(Duration::ZERO) {
-        written.report(path.clone(), "must be longer than nothing");
-    }
-}
-
-/// The identity headers: `X-User-Id` and what the configuration adds.
-fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
+/// Identity headers: `X-User-Id` and those in `[identity]`.
+fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
     let path = KeyPath::of("identity").key("headers");
     let mut identity = vec![(X_USER_ID, IdentityClaim::Subject)];
-    let nobody = ManagedNames::new([]);
-    for (header, claim) in written.config.identity.headers.clone() {
+    let managed = ManagedNames::new([]);
+    for (header, claim) in document.config.identity.headers.clone() {
         let path = path.key(&header);
         let Ok(name) = header.parse::<HeaderName>() else {
-            written.report(path, "is not a header name");
+            document.report(path, "is not a valid header name");
             continue;
         };
         if name == X_USER_ID && claim == "subject" {
@@ -131,40 +147,44 @@ fn identity(written: &mut Written) -> Vec<(HeaderName, IdentityClaim)> {
             ManagedNames::new([other]).is_identity(name.as_str())
         };
         if identity.iter().any(folds_to) {
-            written.report(path, "is an identity header already, in this or another spelling; `X-User-Id` always carries the subject");
-        } else if nobody.must_not_be_dropped(name.as_str())
+            document.report(path, "duplicates an identity header, possibly in another spelling; `X-User-Id` always carries the subject");
+        } else if managed.must_not_be_dropped(name.as_str())
             || crate::proxy::headers::hop_by_hop::is_hop_by_hop(&name)
         {
-            written.report(path, "has a meaning of its own and cannot carry a claim");
+            document.report(path, "is a reserved header and cannot carry a claim");
         } else if claim.is_empty() {
-            written.report(path, "needs the name of a claim, or `subject`");
+            document.report(path, "must name a claim or be `subject`");
         } else if claim == "subject" {
             identity.push((name, IdentityClaim::Subject));
         } else if let Some(field) = claim.strip_prefix("certificate:") {
-            identity.extend(certificate_field(written, path, field).map(|field| (name, field)));
+            identity.extend(certificate_field(document, path, field).map(|field| (name, field)));
         } else {
             match ClaimPath::parse(&claim) {
-                Ok(pointer) => identity.push((name, IdentityClaim::Named(pointer))),
-                Err(problem) => written.report(path, problem.to_string()),
+                Ok(claim_path) => identity.push((name, IdentityClaim::Named(claim_path))),
+                Err(problem) => document.report(path, problem.to_string()),
             }
         }
     }
     identity
 }
 
-/// `certificate:subject` and the like.
-fn certificate_field(written: &mut Written, place: KeyPath, field: &str) -> Option<IdentityClaim> {
+/// Parses the field of `certificate:FIELD`.
+fn certificate_field(
+    document: &mut ConfigDocument,
+    path: KeyPath,
+    field: &str,
+) -> Option<IdentityClaim> {
     let mut all = CertificateField::ALL.into_iter();
     let found = all.find(|known| known.name() == field);
     if found.is_none() {
         let known = CertificateField::ALL.map(CertificateField::name);
         let known = known.join("`, `certificate:");
-        written.report(
-            place,
-            format!("a certificate has no `{field}`; there are `certificate:{known}`"),
+        document.report(
+            path,
+            format!("must be one of `certificate:{known}`, got `certificate:{field}`"),
         );
-    } else if !tls::asks_for_certificates(written) {
-        written.report(place, tls::NOT_ASKED);
+    } else if !tls::asks_for_certificates(document) {
+        document.report(path, tls::NOT_ASKED);
     }
     found.map(IdentityClaim::Certificate)
 }

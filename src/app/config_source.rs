@@ -1,127 +1,137 @@
-//! Where the configuration comes from, and whether it is another now.
+//! Configuration file on disk, and detection of its changes.
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{KeyPath, Problem, Problems, Written};
+use crate::config::{ConfigDocument, KeyPath, Problem, Problems};
 use crate::files::Contents;
 
-use super::App;
+/// Number of polls between full reads, which detect changes that leave the metadata of a file unchanged.
+const FULL_READ_INTERVAL: usize = 20;
 
-/// At every so many looks all files are read, for changes that the system does not tell.
-const THOROUGH: usize = 20;
-
-/// A configuration file and every file that it names, looked at again and again. To look, and not to be told, finds every
-/// way in which a file can change: a link that is swapped, as Kubernetes does it, a file that is renamed to its place, or
-/// one that is written over.
+/// Polled configuration file, with all files that it refers to. Polling, unlike file notifications, detects every
+/// kind of change: a swapped symbolic link, as in Kubernetes, a renamed file, or one overwritten in place.
 #[derive(Debug)]
 pub struct ConfigSource {
     file: PathBuf,
-    /// What was there when it was last tried.
-    tried: Contents,
-    /// What is wrong with that.
+    /// Contents at the last compilation.
+    compiled: Contents,
+    /// Problems of the last compilation.
     problems: Option<Problems>,
-    /// What is there since the last look, and may be half written.
-    seen: Option<Contents>,
-    looks: usize,
+    /// Changed contents of the last poll, which may be incomplete.
+    pending: Option<Contents>,
+    polls: usize,
 }
 
-/// What a look has found.
+/// Result of one poll.
 #[derive(Debug)]
-pub(super) enum Found {
-    /// What was tried last.
-    Nothing,
-    /// Something that may still be written.
-    Unfinished,
-    /// Another configuration, or another content of a file that it names.
-    Change {
-        /// What came of it.
-        result: Result<Box<App>, Problems>,
-        /// The files that have changed.
+pub(super) enum PollOutcome<T> {
+    /// Same contents as at the last compilation.
+    Unchanged,
+    /// Changed contents that may still be incomplete.
+    Unstable,
+    /// Changed contents, compiled.
+    Changed {
+        /// Result of the compilation.
+        result: Result<T, Problems>,
+        /// Changed files.
         files: Vec<PathBuf>,
     },
 }
 
-impl App {
-    /// Builds everything from a file, and follows its changes when it is started.
-    pub fn load(file: &Path) -> Result<Self, Problems> {
-        let (result, tried) = compile(file, &Contents::default());
-        let mut app = result?;
-        app.source = Some(ConfigSource {
-            file: file.to_owned(),
-            tried,
-            problems: None,
-            seen: None,
-            looks: 0,
-        });
-        Ok(app)
-    }
-}
-
 impl ConfigSource {
-    /// Looks whether something has changed, and tries what is the same as at the last look, or whatever is there if
-    /// somebody wishes it.
-    pub(super) fn look(&mut self, wished: bool) -> Found {
-        self.looks += 1;
-        let now = self
-            .tried
-            .again(wished || self.looks.is_multiple_of(THOROUGH));
-        let is_seen = self.seen.as_ref().is_some_and(|seen| seen.is_like(&now));
-        self.seen = None;
-        if now.is_like(&self.tried) {
-            // Written as they were: the next look need not read them again.
-            self.tried = now;
-            return Found::Nothing;
-        }
-        if !is_seen && !wished {
-            self.seen = Some(now);
-            return Found::Unfinished;
-        }
-        let (result, tried) = match now.pipe() {
-            Some(pipe) => (Err(read_once(&self.file, pipe)), now.clone()),
-            None => compile(&self.file, &now),
+    /// Compiles a file and records the contents that the result depends on.
+    pub(super) fn open<T>(
+        file: &Path,
+        compile: impl FnOnce(ConfigDocument) -> Result<T, Problems>,
+    ) -> (Result<T, Problems>, Self) {
+        let (result, compiled) = self::compile(file, &Contents::default(), compile);
+        let source = Self {
+            file: file.to_owned(),
+            compiled,
+            problems: result.as_ref().err().cloned(),
+            pending: None,
+            polls: 0,
         };
-        if !tried.again(true).is_like(&tried) {
-            return Found::Unfinished;
-        }
-        let files = self.tried.differences(&now).map(Path::to_owned).collect();
-        self.tried = tried;
-        self.problems = result.as_ref().err().cloned();
-        let result = result.map(Box::new);
-        Found::Change { result, files }
+        (result, source)
     }
 
-    /// What is wrong with what was tried last.
+    /// Reads the files. Compiles changed contents once two polls in a row agree on them, or at once if `requested`.
+    pub(super) fn poll<T>(
+        &mut self,
+        requested: bool,
+        compile: impl FnOnce(ConfigDocument) -> Result<T, Problems>,
+    ) -> PollOutcome<T> {
+        self.polls += 1;
+        let current = self
+            .compiled
+            .again(requested || self.polls.is_multiple_of(FULL_READ_INTERVAL));
+        let is_stable = self
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.is_like(&current));
+        self.pending = None;
+        if current.is_like(&self.compiled) {
+            // Keeps the new metadata, so that the next poll need not read the files.
+            self.compiled = current;
+            return PollOutcome::Unchanged;
+        }
+        if !is_stable && !requested {
+            self.pending = Some(current);
+            return PollOutcome::Unstable;
+        }
+        let (result, compiled) = match current.pipe() {
+            Some(pipe) => (Err(pipe_problem(&self.file, pipe)), current.clone()),
+            None => self::compile(&self.file, &current, compile),
+        };
+        if !compiled.again(true).is_like(&compiled) {
+            return PollOutcome::Unstable;
+        }
+        let files = self
+            .compiled
+            .differences(&current)
+            .map(Path::to_owned)
+            .collect();
+        self.compiled = compiled;
+        self.problems = result.as_ref().err().cloned();
+        PollOutcome::Changed { result, files }
+    }
+
+    /// Problems of the last compilation.
     pub(super) fn problems(&self) -> Option<&Problems> {
         self.problems.as_ref()
     }
 }
 
-/// Builds everything, and notes what is in the files on which it depends how that comes out. What changes while it is read
-/// is found to have changed. `before` is what was noted the last time.
-fn compile(file: &Path, before: &Contents) -> (Result<App, Problems>, Contents) {
+/// Compiles the file and returns the contents that the result depends on. The contents are read first, so that a
+/// concurrent change is detected by comparing them again. `before` are the contents of the last compilation.
+fn compile<T>(
+    file: &Path,
+    before: &Contents,
+    compile: impl FnOnce(ConfigDocument) -> Result<T, Problems>,
+) -> (Result<T, Problems>, Contents) {
     let text = Contents::of([file]);
-    let written = match Written::load(file) {
-        Ok(written) => written,
-        // What it names is not known.
+    let document = match ConfigDocument::load(file) {
+        Ok(document) => document,
+        // The files that it refers to are unknown: keep those of the last compilation.
         Err(problems) => return (Err(problems), before.clone().with(text)),
     };
-    let named = Contents::of(written.config.files()).with(text);
-    let others = Contents::of(written.config.others_files());
-    let result = App::compile(written);
-    let noted = match result {
-        Ok(_) => named,
-        // It may be their fault.
-        Err(_) => others.with(named),
+    let policy_files = Contents::of(document.config.files()).with(text);
+    let other_files = Contents::of(document.config.independent_files());
+    let result = compile(document);
+    let contents = match result {
+        Ok(_) => policy_files,
+        // The problem may be in the certificates of listeners.
+        Err(_) => other_files.with(policy_files),
     };
-    (result, noted)
+    (result, contents)
 }
 
-/// What was written into a pipe is gone.
-fn read_once(file: &Path, pipe: &Path) -> Problems {
+/// Problem of a named pipe, which can be read only once.
+fn pipe_problem(file: &Path, pipe: &Path) -> Problems {
     let problem = Problem {
         line: None,
         path: KeyPath::default(),
-        message: format!("{} is a pipe, and cannot be read again", pipe.display()),
+        message: format!("{} is a pipe and cannot be read again", pipe.display()),
     };
     Problems {
         file: file.to_owned(),
@@ -130,191 +140,4 @@ fn read_once(file: &Path, pipe: &Path) -> Problems {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use tempfile::TempDir;
-
-    use super::*;
-
-    const GOOD: &str = r#"
-[upstreams.tasks]
-url = "http://127.0.0.1:3000"
-
-[issuers.test]
-keys = { secret_file = "SECRET" }
-
-[[routes]]
-path = "/api/{user_id}/{*rest}"
-access = { owner = "user_id" }
-"#;
-
-    /// A folder with a configuration and a secret.
-    struct Folder(TempDir);
-
-    impl Folder {
-        fn new() -> Self {
-            let folder = Self(TempDir::new().unwrap());
-            folder.write("secret", "a secret of the tests, 32 bytes at least");
-            folder.write("config.toml", &folder.config());
-            folder
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.0.path().join(name)
-        }
-
-        fn write(&self, name: &str, text: &str) {
-            fs::write(self.path(name), text).unwrap();
-        }
-
-        fn config(&self) -> String {
-            GOOD.replace("SECRET", self.path("secret").to_str().unwrap())
-        }
-
-        fn load(&self) -> ConfigSource {
-            App::load(&self.path("config.toml"))
-                .unwrap()
-                .source
-                .unwrap()
-        }
-    }
-
-    /// In a word what a look has found, and in which files.
-    fn look(source: &mut ConfigSource, wished: bool) -> String {
-        match source.look(wished) {
-            Found::Nothing => "nothing".to_owned(),
-            Found::Unfinished => "unfinished".to_owned(),
-            Found::Change { result, files } => {
-                let names = files.iter().filter_map(|file| file.file_name());
-                let names: Vec<_> = names.filter_map(|name| name.to_str()).collect();
-                let names = names.join(" ");
-                match result {
-                    Ok(_) => format!("good: {names}"),
-                    Err(problems) => format!("bad: {names}: {}", problems.all[0].message),
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_half_written_is_not_taken() {
-        let folder = Folder::new();
-        let mut source = folder.load();
-        assert_eq!(look(&mut source, false), "nothing");
-        let whole = format!(
-            "{}require = [{{ claim = \"a\", has = \"b\" }}]\n",
-            folder.config()
-        );
-        // Good as it stands, and lacks what matters.
-        folder.write("config.toml", &format!("{}\n", folder.config()));
-        assert_eq!(look(&mut source, false), "unfinished");
-        folder.write("config.toml", &whole);
-        assert_eq!(look(&mut source, false), "unfinished");
-        assert_eq!(look(&mut source, false), "good: config.toml");
-        assert_eq!(look(&mut source, false), "nothing");
-    }
-
-    #[test]
-    fn what_is_written_back_before_it_was_taken_is_no_change() {
-        let folder = Folder::new();
-        let mut source = folder.load();
-        folder.write("config.toml", "");
-        assert_eq!(look(&mut source, false), "unfinished");
-        folder.write("config.toml", &folder.config());
-        assert_eq!(look(&mut source, false), "nothing");
-    }
-
-    #[test]
-    fn a_wish_takes_what_is_there() {
-        let folder = Folder::new();
-        let mut source = folder.load();
-        assert_eq!(look(&mut source, true), "nothing");
-        folder.write("secret", "another secret of the tests, 32 bytes at least");
-        assert_eq!(look(&mut source, true), "good: secret");
-    }
-
-    #[test]
-    fn what_is_broken_is_told_once_and_tried_again_when_it_changes() {
-        let folder = Folder::new();
-        let mut source = folder.load();
-        folder.write("secret", "short");
-        assert_eq!(look(&mut source, false), "unfinished");
-        assert_eq!(
-            look(&mut source, false),
-            "bad: secret: the secret has 5 bytes, and HS256 needs at least 32"
-        );
-        assert_eq!(look(&mut source, false), "nothing");
-        assert!(source.problems().is_some());
-        fs::remove_file(folder.path("config.toml")).unwrap();
-        assert_eq!(look(&mut source, false), "unfinished");
-        let gone = "bad: config.toml: cannot be read: No such file or directory (os error 2)";
-        assert_eq!(look(&mut source, false), gone);
-        // What it named before is still looked at, and would not help alone.
-        folder.write("secret", "a secret of the tests, 32 bytes at least");
-        assert_eq!(
-            look(&mut source, true),
-            gone.replace("config.toml", "secret")
-        );
-        folder.write("config.toml", &folder.config());
-        assert_eq!(look(&mut source, true), "good: config.toml");
-        assert!(source.problems().is_none());
-    }
-
-    #[test]
-    fn a_file_that_is_named_for_the_first_time_is_followed() {
-        let folder = Folder::new();
-        let mut source = folder.load();
-        let config = folder.config().replace("/secret\"", "/other\"");
-        folder.write("config.toml", &config);
-        assert!(look(&mut source, true).starts_with("bad: config.toml: "));
-        folder.write("other", "another secret of the tests, 32 bytes at least");
-        assert_eq!(look(&mut source, true), "good: other");
-        // And the one before is not.
-        folder.write("secret", "");
-        assert_eq!(look(&mut source, true), "nothing");
-    }
-
-    #[test]
-    fn the_certificates_of_listeners_are_looked_at_only_while_something_is_wrong() {
-        let folder = Folder::new();
-        let tls = "tests/fixtures/config/tls/gate.crt";
-        let key = "tests/fixtures/keys/p256.private.pem";
-        let copy = |from: &str, to: &str| {
-            let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(from);
-            fs::copy(from, folder.path(to)).unwrap();
-        };
-        copy(tls, "gate.crt");
-        copy(key, "gate.key");
-        let files = ["gate.crt", "gate.key"].map(|file| folder.path(file));
-        let listen = format!(
-            "[listen]\ntls = {{ certificate = {:?}, key = {:?} }}\n",
-            files[0], files[1]
-        );
-        let config = format!("{listen}{}", folder.config());
-        folder.write("config.toml", &config);
-        let mut source = folder.load();
-        folder.write("gate.key", "");
-        assert_eq!(look(&mut source, true), "nothing");
-        folder.write("config.toml", &format!("{config}\n"));
-        assert!(look(&mut source, true).starts_with("bad: config.toml: "));
-        copy(key, "gate.key");
-        assert_eq!(look(&mut source, true), "good: gate.key");
-    }
-
-    #[test]
-    fn a_pipe_is_read_once() {
-        let folder = Folder::new();
-        let mut source = folder.load();
-        fs::remove_file(folder.path("secret")).unwrap();
-        let made = std::process::Command::new("mkfifo")
-            .arg(folder.path("secret"))
-            .status();
-        assert!(made.unwrap().success());
-        let found = look(&mut source, true);
-        assert!(
-            found.ends_with("secret is a pipe, and cannot be read again"),
-            "{found}"
-        );
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Following the configuration: another one is put in force whole, or the one before stays.
+//! Hot reload of the configuration: a new one replaces the current one completely or not at all.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,109 +14,110 @@ use crate::config::{Config, Problems};
 use crate::observe::metrics::Metrics;
 
 use super::background::BackgroundTasks;
-use super::config_source::{ConfigSource, Found};
-use super::{App, changes};
+use super::changes;
+use super::compile::App;
+use super::config_source::{ConfigSource, PollOutcome};
 
-/// How often the files are looked at. A change is taken at the look after the one that has found it.
+/// Interval of file polls. A change is applied at the second poll that finds it.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What follows the configuration.
+/// Watches a configuration file and applies its changes.
 #[derive(Debug)]
 pub(super) struct ConfigWatcher {
     pub(super) source: ConfigSource,
-    /// The configuration that the process has started with.
+    /// Configuration at start.
     pub(super) started: Config,
-    /// What was said of it.
+    /// Warnings logged at start.
     pub(super) warnings: Vec<String>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
 }
 
 impl ConfigWatcher {
-    /// Follows it for as long as the process lives. `wish` asks to look at once.
-    pub(super) async fn follow(self, wish: Arc<Notify>, mut background: BackgroundTasks) {
+    /// Polls until the process ends. `reload_request` triggers a poll at once.
+    pub(super) async fn run(self, reload_request: Arc<Notify>, mut background: BackgroundTasks) {
         let Self {
             mut source,
             started,
-            warnings: mut told,
+            warnings: mut logged_warnings,
             metrics,
             clock,
         } = self;
-        let mut in_force = started.clone();
-        let mut glances = interval(POLL_INTERVAL);
-        glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut current = started.clone();
+        let mut polls = interval(POLL_INTERVAL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let wished = tokio::select! {
-                _ = glances.tick() => false,
-                () = wish.notified() => true,
+            let requested = tokio::select! {
+                _ = polls.tick() => false,
+                () = reload_request.notified() => true,
             };
-            // On a thread of its own: a disk that does not answer must not keep probes from being answered.
-            let looking = spawn_blocking(move || {
-                let found = source.look(wished);
-                (source, found)
+            // On a blocking thread: a slow disk must not delay the probes.
+            let polling = spawn_blocking(move || {
+                let outcome = source.poll(requested, App::compile);
+                (source, outcome)
             });
-            let Ok((looked, found)) = looking.await else {
-                return error!("the configuration is not followed any more");
+            let Ok((returned, outcome)) = polling.await else {
+                return error!("configuration watcher stopped: the polling thread panicked");
             };
-            source = looked;
-            match found {
-                Found::Nothing if wished => match source.problems() {
-                    None => info!("the configuration has not changed"),
-                    Some(problems) => tell(problems, metrics.config.generation()),
+            source = returned;
+            match outcome {
+                PollOutcome::Unchanged if requested => match source.problems() {
+                    None => info!("configuration unchanged"),
+                    Some(problems) => log_failed(problems, metrics.config.generation()),
                 },
-                Found::Nothing | Found::Unfinished => {}
-                Found::Change {
+                PollOutcome::Unchanged | PollOutcome::Unstable => {}
+                PollOutcome::Changed {
                     result: Ok(app),
                     files,
                 } => {
                     let App {
                         config,
-                        entries: _,
+                        listeners: _,
                         policy,
                         remote_keys,
                         warnings,
                         source: _,
-                    } = *app;
-                    background.change(policy, &remote_keys);
+                    } = app;
+                    background.apply(policy, &remote_keys);
                     let generation = metrics.config.reloaded(clock.now());
-                    announce(generation, &in_force, &config, &files);
-                    let restarts = changes::at_start_only(&started, &config);
-                    let changed = changes::at_start_only(&in_force, &config);
+                    log_reloaded(generation, &current, &config, &files);
+                    let restarts = changes::restart_required(&started, &config);
+                    let changed = changes::restart_required(&current, &config);
                     for key in restarts.iter().filter(|key| changed.contains(key)) {
-                        warn!("`{key}` has changed, which takes effect after a restart");
+                        warn!("`{key}` changed; restart to apply it");
                     }
-                    for warning in warnings.iter().filter(|warning| !told.contains(warning)) {
+                    for warning in warnings
+                        .iter()
+                        .filter(|warning| !logged_warnings.contains(warning))
+                    {
                         warn!("{warning}");
                     }
-                    (in_force, told) = (config, warnings);
+                    (current, logged_warnings) = (config, warnings);
                 }
-                Found::Change {
+                PollOutcome::Changed {
                     result: Err(problems),
                     ..
-                } => tell(&problems, metrics.config.reload_failed()),
+                } => log_failed(&problems, metrics.config.reload_failed()),
             }
         }
     }
 }
 
-fn announce(generation: u64, before: &Config, after: &Config, files: &[PathBuf]) {
-    let changes = changes::between(before, after, files);
+fn log_reloaded(generation: u64, before: &Config, after: &Config, files: &[PathBuf]) {
+    let changes = changes::differences(before, after, files);
     let changes = if changes.is_empty() {
-        "nothing that takes effect".to_owned()
+        "none that take effect".to_owned()
     } else {
         changes.join(", ")
     };
-    info!(
-        generation,
-        changes, "the configuration has changed, and is in force"
-    );
+    info!(generation, changes, "configuration reloaded");
 }
 
-fn tell(problems: &Problems, generation: u64) {
+fn log_failed(problems: &Problems, generation: u64) {
     for problem in problems.lines() {
         error!(
             generation,
-            "the configuration has changed and cannot be used, the one before stays in force: {problem}"
+            "configuration reload failed, keeping generation {generation}: {problem}"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! The control thread: key fetches, a changed configuration, changed certificates, health checks, spans and the admin
-//! listener, so that a busy gate still answers its probes.
+//! Control thread: key refreshes, hot reload, health checks, span export and the admin listener. Separate from the
+//! workers, so that a busy gate still responds to probes.
 
 use std::io;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use super::background::BackgroundTasks;
 use super::certificates;
 use super::config_watcher::ConfigWatcher;
 
-/// How many probes of upstreams may be under way: whoever reaches the admin listener can send any number.
-const PROBES: usize = 8;
+/// Most concurrent upstream probes: any client of the admin listener can start them.
+const MAX_CONCURRENT_PROBES: usize = 8;
 
-/// What the admin listener reports.
+/// State that the admin listener reports.
 #[derive(Debug)]
 struct Report {
     shared: Arc<Shared>,
@@ -88,19 +88,19 @@ impl Status for Report {
 
     fn probe(&self, path: &str) -> Option<Probe> {
         let policy = self.shared.policy();
-        let asked = policy.upstreams.iter().filter_map(|upstream| {
+        let targets = policy.upstreams.iter().filter_map(|upstream| {
             let check = upstream.policy.health_check.as_ref()?;
             (check.path == path).then(|| (upstream.clone(), check.clone()))
         });
-        let asked: Vec<_> = asked.collect();
-        if asked.is_empty() {
+        let targets: Vec<_> = targets.collect();
+        if targets.is_empty() {
             return None;
         }
         let probes = Arc::clone(&self.probes);
         Some(Box::pin(async move {
-            let _turn = probes.acquire().await.ok()?;
+            let _permit = probes.acquire().await.ok()?;
             let mut status = None;
-            for (upstream, check) in asked {
+            for (upstream, check) in targets {
                 status = health::probe(&upstream, &check).await;
                 if !status.is_some_and(health::is_healthy) {
                     break;
@@ -111,22 +111,22 @@ impl Status for Report {
     }
 }
 
-/// What the thread does.
+/// Tasks of the control thread.
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) admin: std::net::TcpListener,
     pub(super) remote_keys: Vec<Option<RemoteKeys>>,
     pub(super) reloaders: Vec<Reloader>,
-    /// What follows the configuration, if it comes from a file.
+    /// Set if the configuration is a file to watch.
     pub(super) watcher: Option<ConfigWatcher>,
-    /// Somebody wants it to look at once.
-    pub(super) wish: Arc<Notify>,
+    /// Triggers a poll of the configuration at once.
+    pub(super) reload_request: Arc<Notify>,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<Metrics>,
 }
 
 impl Control {
-    /// Starts the thread. It ends with the process.
+    /// Spawns the thread, which runs until the process ends.
     pub(super) fn start(self) -> io::Result<()> {
         let thread = std::thread::Builder::new().name("control".to_owned());
         thread.spawn(move || {
@@ -147,13 +147,13 @@ impl Control {
             remote_keys,
             reloaders,
             watcher,
-            wish,
+            reload_request,
             shared,
             metrics,
         } = self;
         let background =
-            BackgroundTasks::begin(Arc::clone(&shared), Arc::clone(&metrics), &remote_keys);
-        spawn_local(certificates::keep(reloaders, Arc::clone(&metrics)));
+            BackgroundTasks::start(Arc::clone(&shared), Arc::clone(&metrics), &remote_keys);
+        spawn_local(certificates::watch(reloaders, Arc::clone(&metrics)));
         let tracing = {
             let shared = Arc::clone(&shared);
             move || shared.policy().tracing.clone()
@@ -161,11 +161,11 @@ impl Control {
         let (spans, clock) = (Arc::clone(&metrics.spans), shared.clock.clone());
         spawn_local(export::run(spans, clock, tracing));
         if let Some(watcher) = watcher {
-            spawn_local(watcher.follow(wish, background));
+            spawn_local(watcher.run(reload_request, background));
         }
         match TcpListener::from_std(admin) {
             Ok(listener) => {
-                let probes = Arc::new(Semaphore::new(PROBES));
+                let probes = Arc::new(Semaphore::new(MAX_CONCURRENT_PROBES));
                 let report = Report { shared, probes };
                 let admin = Arc::new(Admin::new(report, metrics));
                 admin.serve(listener).await;

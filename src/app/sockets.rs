@@ -1,4 +1,4 @@
-//! Listening sockets: one for each worker on the same address, opened here or by whoever started the process.
+//! Listening sockets: one per worker and address, opened here or passed to the process.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,64 +10,65 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::config::Address;
 
-/// How many connections may wait to be accepted.
+/// Length of the accept queue.
 const BACKLOG: i32 = 4096;
 
-/// A listening socket that is not yet part of an event loop.
+/// Listening socket, not yet registered with an event loop.
 #[derive(Debug)]
-pub(super) enum Bound {
+pub(super) enum ListenSocket {
     Tcp(std::net::TcpListener),
     Unix(UnixListener),
 }
 
-/// What opens sockets, and has those that were open when the process was started (`LISTEN_FDS`, as systemd does it).
-pub(super) struct Sockets {
+/// Opens sockets, or takes those passed to the process (`LISTEN_FDS`, systemd socket activation).
+pub(super) struct SocketOpener {
     passed: ListenFd,
 }
 
-impl Sockets {
+impl SocketOpener {
     pub(super) fn new() -> Self {
         Self {
             passed: ListenFd::from_env(),
         }
     }
 
-    /// Opens `count` sockets. Gives the address they have in the end, which differs for port 0.
+    /// Opens `count` sockets. Also returns the bound address, which differs for port 0.
     pub(super) fn listen(
         &mut self,
         address: &Address,
         count: usize,
-    ) -> io::Result<(Address, Vec<Bound>)> {
+    ) -> io::Result<(Address, Vec<ListenSocket>)> {
         match address {
             Address::Tcp(address) => {
                 let (address, sockets) = tcp(*address, count)?;
                 Ok((Address::Tcp(address), sockets))
             }
             Address::Unix(path) => Ok((address.clone(), unix(path, count)?)),
-            Address::Passed(place) => Ok((address.clone(), self.passed(*place, count)?)),
+            Address::Passed(index) => Ok((address.clone(), self.passed(*index, count)?)),
         }
     }
 
-    fn passed(&mut self, place: usize, count: usize) -> io::Result<Vec<Bound>> {
-        let nothing = || io::Error::other("no such socket was passed to this process (LISTEN_FDS)");
-        let socket = match self.passed.take_unix_listener(place) {
-            Ok(socket) => Bound::Unix(socket.ok_or_else(nothing)?),
-            // It is of another kind.
-            Err(_) => Bound::Tcp(self.passed.take_tcp_listener(place)?.ok_or_else(nothing)?),
+    fn passed(&mut self, index: usize, count: usize) -> io::Result<Vec<ListenSocket>> {
+        let missing =
+            || io::Error::other("no socket with this index was passed to the process (LISTEN_FDS)");
+        let socket = match self.passed.take_unix_listener(index) {
+            Ok(socket) => ListenSocket::Unix(socket.ok_or_else(missing)?),
+            // Not a Unix socket.
+            Err(_) => ListenSocket::Tcp(self.passed.take_tcp_listener(index)?.ok_or_else(missing)?),
         };
         socket.copies(count)
     }
 }
 
-impl Bound {
-    /// The same socket so many times, ready for event loops.
+impl ListenSocket {
+    /// Duplicates the socket `count` times and makes it non-blocking.
     fn copies(self, count: usize) -> io::Result<Vec<Self>> {
         let socket = match &self {
             Self::Tcp(socket) => SockRef::from(socket),
             Self::Unix(socket) => SockRef::from(socket),
         };
         if !socket.is_listener()? {
-            return Err(io::Error::other("nobody can connect to this socket"));
+            return Err(io::Error::other("the passed socket is not listening"));
         }
         socket.set_nonblocking(true)?;
         let copies = (1..count).map(|_| match &self {
@@ -80,10 +81,10 @@ impl Bound {
     }
 }
 
-fn tcp(mut address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Bound>)> {
+fn tcp(mut address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<ListenSocket>)> {
     if address.port() != 0 {
-        // SO_REUSEPORT would let a second gate share the port of a first and take half of its requests unnoticed:
-        // without it, the port must be free.
+        // Probes the port without SO_REUSEPORT, with which a second gate could share the port and take half of the
+        // requests.
         drop(std::net::TcpListener::bind(address)?);
     }
     let mut sockets = Vec::with_capacity(count);
@@ -95,20 +96,20 @@ fn tcp(mut address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Bou
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = std::net::TcpListener::from(socket);
-        // For port 0, the first gets a port that nobody has, and the others the same.
+        // With port 0, the system assigns a free port to the first socket; the others share it.
         address = socket.local_addr()?;
-        sockets.push(Bound::Tcp(socket));
+        sockets.push(ListenSocket::Tcp(socket));
     }
     Ok((address, sockets))
 }
 
-fn unix(path: &Path, count: usize) -> io::Result<Vec<Bound>> {
-    // A socket that nobody listens on is left from a process that ended without a stop.
+fn unix(path: &Path, count: usize) -> io::Result<Vec<ListenSocket>> {
+    // A socket file without a listener was left by a process that crashed.
     if path.exists()
         && UnixStream::connect(path)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     {
         std::fs::remove_file(path)?;
     }
-    Bound::Unix(UnixListener::bind(path)?).copies(count)
+    ListenSocket::Unix(UnixListener::bind(path)?).copies(count)
 }

@@ -1,4 +1,4 @@
-//! A worker: one thread, one event loop, a socket for each listener, its own connections to the upstreams.
+//! Worker: one thread with an event loop, a socket per listener and its own upstream connections.
 
 use std::io;
 use std::sync::Arc;
@@ -16,25 +16,24 @@ use crate::proxy::inbound::acceptor::Acceptor;
 use crate::proxy::inbound::listener::{Listener, ListenerConfig};
 use crate::proxy::shared::{Phase, Shared};
 
-use super::sockets::Bound;
+use super::sockets::ListenSocket;
 
-/// How often a worker says that its event loop turns.
+/// Interval of the heartbeat, which shows that the event loop runs.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// What a worker is made of.
+/// Parts of a worker.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) number: usize,
-    pub(super) entries: Vec<(Arc<ListenerConfig>, Bound)>,
+    pub(super) listeners: Vec<(Arc<ListenerConfig>, ListenSocket)>,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<WorkerMetrics>,
 }
 
-/// How a worker ended.
 #[derive(Debug)]
 pub(super) struct WorkerExit {
-    /// How many connections it had to cut.
-    pub(super) cut: usize,
+    /// Connections closed at the end of the grace period.
+    pub(super) closed: usize,
 }
 
 impl Worker {
@@ -48,43 +47,47 @@ impl Worker {
         std::thread::Builder::new()
             .name(name)
             .spawn(move || match runtime() {
-                // What is left when the runtime is dropped is cut.
+                // Dropping the runtime closes the remaining connections.
                 Ok(runtime) => runtime.block_on(self.serve()),
                 Err(error) => {
                     error!("failed to start the event loop of a worker: {error}");
-                    WorkerExit { cut: 0 }
+                    WorkerExit { closed: 0 }
                 }
             })
     }
 
     async fn serve(self) -> WorkerExit {
-        let entries = self.entries.into_iter();
-        let entries = entries.map(|(entry, bound)| Ok((entry, bound.into_listener()?)));
-        let entries = match entries.collect::<io::Result<Vec<_>>>() {
-            Ok(entries) => entries,
+        let listeners = self.listeners.into_iter();
+        let listeners = listeners.map(|(listener, socket)| Ok((listener, socket.into_listener()?)));
+        let listeners = match listeners.collect::<io::Result<Vec<_>>>() {
+            Ok(listeners) => listeners,
             Err(error) => {
                 error!("failed to listen in the event loop of a worker: {error}");
-                return WorkerExit { cut: 0 };
+                return WorkerExit { closed: 0 };
             }
         };
-        spawn_local(beat(Arc::clone(&self.metrics)));
-        let door = Acceptor::new(entries, Arc::clone(&self.shared), Arc::clone(&self.metrics));
-        let serving = door.serve();
+        spawn_local(heartbeat(Arc::clone(&self.metrics)));
+        let acceptor = Acceptor::new(
+            listeners,
+            Arc::clone(&self.shared),
+            Arc::clone(&self.metrics),
+        );
+        let serving = acceptor.serve();
         tokio::pin!(serving);
         tokio::select! {
-            () = &mut serving => return WorkerExit { cut: 0 },
+            () = &mut serving => return WorkerExit { closed: 0 },
             () = self.shared.reaches(Phase::Stopping) => {}
         }
         match timeout(self.shared.policy().grace, serving).await {
-            Ok(()) => WorkerExit { cut: 0 },
+            Ok(()) => WorkerExit { closed: 0 },
             Err(_) => WorkerExit {
-                cut: self.metrics.open_connections(),
+                closed: self.metrics.open_connections(),
             },
         }
     }
 }
 
-impl Bound {
+impl ListenSocket {
     fn into_listener(self) -> io::Result<Listener> {
         Ok(match self {
             Self::Tcp(socket) => Listener::Tcp(TcpListener::from_std(socket)?),
@@ -93,10 +96,10 @@ impl Bound {
     }
 }
 
-async fn beat(metrics: Arc<WorkerMetrics>) {
-    let mut beat = interval(HEARTBEAT);
+async fn heartbeat(metrics: Arc<WorkerMetrics>) {
+    let mut ticks = interval(HEARTBEAT);
     loop {
-        beat.tick().await;
+        ticks.tick().await;
         metrics.beat();
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::config::Written;
+use crate::config::ConfigDocument;
 
 use super::{ConfigFile, Failure};
 
@@ -45,9 +45,9 @@ impl RunningGate {
         let address = match self.admin {
             Some(address) => address,
             None => {
-                let written = Written::load(&self.config.config)?;
-                let address = written.config.admin.address;
-                written.finish()?;
+                let document = ConfigDocument::load(&self.config.config)?;
+                let address = document.config.admin.address;
+                document.finish()?;
                 address
             }
         };

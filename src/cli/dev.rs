@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::{Address, LogFormat, Written};
+use crate::config::{Address, ConfigDocument, LogFormat};
 use crate::gate::access::Rule;
 use crate::observe::log;
 use crate::proxy::upstream::Target;
@@ -66,28 +66,28 @@ pub(super) struct Dev {
 
 impl Dev {
     pub(super) fn run(self) -> Outcome {
-        let (mut written, port) = match &self.config {
-            Some(file) => (Written::load(file)?, None),
+        let (mut document, port) = match &self.config {
+            Some(file) => (ConfigDocument::load(file)?, None),
             None => {
                 let port = free_port()
                     .map_err(|error| Failure::other(format_args!("find a free port: {error}")))?;
                 (
-                    Written::parse(Path::new("(built in)"), &built_in(port))?,
+                    ConfigDocument::parse(Path::new("(built in)"), &built_in(port))?,
                     Some(port),
                 )
             }
         };
         if let Some(listen) = &self.listen {
-            written.config.listen.address = listen.clone();
+            document.config.listen.address = listen.clone();
         }
-        written.config.log.format = LogFormat::Text;
-        let secret = match written.variable(SECRET) {
+        document.config.log.format = LogFormat::Text;
+        let secret = match document.variable(SECRET) {
             Some(secret) => secret,
             None => random_secret()?,
         };
-        written.set_variable(SECRET, &secret);
-        let tokens = Tokens::sign(&written);
-        let app = App::compile(written)?;
+        document.set_variable(SECRET, &secret);
+        let tokens = Tokens::sign(&document);
+        let app = App::compile(document)?;
         let upstream = app
             .policy
             .upstreams
@@ -264,8 +264,8 @@ struct Tokens {
 }
 
 impl Tokens {
-    fn sign(written: &Written) -> Option<Self> {
-        let signer = Signer::of(written, None).ok()?;
+    fn sign(document: &ConfigDocument) -> Option<Self> {
+        let signer = Signer::of(document, None).ok()?;
         let now = Clock::System.now();
         Some(Self {
             good: signer.sign(USER, 24 * ONE_HOUR, Map::new(), now).ok()?,

@@ -11,7 +11,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Map, Value, json};
 
 use crate::clock::{Clock, UnixTime};
-use crate::config::{self, KeyPath, Written};
+use crate::config::{self, ConfigDocument, KeyPath};
 use crate::keys::Algorithm;
 use crate::keys::secret::{Secret, Secrets};
 use crate::observe::log;
@@ -68,10 +68,10 @@ impl Token {
 
 impl Mint {
     fn run(self) -> Outcome {
-        let written = Written::load(&self.config.config)?;
-        let signer = Signer::of(&written, self.issuer.as_deref());
+        let document = ConfigDocument::load(&self.config.config)?;
+        let signer = Signer::of(&document, self.issuer.as_deref());
         // What could not be read comes first: it may be why there is no such issuer.
-        written.finish()?;
+        document.finish()?;
         let signer = signer?;
         let lifetime = lifetime(&self.lifetime)?;
         let mut extra = Map::new();
@@ -109,8 +109,8 @@ pub(super) struct Signer {
 
 impl Signer {
     /// The issuer of that name, or else the first that has a secret.
-    pub(super) fn of(written: &Written, name: Option<&str>) -> Result<Self, Failure> {
-        let mut issuers = written.config.issuers.iter();
+    pub(super) fn of(document: &ConfigDocument, name: Option<&str>) -> Result<Self, Failure> {
+        let mut issuers = document.config.issuers.iter();
         let has_secret = |issuer: &config::Issuer| {
             let keys = issuer.keys.as_ref();
             keys.is_some_and(|keys| keys.secret_env.is_some() || keys.secret_file.is_some())
@@ -128,7 +128,7 @@ impl Signer {
         let encoding = keys.encoding.unwrap_or_default();
         let secret = match (&keys.secret_env, &keys.secret_file) {
             (Some(variable), _) => {
-                Secrets::from_variable(variable, written.variable(variable), encoding)
+                Secrets::from_variable(variable, document.variable(variable), encoding)
             }
             (None, Some(file)) => Secrets::from_file(file, encoding),
             (None, None) => {
@@ -137,9 +137,9 @@ impl Signer {
                 )));
             }
         };
-        let place = written.place(&KeyPath::of("issuers").key(name));
+        let location = document.location(&KeyPath::of("issuers").key(name));
         let secret = secret
-            .map_err(|error| Failure::other(format_args!("sign a token: {place}: {error}")))?;
+            .map_err(|error| Failure::other(format_args!("sign a token: {location}: {error}")))?;
         let first = |texts: &Option<config::OneOrMany>| {
             texts.as_ref().and_then(|texts| texts.0.first().cloned())
         };

@@ -1,4 +1,4 @@
-//! `[cors]`: which pages of other origins may call, and read the answers.
+//! `[cors]`: cross-origin requests from browsers.
 
 use std::time::Duration;
 
@@ -8,25 +8,24 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::units;
 
-/// `[cors]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
-    /// The origins of the pages.
+    /// Allowed origins: exact, `https://*.app.example`, or `*`.
     pub origins: Vec<String>,
-    /// Whether browsers may send cookies along.
+    /// `Access-Control-Allow-Credentials`: lets browsers send cookies.
     #[serde(default)]
     pub credentials: bool,
-    /// The methods that pages may use; left out, every method of the route.
+    /// Allowed methods. Default: the methods of the route.
     #[serde(default)]
     pub methods: Option<Vec<String>>,
-    /// The headers that pages may send.
+    /// Allowed request headers.
     #[serde(default = "headers")]
     pub headers: Vec<String>,
-    /// The headers of the upstream's answers that pages may read, beside those that every page may.
+    /// Response headers exposed in addition to the CORS-safelisted ones.
     #[serde(default)]
     pub expose: Vec<String>,
-    /// How long a browser need not ask again.
+    /// `Access-Control-Max-Age` of preflight responses.
     #[serde(default = "max_age", deserialize_with = "units::duration")]
     pub max_age: Duration,
 }
@@ -39,12 +38,12 @@ fn max_age() -> Duration {
     Duration::from_mins(10)
 }
 
-/// What a route says instead of `[cors]`.
+/// `cors` of a route, which replaces `[cors]`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RouteCors {
-    /// `false`: the upstream answers browsers itself.
+    /// `false`: the upstream implements CORS itself.
     Off,
-    /// A table like `[cors]`, of which nothing is taken over.
+    /// A table with the keys of `[cors]`. Nothing is inherited.
     Own(Cors),
 }
 

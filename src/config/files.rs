@@ -1,11 +1,11 @@
-//! The files that a configuration names.
+//! Files that a configuration refers to.
 
 use std::path::Path;
 
 use super::{Config, Issuer, Keys, Listen, Listener, Redis, Tls, Tracing, Upstream, UpstreamTls};
 
 impl Config {
-    /// The files whose content is a part of the policy.
+    /// Files whose contents belong to the policy. A change to one of them reloads the configuration.
     pub fn files(&self) -> Vec<&Path> {
         let mut files = Vec::new();
         for Issuer { keys, .. } in self.issuers.values() {
@@ -63,8 +63,8 @@ impl Config {
         files.into_iter().flatten().map(AsRef::as_ref).collect()
     }
 
-    /// The files that are read again by who needs them: of listeners, and those with a token for an issuer.
-    pub fn others_files(&self) -> Vec<&Path> {
+    /// Files that are reloaded independently of the policy: certificates of listeners and bearer tokens for issuers.
+    pub fn independent_files(&self) -> Vec<&Path> {
         let mut files: Vec<&Path> = Vec::new();
         let Listen { tls: first, .. } = &self.listen;
         let others = self.listeners.iter().map(|Listener { tls, .. }| tls);

@@ -1,26 +1,26 @@
-//! `[identity]`: what the upstream learns about the caller.
+//! `[identity]`: identity headers and the forwarding of tokens.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// `[identity]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
-    /// Header = claim, or a part of one as `a.b` or `/a/b`; the word `subject` stands for the subject. `X-User-Id` is always written.
+    /// Header name to claim path (`a.b` or `/a/b`), `subject`, or `certificate:FIELD`. `X-User-Id` is always set to
+    /// the subject.
     pub headers: BTreeMap<String, String>,
-    /// What becomes of a token that the gate has verified.
+    /// Treatment of a verified token in the forwarded request.
     pub credential: Credential,
 }
 
-/// Whether the upstream sees the token that the gate has verified.
+/// Treatment of a verified token in the forwarded request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Credential {
-    /// The upstream does not see it.
+    /// Removes the token.
     #[default]
     Strip,
-    /// The upstream sees it.
+    /// Forwards the token unchanged.
     Forward,
 }

@@ -1,4 +1,4 @@
-//! `[issuers.NAME]`: whose tokens are good.
+//! `[issuers.NAME]`: trusted token issuers.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,41 +7,50 @@ use serde::Deserialize;
 
 use super::units::{self, OneOrMany};
 
-/// `[issuers.NAME]`.
+/// Refresh interval of a remote key set, if neither the configuration nor the response sets one.
+pub const DEFAULT_REFRESH: Duration = Duration::from_mins(5);
+
+/// Default of `max_stale`.
+pub const DEFAULT_MAX_STALE: Duration = Duration::from_hours(24);
+
+/// Base path of a Better Auth server whose URL has no path.
+pub const BETTER_AUTH_BASE_PATH: &str = "/api/auth";
+
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
-    /// Where the keys come from; unless `better_auth` says.
+    /// Key source. Required unless `better_auth` is set.
     #[serde(default)]
     pub keys: Option<Keys>,
-    /// The URL of a Better Auth server: key set, issuer and audience follow from it.
+    /// URL of a Better Auth server, from which key set URL, issuer and audience are derived.
     #[serde(default)]
     pub better_auth: Option<String>,
-    /// The algorithms its keys may verify; left out, the keys decide.
+    /// Accepted signature algorithms. Default: all algorithms that the keys support.
     #[serde(default)]
     pub algorithms: Option<Vec<String>>,
-    /// The accepted values of `iss`; left out, `iss` is not looked at.
+    /// Accepted values of `iss`. Default: any, or derived from the key source.
     #[serde(default)]
     pub issuer: Option<OneOrMany>,
-    /// The accepted values of `aud`; left out, `aud` is not looked at.
+    /// Accepted values of `aud`. Default: any, or derived from the key source.
     #[serde(default)]
     pub audience: Option<OneOrMany>,
-    /// The claims that name the subject; the first that is present counts.
+    /// Claims that hold the subject, in order of preference.
     #[serde(default = "subject_claims")]
     pub subject: Vec<String>,
-    /// How far the clocks of issuer and gate may differ; at most five minutes.
-    #[serde(default = "half_a_minute", deserialize_with = "units::duration")]
+    /// Accepted clock skew between issuer and gate, at most five minutes.
+    #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
     pub leeway: Duration,
-    /// The longest accepted time from `iat` to `exp`.
+    /// Longest accepted time between `iat` and `exp`.
     #[serde(default, deserialize_with = "units::optional_duration")]
     pub max_lifetime: Option<Duration>,
-    /// The accepted values of `typ`; a token without one counts as a `JWT`.
+    /// Accepted values of the `typ` header. A token without `typ` counts as `JWT`.
     #[serde(default = "jwt_only")]
     pub types: Vec<String>,
-    /// The accepted values of `azp`; left out, `azp` is not looked at.
+    /// Accepted values of `azp`. Default: any.
     #[serde(default)]
     pub authorized_party: Option<OneOrMany>,
-    /// Whether a token that is bound to a key is accepted, although the gate does not check that the caller has the key.
+    /// Accepts sender-constrained tokens (`cnf`, RFC 7800) without proof of possession. A client
+    /// certificate that is presented must still match.
     #[serde(default)]
     pub allow_bound: bool,
 }
@@ -54,53 +63,53 @@ fn subject_claims() -> Vec<String> {
     vec!["sub".to_owned(), "user_id".to_owned()]
 }
 
-fn half_a_minute() -> Duration {
+fn thirty_seconds() -> Duration {
     Duration::from_secs(30)
 }
 
-/// `keys = { … }`: exactly one source.
+/// `keys = { … }`. Exactly one source must be set.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
-    /// The environment variable that holds a shared secret.
+    /// Environment variable with a shared secret.
     pub secret_env: Option<String>,
-    /// The file that holds a shared secret, and in a second line perhaps the one before it.
+    /// File with a shared secret. An optional second line holds the previous secret.
     pub secret_file: Option<PathBuf>,
-    /// How the secret is written; only with `secret_env` or `secret_file`.
+    /// Encoding of the secret. Only with `secret_env` or `secret_file`.
     pub encoding: Option<Encoding>,
-    /// A file of PEM public keys.
+    /// File of PEM public keys.
     pub pem_file: Option<PathBuf>,
-    /// A file with a JSON Web Key Set (RFC 7517).
+    /// File with a JSON Web Key Set (RFC 7517).
     pub jwks_file: Option<PathBuf>,
-    /// The URL of a JSON Web Key Set.
+    /// URL of a JSON Web Key Set.
     pub jwks_url: Option<String>,
-    /// The URL of an issuer's description (OpenID Connect Discovery), which says where its key set is.
+    /// URL of the provider metadata (OpenID Connect Discovery), which contains the key set URL.
     pub discovery: Option<String>,
-    /// A file of PEM certificates that prove who the issuer's server is, instead of the system's; only for a fetch.
+    /// PEM file of CA certificates for the issuer's server, instead of the system's. Only with a URL.
     pub ca_file: Option<PathBuf>,
-    /// A file with a bearer token for the issuer's server; only for a fetch.
+    /// File with a bearer token for the issuer's server. Only with a URL.
     pub token_file: Option<PathBuf>,
-    /// How often the set is fetched again; only for a fetch.
+    /// Refresh interval. Default: `max-age` of the response, else [`DEFAULT_REFRESH`]. Only with a URL.
     #[serde(deserialize_with = "units::optional_duration")]
     pub refresh: Option<Duration>,
-    /// How long keys are used after the last successful fetch; only for a fetch.
+    /// Lifetime of keys after the last successful fetch. Default: [`DEFAULT_MAX_STALE`]. Only with a URL.
     #[serde(deserialize_with = "units::optional_duration")]
     pub max_stale: Option<Duration>,
-    /// Whether the set may be fetched without TLS from another machine; only for a fetch.
+    /// Allows plaintext HTTP to another machine. Only with a URL.
     pub allow_http: bool,
 }
 
-/// How a secret is written.
+/// Encoding of a secret.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
-    /// The bytes are the secret.
+    /// The text itself.
     #[default]
     Utf8,
-    /// RFC 4648 section 4, padded or not.
+    /// RFC 4648 section 4, padding optional.
     Base64,
-    /// RFC 4648 section 5, padded or not.
+    /// RFC 4648 section 5, padding optional.
     Base64url,
-    /// Two digits a byte.
+    /// Two digits per byte.
     Hex,
 }

@@ -1,4 +1,4 @@
-//! `rate_limit` of a route: how often a caller may come.
+//! `rate_limit` of a route.
 
 use std::time::Duration;
 
@@ -12,34 +12,33 @@ use super::units;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
-    /// How many requests a caller may make.
+    /// Allowed requests within `per`.
     pub requests: u64,
-    /// In which time.
+    /// Period, in whole seconds.
     #[serde(deserialize_with = "units::duration")]
     pub per: Duration,
-    /// Who counts as one caller.
+    /// Key of the bucket that a request counts against.
     pub by: RateKey,
-    /// How many of them at once; left out, all.
+    /// Largest burst. Default: `requests`.
     #[serde(default)]
     pub burst: Option<u64>,
 }
 
-/// Who counts as one caller.
+/// Key of the bucket that a request counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RateKey {
-    /// Whoever has the same address, or the same IPv6 network of 64 bits.
+    /// Client address; for IPv6, its /64 network.
     ClientAddress,
-    /// Whoever has a token of the same issuer and subject.
+    /// Issuer and subject of the token.
     Subject,
 }
 
-/// One limit, or a list of them.
+/// One limit or an array of limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RateLimits {
-    /// All of them.
     pub all: Vec<RateLimit>,
-    /// Whether they were written as a list.
+    /// True if the value is an array, which decides the key paths in problems.
     pub is_list: bool,
 }
 
@@ -55,7 +54,9 @@ impl<'de> Visitor<'de> for OneOrMany {
     type Value = RateLimits;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("{ requests = 10, per = \"1m\", by = \"client-address\" } or a list of such")
+        f.write_str(
+            "{ requests = 10, per = \"1m\", by = \"client-address\" } or an array of such tables",
+        )
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RateLimits, A::Error> {

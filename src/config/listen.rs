@@ -1,4 +1,4 @@
-//! `[listen]`, `[admin]`, `[drain]` and `[log]`: the process and its sockets.
+//! `[listen]`, `[[listeners]]`, `[admin]`, `[drain]` and `[log]`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -8,36 +8,36 @@ use serde::Deserialize;
 use super::tls::Tls;
 use super::units::{self, Address, Network};
 
-/// `[listen]`: where requests come in, and the limits of a connection.
+/// `[listen]`: the main listener, and the limits of all connections.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
-    /// Where to listen; read once at start.
+    /// Socket address. Read once at start.
     pub address: Address,
-    /// Whether the peer says with the PROXY protocol who the client is; read once at start.
+    /// Requires a PROXY protocol header with the client address. Read once at start.
     pub proxy_protocol: bool,
-    /// Worker threads; 0 is one for each CPU the process may use. Read once at start.
+    /// Worker threads; 0 starts one per CPU available to the process. Read once at start.
     pub workers: usize,
-    /// How many connections may be open at once.
+    /// Most open connections.
     pub max_connections: usize,
-    /// From the first byte, or the start of a connection, to a whole request head.
+    /// Longest time from the first byte, or from the start of a connection, to a complete request head.
     #[serde(deserialize_with = "units::duration")]
     pub header_timeout: Duration,
-    /// How long a client may make no progress in sending or in taking a body.
+    /// Longest time without progress in reading a request body or writing a response body.
     #[serde(deserialize_with = "units::duration")]
     pub body_timeout: Duration,
-    /// How long a connection may stay open without a request.
+    /// Longest time that a connection stays open without a request.
     #[serde(deserialize_with = "units::duration")]
     pub idle_timeout: Duration,
-    /// The largest request head.
+    /// Largest request head, in bytes.
     #[serde(deserialize_with = "units::size")]
     pub max_header_bytes: u64,
-    /// The largest request body; 0 is no limit.
+    /// Largest request body, in bytes; 0 for no limit.
     #[serde(deserialize_with = "units::size")]
     pub max_body_bytes: u64,
-    /// The peers whose `X-Forwarded-*` and `Forwarded` are believed.
+    /// Trusted proxies: networks whose `X-Forwarded-*` and `Forwarded` headers are accepted.
     pub trusted_proxies: Vec<Network>,
-    /// Encryption; left out, requests come in plain HTTP. Read once at start, the content of its files whenever it changes.
+    /// TLS. Without it, the listener serves plaintext HTTP. Read once at start; certificate files are hot reloaded.
     pub tls: Option<Tls>,
 }
 
@@ -59,18 +59,18 @@ impl Default for Listen {
     }
 }
 
-/// `[[listeners]]`: another address where requests come in. The limits of `[listen]` hold for it too.
+/// `[[listeners]]`: an additional listener, subject to the limits of `[listen]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// Where to listen; read once at start.
+    /// Socket address. Read once at start.
     pub address: Address,
-    /// Whether the peer says with the PROXY protocol who the client is; read once at start.
+    /// Requires a PROXY protocol header with the client address. Read once at start.
     #[serde(default)]
     pub proxy_protocol: bool,
-    /// The port of HTTPS to which every request is sent instead of being served; read once at start.
+    /// HTTPS port that every request is redirected to. Read once at start.
     pub redirect_to_https: Option<u16>,
-    /// Encryption, as in [`Listen`].
+    /// TLS, as in [`Listen`].
     #[serde(default)]
     pub tls: Option<Tls>,
 }
@@ -79,7 +79,7 @@ pub struct Listener {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Where to listen; read once at start.
+    /// Socket address. Read once at start.
     #[serde(deserialize_with = "units::socket_address")]
     pub address: SocketAddr,
 }
@@ -92,11 +92,11 @@ impl Default for Admin {
     }
 }
 
-/// `[drain]`: how the gate stops.
+/// `[drain]`: graceful shutdown.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
-    /// How long requests in flight may take to finish after SIGTERM.
+    /// Grace period for requests in flight after SIGTERM.
     #[serde(deserialize_with = "units::duration")]
     pub grace: Duration,
 }
@@ -109,15 +109,15 @@ impl Default for Drain {
     }
 }
 
-/// `[log]`: what is written to standard error.
+/// `[log]`: the log on standard error.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// The form of a line; read once at start.
+    /// Read once at start.
     pub format: LogFormat,
-    /// The least important lines that are written; read once at start.
+    /// Least severe level that is logged. Read once at start.
     pub level: LogLevel,
-    /// The share of good answers that are logged, from 0 to 1.
+    /// Share of successful requests that are logged, from 0 to 1.
     pub sample: f64,
 }
 
@@ -131,28 +131,28 @@ impl Default for Log {
     }
 }
 
-/// The form of a log line.
+/// Format of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     #[default]
     Json,
-    /// For people.
+    /// Human-readable text.
     Text,
 }
 
-/// How much is logged. Answers are `info`, refused tokens and failures are `warn`.
+/// Log level. Each level includes those before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Only what needs somebody.
+    /// Failures that need an operator.
     Error,
-    /// And what was refused for its token or failed.
+    /// Rejected tokens, failed requests and problems of the environment.
     Warn,
-    /// And every answer.
+    /// Every request, and changes of state.
     #[default]
     Info,
-    /// And how the gate came to it.
+    /// Every stage of the gate's decision.
     Debug,
 }

@@ -1,28 +1,28 @@
-//! What can be wrong with a configuration, and where.
+//! Problems of a configuration and their positions.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// The way to a key, as in `routes[2].access.owner`.
+/// Path of a key, such as `routes[2].access.owner`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyPath(Vec<Step>);
 
 /// One step of a [`KeyPath`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Into a table.
+    /// Key of a table.
     Key(String),
-    /// Into a list, counted from 0.
+    /// Index of an array, counted from 0.
     Index(usize),
 }
 
 impl KeyPath {
-    /// The path of a section, such as `listen`.
+    /// Path of a section, such as `listen`.
     pub fn of(section: &str) -> Self {
         Self::default().key(section)
     }
 
-    /// This path and one key more.
+    /// Appends a key.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
         let mut path = self.clone();
@@ -30,7 +30,7 @@ impl KeyPath {
         path
     }
 
-    /// This path and one index more.
+    /// Appends an index.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         let mut path = self.clone();
@@ -38,12 +38,12 @@ impl KeyPath {
         path
     }
 
-    /// Every step from the root.
+    /// Steps from the root.
     pub fn steps(&self) -> &[Step] {
         &self.0
     }
 
-    /// The path around the last step, and the key that the last step is.
+    /// Splits off the last step: the parent path, and the key if the last step is one.
     pub(crate) fn split_last(&self) -> (Self, Option<String>) {
         let mut parent = self.clone();
         match parent.0.pop() {
@@ -52,7 +52,7 @@ impl KeyPath {
         }
     }
 
-    /// Takes the last step away. False if there was none.
+    /// Removes the last step. Returns false if the path was empty.
     pub(super) fn pop(&mut self) -> bool {
         self.0.pop().is_some()
     }
@@ -79,35 +79,35 @@ impl fmt::Display for KeyPath {
     }
 }
 
-/// One thing that must be mended before the configuration can be used.
+/// One problem that prevents the use of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where the text stands, counted from 1; none if the trouble is not in the text.
+    /// Line, counted from 1. None if the problem is not in the text, such as an unreadable file.
     pub line: Option<usize>,
-    /// Which key it is about.
+    /// Path of the key.
     pub path: KeyPath,
-    /// What is wrong and what would be right.
+    /// Violated rule, value and fix.
     pub message: String,
 }
 
-/// All problems of one configuration.
+/// All problems of one configuration file.
 #[derive(Debug, Clone)]
 pub struct Problems {
-    /// The file that was read.
+    /// The configuration file.
     pub file: PathBuf,
-    /// In the order of their lines.
+    /// Sorted by line.
     pub all: Vec<Problem>,
 }
 
 impl Problems {
-    /// Puts the problems in the order of their lines.
+    /// Sorts the problems by line.
     pub(super) fn sort(&mut self) {
         self.all.sort_by_key(|problem| problem.line);
     }
 }
 
 impl Problems {
-    /// Each problem with its file and its line.
+    /// Formats each problem as `file:line: key: message`.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         let file = self.file.display();
         self.all.iter().map(move |problem| {

@@ -1,4 +1,4 @@
-//! `[redis]`: where several gates count together.
+//! `[redis]`: rate limits shared by several gates.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,45 +7,47 @@ use serde::Deserialize;
 
 use super::units;
 
-/// `[redis]`.
+/// Port of a URL without a port.
+pub const DEFAULT_REDIS_PORT: u16 = 6379;
+
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
-    /// `"redis://host:6379"`, or `"rediss://…"` with TLS; behind it a `/` and the number of a database, if it is not 0.
+    /// `redis://HOST:PORT`, or `rediss://HOST:PORT` for TLS, optionally followed by `/DATABASE`.
     pub url: String,
-    /// The user, if it is not the default one.
+    /// ACL user, if not the default user.
     #[serde(default)]
     pub username: Option<String>,
-    /// The environment variable that holds the password.
+    /// Environment variable with the password.
     #[serde(default)]
     pub password_env: Option<String>,
-    /// The file that holds the password.
+    /// File with the password.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
-    /// The authorities of its certificate, instead of the system's.
+    /// PEM file of CA certificates for the server, instead of the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// What the names of all keys begin with: the same for gates that count together.
+    /// Prefix of all Redis keys. Gates with the same prefix share their counters.
     #[serde(default = "prefix")]
     pub prefix: String,
-    /// How long a request may wait for an answer.
+    /// Longest time that a request waits for Redis.
     #[serde(default = "timeout", deserialize_with = "units::duration")]
     pub timeout: Duration,
-    /// What becomes of requests that cannot be counted there.
+    /// Treatment of requests while Redis is unavailable.
     #[serde(default)]
     pub when_unavailable: WhenUnavailable,
 }
 
-/// What becomes of requests that cannot be counted together.
+/// Treatment of requests while Redis is unavailable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WhenUnavailable {
-    /// Each gate counts for itself.
+    /// Applies the limits per gate.
     #[default]
     Local,
-    /// They are let through.
+    /// Accepts the requests without a limit.
     Allow,
-    /// They are refused.
+    /// Rejects the requests.
     Refuse,
 }
 

@@ -1,4 +1,4 @@
-//! `[[routes]]`: which requests exist, and what each demands.
+//! `[[routes]]`: routes with their access rules.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,68 +6,70 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::{ClaimRule, RateLimits, RouteCors, units};
+use super::cors::RouteCors;
+use super::limit::RateLimits;
+use super::rule::ClaimRule;
+use super::units;
 
-/// `[[routes]]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// What the path must look like; `{name}` is one segment, `{*rest}` the rest.
+    /// Path pattern: `{name}` matches one segment, `{*rest}` the rest of the path.
     pub path: String,
-    /// The methods of the route; left out, every method.
+    /// Methods of the route. Default: all supported methods.
     #[serde(default)]
     pub methods: Option<Vec<String>>,
-    /// Who may.
+    /// Access rule.
     pub access: Access,
-    /// The status for a caller who is not the owner: 403, 404 or 401.
-    #[serde(default)]
-    pub mismatch: Option<u16>,
-    /// Where the request goes; may be left out when there is one upstream.
+    /// Response status on an owner mismatch: 403, 404 or 401.
+    #[serde(default = "forbidden")]
+    pub mismatch: u16,
+    /// Name of the upstream. Required if several are configured.
     #[serde(default)]
     pub upstream: Option<String>,
-    /// Instead of the upstream's `response_timeout`.
+    /// Overrides `response_timeout` of the upstream.
     #[serde(default, deserialize_with = "units::optional_duration")]
     pub timeout: Option<Duration>,
-    /// Instead of the listener's `max_body_bytes`.
+    /// Overrides `max_body_bytes` of `[listen]`.
     #[serde(default, deserialize_with = "units::optional_size")]
     pub max_body_bytes: Option<u64>,
-    /// How long a whole exchange may take, to the end of its answer; left out, any time.
+    /// Longest duration of an exchange, up to the end of the response. Default: no limit.
     #[serde(default, deserialize_with = "units::optional_duration")]
     pub request_timeout: Option<Duration>,
-    /// How often a caller may come: one limit, or several that must all allow it.
+    /// Rate limits. A request must satisfy all of them.
     #[serde(default)]
     pub rate_limit: RateLimits,
-    /// What becomes of a stream when its token expires.
+    /// Treatment of open streams when their token expires.
     #[serde(default = "close")]
     pub at_expiry: StreamEnd,
-    /// What becomes of a stream when a newer configuration, or newer keys, would not allow it.
+    /// Treatment of open streams that a reloaded configuration, or refreshed keys, no longer allow.
     #[serde(default = "keep")]
     pub at_change: StreamEnd,
-    /// The issuers that a token may come from; left out, any.
+    /// Accepted issuers by name. Default: all.
     #[serde(default)]
     pub issuers: Option<Vec<String>>,
-    /// What the claims of a token must say, all of it.
+    /// Requirements on claims and client certificates, all of which must hold.
     #[serde(default)]
     pub require: Option<Vec<ClaimRule>>,
-    /// Who may act for every owner.
+    /// Requirement that exempts a caller from owner binding.
     #[serde(default)]
     pub exempt: Option<ClaimRule>,
-    /// Where the token may be; left out, `Authorization: Bearer` alone.
+    /// Token sources. Default: only `Authorization: Bearer`.
     #[serde(default)]
     pub tokens: Option<Vec<TokenSource>>,
-    /// The origins whose pages may send the token's cookie, beside the request's own.
+    /// Origins that may send a token cookie, in addition to the request's own.
     #[serde(default)]
     pub origins: Option<Vec<String>>,
-    /// Which pages of other origins may call, instead of `[cors]`.
+    /// CORS policy, instead of `[cors]`.
     #[serde(default)]
     pub cors: Option<RouteCors>,
-    /// What the upstream sees instead of the start of the path.
+    /// Path prefix replacement.
     #[serde(default)]
     pub replace_prefix: Option<ReplacePrefix>,
-    /// What the upstream sees instead of some headers.
+    /// Edits of forwarded request headers.
     #[serde(default)]
     pub request_headers: Option<HeaderEdits>,
-    /// What the client sees instead of some headers of the upstream.
+    /// Edits of response headers.
     #[serde(default)]
     pub response_headers: Option<HeaderEdits>,
 }
@@ -76,9 +78,9 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReplacePrefix {
-    /// What the path begins with; `/` is the start of every path.
+    /// Prefix to replace; `/` matches every path.
     pub from: String,
-    /// What is sent in its place; `/` is nothing.
+    /// Replacement; `/` removes the prefix.
     pub to: String,
 }
 
@@ -86,20 +88,24 @@ pub struct ReplacePrefix {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeaderEdits {
-    /// Header = the one value that it has from now on.
+    /// Header name to its only value.
     pub set: BTreeMap<String, String>,
-    /// Headers that are taken away.
+    /// Headers to remove.
     pub remove: Vec<String>,
 }
 
-/// What becomes of a stream: an answer without an end in sight, or a WebSocket.
+/// Treatment of an open stream: a streaming response or a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamEnd {
-    /// It is ended.
+    /// Ends the stream.
     Close,
-    /// It goes on.
+    /// Keeps the stream open.
     Keep,
+}
+
+fn forbidden() -> u16 {
+    403
 }
 
 fn close() -> StreamEnd {
@@ -110,28 +116,28 @@ fn keep() -> StreamEnd {
     StreamEnd::Keep
 }
 
-/// One of `tokens = [{ … }]`: exactly one place.
+/// Element of `tokens = [{ … }]`. Exactly one key must be set.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenSource {
-    /// A header: `Authorization`, or one that has the token alone.
+    /// Header: `Authorization`, or one whose value is the bare token.
     pub header: Option<String>,
-    /// A cookie.
+    /// Cookie name.
     pub cookie: Option<String>,
-    /// A parameter of the query.
+    /// Query parameter.
     pub query: Option<String>,
-    /// The subprotocol of a WebSocket before the one that is the token.
+    /// WebSocket subprotocol that precedes the token in `Sec-WebSocket-Protocol`.
     pub websocket: Option<String>,
 }
 
-/// Who may use a route.
+/// Access rule of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody, without a token.
+    /// Every request, without a token.
     Public,
-    /// Everybody with a good token.
+    /// Every request with a valid token.
     Authenticated,
-    /// Only the subject that this part of the path names.
+    /// Owner binding: only the subject in the named path parameter.
     Owner(String),
 }
 

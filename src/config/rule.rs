@@ -1,50 +1,50 @@
-//! `require` and `exempt` of a route: what a claim must say.
+//! `require` and `exempt` of a route.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-/// `{ claim = "role", any = ["admin"] }`: a claim, or a field of the client's certificate, and exactly one demand on it.
+/// `{ claim = "role", any = ["admin"] }`: a claim or a certificate field, and exactly one condition.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimRule {
-    /// The claim, or a part of one as `a.b` or `/a/b`.
+    /// Claim path: `a.b` or `/a/b`.
     #[serde(default)]
     pub claim: Option<String>,
-    /// Instead of a claim, a field of the client's certificate.
+    /// Field of the client certificate, instead of a claim.
     #[serde(default)]
     pub certificate: Option<CertificateField>,
-    /// What must be in it: one of its words, or an element of it.
+    /// Required element of an array, or word of a space-separated string.
     #[serde(default)]
     pub has: Option<String>,
-    /// Of which at least one must be in it.
+    /// Elements or words, at least one of which is required.
     #[serde(default)]
     pub any: Option<Vec<String>>,
-    /// What it must be.
+    /// Required value.
     #[serde(default)]
     pub equals: Option<Scalar>,
 }
 
-/// What a certificate says about its owner.
+/// Field of a client certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CertificateField {
-    /// The subject, as text (RFC 4514).
+    /// Subject as a string (RFC 4514).
     Subject,
-    /// The DNS names.
+    /// DNS names in the subject alternative name.
     Dns,
-    /// The URIs.
+    /// URIs in the subject alternative name.
     Uri,
-    /// The SHA-256 of all of it, as in `x5t#S256`.
+    /// SHA-256 of the certificate in the form of `x5t#S256`.
     Thumbprint,
 }
 
 impl CertificateField {
-    /// All of them.
+    /// All fields.
     pub const ALL: [Self; 4] = [Self::Subject, Self::Dns, Self::Uri, Self::Thumbprint];
 
-    /// Its name.
+    /// Name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Subject => "subject",
@@ -61,16 +61,12 @@ impl fmt::Display for CertificateField {
     }
 }
 
-/// A text, a number or a truth value.
+/// String, number or boolean.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Scalar {
-    /// A text.
     Text(String),
-    /// A whole number.
     Integer(i64),
-    /// Any other number.
     Float(f64),
-    /// A truth value.
     Boolean(bool),
 }
 
@@ -86,7 +82,7 @@ impl Visitor<'_> for ScalarVisitor {
     type Value = Scalar;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, a number, true or false")
+        f.write_str("a string, a number, true or false")
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
@@ -101,7 +97,7 @@ impl Visitor<'_> for ScalarVisitor {
         if number.is_finite() {
             Ok(Scalar::Float(number))
         } else {
-            Err(E::custom("is a number that JSON does not have"))
+            Err(E::custom("must be a finite number"))
         }
     }
 

@@ -1,24 +1,26 @@
 use std::path::Path;
 
-use super::{Access, Config, Written, nearest};
+use super::{Access, Config, ConfigDocument, nearest};
 
 fn problems(text: &str) -> Vec<String> {
-    let written = match Written::parse(Path::new("gate.toml"), text) {
-        Ok(written) => written,
+    let document = match ConfigDocument::parse(Path::new("gate.toml"), text) {
+        Ok(document) => document,
         Err(problems) => return problems.to_string().lines().map(str::to_owned).collect(),
     };
-    match written.finish() {
+    match document.finish() {
         Ok(()) => Vec::new(),
         Err(problems) => problems.to_string().lines().map(str::to_owned).collect(),
     }
 }
 
 fn read(text: &str) -> Config {
-    Written::parse(Path::new("gate.toml"), text).unwrap().config
+    ConfigDocument::parse(Path::new("gate.toml"), text)
+        .unwrap()
+        .config
 }
 
 #[test]
-fn eight_lines_are_a_whole_configuration() {
+fn eight_lines_form_a_complete_configuration() {
     let config = read(concat!(
         "[upstreams.tasks]\nurl = \"http://127.0.0.1:3000\"\n",
         "[issuers.better-auth]\nkeys = { secret_env = \"BETTER_AUTH_SECRET\" }\n",
@@ -52,13 +54,13 @@ access = "everybody"
         problems(text),
         [
             "gate.toml:3: listen.adress: unknown key; did you mean `address`?",
-            "gate.toml:4: listen.header_timeout: `10 parsecs` is not a duration: write a number and a \
-             unit, as in \"30s\", \"5m\" or \"7d\"",
+            "gate.toml:4: listen.header_timeout: `10 parsecs` is not a valid duration; expected a number \
+             and a unit, such as \"30s\", \"5m\" or \"7d\"",
             "gate.toml:5: listen.max_header_bytes: expected a size such as \"32KiB\" or \"10MiB\", \
              found integer `-1`",
-            "gate.toml:7: upstreams.tasks: needs the key `url`",
+            "gate.toml:7: upstreams.tasks: missing required key `url`",
             "gate.toml:8: upstreams.tasks.allow_remote: expected true or false, found string \"yes\"",
-            "gate.toml:10: routes[0]: needs the key `access`",
+            "gate.toml:10: routes[0]: missing required key `access`",
             "gate.toml:15: routes[1].access: expected \"public\", \"authenticated\" or { owner = \
              \"user_id\" }, found string \"everybody\"",
         ]
@@ -66,29 +68,32 @@ access = "everybody"
 }
 
 #[test]
-fn text_that_is_not_toml_is_reported_with_its_line() {
+fn syntax_errors_are_reported_with_their_line() {
     let found = problems("[listen]\naddress = \"0.0.0.0:8080\n");
-    assert!(found[0].starts_with("gate.toml:2: not TOML: "), "{found:?}");
-}
-
-#[test]
-fn an_unknown_word_in_a_nested_table_names_the_known_ones() {
-    let found = problems("[issuers.a]\nkeys = { token = \"x\" }\n");
-    assert_eq!(found.len(), 1, "{found:?}");
     assert!(
-        found[0].contains("issuers.a.keys.token: unknown key; known here are"),
+        found[0].starts_with("gate.toml:2: invalid TOML: "),
         "{found:?}"
     );
 }
 
 #[test]
-fn only_a_near_name_is_proposed() {
+fn an_unknown_key_in_a_nested_table_lists_the_known_keys() {
+    let found = problems("[issuers.a]\nkeys = { token = \"x\" }\n");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("issuers.a.keys.token: unknown key; expected one of"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn only_similar_names_are_suggested() {
     assert_eq!(nearest("adress", &["address", "workers"]), Some("address"));
     assert_eq!(nearest("token", &["address", "workers"]), None);
 }
 
 #[test]
-fn durations_and_sizes_are_read_as_people_write_them() {
+fn durations_and_sizes_accept_units() {
     let config =
         read("[listen]\nidle_timeout = \"2m\"\nmax_body_bytes = \"1MiB\"\nmax_header_bytes = 9000");
     assert_eq!(config.listen.idle_timeout.as_secs(), 120);

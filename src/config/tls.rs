@@ -1,4 +1,4 @@
-//! `[listen.tls]`: the certificate of a listener, and those of its clients.
+//! `[listen.tls]`: certificates of a listener, and mutual TLS.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,45 +7,44 @@ use serde::Deserialize;
 
 use super::units;
 
-/// `[listen.tls]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// A file of PEM certificates: the listener's own, and those that lead to a trusted authority.
+    /// PEM file of the certificate chain, leaf first.
     pub certificate: PathBuf,
-    /// A file with its key in PEM.
+    /// PEM file of the private key.
     pub key: PathBuf,
-    /// More certificates, for clients that ask for a name that is in them; the first is for everybody else.
+    /// Additional certificates, selected by server name (SNI). `certificate` is the default.
     #[serde(default)]
     pub more: Vec<CertificateFiles>,
-    /// The oldest version of TLS that is spoken.
+    /// Lowest accepted TLS version.
     #[serde(default)]
     pub min_version: TlsVersion,
-    /// A file of PEM certificates: the authorities whose clients may come in.
+    /// PEM file of CA certificates for client certificates (mTLS).
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
-    /// A file of PEM revocation lists: the certificates that these authorities have taken back; only with `client_ca`.
+    /// PEM file of certificate revocation lists. Only with `client_ca`.
     #[serde(default)]
     pub client_crl: Option<PathBuf>,
-    /// Whether a client must have a certificate; only with `client_ca`.
+    /// Client certificate requirement. Only with `client_ca`.
     #[serde(default)]
     pub client_certificate: Option<ClientAuth>,
-    /// How long browsers shall come back with TLS alone; left out, they are not told.
+    /// HSTS `max-age`. Default: no header.
     #[serde(default, deserialize_with = "units::optional_duration")]
     pub hsts: Option<Duration>,
 }
 
-/// A certificate and its key.
+/// Certificate chain and private key.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFiles {
-    /// A file of PEM certificates.
+    /// PEM file of the certificate chain, leaf first.
     pub certificate: PathBuf,
-    /// A file with its key in PEM.
+    /// PEM file of the private key.
     pub key: PathBuf,
 }
 
-/// A version of TLS.
+/// TLS version.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub enum TlsVersion {
     /// RFC 5246.
@@ -57,13 +56,13 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// Whether clients have certificates.
+/// Client certificate requirement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAuth {
-    /// No connection without one.
+    /// Rejects connections without a client certificate.
     #[default]
     Required,
-    /// Those that have one show it, and the others are nobody.
+    /// Accepts connections without a client certificate.
     Optional,
 }

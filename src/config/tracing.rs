@@ -1,28 +1,27 @@
-//! `[tracing]`: where the spans of requests go.
+//! `[tracing]`: trace export.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-/// `[tracing]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tracing {
-    /// The collector, which takes OTLP over HTTP: spans go to `/v1/traces` beneath.
+    /// Base URL of an OTLP/HTTP collector. Spans are sent to `/v1/traces` below it.
     pub url: String,
-    /// Whether they may go to another machine without TLS.
+    /// Allows plaintext HTTP to another machine.
     #[serde(default)]
     pub allow_http: bool,
-    /// The authorities of its certificate, instead of the system's.
+    /// PEM file of CA certificates for the collector, instead of the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// How the gate is called in its spans.
+    /// `service.name` of the spans.
     #[serde(default = "service_name")]
     pub service_name: String,
-    /// The share of the traces beginning here whose spans are sent.
+    /// Sampling ratio of traces that start here, from 0 to 1.
     #[serde(default = "sample")]
     pub sample: f64,
-    /// Whether every request begins a trace, whatever trace its client says that it is in.
+    /// Starts a new trace for every request and ignores an incoming `traceparent`.
     #[serde(default)]
     pub restart: bool,
 }

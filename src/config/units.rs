@@ -1,4 +1,4 @@
-//! Durations, sizes and addresses, as people write them.
+//! Durations, sizes, addresses and networks in human-readable form.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,29 +8,29 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-/// Reads a duration such as `"30s"`, `"5m"` or `"7d"`.
+/// Deserializes a duration such as `"30s"`, `"5m"` or `"7d"`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(source: D) -> Result<Duration, D::Error> {
     let text = source.deserialize_any(Text("a duration such as \"30s\", \"5m\" or \"7d\""))?;
     humantime::parse_duration(&text).map_err(|_| {
         de::Error::custom(format_args!(
-            "`{text}` is not a duration: write a number and a unit, as in \"30s\", \"5m\" or \"7d\""
+            "`{text}` is not a valid duration; expected a number and a unit, such as \"30s\", \"5m\" or \"7d\""
         ))
     })
 }
 
-/// Reads a duration that may be left out.
+/// Deserializes an optional duration.
 pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
     source: D,
 ) -> Result<Option<Duration>, D::Error> {
     duration(source).map(Some)
 }
 
-/// Reads a size such as `"32KiB"` or `"10MiB"`; a bare number is bytes.
+/// Deserializes a size in bytes, such as `"32KiB"`, `"10MiB"` or `4096`.
 pub(super) fn size<'de, D: Deserializer<'de>>(source: D) -> Result<u64, D::Error> {
     source.deserialize_any(SizeVisitor)
 }
 
-/// Reads a size that may be left out.
+/// Deserializes an optional size.
 pub(super) fn optional_size<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u64>, D::Error> {
     size(source).map(Some)
 }
@@ -53,20 +53,20 @@ impl Visitor<'_> for SizeVisitor {
         let parsed = text.parse::<ByteSize>();
         parsed.map(|size| size.as_u64()).map_err(|_| {
             de::Error::custom(format_args!(
-                "`{text}` is not a size: write a number and a unit, as in \"32KiB\" or \"10MiB\""
+                "`{text}` is not a valid size; expected a number and a unit, such as \"32KiB\" or \"10MiB\""
             ))
         })
     }
 }
 
-/// Where to listen.
+/// Address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// `"0.0.0.0:8080"` or `"[::]:8080"`.
     Tcp(SocketAddr),
     /// `"unix:/run/claimgate/gate.sock"`.
     Unix(PathBuf),
-    /// `"systemd:0"`: the first of the sockets that the process was started with.
+    /// `"systemd:0"`: index of a socket passed to the process (`LISTEN_FDS`).
     Passed(usize),
 }
 
@@ -86,19 +86,18 @@ impl std::str::FromStr for Address {
             return if path.starts_with('/') {
                 Ok(Self::Unix(PathBuf::from(path)))
             } else {
-                Err(format!("`{text}` needs an absolute path after `unix:`"))
+                Err(format!("`{text}` must have an absolute path after `unix:`"))
             };
         }
-        if let Some(place) = text.strip_prefix("systemd:") {
-            return place
-                .parse()
-                .map(Self::Passed)
-                .map_err(|_| format!("`{text}` needs a number after `systemd:`, from 0"));
+        if let Some(index) = text.strip_prefix("systemd:") {
+            return index.parse().map(Self::Passed).map_err(|_| {
+                format!("`{text}` must have an index, counted from 0, after `systemd:`")
+            });
         }
         text.parse().map(Self::Tcp).map_err(|_| {
             format!(
-                "`{text}` is not an address: write an IP address and a port, as in \
-                 \"0.0.0.0:8080\", or \"unix:/run/gate.sock\""
+                "`{text}` is not a valid address; expected an IP address and a port, such as \"0.0.0.0:8080\", or \
+                 a socket path, such as \"unix:/run/gate.sock\""
             )
         })
     }
@@ -109,22 +108,22 @@ impl std::fmt::Display for Address {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Passed(place) => write!(f, "systemd:{place}"),
+            Self::Passed(index) => write!(f, "systemd:{index}"),
         }
     }
 }
 
-/// Reads an IP address and a port.
+/// Deserializes an IP address and a port.
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr, D::Error> {
     let text = source.deserialize_any(Text("an address such as \"127.0.0.1:9901\""))?;
     text.parse().map_err(|_| {
         de::Error::custom(format_args!(
-            "`{text}` is not an address: write an IP address and a port, as in \"127.0.0.1:9901\""
+            "`{text}` is not a valid address; expected an IP address and a port, such as \"127.0.0.1:9901\""
         ))
     })
 }
 
-/// A network such as `10.0.0.0/8`; a bare address is a network of one.
+/// CIDR block such as `10.0.0.0/8`. A bare address is a block of one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(pub IpNet);
 
@@ -135,13 +134,14 @@ impl<'de> Deserialize<'de> for Network {
         let network = network.or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
         network.map(Self).ok_or_else(|| {
             de::Error::custom(format_args!(
-                "`{text}` is not a network: write \"10.0.0.0/8\" or \"10.1.2.3\""
+                "`{text}` is not a valid network; expected a CIDR block or an IP address, such as \"10.0.0.0/8\" \
+                 or \"10.1.2.3\""
             ))
         })
     }
 }
 
-/// One text or a list of them.
+/// One string or an array of strings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OneOrMany(pub Vec<String>);
 
@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
             type Value = OneOrMany;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a text or a list of texts")
+                f.write_str("a string or an array of strings")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
@@ -171,7 +171,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
     }
 }
 
-/// Takes a text, and names what it should have been otherwise.
+/// Visitor of strings. Holds the description of the expected value.
 pub(super) struct Text(pub(super) &'static str);
 
 impl Visitor<'_> for Text {

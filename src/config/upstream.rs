@@ -1,4 +1,4 @@
-//! `[upstreams.NAME]`: where requests go.
+//! `[upstreams.NAME]`: servers behind the gate.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,64 +7,63 @@ use serde::Deserialize;
 
 use super::units::{self, OneOrMany};
 
-/// `[upstreams.NAME]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// `http://`, `https://` or `h2c://` with a host and a port, or `unix:` or `unix+h2c:` with a path; one or a list.
+    /// One or several URLs: `http://`, `https://` or `h2c://` with host and port, `unix:` or `unix+h2c:` with a
+    /// socket path.
     pub url: OneOrMany,
-    /// Which of several endpoints is the next.
+    /// Load balancing policy.
     #[serde(default)]
     pub balance: Balance,
-    /// Whether plaintext may leave this machine.
+    /// Allows plaintext connections to another machine.
     #[serde(default)]
     pub allow_remote: bool,
-    /// How long a connection may take to open, its TLS included.
+    /// Timeout of a connection attempt, including the TLS handshake.
     #[serde(default = "one_second", deserialize_with = "units::duration")]
     pub connect_timeout: Duration,
-    /// How long the upstream may take from the whole request to the head of its answer.
-    #[serde(default = "half_a_minute", deserialize_with = "units::duration")]
+    /// Timeout from the end of the request to the response head.
+    #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
     pub response_timeout: Duration,
-    /// How long an answer or a WebSocket may stand still, in both directions; 0 is no limit.
+    /// Idle timeout of response bodies and WebSocket connections; 0 for none.
     #[serde(default = "five_minutes", deserialize_with = "units::duration")]
     pub idle_timeout: Duration,
-    /// Whether interim answers (1xx) are passed on.
+    /// Forwards informational responses (1xx).
     #[serde(default)]
     pub informational: bool,
-    /// How many requests may be with the upstream at once; 0 is no limit.
+    /// Most concurrent requests to the upstream; 0 for no limit.
     #[serde(default)]
     pub max_connections: usize,
-    /// How many more may wait until one of them has ended.
+    /// Most requests in the queue while `max_connections` are active.
     #[serde(default = "one_hundred")]
     pub max_pending: usize,
-    /// How long a connection is kept without a use.
+    /// Idle timeout of pooled connections.
     #[serde(default = "fifty_seconds", deserialize_with = "units::duration")]
     pub keep_alive: Duration,
-    /// How often the addresses of a name are looked up.
-    #[serde(default = "half_a_minute", deserialize_with = "units::duration")]
+    /// Interval of DNS lookups.
+    #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
     pub dns_refresh: Duration,
-    /// What is tried once more.
+    /// Retry policy.
     #[serde(default)]
     pub retries: Retries,
-    /// When one of several endpoints is left out.
+    /// Outlier detection: ejection of failing endpoints.
     #[serde(default)]
     pub ejection: Ejection,
-    /// What is asked of every endpoint, whether there are requests or not.
+    /// Active health check of every endpoint.
     #[serde(default)]
     pub health_check: Option<HealthCheck>,
-    /// How both sides prove who they are; only for `https`.
+    /// TLS settings. Only with `https://`.
     #[serde(default)]
     pub tls: Option<UpstreamTls>,
 }
 
-/// Which of several endpoints is the next.
+/// Load balancing policy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
-    /// One after the other.
     #[default]
     RoundRobin,
-    /// The one with the fewest requests.
+    /// The endpoint with the fewest requests in flight.
     LeastPending,
 }
 
@@ -72,9 +71,9 @@ pub enum Balance {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retries {
-    /// How often one request may be tried again.
+    /// Most retries of one request.
     pub attempts: usize,
-    /// How many of a hundred requests may be sent twice.
+    /// Retry budget, as a percentage of requests.
     pub budget: u32,
 }
 
@@ -91,9 +90,9 @@ impl Default for Retries {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ejection {
-    /// After how many failures in a row; 0 is never.
+    /// Consecutive failures before an ejection; 0 disables ejection.
     pub failures: u32,
-    /// For how long.
+    /// Duration of the first ejection.
     #[serde(deserialize_with = "units::duration")]
     pub time: Duration,
 }
@@ -111,18 +110,18 @@ impl Default for Ejection {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HealthCheck {
-    /// What is asked for.
+    /// Request path.
     pub path: String,
-    /// How often.
+    /// Interval of checks.
     #[serde(default = "five_seconds", deserialize_with = "units::duration")]
     pub interval: Duration,
-    /// How long an answer may take, the connection included.
+    /// Timeout of one check, including the connection.
     #[serde(default = "one_second", deserialize_with = "units::duration")]
     pub timeout: Duration,
-    /// After how many bad answers in a row an endpoint is not healthy.
+    /// Consecutive failures before an endpoint is unhealthy.
     #[serde(default = "two")]
     pub unhealthy: u32,
-    /// After how many good answers in a row it is.
+    /// Consecutive successes before an endpoint is healthy.
     #[serde(default = "one")]
     pub healthy: u32,
 }
@@ -131,13 +130,13 @@ pub struct HealthCheck {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamTls {
-    /// A file of PEM certificates that prove who the upstream is, instead of the system's.
+    /// PEM file of CA certificates for the upstream, instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// A file with the PEM certificate that is shown to the upstream.
+    /// PEM file of the gate's client certificate.
     pub certificate: Option<PathBuf>,
-    /// A file with its key.
+    /// PEM file of the client certificate's private key.
     pub key: Option<PathBuf>,
-    /// The name in the upstream's certificate, if it is not that of `url`.
+    /// Expected name in the upstream's certificate, if it differs from the host of `url`.
     pub server_name: Option<String>,
 }
 
@@ -161,11 +160,11 @@ fn five_seconds() -> Duration {
     Duration::from_secs(5)
 }
 
-fn half_a_minute() -> Duration {
+fn thirty_seconds() -> Duration {
     Duration::from_secs(30)
 }
 
-/// Longer than most servers and clients let a connection rest.
+/// Longer than the idle timeouts of most servers and clients.
 fn five_minutes() -> Duration {
     Duration::from_mins(5)
 }

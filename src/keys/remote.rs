@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::clock::{Clock, UnixTime};
+use crate::config::DEFAULT_REFRESH;
 use crate::observe::metrics::IssuerMetrics;
 
 use super::fetch::{FetchError, Fetcher};
@@ -25,9 +26,6 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// The longest that an issuer is left alone because it asks for it.
 const LONGEST_PATIENCE: Duration = Duration::from_mins(10);
-
-/// How often a set is fetched, if neither the configuration nor the issuer says.
-pub const REFRESH: Duration = Duration::from_mins(5);
 
 /// What an issuer may say about how often.
 const ISSUERS_REFRESH: std::ops::RangeInclusive<Duration> =
@@ -111,7 +109,7 @@ impl RemoteKeys {
                     ring = Arc::new(newer);
                     let said = max_age
                         .map(|age| age.clamp(*ISSUERS_REFRESH.start(), *ISSUERS_REFRESH.end()));
-                    jittered(self.refresh.or(said).unwrap_or(REFRESH))
+                    jittered(self.refresh.or(said).unwrap_or(DEFAULT_REFRESH))
                 }
                 Err(error) => {
                     metrics.failed.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Configurations: good ones with their warnings, bad ones with every problem as it is printed.
+//! Valid configurations with their warnings, invalid ones with every problem as printed.
 
 mod example;
 
@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use claimgate::app::App;
-use claimgate::config::{Problems, Written};
+use claimgate::config::{ConfigDocument, Problems};
 
-/// What the fixtures find in the environment: the README of the fixtures lists them.
+/// Environment variables that the fixtures use, listed in `tests/fixtures/README.md`.
 const VARIABLES: [(&str, &str); 5] = [
     (
         "BETTER_AUTH_SECRET",
@@ -30,7 +30,7 @@ const VARIABLES: [(&str, &str); 5] = [
 ];
 
 #[test]
-fn a_good_configuration_compiles_with_its_warnings() {
+fn valid_configurations_compile_with_their_warnings() {
     let mut differences = Vec::new();
     for file in fixtures("valid") {
         let found = match compile(&file, &fs::read_to_string(&file).unwrap()) {
@@ -43,13 +43,17 @@ fn a_good_configuration_compiles_with_its_warnings() {
 }
 
 #[test]
-fn a_bad_configuration_is_told_every_problem_with_its_line() {
+fn invalid_configurations_report_every_problem_with_its_line() {
     let files = fixtures("invalid");
-    assert!(files.len() >= 25, "only {} bad configurations", files.len());
+    assert!(
+        files.len() >= 25,
+        "only {} invalid configurations",
+        files.len()
+    );
     let mut differences = Vec::new();
     for file in files {
         let found = match compile(&file, &fs::read_to_string(&file).unwrap()) {
-            Ok(_) => "nothing is wrong\n".to_owned(),
+            Ok(_) => "no problem\n".to_owned(),
             Err(problems) => format!("{problems}\n"),
         };
         differences.extend(difference(&file, &found));
@@ -58,8 +62,8 @@ fn a_bad_configuration_is_told_every_problem_with_its_line() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
-    let problems = Written::load(Path::new("/no/such/gate.toml")).unwrap_err();
+fn a_missing_file_is_named() {
+    let problems = ConfigDocument::load(Path::new("/no/such/gate.toml")).unwrap_err();
     assert_eq!(
         problems.to_string(),
         "/no/such/gate.toml: cannot be read: No such file or directory (os error 2)"
@@ -67,20 +71,20 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
-fn five_mistakes_are_five_problems_in_the_order_of_their_lines() {
+fn problems_are_sorted_by_line() {
     let file = directory("invalid").join("five-mistakes.toml");
     let problems = compile(&file, &fs::read_to_string(&file).unwrap()).unwrap_err();
     let lines: Vec<_> = problems.all.iter().map(|problem| problem.line).collect();
     assert_eq!(lines, [Some(2), Some(3), Some(6), Some(10), Some(14)]);
 }
 
-/// Compiles text as `claimgate run` would, under the bare name of its file.
+/// Compiles text as `claimgate run` does, with the bare file name in the messages.
 fn compile(file: &Path, text: &str) -> Result<App, Problems> {
-    let mut written = Written::parse(Path::new(file.file_name().unwrap()), text)?;
+    let mut document = ConfigDocument::parse(Path::new(file.file_name().unwrap()), text)?;
     for (name, value) in VARIABLES {
-        written.set_variable(name, value);
+        document.set_variable(name, value);
     }
-    App::compile(written)
+    App::compile(document)
 }
 
 fn directory(kind: &str) -> PathBuf {
@@ -89,7 +93,7 @@ fn directory(kind: &str) -> PathBuf {
         .join(kind)
 }
 
-/// Every configuration of a kind; each must have its `.expected`, and each of those its configuration.
+/// All fixtures of one kind. Asserts that `.toml` and `.expected` files come in pairs.
 fn fixtures(kind: &str) -> Vec<PathBuf> {
     let found: Vec<PathBuf> = fs::read_dir(directory(kind))
         .unwrap()
@@ -102,10 +106,7 @@ fn fixtures(kind: &str) -> Vec<PathBuf> {
         files
     };
     let files = with("toml");
-    assert!(
-        !files.is_empty(),
-        "there is no {kind} configuration: the test would pass on nothing"
-    );
+    assert!(!files.is_empty(), "no {kind} configurations found");
     let expected: Vec<PathBuf> = files
         .iter()
         .map(|file| file.with_extension("expected"))

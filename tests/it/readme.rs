@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use claimgate::app::App;
 use claimgate::clock::Clock;
-use claimgate::config::Written;
+use claimgate::config::ConfigDocument;
 use claimgate::gate::refusal::Refusal;
 use http::header::WWW_AUTHENTICATE;
 use jsonwebtoken::{EncodingKey, Header};
@@ -296,7 +296,7 @@ fn every_configuration_in_the_documentation_can_be_used() {
     let mut fragments = 0;
     for block in pages().iter().flat_map(|page| blocks(page)) {
         let place = &block.place;
-        let parse = || Written::parse(Path::new(place), &block.text);
+        let parse = || ConfigDocument::parse(Path::new(place), &block.text);
         match block.info.as_str() {
             "toml" => {
                 let mut written = parse().unwrap_or_else(|problems| panic!("{problems}"));
@@ -479,7 +479,7 @@ tls = { certificate = "tests/fixtures/config/tls/gate.crt", key = "tests/fixture
 /// What [`GATE`] with [`LISTENER`] counts after a request.
 fn exposition() -> String {
     let text = format!("{GATE}{LISTENER}");
-    let mut written = Written::parse(Path::new("gate.toml"), &text).unwrap();
+    let mut written = ConfigDocument::parse(Path::new("gate.toml"), &text).unwrap();
     written.set_variable("BETTER_AUTH_SECRET", SECRET);
     let running = App::compile(written).unwrap().start(Clock::System).unwrap();
     get(&running.address().to_string(), "/api/alice/tasks", &token());

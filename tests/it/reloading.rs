@@ -1,9 +1,9 @@
-//! What changes while the gate runs: its configuration, and certificates that are renewed.
+//! Hot reload of the configuration and of certificates.
 
 mod folder;
-mod goes_on;
 mod policy;
 mod secrets;
+mod unaffected;
 
 use std::fs;
 use std::path::Path;
@@ -18,8 +18,8 @@ use rcgen::date_time_ymd;
 use crate::harness::authority::written;
 use crate::harness::{Authority, ROUTES, Sidecar, eventually, get, replace, start};
 
-/// The serial number or anything else of what the gate shows: all bytes of its certificate.
-fn shown(authority: &Authority, sidecar: &Sidecar) -> Vec<u8> {
+/// Server certificate of the gate, in DER.
+fn server_certificate(authority: &Authority, sidecar: &Sidecar) -> Vec<u8> {
     let stream = authority.connector().handshake(sidecar.address).unwrap();
     stream.conn.peer_certificates().unwrap()[0].to_vec()
 }
@@ -34,10 +34,10 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_renewed_certificate_is_shown_and_connections_before_it_go_on() {
+fn serves_a_renewed_certificate_and_keeps_open_connections() {
     let authority = Authority::new();
     let (sidecar, _upstream, _issuer) = start(&format!("{}{ROUTES}", authority.listen("")));
-    let first = shown(&authority, &sidecar);
+    let first = server_certificate(&authority, &sidecar);
     let mut before = authority.connector().connect(sidecar.address).unwrap();
     assert_eq!(before.call(&get("/open/x")).status, 200);
 
@@ -51,8 +51,8 @@ fn a_renewed_certificate_is_shown_and_connections_before_it_go_on() {
         params.subject_alt_names = vec![rcgen::SanType::DnsName("gate.test".try_into().unwrap())];
         params.not_after = date_time_ymd(2030, 1, 1);
     });
-    eventually("the new certificate is shown", || {
-        shown(&authority, &sidecar) != first
+    eventually("the new certificate is served", || {
+        server_certificate(&authority, &sidecar) != first
     });
     eventually("it is counted", || reloads(&sidecar, "success") > 0.5);
     let until = sidecar.metric(&expiry).unwrap();
@@ -64,35 +64,35 @@ fn a_renewed_certificate_is_shown_and_connections_before_it_go_on() {
 }
 
 #[test]
-fn what_cannot_be_used_leaves_the_old_certificate_in_force() {
+fn an_invalid_certificate_keeps_the_previous_one() {
     let authority = Authority::new();
     let (sidecar, _upstream, _issuer) = start(&format!("{}{ROUTES}", authority.listen("")));
-    let first = shown(&authority, &sidecar);
+    let first = server_certificate(&authority, &sidecar);
     let mut failures = 0.0;
     let key = authority.file("gate.key");
-    let good = fs::read(&key).unwrap();
+    let valid = fs::read(&key).unwrap();
     let other = fs::read(authority.server("other", &["gate.test"]).key).unwrap();
-    for bad in [&b"no key"[..], &other] {
-        replace(&key, bad);
+    for invalid in [&b"no key"[..], &other] {
+        replace(&key, invalid);
         failures += 1.0;
         eventually("the failure is counted", || {
             reloads(&sidecar, "failure") > failures - 0.5
         });
-        assert_eq!(shown(&authority, &sidecar), first);
+        assert_eq!(server_certificate(&authority, &sidecar), first);
     }
     fs::remove_file(&key).unwrap();
     eventually("the missing key is counted", || {
         reloads(&sidecar, "failure") > failures + 0.5
     });
-    assert_eq!(shown(&authority, &sidecar), first);
-    replace(&key, good);
+    assert_eq!(server_certificate(&authority, &sidecar), first);
+    replace(&key, valid);
     eventually("the key is back", || reloads(&sidecar, "success") > 0.5);
-    // Each change was said once, though it was there for longer than a glance.
+    // Each change is reported once, although it lasted for several polls.
     assert!(reloads(&sidecar, "failure") < failures + 1.5);
 }
 
 #[test]
-fn a_pair_that_is_broken_does_not_hold_back_another() {
+fn an_invalid_pair_does_not_block_the_reload_of_another() {
     let authority = Authority::new();
     let [gate, other] = [("gate", "gate.test"), ("other", "other.test")]
         .map(|(file, name)| authority.server(file, &[name]));
@@ -102,22 +102,27 @@ fn a_pair_that_is_broken_does_not_hold_back_another() {
         written(&other)
     );
     let (sidecar, _upstream, _issuer) = start(&config);
-    let shown = |name| {
+    let server_certificate = |name| {
         let stream = authority.connector().name(name).handshake(sidecar.address);
         stream.unwrap().conn.peer_certificates().unwrap()[0].to_vec()
     };
-    let before = (shown("gate.test"), shown("other.test"));
+    let before = (
+        server_certificate("gate.test"),
+        server_certificate("other.test"),
+    );
     replace(&gate.key, "broken");
     eventually("the failure is counted", || {
         reloads(&sidecar, "failure") > 0.5
     });
     authority.server("other", &["other.test"]);
-    eventually("the other is renewed", || shown("other.test") != before.1);
-    assert_eq!(shown("gate.test"), before.0);
+    eventually("the other is renewed", || {
+        server_certificate("other.test") != before.1
+    });
+    assert_eq!(server_certificate("gate.test"), before.0);
 }
 
 #[test]
-fn other_authorities_of_clients_are_asked_for() {
+fn reloads_the_authorities_of_client_certificates() {
     let (authority, other) = (Authority::new(), Authority::new());
     let ca = authority.file("clients.crt");
     copy(&authority.file("ca.crt"), &ca);
@@ -127,7 +132,9 @@ fn other_authorities_of_clients_are_asked_for() {
         let client = authority.connector().showing(pair).connect(sidecar.address);
         client.is_ok_and(|mut client| {
             client.send(get("/open/x").bytes());
-            client.read(false).is_ok_and(|answer| answer.status == 200)
+            client
+                .read(false)
+                .is_ok_and(|response| response.status == 200)
         })
     };
     let (ours, theirs) = (
@@ -136,7 +143,7 @@ fn other_authorities_of_clients_are_asked_for() {
     );
     assert!(is_served(&ours) && !is_served(&theirs));
     replace(&ca, other.pem());
-    eventually("the other authority counts", || is_served(&theirs));
+    eventually("the other authority is accepted", || is_served(&theirs));
     assert!(!is_served(&ours));
     replace(&ca, "nothing");
     eventually("the failure is counted", || {
@@ -145,7 +152,7 @@ fn other_authorities_of_clients_are_asked_for() {
     assert!(is_served(&theirs) && !is_served(&ours));
 }
 
-/// As Kubernetes changes a mounted secret: the files are links through `..data`, and that link is swapped.
+/// Updates files like Kubernetes updates a mounted secret: they are links through `..data`, which is swapped.
 fn publish(directory: &Path, number: usize, certificate: &Path, key: &Path) {
     let version = directory.join(format!("..{number}"));
     fs::create_dir(&version).unwrap();
@@ -157,7 +164,7 @@ fn publish(directory: &Path, number: usize, certificate: &Path, key: &Path) {
 }
 
 #[test]
-fn no_handshake_fails_while_certificate_and_key_are_swapped_and_do_not_fit_for_a_moment() {
+fn no_handshake_fails_while_certificate_and_key_briefly_mismatch() {
     let authority = Authority::new();
     let pairs = ["a", "b"].map(|name| authority.server(name, &["gate.test"]));
     let directory = tempfile::tempdir().unwrap();
@@ -202,29 +209,29 @@ fn no_handshake_fails_while_certificate_and_key_are_swapped_and_do_not_fit_for_a
             handshakes
         });
         let mut reloader = Reloader::new(Arc::clone(&tls));
-        let (mut good, mut bad) = (0, 0);
+        let (mut valid, mut invalid) = (0, 0);
         for swap in 1..=50 {
             let (new, old) = (&pairs[swap % 2], &pairs[(swap + 1) % 2]);
             // First the new certificate with the old key, then both.
             publish(directory, 2 * swap, &new.certificate, &old.key);
             let results = reloader.look();
-            bad += results
+            invalid += results
                 .iter()
                 .filter(|reloaded| reloaded.result.is_err())
                 .count();
             publish(directory, 2 * swap + 1, &new.certificate, &new.key);
             let results = reloader.look();
-            good += results
+            valid += results
                 .iter()
                 .filter(|reloaded| reloaded.result.is_ok())
                 .count();
-            assert!(reloader.look().is_empty(), "nothing has changed");
+            assert!(reloader.look().is_empty(), "no change");
             authority.connector().handshake(address).unwrap();
         }
         stop.store(true, Ordering::Relaxed);
-        (shaking.join().unwrap(), (good, bad))
+        (shaking.join().unwrap(), (valid, invalid))
     });
     assert_eq!(changes, (50, 50));
-    assert!(handshakes > 0, "nobody came in the meantime");
+    assert!(handshakes > 0, "no handshake during the swaps");
     runtime.shutdown_background();
 }

@@ -1,4 +1,4 @@
-//! The start: whose port it is.
+//! Startup: ports in use.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -10,13 +10,13 @@ use crate::harness::sidecar::compile;
 use crate::harness::{Issuer, ROUTES, Upstream, get, start};
 
 #[test]
-fn a_second_gate_cannot_take_a_part_of_the_first_ones_requests() {
+fn a_second_gate_cannot_share_the_port_of_the_first() {
     let config = format!("[listen]\nworkers = 2\n{ROUTES}");
     let (first, upstream, issuer) = start(&config);
     let mut app = compile(&config, &upstream, &issuer);
-    app.entries[0].address = first.running().address().clone();
+    app.listeners[0].address = first.running().address().clone();
     let AppError::Listen { address, .. } = app.start(Clock::System).unwrap_err() else {
-        panic!("it failed for another reason");
+        panic!("unexpected error");
     };
     assert_eq!(address, first.address.to_string());
     for _ in 0..20 {
@@ -25,7 +25,7 @@ fn a_second_gate_cannot_take_a_part_of_the_first_ones_requests() {
 }
 
 #[test]
-fn gates_that_start_together_have_ports_of_their_own() {
+fn gates_starting_concurrently_get_distinct_ports() {
     let (upstream, issuer) = (Upstream::start(), Issuer::start());
     let config = format!("[listen]\nworkers = 2\n{ROUTES}");
     let starting = || {

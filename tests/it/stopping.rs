@@ -1,4 +1,4 @@
-//! The end: what is in flight finishes, what is idle is closed, what never ends is cut.
+//! Graceful shutdown: requests in flight finish, idle connections close, the rest closes after the grace period.
 
 use crate::harness::{
     Client, Dialogue, Issuer, Latch, ROUTES, Sidecar, Upstream, eventually, get, post, start,
@@ -7,7 +7,7 @@ use crate::harness::{
 
 const TASKS: &str = "/api/alice/tasks";
 
-/// A gate whose upstream answers when the latch is open.
+/// Gate with an upstream that responds when the latch is open.
 fn slow(grace: &str) -> (Sidecar, Upstream, Issuer, Latch) {
     let latch = Latch::default();
     let waits = latch.clone();
@@ -21,7 +21,7 @@ fn slow(grace: &str) -> (Sidecar, Upstream, Issuer, Latch) {
 }
 
 #[test]
-fn every_request_in_flight_finishes() {
+fn finishes_every_request_in_flight() {
     let (sidecar, upstream, issuer, latch) = slow("10m");
     let token = issuer.token("alice");
     let target = |number: usize| format!("{TASKS}/{number}");
@@ -40,17 +40,17 @@ fn every_request_in_flight_finishes() {
     assert_eq!(idle.until_closed(), b"");
     latch.open();
     for (number, client) in clients.iter_mut().enumerate() {
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.text()), (200, target(number)));
-        assert_eq!(answer.header("connection").as_deref(), Some("close"));
+        let response = client.answer();
+        assert_eq!((response.status, response.text()), (200, target(number)));
+        assert_eq!(response.header("connection").as_deref(), Some("close"));
         assert_eq!(client.until_closed(), b"");
     }
-    // It waits for less than the grace.
+    // Ends before the grace period.
     assert_eq!(sidecar.wait(), 0);
 }
 
 #[test]
-fn a_request_that_never_ends_is_cut_after_the_grace() {
+fn closes_endless_requests_after_the_grace_period() {
     let (sidecar, upstream, issuer, latch) = slow("300ms");
     let mut endless: Vec<Client> = (0..3).map(|_| sidecar.connect()).collect();
     for client in &mut endless {
@@ -66,7 +66,7 @@ fn a_request_that_never_ends_is_cut_after_the_grace() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_at_once() {
+fn closes_idle_connections_at_once() {
     let (sidecar, _upstream, _issuer) = start(&format!("[drain]\ngrace = \"10m\"\n{ROUTES}"));
     let mut used = sidecar.connect();
     assert_eq!(used.call(&get("/open/page")).status, 200);
@@ -77,12 +77,12 @@ fn an_idle_connection_is_closed_at_once() {
     sidecar.stop();
     assert_eq!(used.until_closed(), b"");
     assert_eq!(fresh.until_closed(), b"");
-    // It waits for less than the grace.
+    // Ends before the grace period.
     assert_eq!(sidecar.wait(), 0);
 }
 
 #[test]
-fn a_gate_that_stops_is_not_ready_and_refuses_whoever_comes() {
+fn a_stopping_gate_is_not_ready_and_rejects_new_requests() {
     let (sidecar, upstream, issuer, latch) = slow("10m");
     let request = get(TASKS).bearer(&issuer.token("alice"));
     let mut in_flight = sidecar.connect();
@@ -93,13 +93,13 @@ fn a_gate_that_stops_is_not_ready_and_refuses_whoever_comes() {
     assert_eq!(sidecar.admin(&get("/livez")).status, 200);
     let mut late = sidecar.connect();
     late.send(request.bytes());
-    // It may have come before the workers heard of the stop; then it is in flight like the other.
-    eventually("answered", || {
+    // It may arrive before the workers begin to stop; then it is in flight like the other.
+    eventually("rejected", || {
         let mut later = sidecar.connect();
         later.send(get("/nowhere").bytes());
         later
             .read(false)
-            .is_ok_and(|answer| answer.reason() == "draining")
+            .is_ok_and(|response| response.reason() == "draining")
     });
     latch.open();
     assert_eq!(in_flight.answer().status, 200);
@@ -109,12 +109,15 @@ fn a_gate_that_stops_is_not_ready_and_refuses_whoever_comes() {
 }
 
 #[test]
-fn a_draining_gate_still_serves_and_sends_its_clients_away() {
+fn a_draining_gate_serves_requests_and_closes_their_connections() {
     let (sidecar, upstream, issuer) = start(&format!("[drain]\ngrace = \"10m\"\n{ROUTES}"));
     let request = get(TASKS).bearer(&issuer.token("alice"));
     let mut before = sidecar.connect();
-    let answer = before.call(&request);
-    assert_eq!((answer.status, answer.header("connection")), (200, None));
+    let response = before.call(&request);
+    assert_eq!(
+        (response.status, response.header("connection")),
+        (200, None)
+    );
 
     assert_eq!(sidecar.admin(&post("/drain", b"")).status, 200);
     let ready = sidecar.admin(&get("/readyz"));
@@ -122,25 +125,25 @@ fn a_draining_gate_still_serves_and_sends_its_clients_away() {
     assert!(ready.text().contains("draining"), "{}", ready.text());
     assert_eq!(sidecar.admin(&get("/livez")).status, 200);
 
-    let answer = before.call(&request);
+    let response = before.call(&request);
     assert_eq!(
-        (answer.status, answer.header("connection").as_deref()),
+        (response.status, response.header("connection").as_deref()),
         (200, Some("close"))
     );
     assert_eq!(before.until_closed(), b"");
-    // A new connection is served too: it may come from whoever has not heard yet.
+    // A new connection is served too: load balancers notice the drain late.
     let mut new = sidecar.connect();
-    let answer = new.call(&request);
+    let response = new.call(&request);
     assert_eq!(
-        (answer.status, answer.header("connection").as_deref()),
+        (response.status, response.header("connection").as_deref()),
         (200, Some("close"))
     );
     assert_eq!(new.until_closed(), b"");
-    // So is a refusal.
+    // A rejected request also closes its connection.
     let mut refused = sidecar.connect();
-    let answer = refused.call(&get(TASKS));
+    let response = refused.call(&get(TASKS));
     assert_eq!(
-        (answer.status, answer.header("connection").as_deref()),
+        (response.status, response.header("connection").as_deref()),
         (401, Some("close"))
     );
     assert_eq!(refused.until_closed(), b"");
@@ -151,7 +154,7 @@ fn a_draining_gate_still_serves_and_sends_its_clients_away() {
 }
 
 #[test]
-fn a_websocket_is_told_to_go_elsewhere() {
+fn sends_going_away_to_websockets() {
     let upstream = Upstream::answering(|dialogue| {
         dialogue.write(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
@@ -166,13 +169,13 @@ fn a_websocket_is_told_to_go_elsewhere() {
         .line("Upgrade: websocket");
     assert_eq!(client.call(&handshake).status, 101);
     sidecar.stop();
-    let told = client.until_closed();
-    // A close frame with 1001, going away (RFC 6455 section 7.4.1), and why.
+    let frame = client.until_closed();
+    // Close frame with 1001, going away (RFC 6455 section 7.4.1), and a reason.
     assert_eq!(
-        told[..4],
-        [0x88, u8::try_from(told.len() - 2).unwrap(), 3, 233]
+        frame[..4],
+        [0x88, u8::try_from(frame.len() - 2).unwrap(), 3, 233]
     );
-    assert!(String::from_utf8_lossy(&told[4..]).contains("stopping"));
+    assert!(String::from_utf8_lossy(&frame[4..]).contains("stopping"));
     upstream.wait_for_closed(1);
     drop(client);
     assert_eq!(sidecar.wait(), 0);

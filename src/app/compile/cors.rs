@@ -1,40 +1,40 @@
-//! `[cors]` and the `cors` of a route, compiled.
+//! Compiles `[cors]` and `cors` of a route.
 
 use http::HeaderName;
 
-use crate::config::{self, KeyPath, RouteCors, Written};
+use crate::config::{self, ConfigDocument, KeyPath, RouteCors};
 use crate::gate::cors::{Cors, OriginPattern, Origins};
 use crate::gate::origin::Origin;
 
-use super::routes;
+use super::methods::methods;
 
-/// What holds for every route that says nothing else.
-pub(super) fn compile(written: &mut Written) -> Option<Cors> {
-    let named = written.config.cors.clone()?;
-    Some(one(written, &KeyPath::of("cors"), &named))
+/// Compiles `[cors]`, the policy of all routes without their own.
+pub(super) fn compile(document: &mut ConfigDocument) -> Option<Cors> {
+    let config = document.config.cors.clone()?;
+    Some(compile_policy(document, &KeyPath::of("cors"), &config))
 }
 
-/// What holds for a route.
+/// CORS policy of one route.
 pub(super) fn of_route(
-    written: &mut Written,
-    place: &KeyPath,
-    named: Option<&RouteCors>,
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    config: Option<&RouteCors>,
     common: Option<&Cors>,
 ) -> Option<Cors> {
-    let place = place.key("cors");
-    match named {
+    let path = path.key("cors");
+    match config {
         None => common.cloned(),
         Some(RouteCors::Off) => {
-            if !written.has(&KeyPath::of("cors")) {
-                written.report(place, "means nothing without [cors]");
+            if !document.has(&KeyPath::of("cors")) {
+                document.report(path, "has no effect without [cors]");
             }
             None
         }
-        Some(RouteCors::Own(named)) => Some(one(written, &place, named)),
+        Some(RouteCors::Own(config)) => Some(compile_policy(document, &path, config)),
     }
 }
 
-fn one(written: &mut Written, place: &KeyPath, named: &config::Cors) -> Cors {
+fn compile_policy(document: &mut ConfigDocument, path: &KeyPath, config: &config::Cors) -> Cors {
     let config::Cors {
         origins,
         credentials,
@@ -42,11 +42,11 @@ fn one(written: &mut Written, place: &KeyPath, named: &config::Cors) -> Cors {
         headers,
         expose,
         max_age,
-    } = named;
-    let origins = self::origins(written, &place.key("origins"), origins, *credentials);
-    let methods = routes::methods(written, place, methods.as_deref());
-    let headers = self::headers(written, &place.key("headers"), headers);
-    let expose = self::headers(written, &place.key("expose"), expose);
+    } = config;
+    let origins = self::origins(document, &path.key("origins"), origins, *credentials);
+    let methods = self::methods(document, path, methods.as_deref());
+    let headers = self::headers(document, &path.key("headers"), headers);
+    let expose = self::headers(document, &path.key("expose"), expose);
     Cors::new(
         origins,
         *credentials,
@@ -57,84 +57,90 @@ fn one(written: &mut Written, place: &KeyPath, named: &config::Cors) -> Cors {
     )
 }
 
-fn origins(written: &mut Written, path: &KeyPath, named: &[String], credentials: bool) -> Origins {
-    if named.is_empty() && !written.is_broken(path) {
-        written.report(path.clone(), "must name an origin");
+fn origins(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    texts: &[String],
+    credentials: bool,
+) -> Origins {
+    if texts.is_empty() && !document.is_invalid(path) {
+        document.report(path.clone(), "must list at least one origin");
     }
-    let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
+    let elements: Vec<KeyPath> = document.elements(path).take(texts.len()).collect();
     let mut patterns = Vec::new();
     let mut any = None;
-    for (text, place) in named.iter().zip(places) {
+    for (text, element) in texts.iter().zip(elements) {
         match text.as_str() {
-            "*" => any = Some(place),
-            "null" => written.report(
-                place,
-                "is what every page without an origin sends, whoever made it: it cannot be allowed",
+            "*" => any = Some(element),
+            "null" => document.report(
+                element,
+                "`null` cannot be allowed: every page with an opaque origin sends it",
             ),
             text if text.contains('*') => match OriginPattern::new(text) {
                 Some(pattern) => patterns.push(pattern),
-                None => written.report(
-                    place,
+                None => document.report(
+                    element,
                     format!(
-                        "`{text}` can have `*` only for the first name of a host, with two or more after it, as in \
+                        "`{text}` can have `*` only as the first label of a host with at least two more labels, such as \
                          `https://*.app.example`"
                     ),
                 ),
             },
             text => match origin(text) {
                 Ok(origin) => patterns.push(OriginPattern::One(origin)),
-                Err(problem) => written.report(place, problem),
+                Err(problem) => document.report(element, problem),
             },
         }
     }
-    let Some(place) = any else {
+    let Some(element) = any else {
         return Origins::Of(patterns);
     };
     if credentials {
-        written.report(
-            place,
-            "cannot stand beside `credentials = true`: every page of the web could act for whoever looks at it. Name \
+        document.report(
+            element,
+            "`*` cannot be combined with `credentials = true`: every website could act as its visitors; list \
              the origins",
         );
     } else if !patterns.is_empty() {
-        written.report(place, "stands for every origin: leave the others out");
+        document.report(element, "`*` matches every origin; remove the others");
     }
     Origins::Any
 }
 
-/// An origin as browsers send it, or what is wrong with it.
+/// Parses an origin in its serialized form (RFC 6454 section 6.2). Fails with a message.
 pub(super) fn origin(text: &str) -> Result<Origin, String> {
     if let Some(origin) = Origin::new(text) {
         return Ok(origin);
     }
     let meant = Origin::nearest(text).map(|near| format!("; did you mean `{near}`?"));
     let meant = meant.unwrap_or_else(|| {
-        ": scheme and host in lower case, and the port unless it is the usual one, as in `https://app.example`"
+        "; expected scheme and host in lowercase, and the port unless it is the default, such as \
+         `https://app.example`"
             .to_owned()
     });
     Err(format!(
-        "`{text}` is not an origin as browsers send it{meant}"
+        "`{text}` is not an origin in the form that browsers send{meant}"
     ))
 }
 
-fn headers(written: &mut Written, path: &KeyPath, named: &[String]) -> Vec<HeaderName> {
-    let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
+fn headers(document: &mut ConfigDocument, path: &KeyPath, names: &[String]) -> Vec<HeaderName> {
+    let elements: Vec<KeyPath> = document.elements(path).take(names.len()).collect();
     let mut headers = Vec::new();
-    for (name, place) in named.iter().zip(places) {
+    for (name, element) in names.iter().zip(elements) {
         if name == "*" {
-            // For browsers it does not stand for `Authorization`, and with credentials for nothing at all.
-            written.report(
-                place,
-                "must be named one by one: `*` is not understood everywhere",
+            // Fetch standard: `*` does not cover `Authorization`, and is not a wildcard with credentials.
+            document.report(
+                element,
+                "`*` is not supported: browsers do not apply it to `Authorization`; list the headers",
             );
             continue;
         }
         match name.parse::<HeaderName>() {
             Ok(name) if headers.contains(&name) => {
-                written.report(place, "is there already");
+                document.report(element, "duplicates an earlier header");
             }
             Ok(name) => headers.push(name),
-            Err(_) => written.report(place, format!("`{name}` is not a header name")),
+            Err(_) => document.report(element, format!("`{name}` is not a valid header name")),
         }
     }
     headers

@@ -1,64 +1,76 @@
-//! `[issuers.*]`, compiled, with their keys loaded.
+//! Compiles `[issuers.NAME]` and loads local keys.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, KeyPath, OneOrMany, Written};
+use crate::config::{self, ConfigDocument, KeyPath, OneOrMany};
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::claims::ClaimPolicy;
 use crate::gate::verify::Issuer;
 use crate::keys::remote::RemoteKeys;
 use crate::keys::{Algorithm, KeyRing};
 
-use super::check_time;
-use super::keys::{Origin, Source, origin, source};
+use super::checks::check_time;
+use super::keys::{KeySourceConfig, ResolvedKeys, resolve, source_config};
 
-/// The longest accepted difference of clocks.
+/// Longest accepted clock skew.
 const MAX_LEEWAY: Duration = Duration::from_mins(5);
 
-/// The issuers and, beside each, how its keys are fetched if they are.
+/// Compiled issuers, with the remote key set at the same index of `remote_keys`.
 #[derive(Default)]
 pub(super) struct Issuers {
     pub(super) issuers: Vec<Issuer>,
     pub(super) remote_keys: Vec<Option<RemoteKeys>>,
 }
 
-pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issuers {
+pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>) -> Issuers {
     let mut compiled = Issuers::default();
-    for (name, issuer) in written.config.issuers.clone() {
+    for (name, issuer) in document.config.issuers.clone() {
         let path = KeyPath::of("issuers").key(&name);
-        let algorithms = algorithms(written, &path, issuer.algorithms.as_deref());
-        let Origin { keys, place, names } = origin(written, &path, &issuer);
-        let source =
-            keys.and_then(|keys| source(written, warnings, &place, &keys, algorithms.as_deref()));
-        let (stated, audience) = (issuer.issuer, issuer.audience.or(names.audience));
-        let accepted = texts(written, &path.key("issuer"), stated.or(names.issuer));
-        let audience = texts(written, &path.key("audience"), audience);
+        let algorithms = algorithms(document, &path, issuer.algorithms.as_deref());
+        let KeySourceConfig {
+            keys,
+            path: keys_path,
+            defaults,
+        } = source_config(document, &path, &issuer);
+        let resolved = keys
+            .and_then(|keys| resolve(document, warnings, &keys_path, &keys, algorithms.as_deref()));
+        let (issuer_values, audience) = (issuer.issuer, issuer.audience.or(defaults.audience));
+        let accepted = texts(
+            document,
+            &path.key("issuer"),
+            issuer_values.or(defaults.issuer),
+        );
+        let audience = texts(document, &path.key("audience"), audience);
         let authorized_party = texts(
-            written,
+            document,
             &path.key("authorized_party"),
             issuer.authorized_party,
         );
         if issuer.types.is_empty() || issuer.types.iter().any(String::is_empty) {
-            written.report(
+            document.report(
                 path.key("types"),
-                "needs at least one text that is not empty, such as \"JWT\" or \"at+jwt\"",
+                "must list at least one non-empty string, such as \"JWT\" or \"at+jwt\"",
             );
         }
         if issuer.leeway > MAX_LEEWAY {
-            written.report(path.key("leeway"), "must be at most \"5m\"");
+            let leeway = humantime::format_duration(issuer.leeway);
+            document.report(
+                path.key("leeway"),
+                format!("must be at most 5m, got {leeway}"),
+            );
         }
-        let subject = subject(written, &path.key("subject"), &issuer.subject);
-        check_time(written, &path.key("max_lifetime"), issuer.max_lifetime);
+        let subject = subject(document, &path.key("subject"), &issuer.subject);
+        check_time(document, &path.key("max_lifetime"), issuer.max_lifetime);
         if audience.is_none() {
             warnings.push(format!(
-                "{}: has no `audience`: a token that this issuer made for another service is accepted",
-                written.place(&path)
+                "{}: has no `audience`: tokens that this issuer created for other services are accepted",
+                document.location(&path)
             ));
         }
-        let (ring, remote) = match source {
-            Some(Source::Ring(ring)) => (ring, None),
-            Some(Source::Remote(remote)) => (KeyRing::awaited(), Some(*remote)),
+        let (ring, remote) = match resolved {
+            Some(ResolvedKeys::Local(ring)) => (ring, None),
+            Some(ResolvedKeys::Remote(remote)) => (KeyRing::awaited(), Some(*remote)),
             None => (KeyRing::default(), None),
         };
         compiled.remote_keys.push(remote);
@@ -77,12 +89,12 @@ pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Issu
             ring: Arc::new(ring),
         });
     }
-    check_selection(written, &compiled.issuers);
+    check_selection(document, &compiled.issuers);
     compiled
 }
 
-/// Two issuers that take any `iss` could not be told apart.
-fn check_selection(written: &mut Written, issuers: &[Issuer]) {
+/// Reports issuers that accept the same `iss`: the issuer of a token must be unambiguous.
+fn check_selection(document: &mut ConfigDocument, issuers: &[Issuer]) {
     for (index, issuer) in issuers.iter().enumerate() {
         let mut before = issuers.iter().take(index);
         let path = KeyPath::of("issuers").key(&issuer.name);
@@ -90,10 +102,10 @@ fn check_selection(written: &mut Written, issuers: &[Issuer]) {
             None => {
                 if let Some(other) = before.find(|other| other.accepted.is_none()) {
                     let message = format!(
-                        "takes any `iss`, as `{}` does: say `issuer` for at least one",
+                        "accepts any `iss`, and so does `{}`; set `issuer` on at least one of them",
                         other.name
                     );
-                    written.report(path, message);
+                    document.report(path, message);
                 }
             }
             Some(accepted) => {
@@ -103,51 +115,55 @@ fn check_selection(written: &mut Written, issuers: &[Issuer]) {
                 };
                 if let Some(other) = before.find(shared) {
                     let message = format!(
-                        "has an `iss` that `{}` has too: a token must have one issuer",
+                        "shares an `iss` with `{}`; each `iss` must belong to one issuer",
                         other.name
                     );
-                    written.report(path.key("issuer"), message);
+                    document.report(path.key("issuer"), message);
                 }
             }
         }
     }
 }
 
-/// The claims that name the subject.
-fn subject(written: &mut Written, path: &KeyPath, claims: &[String]) -> Vec<ClaimPath> {
+/// Claim paths of the subject.
+fn subject(document: &mut ConfigDocument, path: &KeyPath, claims: &[String]) -> Vec<ClaimPath> {
     if claims.is_empty() {
-        written.report(
+        document.report(
             path.clone(),
-            "needs the name of at least one claim, such as \"sub\"",
+            "must name at least one claim, such as \"sub\"",
         );
     }
-    let mut pointers = Vec::new();
+    let mut paths = Vec::new();
     for (index, claim) in claims.iter().enumerate() {
         match ClaimPath::parse(claim) {
-            Ok(pointer) => pointers.push(pointer),
-            Err(problem) => written.report(path.index(index), problem.to_string()),
+            Ok(path) => paths.push(path),
+            Err(problem) => document.report(path.index(index), problem.to_string()),
         }
     }
-    pointers
+    paths
 }
 
 fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn texts(written: &mut Written, path: &KeyPath, texts: Option<OneOrMany>) -> Option<Vec<String>> {
+fn texts(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    texts: Option<OneOrMany>,
+) -> Option<Vec<String>> {
     let OneOrMany(texts) = texts?;
     if texts.is_empty() || texts.iter().any(String::is_empty) {
-        written.report(
+        document.report(
             path.clone(),
-            "needs at least one text that is not empty; leave it out to accept any",
+            "must have at least one value, none of them empty; omit the key to accept any value",
         );
     }
     Some(texts)
 }
 
 fn algorithms(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     path: &KeyPath,
     names: Option<&[String]>,
 ) -> Option<Vec<Algorithm>> {
@@ -155,9 +171,9 @@ fn algorithms(
     let path = path.key("algorithms");
     let known = Algorithm::ALL.map(Algorithm::name);
     if names.is_empty() {
-        written.report(
+        document.report(
             path.clone(),
-            "needs at least one algorithm; leave it out to let the keys decide",
+            "must list at least one algorithm; omit the key to derive the algorithms from the keys",
         );
     }
     let mut algorithms = Vec::new();
@@ -167,15 +183,15 @@ fn algorithms(
             None => {
                 let hint = match config::nearest(name, &known) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("known are `{}`", known.join("`, `")),
+                    None => format!("supported are `{}`", known.join("`, `")),
                 };
-                written.report(
+                document.report(
                     path.index(index),
                     format!("`{name}` is not a supported algorithm; {hint}"),
                 );
             }
         }
     }
-    // Without any, the keys decide as if nothing had been said: what is wrong has been reported.
+    // None if all names were invalid and reported.
     (!algorithms.is_empty()).then_some(algorithms)
 }

@@ -1,138 +1,131 @@
-//! `keys = { … }` and `better_auth`, compiled: where the keys of an issuer come from.
+//! Compiles the key source of an issuer: `keys = { … }` or `better_auth`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use http::Uri;
 
-use crate::config::{self, KeyPath, Keys, OneOrMany, Written};
+use crate::config::{self, ConfigDocument, KeyPath, Keys, OneOrMany};
 use crate::files::Fingerprint;
 use crate::keys::fetch::Fetcher;
-use crate::keys::remote::{KeySetLocation, REFRESH, RemoteKeys};
+use crate::keys::remote::{KeySetLocation, RemoteKeys};
 use crate::keys::secret::{Secret, Secrets};
 use crate::keys::{Algorithm, KeyKind, KeyRing, jwks, pem};
 use crate::tls;
 
-use super::check_time;
-use super::urls::{self, Purpose};
+use super::checks::check_time;
+use super::urls::{self, UrlKind};
 
-/// How long keys are used after the last successful fetch, if the configuration does not say.
-const MAX_STALE: Duration = Duration::from_hours(24);
-
-const KEYS: Purpose = Purpose {
+const KEY_SET_URL: UrlKind = UrlKind {
     example: "https://app.example/api/auth/jwks",
-    danger: "would fetch keys from another machine without TLS, where anybody between could put in their own",
+    risk: "would fetch keys from another machine without TLS, where an attacker on the network could replace them",
 };
 
-/// What the configuration says of where an issuer's keys come from, and what follows from it.
+/// Key source of an issuer as configured, and the claim values derived from it.
 #[derive(Default)]
-pub(super) struct Origin {
+pub(super) struct KeySourceConfig {
     pub(super) keys: Option<Keys>,
-    pub(super) place: KeyPath,
-    pub(super) names: Names,
+    pub(super) path: KeyPath,
+    pub(super) defaults: ClaimDefaults,
 }
 
-/// The names that an issuer uses in its tokens, unless the configuration says others.
+/// Claim values that a key source implies, used unless the configuration sets its own.
 #[derive(Default)]
-pub(super) struct Names {
+pub(super) struct ClaimDefaults {
     pub(super) issuer: Option<OneOrMany>,
     pub(super) audience: Option<OneOrMany>,
 }
 
-/// Where the keys of one issuer come from.
-pub(super) enum Source {
-    Ring(KeyRing),
+/// Loaded local keys, or the remote key set to fetch.
+pub(super) enum ResolvedKeys {
+    Local(KeyRing),
     Remote(Box<RemoteKeys>),
 }
 
-pub(super) fn origin(written: &mut Written, path: &KeyPath, issuer: &config::Issuer) -> Origin {
+pub(super) fn source_config(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    issuer: &config::Issuer,
+) -> KeySourceConfig {
     let (keys, server) = (path.key("keys"), path.key("better_auth"));
     match (&issuer.keys, &issuer.better_auth) {
         (Some(_), Some(_)) => {
-            written.report(
-                server,
-                "says where the keys are, and `keys` does too: leave one of them out",
-            );
-            Origin::default()
+            document.report(server, "conflicts with `keys`; set only one of them");
+            KeySourceConfig::default()
         }
         (None, None) => {
-            if !written.is_broken(&keys) && !written.is_broken(&server) {
-                written.report(
-                    path.clone(),
-                    "needs the key `keys` or the key `better_auth`",
-                );
+            if !document.is_invalid(&keys) && !document.is_invalid(&server) {
+                document.report(path.clone(), "requires `keys` or `better_auth`");
             }
-            Origin::default()
+            KeySourceConfig::default()
         }
-        (Some(found), None) => Origin {
-            names: Names {
-                issuer: found
+        (Some(keys_config), None) => KeySourceConfig {
+            defaults: ClaimDefaults {
+                issuer: keys_config
                     .discovery
                     .as_deref()
                     .and_then(described_issuer)
                     .map(|issuer| {
-                        // Some issuers end their name with a `/`, which their description's URL has only once.
+                        // Issuer identifiers with a trailing `/` have the same metadata URL as those without.
                         OneOrMany(vec![issuer.to_owned(), format!("{issuer}/")])
                     }),
                 audience: None,
             },
-            keys: Some(found.clone()),
-            place: keys,
+            keys: Some(keys_config.clone()),
+            path: keys,
         },
-        (None, Some(url)) => better_auth(written, server, url),
+        (None, Some(url)) => better_auth(document, server, url),
     }
 }
 
-/// A Better Auth server signs with the keys at `/jwks` under its base path, and calls itself and its audience by the
-/// origin of its URL.
-fn better_auth(written: &mut Written, place: KeyPath, text: &str) -> Origin {
+/// Better Auth publishes its key set at `/jwks` below its base path. Its `iss` and `aud` are the origin of its URL.
+fn better_auth(document: &mut ConfigDocument, path: KeyPath, text: &str) -> KeySourceConfig {
     let url: Option<Uri> = text.parse().ok();
     let parts = url
         .as_ref()
         .and_then(|url| Some((url.scheme_str()?, url.authority()?, url.path())));
     let Some((scheme @ ("http" | "https"), authority, base)) = parts else {
-        written.report(
-            place,
-            format!("`{text}` is not a URL such as \"https://app.example\""),
+        document.report(
+            path,
+            format!("`{text}` is not a valid URL; expected for example \"https://app.example\""),
         );
-        return Origin::default();
+        return KeySourceConfig::default();
     };
     let host = authority.host().to_ascii_lowercase();
-    let usual = if scheme == "https" { 443 } else { 80 };
-    let port = authority.port_u16().filter(|port| *port != usual);
+    let default_port = if scheme == "https" { 443 } else { 80 };
+    let port = authority.port_u16().filter(|port| *port != default_port);
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let base = match base.trim_end_matches('/') {
-        "" => "/api/auth",
+        "" => config::BETTER_AUTH_BASE_PATH,
         base => base,
     };
     let origin = format!("{scheme}://{host}{port}");
-    Origin {
+    KeySourceConfig {
         keys: Some(Keys {
             jwks_url: Some(format!("{scheme}://{authority}{base}/jwks")),
             ..Keys::default()
         }),
-        place,
-        names: Names {
+        path,
+        defaults: ClaimDefaults {
             issuer: Some(OneOrMany(vec![origin.clone()])),
             audience: Some(OneOrMany(vec![origin])),
         },
     }
 }
 
-/// OpenID Connect Discovery 1.0 section 4: the description of an issuer stands under its name.
+/// Issuer of a metadata URL (OpenID Connect Discovery 1.0 section 4).
 fn described_issuer(url: &str) -> Option<&str> {
     url.strip_suffix("/.well-known/openid-configuration")
 }
 
-/// Loads the keys, or says how they are fetched.
-pub(super) fn source(
-    written: &mut Written,
+/// Loads local keys or prepares a remote key set.
+pub(super) fn resolve(
+    document: &mut ConfigDocument,
     warnings: &mut Vec<String>,
     path: &KeyPath,
     keys: &Keys,
     algorithms: Option<&[Algorithm]>,
-) -> Option<Source> {
+) -> Option<ResolvedKeys> {
     let sources = [
         ("secret_env", keys.secret_env.is_some()),
         ("secret_file", keys.secret_file.is_some()),
@@ -149,45 +142,48 @@ pub(super) fn source(
     let [key] = named.as_slice() else {
         if !sources
             .iter()
-            .any(|(key, _)| written.is_broken(&path.key(key)))
+            .any(|(key, _)| document.is_invalid(&path.key(key)))
         {
             let found = if named.is_empty() {
-                "there is none".to_owned()
+                "got none".to_owned()
             } else {
-                format!("there are `{}`", named.join("`, `"))
+                format!("got `{}`", named.join("`, `"))
             };
             let known = sources.map(|(key, _)| key).join("`, `");
-            written.report(
+            document.report(
                 path.clone(),
-                format!("needs exactly one of `{known}`; {found}"),
+                format!("must have exactly one of `{known}`, {found}"),
             );
         }
         return None;
     };
-    check_companions(written, path, keys, key);
-    if !check_kinds(written, path, key, algorithms.unwrap_or_default()) {
+    check_companions(document, path, keys, key);
+    if !check_kinds(document, path, key, algorithms.unwrap_or_default()) {
         return None;
     }
-    let place = path.key(key);
+    let key_path = path.key(key);
     let loaded = match *key {
-        "jwks_url" | "discovery" => return remote(written, path, key, keys, algorithms),
+        "jwks_url" | "discovery" => return remote(document, path, key, keys, algorithms),
         "pem_file" => pem::load(keys.pem_file.as_deref()?, algorithms),
         "jwks_file" => jwks::load(keys.jwks_file.as_deref()?, algorithms).map(|set| {
             for skipped in &set.skipped {
-                warnings.push(format!("{}: skipped {skipped}", written.place(&place)));
+                warnings.push(format!(
+                    "{}: skipped {skipped}",
+                    document.location(&key_path)
+                ));
             }
             set.keys
         }),
         _ => {
             if keys.secret_file.as_deref().is_some_and(is_open_to_all) {
-                let place = written.place(&place);
+                let location = document.location(&key_path);
                 warnings.push(format!(
-                    "{place}: every user of this machine may read the file"
+                    "{location}: the file is readable by every user of this machine; restrict its permissions"
                 ));
             }
             let encoding = keys.encoding.unwrap_or_default();
             let secrets = match (&keys.secret_env, &keys.secret_file) {
-                (Some(name), _) => Secrets::from_variable(name, written.variable(name), encoding),
+                (Some(name), _) => Secrets::from_variable(name, document.variable(name), encoding),
                 (None, Some(file)) => Secrets::from_file(file, encoding),
                 (None, None) => return None,
             };
@@ -195,15 +191,15 @@ pub(super) fn source(
                 let mut looks = secrets.iter().filter_map(Secret::looks_like);
                 if let Some(looks) = looks.next().filter(|_| keys.encoding.is_none()) {
                     warnings.push(format!(
-                        "{}: the secret looks like {looks}, and is used as it is written; if it is {looks}, say \
-                         `encoding = \"{looks}\"`, if not, `encoding = \"utf8\"`",
-                        written.place(&place)
+                        "{}: the secret looks like {looks} but is used as plain text; set `encoding = \"{looks}\"` to \
+                         decode it, or `encoding = \"utf8\"` to keep it",
+                        document.location(&key_path)
                     ));
                 }
                 if secrets.are_alike() {
                     warnings.push(format!(
-                        "{}: both lines of the file are the same secret",
-                        written.place(&place)
+                        "{}: both lines of the file contain the same secret",
+                        document.location(&key_path)
                     ));
                 }
                 secrets.verification_keys(algorithms)
@@ -211,22 +207,22 @@ pub(super) fn source(
         }
     };
     match loaded {
-        Ok(keys) => Some(Source::Ring(KeyRing::local(keys))),
+        Ok(keys) => Some(ResolvedKeys::Local(KeyRing::local(keys))),
         Err(error) => {
-            written.report(place, error.to_string());
+            document.report(key_path, error.to_string());
             None
         }
     }
 }
 
-/// Whether every user of the machine may read a file.
+/// True if the file is world-readable.
 fn is_open_to_all(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
-/// A secret verifies nothing that a public key does, nor the other way round.
+/// Reports symmetric algorithms for public keys and asymmetric ones for secrets.
 fn check_kinds(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     path: &KeyPath,
     source: &str,
     algorithms: &[Algorithm],
@@ -238,15 +234,15 @@ fn check_kinds(
     };
     let (issuer, _) = path.split_last();
     let message = format!(
-        "`{}` cannot be verified with the keys of `{source}`",
+        "`{}` cannot be verified with keys from `{source}`",
         misfit.name()
     );
-    written.report(issuer.key("algorithms"), message);
+    document.report(issuer.key("algorithms"), message);
     false
 }
 
-/// Some keys only mean something beside one source.
-fn check_companions(written: &mut Written, path: &KeyPath, keys: &Keys, source: &str) {
+/// Reports keys that have no effect with the source.
+fn check_companions(document: &mut ConfigDocument, path: &KeyPath, keys: &Keys, source: &str) {
     let is_secret = source.starts_with("secret_");
     let is_remote = matches!(source, "jwks_url" | "discovery");
     let misplaced = [
@@ -259,58 +255,63 @@ fn check_companions(written: &mut Written, path: &KeyPath, keys: &Keys, source: 
     ];
     for (key, is_misplaced) in misplaced {
         if is_misplaced {
-            written.report(path.key(key), format!("means nothing beside `{source}`"));
+            document.report(path.key(key), format!("has no effect with `{source}`"));
         }
     }
 }
 
 fn remote(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     path: &KeyPath,
     source: &str,
     keys: &Keys,
     algorithms: Option<&[Algorithm]>,
-) -> Option<Source> {
-    // The preset of Better Auth stands at the key itself.
-    let is_preset = !written.has(&path.key(source));
-    let place = if is_preset {
+) -> Option<ResolvedKeys> {
+    // `better_auth` is itself the key of the URL.
+    let is_preset = !document.has(&path.key(source));
+    let url_path = if is_preset {
         path.clone()
     } else {
         path.key(source)
     };
     let text = keys.jwks_url.as_deref().or(keys.discovery.as_deref())?;
-    let url = urls::callable(written, &place, text, keys.allow_http, &KEYS)?;
+    let url = urls::parse(document, &url_path, text, keys.allow_http, &KEY_SET_URL)?;
     if let Some(refresh) = keys.refresh {
-        check_time(written, &path.key("refresh"), Some(refresh));
+        check_time(document, &path.key("refresh"), Some(refresh));
     }
-    let max_stale = keys.max_stale.unwrap_or(MAX_STALE);
-    if max_stale < keys.refresh.unwrap_or(REFRESH) {
-        written.report(
+    let max_stale = keys.max_stale.unwrap_or(config::DEFAULT_MAX_STALE);
+    let refresh = keys.refresh.unwrap_or(config::DEFAULT_REFRESH);
+    if max_stale < refresh {
+        document.report(
             path.key("max_stale"),
-            "is shorter than `refresh`: the keys would be too old before they are fetched again",
+            format!(
+                "must be at least `refresh` ({}), got {}: the keys would expire before they are refreshed",
+                humantime::format_duration(refresh),
+                humantime::format_duration(max_stale)
+            ),
         );
     }
     let fingerprint = Fingerprint::of(keys.ca_file.as_deref());
     let tls = match tls::client_config(keys.ca_file.as_deref()) {
         Ok(tls) => tls,
         Err(error) => {
-            let place = if keys.ca_file.is_some() {
+            let path = if keys.ca_file.is_some() {
                 path.key("ca_file")
             } else {
-                place
+                url_path
             };
-            written.report(place, error.to_string());
+            document.report(path, error.to_string());
             return None;
         }
     };
     if let Some(Err(error)) = keys.token_file.as_deref().map(std::fs::metadata) {
-        written.report(path.key("token_file"), format!("cannot be read: {error}"));
+        document.report(path.key("token_file"), format!("cannot be read: {error}"));
     }
-    let place = if keys.discovery.is_some() {
+    let location = if keys.discovery.is_some() {
         let Some(issuer) = described_issuer(text) else {
-            written.report(
-                place,
-                format!("`{text}` does not end with /.well-known/openid-configuration"),
+            document.report(
+                url_path,
+                format!("must end with `/.well-known/openid-configuration`, got `{text}`"),
             );
             return None;
         };
@@ -322,8 +323,8 @@ fn remote(
     } else {
         KeySetLocation::Set(url)
     };
-    Some(Source::Remote(Box::new(RemoteKeys {
-        place,
+    Some(ResolvedKeys::Remote(Box::new(RemoteKeys {
+        place: location,
         fetcher: Fetcher {
             tls,
             read: (keys.ca_file.clone(), fingerprint),

@@ -1,109 +1,130 @@
-//! Where requests come in: the limits, and one entry for each address.
+//! Compiles `[listen]` and `[[listeners]]`.
 
 use http::HeaderValue;
 
-use crate::config::{Address, KeyPath, Tls, Written};
+use crate::config::{Address, ConfigDocument, KeyPath, Tls};
 use crate::proxy::inbound::listener::ListenerConfig;
 
-use super::{check_time, tls};
+use super::checks::check_time;
+use super::tls;
 
-/// The sizes of a head that a listener may be given, in bytes.
-const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
+/// Accepted range of `max_header_bytes`.
+const MAX_HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
 
-/// The most worker threads.
 const MAX_WORKERS: usize = 1024;
 
-/// Builds the entries; that of `[listen]` is the first.
-pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Vec<ListenerConfig> {
-    check_limits(written);
-    let listen = written.config.listen.clone();
-    let mut encryption = |written: &mut Written, path: &KeyPath, tls: Option<Tls>| {
-        tls.and_then(|tls| tls::compile(written, &path.key("tls"), &tls, warnings))
+/// Compiles the listeners, `[listen]` first.
+pub(super) fn compile(
+    document: &mut ConfigDocument,
+    warnings: &mut Vec<String>,
+) -> Vec<ListenerConfig> {
+    check_limits(document);
+    let listen = document.config.listen.clone();
+    let mut encryption = |document: &mut ConfigDocument, path: &KeyPath, tls: Option<Tls>| {
+        tls.and_then(|tls| tls::compile(document, &path.key("tls"), &tls, warnings))
     };
-    let admin = Address::Tcp(written.config.admin.address);
-    if is_same(&listen.address, &admin) {
+    let admin = Address::Tcp(document.config.admin.address);
+    if is_same_address(&listen.address, &admin) {
         let path = KeyPath::of("admin").key("address");
-        written.report(path, "is the address of [listen] too");
+        document.report(path, "must differ from the address of [listen]");
     }
     let first = ListenerConfig {
         address: listen.address,
         proxy_protocol: listen.proxy_protocol,
         redirect_to_https: None,
         hsts: hsts(listen.tls.as_ref()),
-        tls: encryption(written, &KeyPath::of("listen"), listen.tls),
+        tls: encryption(document, &KeyPath::of("listen"), listen.tls),
     };
-    check_entry(written, &KeyPath::of("listen"), &first);
+    check_listener(document, &KeyPath::of("listen"), &first);
     let mut entries = vec![first];
 
-    let listeners = written.config.listeners.clone();
+    let listeners = document.config.listeners.clone();
     let section = KeyPath::of("listeners");
-    let paths: Vec<KeyPath> = written.elements(&section).take(listeners.len()).collect();
+    let paths: Vec<KeyPath> = document.elements(&section).take(listeners.len()).collect();
     for (path, listener) in paths.iter().zip(listeners) {
         let entry = ListenerConfig {
             address: listener.address,
             proxy_protocol: listener.proxy_protocol,
             redirect_to_https: listener.redirect_to_https,
             hsts: hsts(listener.tls.as_ref()),
-            tls: encryption(written, path, listener.tls),
+            tls: encryption(document, path, listener.tls),
         };
-        check_entry(written, path, &entry);
+        check_listener(document, path, &entry);
         if entry.redirect_to_https == Some(0) {
-            written.report(path.key("redirect_to_https"), "must be a port, as 443");
-        }
-        if entry.redirect_to_https.is_some() && written.has(&path.key("tls")) {
-            written.report(
+            document.report(
                 path.key("redirect_to_https"),
-                "is for a listener without `tls`",
+                "must be a port between 1 and 65535, got 0",
             );
         }
-        let is_taken = |other: &ListenerConfig| is_same(&entry.address, &other.address);
+        if entry.redirect_to_https.is_some() && document.has(&path.key("tls")) {
+            document.report(
+                path.key("redirect_to_https"),
+                "cannot be combined with `tls`",
+            );
+        }
+        let is_taken = |other: &ListenerConfig| is_same_address(&entry.address, &other.address);
         if entries.iter().any(is_taken) {
-            written.report(path.key("address"), "is the address of another listener");
-        } else if is_same(&entry.address, &admin) {
-            written.report(path.key("address"), "is the address of [admin] too");
+            document.report(
+                path.key("address"),
+                "must differ from the addresses of other listeners",
+            );
+        } else if is_same_address(&entry.address, &admin) {
+            document.report(
+                path.key("address"),
+                "must differ from the address of [admin]",
+            );
         }
         entries.push(entry);
     }
     entries
 }
 
-/// Port 0 is another one each time.
-fn is_same(one: &Address, other: &Address) -> bool {
+/// Two addresses with port 0 differ: the system assigns a free port to each.
+fn is_same_address(one: &Address, other: &Address) -> bool {
     let is_any = matches!(one, Address::Tcp(address) if address.port() == 0);
     !is_any && one == other
 }
 
-/// Nothing is said about other hosts below this one: the gate does not know them.
+/// `Strict-Transport-Security` without `includeSubDomains`: the gate does not know the subdomains.
 fn hsts(tls: Option<&Tls>) -> Option<HeaderValue> {
     let seconds = tls?.hsts?.as_secs();
     HeaderValue::try_from(format!("max-age={seconds}")).ok()
 }
 
-fn check_entry(written: &mut Written, path: &KeyPath, entry: &ListenerConfig) {
-    let trusts_nobody = written.config.listen.trusted_proxies.is_empty()
-        && !written.is_broken(&KeyPath::of("listen").key("trusted_proxies"));
+fn check_listener(document: &mut ConfigDocument, path: &KeyPath, entry: &ListenerConfig) {
+    let trusts_nobody = document.config.listen.trusted_proxies.is_empty()
+        && !document.is_invalid(&KeyPath::of("listen").key("trusted_proxies"));
     if entry.proxy_protocol && trusts_nobody && matches!(entry.address, Address::Tcp(_)) {
-        written.report(
+        document.report(
             path.key("proxy_protocol"),
-            "needs the proxies to be named in `trusted_proxies` of [listen]: nobody else is believed",
+            "requires `trusted_proxies` in [listen]: the PROXY protocol is accepted only from trusted proxies",
         );
     }
 }
 
-fn check_limits(written: &mut Written) {
+fn check_limits(document: &mut ConfigDocument) {
     let path = KeyPath::of("listen");
-    let listen = written.config.listen.clone();
-    if !HEADER_BYTES.contains(&listen.max_header_bytes) {
-        written.report(path.key("max_header_bytes"), "must be from 1KiB to 1MiB");
+    let listen = document.config.listen.clone();
+    if !MAX_HEADER_BYTES.contains(&listen.max_header_bytes) {
+        document.report(
+            path.key("max_header_bytes"),
+            format!(
+                "must be between 1KiB and 1MiB, got {}",
+                listen.max_header_bytes
+            ),
+        );
     }
     if listen.workers > MAX_WORKERS {
-        written.report(
+        document.report(
             path.key("workers"),
-            format!("must be at most {MAX_WORKERS}; 0 is one for each CPU"),
+            format!(
+                "must be at most {MAX_WORKERS}, got {}; 0 starts one per CPU",
+                listen.workers
+            ),
         );
     }
     if listen.max_connections == 0 {
-        written.report(path.key("max_connections"), "must be at least 1");
+        document.report(path.key("max_connections"), "must be greater than zero");
     }
     let timeouts = [
         ("header_timeout", listen.header_timeout),
@@ -111,6 +132,6 @@ fn check_limits(written: &mut Written) {
         ("idle_timeout", listen.idle_timeout),
     ];
     for (key, timeout) in timeouts {
-        check_time(written, &path.key(key), Some(timeout));
+        check_time(document, &path.key(key), Some(timeout));
     }
 }

@@ -1,4 +1,4 @@
-//! `[redis]`, compiled.
+//! Compiles `[redis]`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,61 +6,66 @@ use std::sync::Arc;
 use http::Uri;
 use rustls::pki_types::ServerName;
 
-use crate::config::{self, Encoding, KeyPath, Written};
+use crate::config::{self, ConfigDocument, Encoding, KeyPath};
 use crate::files::Fingerprint;
 use crate::keys::secret::{Secret, Secrets};
 use crate::proxy::redis::Redis;
 use crate::tls;
 
-use super::{check_time, urls};
+use super::checks::check_time;
+use super::urls;
 
-/// The port that is meant if none is said.
-const PORT: u16 = 6379;
-
-pub(super) fn compile(written: &mut Written, warnings: &mut Vec<String>) -> Option<Arc<Redis>> {
-    let redis = written.config.redis.clone()?;
+pub(super) fn compile(
+    document: &mut ConfigDocument,
+    warnings: &mut Vec<String>,
+) -> Option<Arc<Redis>> {
+    let redis = document.config.redis.clone()?;
     let files = [&redis.password_file, &redis.ca_file];
     let files = files.into_iter().flatten().map(PathBuf::as_path);
     let read = (redis.clone(), Fingerprint::of(files));
     let section = KeyPath::of("redis");
-    check_time(written, &section.key("timeout"), Some(redis.timeout));
+    check_time(document, &section.key("timeout"), Some(redis.timeout));
     if !is_prefix(&redis.prefix) {
-        written.report(
+        document.report(
             section.key("prefix"),
-            "must be 1 to 64 letters, digits and `-`, `_`, `.`, `:`",
+            "must be 1 to 64 characters, each a letter, a digit or one of `-`, `_`, `.`, `:`",
         );
     }
-    let password = password(written, &section, &redis);
+    let password = password(document, &section, &redis);
     let has_password = redis.password_env.is_some() || redis.password_file.is_some();
     if redis.username.is_some() && !has_password {
-        written.report(section.key("username"), "needs a password beside it");
+        document.report(
+            section.key("username"),
+            "requires `password_env` or `password_file`",
+        );
     }
-    let place = place(&redis.url);
-    let (encrypted, host, port, database) = match place {
-        Ok(place) => place,
+    let endpoint = endpoint(&redis.url);
+    let (encrypted, host, port, database) = match endpoint {
+        Ok(endpoint) => endpoint,
         Err(message) => {
-            written.report(section.key("url"), message);
+            document.report(section.key("url"), message);
             return None;
         }
     };
     if !encrypted && redis.ca_file.is_some() {
-        written.report(section.key("ca_file"), "means nothing without `rediss://`");
+        document.report(section.key("ca_file"), "has no effect without `rediss://`");
     }
     if !encrypted && !urls::is_this_host(&host) && password.is_some() {
         warnings.push(format!(
-            "{}: sends the password to another machine without encryption: write `rediss://` if Redis speaks TLS",
-            written.place(&section.key("url"))
+            "{}: sends the password to another machine without TLS; use `rediss://` if the Redis server \
+             supports it",
+            document.location(&section.key("url"))
         ));
     }
     let tls = if encrypted {
         let config = tls::client::client_config(redis.ca_file.as_deref());
         let config =
-            config.map_err(|error| written.report(section.key("ca_file"), error.to_string()));
+            config.map_err(|error| document.report(section.key("ca_file"), error.to_string()));
         let name = ServerName::try_from(host.clone());
         let name = name.map_err(|_| {
-            written.report(
+            document.report(
                 section.key("url"),
-                "has no host that a certificate can name",
+                "must have a host that is a valid TLS server name",
             );
         });
         Some((config.ok()?, name.ok()?))
@@ -88,18 +93,22 @@ fn is_prefix(prefix: &str) -> bool {
     (1..=64).contains(&prefix.len()) && prefix.chars().all(is_plain)
 }
 
-fn password(written: &mut Written, section: &KeyPath, redis: &config::Redis) -> Option<Secret> {
-    let (place, password) = match (&redis.password_env, &redis.password_file) {
+fn password(
+    document: &mut ConfigDocument,
+    section: &KeyPath,
+    redis: &config::Redis,
+) -> Option<Secret> {
+    let (path, password) = match (&redis.password_env, &redis.password_file) {
         (None, None) => return None,
         (Some(_), Some(_)) => {
-            written.report(
+            document.report(
                 section.key("password_file"),
-                "says where the password is, and `password_env` does too: leave one of them out",
+                "conflicts with `password_env`; set only one of them",
             );
             return None;
         }
         (Some(name), None) => {
-            let value = written.variable(name);
+            let value = document.variable(name);
             let password = Secrets::from_variable(name, value, Encoding::Utf8);
             (section.key("password_env"), password)
         }
@@ -111,19 +120,20 @@ fn password(written: &mut Written, section: &KeyPath, redis: &config::Redis) -> 
     match password.map(|secrets| secrets.current) {
         Ok(password) if password.as_text().is_some_and(|text| !text.is_empty()) => Some(password),
         Ok(_) => {
-            written.report(place, "has no password: it is empty, or no text");
+            document.report(path, "must hold a password that is non-empty UTF-8 text");
             None
         }
         Err(error) => {
-            written.report(place, error.to_string());
+            document.report(path, error.to_string());
             None
         }
     }
 }
 
-/// Whether it is encrypted, the host, the port and the database.
-fn place(url: &str) -> Result<(bool, String, u16, i64), &'static str> {
-    const FORM: &str = "must be `redis://HOST:PORT` or `rediss://HOST:PORT`, with `/DATABASE` behind it if need be";
+/// Parses a Redis URL: TLS, host, port and database.
+fn endpoint(url: &str) -> Result<(bool, String, u16, i64), &'static str> {
+    const FORM: &str =
+        "must be `redis://HOST:PORT` or `rediss://HOST:PORT`, optionally followed by `/DATABASE`";
     let url: Uri = url.parse().map_err(|_| FORM)?;
     let encrypted = match url.scheme_str() {
         Some("redis") => false,
@@ -132,7 +142,7 @@ fn place(url: &str) -> Result<(bool, String, u16, i64), &'static str> {
     };
     let authority = url.authority().ok_or(FORM)?;
     if authority.as_str().contains('@') {
-        return Err("must have no password in it: name a file or an environment variable instead");
+        return Err("must not contain a password; use `password_env` or `password_file`");
     }
     if url.query().is_some() || authority.host().is_empty() {
         return Err(FORM);
@@ -148,7 +158,7 @@ fn place(url: &str) -> Result<(bool, String, u16, i64), &'static str> {
     Ok((
         encrypted,
         host.to_owned(),
-        authority.port_u16().unwrap_or(PORT),
+        authority.port_u16().unwrap_or(config::DEFAULT_REDIS_PORT),
         database,
     ))
 }

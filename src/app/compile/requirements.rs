@@ -1,10 +1,10 @@
-//! `require`, `exempt` and `issuers` of a route, compiled.
+//! Compiles `require`, `exempt` and `issuers` of a route.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::config::{self, Access, CertificateField, ClaimRule, KeyPath, Scalar, Written};
+use crate::config::{self, Access, CertificateField, ClaimRule, ConfigDocument, KeyPath, Scalar};
 use crate::gate::access::Requirements;
 use crate::gate::certificate;
 use crate::gate::claim_path::ClaimPath;
@@ -14,8 +14,8 @@ use crate::gate::verify::IssuerId;
 use super::tls;
 
 pub(super) fn compile(
-    written: &mut Written,
-    place: &KeyPath,
+    document: &mut ConfigDocument,
+    path: &KeyPath,
     route: &config::Route,
 ) -> Requirements {
     let given = [
@@ -24,48 +24,52 @@ pub(super) fn compile(
     ];
     for (key, is_given) in given {
         if is_given && route.access == Access::Public {
-            written.report(
-                place.key(key),
-                "means nothing on a public route, where no token is looked at",
+            document.report(
+                path.key(key),
+                "has no effect on a public route, which verifies no token",
             );
         }
     }
     if route.exempt.is_some() && !matches!(route.access, Access::Owner(_)) {
-        written.report(
-            place.key("exempt"),
-            "means nothing on a route without an owner",
+        document.report(
+            path.key("exempt"),
+            "has no effect on a route without an owner",
         );
     }
     let exempt = route.exempt.as_ref();
     Requirements {
-        issuers: issuers(written, &place.key("issuers"), route.issuers.as_deref()),
-        require: require(written, &place.key("require"), route.require.as_deref()),
-        exempt: exempt.and_then(|rule| requirement(written, &place.key("exempt"), rule)),
+        issuers: issuers(document, &path.key("issuers"), route.issuers.as_deref()),
+        require: require(document, &path.key("require"), route.require.as_deref()),
+        exempt: exempt.and_then(|rule| requirement(document, &path.key("exempt"), rule)),
     }
 }
 
 fn require(
-    written: &mut Written,
-    place: &KeyPath,
+    document: &mut ConfigDocument,
+    path: &KeyPath,
     rules: Option<&[ClaimRule]>,
 ) -> Vec<Arc<Requirement>> {
     let rules = rules.unwrap_or_default();
-    if rules.is_empty() && written.has(place) && !written.is_broken(place) {
-        written.report(
-            place.clone(),
-            "needs at least one claim; leave it out to demand nothing",
+    if rules.is_empty() && document.has(path) && !document.is_invalid(path) {
+        document.report(
+            path.clone(),
+            "must list at least one requirement; omit the key to require nothing",
         );
     }
-    let places: Vec<KeyPath> = written.elements(place).take(rules.len()).collect();
+    let paths: Vec<KeyPath> = document.elements(path).take(rules.len()).collect();
     let compiled = rules
         .iter()
-        .zip(&places)
-        .map(|(rule, place)| requirement(written, place, rule));
+        .zip(&paths)
+        .map(|(rule, path)| requirement(document, path, rule));
     compiled.flatten().map(Arc::new).collect()
 }
 
-/// One fact and the one demand on it.
-fn requirement(written: &mut Written, place: &KeyPath, rule: &ClaimRule) -> Option<Requirement> {
+/// Compiles one attribute with its condition.
+fn requirement(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    rule: &ClaimRule,
+) -> Option<Requirement> {
     let ClaimRule {
         claim,
         certificate,
@@ -73,7 +77,7 @@ fn requirement(written: &mut Written, place: &KeyPath, rule: &ClaimRule) -> Opti
         any,
         equals,
     } = rule;
-    let attribute = attribute(written, place, claim.as_deref(), *certificate);
+    let attribute = attribute(document, path, claim.as_deref(), *certificate);
     let given = [
         ("has", has.is_some()),
         ("any", any.is_some()),
@@ -84,36 +88,36 @@ fn requirement(written: &mut Written, place: &KeyPath, rule: &ClaimRule) -> Opti
         (None, Some(texts), None) => Expected::Any(texts.clone()),
         (None, None, Some(value)) => Expected::Equals(json(value)),
         _ => {
-            report_choice(written, place, "`has`, `any`, `equals`", &given);
+            report_choice(document, path, "`has`, `any`, `equals`", &given);
             return None;
         }
     };
     let attribute = attribute?;
-    check_words(written, place, &attribute, &expected);
+    check_words(document, path, &attribute, &expected);
     Some(Requirement {
         attribute,
         expected,
     })
 }
 
-/// What a rule is about.
+/// Attribute of a requirement.
 fn attribute(
-    written: &mut Written,
-    place: &KeyPath,
+    document: &mut ConfigDocument,
+    path: &KeyPath,
     claim: Option<&str>,
     certificate: Option<CertificateField>,
 ) -> Option<Attribute> {
     match (claim, certificate) {
         (Some(claim), None) => match ClaimPath::parse(claim) {
-            Ok(pointer) => Some(Attribute::Claim(pointer)),
+            Ok(claim_path) => Some(Attribute::Claim(claim_path)),
             Err(problem) => {
-                written.report(place.key("claim"), problem.to_string());
+                document.report(path.key("claim"), problem.to_string());
                 None
             }
         },
         (None, Some(field)) => {
-            if !tls::asks_for_certificates(written) {
-                written.report(place.key("certificate"), tls::NOT_ASKED);
+            if !tls::asks_for_certificates(document) {
+                document.report(path.key("certificate"), tls::NOT_ASKED);
             }
             Some(Attribute::Certificate(field))
         }
@@ -122,29 +126,36 @@ fn attribute(
                 ("claim", claim.is_some()),
                 ("certificate", certificate.is_some()),
             ];
-            report_choice(written, place, "`claim`, `certificate`", &given);
+            report_choice(document, path, "`claim`, `certificate`", &given);
             None
         }
     }
 }
 
-/// Reports that not exactly one of several keys is there, unless one was misspelt or cannot be read: that has been
-/// reported.
-fn report_choice(written: &mut Written, place: &KeyPath, of: &str, given: &[(&str, bool)]) {
-    if written.is_broken(place) {
+/// Reports a choice with none or several of its keys, unless an invalid key was reported already.
+fn report_choice(document: &mut ConfigDocument, path: &KeyPath, of: &str, given: &[(&str, bool)]) {
+    if document.is_invalid(path) {
         return;
     }
     let named = given.iter().filter(|(_, is_given)| *is_given);
     let named: Vec<&str> = named.map(|(key, _)| *key).collect();
     let found = if named.is_empty() {
-        "there is none".to_owned()
+        "got none".to_owned()
     } else {
-        format!("there are `{}`", named.join("`, `"))
+        format!("got `{}`", named.join("`, `"))
     };
-    written.report(place.clone(), format!("needs exactly one of {of}; {found}"));
+    document.report(
+        path.clone(),
+        format!("must have exactly one of {of}, {found}"),
+    );
 }
 
-fn check_words(written: &mut Written, place: &KeyPath, attribute: &Attribute, expected: &Expected) {
+fn check_words(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    attribute: &Attribute,
+    expected: &Expected,
+) {
     let (key, words) = match expected {
         Expected::Has(word) => ("has", std::slice::from_ref(word)),
         Expected::Any(words) => ("any", words.as_slice()),
@@ -153,15 +164,15 @@ fn check_words(written: &mut Written, place: &KeyPath, attribute: &Attribute, ex
         }
         Expected::Equals(_) => {
             if matches!(attribute, Attribute::Certificate(_)) {
-                written.report(
-                    place.key("equals"),
-                    "must be a text: a certificate has no other",
+                document.report(
+                    path.key("equals"),
+                    "must be a string: all certificate fields are strings",
                 );
             }
             return;
         }
     };
-    let place = place.key(key);
+    let path = path.key(key);
     let is_wrong_scope = |word: &&String| {
         matches!(attribute, Attribute::Claim(claim) if claim.is("scope")) && !is_scope(word)
     };
@@ -171,20 +182,21 @@ fn check_words(written: &mut Written, place: &KeyPath, attribute: &Attribute, ex
     };
     if words.is_empty() || words.iter().any(String::is_empty) {
         let message = if key == "any" {
-            "needs at least one text, and none that is empty"
+            "must list at least one string, none of them empty"
         } else {
-            "needs a text that is not empty"
+            "must not be empty"
         };
-        written.report(place, message);
+        document.report(path, message);
     } else if let Some(word) = words.iter().find(is_wrong_scope) {
-        written.report(
-            place,
-            format!("`{word}` is not one scope: RFC 6749 section 3.3 has no space, quote or backslash in it"),
+        document.report(
+            path,
+            format!("`{word}` is not a single scope: RFC 6749 section 3.3 allows no space, quote or backslash in it"),
         );
     } else if let Some(word) = words.iter().find(is_wrong_thumbprint) {
-        written.report(
-            place,
-            format!("`{word}` is not the SHA-256 of a certificate in base64url without `=`, as in `x5t#S256`"),
+        document.report(
+            path,
+            format!("`{word}` is not a certificate thumbprint: expected SHA-256 in base64url without padding, as in \
+                     `x5t#S256`"),
         );
     }
 }
@@ -198,34 +210,34 @@ fn json(scalar: &Scalar) -> Value {
     }
 }
 
-/// The places of the named issuers in the order of their names.
+/// Indices of the named issuers.
 fn issuers(
-    written: &mut Written,
-    place: &KeyPath,
+    document: &mut ConfigDocument,
+    path: &KeyPath,
     names: Option<&[String]>,
 ) -> Option<Vec<IssuerId>> {
     let names = names?;
     if names.is_empty() {
-        written.report(
-            place.clone(),
-            "needs at least one issuer; leave it out to accept all",
+        document.report(
+            path.clone(),
+            "must list at least one issuer; omit the key to accept all issuers",
         );
     }
-    let known: Vec<String> = written.config.issuers.keys().cloned().collect();
+    let known: Vec<String> = document.config.issuers.keys().cloned().collect();
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let mut accepted = Vec::new();
     for (index, name) in names.iter().enumerate() {
         if let Some(issuer) = known.iter().position(|known| known == name) {
             accepted.push(IssuerId(issuer));
-        } else if !written.has(&KeyPath::of("issuers").key(name)) {
+        } else if !document.has(&KeyPath::of("issuers").key(name)) {
             let hint = match config::nearest(name, &known) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None if known.is_empty() => "there is none at all".to_owned(),
-                None => format!("there are `{}`", known.join("`, `")),
+                None if known.is_empty() => "no issuer is configured".to_owned(),
+                None => format!("expected one of `{}`", known.join("`, `")),
             };
-            written.report(
-                place.index(index),
-                format!("there is no issuer `{name}`; {hint}"),
+            document.report(
+                path.index(index),
+                format!("unknown issuer `{name}`; {hint}"),
             );
         }
     }

@@ -1,29 +1,29 @@
-//! `tls` of a listener, compiled.
+//! Compiles `tls` of a listener.
 
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{KeyPath, Tls, Written};
+use crate::config::{ConfigDocument, KeyPath, Tls};
 use crate::tls::server::{Clients, ServerTls, Settings};
 use crate::tls::{Pair, TlsError};
 
-/// What is said of a rule or a header about certificates that no client is asked for.
-pub(super) const NOT_ASKED: &str =
-    "means nothing: no listener asks its clients for certificates, with `client_ca` in its `tls`";
+/// Problem of a requirement or an identity header that needs client certificates.
+pub(super) const NOT_ASKED: &str = "has no effect: no listener requests client certificates; set `client_ca` in the `tls` table of a \
+     listener";
 
-/// Whether some listener asks its clients for certificates, be it with a mistake.
-pub(super) fn asks_for_certificates(written: &Written) -> bool {
+/// True if a listener has a `client_ca`, even an invalid one.
+pub(super) fn asks_for_certificates(document: &ConfigDocument) -> bool {
     let list = KeyPath::of("listeners");
     let more = (0..).map(|index| list.index(index));
-    let more = more.take_while(|listener| written.has(listener));
+    let more = more.take_while(|listener| document.has(listener));
     let mut all = [KeyPath::of("listen")].into_iter().chain(more);
-    all.any(|listener| written.has(&listener.key("tls").key("client_ca")))
+    all.any(|listener| document.has(&listener.key("tls").key("client_ca")))
 }
 
-/// Everything that a listener needs for TLS, at `place`.
+/// Compiles the TLS settings at `path`.
 pub(super) fn compile(
-    written: &mut Written,
-    place: &KeyPath,
+    document: &mut ConfigDocument,
+    path: &KeyPath,
     tls: &Tls,
     warnings: &mut Vec<String>,
 ) -> Option<Arc<ServerTls>> {
@@ -31,36 +31,33 @@ pub(super) fn compile(
         ("client_crl", tls.client_crl.is_some()),
         ("client_certificate", tls.client_certificate.is_some()),
     ];
-    for (key, is_said) in of_clients {
-        if is_said && tls.client_ca.is_none() {
-            written.report(
-                place.key(key),
-                "means nothing without `client_ca`, the authorities of the clients",
-            );
+    for (key, is_set) in of_clients {
+        if is_set && tls.client_ca.is_none() {
+            document.report(path.key(key), "has no effect without `client_ca`");
         }
     }
     if tls.hsts.is_some_and(|hsts| hsts.as_secs() == 0) {
-        written.report(place.key("hsts"), "must be at least a second");
+        document.report(path.key("hsts"), "must be at least 1s");
     }
-    let mut places = vec![(place.clone(), &tls.certificate, &tls.key)];
-    let more = place.key("more");
-    let more = written.elements(&more).zip(&tls.more);
-    places.extend(more.map(|(place, files)| (place, &files.certificate, &files.key)));
-    let (mut pairs, mut is_good) = (Vec::new(), true);
-    for (place, certificate, key) in places {
+    let mut paths = vec![(path.clone(), &tls.certificate, &tls.key)];
+    let more = path.key("more");
+    let more = document.elements(&more).zip(&tls.more);
+    paths.extend(more.map(|(path, files)| (path, &files.certificate, &files.key)));
+    let (mut pairs, mut is_valid) = (Vec::new(), true);
+    for (path, certificate, key) in paths {
         let pair = Pair {
             certificate: certificate.clone(),
             key: key.clone(),
         };
         match pair.expiry() {
             Ok(Some(expiry)) if expiry <= Clock::System.now() => {
-                let place = written.place(&place.key("certificate"));
-                warnings.push(format!("{place} has expired"));
+                let location = document.location(&path.key("certificate"));
+                warnings.push(format!("{location}: the certificate has expired"));
             }
             Ok(_) => {}
             Err(error) => {
-                is_good = false;
-                written.report(place.key(key_of(&error)), error.to_string());
+                is_valid = false;
+                document.report(path.key(key_of(&error)), error.to_string());
             }
         }
         pairs.push(pair);
@@ -72,20 +69,20 @@ pub(super) fn compile(
     });
     match clients.as_ref().map(Clients::check) {
         Some(Ok(Some(expiry))) if expiry <= Clock::System.now() => {
-            let place = written.place(&place.key("client_crl"));
+            let location = document.location(&path.key("client_crl"));
             warnings.push(format!(
-                "{place} has expired: no certificate of its issuer is let in"
+                "{location}: the revocation list has expired; client certificates of its issuer are rejected"
             ));
         }
         Some(Err(error)) => {
-            is_good = false;
+            is_valid = false;
             let is_list = matches!(error, TlsError::RevocationLists { .. });
             let key = if is_list { "client_crl" } else { "client_ca" };
-            written.report(place.key(key), error.to_string());
+            document.report(path.key(key), error.to_string());
         }
         Some(Ok(_)) | None => {}
     }
-    if !is_good {
+    if !is_valid {
         return None;
     }
     let server = ServerTls::load(Settings {
@@ -93,11 +90,11 @@ pub(super) fn compile(
         min_version: tls.min_version,
         clients,
     });
-    let server = server.map_err(|error| written.report(place.clone(), error.to_string()));
+    let server = server.map_err(|error| document.report(path.clone(), error.to_string()));
     server.ok().map(Arc::new)
 }
 
-/// Which of a certificate and its key an error is about.
+/// Key of the configuration that an error is about.
 fn key_of(error: &TlsError) -> &'static str {
     match error {
         TlsError::Key { .. } | TlsError::Mismatch { .. } => "key",

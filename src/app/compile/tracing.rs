@@ -1,52 +1,51 @@
-//! `[tracing]`, compiled.
+//! Compiles `[tracing]`.
 
 use std::sync::Arc;
 
 use http::Uri;
 
-use crate::config::{KeyPath, Written};
+use crate::config::{ConfigDocument, KeyPath};
 use crate::observe::traces::Tracing;
 use crate::tls;
 
-use super::check_share;
-use super::urls::{self, Purpose};
+use super::checks::check_share;
+use super::urls::{self, UrlKind};
 
-/// Where a collector takes spans, below its own URL
-/// (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
-const TRACES: &str = "/v1/traces";
+/// Path of the traces endpoint (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-request>).
+const TRACES_PATH: &str = "/v1/traces";
 
-const COLLECTOR: Purpose = Purpose {
+const COLLECTOR_URL: UrlKind = UrlKind {
     example: "http://127.0.0.1:4318",
-    danger: "would send paths and subjects to another machine without TLS, where anybody between could read them",
+    risk: "would send paths and subjects to another machine without TLS, where an attacker on the network could read them",
 };
 
-pub(super) fn compile(written: &mut Written) -> Option<Arc<Tracing>> {
-    let tracing = written.config.tracing.clone()?;
+pub(super) fn compile(document: &mut ConfigDocument) -> Option<Arc<Tracing>> {
+    let tracing = document.config.tracing.clone()?;
     let section = KeyPath::of("tracing");
-    check_share(written, section.key("sample"), tracing.sample);
+    check_share(document, section.key("sample"), tracing.sample);
     if tracing.service_name.trim().is_empty() {
-        written.report(section.key("service_name"), "must not be empty");
+        document.report(section.key("service_name"), "must not be empty");
     }
-    let place = section.key("url");
-    let url = urls::callable(
-        written,
-        &place,
+    let path = section.key("url");
+    let url = urls::parse(
+        document,
+        &path,
         &tracing.url,
         tracing.allow_http,
-        &COLLECTOR,
+        &COLLECTOR_URL,
     )?;
     if url.query().is_some() {
-        written.report(place, "must not have a query");
+        document.report(path, "must not have a query");
         return None;
     }
     if url.scheme_str() == Some("http") && tracing.ca_file.is_some() {
-        written.report(section.key("ca_file"), "means nothing without `https://`");
+        document.report(section.key("ca_file"), "has no effect without `https://`");
         return None;
     }
     let tls = tls::client::client_config(tracing.ca_file.as_deref());
-    let tls = tls.map_err(|error| written.report(section.key("ca_file"), error.to_string()));
+    let tls = tls.map_err(|error| document.report(section.key("ca_file"), error.to_string()));
     Some(Arc::new(Tracing {
-        url: below(&url)?,
+        url: traces_url(&url)?,
         tls: tls.ok()?,
         service_name: tracing.service_name,
         sample: tracing.sample,
@@ -54,10 +53,10 @@ pub(super) fn compile(written: &mut Written) -> Option<Arc<Tracing>> {
     }))
 }
 
-/// Where spans go on the collector that this URL names.
-fn below(url: &Uri) -> Option<Uri> {
+/// Traces endpoint of a collector.
+fn traces_url(url: &Uri) -> Option<Uri> {
     let path = url.path().trim_end_matches('/');
-    let target = format!("{path}{TRACES}");
+    let target = format!("{path}{TRACES_PATH}");
     let mut parts = url.clone().into_parts();
     parts.path_and_query = target.parse().ok();
     Uri::from_parts(parts).ok()

@@ -1,4 +1,4 @@
-//! `[upstreams.*]`, compiled.
+//! Compiles `[upstreams.NAME]`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use http::Uri;
 use http::uri::PathAndQuery;
 use rustls::pki_types::ServerName;
 
-use crate::config::{HealthCheck, KeyPath, Upstream, UpstreamTls, Written};
+use crate::config::{ConfigDocument, HealthCheck, KeyPath, Upstream, UpstreamTls};
 use crate::proxy::upstream::{
     HTTP1, HTTP2, HealthPolicy, Protocol, QueueLimits, SharedUpstream, Target, Tls, TlsSettings,
     UpstreamPolicy,
@@ -14,49 +14,52 @@ use crate::proxy::upstream::{
 use crate::tls::client::{Trust, config};
 use crate::tls::{Pair, TlsError};
 
-use super::check_time;
+use super::checks::check_time;
+use super::urls::HAS_CREDENTIALS;
 
-/// What is wrong with `http://user:password@host`, in a configuration that holds no secrets.
-pub(super) const HAS_CREDENTIALS: &str =
-    "must not have a user name or a password in it: the gate would not send them";
-
-pub(super) fn compile(written: &mut Written) -> Vec<SharedUpstream> {
+pub(super) fn compile(document: &mut ConfigDocument) -> Vec<SharedUpstream> {
     let section = KeyPath::of("upstreams");
-    if !written.has(&section) {
-        written.report(
+    if !document.has(&section) {
+        document.report(
             KeyPath::default(),
-            "there is no upstream: write [upstreams.NAME] with a `url`",
+            "no upstream is configured; add [upstreams.NAME] with a `url`",
         );
     }
     let mut compiled = Vec::new();
-    for (name, upstream) in written.config.upstreams.clone() {
+    for (name, upstream) in document.config.upstreams.clone() {
         let path = section.key(&name);
         for (key, time) in times(&upstream) {
-            check_time(written, &path.key(key), Some(time));
+            check_time(document, &path.key(key), Some(time));
         }
         check_time(
-            written,
+            document,
             &path.key("ejection").key("time"),
             Some(upstream.ejection.time),
         );
         if upstream.retries.budget > 100 {
-            let place = path.key("retries").key("budget");
-            written.report(place, "must be at most 100: it is a part of a hundred");
+            let budget = path.key("retries").key("budget");
+            document.report(
+                budget,
+                format!(
+                    "must be a percentage of at most 100, got {}",
+                    upstream.retries.budget
+                ),
+            );
         }
-        let (scheme, targets) = targets(written, &path, &upstream);
+        let (scheme, targets) = targets(document, &path, &upstream);
         let protocol = match scheme {
-            Scheme::Https => tls(written, &path, &upstream, &targets),
+            Scheme::Https => tls(document, &path, &upstream, &targets),
             Scheme::H2c | Scheme::UnixH2c => Protocol::Http2,
             Scheme::Http | Scheme::Unix => Protocol::Http1,
         };
         if upstream.tls.is_some() && scheme != Scheme::Https {
-            written.report(
+            document.report(
                 path.key("tls"),
-                "is only for a `url` that begins with `https://`",
+                "has no effect unless `url` starts with `https://`",
             );
         }
         let health_check = upstream.health_check.as_ref();
-        let health_check = health_check.and_then(|check| health_check_of(written, &path, check));
+        let health_check = health_check.and_then(|check| health_check_of(document, &path, check));
         let policy = UpstreamPolicy {
             targets,
             balance: upstream.balance,
@@ -92,7 +95,7 @@ fn times(upstream: &Upstream) -> [(&'static str, Duration); 4] {
     ]
 }
 
-/// What a URL of an upstream begins with.
+/// Scheme of an upstream URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scheme {
     Http,
@@ -102,17 +105,21 @@ enum Scheme {
     UnixH2c,
 }
 
-/// Where an upstream is; what cannot be used is reported.
-fn targets(written: &mut Written, path: &KeyPath, upstream: &Upstream) -> (Scheme, Vec<Target>) {
+/// Parses the URLs of an upstream and reports invalid ones.
+fn targets(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    upstream: &Upstream,
+) -> (Scheme, Vec<Target>) {
     let list = path.key("url");
     if upstream.url.0.is_empty() {
-        written.report(list.clone(), "needs at least one URL");
+        document.report(list.clone(), "must list at least one URL");
     }
     let mut scheme = None;
     let mut targets = Vec::new();
     for (index, url) in upstream.url.0.iter().enumerate() {
         let element = list.index(index);
-        let place = if written.has(&element) {
+        let key = if document.has(&element) {
             element
         } else {
             list.clone()
@@ -120,27 +127,26 @@ fn targets(written: &mut Written, path: &KeyPath, upstream: &Upstream) -> (Schem
         let (found, target) = match target(url) {
             Ok(found) => found,
             Err(message) => {
-                written.report(place, message);
+                document.report(key, message);
                 continue;
             }
         };
         if *scheme.get_or_insert(found) != found {
-            let message =
-                "begins otherwise than the first: all of one upstream are reached in the same way";
-            written.report(place, message);
+            let message = "uses a different scheme from the first URL; all URLs of an upstream must share one";
+            document.report(key, message);
         } else if targets.contains(&target) {
-            written.report(place, "is there already");
+            document.report(key, "duplicates an earlier URL");
         } else if found != Scheme::Https && !upstream.allow_remote && !target.is_local() {
             let message = format!(
-                "would send requests to {target} without encryption: name an address of this machine or a Unix \
-                 socket, use `https://`, or say `allow_remote = true`"
+                "would send requests to {target} without TLS; use a loopback address, a Unix socket or \
+                 `https://`, or set `allow_remote = true`"
             );
-            written.report(place, message);
+            document.report(key, message);
         } else {
             targets.push(target);
         }
     }
-    // If there is none, nothing starts.
+    // Without a valid URL a problem was reported, and the scheme is not used.
     (scheme.unwrap_or(Scheme::Http), targets)
 }
 
@@ -150,41 +156,49 @@ fn target(url: &str) -> Result<(Scheme, Target), String> {
             return if path.starts_with('/') {
                 Ok((scheme, Target::Unix(path.into())))
             } else {
-                Err(format!("`{url}` needs an absolute path after `{start}`"))
+                Err(format!(
+                    "`{url}` must have an absolute path after `{start}`"
+                ))
             };
         }
     }
     if url.contains('@') {
-        // Without the URL: a password must not stand in a terminal or a log.
+        // The message omits the URL: it must not reveal a password.
         return Err(HAS_CREDENTIALS.to_owned());
     }
-    let wrong = || {
+    let invalid = || {
         format!(
-            "`{url}` is not a URL of an upstream: write \"http://127.0.0.1:3000\" or \"unix:/run/api.sock\""
+            "`{url}` is not a valid upstream URL; expected for example \"http://127.0.0.1:3000\" or \
+             \"unix:/run/api.sock\""
         )
     };
-    let uri: Uri = url.parse().map_err(|_| wrong())?;
-    let (scheme, usual) = match uri.scheme_str() {
+    let uri: Uri = url.parse().map_err(|_| invalid())?;
+    let (scheme, default_port) = match uri.scheme_str() {
         Some("http") => (Scheme::Http, 80),
         Some("h2c") => (Scheme::H2c, 80),
         Some("https") => (Scheme::Https, 443),
-        _ => return Err(wrong()),
+        _ => return Err(invalid()),
     };
-    let authority = uri.authority().ok_or_else(wrong)?;
+    let authority = uri.authority().ok_or_else(invalid)?;
     if authority.host().is_empty() {
-        return Err(wrong());
+        return Err(invalid());
     }
     if uri.path() != "/" || uri.query().is_some() {
         return Err(format!(
-            "`{url}` has a path: the path of a request is sent as it was judged, without a prefix"
+            "`{url}` must not have a path or a query: the path of a request is forwarded without a prefix"
         ));
     }
-    let port = authority.port_u16().unwrap_or(usual);
+    let port = authority.port_u16().unwrap_or(default_port);
     Ok((scheme, Target::Tcp(authority.host().to_owned(), port)))
 }
 
-/// TLS as it is configured; what cannot be used is reported.
-fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Target]) -> Protocol {
+/// Compiles the TLS settings of an upstream.
+fn tls(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    upstream: &Upstream,
+    targets: &[Target],
+) -> Protocol {
     let path = path.key("tls");
     let UpstreamTls {
         ca_file,
@@ -195,11 +209,11 @@ fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Ta
     let identity = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(Pair { certificate, key }),
         (Some(_), None) => {
-            written.report(path.key("certificate"), "needs its `key`");
+            document.report(path.key("certificate"), "requires `key`");
             None
         }
         (None, Some(_)) => {
-            written.report(path.key("key"), "needs its `certificate`");
+            document.report(path.key("key"), "requires `certificate`");
             None
         }
         (None, None) => None,
@@ -207,16 +221,15 @@ fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Ta
     let server_name = server_name.and_then(|name| match ServerName::try_from(name.clone()) {
         Ok(name) => Some(name),
         Err(_) => {
-            let message = format!("`{name}` is no name that a certificate can have");
-            written.report(path.key("server_name"), message);
+            let message = format!("`{name}` is not a valid TLS server name");
+            document.report(path.key("server_name"), message);
             None
         }
     });
     let unnamed = targets.iter().find(|target| target.server_name().is_err());
     if let (None, Some(target)) = (&server_name, unnamed) {
-        let message =
-            format!("{target} is no name that a certificate can have: say `tls.server_name`");
-        written.report(path.clone(), message);
+        let message = format!("{target} is not a valid TLS server name; set `tls.server_name`");
+        document.report(path.clone(), message);
     }
     let trust = Trust { ca_file, identity };
     let fingerprint = trust.fingerprint();
@@ -244,34 +257,37 @@ fn tls(written: &mut Written, path: &KeyPath, upstream: &Upstream, targets: &[Ta
                 | TlsError::RevocationLists { .. }
                 | TlsError::Library(_) => "key",
             };
-            written.report(path.key(key), error.to_string());
+            document.report(path.key(key), error.to_string());
             Protocol::Http1
         }
     }
 }
 
 fn health_check_of(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     path: &KeyPath,
     check: &HealthCheck,
 ) -> Option<HealthPolicy> {
     let path = path.key("health_check");
     for (key, time) in [("interval", check.interval), ("timeout", check.timeout)] {
-        check_time(written, &path.key(key), Some(time));
+        check_time(document, &path.key(key), Some(time));
     }
     for (key, count) in [("unhealthy", check.unhealthy), ("healthy", check.healthy)] {
         if count == 0 {
-            written.report(path.key(key), "must be at least 1");
+            document.report(path.key(key), "must be greater than zero");
         }
     }
-    let asked = PathAndQuery::try_from(check.path.as_str()).ok();
-    let Some(asked) = asked.filter(|_| check.path.starts_with('/')) else {
-        let message = format!("`{}` is not a path such as \"/health\"", check.path);
-        written.report(path.key("path"), message);
+    let path_and_query = PathAndQuery::try_from(check.path.as_str()).ok();
+    let Some(path_and_query) = path_and_query.filter(|_| check.path.starts_with('/')) else {
+        let message = format!(
+            "must be a path that starts with `/`, such as \"/health\", got `{}`",
+            check.path
+        );
+        document.report(path.key("path"), message);
         return None;
     };
     Some(HealthPolicy {
-        path: asked,
+        path: path_and_query,
         interval: check.interval,
         timeout: check.timeout,
         unhealthy: check.unhealthy,

@@ -1,59 +1,61 @@
-//! URLs of servers that the gate calls by itself.
+//! URLs of services that the gate calls itself.
 
 use std::net::IpAddr;
 
 use http::Uri;
 use http::uri::Authority;
 
-use crate::config::{KeyPath, Written};
+use crate::config::{ConfigDocument, KeyPath};
 
-use super::upstreams;
+/// Problem of a URL with user information: the configuration file holds no secrets.
+pub(super) const HAS_CREDENTIALS: &str =
+    "must not contain a user name or a password: the gate would not send them";
 
-/// What a URL is for.
-pub(super) struct Purpose {
-    /// How one is written.
+/// Kind of URL, for messages.
+pub(super) struct UrlKind {
+    /// Example of a valid URL.
     pub(super) example: &'static str,
-    /// What goes wrong without TLS, as in "would ... without TLS, ...".
-    pub(super) danger: &'static str,
+    /// Risk of plaintext HTTP, in the form "would ... without TLS, ...".
+    pub(super) risk: &'static str,
 }
 
-/// A URL that may be called.
-pub(super) fn callable(
-    written: &mut Written,
-    place: &KeyPath,
+/// Parses an `http://` or `https://` URL and reports problems.
+pub(super) fn parse(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
     text: &str,
     allow_http: bool,
-    purpose: &Purpose,
+    kind: &UrlKind,
 ) -> Option<Uri> {
     let url: Option<Uri> = text.parse().ok();
     let authority = url.as_ref().and_then(Uri::authority);
     if authority.map_or(text, Authority::as_str).contains('@') {
-        written.report(place.clone(), upstreams::HAS_CREDENTIALS);
+        document.report(path.clone(), HAS_CREDENTIALS);
         return None;
     }
-    let Purpose { example, danger } = purpose;
+    let UrlKind { example, risk } = kind;
     let Some(url) = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https"))) else {
-        written.report(
-            place.clone(),
-            format!("`{text}` is not a URL such as \"{example}\""),
+        document.report(
+            path.clone(),
+            format!("`{text}` is not a valid URL; expected for example \"{example}\""),
         );
         return None;
     };
     if url.scheme_str() == Some("http") && !allow_http && !is_this_machine(&url) {
-        written.report(
-            place.clone(),
-            format!("{danger}: write `https://`, or say `allow_http = true`"),
+        document.report(
+            path.clone(),
+            format!("{risk}; use `https://`, or set `allow_http = true`"),
         );
     }
     Some(url)
 }
 
-/// Whether the host of a URL is the machine of the gate.
+/// True if the host of a URL is a loopback address or `localhost`.
 pub(super) fn is_this_machine(url: &Uri) -> bool {
     is_this_host(url.host().unwrap_or_default().trim_matches(['[', ']']))
 }
 
-/// Whether a host, without brackets, is the machine of the gate.
+/// True if a host, without brackets, is a loopback address or `localhost`.
 pub(super) fn is_this_host(host: &str) -> bool {
     let address = host.parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())

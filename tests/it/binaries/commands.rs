@@ -89,8 +89,8 @@ fn check_says_what_is_wrong_and_what_is_doubtful() {
     );
     assert_eq!(
         ended.stderr,
-        "warning: config.toml:4: issuers.better-auth: has no `audience`: a token that this issuer made for another \
-         service is accepted\n"
+        "warning: config.toml:4: issuers.better-auth: has no `audience`: tokens that this issuer created for other \
+         services are accepted\n"
     );
 
     let wrong = EIGHT_LINES.replace("url = ", "uri = ");

@@ -108,7 +108,7 @@ fn a_socket_that_was_not_passed_is_named() {
     assert!(
         ended
             .stderr
-            .contains("listen on systemd:2: no such socket was passed"),
+            .contains("listen on systemd:2: no socket with this index was passed"),
         "{}",
         ended.stderr
     );
@@ -116,7 +116,7 @@ fn a_socket_that_was_not_passed_is_named() {
     assert!(
         ended
             .stderr
-            .contains("listen on systemd:0: no such socket was passed"),
+            .contains("listen on systemd:0: no socket with this index was passed"),
         "{}",
         ended.stderr
     );

@@ -1,4 +1,4 @@
-//! A configuration that changes under the running program: what is said of it, and SIGHUP.
+//! Log lines of a hot reload, and SIGHUP.
 
 use std::fs;
 
@@ -6,8 +6,8 @@ use super::upstream::{Request, Upstream};
 use super::{Directory, Ended, Gate, OTHER_SECRET, SECRET, eight_lines};
 
 impl Gate {
-    /// Waits for a line, and gives what it says.
-    fn said(&mut self, text: &str) -> serde_json::Value {
+    /// Waits for a log line that contains a text.
+    fn line(&mut self, text: &str) -> serde_json::Value {
         serde_json::from_str(&self.program.wait_for_line(text)).unwrap()
     }
 }
@@ -21,22 +21,22 @@ fn route(path: &str) -> String {
 }
 
 #[test]
-fn every_change_is_said_in_words_and_every_problem_with_its_line() {
+fn a_reload_logs_every_change_and_every_problem_with_its_line() {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address);
     let directory = Directory::with(&config);
     let mut gate = directory.serve(&["run"]);
-    let (changed, broken) = ("is in force\"", "cannot be used");
+    let (reloaded, failed) = ("configuration reloaded\"", "configuration reload failed");
 
     gate.program.signal("HUP");
-    assert_eq!(gate.said("has not changed")["level"], "INFO");
+    assert_eq!(gate.line("configuration unchanged")["level"], "INFO");
 
     write(
         &directory,
         "config.toml",
         &format!("{config}{}", route("/new")),
     );
-    let line = gate.said(changed);
+    let line = gate.line(reloaded);
     assert_eq!(line["generation"], 2);
     assert_eq!(line["changes"], "route /new added");
     assert_eq!(line["level"], "INFO");
@@ -44,7 +44,7 @@ fn every_change_is_said_in_words_and_every_problem_with_its_line() {
     let lines = config.lines().count();
     let two = "[[routes]]\npath = \"/a\"\naccess = \"pubic\"\nmetods = []\n";
     write(&directory, "config.toml", &format!("{config}{two}"));
-    let (first, second) = (gate.said(broken), gate.said(broken));
+    let (first, second) = (gate.line(failed), gate.line(failed));
     let (third, fourth) = (lines + 3, lines + 4);
     for (line, problem) in [
         (first, format!("config.toml:{third}: routes[1].access: ")),
@@ -55,7 +55,7 @@ fn every_change_is_said_in_words_and_every_problem_with_its_line() {
     ] {
         let message = line["message"].as_str().unwrap();
         assert!(
-            message.contains(&format!("stays in force: {problem}")),
+            message.contains(&format!("keeping generation 2: {problem}")),
             "{message}"
         );
         assert_eq!(line["level"], "ERROR");
@@ -63,30 +63,30 @@ fn every_change_is_said_in_words_and_every_problem_with_its_line() {
     }
     let answer = Request::new("GET", "/new").answer(gate.address);
     assert_eq!(answer.status, 200, "{}", answer.body);
-    // Who asks is told again.
+    // SIGHUP logs the problems again.
     gate.program.signal("HUP");
-    gate.said(broken);
-    gate.said(broken);
+    gate.line(failed);
+    gate.line(failed);
 
     let other = config.replace("workers = 2", "workers = 3\nidle_timeout = \"5s\"");
     let other = other.replace("level = \"debug\"", "level = \"info\"");
     write(&directory, "config.toml", &other);
-    let line = gate.said(changed);
+    let line = gate.line(reloaded);
     assert_eq!(line["generation"], 3);
     assert_eq!(line["changes"], "route /new removed, [listen] changed");
     for key in ["listen.workers", "log.level"] {
-        let message = format!("`{key}` has changed, which takes effect after a restart");
-        let line = gate.said("after a restart");
+        let message = format!("`{key}` changed; restart to apply it");
+        let line = gate.line("restart to apply it");
         assert_eq!(line["message"], message);
         assert_eq!(line["level"], "WARN");
     }
     let Ended { code, stderr, .. } = gate.stop();
     assert_eq!(code, Some(0));
-    assert_eq!(stderr.matches(broken).count(), 4, "{stderr}");
+    assert_eq!(stderr.matches(failed).count(), 4, "{stderr}");
 }
 
 #[test]
-fn a_secret_is_replaced_and_the_first_of_two_signs() {
+fn rotates_a_secret_and_signs_with_the_first_of_two() {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address);
     let config = config.replace(
@@ -104,23 +104,24 @@ fn a_secret_is_replaced_and_the_first_of_two_signs() {
     assert_eq!(ask(&gate, &old), 200);
 
     write(&directory, "secret", &format!("{OTHER_SECRET}\n{SECRET}\n"));
-    let line = gate.said("is in force\"");
+    let line = gate.line("configuration reloaded\"");
     assert_eq!(line["changes"], "file secret changed");
     let new = directory.token("alice", &[]);
     assert_eq!((ask(&gate, &old), ask(&gate, &new)), (200, 200));
 
     write(&directory, "secret", &format!("{OTHER_SECRET}\n"));
-    gate.said("is in force\"");
+    gate.line("configuration reloaded\"");
     assert_eq!((ask(&gate, &old), ask(&gate, &new)), (401, 200));
     assert_eq!(directory.token("alice", &[]).split('.').count(), 3);
     assert_eq!(gate.stop().code, Some(0));
 
-    // Twice the same is no rotation.
+    // Two equal lines are no rotation.
     write(&directory, "secret", &format!("{SECRET}\n{SECRET}\n"));
     for command in [&["check"][..], &["doctor"]] {
         let ended = directory.call(command);
         assert_eq!(ended.code, Some(0), "{ended:?}");
-        let warning = "issuers.better-auth.keys.secret_file: both lines of the file are the same";
+        let warning =
+            "issuers.better-auth.keys.secret_file: both lines of the file contain the same";
         assert!(ended.stderr.contains(warning), "{ended:?}");
     }
 }

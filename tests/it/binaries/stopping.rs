@@ -65,7 +65,7 @@ fn a_request_in_flight_is_finished_after_sigterm() {
     let directory = Directory::with(&eight_lines(upstream.address));
     let (mut gate, mut stream) = holding(&directory, &upstream);
     gate.program.signal("TERM");
-    gate.program.wait_for_line("stopping");
+    gate.program.wait_for_line("shutting down");
     upstream.let_go();
     let answer = Answer::read(&mut stream);
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -111,7 +111,7 @@ fn what_does_not_end_within_the_grace_is_cut() {
     upstream.next_head();
     let ended = gate.stop();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stderr.contains("\"cut\":1"), "{ended:?}");
+    assert!(ended.stderr.contains("\"closed\":1"), "{ended:?}");
     let mut answer = String::new();
     // The end or a reset: in no case an answer.
     let _ = stream.read_to_string(&mut answer);
@@ -162,7 +162,7 @@ fn a_signal_that_comes_twice_at_once_is_one() {
     let (mut gate, mut stream) = holding(&directory, &upstream);
     // Two of the same could come as one.
     gate.program.signals(&["TERM", "INT"]);
-    gate.program.wait_for_line("stopping");
+    gate.program.wait_for_line("shutting down");
     upstream.let_go();
     assert_eq!(Answer::read(&mut stream).status, 200);
     assert_eq!(gate.program.wait().code, Some(0));
@@ -174,7 +174,7 @@ fn a_signal_that_comes_again_later_ends_the_gate_at_once() {
     let directory = Directory::with(&eight_lines(upstream.address));
     let (mut gate, _stream) = holding(&directory, &upstream);
     gate.program.signal("TERM");
-    gate.program.wait_for_line("stopping");
+    gate.program.wait_for_line("shutting down");
     // The request is still held: only a signal can have ended it.
     let insisting = gate.program.signal_until_it_ends("TERM");
     let ended = gate.program.wait();

@@ -1,18 +1,18 @@
-//! `config.toml.example`: every key, its default, and nothing that does not exist.
+//! `config.toml.example` has every key with its default value, and no unknown key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use claimgate::app::App;
-use claimgate::config::{Config, Written};
+use claimgate::config::{Config, ConfigDocument};
 use toml::de::{DeTable, DeValue};
 
-/// A key that is like no other, so that the answer names the known ones.
+/// A key unlike any other, so that the error lists all known keys.
 const NO_KEY: &str = "zzzzzzzzzzzzzzzzzzzzzzzz";
 
 #[test]
-fn the_example_is_good_as_it_stands() {
+fn the_example_compiles_as_is() {
     let app = compiled(&example()).unwrap();
     assert_eq!(app.warnings.len(), 1, "{:?}", app.warnings);
     assert!(
@@ -23,31 +23,33 @@ fn the_example_is_good_as_it_stands() {
 }
 
 #[test]
-fn every_line_of_the_example_that_is_commented_out_is_good_too() {
+fn every_commented_out_line_of_the_example_compiles() {
     let variants = variants(&example());
     assert!(variants.len() > 10, "only {} were found", variants.len());
     for (line, text) in variants {
-        let written = Written::parse(Path::new("config.toml.example"), &text).unwrap();
-        if let Err(problems) = written.finish() {
+        let document = ConfigDocument::parse(Path::new("config.toml.example"), &text).unwrap();
+        if let Err(problems) = document.finish() {
             panic!("{line}: {problems}");
         }
-        // The files that it names are not there, and a line about certificates of clients needs another that asks for
-        // them; anything else would be a mistake.
+        // Accepted problems: the named files do not exist, and rules about client certificates need a `client_ca` in
+        // another section.
         if let Err(problems) = compiled(&text) {
             for problem in &problems.all {
-                let is_no_file = problem.message.contains("No such file or directory");
-                let is_not_asked = problem.message.contains("no listener asks its clients");
-                assert!(is_no_file || is_not_asked, "{line}: {problems}");
+                let is_missing_file = problem.message.contains("No such file or directory");
+                let has_no_client_ca = problem
+                    .message
+                    .contains("no listener requests client certificates");
+                assert!(is_missing_file || has_no_client_ca, "{line}: {problems}");
             }
         }
     }
 }
 
 #[test]
-fn every_key_is_in_the_example() {
+fn the_example_contains_every_key() {
     let text = example();
     let mut found = BTreeSet::new();
-    let known = keys_of(&Place::default());
+    let known = keys_of(&Context::default());
     for text in variants(&text).into_values().chain([text]) {
         let table = DeTable::parse(&text).unwrap();
         collect(table.get_ref(), &known, "", &mut found);
@@ -60,9 +62,9 @@ fn every_key_is_in_the_example() {
 }
 
 #[test]
-fn what_the_example_says_is_the_default() {
-    let said = read(&example());
-    let silent = read(concat!(
+fn the_example_states_the_defaults() {
+    let example = read(&example());
+    let defaults = read(concat!(
         "[cors]\norigins = [\"https://app.example\"]\n",
         "[upstreams.tasks]\nurl = \"http://127.0.0.1:3000\"\n",
         "[issuers.better-auth]\nkeys = { secret_env = \"BETTER_AUTH_SECRET\" }\n",
@@ -80,11 +82,11 @@ fn what_the_example_says_is_the_default() {
             format!("{:?}", config.issuers),
         ]
     };
-    assert_eq!(sections(&said), sections(&silent));
+    assert_eq!(sections(&example), sections(&defaults));
 }
 
 #[test]
-fn the_configurations_of_the_deployment_can_be_used_and_differ_in_the_address_alone() {
+fn the_deployment_configurations_compile_and_differ_only_in_the_upstream_url() {
     let file = |variant: &str| {
         let path = format!("deploy/kubernetes/{variant}/claimgate.toml");
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -97,7 +99,7 @@ fn the_configurations_of_the_deployment_can_be_used_and_differ_in_the_address_al
         port.replace(url, "url = \"unix:/run/api/api.sock\""),
         socket
     );
-    // The secret is a file of the pod, which is not here.
+    // The secret file exists only in the pod.
     let variable = "secret_env = \"BETTER_AUTH_SECRET\"";
     let secret = "secret_file = \"/etc/claimgate-secret/better-auth-secret\"";
     assert!(port.contains(secret), "{port}");
@@ -113,23 +115,23 @@ fn example() -> String {
 }
 
 fn compiled(text: &str) -> Result<App, claimgate::config::Problems> {
-    let mut written = Written::parse(Path::new("config.toml.example"), text)?;
-    written.set_variable(
+    let mut document = ConfigDocument::parse(Path::new("config.toml.example"), text)?;
+    document.set_variable(
         "BETTER_AUTH_SECRET",
         "a secret of the tests, 32 bytes at least",
     );
-    App::compile(written)
+    App::compile(document)
 }
 
 fn read(text: &str) -> Config {
-    let written = Written::parse(Path::new("gate.toml"), text).unwrap();
-    let config = written.config.clone();
-    written.finish().unwrap();
+    let document = ConfigDocument::parse(Path::new("gate.toml"), text).unwrap();
+    let config = document.config.clone();
+    document.finish().unwrap();
     config
 }
 
-/// The example once for each line that is commented out, with that line in the place of the one with the same key. One
-/// that follows another without a word between them, and has another key, belongs to it.
+/// One variant of the example for each commented-out line, in which that line replaces the line with the same key.
+/// Consecutive commented-out lines with different keys form one variant.
 fn variants(text: &str) -> BTreeMap<String, String> {
     let lines: Vec<&str> = text.lines().collect();
     let mut variants = BTreeMap::new();
@@ -137,8 +139,8 @@ fn variants(text: &str) -> BTreeMap<String, String> {
         let Some(alternative) = alternative(line) else {
             continue;
         };
-        let belongs = |place: usize| {
-            let other = lines.get(place).and_then(|line| self::alternative(line));
+        let belongs = |line: usize| {
+            let other = lines.get(line).and_then(|line| self::alternative(line));
             other.filter(|other| key(other) != key(alternative))
         };
         if belongs(at - 1).is_some() {
@@ -158,31 +160,31 @@ fn variants(text: &str) -> BTreeMap<String, String> {
         if let Some(other) = belongs(at + 1) {
             variant[at + 1] = other;
         }
-        let place = format!("config.toml.example:{}: {alternative}", at + 1);
-        variants.insert(place, variant.join("\n"));
+        let location = format!("config.toml.example:{}: {alternative}", at + 1);
+        variants.insert(location, variant.join("\n"));
     }
     variants
 }
 
-/// What a line says that is commented out.
+/// The setting in a commented-out line.
 fn alternative(line: &str) -> Option<&str> {
     let text = line.strip_prefix("# ")?;
     key(text).is_some().then_some(text)
 }
 
-/// The key of a line `key = value`.
+/// The key of a `key = value` line.
 fn key(line: &str) -> Option<&str> {
     let (key, _) = line.split_once(" = ")?;
     let is_bare = |c: char| c.is_ascii_lowercase() || c == '_';
     key.chars().all(is_bare).then_some(key)
 }
 
-/// The keys of a table, each with those of the table that is its value, if it is one.
-type Keys = BTreeMap<String, Option<(Form, Box<KeysOf>)>>;
+/// Keys of a table, with the nested keys of each value that is a table.
+type KeySet = BTreeMap<String, Option<(Form, Box<Nested>)>>;
 
-struct KeysOf(Keys);
+struct Nested(KeySet);
 
-/// How a table is reached from its key.
+/// Position of a nested table in the value of its key.
 #[derive(Debug, Clone, Copy)]
 enum Form {
     /// `key = { … }`
@@ -193,14 +195,14 @@ enum Form {
     List,
 }
 
-/// What is written before and after the inside of a table.
+/// TOML text around the inside of a table.
 #[derive(Default)]
-struct Place {
+struct Context {
     before: String,
     after: String,
 }
 
-impl Place {
+impl Context {
     fn under(&self, key: &str, form: Form) -> Self {
         let (open, close) = match form {
             Form::Table => ("{ ", " }"),
@@ -213,14 +215,14 @@ impl Place {
         }
     }
 
-    /// The names that are known here, out of the answer to one that is not.
+    /// The known keys, read from the error for an unknown one.
     fn known(&self) -> Option<Vec<String>> {
         let text = format!("{}{NO_KEY} = 0{}", self.before, self.after);
-        let problems = Written::parse(Path::new("gate.toml"), &text)
+        let problems = ConfigDocument::parse(Path::new("gate.toml"), &text)
             .unwrap()
             .finish()
             .unwrap_err();
-        let unknown = "unknown key; known here are `";
+        let unknown = "unknown key; expected one of `";
         let mut names = problems
             .all
             .iter()
@@ -230,16 +232,16 @@ impl Place {
     }
 }
 
-/// Asks the reader for the keys of a table and of every table in it.
-fn keys_of(place: &Place) -> Keys {
-    let names = place.known().expect("a table");
+/// Finds the keys of a table and of all nested tables through the errors of the parser.
+fn keys_of(context: &Context) -> KeySet {
+    let names = context.known().expect("a table");
     let nested = |name: &String| {
         [Form::Table, Form::Named, Form::List]
             .into_iter()
             .find_map(|form| {
-                let inner = place.under(name, form);
+                let inner = context.under(name, form);
                 inner.known()?;
-                Some((form, Box::new(KeysOf(keys_of(&inner)))))
+                Some((form, Box::new(Nested(keys_of(&inner)))))
             })
     };
     names
@@ -251,18 +253,18 @@ fn keys_of(place: &Place) -> Keys {
         .collect()
 }
 
-fn list(keys: &Keys, path: &str, all: &mut BTreeSet<String>) {
+fn list(keys: &KeySet, path: &str, all: &mut BTreeSet<String>) {
     for (key, inner) in keys {
         let path = format!("{path}.{key}");
-        if let Some((_, KeysOf(inner))) = inner.as_ref().map(|(form, inner)| (form, &**inner)) {
+        if let Some((_, Nested(inner))) = inner.as_ref().map(|(form, inner)| (form, &**inner)) {
             list(inner, &path, all);
         }
         all.insert(path);
     }
 }
 
-/// Notes every known key that is in a table.
-fn collect(table: &DeTable<'_>, keys: &Keys, path: &str, found: &mut BTreeSet<String>) {
+/// Collects the paths of all keys in a table.
+fn collect(table: &DeTable<'_>, keys: &KeySet, path: &str, found: &mut BTreeSet<String>) {
     for (key, value) in table {
         let Some(inner) = keys.get(key.get_ref().as_ref()) else {
             panic!("{path} has no key `{}`", key.get_ref());

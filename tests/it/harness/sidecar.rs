@@ -9,7 +9,7 @@ use std::thread;
 
 use claimgate::app::{App, Running};
 use claimgate::clock::Clock;
-use claimgate::config::{Address, Written};
+use claimgate::config::{Address, ConfigDocument};
 
 use super::issuer::SECRET;
 use super::{Answer, Client, Issuer, NOW, PATIENCE, Request, Upstream, get};
@@ -143,8 +143,8 @@ pub(crate) fn compile(config: &str, upstream: &Upstream, issuer: &Issuer) -> App
         "keys = { secret_env = \"TEST_SECRET\" }",
         "keys = ",
     );
-    let mut written = Written::parse(Path::new("test.toml"), &text)
+    let mut document = ConfigDocument::parse(Path::new("test.toml"), &text)
         .unwrap_or_else(|problems| panic!("{problems}\n{text}"));
-    written.set_variable("TEST_SECRET", SECRET);
-    App::compile(written).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+    document.set_variable("TEST_SECRET", SECRET);
+    App::compile(document).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
 }

@@ -1,4 +1,4 @@
-//! A configuration in a folder, and the gate that follows it.
+//! Directory with a configuration that a gate watches.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::harness::issuer::SECRET;
 use crate::harness::{Sidecar, Upstream, eventually, get};
 
-/// What every configuration here has, but for what it says of these itself.
+/// Start of every configuration in these tests.
 const BEGINNING: &str = r#"
 [admin]
 address = "127.0.0.1:0"
@@ -22,14 +22,14 @@ const LISTEN: &str = "[listen]\naddress = \"127.0.0.1:0\"\nworkers = 1\n";
 
 const ISSUER: &str = "[issuers.test]\nkeys = { secret_file = \"{secret}\" }\n";
 
-/// Its secret and its configuration.
+/// Temporary directory with a secret and a configuration.
 pub(super) struct Folder {
     directory: TempDir,
     upstream: String,
 }
 
 impl Folder {
-    /// With a secret and a configuration, in which `{secret}` and `{upstream}` are where they are.
+    /// Writes the secret and a configuration, with `{secret}` and `{upstream}` replaced.
     pub(super) fn with(config: &str, upstream: &Upstream) -> Self {
         let folder = Self {
             directory: TempDir::new().unwrap(),
@@ -52,7 +52,7 @@ impl Folder {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// A whole configuration.
+    /// Complete configuration, with defaults for missing sections.
     pub(super) fn text(&self, config: &str) -> String {
         let mut text = BEGINNING.to_owned();
         for (section, lines) in [("[listen]", LISTEN), ("[issuers.", ISSUER)] {
@@ -65,20 +65,20 @@ impl Folder {
         text.replace("{secret}", self.path("secret").to_str().unwrap())
     }
 
-    /// Writes another configuration, and waits until it is in force.
+    /// Writes a configuration and waits until it is active.
     pub(super) fn change(&self, sidecar: &Sidecar, config: &str) {
         self.put(sidecar, "config.toml", &self.text(config));
     }
 
-    /// Writes another file, and waits until it is in force.
+    /// Writes a file and waits until the reload is complete.
     pub(super) fn put(&self, sidecar: &Sidecar, name: &str, text: &str) {
         let before = generation(sidecar);
         self.write(name, text);
         sidecar.running().reload();
-        eventually("it is in force", || generation(sidecar) == before + 1);
+        eventually("reloaded", || generation(sidecar) == before + 1);
     }
 
-    /// Writes a configuration as Kubernetes does: all files are links through `..data`, and that link is swapped.
+    /// Writes a configuration like Kubernetes: all files are links through `..data`, which is swapped.
     pub(super) fn publish(&self, number: usize, config: &str) {
         let version = self.path(&format!("..{number}"));
         fs::create_dir(&version).unwrap();
@@ -88,23 +88,23 @@ impl Folder {
     }
 }
 
-/// The number of the configuration in force.
+/// Generation of the current configuration.
 pub(super) fn generation(sidecar: &Sidecar) -> u64 {
     sidecar.running().metrics().config.generation()
 }
 
-/// How many changes had this outcome.
+/// Number of reloads with this outcome.
 pub(super) fn reloads(sidecar: &Sidecar, outcome: &str) -> f64 {
     let series = format!("claimgate_config_reloads_total{{outcome=\"{outcome}\"}}");
     sidecar.metric(&series).unwrap()
 }
 
-/// Whether a path has a route.
+/// True if the path has a route.
 pub(super) fn has(sidecar: &Sidecar, path: &str) -> bool {
     sidecar.call(&get(path)).status == 200
 }
 
-/// A route for everybody.
+/// Public route.
 pub(super) fn open(path: &str) -> String {
     format!("[[routes]]\npath = \"{path}\"\naccess = \"public\"\n")
 }

@@ -1,4 +1,4 @@
-//! Another configuration is in force as soon as it is written, whole or not at all.
+//! Hot reload of the configuration: complete or not at all.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,80 +8,78 @@ use super::folder::{Folder, generation, has, open, reloads};
 use crate::harness::{Issuer, Latch, Next, ROUTES, Sidecar, Upstream, eventually, get, post};
 
 #[test]
-fn a_configuration_is_in_force_however_it_was_written() {
+fn detects_every_way_of_replacing_the_file() {
     let upstream = Upstream::start();
     let folder = Folder::with(&open("/written"), &upstream);
     let sidecar = folder.start();
     assert!(has(&sidecar, "/written"));
 
     folder.write("config.toml", &folder.text(&open("/written-over")));
-    eventually("it was written over", || has(&sidecar, "/written-over"));
+    eventually("overwritten", || has(&sidecar, "/written-over"));
     assert!(!has(&sidecar, "/written"));
 
     folder.write("new.toml", &folder.text(&open("/renamed")));
     fs::rename(folder.path("new.toml"), folder.path("config.toml")).unwrap();
-    eventually("another came to its place", || has(&sidecar, "/renamed"));
+    eventually("renamed over", || has(&sidecar, "/renamed"));
 
     folder.publish(1, &open("/linked"));
     symlink("..data/config.toml", folder.path("link")).unwrap();
     fs::rename(folder.path("link"), folder.path("config.toml")).unwrap();
-    eventually("a link came to its place", || has(&sidecar, "/linked"));
+    eventually("replaced by a link", || has(&sidecar, "/linked"));
     folder.publish(2, &open("/swapped"));
-    eventually("the link before it was swapped", || {
-        has(&sidecar, "/swapped")
-    });
+    eventually("the parent link was swapped", || has(&sidecar, "/swapped"));
     assert!(!has(&sidecar, "/linked"));
     assert_eq!(generation(&sidecar), 5);
 }
 
 #[test]
-fn a_broken_configuration_leaves_the_one_before_in_force() {
+fn an_invalid_configuration_keeps_the_previous_one() {
     let upstream = Upstream::start();
     let folder = Folder::with(&open("/old"), &upstream);
     let sidecar = folder.start();
-    let is_good = || {
+    let is_loaded = || {
         sidecar
             .metric("claimgate_config_last_reload_success")
             .unwrap()
             > 0.5
     };
-    assert!(is_good());
+    assert!(is_loaded());
     let mut failures = 0.0;
     let mut fails = |what: &str| {
         failures += 1.0;
         eventually(what, || reloads(&sidecar, "failure") > failures - 0.5);
-        assert!(!is_good() && has(&sidecar, "/old"), "{what}");
+        assert!(!is_loaded() && has(&sidecar, "/old"), "{what}");
     };
-    for broken in [
+    for invalid in [
         "not toml",
         "",
         &folder.text("[[routes]]\npath = \"/new\"\naccess = \"pubic\"\n"),
         &folder.text(&open("/new")).replace("http://", "ftp://"),
     ] {
-        folder.write("config.toml", broken);
-        fails(broken);
+        folder.write("config.toml", invalid);
+        fails(invalid);
     }
     fs::remove_file(folder.path("config.toml")).unwrap();
-    fails("it was deleted");
+    fails("deleted");
     assert_eq!(generation(&sidecar), 1);
     assert!(!has(&sidecar, "/new"));
 
-    // What was in force before is a good configuration again.
+    // The previous configuration becomes valid again.
     folder.write("config.toml", &folder.text(&open("/old")));
-    eventually("it is back", is_good);
+    eventually("valid again", is_loaded);
     assert!(has(&sidecar, "/old"));
     folder.write("config.toml", &folder.text(&open("/new")));
-    eventually("another is in force", || has(&sidecar, "/new"));
+    eventually("the new configuration is active", || has(&sidecar, "/new"));
     assert!(
         reloads(&sidecar, "failure") < failures + 0.5,
-        "each was told once"
+        "each failure was reported once"
     );
     let since = "claimgate_config_last_reload_timestamp_seconds";
     assert!(sidecar.metric(since).unwrap() > 1.0);
 }
 
 #[test]
-fn a_wish_is_heard_at_once() {
+fn a_reload_request_takes_effect_at_once() {
     let upstream = Upstream::start();
     let folder = Folder::with(&open("/old"), &upstream);
     let sidecar = folder.start();
@@ -90,7 +88,7 @@ fn a_wish_is_heard_at_once() {
 }
 
 #[test]
-fn a_request_keeps_the_policy_it_began_with_and_its_connection_goes_on() {
+fn a_request_keeps_its_policy_and_its_connection() {
     let (latch, held) = (Latch::default(), Latch::default());
     let (waits, holds) = (latch.clone(), held.clone());
     let upstream = Upstream::answering(move |dialogue| {
@@ -116,7 +114,7 @@ fn a_request_keeps_the_policy_it_began_with_and_its_connection_goes_on() {
 }
 
 #[test]
-fn limits_and_times_follow() {
+fn limits_and_timeouts_are_reloaded() {
     let upstream = Upstream::start();
     let folder = Folder::with(&open("/open"), &upstream);
     let sidecar = folder.start();
@@ -152,13 +150,13 @@ fn limits_and_times_follow() {
     let mut last = sidecar.connect();
     assert_eq!(last.call(&get("/open")).status, 200);
     folder.change(&sidecar, &listen("max_connections = 1"));
-    eventually("others have left", || {
+    eventually("other connections closed", || {
         sidecar.connect().call(&get("/open")).outcome() == (503, "overloaded".to_owned())
     });
 }
 
 #[test]
-fn the_grace_of_a_stop_follows() {
+fn the_grace_period_is_reloaded() {
     let upstream = Upstream::answering(|_| {
         std::thread::park_timeout(crate::harness::PATIENCE);
         Next::Close
@@ -171,11 +169,11 @@ fn the_grace_of_a_stop_follows() {
     upstream.wait_for(1);
     folder.change(&sidecar, &grace("10ms"));
     sidecar.stop();
-    assert_eq!(sidecar.wait(), 1, "what was in flight was not cut");
+    assert_eq!(sidecar.wait(), 1, "the request in flight was not closed");
 }
 
 #[test]
-fn what_is_read_at_the_start_stays_and_the_rest_follows() {
+fn what_is_read_at_the_start_stays_and_the_rest_is_reloaded() {
     let upstream = Upstream::start();
     let folder = Folder::with(&open("/old"), &upstream);
     let sidecar = folder.start();
@@ -185,12 +183,12 @@ fn what_is_read_at_the_start_stays_and_the_rest_follows() {
 }
 
 #[test]
-fn a_hundred_changes_under_load_give_no_answer_of_another_policy() {
+fn no_response_of_another_policy_during_a_hundred_reloads_under_load() {
     const CHANGES: u64 = 100;
     let upstream = Upstream::start();
     let numbered = |number: u64| {
         let headers = format!("response_headers = {{ set = {{ \"X-Number\" = \"{number}\" }} }}\n");
-        // What is there in every second policy alone moves all others.
+        // A route in every second policy shifts the indices of the others.
         let other = if number.is_multiple_of(2) {
             open("/even")
         } else {
@@ -206,9 +204,9 @@ fn a_hundred_changes_under_load_give_no_answer_of_another_policy() {
     let request = get("/me/x").bearer(&issuer.token("alice"));
     let (oldest, newest) = (AtomicU64::new(1), AtomicU64::new(1));
     let stop = AtomicBool::new(false);
-    let ask = |sidecar: &Sidecar| {
+    let send = |sidecar: &Sidecar| {
         let mut client = sidecar.connect();
-        let mut asked = 0;
+        let mut sent = 0;
         while !stop.load(Ordering::SeqCst) {
             let from = oldest.load(Ordering::SeqCst);
             let answer = client.call(&request);
@@ -217,14 +215,14 @@ fn a_hundred_changes_under_load_give_no_answer_of_another_policy() {
             let number: u64 = answer.header("x-number").unwrap().parse().unwrap();
             assert!(
                 (from..=to).contains(&number),
-                "{from} to {to}, and not {number}"
+                "expected {from} to {to}, got {number}"
             );
-            asked += 1;
+            sent += 1;
         }
-        asked
+        sent
     };
-    let asked: Vec<u64> = std::thread::scope(|scope| {
-        let asking: Vec<_> = (0..4).map(|_| scope.spawn(|| ask(&sidecar))).collect();
+    let counts: Vec<u64> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| send(&sidecar))).collect();
         for number in 2..=CHANGES + 1 {
             newest.store(number, Ordering::SeqCst);
             folder.change(&sidecar, &numbered(number));
@@ -232,14 +230,14 @@ fn a_hundred_changes_under_load_give_no_answer_of_another_policy() {
             assert_eq!(has(&sidecar, "/even"), number.is_multiple_of(2));
         }
         stop.store(true, Ordering::SeqCst);
-        asking
+        clients
             .into_iter()
-            .map(|asking| asking.join().unwrap())
+            .map(|client| client.join().unwrap())
             .collect()
     });
-    assert!(asked.iter().all(|asked| *asked > 10), "{asked:?}");
+    assert!(counts.iter().all(|count| *count > 10), "{counts:?}");
     assert_eq!(generation(&sidecar), CHANGES + 1);
-    // Some for those that asked at once, and not new ones with each change.
+    // Connections of concurrent requests, but no new ones with each reload.
     let connections = upstream
         .arrived()
         .iter()
@@ -249,7 +247,7 @@ fn a_hundred_changes_under_load_give_no_answer_of_another_policy() {
 }
 
 #[test]
-fn a_stream_that_another_policy_would_not_let_through_ends() {
+fn ends_a_stream_that_the_new_policy_denies() {
     let upstream = Upstream::answering(|dialogue| {
         dialogue.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
         std::thread::park_timeout(crate::harness::PATIENCE);
@@ -275,5 +273,8 @@ fn a_stream_that_another_policy_would_not_let_through_ends() {
         &streams("require = [{ claim = \"scope\", has = \"tasks\" }]\n"),
     );
     let rest = client.until_closed_or(b"0\r\n\r\n");
-    assert!(rest.ends_with(b"0\r\n\r\n"), "it has not ended in order");
+    assert!(
+        rest.ends_with(b"0\r\n\r\n"),
+        "the stream did not end cleanly"
+    );
 }

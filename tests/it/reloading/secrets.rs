@@ -1,4 +1,4 @@
-//! A secret is replaced by another, and nobody is signed out.
+//! Rotation of a secret without rejecting a token.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -15,7 +15,7 @@ fn token(secret: &str) -> String {
 }
 
 #[test]
-fn a_secret_is_replaced_without_one_401() {
+fn rotates_a_secret_without_a_401() {
     let upstream = Upstream::start();
     let folder = Folder::with(ME, &upstream);
     let sidecar = folder.start();
@@ -24,43 +24,43 @@ fn a_secret_is_replaced_without_one_401() {
         get("/me/x").bearer(&token(NEW)),
     );
     let (both, stop) = (AtomicBool::new(false), AtomicBool::new(false));
-    let asked = AtomicUsize::new(0);
+    let sent = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
+        let client_thread = scope.spawn(|| {
             let mut client = sidecar.connect();
             while !stop.load(Ordering::SeqCst) {
                 let with_new = both.load(Ordering::SeqCst);
                 assert_eq!(client.call(&old).status, 200, "the old secret");
                 if with_new {
                     assert_eq!(client.call(&new).status, 200, "the new secret");
-                    asked.fetch_add(1, Ordering::SeqCst);
+                    sent.fetch_add(1, Ordering::SeqCst);
                 }
             }
         });
         sidecar.call(&new).refused(401, "token_signature");
-        // It is found without a word.
+        // The change is detected without a reload request.
         folder.write("secret", &format!("{NEW}\n{SECRET}\n"));
-        eventually("both are good", || generation(&sidecar) == 2);
+        eventually("both secrets are active", || generation(&sidecar) == 2);
         both.store(true, Ordering::SeqCst);
-        eventually("it was asked with both, or not any more", || {
-            asking.is_finished() || asked.load(Ordering::SeqCst) > 50
+        eventually("requests with both secrets, or the client ended", || {
+            client_thread.is_finished() || sent.load(Ordering::SeqCst) > 50
         });
         stop.store(true, Ordering::SeqCst);
-        asking.join().unwrap();
+        client_thread.join().unwrap();
     });
-    // When the tokens of the old one have expired, it is taken out.
+    // After the tokens of the old secret expire, it is removed.
     folder.put(&sidecar, "secret", NEW);
     assert_eq!(sidecar.call(&new).status, 200);
     sidecar.call(&old).refused(401, "token_signature");
 }
 
 #[test]
-fn a_secret_that_is_too_short_leaves_the_one_before_in_force() {
+fn a_short_secret_keeps_the_previous_one() {
     let upstream = Upstream::start();
     let folder = Folder::with(ME, &upstream);
     let sidecar = folder.start();
     folder.write("secret", &format!("{NEW}\nshort\n"));
-    eventually("it is refused", || {
+    eventually("the reload failed", || {
         sidecar.metric("claimgate_config_last_reload_success") == Some(0.0)
     });
     assert_eq!(

@@ -1,48 +1,51 @@
-//! `rate_limit` of a route, compiled.
+//! Compiles `rate_limit` of a route.
 
 use std::time::Duration;
 
 use http::Method;
 
-use crate::config::{self, Access, KeyPath, RateKey, Written};
+use crate::config::{self, Access, ConfigDocument, KeyPath, RateKey};
 use crate::gate::rate_limit::{RateLimit, RouteLimits};
 
-/// The longest time that requests are counted over.
-const LONGEST: Duration = Duration::from_hours(24);
-/// The most requests of a caller in a second: beyond it, a limit is no limit.
-const FASTEST: u64 = 10_000;
+/// Longest period of a limit.
+const MAX_PERIOD: Duration = Duration::from_hours(24);
+/// Highest rate of a limit, in requests per second.
+const MAX_REQUESTS_PER_SECOND: u64 = 10_000;
 
 pub(super) fn compile(
-    written: &mut Written,
-    place: &KeyPath,
+    document: &mut ConfigDocument,
+    path: &KeyPath,
     route: &config::Route,
     methods: &[Method],
 ) -> RouteLimits {
-    let section = place.key("rate_limit");
+    let section = path.key("rate_limit");
     let limits = &route.rate_limit;
-    let places: Vec<KeyPath> = if limits.is_list {
-        written.elements(&section).take(limits.all.len()).collect()
+    let paths: Vec<KeyPath> = if limits.is_list {
+        document.elements(&section).take(limits.all.len()).collect()
     } else {
         vec![section.clone()]
     };
-    if limits.is_list && limits.all.is_empty() && !written.is_broken(&section) {
-        written.report(section, "needs at least one limit; leave it out for none");
+    if limits.is_list && limits.all.is_empty() && !document.is_invalid(&section) {
+        document.report(
+            section,
+            "must list at least one limit; omit the key for no limit",
+        );
     }
     let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
     let route_name = format!("{} {}", methods.join(","), route.path);
     let (mut by_address, mut by_subject) = (Vec::new(), Vec::new());
-    for (number, (limit, place)) in limits.all.iter().zip(&places).enumerate() {
+    for (number, (limit, path)) in limits.all.iter().zip(&paths).enumerate() {
         let before = limits.all.iter().take(number);
         if before
             .clone()
             .any(|other| (other.by, other.per) == (limit.by, limit.per))
         {
-            written.report(
-                place.key("per"),
-                "is there already: of two limits over the same time, the stricter alone would count",
+            document.report(
+                path.key("per"),
+                "duplicates an earlier limit with the same `by` and `per`: only the stricter one would apply",
             );
         }
-        check(written, place, limit);
+        check(document, path, limit);
         let compiled = || {
             let burst = limit.burst.unwrap_or(limit.requests);
             RateLimit::new(&route_name, limit.by, limit.requests, limit.per, burst)
@@ -51,9 +54,9 @@ pub(super) fn compile(
             RateKey::ClientAddress => by_address.push(compiled()),
             RateKey::Subject => {
                 if route.access == Access::Public {
-                    written.report(
-                        place.key("by"),
-                        "means nothing on a public route, where no token is looked at: say \"client-address\"",
+                    document.report(
+                        path.key("by"),
+                        "`subject` has no effect on a public route, which verifies no token; use `client-address`",
                     );
                 }
                 by_subject.push(compiled());
@@ -63,7 +66,7 @@ pub(super) fn compile(
     RouteLimits::new(by_address, by_subject)
 }
 
-fn check(written: &mut Written, place: &KeyPath, limit: &config::RateLimit) {
+fn check(document: &mut ConfigDocument, path: &KeyPath, limit: &config::RateLimit) {
     let config::RateLimit {
         requests,
         per,
@@ -71,23 +74,32 @@ fn check(written: &mut Written, place: &KeyPath, limit: &config::RateLimit) {
         burst,
     } = limit;
     let is_whole = per.subsec_nanos() == 0;
-    if !is_whole || per.is_zero() || *per > LONGEST {
-        written.report(place.key("per"), "must be whole seconds, from 1s to 24h");
+    if !is_whole || per.is_zero() || *per > MAX_PERIOD {
+        document.report(
+            path.key("per"),
+            format!(
+                "must be a whole number of seconds between 1s and 24h, got {}",
+                humantime::format_duration(*per)
+            ),
+        );
     }
     if *requests == 0 {
-        written.report(
-            place.key("requests"),
-            "must be at least 1: a route that nobody may use is best left out",
+        document.report(
+            path.key("requests"),
+            "must be greater than zero; to reject every request, remove the route",
         );
-    } else if *requests > FASTEST.saturating_mul(per.as_secs()) {
-        written.report(
-            place.key("requests"),
-            format!("must be at most {FASTEST} a second"),
+    } else if *requests > MAX_REQUESTS_PER_SECOND.saturating_mul(per.as_secs()) {
+        document.report(
+            path.key("requests"),
+            format!(
+                "must be at most {MAX_REQUESTS_PER_SECOND} per second, got {requests} in {}",
+                humantime::format_duration(*per)
+            ),
         );
-    } else if burst.is_some_and(|burst| burst == 0 || burst > *requests) {
-        written.report(
-            place.key("burst"),
-            format!("must be from 1 to `requests`, which is {requests}"),
+    } else if let Some(burst) = burst.filter(|burst| *burst == 0 || burst > requests) {
+        document.report(
+            path.key("burst"),
+            format!("must be between 1 and `requests` ({requests}), got {burst}"),
         );
     }
 }

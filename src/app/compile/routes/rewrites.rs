@@ -1,8 +1,8 @@
-//! `replace_prefix`, `request_headers` and `response_headers` of a route, compiled.
+//! Compiles `replace_prefix`, `request_headers` and `response_headers` of a route.
 
 use http::{HeaderName, HeaderValue};
 
-use crate::config::{self, KeyPath, Written};
+use crate::config::{self, ConfigDocument, KeyPath};
 use crate::gate::access::Rule;
 use crate::gate::managed_headers::alike;
 use crate::gate::routes::Route;
@@ -12,15 +12,15 @@ use crate::proxy::headers::edits::HeaderEdits;
 use crate::proxy::headers::hop_by_hop::is_hop_by_hop;
 use crate::proxy::headers::path_rewrite::{PrefixProblem, PrefixRewrite};
 
-use super::managed_names;
+use super::super::headers::managed_names;
 
 pub(super) fn prefix(
-    written: &mut Written,
-    place: &KeyPath,
+    document: &mut ConfigDocument,
+    path: &KeyPath,
     route: &config::Route,
 ) -> Option<PrefixRewrite> {
     let named = route.replace_prefix.as_ref()?;
-    let path = place.key("replace_prefix");
+    let path = path.key("replace_prefix");
     match PrefixRewrite::new(&route.path, &named.from, &named.to) {
         Ok(rewrite) => Some(rewrite),
         Err(problem) => {
@@ -28,14 +28,14 @@ pub(super) fn prefix(
                 PrefixProblem::From => "from",
                 PrefixProblem::To | PrefixProblem::Same => "to",
             };
-            written.report(path.key(key), problem.to_string());
+            document.report(path.key(key), problem.to_string());
             None
         }
     }
 }
 
 pub(super) fn edits(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     path: &KeyPath,
     named: Option<&config::HeaderEdits>,
     tokens: &TokenSources,
@@ -44,79 +44,79 @@ pub(super) fn edits(
     let Some(config::HeaderEdits { set, remove }) = named else {
         return edits;
     };
-    if set.is_empty() && remove.is_empty() && !written.is_broken(path) {
-        written.report(path.clone(), "must `set` or `remove` a header");
+    if set.is_empty() && remove.is_empty() && !document.is_invalid(path) {
+        document.report(path.clone(), "must `set` or `remove` at least one header");
     }
     for (name, value) in set {
         let path = path.key("set").key(name);
-        match header(written, name, tokens) {
+        match header(document, name, tokens) {
             Ok(name) if is_set(&edits, &name) => {
-                written.report(path, "is set already, in this or another spelling");
+                document.report(path, "is set twice, possibly in another spelling");
             }
             Ok(name) => match self::value(value) {
                 Some(value) => edits.set.push((name, value)),
-                None => written.report(
+                None => document.report(
                     path,
-                    "needs a value without control characters, and without space at its ends",
+                    "must not contain control characters or surrounding whitespace",
                 ),
             },
-            Err(problem) => written.report(path, problem),
+            Err(problem) => document.report(path, problem),
         }
     }
     let path = path.key("remove");
-    let places: Vec<KeyPath> = written.elements(&path).take(remove.len()).collect();
-    for (name, place) in remove.iter().zip(places) {
-        match header(written, name, tokens) {
+    let elements: Vec<KeyPath> = document.elements(&path).take(remove.len()).collect();
+    for (name, element) in remove.iter().zip(elements) {
+        match header(document, name, tokens) {
             Ok(name) if is_set(&edits, &name) => {
-                written.report(place, "is set too, which replaces every value");
+                document.report(element, "is also in `set`, which replaces every value");
             }
             Ok(name) => edits.remove.push(name),
-            Err(problem) => written.report(place, problem),
+            Err(problem) => document.report(element, problem),
         }
     }
     edits
 }
 
-/// What the gate tells browsers is not to be changed afterwards, nor before.
+/// Reports edits of CORS headers, which the gate sets itself.
 pub(super) fn report_cors(
-    written: &mut Written,
-    place: &KeyPath,
+    document: &mut ConfigDocument,
+    path: &KeyPath,
     named: Option<&config::HeaderEdits>,
 ) {
     let Some(config::HeaderEdits { set, remove }) = named else {
         return;
     };
-    let path = place.key("response_headers");
+    let path = path.key("response_headers");
     let list = path.key("remove");
     let set = set.keys().map(|name| (name, path.key("set").key(name)));
-    let remove = remove.iter().zip(written.elements(&list));
+    let remove = remove.iter().zip(document.elements(&list));
     let wrong = set
         .chain(remove)
         .filter(|(name, _)| name.to_ascii_lowercase().starts_with("access-control-"));
-    let wrong: Vec<KeyPath> = wrong.map(|(_, place)| place).collect();
-    for place in wrong {
-        written.report(place, "is the gate's to write, as [cors] says");
+    let wrong: Vec<KeyPath> = wrong.map(|(_, path)| path).collect();
+    for path in wrong {
+        document.report(path, "is managed by the gate, as configured in [cors]");
     }
 }
 
-/// The name of a header that is the operator's to change.
+/// Parses the name of an editable header.
 fn header(
-    written: &Written,
+    document: &ConfigDocument,
     name: &str,
     tokens: &TokenSources,
 ) -> Result<HeaderName, &'static str> {
     let Ok(name) = name.parse::<HeaderName>() else {
-        return Err("is not a header name");
+        return Err("is not a valid header name");
     };
     let text = name.as_str();
-    let managed = managed_names(written);
+    let managed = managed_names(document);
     if managed.covers(text) {
-        return Err("is the gate's to write, in this and every other spelling");
+        return Err("is managed by the gate, in every spelling");
     }
     let is_token = |source: &TokenSource| matches!(source, TokenSource::Header(of) if *of == name);
     if tokens.sources.iter().any(is_token) {
         return Err(
-            "may have the token of this route: `[identity] credential` says what becomes of it",
+            "may carry the token of this route; use `credential` of [identity] to strip or forward it",
         );
     }
     if managed.must_not_be_dropped(text)
@@ -124,7 +124,7 @@ fn header(
         || name == http::header::EXPECT
         || text.starts_with("sec-websocket-")
     {
-        return Err("has a meaning of its own: it can be neither set nor removed");
+        return Err("is a reserved header and can be neither set nor removed");
     }
     Ok(name)
 }
@@ -134,22 +134,22 @@ fn is_set(edits: &HeaderEdits, name: &HeaderName) -> bool {
     set.any(|(other, _)| alike(name.as_str(), other.as_str()))
 }
 
-/// RFC 9110 section 5.5: what surrounds a value is not part of it.
+/// Parses a field value (RFC 9110 section 5.5: surrounding whitespace is not part of it).
 fn value(text: &str) -> Option<HeaderValue> {
     let value = HeaderValue::from_str(text).ok()?;
     (text.trim() == text).then_some(value)
 }
 
-/// Two routes that are apart may lead to one place of the upstream, and then the laxer one decides.
+/// Warns about path rewrites that map two routes to the same upstream path: the less strict route decides.
 pub(super) fn warn_about_merged(
-    written: &Written,
+    document: &ConfigDocument,
     warnings: &mut Vec<String>,
     routes: &[Route],
     forwarding: &[Forwarding],
-    places: &[KeyPath],
+    paths: &[KeyPath],
 ) {
     let all = || routes.iter().zip(forwarding);
-    for ((route, sent_to), place) in all().zip(places) {
+    for ((route, sent_to), path) in all().zip(paths) {
         let sent_as = sent(route, sent_to);
         let is_opened = |(stricter, other): &(&Route, &Forwarding)| {
             other.upstream == sent_to.upstream
@@ -163,8 +163,8 @@ pub(super) fn warn_about_merged(
         };
         if let Some((stricter, other)) = all().find(is_opened) {
             warnings.push(format!(
-                "{}: is sent as `{}`, and so lets more callers reach what `{}` protects: that is sent as `{}`",
-                written.place(&place.key("path")),
+                "{}: is forwarded as `{}`, which lets more callers reach the resources of `{}`, forwarded as `{}`",
+                document.location(&path.key("path")),
                 sent_as,
                 stricter.pattern,
                 sent(stricter, other)
@@ -181,7 +181,7 @@ fn strictness(route: &Route) -> u8 {
     }
 }
 
-/// The pattern of the paths that the upstream sees.
+/// Path pattern as forwarded.
 fn sent(route: &Route, forwarding: &Forwarding) -> String {
     match &forwarding.path_rewrite {
         Some(prefix) => prefix.replaced(&route.pattern),
@@ -189,7 +189,7 @@ fn sent(route: &Route, forwarding: &Forwarding) -> String {
     }
 }
 
-/// Whether some path is in both patterns.
+/// True if a path matches both patterns.
 fn overlap(one: &str, other: &str) -> bool {
     let (mut one, mut other) = (one.split('/'), other.split('/'));
     loop {

@@ -1,63 +1,66 @@
-//! `tokens` and `origins` of a route, compiled.
+//! Compiles `tokens` and `origins` of a route.
 
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 
-use crate::config::{self, Access, KeyPath, Written};
+use crate::config::{self, Access, ConfigDocument, KeyPath};
 use crate::gate::origin::Origin;
 use crate::gate::token::{CookieName, ParameterName, Subprotocol, TokenSource, TokenSources};
 use crate::proxy::headers::hop_by_hop::is_hop_by_hop;
 
-use super::{cors, managed_names};
+use super::super::cors;
+use super::super::headers::managed_names;
 
 pub(super) fn compile(
-    written: &mut Written,
-    place: &KeyPath,
+    document: &mut ConfigDocument,
+    path: &KeyPath,
     route: &config::Route,
 ) -> TokenSources {
     let mut tokens = TokenSources::default();
     if let Some(named) = &route.tokens {
-        tokens.sources = sources(written, &place.key("tokens"), named);
+        tokens.sources = sources(document, &path.key("tokens"), named);
         if route.access == Access::Public {
-            written.report(
-                place.key("tokens"),
-                "means nothing on a public route: nobody looks for a token there",
+            document.report(
+                path.key("tokens"),
+                "has no effect on a public route, which verifies no token",
             );
         }
     }
     if let Some(named) = &route.origins {
-        let path = place.key("origins");
+        let key = path.key("origins");
         let is_cookie = |source: &TokenSource| matches!(source, TokenSource::Cookie(_));
-        if !tokens.sources.iter().any(is_cookie) && !written.is_broken(&place.key("tokens")) {
-            written.report(
-                path.clone(),
-                "means nothing on a route that takes no token from a cookie",
+        if !tokens.sources.iter().any(is_cookie) && !document.is_invalid(&path.key("tokens")) {
+            document.report(
+                key.clone(),
+                "has no effect on a route without a cookie in `tokens`",
             );
         }
-        tokens.origins = origins(written, &path, named);
+        tokens.origins = origins(document, &key, named);
     }
     tokens
 }
 
 fn sources(
-    written: &mut Written,
+    document: &mut ConfigDocument,
     path: &KeyPath,
     named: &[config::TokenSource],
 ) -> Vec<TokenSource> {
-    if named.is_empty() && !written.is_broken(path) {
-        written.report(
+    if named.is_empty() && !document.is_invalid(path) {
+        document.report(
             path.clone(),
-            "must name a source; left out, it is `Authorization: Bearer`",
+            "must list at least one token source; omit the key for `Authorization: Bearer`",
         );
     }
-    let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
+    let elements: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
     let mut sources: Vec<TokenSource> = Vec::new();
-    for (named, place) in named.iter().zip(places) {
-        let Some(source) = source(written, &place, named) else {
+    for (named, element) in named.iter().zip(elements) {
+        let Some(source) = source(document, &element, named) else {
             continue;
         };
         match sources.iter().find(|other| source.overlaps(other)) {
-            Some(other) => written.report(place, format!("is there already: {other}")),
+            Some(other) => {
+                document.report(element, format!("duplicates another token source: {other}"));
+            }
             None => sources.push(source),
         }
     }
@@ -65,8 +68,8 @@ fn sources(
 }
 
 fn source(
-    written: &mut Written,
-    place: &KeyPath,
+    document: &mut ConfigDocument,
+    path: &KeyPath,
     named: &config::TokenSource,
 ) -> Option<TokenSource> {
     let config::TokenSource {
@@ -76,72 +79,72 @@ fn source(
         websocket,
     } = named;
     let (key, source) = match (header, cookie, query, websocket) {
-        (Some(name), None, None, None) => ("header", self::header(written, name)),
+        (Some(name), None, None, None) => ("header", self::header(document, name)),
         (None, Some(name), None, None) => (
             "cookie",
             CookieName::new(name)
                 .map(TokenSource::Cookie)
-                .ok_or("is not the name of a cookie"),
+                .ok_or("is not a valid cookie name"),
         ),
         (None, None, Some(name), None) => (
             "query",
             ParameterName::new(name)
                 .map(TokenSource::Query)
-                .ok_or("must be a name of letters, digits and `-._~`"),
+                .ok_or("must consist of letters, digits and `-._~`"),
         ),
         (None, None, None, Some(name)) => (
             "websocket",
             Subprotocol::new(name)
                 .map(TokenSource::WebSocket)
-                .ok_or("is not the name of a subprotocol"),
+                .ok_or("is not a valid subprotocol name"),
         ),
         _ => {
-            if !written.is_broken(place) {
-                written.report(
-                    place.clone(),
-                    "needs exactly one of `header`, `cookie`, `query` and `websocket`",
+            if !document.is_invalid(path) {
+                document.report(
+                    path.clone(),
+                    "must have exactly one of `header`, `cookie`, `query` and `websocket`",
                 );
             }
             return None;
         }
     };
     source
-        .map_err(|problem| written.report(place.key(key), problem))
+        .map_err(|problem| document.report(path.key(key), problem))
         .ok()
 }
 
-fn header(written: &Written, name: &str) -> Result<TokenSource, &'static str> {
+fn header(document: &ConfigDocument, name: &str) -> Result<TokenSource, &'static str> {
     let Ok(name) = name.parse::<HeaderName>() else {
-        return Err("is not a header name");
+        return Err("is not a valid header name");
     };
     if name == AUTHORIZATION {
         return Ok(TokenSource::Authorization);
     }
     if name == COOKIE {
-        return Err("has a form of its own: write { cookie = \"NAME\" }");
+        return Err("is not a token header; use { cookie = \"NAME\" }");
     }
     if name == SEC_WEBSOCKET_PROTOCOL {
-        return Err("has a form of its own: write { websocket = \"NAME\" }");
+        return Err("is not a token header; use { websocket = \"NAME\" }");
     }
-    if managed_names(written).must_not_be_dropped(name.as_str()) || is_hop_by_hop(&name) {
-        return Err("has a meaning of its own and cannot carry a token");
+    if managed_names(document).must_not_be_dropped(name.as_str()) || is_hop_by_hop(&name) {
+        return Err("is a reserved header and cannot carry a token");
     }
     Ok(TokenSource::Header(name))
 }
 
-fn origins(written: &mut Written, path: &KeyPath, named: &[String]) -> Vec<Origin> {
-    if named.is_empty() && !written.is_broken(path) {
-        written.report(
+fn origins(document: &mut ConfigDocument, path: &KeyPath, named: &[String]) -> Vec<Origin> {
+    if named.is_empty() && !document.is_invalid(path) {
+        document.report(
             path.clone(),
-            "must name an origin; left out, it is the request's own",
+            "must list at least one origin; omit the key to accept only the request's own origin",
         );
     }
     let mut origins = Vec::new();
-    let places: Vec<KeyPath> = written.elements(path).take(named.len()).collect();
-    for (text, place) in named.iter().zip(places) {
+    let elements: Vec<KeyPath> = document.elements(path).take(named.len()).collect();
+    for (text, element) in named.iter().zip(elements) {
         match cors::origin(text) {
             Ok(origin) => origins.push(origin),
-            Err(problem) => written.report(place, problem),
+            Err(problem) => document.report(element, problem),
         }
     }
     origins

@@ -1,4 +1,4 @@
-//! A TOML document as a tree of values that know their lines.
+//! TOML document as a tree of values with line numbers.
 
 use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{KeyPath, Step};
 
-/// A value and the line it starts on.
+/// Value and its line, counted from 1.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     line: usize,
@@ -19,7 +19,7 @@ enum Value {
     Integer(i64),
     Float(f64),
     Boolean(bool),
-    /// An element that was taken away leaves a hole, so that the others keep their numbers.
+    /// Removed elements leave `None`, so that the others keep their indices.
     List(Vec<Option<Node>>),
     Table(Vec<Entry>),
 }
@@ -31,26 +31,26 @@ struct Entry {
     node: Node,
 }
 
-/// Why a value could not be read, and where.
+/// Deserialization error with the path of the value.
 #[derive(Debug)]
 pub(super) struct ReadError {
     pub(super) path: KeyPath,
-    pub(super) fault: Fault,
+    pub(super) kind: ErrorKind,
 }
 
-/// What is wrong with a value.
+/// Kind of a deserialization error.
 #[derive(Debug)]
-pub(super) enum Fault {
-    /// A key that the table does not have, and those it has.
+pub(super) enum ErrorKind {
+    /// Unknown key, with the known keys of its table.
     UnknownKey(&'static [&'static str]),
-    /// A key that the table needs and does not have.
+    /// Missing required key.
     MissingKey(&'static str),
-    /// Anything else, in words.
+    /// Any other error, as a message.
     Invalid(String),
 }
 
 impl Node {
-    /// A document without any text.
+    /// Empty document.
     pub(super) fn empty() -> Self {
         Self {
             line: 1,
@@ -58,7 +58,7 @@ impl Node {
         }
     }
 
-    /// Reads TOML text. Fails with the line and the message of every syntax error.
+    /// Parses TOML. Fails with the line and the message of every syntax error.
     pub(super) fn parse(text: &str) -> Result<Self, Vec<(usize, String)>> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let lines = Lines(text);
@@ -74,7 +74,7 @@ impl Node {
         Ok(Self { line: 1, value })
     }
 
-    /// The line on which `path`, or the nearest of its ancestors that exists, is written.
+    /// Line of `path`, or of its nearest existing ancestor.
     pub(super) fn line_of(&self, path: &KeyPath) -> usize {
         let mut line = self.line;
         let mut node = self;
@@ -88,7 +88,7 @@ impl Node {
         line
     }
 
-    /// Whether something is written at `path`.
+    /// True if `path` exists.
     pub(super) fn has(&self, path: &KeyPath) -> bool {
         let found = path
             .steps()
@@ -97,7 +97,7 @@ impl Node {
         found.is_some()
     }
 
-    /// Takes away what is written at `path`, so that the rest can be read. False if nothing was.
+    /// Removes the value at `path`. Returns false if there is none.
     pub(super) fn remove(&mut self, path: &KeyPath) -> bool {
         let Some((last, parents)) = path.steps().split_last() else {
             return false;
@@ -148,7 +148,7 @@ impl Node {
     }
 }
 
-/// Finds lines by byte offset.
+/// Maps byte offsets to line numbers.
 struct Lines<'a>(&'a str);
 
 impl Lines<'_> {
@@ -166,7 +166,7 @@ impl Lines<'_> {
                 node: self.node(value)?,
             });
         }
-        // In the order of the text, so that problems come in the order of the lines.
+        // Source order, so that problems are found in line order.
         entries.sort_by_key(|entry| entry.line);
         Ok(Value::Table(entries))
     }
@@ -179,11 +179,13 @@ impl Lines<'_> {
             DeValue::Integer(number) => {
                 let digits = number.as_str().replace('_', "");
                 let parsed = i64::from_str_radix(&digits, number.radix());
-                Value::Integer(parsed.map_err(|_| (line, format!("{digits} is too large")))?)
+                Value::Integer(
+                    parsed.map_err(|_| (line, format!("integer {digits} is out of range")))?,
+                )
             }
             DeValue::Float(number) => {
                 let parsed = number.as_str().replace('_', "").parse();
-                Value::Float(parsed.map_err(|_| (line, "not a number".to_owned()))?)
+                Value::Float(parsed.map_err(|_| (line, "invalid number".to_owned()))?)
             }
             DeValue::Datetime(moment) => Value::Text(moment.to_string()),
             DeValue::Array(items) => {
@@ -198,11 +200,11 @@ impl Lines<'_> {
 
 impl de::Error for ReadError {
     fn custom<T: std::fmt::Display>(message: T) -> Self {
-        Self::from(Fault::Invalid(message.to_string()))
+        Self::from(ErrorKind::Invalid(message.to_string()))
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        let (expected, found) = (in_words(&expected), in_words(&found));
+        let (expected, found) = (toml_term(&expected), toml_term(&found));
         Self::custom(format_args!("expected {expected}, found {found}"))
     }
 
@@ -212,28 +214,28 @@ impl de::Error for ReadError {
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let expected = expected.join("`, `");
-        Self::custom(format_args!("`{variant}` is none of `{expected}`"))
+        Self::custom(format_args!("must be one of `{expected}`, got `{variant}`"))
     }
 
     fn unknown_field(_: &str, expected: &'static [&'static str]) -> Self {
-        // The path says which field it is: `next_key_seed` puts it there.
-        Self::from(Fault::UnknownKey(expected))
+        // `next_key_seed` adds the field to the path.
+        Self::from(ErrorKind::UnknownKey(expected))
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::from(Fault::MissingKey(field))
+        Self::from(ErrorKind::MissingKey(field))
     }
 }
 
-/// What serde calls by the names of Rust, by the names of TOML.
-fn in_words(rust: &dyn std::fmt::Display) -> String {
+/// Translates serde's names of Rust types to the terms of TOML.
+fn toml_term(rust: &dyn std::fmt::Display) -> String {
     let rust = rust.to_string();
     let toml = match rust.as_str() {
-        "usize" | "u64" => "a whole number from 0",
-        "u16" => "a whole number up to 65535",
+        "usize" | "u64" => "a non-negative integer",
+        "u16" => "an integer between 0 and 65535",
         "a boolean" => "true or false",
-        "a sequence" => "a list",
-        "sequence" => "list",
+        "a sequence" => "an array",
+        "sequence" => "array",
         "map" => "table",
         text if text == "a map" || text.starts_with("struct ") => "a table",
         text => text,
@@ -241,18 +243,18 @@ fn in_words(rust: &dyn std::fmt::Display) -> String {
     toml.to_owned()
 }
 
-impl From<Fault> for ReadError {
-    fn from(fault: Fault) -> Self {
+impl From<ErrorKind> for ReadError {
+    fn from(kind: ErrorKind) -> Self {
         Self {
             path: KeyPath::default(),
-            fault,
+            kind,
         }
     }
 }
 
 impl std::fmt::Display for ReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {:?}", self.path, self.fault)
+        write!(f, "{}: {:?}", self.path, self.kind)
     }
 }
 
@@ -303,7 +305,7 @@ impl<'de> de::Deserializer<'de> for &'de Node {
         let Value::Text(text) = &self.value else {
             let expected = variants.join("`, `");
             return Err(de::Error::custom(format_args!(
-                "expected one of `{expected}`"
+                "must be one of `{expected}`"
             )));
         };
         visitor.visit_enum(text.as_str().into_deserializer())

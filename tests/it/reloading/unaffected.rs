@@ -1,4 +1,4 @@
-//! What a change of the configuration does not concern goes on.
+//! A reload keeps everything that did not change.
 
 use std::fs;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::harness::{Authority, Issuer, Key, Latch, NOW, Sidecar, Upstream, even
 
 const ME: &str = "[[routes]]\npath = \"/me/{*rest}\"\naccess = \"authenticated\"\n";
 
-/// An issuer with keys of its own, and others that have no say.
+/// A remote issuer next to a local one.
 fn fetching(issuer: &Issuer, more: &str) -> String {
     let others = "[issuers.a]\nkeys = { secret_file = \"{secret}\" }\nissuer = \"a\"\n";
     let url = issuer.url();
@@ -30,7 +30,7 @@ fn connections(sidecar: &Sidecar, upstream: &str) -> Option<f64> {
 }
 
 #[test]
-fn the_connections_to_an_upstream_that_has_not_changed_are_kept() {
+fn keeps_connections_to_an_unchanged_upstream() {
     let upstream = Upstream::start();
     let folder = Folder::with(&open("/open"), &upstream);
     let sidecar = folder.start();
@@ -41,7 +41,7 @@ fn the_connections_to_an_upstream_that_has_not_changed_are_kept() {
             &format!("{}{}", open("/open"), open(&format!("/{number}"))),
         );
     }
-    // Before and after the other one, by its name.
+    // Its name sorts before and after the existing one.
     for name in ["a", "z"] {
         let other = format!("[upstreams.{name}]\nurl = \"http://127.0.0.1:1\"\n");
         let route = open("/open") + "upstream = \"tasks\"\n";
@@ -57,7 +57,7 @@ fn the_connections_to_an_upstream_that_has_not_changed_are_kept() {
 }
 
 #[test]
-fn an_upstream_that_has_changed_is_another_and_what_was_counted_goes_on() {
+fn replaces_a_changed_upstream_and_keeps_its_counters() {
     let upstream = Upstream::start();
     let folder = Folder::with(&open("/open"), &upstream);
     let sidecar = folder.start();
@@ -70,7 +70,7 @@ fn an_upstream_that_has_changed_is_another_and_what_was_counted_goes_on() {
     );
     assert!(has(&sidecar, "/open"));
     assert_eq!(connections(&sidecar, "tasks"), Some(2.0));
-    // It is gone, and comes back.
+    // It is removed and added again.
     folder.put(
         &sidecar,
         "config.toml",
@@ -86,7 +86,7 @@ fn an_upstream_that_has_changed_is_another_and_what_was_counted_goes_on() {
 }
 
 #[test]
-fn keys_that_were_fetched_are_kept() {
+fn keeps_fetched_keys() {
     let key = Key::ed25519("one");
     let issuer = Issuer::publishing(Window::Keys(vec![key.clone()]));
     let upstream = Upstream::start();
@@ -94,21 +94,21 @@ fn keys_that_were_fetched_are_kept() {
     let sidecar = folder.start();
     let request = get("/me/x").bearer(&key.sign(&claims("alice")));
     assert_eq!(sidecar.call(&request).status, 200);
-    // Whoever fetches now gets nothing.
+    // Fetches fail from here on.
     issuer.publish(Window::Closed);
     for number in 0..5 {
         let more = open(&format!("/{number}"));
         folder.change(&sidecar, &format!("{}{more}", fetching(&issuer, "")));
         assert_eq!(sidecar.call(&request).status, 200, "{number}");
     }
-    // Nor does it matter where the issuer stands among others.
+    // The index of the issuer does not matter.
     let config = fetching(&issuer, "").replace("[issuers.a]", "[issuers.z]");
     folder.change(&sidecar, &config);
     assert_eq!(sidecar.call(&request).status, 200);
     assert_eq!(issuer.fetches(), 1);
     assert_eq!(fetches(&sidecar, "success"), Some(1.0));
 
-    // Fetched at other times, it is the same key set.
+    // With another refresh interval, it is the same key set.
     folder.change(&sidecar, &fetching(&issuer, ", refresh = \"7m\""));
     eventually("it is fetched again", || issuer.fetches() >= 2);
     assert_eq!(sidecar.call(&request).status, 200);
@@ -116,7 +116,7 @@ fn keys_that_were_fetched_are_kept() {
 }
 
 #[test]
-fn keys_already_fetched_are_used_as_long_as_the_newest_configuration_says() {
+fn applies_a_new_max_stale_to_fetched_keys() {
     let key = Key::ed25519("one");
     let issuer = Issuer::publishing(Window::Keys(vec![key.clone()]));
     let upstream = Upstream::start();
@@ -141,7 +141,7 @@ fn keys_already_fetched_are_used_as_long_as_the_newest_configuration_says() {
 }
 
 #[test]
-fn newer_keys_come_to_the_issuer_wherever_it_stands_by_then() {
+fn refreshed_keys_reach_an_issuer_whose_index_changed() {
     let (one, two) = (Key::ed25519("one"), Key::p256("two"));
     let issuer = Issuer::publishing(Window::Keys(vec![one.clone()]));
     let upstream = Upstream::start();
@@ -162,7 +162,7 @@ fn newer_keys_come_to_the_issuer_wherever_it_stands_by_then() {
 }
 
 #[test]
-fn a_new_issuer_is_waited_for_and_one_that_is_gone_is_left_alone() {
+fn waits_for_the_keys_of_a_new_issuer_and_stops_fetching_those_of_a_removed_one() {
     let key = Key::ed25519("one");
     let (first, second) = (
         Issuer::publishing(Window::Keys(vec![key.clone()])),
@@ -175,7 +175,7 @@ fn a_new_issuer_is_waited_for_and_one_that_is_gone_is_left_alone() {
     assert_eq!(sidecar.call(&request).status, 200);
     eventually("it is fetched now and then", || first.fetches() > 2);
 
-    // Another place is another trust: nothing of the keys before is good.
+    // Keys from another URL are not trusted before they are fetched.
     folder.change(&sidecar, &fetching(&second, ""));
     sidecar.call(&request).refused(503, "keys_unavailable");
     let ready = sidecar.admin(&get("/readyz"));
@@ -185,7 +185,7 @@ fn a_new_issuer_is_waited_for_and_one_that_is_gone_is_left_alone() {
         "{}",
         ready.text()
     );
-    let (left, asked) = (first.fetches(), second.fetches());
+    let (first_fetches, second_fetches) = (first.fetches(), second.fetches());
     second.publish(Window::Keys(vec![key]));
     eventually("its keys have come", || {
         sidecar.call(&request).status == 200
@@ -193,20 +193,24 @@ fn a_new_issuer_is_waited_for_and_one_that_is_gone_is_left_alone() {
     eventually("it is ready", || {
         sidecar.admin(&get("/readyz")).status == 200
     });
-    assert!(second.fetches() > asked);
-    // The second waited for a second: a hundred times as long as the first would have.
-    assert!(first.fetches() <= left + 1, "{} {left}", first.fetches());
+    assert!(second.fetches() > second_fetches);
+    // The second waited for a second, a hundred refresh intervals of the first.
+    assert!(
+        first.fetches() <= first_fetches + 1,
+        "{} {first_fetches}",
+        first.fetches()
+    );
 
     folder.change(&sidecar, ME);
     sidecar.call(&request).refused(401, "token_algorithm");
     assert_eq!(sidecar.admin(&get("/readyz")).status, 200);
-    // It counts no key any more, and has not forgotten what it did.
+    // It reports no keys any more, but keeps its counters.
     assert_eq!(sidecar.metric("claimgate_keys{issuer=\"remote\"}"), None);
     assert!(fetches(&sidecar, "success").unwrap() > 2.5);
 }
 
 #[test]
-fn who_waits_for_keys_of_an_issuer_that_is_gone_is_judged_by_what_is_there() {
+fn a_request_waiting_for_keys_of_a_removed_issuer_uses_the_new_policy() {
     let held = Latch::default();
     let window = Window::Held(held.clone(), Box::new(Window::Closed));
     let issuer = Issuer::publishing(window);
@@ -226,7 +230,7 @@ fn who_waits_for_keys_of_an_issuer_that_is_gone_is_judged_by_what_is_there() {
 }
 
 #[test]
-fn an_upstream_is_asked_on_how_it_is() {
+fn health_checks_continue_across_a_reload() {
     let upstream = Upstream::start();
     let folder = Folder::with(&open("/open"), &upstream);
     let check =
@@ -241,10 +245,12 @@ fn an_upstream_is_asked_on_how_it_is() {
         "config.toml",
         &format!("{config}{}", open("/other")),
     );
-    assert!(is_ready(), "an upstream that has not changed is as it was");
-    let asked = upstream.arrived().len();
-    eventually("it is asked on", || upstream.arrived().len() > asked + 3);
-    // Without a check, nobody asks.
+    assert!(is_ready(), "an unchanged upstream keeps its health");
+    let checks = upstream.arrived().len();
+    eventually("health checks continue", || {
+        upstream.arrived().len() > checks + 3
+    });
+    // Without a health check, there is no health.
     folder.put(&sidecar, "config.toml", &folder.text(&open("/open")));
     assert_eq!(
         sidecar.metric("claimgate_upstream_healthy_endpoints{upstream=\"tasks\"}"),
@@ -253,7 +259,7 @@ fn an_upstream_is_asked_on_how_it_is() {
 }
 
 #[test]
-fn an_upstream_with_tls_is_the_same_as_long_as_its_files_are() {
+fn an_upstream_with_tls_changes_with_its_files() {
     let authority = Authority::new();
     let ca = authority.file("ca.crt");
     let config = format!(
@@ -279,7 +285,7 @@ fn an_upstream_with_tls_is_the_same_as_long_as_its_files_are() {
 }
 
 #[test]
-fn redis_is_the_same_as_long_as_what_is_said_of_it_is() {
+fn redis_changes_with_its_settings_and_files() {
     let upstream = Upstream::start();
     let redis = "[redis]\nurl = \"redis://127.0.0.1:1\"\npassword_file = \"{secret}\"\n";
     let config = format!("{redis}{}", open("/open"));
@@ -292,13 +298,13 @@ fn redis_is_the_same_as_long_as_what_is_said_of_it_is() {
     folder.put(
         &sidecar,
         "secret",
-        "another password, which would do as a secret",
+        "another password, long enough for a secret",
     );
     assert!(!Arc::ptr_eq(&before, &used()));
 }
 
 #[test]
-fn a_collector_of_spans_can_come_and_go() {
+fn tracing_can_be_added_and_removed() {
     let (upstream, collector) = (Upstream::start(), Upstream::start());
     let folder = Folder::with(&open("/open"), &upstream);
     let sidecar = folder.start();
