@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::clock::UnixTime;
 use crate::keys::KeyRing;
 use crate::keys::refresh::Refresher;
 use crate::keys::remote::RemoteKeys;
@@ -87,12 +86,10 @@ impl BackgroundTasks {
             };
             let mut issuers = before.gate.issuers().iter();
             if let Some(known) = issuers.find(|known| known.name == issuer.name) {
-                let ring = match self.metrics.issuers.find(&issuer.name) {
-                    Some(metrics) if remote.max_stale != fetching.remote.max_stale => {
-                        let fetched = UnixTime(metrics.last_success.load(Ordering::Relaxed));
-                        Arc::new(known.ring.usable_to(remote.usable_until(fetched)))
-                    }
-                    Some(_) | None => Arc::clone(&known.ring),
+                let ring = if remote.max_stale == fetching.remote.max_stale {
+                    Arc::clone(&known.ring)
+                } else {
+                    Arc::new(known.ring.with_max_stale(remote.max_stale))
                 };
                 policy.gate = policy.gate.with_ring(place, ring);
             }

@@ -105,7 +105,8 @@ impl RemoteKeys {
             let pause = match fetched {
                 Ok(Fetched { set, max_age }) => {
                     told.success(&metrics.name, self.url(), &set);
-                    let newer = self.learn(set, &metrics, clock.now());
+                    let newer = KeyRing::fetched(set.keys, clock.now(), self.max_stale);
+                    record_success(&metrics, &newer);
                     let kids = ring.keys().iter().filter_map(VerificationKey::kid);
                     refresher.retire(kids.filter(|kid| !newer.has(kid)));
                     ring = Arc::new(newer);
@@ -133,22 +134,6 @@ impl RemoteKeys {
         }
     }
 
-    fn learn(&self, set: KeySet, metrics: &IssuerMetrics, now: UnixTime) -> KeyRing {
-        metrics.fetched.fetch_add(1, Ordering::Relaxed);
-        metrics.keys.store(set.keys.len() as u64, Ordering::Relaxed);
-        metrics.last_success.store(now.0, Ordering::Relaxed);
-        let until = self.usable_until(now);
-        metrics.usable_until.store(until.0, Ordering::Relaxed);
-        metrics.last_error.store(None);
-        KeyRing::fetched(set.keys, until)
-    }
-
-    /// Until when keys are used that were fetched at this time.
-    pub fn usable_until(&self, fetched: UnixTime) -> UnixTime {
-        let usable = i64::try_from(self.max_stale.as_secs()).unwrap_or(i64::MAX);
-        UnixTime(fetched.0.saturating_add(usable))
-    }
-
     /// Fetches the set once.
     pub async fn fetch(&self) -> Result<Fetched, FetchError> {
         let document = match &self.place {
@@ -168,6 +153,17 @@ impl RemoteKeys {
             max_age: document.max_age,
         })
     }
+}
+
+fn record_success(metrics: &IssuerMetrics, ring: &KeyRing) {
+    let seconds = |time: Option<UnixTime>| time.map_or(0, |time| time.0);
+    metrics.fetched.fetch_add(1, Ordering::Relaxed);
+    let count = ring.keys().len() as u64;
+    metrics.keys.store(count, Ordering::Relaxed);
+    let (fetched_at, usable_until) = (seconds(ring.fetched_at()), seconds(ring.usable_until()));
+    metrics.last_success.store(fetched_at, Ordering::Relaxed);
+    metrics.usable_until.store(usable_until, Ordering::Relaxed);
+    metrics.last_error.store(None);
 }
 
 /// Where the description of an issuer says that its keys are. OpenID Connect Discovery 1.0 section 4.3: it must be the
