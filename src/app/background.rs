@@ -79,7 +79,7 @@ impl BackgroundTasks {
             let same = |fetching: &&Fetching| {
                 remote
                     .as_ref()
-                    .is_some_and(|remote| remote.has_keys_of(&fetching.remote))
+                    .is_some_and(|remote| remote.has_same_source(&fetching.remote))
             };
             let (Some(fetching), Some(remote)) = (fetching.filter(same), remote) else {
                 continue;
@@ -120,7 +120,7 @@ impl BackgroundTasks {
             };
             let name = Arc::clone(&issuer.name);
             if let Some(fetching) = before.remove(&name) {
-                if fetching.remote == *remote {
+                if fetching.remote.has_same_settings(remote) {
                     self.fetches.insert(name, fetching);
                     continue;
                 }

@@ -20,22 +20,16 @@ const KEY_SET: HeaderValue = HeaderValue::from_static("application/jwk-set+json,
 /// How Better Auth says what RFC 9110 section 10.2.3 calls `Retry-After`.
 const X_RETRY_AFTER: HeaderName = HeaderName::from_static("x-retry-after");
 
-/// How documents of an issuer are fetched.
+/// Settings for fetching documents of one issuer.
 #[derive(Debug, Clone)]
 pub struct Fetcher {
-    /// How the issuer proves who it is.
     pub tls: Arc<rustls::ClientConfig>,
-    /// What that was made of: a file with authorities, if it was named, and its content.
-    pub read: (Option<PathBuf>, Fingerprint),
-    /// A file with a bearer token for the issuer, read for every fetch.
+    /// File with the certificate authorities that `tls` trusts; none for the authorities of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Content of `ca_file` when `tls` was built.
+    pub ca_fingerprint: Fingerprint,
+    /// File with the bearer token for the issuer, read before every fetch.
     pub token_file: Option<PathBuf>,
-}
-
-impl PartialEq for Fetcher {
-    /// Both are made of the same.
-    fn eq(&self, other: &Self) -> bool {
-        self.read == other.read && self.token_file == other.token_file
-    }
 }
 
 /// A document that an issuer gave.
@@ -82,6 +76,20 @@ impl FetchError {
 }
 
 impl Fetcher {
+    /// Compares the settings and the content of the CA file, from which `tls` is built. The token file is read before
+    /// every fetch, so its content does not count.
+    pub fn has_same_source(&self, other: &Self) -> bool {
+        let Self {
+            tls: _,
+            ca_file,
+            ca_fingerprint,
+            token_file,
+        } = self;
+        *ca_file == other.ca_file
+            && *ca_fingerprint == other.ca_fingerprint
+            && *token_file == other.token_file
+    }
+
     /// Fetches a document.
     pub(super) async fn get(&self, url: &Uri) -> Result<Document, FetchError> {
         let mut request = Request::new(Full::default());

@@ -34,10 +34,10 @@ const ISSUERS_REFRESH: std::ops::RangeInclusive<Duration> =
     Duration::from_mins(1)..=Duration::from_hours(1);
 
 /// Where a key set is, and how it is kept.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct RemoteKeys {
     /// Where.
-    pub place: KeySetLocation,
+    pub location: KeySetLocation,
     /// How it is fetched.
     pub fetcher: Fetcher,
     /// The algorithms that the operator allows.
@@ -80,10 +80,18 @@ pub struct Fetched {
 }
 
 impl RemoteKeys {
-    /// Whether the same keys come from there.
-    pub fn has_keys_of(&self, other: &Self) -> bool {
-        (&self.place, &self.fetcher, &self.algorithms)
-            == (&other.place, &other.fetcher, &other.algorithms)
+    /// Compares everything that decides which keys a fetch brings: the location, the fetcher and the algorithms.
+    pub fn has_same_source(&self, other: &Self) -> bool {
+        self.location == other.location
+            && self.fetcher.has_same_source(&other.fetcher)
+            && self.algorithms == other.algorithms
+    }
+
+    /// Compares every setting, the schedule included.
+    pub fn has_same_settings(&self, other: &Self) -> bool {
+        self.has_same_source(other)
+            && self.refresh == other.refresh
+            && self.max_stale == other.max_stale
     }
 
     /// Fetches the set until it is told to stop, beginning with the ring that there is, and gives every new one to
@@ -129,14 +137,14 @@ impl RemoteKeys {
 
     /// The URL that the configuration names.
     pub fn url(&self) -> &Uri {
-        match &self.place {
+        match &self.location {
             KeySetLocation::Set(url) | KeySetLocation::Discovery { url, .. } => url,
         }
     }
 
     /// Fetches the set once.
     pub async fn fetch(&self) -> Result<Fetched, FetchError> {
-        let document = match &self.place {
+        let document = match &self.location {
             KeySetLocation::Set(url) => self.fetcher.get(url).await?,
             KeySetLocation::Discovery {
                 url,
