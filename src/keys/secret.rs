@@ -40,7 +40,7 @@ impl Secret {
             Encoding::Base64url => {
                 decode_base64(&alphabet::URL_SAFE, &text).ok_or(KeyError::Encoding("base64url"))?
             }
-            Encoding::Hex => decode_hex(&text).ok_or(KeyError::Encoding("hex"))?,
+            Encoding::Hex => hex::decode(&text).map_err(|_| KeyError::Encoding("hex"))?,
         };
         Ok(Self(Zeroizing::new(bytes)))
     }
@@ -210,17 +210,6 @@ fn decode_base64(alphabet: &alphabet::Alphabet, text: &[u8]) -> Option<Vec<u8>> 
     GeneralPurpose::new(alphabet, config).decode(text).ok()
 }
 
-fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(text).ok()?;
-    if text.len() % 2 != 0 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let pairs = (0..text.len()).step_by(2);
-    pairs
-        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,8 +228,11 @@ mod tests {
             secret("-_", Encoding::Base64),
             Err(KeyError::Encoding("base64"))
         );
+        assert_eq!(secret("6A6b", Encoding::Hex), Ok(b"jk".to_vec()));
         assert_eq!(secret("686", Encoding::Hex), Err(KeyError::Encoding("hex")));
         assert_eq!(secret("é9", Encoding::Hex), Err(KeyError::Encoding("hex")));
+        assert_eq!(secret("+1", Encoding::Hex), Err(KeyError::Encoding("hex")));
+        assert_eq!(secret("0x", Encoding::Hex), Err(KeyError::Encoding("hex")));
     }
 
     #[test]

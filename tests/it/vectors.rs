@@ -273,7 +273,7 @@ impl Set {
 
     /// What the keys say; they are one key in several forms, and must say the same.
     fn judge(&self, group: &Group, vector: &Vector, keys: &[VerificationKey]) -> Outcome {
-        let (message, signature) = (hex(&vector.msg), hex(&vector.sig));
+        let (message, signature) = (from_hex(&vector.msg), from_hex(&vector.sig));
         let own = self.algorithm(group, vector);
         if own.is_some_and(|own| keys.iter().all(|key| !key.is_for(own)))
             || own.is_none() && vector.is_of_another_algorithm()
@@ -386,7 +386,7 @@ fn jwk_of(numbers: &Value) -> Value {
     let kind = numbers.get("type").map_or("RSA", |_| text("type"));
     match kind {
         "EcPublicKey" => {
-            let point = hex(text("uncompressed"));
+            let point = from_hex(text("uncompressed"));
             let (x, y) = point[1..].split_at(point.len() / 2);
             let curve = match text("curve") {
                 "secp256r1" => "P-256",
@@ -396,20 +396,19 @@ fn jwk_of(numbers: &Value) -> Value {
             };
             json!({"kty": "EC", "crv": curve, "x": encoded(x), "y": encoded(y)})
         }
-        "EDDSAPublicKey" => json!({"kty": "OKP", "crv": "Ed25519", "x": encoded(&hex(text("pk")))}),
+        "EDDSAPublicKey" => {
+            json!({"kty": "OKP", "crv": "Ed25519", "x": encoded(&from_hex(text("pk")))})
+        }
         "RSA" => {
-            let (n, e) = (hex(text("modulus")), hex(text("publicExponent")));
+            let (n, e) = (from_hex(text("modulus")), from_hex(text("publicExponent")));
             json!({"kty": "RSA", "n": encoded(&n), "e": encoded(&e)})
         }
         other => panic!("{other}"),
     }
 }
 
-fn hex(text: &str) -> Vec<u8> {
-    let pairs = (0..text.len()).step_by(2);
-    pairs
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
+fn from_hex(text: &str) -> Vec<u8> {
+    hex::decode(text).unwrap()
 }
 
 /// A file of signed tokens, of which Wycheproof says what a library for JOSE must answer.
