@@ -10,6 +10,7 @@ mod key_ring;
 pub mod pem;
 pub mod refresh;
 pub mod remote;
+mod rsa;
 pub mod secret;
 
 pub use algorithm::{Algorithm, KeyKind};
@@ -46,23 +47,6 @@ pub enum KeyError {
     /// One key cannot be used.
     #[error("{0}")]
     Unusable(String),
-}
-
-/// Whether an RSA modulus is as long as RFC 7518 section 3.3 asks: 2048 bits.
-fn is_long_enough(modulus: &[u8]) -> bool {
-    let modulus = without_zeros(modulus);
-    match modulus.first() {
-        Some(first) if modulus.len() == 2048 / 8 => *first >= 0x80,
-        _ => modulus.len() > 2048 / 8,
-    }
-}
-
-/// A number without the zeros at its front.
-fn without_zeros(mut bytes: &[u8]) -> &[u8] {
-    while let [0, rest @ ..] = bytes {
-        bytes = rest;
-    }
-    bytes
 }
 
 /// Reads a file of keys or of a secret.

@@ -8,7 +8,8 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Algorithm, KeyError, KeyKind, VerificationKey, is_long_enough, without_zeros};
+use super::rsa::{is_long_enough, without_leading_zeros};
+use super::{Algorithm, KeyError, KeyKind, VerificationKey};
 
 /// The most keys that are read of one set.
 const MAX_KEYS: usize = 100;
@@ -110,7 +111,10 @@ impl Jwk {
         match (self.kty.as_str(), self.crv.as_deref()) {
             ("RSA", _) => {
                 let (modulus, exponent) = (decode(self.n.as_deref())?, decode(self.e.as_deref())?);
-                let (modulus, exponent) = (without_zeros(&modulus), without_zeros(&exponent));
+                let (modulus, exponent) = (
+                    without_leading_zeros(&modulus),
+                    without_leading_zeros(&exponent),
+                );
                 if !is_long_enough(modulus) {
                     return Err(unusable("the RSA key has fewer than 2048 bits"));
                 }

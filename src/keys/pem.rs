@@ -4,7 +4,8 @@ use std::path::Path;
 
 use jsonwebtoken::DecodingKey;
 
-use super::{Algorithm, KeyError, KeyKind, VerificationKey, is_long_enough};
+use super::rsa::{is_long_enough, modulus};
+use super::{Algorithm, KeyError, KeyKind, VerificationKey};
 
 /// Reads every public key of a file.
 pub fn load(file: &Path, allowed: Option<&[Algorithm]>) -> Result<Vec<VerificationKey>, KeyError> {
@@ -68,28 +69,19 @@ fn one(
         };
     }
     if let Ok(key) = DecodingKey::from_rsa_pem(bytes) {
-        let is_long = |der: &[u8]| modulus(der).is_some_and(is_long_enough);
-        if !key.try_get_as_bytes().is_ok_and(is_long) {
-            return Err(KeyError::Unusable(
+        let other = "not an RSA key of 2048 to 8192 bits";
+        // aws-lc would also accept a subject public key info here: only an `RSAPublicKey` has a modulus to read.
+        return match key.try_get_as_bytes().ok().and_then(modulus) {
+            Some(modulus) if is_long_enough(modulus) => bind(KeyKind::Rsa, key, other),
+            Some(_) => Err(KeyError::Unusable(
                 "the RSA key has fewer than 2048 bits".to_owned(),
-            ));
-        }
-        return bind(KeyKind::Rsa, key, "not an RSA key of 2048 to 8192 bits");
+            )),
+            None => Err(KeyError::Unusable(other.to_owned())),
+        };
     }
     Err(KeyError::Unusable(format!(
         "the PEM block `{label}` is not an RSA, P-256, P-384, P-521 or Ed25519 public key"
     )))
-}
-
-/// The modulus of an RSA key in DER (RFC 8017 appendix A.1.1): the first number of a sequence. From 2048 bits on, both
-/// have lengths of two bytes.
-fn modulus(der: &[u8]) -> Option<&[u8]> {
-    match der {
-        [0x30, 0x82, _, _, 0x02, 0x82, high, low, rest @ ..] => {
-            rest.get(..usize::from(u16::from_be_bytes([*high, *low])))
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -169,6 +161,14 @@ mod tests {
             assert_eq!(changed(pem, flip), other);
         }
         assert_eq!(changed(SECP256K1, |_| ()), other);
+    }
+
+    #[test]
+    fn rejects_an_spki_labelled_as_a_pkcs1_key() {
+        let rsa = include_str!("../../tests/fixtures/keys/rsa.public.pem");
+        let relabelled = rsa.replace("PUBLIC KEY", "RSA PUBLIC KEY");
+        let error = parse(&relabelled, None).unwrap_err();
+        assert_eq!(error.to_string(), "not an RSA key of 2048 to 8192 bits");
     }
 
     #[test]
