@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use jsonwebtoken::DecodingKey;
+use pem::Pem;
 
 use super::rsa::{is_long_enough, modulus};
 use super::{Algorithm, KeyError, KeyKind, VerificationKey};
@@ -14,40 +15,34 @@ pub fn load(file: &Path, allowed: Option<&[Algorithm]>) -> Result<Vec<Verificati
     parse(&text, allowed)
 }
 
-/// As [`load`], from text.
+/// Parses every public key of a PEM text. Text outside of PEM blocks is ignored (RFC 7468 section 2).
 pub fn parse(text: &str, allowed: Option<&[Algorithm]>) -> Result<Vec<VerificationKey>, KeyError> {
-    let blocks = text.split_inclusive("-----END");
-    let mut keys = Vec::new();
-    for block in blocks {
-        let Some((_, block)) = block.split_once("-----BEGIN ") else {
-            continue;
-        };
-        let Some((label, body)) = block.split_once("-----") else {
-            continue;
-        };
-        if label.contains("PRIVATE KEY") {
-            return Err(KeyError::Unusable(
-                "the file holds a private key: the gate needs the public key alone".to_owned(),
-            ));
-        }
-        let body = body.trim_end_matches("-----END");
-        let block = format!("-----BEGIN {label}-----{body}-----END {label}-----\n");
-        keys.push(one(&block, label, allowed)?);
-    }
-    if keys.is_empty() {
-        return Err(KeyError::Unusable(
-            "the file has no PEM public key".to_owned(),
+    let unusable = |message: &str| KeyError::Unusable(message.to_owned());
+    // Checked before parsing, so that no error text quotes a private key.
+    let is_private = |line: &str| line.contains("-----BEGIN ") && line.contains("PRIVATE KEY");
+    if text.lines().any(is_private) {
+        return Err(unusable(
+            "the file holds a private key: the gate needs the public key alone",
         ));
     }
-    Ok(keys)
+    let blocks = pem::parse_many(text)
+        .map_err(|error| unusable(&format!("the file is not valid PEM: {error}")))?;
+    // `parse_many` drops a block without an END line, and every block after it.
+    if blocks.len() < text.matches("-----BEGIN ").count() {
+        return Err(unusable(
+            "the file is not valid PEM: a block has no END line",
+        ));
+    }
+    if blocks.is_empty() {
+        return Err(unusable("the file has no PEM public key"));
+    }
+    blocks.iter().map(|block| one(block, allowed)).collect()
 }
 
-fn one(
-    block: &str,
-    label: &str,
-    allowed: Option<&[Algorithm]>,
-) -> Result<VerificationKey, KeyError> {
-    let bytes = block.as_bytes();
+fn one(block: &Pem, allowed: Option<&[Algorithm]>) -> Result<VerificationKey, KeyError> {
+    // jsonwebtoken reads a subject public key info from PEM alone.
+    let text = pem::encode(block);
+    let bytes = text.as_bytes();
     let bind = |kind: KeyKind, key: DecodingKey, otherwise: &str| {
         if !kind.admits(&key) {
             return Err(KeyError::Unusable(otherwise.to_owned()));
@@ -80,7 +75,8 @@ fn one(
         };
     }
     Err(KeyError::Unusable(format!(
-        "the PEM block `{label}` is not an RSA, P-256, P-384, P-521 or Ed25519 public key"
+        "the PEM block `{}` is not an RSA, P-256, P-384, P-521 or Ed25519 public key",
+        block.tag()
     )))
 }
 
@@ -169,6 +165,58 @@ mod tests {
         let relabelled = rsa.replace("PUBLIC KEY", "RSA PUBLIC KEY");
         let error = parse(&relabelled, None).unwrap_err();
         assert_eq!(error.to_string(), "not an RSA key of 2048 to 8192 bits");
+    }
+
+    #[test]
+    fn accepts_several_blocks_with_text_around_them() {
+        let crlf = ED25519.replace('\n', "\r\n");
+        let headers = ED25519.replacen("-----\n", "-----\nComment: a key\n\n", 1);
+        let joined = ED25519.trim_end().repeat(2);
+        for (text, count) in [
+            (format!("subject=a\n{ED25519}and\n{ED25519}the end"), 2),
+            (format!("{ED25519}\n\n{ED25519}"), 2),
+            (joined, 2),
+            (crlf, 1),
+            (headers, 1),
+            (format!("  {}", ED25519.replace('\n', "\n  ")), 1),
+            (ED25519.trim_end().to_owned(), 1),
+        ] {
+            let keys = parse(&text, None).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(keys.len(), count, "{text}");
+            assert!(keys.iter().all(|key| key.kind() == KeyKind::Ed25519));
+        }
+    }
+
+    #[test]
+    fn rejects_a_file_with_one_malformed_block() {
+        let unterminated = ED25519.split("-----END").next().unwrap();
+        let no_end = "the file is not valid PEM: a block has no END line";
+        let mismatched = ED25519.replace("END PUBLIC", "END RSA PUBLIC");
+        let not_base64 = ED25519.replace("MCow", "M*ow");
+        let invalid = "the file is not valid PEM: ";
+        for (block, message) in [
+            (unterminated, no_end),
+            (&mismatched, "mismatching BEGIN"),
+            (&not_base64, invalid),
+            (
+                &ED25519.replace("PUBLIC KEY", "X509 CRL"),
+                "the PEM block `X509 CRL` is not",
+            ),
+            (
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n\nAA",
+                "private key",
+            ),
+        ] {
+            for text in [block.to_owned(), format!("{ED25519}{block}")] {
+                let error = parse(&text, None).unwrap_err().to_string();
+                assert!(error.contains(message), "{text}: {error}");
+            }
+            // A valid block after a malformed one does not save the file.
+            assert!(
+                parse(&format!("{block}{ED25519}"), None).is_err(),
+                "{block}"
+            );
+        }
     }
 
     #[test]
