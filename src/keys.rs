@@ -1,6 +1,6 @@
-//! Keys: where they come from, what each may verify, and how old they are.
+//! Verification keys: loading, fetching, algorithms and age.
 //!
-//! With [`crate::gate`]'s verification the only place that names jsonwebtoken.
+//! Only this module and the token verification in [`crate::gate`] depend on jsonwebtoken.
 
 mod algorithm;
 pub mod fetch;
@@ -13,44 +13,39 @@ pub mod remote;
 mod rsa;
 pub mod secret;
 
+use std::path::Path;
+
 pub use algorithm::{Algorithm, KeyKind};
 pub use key::VerificationKey;
 pub use key_ring::KeyRing;
 
-/// Why a key, or a whole source of keys, cannot be used.
+/// Error of a key or of a whole key source.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum KeyError {
-    /// The environment variable is not set, or not text.
+    /// The environment variable is not set or is not UTF-8.
     #[error("the environment variable {0} is not set")]
     NoVariable(String),
     /// A file could not be read.
     #[error("{file} cannot be read: {message}")]
-    File {
-        /// Which file.
-        file: String,
-        /// Why not.
-        message: String,
-    },
-    /// The text is not in the encoding that was named.
-    #[error("the secret is not {0}")]
+    File { file: String, message: String },
+    /// The secret is not in the configured encoding.
+    #[error("the secret is not valid {0}")]
     Encoding(&'static str),
-    /// A secret that could be guessed.
+    /// The secret is shorter than the hash of an algorithm (RFC 7518 section 3.2).
     #[error("the secret has {found} bytes, and {algorithm} needs at least {needed}")]
     ShortSecret {
-        /// Its length in bytes.
+        /// Length in bytes.
         found: usize,
-        /// The algorithm.
         algorithm: String,
-        /// The least length in bytes.
+        /// Minimum length in bytes.
         needed: usize,
     },
-    /// One key cannot be used.
+    /// A key cannot be used, for the reason in the text.
     #[error("{0}")]
     Unusable(String),
 }
 
-/// Reads a file of keys or of a secret.
-fn read_file(file: &std::path::Path) -> Result<Vec<u8>, KeyError> {
+fn read_file(file: &Path) -> Result<Vec<u8>, KeyError> {
     std::fs::read(file).map_err(|error| KeyError::File {
         file: file.display().to_string(),
         message: error.to_string(),

@@ -126,10 +126,10 @@ impl BackgroundTasks {
                 }
                 fetching.task.abort();
                 if !Arc::ptr_eq(&fetching.refresher, refresher) {
-                    fetching.refresher.give_up();
+                    fetching.refresher.release_waiters();
                 }
             }
-            let task = remote.clone().keep(
+            let task = remote.clone().keep_fresh(
                 Arc::clone(&issuer.ring),
                 Arc::clone(refresher),
                 metrics,
@@ -145,7 +145,7 @@ impl BackgroundTasks {
         }
         for gone in before.into_values() {
             gone.task.abort();
-            gone.refresher.give_up();
+            gone.refresher.release_waiters();
         }
     }
 

@@ -6,9 +6,8 @@ use aws_lc_rs::signature::{
 };
 use jsonwebtoken::DecodingKey;
 
-/// An algorithm that signs tokens (RFC 7518 section 3.1, RFC 8037 section 3.1). `none` is not one.
+/// Signature algorithm of a token (RFC 7518 section 3.1, RFC 8037 section 3.1). There is no `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are the RFC's")]
 pub enum Algorithm {
     HS256,
     HS384,
@@ -26,7 +25,6 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Every algorithm.
     pub const ALL: [Self; 13] = [
         Self::HS256,
         Self::HS384,
@@ -43,7 +41,7 @@ impl Algorithm {
         Self::EdDSA,
     ];
 
-    /// The algorithm with this exact name. RFC 9864 calls `EdDSA` with Ed25519 `Ed25519`.
+    /// Finds an algorithm by its exact name. `Ed25519` is the name of `EdDSA` with an Ed25519 key (RFC 9864).
     pub fn named(name: &str) -> Option<Self> {
         if name == "Ed25519" {
             return Some(Self::EdDSA);
@@ -53,7 +51,7 @@ impl Algorithm {
             .find(|algorithm| algorithm.name() == name)
     }
 
-    /// Its name in the `alg` of a token.
+    /// Name in the `alg` header parameter of a token.
     pub fn name(self) -> &'static str {
         match self {
             Self::HS256 => "HS256",
@@ -72,7 +70,7 @@ impl Algorithm {
         }
     }
 
-    /// The kind of key it needs.
+    /// Kind of key that the algorithm requires.
     pub fn kind(self) -> KeyKind {
         match self {
             Self::HS256 | Self::HS384 | Self::HS512 => KeyKind::Secret,
@@ -86,7 +84,7 @@ impl Algorithm {
         }
     }
 
-    /// As jsonwebtoken has it, which is not all.
+    /// The jsonwebtoken equivalent; none for ES512, which jsonwebtoken does not support.
     pub(crate) fn inner(self) -> Option<jsonwebtoken::Algorithm> {
         Some(match self {
             Self::HS256 => jsonwebtoken::Algorithm::HS256,
@@ -106,26 +104,26 @@ impl Algorithm {
     }
 }
 
-/// What a key is.
+/// Kind of key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyKind {
-    /// A shared secret.
+    /// Shared secret.
     Secret,
-    /// An RSA public key.
+    /// RSA public key.
     Rsa,
-    /// A public key on the curve P-256.
+    /// Public key on the curve P-256.
     P256,
-    /// A public key on the curve P-384.
+    /// Public key on the curve P-384.
     P384,
-    /// A public key on the curve P-521.
+    /// Public key on the curve P-521.
     P521,
-    /// An Ed25519 public key.
+    /// Ed25519 public key.
     Ed25519,
 }
 
 impl KeyKind {
-    /// The algorithm of a key that does not name one.
-    pub fn usual_algorithm(self) -> Algorithm {
+    /// Default algorithm of a key without an `alg`.
+    pub fn default_algorithm(self) -> Algorithm {
         match self {
             Self::Secret => Algorithm::HS256,
             Self::Rsa => Algorithm::RS256,
@@ -136,8 +134,8 @@ impl KeyKind {
         }
     }
 
-    /// Whether a public key of this kind can verify anything: a point on the curve, an RSA key of 2048 to 8192 bits
-    /// with an exponent that RSA can have. Else every token would be refused, and nobody told why.
+    /// Reports whether a public key of this kind is valid: a point on the curve, or an RSA key of 2048 to 8192 bits
+    /// with a valid exponent. An invalid key would reject every token without an explanation.
     pub(super) fn admits(self, public: &DecodingKey) -> bool {
         let algorithm: &'static dyn VerificationAlgorithm = match self {
             Self::Secret => return false,

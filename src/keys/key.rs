@@ -1,4 +1,4 @@
-//! A key, bound to the algorithms that it verifies.
+//! Verification key: a key bound to its algorithms.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use jsonwebtoken::DecodingKey;
 
 use super::{Algorithm, KeyError, KeyKind};
 
-/// A key and the algorithms it may verify, bound together when it is loaded.
+/// Key and the algorithms it verifies, bound together when the key is loaded.
 #[derive(Clone)]
 pub struct VerificationKey {
     kid: Option<String>,
@@ -19,8 +19,8 @@ pub struct VerificationKey {
 }
 
 impl VerificationKey {
-    /// Binds a key to the algorithms that it may verify: those that its kind allows, of those that the key
-    /// itself names or else the operator allows or else the usual one.
+    /// Binds a key to its algorithms: the `alg` of the key, else the allowed algorithms, else the default of its kind.
+    /// Each must fit the kind of key and be allowed.
     pub(super) fn bind(
         key: DecodingKey,
         kind: KeyKind,
@@ -33,7 +33,7 @@ impl VerificationKey {
         let algorithms: Vec<Algorithm> = match (named, allowed) {
             (Some(named), _) => vec![named],
             (None, Some(allowed)) => allowed.to_vec(),
-            (None, None) => vec![kind.usual_algorithm()],
+            (None, None) => vec![kind.default_algorithm()],
         };
         let algorithms: Vec<Algorithm> = algorithms
             .into_iter()
@@ -43,9 +43,9 @@ impl VerificationKey {
         if algorithms.is_empty() {
             return Err(KeyError::Unusable(match named {
                 Some(named) if !fits(&named) => {
-                    format!("its alg {named:?} does not fit a key of kind {kind:?}")
+                    format!("`alg` {named:?} does not fit a key of kind {kind:?}")
                 }
-                _ => format!("no algorithm of a key of kind {kind:?} is allowed"),
+                _ => format!("no allowed algorithm fits a key of kind {kind:?}"),
             }));
         }
         Ok(Self {
@@ -61,17 +61,16 @@ impl VerificationKey {
         self
     }
 
-    /// Its name, if it has one.
+    /// Key ID (RFC 7517 section 4.5).
     pub fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
     }
 
-    /// What it is.
     pub fn kind(&self) -> KeyKind {
         self.kind
     }
 
-    /// What it may verify, in words, as in `RS256 and PS256`.
+    /// Algorithms as text, as in `RS256 and PS256`.
     pub fn algorithms(&self) -> String {
         let names: Vec<&str> = self
             .algorithms
@@ -81,12 +80,11 @@ impl VerificationKey {
         names.join(" and ")
     }
 
-    /// Whether it may verify this algorithm.
     pub fn is_for(&self, algorithm: Algorithm) -> bool {
         self.algorithms.contains(&algorithm)
     }
 
-    /// Whether the signature, in base64url, is this key's. False for an algorithm that it may not verify.
+    /// Verifies a signature in base64url. False for an algorithm that the key is not bound to.
     pub fn verifies(&self, algorithm: Algorithm, signing_input: &[u8], signature: &str) -> bool {
         self.is_for(algorithm)
             && match algorithm.inner() {
@@ -99,7 +97,7 @@ impl VerificationKey {
     }
 }
 
-/// ES512 (RFC 7518 section 3.4), which jsonwebtoken has not, by the library that does its other work.
+/// Verifies ES512 (RFC 7518 section 3.4) with aws-lc-rs; jsonwebtoken does not support it.
 fn p521_verifies(key: &DecodingKey, signing_input: &[u8], signature: &str) -> bool {
     let (Ok(point), Ok(signature)) = (key.try_get_as_bytes(), URL_SAFE_NO_PAD.decode(signature))
     else {

@@ -13,7 +13,7 @@ pub struct KeyRing {
     source: KeySource,
 }
 
-/// Source of the keys of a ring, which decides whether they can become stale.
+/// Source of the keys of a ring.
 #[derive(Debug, Clone, Copy, Default)]
 enum KeySource {
     /// A secret or a file. Complete, and never stale.

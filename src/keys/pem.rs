@@ -8,10 +8,10 @@ use pem::Pem;
 use super::rsa::{is_long_enough, modulus};
 use super::{Algorithm, KeyError, KeyKind, VerificationKey};
 
-/// Reads every public key of a file.
+/// Loads every public key of a file.
 pub fn load(file: &Path, allowed: Option<&[Algorithm]>) -> Result<Vec<VerificationKey>, KeyError> {
     let text = String::from_utf8(super::read_file(file)?)
-        .map_err(|_| KeyError::Unusable("the file is not PEM".to_owned()))?;
+        .map_err(|_| KeyError::Unusable("the file is not valid PEM: not UTF-8 text".to_owned()))?;
     parse(&text, allowed)
 }
 
@@ -22,7 +22,7 @@ pub fn parse(text: &str, allowed: Option<&[Algorithm]>) -> Result<Vec<Verificati
     let is_private = |line: &str| line.contains("-----BEGIN ") && line.contains("PRIVATE KEY");
     if text.lines().any(is_private) {
         return Err(unusable(
-            "the file holds a private key: the gate needs the public key alone",
+            "the file holds a private key: `pem_file` needs the public key only",
         ));
     }
     let blocks = pem::parse_many(text)
@@ -43,35 +43,35 @@ fn one(block: &Pem, allowed: Option<&[Algorithm]>) -> Result<VerificationKey, Ke
     // jsonwebtoken reads a subject public key info from PEM alone.
     let text = pem::encode(block);
     let bytes = text.as_bytes();
-    let bind = |kind: KeyKind, key: DecodingKey, otherwise: &str| {
+    let bind = |kind: KeyKind, key: DecodingKey, invalid: &str| {
         if !kind.admits(&key) {
-            return Err(KeyError::Unusable(otherwise.to_owned()));
+            return Err(KeyError::Unusable(invalid.to_owned()));
         }
         VerificationKey::bind(key, kind, None, allowed)
     };
     if let Ok(key) = DecodingKey::from_ed_pem(bytes) {
-        return bind(KeyKind::Ed25519, key, "an Ed25519 key has 32 bytes");
+        return bind(KeyKind::Ed25519, key, "an Ed25519 key must have 32 bytes");
     }
     if let Ok(key) = DecodingKey::from_ec_pem(bytes) {
-        let other = "the curve of the key is not P-256, P-384 or P-521";
-        // RFC 5480 section 2.2: an uncompressed point is 0x04 and both coordinates. What is as long and of another
-        // curve is not on this one.
+        let invalid = "the curve of the key is not P-256, P-384 or P-521";
+        // RFC 5480 section 2.2: an uncompressed point is 0x04 and both coordinates. A point of the same length on
+        // another curve is not a point on this one.
         return match key.try_get_as_bytes().map(<[u8]>::len) {
-            Ok(65) => bind(KeyKind::P256, key, other),
-            Ok(97) => bind(KeyKind::P384, key, other),
-            Ok(133) => bind(KeyKind::P521, key, other),
-            _ => Err(KeyError::Unusable(other.to_owned())),
+            Ok(65) => bind(KeyKind::P256, key, invalid),
+            Ok(97) => bind(KeyKind::P384, key, invalid),
+            Ok(133) => bind(KeyKind::P521, key, invalid),
+            _ => Err(KeyError::Unusable(invalid.to_owned())),
         };
     }
     if let Ok(key) = DecodingKey::from_rsa_pem(bytes) {
-        let other = "not an RSA key of 2048 to 8192 bits";
+        let invalid = "not an RSA key of 2048 to 8192 bits";
         // aws-lc would also accept a subject public key info here: only an `RSAPublicKey` has a modulus to read.
         return match key.try_get_as_bytes().ok().and_then(modulus) {
-            Some(modulus) if is_long_enough(modulus) => bind(KeyKind::Rsa, key, other),
+            Some(modulus) if is_long_enough(modulus) => bind(KeyKind::Rsa, key, invalid),
             Some(_) => Err(KeyError::Unusable(
                 "the RSA key has fewer than 2048 bits".to_owned(),
             )),
-            None => Err(KeyError::Unusable(other.to_owned())),
+            None => Err(KeyError::Unusable(invalid.to_owned())),
         };
     }
     Err(KeyError::Unusable(format!(
@@ -91,13 +91,13 @@ mod tests {
     const ED25519: &str = "-----BEGIN PUBLIC KEY-----\n\
         MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
 
-    // Of a curve whose points are as long as those of P-256.
+    // A curve with points of the same length as P-256.
     const SECP256K1: &str = "-----BEGIN PUBLIC KEY-----\n\
         MFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAE8B1rkBirQh3UEEBMuGkHIGVSK/hXNACP\n\
         EFzzhaAjqA8OuinQ8MVAjtaBmE3FJZgqvvzNn3/wHdJtpJmc8/ailQ==\n-----END PUBLIC KEY-----\n";
 
     #[test]
-    fn the_kind_of_a_key_is_its_own() {
+    fn detects_the_kind_of_a_key() {
         let keys = parse(&ED25519.repeat(2), None).unwrap();
         assert_eq!(keys.len(), 2);
         assert_eq!(keys[0].kind(), KeyKind::Ed25519);
@@ -105,16 +105,16 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_not_used_for_an_algorithm_of_another_kind() {
+    fn rejects_an_algorithm_of_another_kind() {
         let hs256 = [Algorithm::named("HS256").unwrap()];
         let error = parse(ED25519, Some(&hs256)).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no algorithm of a key of kind Ed25519 is allowed"
+            "no allowed algorithm fits a key of kind Ed25519"
         );
     }
 
-    /// A key of the fixtures, after a change to its DER.
+    /// Parses a fixture key after a change to its DER.
     fn changed(pem: &str, change: impl FnOnce(&mut Vec<u8>)) -> Result<KeyKind, String> {
         let body = pem.split("-----").nth(2).unwrap();
         let mut der = STANDARD.decode(body.replace('\n', "")).unwrap();
@@ -130,17 +130,17 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_can_verify_nothing_is_refused_in_words() {
+    fn rejects_a_key_that_cannot_verify_anything() {
         let rsa = include_str!("../../tests/fixtures/keys/rsa.public.pem");
         let p256 = include_str!("../../tests/fixtures/keys/p256.public.pem");
         let p521 = include_str!("../../tests/fixtures/keys/p521.public.pem");
-        // An RSA key ends in its modulus and `02 03 01 00 01`, the exponent; an EC key in its point.
+        // An RSA key ends with its modulus and `02 03 01 00 01`, the exponent; an EC key with its point.
         assert_eq!(changed(rsa, |_| ()), Ok(KeyKind::Rsa));
-        let odd = Err("not an RSA key of 2048 to 8192 bits".to_owned());
-        assert_eq!(changed(rsa, |der| *der.last_mut().unwrap() = 2), odd);
+        let invalid = Err("not an RSA key of 2048 to 8192 bits".to_owned());
+        assert_eq!(changed(rsa, |der| *der.last_mut().unwrap() = 2), invalid);
         assert_eq!(
             changed(rsa, |der| *der.iter_mut().nth_back(5).unwrap() &= 0xfe),
-            odd
+            invalid
         );
         let short = changed(rsa, |der| {
             *der.iter_mut().nth_back(5 + 255).unwrap() &= 0x7f;
@@ -193,11 +193,11 @@ mod tests {
         let no_end = "the file is not valid PEM: a block has no END line";
         let mismatched = ED25519.replace("END PUBLIC", "END RSA PUBLIC");
         let not_base64 = ED25519.replace("MCow", "M*ow");
-        let invalid = "the file is not valid PEM: ";
+        let not_pem = "the file is not valid PEM: ";
         for (block, message) in [
             (unterminated, no_end),
             (&mismatched, "mismatching BEGIN"),
-            (&not_base64, invalid),
+            (&not_base64, not_pem),
             (
                 &ED25519.replace("PUBLIC KEY", "X509 CRL"),
                 "the PEM block `X509 CRL` is not",
@@ -211,7 +211,6 @@ mod tests {
                 let error = parse(&text, None).unwrap_err().to_string();
                 assert!(error.contains(message), "{text}: {error}");
             }
-            // A valid block after a malformed one does not save the file.
             assert!(
                 parse(&format!("{block}{ED25519}"), None).is_err(),
                 "{block}"
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_key_is_refused_in_words() {
+    fn rejects_a_private_key() {
         let pem = ED25519.replace("PUBLIC", "PRIVATE");
         assert!(
             parse(&pem, None)
@@ -231,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn text_without_a_key_is_refused() {
+    fn rejects_text_without_a_key() {
         assert!(parse("hello", None).is_err());
         assert!(
             parse(
