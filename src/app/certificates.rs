@@ -18,7 +18,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) fn expiries(entries: &[ListenerConfig]) -> [Expiries; 2] {
     let all = || entries.iter().filter_map(|entry| entry.tls.as_ref());
     let certificates = all().flat_map(|tls| tls.expiries());
-    let lists = all().filter_map(|tls| tls.lists_expiry());
+    let lists = all().filter_map(|tls| tls.crl_expiry());
     [
         certificates
             .map(|(file, expiry)| (file.to_owned(), expiry))
@@ -41,7 +41,7 @@ pub(super) async fn keep(mut reloaders: Vec<Reloader>, metrics: Arc<Metrics>) {
     glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !reloaders.is_empty() {
         glances.tick().await;
-        for Reloaded { file, result } in reloaders.iter_mut().flat_map(Reloader::look) {
+        for Reloaded { file, result } in reloaders.iter_mut().flat_map(Reloader::reload_changed) {
             metrics.file_changed(&file, &result);
             let file = file.display();
             match result {

@@ -207,18 +207,18 @@ fn no_handshake_fails_while_certificate_and_key_are_swapped_and_do_not_fit_for_a
             let (new, old) = (&pairs[swap % 2], &pairs[(swap + 1) % 2]);
             // First the new certificate with the old key, then both.
             publish(directory, 2 * swap, &new.certificate, &old.key);
-            let results = reloader.look();
+            let results = reloader.reload_changed();
             bad += results
                 .iter()
                 .filter(|reloaded| reloaded.result.is_err())
                 .count();
             publish(directory, 2 * swap + 1, &new.certificate, &new.key);
-            let results = reloader.look();
+            let results = reloader.reload_changed();
             good += results
                 .iter()
                 .filter(|reloaded| reloaded.result.is_ok())
                 .count();
-            assert!(reloader.look().is_empty(), "nothing has changed");
+            assert!(reloader.reload_changed().is_empty(), "nothing has changed");
             authority.connector().handshake(address).unwrap();
         }
         stop.store(true, Ordering::Relaxed);
