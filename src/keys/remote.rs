@@ -38,7 +38,7 @@ const MAX_AGE_RANGE: std::ops::RangeInclusive<Duration> =
 pub struct RemoteKeys {
     pub location: KeySetLocation,
     pub fetcher: Fetcher,
-    /// Allowed algorithms; none for those of the keys.
+    /// Allowed algorithms; none to let the keys decide.
     pub algorithms: Option<Vec<Algorithm>>,
     /// Refresh interval; none to follow the `max-age` of the issuer.
     pub refresh: Option<Duration>,
@@ -91,8 +91,8 @@ impl RemoteKeys {
             && self.max_stale == other.max_stale
     }
 
-    /// Refreshes the key set until the task is aborted, and passes every new ring to `publish`. Starts with the current
-    /// `ring`, whose keys stay in use until a fetch succeeds.
+    /// Refreshes the key set until the task is aborted, and passes every new ring to `publish`. The keys of the initial
+    /// `ring` stay in use until a fetch succeeds.
     pub async fn keep_fresh(
         self,
         mut ring: Arc<KeyRing>,

@@ -28,5 +28,5 @@ pub(super) fn modulus(der: &[u8]) -> Option<&[u8]> {
         modulus.tag().assert_eq(Tag::Integer)?;
         Ok(modulus)
     });
-    modulus.ok().map(|modulus| modulus.value())
+    modulus.ok().map(AnyRef::value)
 }

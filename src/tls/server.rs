@@ -206,8 +206,8 @@ fn build(
     if settings.clients.is_none() {
         config.ticketer = Ticketer::new()?;
     } else {
-        // Resumption skips the client certificate, which may have expired or been revoked, or whose authority may no
-        // longer be trusted.
+        // A resumed session does not verify the client certificate again. Since then it may have expired or been revoked,
+        // or its authority may have been removed.
         config.send_tls13_tickets = 0;
     }
     Ok((Arc::new(config), crl_expiry))
