@@ -1,4 +1,4 @@
-//! TLS: certificates and keys from files, for those that listen and for those that connect.
+//! TLS for listeners and for outgoing connections, with certificates and keys from files.
 
 pub mod client;
 mod pem;
@@ -14,67 +14,56 @@ use crate::gate::certificate::ClientCertificate;
 
 pub use client::client_config;
 
-/// A certificate and its key.
+/// Files of a certificate chain and its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
-    /// The file with the certificate, first, and those that lead to a trusted authority.
+    /// Certificate chain in PEM: the end-entity certificate, then the intermediates.
     pub certificate: PathBuf,
-    /// The file with the key.
+    /// Private key in PEM.
     pub key: PathBuf,
 }
 
-/// Why TLS cannot be used.
+/// Error of a TLS file or of a TLS configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file has no certificates.
-    #[error("{file} is no file of PEM certificates: {message}")]
-    Certificates {
-        /// Which file.
-        file: String,
-        /// Why not.
-        message: String,
-    },
-    /// The file has no key.
-    #[error("{file} is no file with a PEM private key: {message}")]
+    /// The file has no certificate, or an invalid one.
+    #[error("{file} is not a valid certificate file: {message}")]
+    Certificates { file: String, message: String },
+    /// The file has no private key, or an invalid one.
+    #[error("{file} is not a valid private key file: {message}")]
     Key {
-        /// Which file.
         file: String,
-        /// Why not; never anything of what is in it.
+        /// Never quotes the content of the file.
         message: String,
     },
-    /// The file has no revocation lists.
-    #[error("{file} is no file of PEM revocation lists: {message}")]
-    RevocationLists {
-        /// Which file.
-        file: String,
-        /// Why not.
-        message: String,
-    },
-    /// They do not belong together.
-    #[error("the key in {key} does not fit the certificate in {certificate}")]
+    /// The file has no certificate revocation list (CRL), or an invalid one.
+    #[error("{file} is not a valid CRL file: {message}")]
+    RevocationLists { file: String, message: String },
+    /// The private key belongs to another certificate.
+    #[error("the key in {key} does not match the certificate in {certificate}")]
     Mismatch {
-        /// The file with the certificate.
+        /// File of the certificate.
         certificate: String,
-        /// The file with the key.
+        /// File of the private key.
         key: String,
     },
-    /// The library refuses.
-    #[error("TLS cannot be used: {0}")]
+    /// rustls rejects the configuration.
+    #[error("invalid TLS configuration: {0}")]
     Library(#[from] rustls::Error),
 }
 
-/// What the first certificate in a file says of the client whose it is.
+/// Reads the attributes of the first certificate in a file.
 pub fn client_certificate(file: &Path) -> Result<ClientCertificate, TlsError> {
     let certificates = pem::certificates(file)?;
     let first = certificates.first();
     let read = first.and_then(|der| ClientCertificate::parse(der));
     read.ok_or_else(|| TlsError::Certificates {
         file: file.display().to_string(),
-        message: "the first of them cannot be read".to_owned(),
+        message: "the first certificate cannot be parsed".to_owned(),
     })
 }
 
-/// The cryptography of every connection.
+/// Cryptography provider of every connection.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

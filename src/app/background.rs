@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::clock::UnixTime;
 use crate::gate::verify::IssuerId;
 use crate::keys::KeyRing;
 use crate::keys::refresh::Refresher;
@@ -81,19 +80,17 @@ impl BackgroundTasks {
             let same = |key_refresh: &&KeyRefreshTask| {
                 remote
                     .as_ref()
-                    .is_some_and(|remote| remote.has_keys_of(&key_refresh.remote))
+                    .is_some_and(|remote| remote.has_same_source(&key_refresh.remote))
             };
             let (Some(key_refresh), Some(remote)) = (key_refresh.filter(same), remote) else {
                 continue;
             };
             let mut issuers = before.gate.issuers().iter();
             if let Some(known) = issuers.find(|known| known.name == issuer.name) {
-                let ring = match self.metrics.issuers.find(&issuer.name) {
-                    Some(metrics) if remote.max_stale != key_refresh.remote.max_stale => {
-                        let fetched = UnixTime(metrics.last_success.load(Ordering::Relaxed));
-                        Arc::new(known.ring.usable_to(remote.usable_until(fetched)))
-                    }
-                    Some(_) | None => Arc::clone(&known.ring),
+                let ring = if remote.max_stale == key_refresh.remote.max_stale {
+                    Arc::clone(&known.ring)
+                } else {
+                    Arc::new(known.ring.with_max_stale(remote.max_stale))
                 };
                 policy.gate = policy.gate.with_ring(IssuerId(index), ring);
             }
@@ -124,16 +121,16 @@ impl BackgroundTasks {
             };
             let name = Arc::clone(&issuer.name);
             if let Some(key_refresh) = before.remove(&name) {
-                if key_refresh.remote == *remote {
+                if key_refresh.remote.has_same_settings(remote) {
                     self.key_refreshes.insert(name, key_refresh);
                     continue;
                 }
                 key_refresh.task.abort();
                 if !Arc::ptr_eq(&key_refresh.refresher, refresher) {
-                    key_refresh.refresher.give_up();
+                    key_refresh.refresher.release_waiters();
                 }
             }
-            let task = remote.clone().keep(
+            let task = remote.clone().keep_fresh(
                 Arc::clone(&issuer.ring),
                 Arc::clone(refresher),
                 metrics,
@@ -149,7 +146,7 @@ impl BackgroundTasks {
         }
         for removed in before.into_values() {
             removed.task.abort();
-            removed.refresher.give_up();
+            removed.refresher.release_waiters();
         }
     }
 

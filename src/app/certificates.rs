@@ -22,7 +22,7 @@ pub(super) fn expiries(listeners: &[ListenerConfig]) -> [Expiries; 2] {
             .filter_map(|listener| listener.tls.as_ref())
     };
     let certificates = all().flat_map(|tls| tls.expiries());
-    let lists = all().filter_map(|tls| tls.lists_expiry());
+    let lists = all().filter_map(|tls| tls.crl_expiry());
     [
         certificates
             .map(|(file, expiry)| (file.to_owned(), expiry))
@@ -45,7 +45,7 @@ pub(super) async fn watch(mut reloaders: Vec<Reloader>, metrics: Arc<Metrics>) {
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !reloaders.is_empty() {
         polls.tick().await;
-        for Reloaded { file, result } in reloaders.iter_mut().flat_map(Reloader::look) {
+        for Reloaded { file, result } in reloaders.iter_mut().flat_map(Reloader::reload_changed) {
             metrics.tls_file_reloaded(&file, &result);
             let file = file.display();
             match result {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::runtime::Builder;
@@ -76,7 +77,11 @@ async fn fetch(remote: &RemoteKeys, issuer: &Issuer) -> Option<KeyRing> {
             for skipped in &fetched.set.skipped {
                 say(format_args!("  skipped {}", printable(skipped)));
             }
-            Some(KeyRing::fetched(fetched.set.keys, UnixTime(i64::MAX)))
+            Some(KeyRing::fetched(
+                fetched.set.keys,
+                UnixTime(0),
+                Duration::MAX,
+            ))
         }
         Err(error) => {
             let error = error.to_string();

@@ -1,4 +1,4 @@
-//! The certificate that a client has shown and proven to be its own, and the tokens that are good with it alone.
+//! Client certificates (mTLS) and certificate-bound tokens (RFC 8705).
 
 use std::fmt;
 use std::slice;
@@ -17,21 +17,22 @@ use crate::config::CertificateField;
 
 use super::refusal::Refusal;
 
-/// Client certificate (RFC 5280) whose key and chain the TLS handshake verified.
+/// Attributes of a verified client certificate (RFC 5280). The TLS handshake has proven that the client holds the private
+/// key and that a trusted authority signed the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The subject, as text (RFC 4514); empty if it has none.
+    /// Subject as text (RFC 4514); empty without a subject.
     pub subject: String,
-    /// The DNS names among the subject alternative names.
+    /// DNS names of the subject alternative name extension.
     pub dns_names: Vec<String>,
-    /// The URIs among the subject alternative names, as a SPIFFE ID.
+    /// URIs of the subject alternative name extension, such as a SPIFFE ID.
     pub uris: Vec<String>,
-    /// The SHA-256 of the whole certificate, as `x5t#S256` has it (RFC 8705 section 3.1).
+    /// SHA-256 of the certificate in base64url, as in `x5t#S256` (RFC 8705 section 3.1).
     pub thumbprint: String,
 }
 
 impl ClientCertificate {
-    /// Reads a certificate; nothing if that fails, and then nothing may be believed about its owner.
+    /// Parses a certificate in DER. On failure no attribute of the client is known.
     pub fn parse(der: &[u8]) -> Option<Self> {
         let certificate = Certificate::from_der(der).ok()?;
         let certificate = certificate.tbs_certificate;
@@ -53,7 +54,7 @@ impl ClientCertificate {
         })
     }
 
-    /// All that a field says.
+    /// Values of a certificate field.
     pub(super) fn values(&self, field: CertificateField) -> &[String] {
         match field {
             CertificateField::Subject if self.subject.is_empty() => &[],
@@ -65,53 +66,54 @@ impl ClientCertificate {
     }
 }
 
-/// Whether text can be a thumbprint: 32 bytes in base64url, in the one way to write them.
+/// Reports whether a text is a thumbprint: 32 bytes in canonical base64url.
 pub fn is_thumbprint(text: &str) -> bool {
     let bytes = URL_SAFE_NO_PAD.decode(text);
     bytes.is_ok_and(|bytes| bytes.len() == SHA256.output_len())
 }
 
-/// The member of `cnf` that is a thumbprint (RFC 8705 section 3.1).
+/// Member of `cnf` with the thumbprint (RFC 8705 section 3.1).
 const THUMBPRINT: &str = "x5t#S256";
 
-/// The certificate that a token is bound to, by its thumbprint.
+/// Certificate that a token is bound to, identified by its thumbprint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
     thumbprint: Arc<str>,
-    /// Whether a client that shows no certificate is refused.
-    must_be_shown: bool,
+    /// Reject clients without a certificate.
+    is_required: bool,
 }
 
 impl Binding {
-    /// What the claim `cnf` says, if it is a thumbprint and nothing else.
+    /// Binding of a `cnf` claim that consists of a thumbprint alone; none for any other claim.
     pub fn of(cnf: &Value) -> Option<Self> {
         let members = cnf.as_object().filter(|members| members.len() == 1)?;
         let thumbprint = members.get(THUMBPRINT)?.as_str()?;
         is_thumbprint(thumbprint).then(|| Self {
             thumbprint: thumbprint.into(),
-            must_be_shown: true,
+            is_required: true,
         })
     }
 
-    /// What of `cnf` can be checked where a token may be bound to anything: if a certificate is shown, it must be that
-    /// of the thumbprint, whatever else there is.
+    /// Binding with `allow_bound`, which permits any `cnf`: a client may present no certificate, but not one that differs
+    /// from the thumbprint.
     pub fn if_shown(cnf: &Value) -> Option<Self> {
         let thumbprint = cnf.as_object()?.get(THUMBPRINT)?.as_str();
-        // What is no thumbprint is that of no certificate.
+        // An invalid thumbprint matches no certificate.
         let thumbprint = thumbprint.filter(|text| is_thumbprint(text));
         Some(Self {
             thumbprint: thumbprint.unwrap_or_default().into(),
-            must_be_shown: false,
+            is_required: false,
         })
     }
 
-    /// Whether this is the certificate. It belongs to the connection and not to the token: every request asks anew.
-    pub(super) fn check(&self, shown: Option<&ClientCertificate>) -> Result<(), Refusal> {
-        let is_good = match shown {
-            Some(shown) => *shown.thumbprint == *self.thumbprint,
-            None => !self.must_be_shown,
+    /// Compares the client certificate with the binding. Every request checks again, because the certificate belongs to
+    /// the connection and not to the token.
+    pub(super) fn check(&self, presented: Option<&ClientCertificate>) -> Result<(), Refusal> {
+        let matches = match presented {
+            Some(presented) => *presented.thumbprint == *self.thumbprint,
+            None => !self.is_required,
         };
-        if is_good {
+        if matches {
             Ok(())
         } else {
             Err(Refusal::TokenConfirmation)
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_reads_in_one_way() {
+    fn formats_the_subject_unambiguously() {
         for (subject, expected) in [
             (&[][..], ""),
             (&[(DnType::CommonName, "alice")], "CN=alice"),
@@ -156,7 +158,7 @@ mod tests {
                 ],
                 "CN=Zoë,O=Ops\\, Inc.,C=DE",
             ),
-            // The name of somebody else inside of a name.
+            // Another name inside a name.
             (
                 &[(DnType::CommonName, "alice,O=admins+OU=\"root\"")],
                 "CN=alice\\,O=admins\\+OU=\\\"root\\\"",
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_and_the_thumbprint_are_found() {
+    fn reads_the_names_and_the_thumbprint() {
         let uri = "spiffe://cluster.local/ns/app/sa/web";
         let names = vec![
             SanType::DnsName("web.example".try_into().unwrap()),
@@ -189,62 +191,67 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_is_none() {
+    fn rejects_an_invalid_certificate() {
         let key = KeyPair::generate().unwrap();
-        let good = CertificateParams::default().self_signed(&key).unwrap();
-        let good = good.der().to_vec();
-        assert!(ClientCertificate::parse(&good).is_some());
-        for length in 0..good.len() {
-            assert_eq!(ClientCertificate::parse(&good[..length]), None, "{length}");
+        let valid = CertificateParams::default().self_signed(&key).unwrap();
+        let valid = valid.der().to_vec();
+        assert!(ClientCertificate::parse(&valid).is_some());
+        for length in 0..valid.len() {
+            assert_eq!(ClientCertificate::parse(&valid[..length]), None, "{length}");
         }
-        assert_eq!(ClientCertificate::parse(&[good, vec![0]].concat()), None);
+        assert_eq!(ClientCertificate::parse(&[valid, vec![0]].concat()), None);
     }
 
     #[test]
-    fn a_token_is_bound_by_one_whole_thumbprint_and_nothing_else() {
-        let shown = certificate(&[], Vec::new());
-        let good = shown.thumbprint.clone();
-        let binding = Binding::of(&json!({ "x5t#S256": good })).unwrap();
-        assert_eq!(binding.check(Some(&shown)), Ok(()));
+    fn binds_a_token_to_one_complete_thumbprint_only() {
+        let presented = certificate(&[], Vec::new());
+        let thumbprint = presented.thumbprint.clone();
+        let binding = Binding::of(&json!({ "x5t#S256": thumbprint })).unwrap();
+        assert_eq!(binding.check(Some(&presented)), Ok(()));
         let refused = Err(Refusal::TokenConfirmation);
         assert_eq!(binding.check(None), refused);
         assert_eq!(binding.check(Some(&certificate(&[], Vec::new()))), refused);
         for cnf in [
             json!(null),
             json!({}),
-            json!(good),
-            json!([good]),
-            json!({ "x5t": good }),
-            json!({ "x5t#S256": [good] }),
+            json!(thumbprint),
+            json!([thumbprint]),
+            json!({ "x5t": thumbprint }),
+            json!({ "x5t#S256": [thumbprint] }),
             json!({ "x5t#S256": "" }),
-            json!({ "x5t#S256": format!("{good}=") }),
-            json!({ "x5t#S256": good[1..] }),
-            json!({ "x5t#S256": good, "jkt": good }),
-            json!({ "jkt": good }),
+            json!({ "x5t#S256": format!("{thumbprint}=") }),
+            json!({ "x5t#S256": thumbprint[1..] }),
+            json!({ "x5t#S256": thumbprint, "jkt": thumbprint }),
+            json!({ "jkt": thumbprint }),
         ] {
             assert_eq!(Binding::of(&cnf), None, "{cnf}");
         }
     }
 
     #[test]
-    fn what_may_be_bound_to_anything_is_still_bound_to_the_certificate_that_is_shown() {
-        let shown = certificate(&[], Vec::new());
-        let good = shown.thumbprint.clone();
-        for (cnf, is_good) in [
-            (json!({ "x5t#S256": good }), true),
-            (json!({ "x5t#S256": good, "jkt": "x" }), true),
-            (json!({ "x5t#S256": [good] }), false),
+    fn allow_bound_still_binds_to_a_presented_certificate() {
+        let presented = certificate(&[], Vec::new());
+        let thumbprint = presented.thumbprint.clone();
+        for (cnf, matches) in [
+            (json!({ "x5t#S256": thumbprint }), true),
+            (json!({ "x5t#S256": thumbprint, "jkt": "x" }), true),
+            (json!({ "x5t#S256": [thumbprint] }), false),
             (json!({ "x5t#S256": "" }), false),
             (json!({ "x5t#S256": null, "jkt": "x" }), false),
         ] {
             let binding = Binding::if_shown(&cnf).unwrap();
-            assert_eq!(binding.check(Some(&shown)).is_ok(), is_good, "{cnf}");
+            assert_eq!(binding.check(Some(&presented)).is_ok(), matches, "{cnf}");
             assert_eq!(binding.check(None), Ok(()), "{cnf}");
             let other = certificate(&[], Vec::new());
             let refused = Err(Refusal::TokenConfirmation);
             assert_eq!(binding.check(Some(&other)), refused, "{cnf}");
         }
-        for cnf in [json!(null), json!({}), json!(good), json!({ "jkt": good })] {
+        for cnf in [
+            json!(null),
+            json!({}),
+            json!(thumbprint),
+            json!({ "jkt": thumbprint }),
+        ] {
             assert_eq!(Binding::if_shown(&cnf), None, "{cnf}");
         }
     }

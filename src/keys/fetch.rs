@@ -1,4 +1,5 @@
-//! One document from an issuer: looked up anew, limited in time and size, never redirected.
+//! Fetches one document of an issuer. Each fetch resolves the host name again, is limited in time and size, and follows
+//! no redirect.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,65 +15,58 @@ use crate::files::Fingerprint;
 
 use super::KeyError;
 
-/// What is wanted of an issuer.
+/// `Accept` header of every fetch.
 const KEY_SET: HeaderValue = HeaderValue::from_static("application/jwk-set+json, application/json");
 
-/// How Better Auth says what RFC 9110 section 10.2.3 calls `Retry-After`.
+/// Header that Better Auth sends instead of `Retry-After` (RFC 9110 section 10.2.3).
 const X_RETRY_AFTER: HeaderName = HeaderName::from_static("x-retry-after");
 
-/// How documents of an issuer are fetched.
+/// Settings for fetching documents of one issuer.
 #[derive(Debug, Clone)]
 pub struct Fetcher {
-    /// How the issuer proves who it is.
     pub tls: Arc<rustls::ClientConfig>,
-    /// What that was made of: a file with authorities, if it was named, and its content.
-    pub read: (Option<PathBuf>, Fingerprint),
-    /// A file with a bearer token for the issuer, read for every fetch.
+    /// File with the certificate authorities that `tls` trusts; none for the authorities of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Content of `ca_file` when `tls` was built.
+    pub ca_fingerprint: Fingerprint,
+    /// File with the bearer token for the issuer, read before every fetch.
     pub token_file: Option<PathBuf>,
 }
 
-impl PartialEq for Fetcher {
-    /// Both are made of the same.
-    fn eq(&self, other: &Self) -> bool {
-        self.read == other.read && self.token_file == other.token_file
-    }
-}
-
-/// A document that an issuer gave.
+/// Document of an issuer.
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) body: Bytes,
-    /// How long the issuer says it is fresh (RFC 9111 section 5.2.2.1).
+    /// Freshness lifetime (RFC 9111 section 5.2.2.1).
     pub(super) max_age: Option<Duration>,
 }
 
-/// Why a document could not be had, or is of no use.
+/// Error of a fetch.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// There was no answer.
+    /// No response.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// Not 200. A redirect is not followed.
+    /// Status other than 200. Redirects are not followed.
     #[error("status: {status}")]
     Status {
-        /// What it was.
         status: StatusCode,
-        /// How long the issuer wants to be left alone.
+        /// Delay that the issuer asks for.
         retry_after: Option<Duration>,
     },
-    /// Nothing in it can be used.
+    /// The body has no usable key.
     #[error("body: {0}")]
     Keys(#[from] KeyError),
-    /// The file with the token for the issuer.
+    /// The token file cannot be read, or its token is not a valid header value.
     #[error("token file: {0}")]
     TokenFile(std::io::Error),
-    /// What the issuer says of itself does not fit.
+    /// The discovery document is invalid.
     #[error("discovery: {0}")]
     Discovery(String),
 }
 
 impl FetchError {
-    /// How long the issuer wants to be left alone.
+    /// Delay that the issuer asks for.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         if let Self::Status { retry_after, .. } = self {
             return *retry_after;
@@ -82,7 +76,20 @@ impl FetchError {
 }
 
 impl Fetcher {
-    /// Fetches a document.
+    /// Compares the settings and the content of the CA file, from which `tls` is built. The token file is read before
+    /// every fetch, so its content does not count.
+    pub fn has_same_source(&self, other: &Self) -> bool {
+        let Self {
+            tls: _,
+            ca_file,
+            ca_fingerprint,
+            token_file,
+        } = self;
+        *ca_file == other.ca_file
+            && *ca_fingerprint == other.ca_fingerprint
+            && *token_file == other.token_file
+    }
+
     pub(super) async fn get(&self, url: &Uri) -> Result<Document, FetchError> {
         let mut request = Request::new(Full::default());
         request.headers_mut().insert(ACCEPT, KEY_SET);
@@ -108,7 +115,7 @@ impl Fetcher {
     }
 }
 
-/// A date is not understood, and the back-off holds instead.
+/// Reads the delay in seconds. An HTTP date is ignored; the back-off applies instead.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     client::patience(headers).or_else(|| client::seconds(headers, X_RETRY_AFTER))
 }
@@ -140,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn freshness_is_read_from_cache_control() {
+    fn reads_max_age_from_cache_control() {
         for (value, seconds) in [
             ("max-age=60", Some(60)),
             ("public, Max-Age=3600, must-revalidate", Some(3600)),
@@ -155,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_to_ask_for_patience_are_understood() {
+    fn reads_both_retry_after_headers() {
         let seconds = |fields| retry_after(&headers(fields)).map(|wait| wait.as_secs());
         assert_eq!(seconds(&[("retry-after", "7")]), Some(7));
         assert_eq!(seconds(&[("x-retry-after", "8")]), Some(8));

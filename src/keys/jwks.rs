@@ -1,4 +1,4 @@
-//! JSON Web Key Sets (RFC 7517), key by key: one that cannot be used does not spoil the others.
+//! JSON Web Key Sets (RFC 7517). Unusable keys are skipped; the others stay usable.
 
 use std::path::Path;
 
@@ -8,17 +8,18 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Algorithm, KeyError, KeyKind, VerificationKey, is_long_enough, without_zeros};
+use super::rsa::{is_long_enough, without_leading_zeros};
+use super::{Algorithm, KeyError, KeyKind, VerificationKey};
 
-/// The most keys that are read of one set.
+/// Maximum number of keys read from one set.
 const MAX_KEYS: usize = 100;
 
-/// The keys of a set that can be used, and why the others cannot.
+/// Keys of a set, and the reasons for the skipped ones.
 #[derive(Debug, Default)]
 pub struct KeySet {
-    /// What can be used.
+    /// Usable keys.
     pub keys: Vec<VerificationKey>,
-    /// What cannot, a sentence each.
+    /// One text for each skipped key: its index and the reason.
     pub skipped: Vec<String>,
 }
 
@@ -27,7 +28,7 @@ struct Document {
     keys: Vec<Value>,
 }
 
-/// RFC 7517 section 4 and RFC 7518 section 6, as far as they are needed to verify.
+/// JSON Web Key (RFC 7517 section 4, RFC 7518 section 6), reduced to the members that verification needs.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -43,15 +44,17 @@ struct Jwk {
     y: Option<String>,
 }
 
-/// Reads a set from a file.
+/// Loads a set from a file.
 pub fn load(file: &Path, allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyError> {
     parse(&super::read_file(file)?, allowed)
 }
 
-/// Reads a set. Fails if there is not one key in it that can be used.
+/// Parses a set. Fails if the set has no usable key.
 pub fn parse(json: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyError> {
     let document: Document = serde_json::from_slice(json).map_err(|_| {
-        KeyError::Unusable("not a JSON Web Key Set: no JSON object with a list `keys`".to_owned())
+        KeyError::Unusable(
+            "not a JSON Web Key Set: expected a JSON object with an array `keys`".to_owned(),
+        )
     })?;
     let mut set = KeySet::default();
     for (index, value) in document.keys.into_iter().enumerate() {
@@ -64,21 +67,20 @@ pub fn parse(json: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyEr
             Ok(key)
                 if key.kid().is_some() && set.keys.iter().any(|other| other.kid() == key.kid()) =>
             {
-                set.skipped
-                    .push(format!("key {index}: its kid is another's too"));
+                set.skipped.push(format!("key {index}: duplicate `kid`"));
             }
             Ok(key) => set.keys.push(key),
             Err(error) => set.skipped.push(format!("key {index}: {error}")),
         }
     }
     if set.keys.is_empty() {
-        let why = if set.skipped.is_empty() {
+        let reason = if set.skipped.is_empty() {
             "it is empty".to_owned()
         } else {
             set.skipped.join("; ")
         };
         return Err(KeyError::Unusable(format!(
-            "the key set has no key that can be used: {why}"
+            "the key set has no usable key: {reason}"
         )));
     }
     Ok(set)
@@ -92,14 +94,14 @@ fn one(value: Value, allowed: Option<&[Algorithm]>) -> Result<VerificationKey, K
         .as_ref()
         .is_none_or(|ops| ops.iter().any(|op| op == "verify"));
     if jwk.usage.as_ref().is_some_and(|usage| usage != "sig") || !verifies {
-        return Err(unusable("it is not for verifying signatures"));
+        return Err(unusable(
+            "`use` or `key_ops` does not allow verifying signatures",
+        ));
     }
     let (kind, key) = jwk.key()?;
     let named = match &jwk.alg {
         None => None,
-        Some(name) => {
-            Some(Algorithm::named(name).ok_or_else(|| unusable("its alg is not supported"))?)
-        }
+        Some(name) => Some(Algorithm::named(name).ok_or_else(|| unusable("unsupported `alg`"))?),
     };
     VerificationKey::bind(key, kind, named, allowed).map(|key| key.with_kid(jwk.kid))
 }
@@ -109,15 +111,21 @@ impl Jwk {
         let unusable = |text: &str| KeyError::Unusable(text.to_owned());
         match (self.kty.as_str(), self.crv.as_deref()) {
             ("RSA", _) => {
-                let (modulus, exponent) = (decode(self.n.as_deref())?, decode(self.e.as_deref())?);
-                let (modulus, exponent) = (without_zeros(&modulus), without_zeros(&exponent));
+                let (modulus, exponent) = (
+                    decode("n", self.n.as_deref())?,
+                    decode("e", self.e.as_deref())?,
+                );
+                let (modulus, exponent) = (
+                    without_leading_zeros(&modulus),
+                    without_leading_zeros(&exponent),
+                );
                 if !is_long_enough(modulus) {
                     return Err(unusable("the RSA key has fewer than 2048 bits"));
                 }
                 if matches!(exponent, [] | [1 | 2]) {
                     return Err(unusable("the RSA exponent is less than 3"));
                 }
-                // RFC 7518 section 6.3.1.1: some issuers put a zero in front, which the verifier does not take.
+                // RFC 7518 section 6.3.1.1 forbids leading zeros. Some issuers add one, which the verifier rejects.
                 Ok((
                     KeyKind::Rsa,
                     DecodingKey::from_rsa_raw_components(modulus, exponent),
@@ -128,15 +136,15 @@ impl Jwk {
             ("EC", Some("P-521")) => self.point(KeyKind::P521, 66),
             ("OKP", Some("Ed25519")) => {
                 let x = self.x.as_deref().unwrap_or_default();
-                if decode(Some(x))?.len() != 32 {
-                    return Err(unusable("an Ed25519 key has 32 bytes"));
+                if decode("x", self.x.as_deref())?.len() != 32 {
+                    return Err(unusable("an Ed25519 key must have 32 bytes"));
                 }
                 let key = DecodingKey::from_ed_components(x)
                     .map_err(|_| unusable("not an Ed25519 key"))?;
                 Ok((KeyKind::Ed25519, key))
             }
             ("oct", _) => Err(unusable(
-                "a secret has no place in a key set: use `secret_file`",
+                "a shared secret (`oct`) is not allowed in a key set: use `secret_file`",
             )),
             (kty, curve) => Err(KeyError::Unusable(format!(
                 "keys of type {kty}{} are not supported",
@@ -147,25 +155,26 @@ impl Jwk {
         }
     }
 
-    /// RFC 7518 section 6.2.1: two coordinates, each in the full length of the curve, zeros at the front included.
+    /// Reads a point: two coordinates, each padded to the full length of the curve (RFC 7518 section 6.2.1).
     fn point(&self, kind: KeyKind, length: usize) -> Result<(KeyKind, DecodingKey), KeyError> {
         let unusable = |text: &str| KeyError::Unusable(text.to_owned());
         let (x, y) = (self.x.as_deref(), self.y.as_deref());
-        if decode(x)?.len() != length || decode(y)?.len() != length {
+        if decode("x", x)?.len() != length || decode("y", y)?.len() != length {
             return Err(unusable("a coordinate has the wrong length for the curve"));
         }
         let key = DecodingKey::from_ec_components(x.unwrap_or_default(), y.unwrap_or_default());
         match key {
             Ok(key) if kind.admits(&key) => Ok((kind, key)),
-            _ => Err(unusable("not a point of the curve")),
+            _ => Err(unusable("not a point on the curve")),
         }
     }
 }
 
-fn decode(text: Option<&str>) -> Result<Vec<u8>, KeyError> {
-    let text = text.ok_or_else(|| KeyError::Unusable("a part of the key is missing".to_owned()))?;
+/// Decodes a member in base64url.
+fn decode(member: &str, text: Option<&str>) -> Result<Vec<u8>, KeyError> {
+    let text = text.ok_or_else(|| KeyError::Unusable(format!("`{member}` is missing")))?;
     let bytes = URL_SAFE_NO_PAD.decode(text);
-    bytes.map_err(|_| KeyError::Unusable("a part of the key is not base64url".to_owned()))
+    bytes.map_err(|_| KeyError::Unusable(format!("`{member}` is not base64url")))
 }
 
 #[cfg(test)]
@@ -186,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_cannot_be_used_does_not_spoil_the_others() {
+    fn skips_unusable_keys_and_keeps_the_others() {
         let found = set(&[
             ED25519,
             P256,
@@ -202,23 +211,23 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(found.keys.len(), 2);
-        let why = found.skipped.join("\n");
+        let skipped = found.skipped.join("\n");
         assert_eq!(
-            why,
-            "key 2: its kid is another's too\n\
-             key 3: a secret has no place in a key set: use `secret_file`\n\
+            skipped,
+            "key 2: duplicate `kid`\n\
+             key 3: a shared secret (`oct`) is not allowed in a key set: use `secret_file`\n\
              key 4: keys of type OKP on X25519 are not supported\n\
              key 5: a coordinate has the wrong length for the curve\n\
              key 6: the RSA key has fewer than 2048 bits\n\
-             key 7: it is not for verifying signatures\n\
-             key 8: its alg ES384 does not fit a key of kind P256\n\
-             key 9: it is not for verifying signatures\n\
+             key 7: `use` or `key_ops` does not allow verifying signatures\n\
+             key 8: `alg` ES384 does not fit a key of kind P256\n\
+             key 9: `use` or `key_ops` does not allow verifying signatures\n\
              key 10: not a JSON Web Key"
         );
     }
 
     #[test]
-    fn an_rsa_key_is_judged_by_its_numbers_not_by_their_spelling() {
+    fn checks_rsa_numbers_without_leading_zeros() {
         let rsa = |zeros: usize, bytes: usize, exponent: &str| {
             let modulus = [vec![0; zeros], vec![0xff; bytes]].concat();
             let modulus = URL_SAFE_NO_PAD.encode(modulus);
@@ -240,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_without_a_usable_key_is_an_error() {
+    fn rejects_a_set_without_a_usable_key() {
         for json in [
             "",
             "<html>",

@@ -1,4 +1,5 @@
-//! How requests ask for newer keys: all that ask while one fetch runs share it, and nobody can ask too often.
+//! Key refreshes requested by tokens with an unknown `kid`. Requests share a running fetch, and a throttle limits the
+//! number of fetches that they cause.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -9,65 +10,67 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
-/// How long a request waits for a fetch that it has asked for.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Maximum time that a request waits for a fetch.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How many requests may wait for one issuer.
+/// Maximum number of requests waiting for one issuer.
 const MAX_WAITING: usize = 512;
 
-/// How many fetches requests may cause in a row.
+/// Fetches that requests may cause in a burst.
 const BURST: u32 = 4;
 
-/// How often requests may cause one more.
+/// Time in which requests may cause one more fetch.
 const REFILL: Duration = Duration::from_secs(5);
 
-/// How far apart two fetches that requests cause are at least.
+/// Minimum time between two fetches that requests cause.
 const SPACING: Duration = Duration::from_millis(500);
 
-/// How long a `kid` that a fetch did not bring causes no other.
-const MISSED_FOR: Duration = Duration::from_secs(10);
+/// Time for which a `kid` missing from a fetched set causes no further fetch.
+const MISSING_TTL: Duration = Duration::from_secs(10);
 
-/// How many names of each kind are remembered.
-const MAX_NAMES: usize = 4096;
+/// Maximum number of missing key IDs, and of retired ones, remembered.
+const MAX_KIDS: usize = 4096;
 
-/// What came of asking.
+/// Outcome of a requested refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshOutcome {
-    /// A fetch has ended since, or none is needed: what the newest keys say holds.
+    /// A fetch has completed, or none is needed: the newest keys decide.
     Fetched,
-    /// A fetch has ended that had begun before: if it did not bring the key, ask again.
+    /// A fetch that began before the request has completed. Without the key, the caller requests another.
     Newer,
-    /// Nobody knows: it took too long, too many wait, too many fetches were caused, or this `kid` just caused one.
+    /// No fetch completed in time, too many requests wait, or this `kid` caused a fetch a moment ago.
     Undecided,
 }
 
-/// The wish of requests for newer keys of one issuer, and the word that they have come.
+/// Coalesces key refreshes of one issuer and wakes waiting requests when a fetch completes.
 #[derive(Debug)]
 pub struct Refresher {
     wanted: Notify,
-    /// How many fetches have begun, and which was the last to end.
+    /// Number of fetches begun.
     begun: AtomicU64,
+    /// Last completed fetch.
     ended: watch::Sender<FinishedFetch>,
     waiting: AtomicUsize,
     hasher: RandomState,
-    names: Mutex<Names>,
+    absent: Mutex<AbsentKids>,
 }
 
-/// What is known of names that no key has, by their hashes, so that long ones take no more room than short ones.
+/// Key IDs known to be absent. Stores hashes, so that a long `kid` takes no more memory than a short one.
 #[derive(Debug, Default)]
-struct Names {
-    /// A fetch did not bring them, at that moment. They may exist in the next: a stranger can guess the name of a key to
-    /// come.
-    missed: HashMap<u64, Instant>,
-    /// Keys had them and are gone.
+struct AbsentKids {
+    /// Key IDs missing from a fetched set, with the time of that fetch. A later set may have them: an attacker can guess
+    /// the `kid` of a future key.
+    missing: HashMap<u64, Instant>,
+    /// Key IDs that an issuer has removed from its set.
     retired: HashSet<u64>,
 }
 
-/// A fetch that has ended, counted from 1.
+/// Completed fetch.
 #[derive(Debug, Clone, Copy, Default)]
 struct FinishedFetch {
+    /// Sequence number, from 1; 0 before the first fetch.
     number: u64,
-    well: bool,
+    succeeded: bool,
 }
 
 impl Default for Refresher {
@@ -78,56 +81,60 @@ impl Default for Refresher {
             ended: watch::Sender::default(),
             waiting: AtomicUsize::new(0),
             hasher: RandomState::new(),
-            names: Mutex::default(),
+            absent: Mutex::default(),
         }
     }
 }
 
 impl Refresher {
-    /// Asks for a fetch because of a `kid`, or because there are no keys at all. `since` is kept by a request that has
-    /// to ask again.
+    /// Requests a fetch for an unknown `kid`, or for an issuer without keys, and waits for it. A request keeps `since`
+    /// between its calls: it tells a fetch that began before the request from a later one.
     pub async fn ask(&self, kid: Option<&str>, since: &mut Option<u64>) -> RefreshOutcome {
-        let name = kid.map(|kid| self.hasher.hash_one(kid));
-        if let Some(known) = name.and_then(|name| self.known(name)) {
+        let kid = kid.map(|kid| self.hasher.hash_one(kid));
+        if let Some(known) = kid.and_then(|kid| self.known(kid)) {
             return known;
         }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return RefreshOutcome::Undecided;
         }
-        let waiting = Waiting(self);
+        let waiter = Waiter(self);
         let mut ended = self.ended.subscribe();
         let begun = self.begun.load(Ordering::Relaxed);
         let first = *since.get_or_insert(begun);
-        let runs = begun > ended.borrow().number;
-        let awaited = if runs { begun } else { begun + 1 };
-        if !runs {
+        let is_running = begun > ended.borrow().number;
+        let awaited = if is_running { begun } else { begun + 1 };
+        if !is_running {
             self.wanted.notify_one();
         }
-        let fetched = timeout(PATIENCE, ended.wait_for(|ended| ended.number >= awaited)).await;
-        drop(waiting);
+        let fetched = timeout(
+            WAIT_TIMEOUT,
+            ended.wait_for(|ended| ended.number >= awaited),
+        )
+        .await;
+        drop(waiter);
         let Ok(Ok(ended)) = fetched else {
             return RefreshOutcome::Undecided;
         };
-        match name {
+        match kid {
             None => RefreshOutcome::Fetched,
-            // A fetch that had begun already may have missed the very key that is asked for.
+            // A fetch that was already running may have read the set before the key was added.
             Some(_) if awaited <= first => RefreshOutcome::Newer,
-            Some(name) => {
-                if ended.well {
-                    self.note_missed(name);
+            Some(kid) => {
+                if ended.succeeded {
+                    self.record_missing(kid);
                 }
                 RefreshOutcome::Fetched
             }
         }
     }
 
-    /// A request has asked.
+    /// Waits until a request asks for a fetch.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
     }
 
-    /// A fetch begins: whoever asked before gets what they asked for.
+    /// Records the start of a fetch, which serves every request made so far.
     pub(super) async fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
         tokio::select! {
@@ -137,58 +144,59 @@ impl Refresher {
         }
     }
 
-    /// The fetch that began last has ended, and what it brought is in force.
-    pub(super) fn end(&self, well: bool) {
+    /// Records the end of the current fetch and wakes the waiting requests. The new ring must be published before.
+    pub(super) fn end(&self, succeeded: bool) {
         let number = self.begun.load(Ordering::Relaxed);
-        self.ended.send_replace(FinishedFetch { number, well });
+        self.ended.send_replace(FinishedFetch { number, succeeded });
     }
 
-    /// Nobody fetches any more: whoever waits is to look at the policy in force.
-    pub fn give_up(&self) {
-        // Some wait for a fetch that has begun, and some for the one after it.
+    /// Wakes every waiting request after the fetch task has ended. They continue with the current policy.
+    pub fn release_waiters(&self) {
+        // Some requests wait for the running fetch, others for the next one.
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.end(false);
     }
 
-    /// The names of keys that are gone: nobody has to ask for them again.
-    pub(super) fn retire<'a>(&self, gone: impl Iterator<Item = &'a str>) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        for kid in gone {
-            if names.retired.len() >= MAX_NAMES {
-                names.retired.clear();
+    /// Records key IDs that the issuer has removed. They cause no further fetch.
+    pub(super) fn retire<'a>(&self, removed: impl Iterator<Item = &'a str>) {
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        for kid in removed {
+            if absent.retired.len() >= MAX_KIDS {
+                absent.retired.clear();
             }
-            names.retired.insert(self.hasher.hash_one(kid));
+            absent.retired.insert(self.hasher.hash_one(kid));
         }
     }
 
-    /// What can be said of a name without a fetch. Nobody asks about a name that the newest keys have.
-    fn known(&self, name: u64) -> Option<RefreshOutcome> {
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if names.retired.contains(&name) {
+    /// Outcome that is known without a fetch, for a key ID that the newest keys do not have.
+    fn known(&self, kid: u64) -> Option<RefreshOutcome> {
+        let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        if absent.retired.contains(&kid) {
             return Some(RefreshOutcome::Fetched);
         }
-        let missed = names.missed.get(&name)?;
-        (missed.elapsed() < MISSED_FOR).then_some(RefreshOutcome::Undecided)
+        let missed_at = absent.missing.get(&kid)?;
+        (missed_at.elapsed() < MISSING_TTL).then_some(RefreshOutcome::Undecided)
     }
 
-    fn note_missed(&self, name: u64) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if names.missed.len() >= MAX_NAMES {
-            names.missed.clear();
+    fn record_missing(&self, kid: u64) {
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        if absent.missing.len() >= MAX_KIDS {
+            absent.missing.clear();
         }
-        names.missed.insert(name, Instant::now());
+        absent.missing.insert(kid, Instant::now());
     }
 }
 
-struct Waiting<'a>(&'a Refresher);
+/// Slot of a waiting request, released on drop.
+struct Waiter<'a>(&'a Refresher);
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// How many fetches requests may still cause.
+/// Token bucket for the fetches that requests cause.
 #[derive(Debug)]
 pub(super) struct FetchThrottle {
     left: u32,
@@ -205,7 +213,7 @@ impl FetchThrottle {
         }
     }
 
-    /// When the next fetch that a request causes may begin.
+    /// Earliest time of the next requested fetch.
     pub(super) fn next(&mut self, now: Instant) -> Instant {
         self.refill(now);
         let spaced = self.last.map_or(now, |last| last + SPACING);
@@ -216,7 +224,7 @@ impl FetchThrottle {
         }
     }
 
-    /// A request has caused a fetch.
+    /// Withdraws one fetch.
     pub(super) fn take(&mut self, now: Instant) {
         self.refill(now);
         if self.left == BURST {
@@ -239,15 +247,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_cause_a_handful_of_fetches_and_then_one_now_and_then() {
+    fn throttles_requested_fetches_after_a_burst() {
         let start = Instant::now();
-        let mut allowance = FetchThrottle::new(start);
+        let mut throttle = FetchThrottle::new(start);
         let mut now = start;
         let mut begun = Vec::new();
-        // As in a flood: somebody always asks, and waits until it is time.
+        // A flood of requests: each fetch starts as soon as the throttle permits.
         while now < start + Duration::from_secs(29) {
-            now = now.max(allowance.next(now));
-            allowance.take(now);
+            now = now.max(throttle.next(now));
+            throttle.take(now);
             begun.push((now - start).as_millis());
         }
         assert_eq!(

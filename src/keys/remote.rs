@@ -1,4 +1,4 @@
-//! Key sets from a URL: fetched in the background, kept while the issuer is away.
+//! Key sets from a URL: fetched in the background and kept while the issuer is unreachable.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,75 +18,80 @@ use super::jwks::{self, KeySet};
 use super::refresh::{FetchThrottle, Refresher};
 use super::{Algorithm, KeyRing, VerificationKey};
 
-/// How soon a failed fetch is tried again; doubled each time.
+/// Delay before the first retry of a failed fetch. Each further failure doubles it.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// How soon a failed fetch is tried again at the latest, unless the issuer asks for more patience.
-const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Maximum delay before a retry, unless the issuer asks for a longer one.
+const MAX_RETRY: Duration = Duration::from_secs(30);
 
-/// The longest that an issuer is left alone because it asks for it.
-const LONGEST_PATIENCE: Duration = Duration::from_mins(10);
+/// Maximum delay accepted from `Retry-After`.
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(10);
 
-/// What an issuer may say about how often.
-const ISSUERS_REFRESH: std::ops::RangeInclusive<Duration> =
+/// Range of refresh intervals accepted from an issuer's `max-age`.
+const MAX_AGE_RANGE: std::ops::RangeInclusive<Duration> =
     Duration::from_mins(1)..=Duration::from_hours(1);
 
-/// Where a key set is, and how it is kept.
-#[derive(Debug, Clone, PartialEq)]
+/// Location of a key set and its refresh settings.
+#[derive(Debug, Clone)]
 pub struct RemoteKeys {
-    /// Where.
-    pub place: KeySetLocation,
-    /// How it is fetched.
+    pub location: KeySetLocation,
     pub fetcher: Fetcher,
-    /// The algorithms that the operator allows.
+    /// Allowed algorithms; none to let the keys decide.
     pub algorithms: Option<Vec<Algorithm>>,
-    /// How often it is fetched; none if the issuer may say.
+    /// Refresh interval; none to follow the `max-age` of the issuer.
     pub refresh: Option<Duration>,
-    /// How long it is used after the last successful fetch.
+    /// Maximum age of the keys, counted from the last successful fetch.
     pub max_stale: Duration,
 }
 
-/// Where a key set is.
+/// Location of a key set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySetLocation {
-    /// At this URL.
+    /// URL of the key set.
     Set(Uri),
-    /// Where the issuer's own description says (OpenID Connect Discovery 1.0 section 4).
+    /// Discovery document with the URL of the key set (OpenID Connect Discovery 1.0 section 4).
     Discovery {
-        /// Where the description is.
+        /// URL of the discovery document.
         url: Uri,
-        /// What the issuer must call itself.
+        /// Required `issuer` of the document.
         issuer: String,
-        /// Whether the set may be fetched without TLS.
+        /// Accept an `http` URL of the key set.
         allow_http: bool,
     },
 }
 
-/// What is needed of an issuer's description (OpenID Connect Discovery 1.0 section 3).
+/// Required members of a discovery document (OpenID Connect Discovery 1.0 section 3).
 #[derive(Deserialize)]
-struct Description {
+struct DiscoveryDocument {
     issuer: String,
     jwks_uri: String,
 }
 
-/// A set just fetched, and how long its issuer says that it is fresh.
+/// Fetched key set and its freshness lifetime.
 #[derive(Debug)]
 pub struct Fetched {
-    /// The keys.
     pub set: KeySet,
     max_age: Option<Duration>,
 }
 
 impl RemoteKeys {
-    /// Whether the same keys come from there.
-    pub fn has_keys_of(&self, other: &Self) -> bool {
-        (&self.place, &self.fetcher, &self.algorithms)
-            == (&other.place, &other.fetcher, &other.algorithms)
+    /// Compares everything that decides which keys a fetch brings: the location, the fetcher and the algorithms.
+    pub fn has_same_source(&self, other: &Self) -> bool {
+        self.location == other.location
+            && self.fetcher.has_same_source(&other.fetcher)
+            && self.algorithms == other.algorithms
     }
 
-    /// Fetches the set until it is told to stop, beginning with the ring that there is, and gives every new one to
-    /// `publish`.
-    pub async fn keep(
+    /// Compares every setting, the schedule included.
+    pub fn has_same_settings(&self, other: &Self) -> bool {
+        self.has_same_source(other)
+            && self.refresh == other.refresh
+            && self.max_stale == other.max_stale
+    }
+
+    /// Refreshes the key set until the task is aborted, and passes every new ring to `publish`. The keys of the initial
+    /// `ring` stay in use until a fetch succeeds.
+    pub async fn keep_fresh(
         self,
         mut ring: Arc<KeyRing>,
         refresher: Arc<Refresher>,
@@ -94,70 +99,55 @@ impl RemoteKeys {
         clock: Clock,
         publish: impl Fn(Arc<KeyRing>),
     ) {
-        let mut told = FetchLog::default();
-        let mut allowance = FetchThrottle::new(Instant::now());
+        let mut log = FetchLog::default();
+        let mut throttle = FetchThrottle::new(Instant::now());
         loop {
             refresher.begin().await;
             let fetched = self.fetch().await;
-            let well = fetched.is_ok();
+            let succeeded = fetched.is_ok();
             let pause = match fetched {
                 Ok(Fetched { set, max_age }) => {
-                    told.success(&metrics.name, self.url(), &set);
-                    let newer = self.learn(set, &metrics, clock.now());
+                    log.success(&metrics.name, self.url(), &set);
+                    let newer = KeyRing::fetched(set.keys, clock.now(), self.max_stale);
+                    record_success(&metrics, &newer);
                     let kids = ring.keys().iter().filter_map(VerificationKey::kid);
                     refresher.retire(kids.filter(|kid| !newer.has(kid)));
                     ring = Arc::new(newer);
-                    let said = max_age
-                        .map(|age| age.clamp(*ISSUERS_REFRESH.start(), *ISSUERS_REFRESH.end()));
-                    jittered(self.refresh.or(said).unwrap_or(DEFAULT_REFRESH))
+                    let max_age =
+                        max_age.map(|age| age.clamp(*MAX_AGE_RANGE.start(), *MAX_AGE_RANGE.end()));
+                    jittered(self.refresh.or(max_age).unwrap_or(DEFAULT_REFRESH))
                 }
                 Err(error) => {
                     metrics.failed.fetch_add(1, Ordering::Relaxed);
                     metrics.last_error.store(Some(Arc::new(error.to_string())));
                     ring = Arc::new(ring.after_failure());
-                    told.failure(&metrics.name, self.url(), &error)
+                    log.failure(&metrics.name, self.url(), &error)
                 }
             };
             publish(Arc::clone(&ring));
-            refresher.end(well);
-            rest(&refresher, pause, &mut allowance).await;
+            refresher.end(succeeded);
+            wait_until_due(&refresher, pause, &mut throttle).await;
         }
     }
 
-    /// The URL that the configuration names.
+    /// Configured URL: of the key set, or of the discovery document.
     pub fn url(&self) -> &Uri {
-        match &self.place {
+        match &self.location {
             KeySetLocation::Set(url) | KeySetLocation::Discovery { url, .. } => url,
         }
     }
 
-    fn learn(&self, set: KeySet, metrics: &IssuerMetrics, now: UnixTime) -> KeyRing {
-        metrics.fetched.fetch_add(1, Ordering::Relaxed);
-        metrics.keys.store(set.keys.len() as u64, Ordering::Relaxed);
-        metrics.last_success.store(now.0, Ordering::Relaxed);
-        let until = self.usable_until(now);
-        metrics.usable_until.store(until.0, Ordering::Relaxed);
-        metrics.last_error.store(None);
-        KeyRing::fetched(set.keys, until)
-    }
-
-    /// Until when keys are used that were fetched at this time.
-    pub fn usable_until(&self, fetched: UnixTime) -> UnixTime {
-        let usable = i64::try_from(self.max_stale.as_secs()).unwrap_or(i64::MAX);
-        UnixTime(fetched.0.saturating_add(usable))
-    }
-
     /// Fetches the set once.
     pub async fn fetch(&self) -> Result<Fetched, FetchError> {
-        let document = match &self.place {
+        let document = match &self.location {
             KeySetLocation::Set(url) => self.fetcher.get(url).await?,
             KeySetLocation::Discovery {
                 url,
                 issuer,
                 allow_http,
             } => {
-                let description = self.fetcher.get(url).await?.body;
-                let url = key_set_of(&description, issuer, *allow_http)?;
+                let document = self.fetcher.get(url).await?.body;
+                let url = key_set_url(&document, issuer, *allow_http)?;
                 self.fetcher.get(&url).await?
             }
         };
@@ -168,19 +158,30 @@ impl RemoteKeys {
     }
 }
 
-/// Where the description of an issuer says that its keys are. OpenID Connect Discovery 1.0 section 4.3: it must be the
-/// description of the issuer that was asked for.
-fn key_set_of(description: &[u8], issuer: &str, allow_http: bool) -> Result<Uri, FetchError> {
-    let wrong = |text: String| FetchError::Discovery(text);
-    let description: Description = serde_json::from_slice(description)
-        .map_err(|_| wrong("it is no JSON object with `issuer` and `jwks_uri`".to_owned()))?;
-    if description.issuer != issuer {
-        return Err(wrong(format!(
-            "it is about `{}`, and `{issuer}` was asked for",
-            description.issuer
+fn record_success(metrics: &IssuerMetrics, ring: &KeyRing) {
+    let seconds = |time: Option<UnixTime>| time.map_or(0, |time| time.0);
+    metrics.fetched.fetch_add(1, Ordering::Relaxed);
+    let count = ring.keys().len() as u64;
+    metrics.keys.store(count, Ordering::Relaxed);
+    let (fetched_at, usable_until) = (seconds(ring.fetched_at()), seconds(ring.usable_until()));
+    metrics.last_success.store(fetched_at, Ordering::Relaxed);
+    metrics.usable_until.store(usable_until, Ordering::Relaxed);
+    metrics.last_error.store(None);
+}
+
+/// Reads the URL of the key set from a discovery document. Its `issuer` must be the configured one (OpenID Connect
+/// Discovery 1.0 section 4.3).
+fn key_set_url(document: &[u8], issuer: &str, allow_http: bool) -> Result<Uri, FetchError> {
+    let invalid = |text: String| FetchError::Discovery(text);
+    let document: DiscoveryDocument = serde_json::from_slice(document)
+        .map_err(|_| invalid("not a JSON object with `issuer` and `jwks_uri`".to_owned()))?;
+    if document.issuer != issuer {
+        return Err(invalid(format!(
+            "the document has the issuer `{}`, expected `{issuer}`",
+            document.issuer
         )));
     }
-    let url: Option<Uri> = description.jwks_uri.parse().ok();
+    let url: Option<Uri> = document.jwks_uri.parse().ok();
     let url = url.filter(|url| url.host().is_some());
     match url {
         Some(url)
@@ -189,30 +190,30 @@ fn key_set_of(description: &[u8], issuer: &str, allow_http: bool) -> Result<Uri,
         {
             Ok(url)
         }
-        _ => Err(wrong(format!(
-            "its jwks_uri `{}` is not an https URL",
-            description.jwks_uri
+        _ => Err(invalid(format!(
+            "`jwks_uri` `{}` is not an https URL",
+            document.jwks_uri
         ))),
     }
 }
 
-/// Waits until the next fetch is due: after the pause, or when a request asks for one and may.
-async fn rest(refresher: &Refresher, pause: Duration, allowance: &mut FetchThrottle) {
+/// Waits for the end of the pause, or for a requested refresh that the throttle permits.
+async fn wait_until_due(refresher: &Refresher, pause: Duration, throttle: &mut FetchThrottle) {
     let due = Instant::now() + pause;
     tokio::select! {
         () = sleep_until(due) => return,
         () = refresher.wanted() => {}
     }
-    sleep_until(due.min(allowance.next(Instant::now()))).await;
-    allowance.take(Instant::now());
+    sleep_until(due.min(throttle.next(Instant::now()))).await;
+    throttle.take(Instant::now());
 }
 
-/// Up to a tenth less, so that many gates do not ask at the same moment.
+/// Subtracts up to 10 %, so that several gates do not fetch at the same moment.
 fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(1.0 - fastrand::f64() / 10.0)
 }
 
-/// What was said in the log, so that each change is said once.
+/// Last logged outcome, so that each change is logged once, and the number of failures in a row.
 #[derive(Debug, Default)]
 struct FetchLog {
     last: String,
@@ -237,7 +238,7 @@ impl FetchLog {
         }
     }
 
-    /// Gives how long to wait before the next try.
+    /// Returns the delay before the next attempt.
     fn failure(&mut self, issuer: &str, url: &Uri, error: &FetchError) -> Duration {
         let text = error.to_string();
         if self.last != text {
@@ -246,9 +247,9 @@ impl FetchLog {
         }
         let doubled = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.failures));
         self.failures = self.failures.saturating_add(1);
-        let pause = jittered(doubled.min(LAST_RETRY));
-        let asked = error.retry_after().unwrap_or_default();
-        pause.max(asked.min(LONGEST_PATIENCE))
+        let pause = jittered(doubled.min(MAX_RETRY));
+        let retry_after = error.retry_after().unwrap_or_default();
+        pause.max(retry_after.min(MAX_RETRY_AFTER))
     }
 }
 
@@ -258,47 +259,47 @@ mod tests {
     use crate::client::CallError;
 
     #[test]
-    fn a_description_must_be_of_the_issuer_that_was_asked_for() {
+    fn rejects_a_discovery_document_of_another_issuer() {
         let of = |json: &str, allow_http| {
-            let found = key_set_of(json.as_bytes(), "https://a.example", allow_http);
+            let found = key_set_url(json.as_bytes(), "https://a.example", allow_http);
             found
                 .map(|url| url.to_string())
                 .map_err(|error| error.to_string())
         };
-        let good = r#"{"issuer":"https://a.example","jwks_uri":"https://keys.example/set"}"#;
-        assert_eq!(of(good, false), Ok("https://keys.example/set".into()));
-        let other = good.replace("a.example", "b.example");
+        let valid = r#"{"issuer":"https://a.example","jwks_uri":"https://keys.example/set"}"#;
+        assert_eq!(of(valid, false), Ok("https://keys.example/set".into()));
+        let other = valid.replace("a.example", "b.example");
         let error = of(&other, false).unwrap_err();
         assert_eq!(
             error,
-            "discovery: it is about `https://b.example`, and `https://a.example` was asked for"
+            "discovery: the document has the issuer `https://b.example`, expected `https://a.example`"
         );
-        let plain = good.replace("https://keys", "http://keys");
+        let plain = valid.replace("https://keys", "http://keys");
         assert!(of(&plain, false).is_err() && of(&plain, true).is_ok());
-        for bad in [
+        for invalid in [
             "",
             "[]",
             "{}",
             r#"{"issuer":"https://a.example","jwks_uri":"/set"}"#,
         ] {
-            assert!(of(bad, true).is_err(), "{bad}");
+            assert!(of(invalid, true).is_err(), "{invalid}");
         }
     }
 
     #[test]
-    fn an_issuer_that_asks_for_patience_gets_it_within_bounds() {
-        let mut told = FetchLog::default();
+    fn honours_retry_after_up_to_a_maximum() {
+        let mut log = FetchLog::default();
         let url = Uri::from_static("https://a.example/jwks");
         let busy = |seconds| FetchError::Status {
             status: http::StatusCode::TOO_MANY_REQUESTS,
             retry_after: Some(Duration::from_secs(seconds)),
         };
-        assert_eq!(told.failure("a", &url, &busy(60)).as_secs(), 60);
-        assert_eq!(told.failure("a", &url, &busy(86_400)), LONGEST_PATIENCE);
-        let mut told = FetchLog::default();
+        assert_eq!(log.failure("a", &url, &busy(60)).as_secs(), 60);
+        assert_eq!(log.failure("a", &url, &busy(86_400)), MAX_RETRY_AFTER);
+        let mut log = FetchLog::default();
         let slow = CallError::TooSlow(Duration::from_secs(5)).into();
         let pauses: Vec<f64> = (0..8)
-            .map(|_| told.failure("a", &url, &slow).as_secs_f64())
+            .map(|_| log.failure("a", &url, &slow).as_secs_f64())
             .collect();
         for (pause, at_most) in pauses
             .iter()

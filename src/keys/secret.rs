@@ -1,4 +1,4 @@
-//! Shared secrets, from the environment or a file.
+//! Shared secrets from environment variables and files.
 
 use std::fmt;
 use std::path::Path;
@@ -13,23 +13,22 @@ use crate::config::Encoding;
 
 use super::{Algorithm, KeyError, KeyKind, VerificationKey};
 
-/// What a PEM file begins with (RFC 7468 section 2).
+/// Start of a PEM file (RFC 7468 section 2).
 const PEM: &[u8] = b"-----BEGIN";
 
-/// A shared secret. Wiped when dropped, never shown.
+/// Shared secret. Zeroed on drop and redacted in `Debug`.
 pub struct Secret(Zeroizing<Vec<u8>>);
 
-/// The secret of an issuer, and while it is replaced the one before, whose tokens are good for as long as it is there.
+/// Secret of an issuer and, during a rotation, the previous one. Tokens of both are accepted.
 #[derive(Debug)]
 pub struct Secrets {
-    /// What issuers sign with, or will.
     pub current: Secret,
-    /// What they signed with before.
-    pub before: Option<Secret>,
+    /// Previous secret, accepted until it is removed from the file.
+    pub previous: Option<Secret>,
 }
 
 impl Secret {
-    /// Takes a secret as it is written.
+    /// Decodes the configured text of a secret.
     pub fn decode(text: Vec<u8>, encoding: Encoding) -> Result<Self, KeyError> {
         let text = Zeroizing::new(text);
         let bytes = match encoding {
@@ -40,25 +39,25 @@ impl Secret {
             Encoding::Base64url => {
                 decode_base64(&alphabet::URL_SAFE, &text).ok_or(KeyError::Encoding("base64url"))?
             }
-            Encoding::Hex => decode_hex(&text).ok_or(KeyError::Encoding("hex"))?,
+            Encoding::Hex => hex::decode(&text).map_err(|_| KeyError::Encoding("hex"))?,
         };
         Ok(Self(Zeroizing::new(bytes)))
     }
 
-    /// The secret itself, if it is text: to be sent where it belongs, and nowhere else.
+    /// Secret as text, for the connection that authenticates with it; none if it is not UTF-8.
     pub fn as_text(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
     }
 
-    /// The key for these algorithms, each of which must allow a secret of this length.
+    /// Creates the key for the allowed algorithms. Fails if the secret is too short for one of them.
     pub fn verification_key(
         &self,
         allowed: Option<&[Algorithm]>,
     ) -> Result<VerificationKey, KeyError> {
         if self.0.starts_with(PEM) {
-            // CVE-2026-39999: a public key used as a secret is a secret that everybody has.
+            // CVE-2026-39999: a public key is not secret, so anyone could sign with it.
             return Err(KeyError::Unusable(
-                "the secret is a PEM file: name public keys with `pem_file`".to_owned(),
+                "the secret is a PEM file: use `pem_file` for public keys".to_owned(),
             ));
         }
         let key = VerificationKey::bind(
@@ -68,7 +67,7 @@ impl Secret {
             allowed,
         )?;
         for algorithm in &key.algorithms {
-            let needed = shortest(*algorithm);
+            let needed = min_length(*algorithm);
             if self.0.len() < needed {
                 return Err(KeyError::ShortSecret {
                     found: self.0.len(),
@@ -80,7 +79,7 @@ impl Secret {
         Ok(key)
     }
 
-    /// What the text of the secret seems to be, if it is another encoding than the bytes themselves.
+    /// Guesses whether the secret is text in an encoding other than `utf8`.
     pub fn looks_like(&self) -> Option<&'static str> {
         let text = &self.0;
         if text.len() >= 64 && text.iter().all(u8::is_ascii_hexdigit) {
@@ -90,14 +89,14 @@ impl Secret {
         padded.then_some("base64")
     }
 
-    /// The bytes: for signing a development token.
+    /// Returns the bytes, to sign a development token.
     pub(crate) fn expose(&self) -> &[u8] {
         &self.0
     }
 }
 
 impl Secrets {
-    /// Takes one from the value of an environment variable.
+    /// Reads one secret from the value of an environment variable.
     pub fn from_variable(
         name: &str,
         value: Option<String>,
@@ -106,57 +105,56 @@ impl Secrets {
         let text = value.ok_or_else(|| KeyError::NoVariable(name.to_owned()))?;
         Ok(Self {
             current: Secret::decode(text.into_bytes(), encoding)?,
-            before: None,
+            previous: None,
         })
     }
 
-    /// Takes one from a file, or two: each has a line.
+    /// Reads one or two secrets from a file, one per line: the current and the previous.
     pub fn from_file(file: &Path, encoding: Encoding) -> Result<Self, KeyError> {
         let text = Zeroizing::new(super::read_file(file)?);
-        let text = without_line_end(&text);
+        let text = without_final_newline(&text);
         let decode = |line: &[u8]| Secret::decode(line.to_vec(), encoding);
-        // Random bytes, and PEM, have line ends of their own.
+        // Newlines in random bytes and in PEM do not separate secrets.
         let has_lines = is_text(text) && !text.starts_with(PEM);
         let mut lines = text.splitn(2, |byte| has_lines && *byte == b'\n');
         let (first, second) = (lines.next().unwrap_or_default(), lines.next());
         if second.is_some_and(|second| second.contains(&b'\n')) {
             return Err(KeyError::Unusable(
-                "the file has more than two lines: the secret, and perhaps the one before it"
+                "the file has more than two lines: expected the secret and, optionally, the previous one"
                     .to_owned(),
             ));
         }
         Ok(match second {
             None => Self {
                 current: decode(first)?,
-                before: None,
+                previous: None,
             },
             Some(second) => Self {
                 current: decode(first.strip_suffix(b"\r").unwrap_or(first))?,
-                before: Some(decode(second)?),
+                previous: Some(decode(second)?),
             },
         })
     }
 
-    /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Secret> {
-        std::iter::once(&self.current).chain(&self.before)
+        std::iter::once(&self.current).chain(&self.previous)
     }
 
-    /// Whether two are one.
+    /// Reports whether the current and the previous secret are equal.
     pub fn are_alike(&self) -> bool {
-        self.before
+        self.previous
             .as_ref()
-            .is_some_and(|before| before.0 == self.current.0)
+            .is_some_and(|previous| previous.0 == self.current.0)
     }
 
-    /// The keys for these algorithms, as [`Secret::verification_key`] has them.
+    /// Creates the key of each secret; see [`Secret::verification_key`].
     pub fn verification_keys(
         &self,
         allowed: Option<&[Algorithm]>,
     ) -> Result<Vec<VerificationKey>, KeyError> {
         let keys = self.iter().zip(1..).map(|(secret, line)| {
             let key = secret.verification_key(allowed);
-            key.map_err(|error| match self.before {
+            key.map_err(|error| match self.previous {
                 Some(_) => KeyError::Unusable(format!("line {line}: {error}")),
                 None => error,
             })
@@ -171,22 +169,22 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// One line end at the end of a file is not part of the secret.
-fn without_line_end(text: &[u8]) -> &[u8] {
+/// Removes one newline from the end of a file: it is not part of the secret.
+fn without_final_newline(text: &[u8]) -> &[u8] {
     match text.strip_suffix(b"\n") {
         Some(text) => text.strip_suffix(b"\r").unwrap_or(text),
         None => text,
     }
 }
 
-/// Whether it could have been written by a person.
+/// Reports whether the bytes are UTF-8 text without control characters other than whitespace.
 fn is_text(bytes: &[u8]) -> bool {
-    let is_of_text = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
-    std::str::from_utf8(bytes).is_ok_and(|text| text.chars().all(is_of_text))
+    let is_textual = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    std::str::from_utf8(bytes).is_ok_and(|text| text.chars().all(is_textual))
 }
 
-/// The shortest secret of an algorithm in bytes: the length of its hash (RFC 7518 section 3.2).
-fn shortest(algorithm: Algorithm) -> usize {
+/// Minimum length of a secret in bytes: the length of the hash (RFC 7518 section 3.2).
+fn min_length(algorithm: Algorithm) -> usize {
     match algorithm {
         Algorithm::HS384 => 48,
         Algorithm::HS512 => 64,
@@ -210,17 +208,6 @@ fn decode_base64(alphabet: &alphabet::Alphabet, text: &[u8]) -> Option<Vec<u8>> 
     GeneralPurpose::new(alphabet, config).decode(text).ok()
 }
 
-fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(text).ok()?;
-    if text.len() % 2 != 0 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let pairs = (0..text.len()).step_by(2);
-    pairs
-        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_read_as_it_is_said_to_be_written() {
+    fn decodes_a_secret_in_the_configured_encoding() {
         assert_eq!(secret("aGk=", Encoding::Utf8), Ok(b"aGk=".to_vec()));
         assert_eq!(secret("aGk=", Encoding::Base64), Ok(b"hi".to_vec()));
         assert_eq!(secret("aGk", Encoding::Base64url), Ok(b"hi".to_vec()));
@@ -239,12 +226,15 @@ mod tests {
             secret("-_", Encoding::Base64),
             Err(KeyError::Encoding("base64"))
         );
+        assert_eq!(secret("6A6b", Encoding::Hex), Ok(b"jk".to_vec()));
         assert_eq!(secret("686", Encoding::Hex), Err(KeyError::Encoding("hex")));
         assert_eq!(secret("é9", Encoding::Hex), Err(KeyError::Encoding("hex")));
+        assert_eq!(secret("+1", Encoding::Hex), Err(KeyError::Encoding("hex")));
+        assert_eq!(secret("0x", Encoding::Hex), Err(KeyError::Encoding("hex")));
     }
 
     #[test]
-    fn a_secret_shorter_than_the_hash_is_refused() {
+    fn rejects_a_secret_shorter_than_the_hash() {
         let secret = Secret::decode(vec![b'x'; 47], Encoding::Utf8).unwrap();
         assert!(secret.verification_key(None).is_ok());
         let hs384 = [Algorithm::named("HS384").unwrap()];
@@ -256,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_is_not_a_secret() {
+    fn rejects_a_public_key_as_a_secret() {
         let pem =
             b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----".to_vec();
         let secret = Secret::decode(pem, Encoding::Utf8).unwrap();
@@ -270,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_looks_encoded_is_noticed() {
+    fn guesses_the_encoding_of_a_secret() {
         let looks = |text: &str| {
             Secret::decode(text.into(), Encoding::Utf8)
                 .unwrap()
@@ -285,8 +275,8 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_a_secret_on_each_of_its_lines_and_line_ends_are_no_part_of_them() {
-        for (written, read) in [
+    fn reads_one_secret_per_line_without_newlines() {
+        for (content, secrets) in [
             (&b"abc\n"[..], &[&b"abc"[..]][..]),
             (b"abc\r\n", &[b"abc"]),
             (b"abc", &[b"abc"]),
@@ -294,39 +284,39 @@ mod tests {
             (b"new\nold\n", &[b"new", b"old"]),
             (b"new\r\nold\r\n", &[b"new", b"old"]),
             (b"new\nold", &[b"new", b"old"]),
-            // Too short for any algorithm, which says so.
+            // An empty secret is too short for every algorithm: the key reports it.
             (b"abc\n\n", &[b"abc", b""]),
-            // Not text: bytes of chance.
+            // Random bytes are one secret.
             (b"\x01abc\ndef\n", &[b"\x01abc\ndef"]),
             (b"\xff\na\nb\nc", &[b"\xff\na\nb\nc"]),
             (b"-----BEGIN X\na\nb\n", &[b"-----BEGIN X\na\nb"]),
         ] {
-            let secrets = from_file(written, Encoding::Utf8).unwrap();
-            let found: Vec<&[u8]> = secrets.iter().map(Secret::expose).collect();
-            assert_eq!(found, read, "{written:?}");
+            let read = from_file(content, Encoding::Utf8).unwrap();
+            let found: Vec<&[u8]> = read.iter().map(Secret::expose).collect();
+            assert_eq!(found, secrets, "{content:?}");
         }
         let hex = from_file(b"6869\n6a6b\n", Encoding::Hex).unwrap();
         assert_eq!(hex.current.expose(), b"hi");
-        assert_eq!(hex.before.unwrap().expose(), b"jk");
+        assert_eq!(hex.previous.unwrap().expose(), b"jk");
     }
 
     #[test]
-    fn a_file_has_no_third_secret() {
+    fn rejects_a_file_with_three_secrets() {
         let error = from_file(b"a\nb\nc\n", Encoding::Utf8).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the file has more than two lines: the secret, and perhaps the one before it"
+            "the file has more than two lines: expected the secret and, optionally, the previous one"
         );
     }
 
-    fn from_file(written: &[u8], encoding: Encoding) -> Result<Secrets, KeyError> {
+    fn from_file(content: &[u8], encoding: Encoding) -> Result<Secrets, KeyError> {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), written).unwrap();
+        std::fs::write(file.path(), content).unwrap();
         Secrets::from_file(file.path(), encoding)
     }
 
     #[test]
-    fn a_secret_is_never_shown() {
+    fn redacts_a_secret_in_debug_output() {
         let secret = Secret::decode(b"hunter2".to_vec(), Encoding::Utf8).unwrap();
         assert_eq!(format!("{secret:?}"), "Secret(..)");
     }

@@ -1,4 +1,4 @@
-//! Connecting: whom to trust, and who to be.
+//! TLS of outgoing connections: trusted authorities and the client certificate.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use crate::files::Fingerprint;
 
 use super::{Pair, TlsError, pem, provider};
 
-/// How two ends of a connection prove to each other who they are.
+/// Files that authenticate both ends of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trust {
-    /// The authorities of the server's certificate; none for those of the system, and where the system has none, as in
-    /// an image from scratch, of Mozilla.
+    /// Trusted authorities of server certificates; none for those of the system. Without system authorities, as in an
+    /// image built from scratch, Mozilla's are used.
     pub ca_file: Option<PathBuf>,
-    /// What is shown to a server that asks who connects.
+    /// Client certificate for servers that request one (mTLS).
     pub identity: Option<Pair>,
 }
 
 impl Trust {
-    /// What stands for the content of its files; nothing for the system's authorities.
+    /// Fingerprint of the content of the files. The authorities of the system do not count.
     pub fn fingerprint(&self) -> Fingerprint {
         let identity = self.identity.iter();
         let identity = identity.flat_map(|pair| [&pair.certificate, &pair.key]);
@@ -30,9 +30,9 @@ impl Trust {
     }
 }
 
-/// What is needed to connect. The protocols are offered in this order (RFC 7301), or no such offer is made.
+/// Builds a client configuration that offers these ALPN protocols in order (RFC 7301), or none.
 ///
-/// The name that the server's certificate must have is given with each connection.
+/// The expected server name is an argument of each connection.
 pub fn config(trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match &trust.ca_file {
         Some(file) => pem::authorities(file)?,
@@ -46,8 +46,8 @@ pub fn config(trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsErr
         .with_root_certificates(roots);
     let mut config = match identity {
         Some(identity) => {
-            let shown: Arc<dyn ResolvesClientCert> = Arc::new(SingleCertAndKey::from(identity));
-            builder.with_client_cert_resolver(shown)
+            let resolver: Arc<dyn ResolvesClientCert> = Arc::new(SingleCertAndKey::from(identity));
+            builder.with_client_cert_resolver(resolver)
         }
         None => builder.with_no_client_auth(),
     };
@@ -55,7 +55,8 @@ pub fn config(trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsErr
     Ok(Arc::new(config))
 }
 
-/// How an issuer proves who it is: by a certificate of the authorities in `ca_file`, or else of the system's.
+/// Builds a client configuration without a client certificate, which trusts the authorities in `ca_file` or else those of
+/// the system.
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     let trust = Trust {
         ca_file: ca_file.map(Path::to_owned),
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_shown_and_the_protocols_are_offered_in_their_order() {
+    fn presents_the_client_certificate_and_offers_protocols_in_order() {
         let files = Files::new();
         let trust = files.trust("one.crt", "one.key");
         let config = config(&trust, &[b"h2", b"http/1.1"]).unwrap();
@@ -130,55 +131,55 @@ mod tests {
     }
 
     #[test]
-    fn a_server_learns_nothing_about_who_connects_unless_told() {
+    fn presents_no_client_certificate_by_default() {
         let config = client_config(None).unwrap();
         assert!(!config.client_auth_cert_resolver.has_certs());
         assert!(config.alpn_protocols.is_empty());
     }
 
     #[test]
-    fn what_cannot_be_used_is_named_with_its_file_and_without_its_content() {
+    fn errors_name_the_file_and_never_quote_its_content() {
         let files = Files::new();
         files.write("empty", "");
         files.write(
             "broken.key",
             "-----BEGIN PRIVATE KEY-----\nc2VjcmV0!\n-----END PRIVATE KEY-----\n",
         );
-        for (certificate, key, said) in [
+        for (certificate, key, message) in [
             (
                 "one.crt",
                 "other.key",
-                "other.key does not fit the certificate in ",
+                "other.key does not match the certificate in ",
             ),
             (
                 "one.crt",
                 "one.crt",
-                "one.crt is no file with a PEM private key: there is none in it",
+                "one.crt is not a valid private key file: no PEM private key found",
             ),
             (
                 "one.crt",
                 "broken.key",
-                "broken.key is no file with a PEM private key: it is not PEM",
+                "broken.key is not a valid private key file: malformed PEM",
             ),
             (
                 "one.crt",
                 "no.key",
-                "no.key is no file with a PEM private key: No such file",
+                "no.key is not a valid private key file: No such file",
             ),
             (
                 "empty",
                 "one.key",
-                "empty is no file of PEM certificates: there is none in it",
+                "empty is not a valid certificate file: no PEM certificate found",
             ),
             (
                 "no.crt",
                 "one.key",
-                "no.crt is no file of PEM certificates: ",
+                "no.crt is not a valid certificate file: ",
             ),
         ] {
             let error = config(&files.trust(certificate, key), &[]).unwrap_err();
             let error = error.to_string();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(message), "{error}");
             assert!(!error.contains("c2VjcmV0"), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! What PEM files have in them.
+//! Certificates and private keys from PEM files.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::clock::UnixTime;
 use super::{Pair, TlsError, provider};
 
 impl Pair {
-    /// Reads both files. The key must be the certificate's.
+    /// Reads both files. The key must match the certificate.
     pub(super) fn read(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
         let chain = certificates(&self.certificate)?;
         let key = private_key(&self.key)?;
@@ -30,13 +30,13 @@ impl Pair {
         Ok(pair?)
     }
 
-    /// Until when the certificate is good; nothing if that cannot be read. Both files must be what they should be.
+    /// Reads both files and returns the expiry of the certificate; none if it cannot be parsed.
     pub fn expiry(&self) -> Result<Option<UnixTime>, TlsError> {
         Ok(expiry(&self.read(&provider())?))
     }
 }
 
-/// Until when a certificate is good; nothing if that cannot be read.
+/// Expiry of the end-entity certificate; none if it cannot be parsed.
 pub(super) fn expiry(certificate: &CertifiedKey) -> Option<UnixTime> {
     let certificate = Certificate::from_der(certificate.end_entity_cert().ok()?).ok()?;
     let until = certificate.tbs_certificate.validity.not_after;
@@ -44,55 +44,55 @@ pub(super) fn expiry(certificate: &CertifiedKey) -> Option<UnixTime> {
     i64::try_from(until).ok().map(UnixTime)
 }
 
-/// The authorities in a file.
+/// Reads trusted certificate authorities.
 pub(super) fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {
         let added = roots.add(certificate);
-        added.map_err(|error| no_certificates(file, &error))?;
+        added.map_err(|error| invalid_certificates(file, &error))?;
     }
     Ok(roots)
 }
 
-/// The certificates in a file, at least one.
+/// Reads certificates, at least one.
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
-    let found: Vec<_> = found.map_err(|error| no_certificates(file, &why(&error)))?;
+    let found: Vec<_> = found.map_err(|error| invalid_certificates(file, &cause(&error)))?;
     if found.is_empty() {
-        return Err(no_certificates(file, &"there is none in it"));
+        return Err(invalid_certificates(file, &"no PEM certificate found"));
     }
     Ok(found)
 }
 
-/// Why a file cannot be read as PEM.
-pub(super) fn why(error: &pem::Error) -> String {
+/// Describes a PEM error. For an I/O error, only its cause: the file is named elsewhere.
+pub(super) fn cause(error: &pem::Error) -> String {
     if let pem::Error::Io(error) = error {
         return error.to_string();
     }
     error.to_string()
 }
 
-/// The first key in a file.
+/// Reads the first private key of a file.
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let no_key = |message: String| TlsError::Key {
+    let invalid = |message: String| TlsError::Key {
         file: file.display().to_string(),
         message,
     };
     let text = std::fs::read(file).map(Zeroizing::new);
-    let text = text.map_err(|error| no_key(error.to_string()))?;
-    // What the library says of a broken line may have the line in it.
+    let text = text.map_err(|error| invalid(error.to_string()))?;
+    // The text of a PEM error may quote a line of the file.
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
-        no_key(if matches!(error, pem::Error::NoItemsFound) {
-            "there is none in it".to_owned()
+        invalid(if matches!(error, pem::Error::NoItemsFound) {
+            "no PEM private key found".to_owned()
         } else {
-            "it is not PEM".to_owned()
+            "malformed PEM".to_owned()
         })
     })
 }
 
-fn no_certificates(file: &Path, why: &impl ToString) -> TlsError {
+fn invalid_certificates(file: &Path, message: &impl ToString) -> TlsError {
     TlsError::Certificates {
         file: file.display().to_string(),
-        message: why.to_string(),
+        message: message.to_string(),
     }
 }

@@ -1,4 +1,4 @@
-//! Listening: which certificate is shown, and whose is asked for. Files that change are read again.
+//! TLS of listeners: server certificates, client certificates (mTLS) and their hot reload.
 
 mod certificates;
 
@@ -28,41 +28,40 @@ use certificates::Certificates;
 use super::revocation::RevocationLists;
 use super::{Pair, TlsError, pem, provider};
 
-/// What is spoken (RFC 7301), the better first.
+/// ALPN protocols (RFC 7301) in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// The longest that a connection whose handshake has failed is still read.
+/// Maximum time to read from a connection after a failed handshake.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How a listener proves who it is, and what it asks of its clients.
+/// TLS settings of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Its certificates; the first is for every client that asks for no name or for one that is in none of them.
+    /// Server certificates. The first is the default: for clients without a server name and for unknown names.
     pub pairs: Vec<Pair>,
-    /// The oldest version that is spoken.
+    /// Minimum TLS version.
     pub min_version: TlsVersion,
-    /// The clients whose certificates are asked for.
+    /// Client certificate settings; none to request no certificate.
     pub clients: Option<Clients>,
 }
 
-/// Whose clients may come in.
+/// Verification of client certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clients {
-    /// The file with the authorities.
+    /// Trusted authorities of client certificates.
     pub ca_file: PathBuf,
-    /// The file with the revocation lists of these authorities, and of those below them.
+    /// CRLs of the trusted authorities and of their intermediates.
     pub crl_file: Option<PathBuf>,
-    /// Whether all must have a certificate.
     pub auth: ClientAuth,
 }
 
 impl Clients {
-    /// Whether the authorities and the lists can be used, and when the first of the lists ends.
+    /// Validates the files and returns the expiry of the CRLs.
     pub fn check(&self) -> Result<Option<UnixTime>, TlsError> {
         self.verifier().map(|(_, expiry)| expiry)
     }
 
-    /// What judges certificates, and when the first of the revocation lists ends.
+    /// Builds the certificate verifier and returns it with the expiry of the CRLs.
     fn verifier(&self) -> Result<(Arc<dyn ClientCertVerifier>, Option<UnixTime>), TlsError> {
         let authorities = Arc::new(pem::authorities(&self.ca_file)?);
         let mut verifier = WebPkiClientVerifier::builder_with_provider(authorities, provider());
@@ -71,19 +70,18 @@ impl Clients {
         }
         let mut expiry = None;
         if let Some(file) = &self.crl_file {
-            // Of every certificate below an authority it must be known that it is not revoked: without a list of its
-            // issuer, or with one that has ended, it is not.
+            // Every certificate needs a current CRL of its issuer: an unknown revocation status is an error.
             let read = RevocationLists::read(file)?;
             expiry = read.expiry;
             verifier = verifier
                 .with_crls(read.lists)
                 .enforce_revocation_expiration();
         }
-        let verifier = verifier.build().map_err(|error| self.unusable(&error))?;
+        let verifier = verifier.build().map_err(|error| self.invalid(&error))?;
         Ok((verifier, expiry))
     }
 
-    fn unusable(&self, error: &VerifierBuilderError) -> TlsError {
+    fn invalid(&self, error: &VerifierBuilderError) -> TlsError {
         let message = error.to_string();
         match (error, &self.crl_file) {
             (VerifierBuilderError::InvalidCrl(_), Some(file)) => TlsError::RevocationLists {
@@ -98,49 +96,48 @@ impl Clients {
     }
 }
 
-/// TLS of one listener. What it is made of can change while connections come in; each connection has what was there
-/// when it came.
+/// TLS of one listener. Certificates can be reloaded while it serves; each connection keeps those of its handshake.
 #[derive(Debug)]
 pub struct ServerTls {
     settings: Settings,
     certificates: Arc<Certificates>,
     config: ArcSwap<ServerConfig>,
-    /// When the first of the revocation lists ended, as of the start.
-    lists_expiry: Option<UnixTime>,
-    /// What was in the files.
-    read: Fingerprints,
+    /// Expiry of the CRLs at startup.
+    crl_expiry: Option<UnixTime>,
+    /// Fingerprints of the loaded files.
+    loaded: Fingerprints,
 }
 
 impl ServerTls {
-    /// Reads all files.
+    /// Loads all files.
     pub fn load(settings: Settings) -> Result<Self, TlsError> {
-        // What changes while it is read is found to have changed.
-        let read = Fingerprints::of(&settings);
+        // Before the files are read: a change during loading is then found by the next poll.
+        let loaded = Fingerprints::of(&settings);
         let certificates = Arc::new(Certificates::load(&settings.pairs)?);
-        let (config, lists_expiry) = build(&settings, &certificates)?;
+        let (config, crl_expiry) = build(&settings, &certificates)?;
         Ok(Self {
             settings,
             certificates,
             config: ArcSwap::from(config),
-            lists_expiry,
-            read,
+            crl_expiry,
+            loaded,
         })
     }
 
-    /// The files with its certificates, and until when each is good.
+    /// Certificate files with the expiry of each.
     pub fn expiries(&self) -> impl Iterator<Item = (&Path, Option<UnixTime>)> {
         let files = self.settings.pairs.iter();
         let files = files.map(|pair| pair.certificate.as_path());
         files.zip(self.certificates.expiries())
     }
 
-    /// The file with revocation lists, and when the first of them ends.
-    pub fn lists_expiry(&self) -> Option<(&Path, Option<UnixTime>)> {
+    /// CRL file with the earliest expiry of its lists.
+    pub fn crl_expiry(&self) -> Option<(&Path, Option<UnixTime>)> {
         let file = self.settings.clients.as_ref()?.crl_file.as_deref()?;
-        Some((file, self.lists_expiry))
+        Some((file, self.crl_expiry))
     }
 
-    /// Agrees with a client on how to speak, and finds out who it is if it is asked.
+    /// Performs the handshake and returns the client certificate, if the client presented one.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
@@ -149,14 +146,14 @@ impl ServerTls {
         let stream = match acceptor.accept(stream).into_fallible().await {
             Ok(stream) => stream,
             Err((error, stream)) => {
-                hang_up(stream).await;
+                close_after_failure(stream).await;
                 return Err(error);
             }
         };
-        let shown = stream.get_ref().1.peer_certificates();
-        let certificate = match shown.and_then(<[_]>::first) {
+        let presented = stream.get_ref().1.peer_certificates();
+        let certificate = match presented.and_then(<[_]>::first) {
             None => None,
-            // An authority has signed it, but what it says is not known: this client is not nobody.
+            // A trusted certificate that cannot be parsed is an error: the client must not pass as anonymous.
             Some(der) => match ClientCertificate::parse(der) {
                 Some(certificate) => Some(Arc::new(certificate)),
                 None => return Err(io::Error::other("the client certificate cannot be read")),
@@ -165,23 +162,24 @@ impl ServerTls {
         Ok((stream, certificate))
     }
 
-    /// Reads again what certificates of clients are judged by; when the first of the revocation lists ends.
-    fn judge_clients_anew(&self) -> Result<Option<UnixTime>, TlsError> {
+    /// Reloads the authorities and the CRLs, and returns the expiry of the CRLs.
+    fn reload_clients(&self) -> Result<Option<UnixTime>, TlsError> {
         let (config, expiry) = build(&self.settings, &self.certificates)?;
         self.config.store(config);
         Ok(expiry)
     }
 }
 
-/// Lets a client read why it is not served: to close a connection with unread bytes resets it.
-async fn hang_up<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
-    let reading = async {
+/// Shuts the connection down and drains it, so that the client can read the alert: closing a connection with unread bytes
+/// resets it.
+async fn close_after_failure<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let drain = async {
         stream.shutdown().await?;
         let mut scratch = [0; 1024];
         while stream.read(&mut scratch).await? > 0 {}
         io::Result::Ok(())
     };
-    let _gone = timeout(LINGER, reading).await;
+    let _elapsed = timeout(LINGER, drain).await;
 }
 
 fn build(
@@ -194,7 +192,7 @@ fn build(
     };
     let builder =
         ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
-    let (builder, lists_expiry) = match &settings.clients {
+    let (builder, crl_expiry) = match &settings.clients {
         None => (builder.with_no_client_auth(), None),
         Some(clients) => {
             let (verifier, expiry) = clients.verifier()?;
@@ -208,96 +206,95 @@ fn build(
     if settings.clients.is_none() {
         config.ticketer = Ticketer::new()?;
     } else {
-        // A client that comes back with a ticket is not asked for its certificate again, which may have expired or be
-        // revoked by now, or be of an authority that is not trusted any more.
+        // A resumed session does not verify the client certificate again. Since then it may have expired or been revoked,
+        // or its authority may have been removed.
         config.send_tls13_tickets = 0;
     }
-    Ok((Arc::new(config), lists_expiry))
+    Ok((Arc::new(config), crl_expiry))
 }
 
-/// Reads the files of a listener again when they have changed.
+/// Reloads the files of a listener when they change.
 #[derive(Debug)]
 pub struct Reloader {
     tls: Arc<ServerTls>,
-    /// What was in the files when they were last tried.
-    tried: Fingerprints,
+    /// Fingerprints of the files at the last attempt.
+    attempted: Fingerprints,
 }
 
-/// Files that have changed, and what became of that.
+/// Result of reloading one changed file.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// The certificate, or what certificates of clients are judged by.
+    /// Certificate, authority or CRL file.
     pub file: PathBuf,
-    /// Until when the certificate is good, or the revocation lists are; for authorities, nothing.
+    /// Expiry of the certificate or of the CRLs; none for authorities.
     pub result: Result<Option<UnixTime>, TlsError>,
 }
 
 impl Reloader {
-    /// Begins with what a listener has read.
     pub fn new(tls: Arc<ServerTls>) -> Self {
-        let tried = tls.read.clone();
-        Self { tls, tried }
+        let attempted = tls.loaded.clone();
+        Self { tls, attempted }
     }
 
-    /// Reads what has changed since the last time. What cannot be used is said once, and what was there stays in force;
-    /// so it does between the moments in which a certificate and its key are changed.
-    pub fn look(&mut self) -> Vec<Reloaded> {
+    /// Reloads the files that have changed since the last call. An invalid file is reported once and the previous content
+    /// stays in use, also while a certificate is already replaced and its key is not.
+    pub fn reload_changed(&mut self) -> Vec<Reloaded> {
         let tls = &self.tls;
-        let tried = std::mem::replace(&mut self.tried, Fingerprints::of(&tls.settings));
-        let now = &self.tried;
+        let before = std::mem::replace(&mut self.attempted, Fingerprints::of(&tls.settings));
+        let now = &self.attempted;
         let mut reloaded = Vec::new();
-        let compared = tried.pairs.iter().zip(&now.pairs);
-        for (at, (pair, (before, now))) in tls.settings.pairs.iter().zip(compared).enumerate() {
+        let compared = before.pairs.iter().zip(&now.pairs);
+        for (index, (pair, (before, now))) in tls.settings.pairs.iter().zip(compared).enumerate() {
             if before == now {
                 continue;
             }
             reloaded.push(Reloaded {
                 file: pair.certificate.clone(),
-                result: tls.certificates.reload(at, pair),
+                result: tls.certificates.reload(index, pair),
             });
         }
         let Some(clients) = &tls.settings.clients else {
             return reloaded;
         };
-        // With the authorities, the lists are read again.
-        let mut lists = None;
-        if tried.authorities != now.authorities {
-            let result = tls.judge_clients_anew();
-            lists = result.as_ref().ok().copied().map(Ok);
+        // Reloading the authorities reloads the CRLs too.
+        let mut crls = None;
+        if before.authorities != now.authorities {
+            let result = tls.reload_clients();
+            crls = result.as_ref().ok().copied().map(Ok);
             reloaded.push(Reloaded {
                 file: clients.ca_file.clone(),
                 result: result.map(|_| None),
             });
         }
-        if lists.is_none() && tried.lists != now.lists {
-            lists = Some(tls.judge_clients_anew());
+        if crls.is_none() && before.crls != now.crls {
+            crls = Some(tls.reload_clients());
         }
-        if let (Some(file), Some(result)) = (clients.crl_file.clone(), lists) {
+        if let (Some(file), Some(result)) = (clients.crl_file.clone(), crls) {
             reloaded.push(Reloaded { file, result });
         }
         reloaded
     }
 }
 
-/// What stands for the content of all files of a listener.
+/// Fingerprints of all files of a listener.
 #[derive(Debug, Clone)]
 struct Fingerprints {
     pairs: Vec<Fingerprint>,
     authorities: Fingerprint,
-    lists: Fingerprint,
+    crls: Fingerprint,
 }
 
 impl Fingerprints {
     fn of(settings: &Settings) -> Self {
         let pairs = settings.pairs.iter();
         let clients = settings.clients.as_ref();
-        let lists = clients.and_then(|clients| clients.crl_file.as_deref());
+        let crl_file = clients.and_then(|clients| clients.crl_file.as_deref());
         Self {
             pairs: pairs
                 .map(|pair| Fingerprint::of([pair.certificate.as_path(), &pair.key]))
                 .collect(),
             authorities: Fingerprint::of(clients.map(|clients| clients.ca_file.as_path())),
-            lists: Fingerprint::of(lists),
+            crls: Fingerprint::of(crl_file),
         }
     }
 }

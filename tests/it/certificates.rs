@@ -1,4 +1,4 @@
-//! Client certificates: who comes in, what rules and headers make of them, and tokens that are bound to one.
+//! Client certificates (mTLS): the handshake, rules, identity headers and certificate-bound tokens.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use crate::harness::{Answer, Authority, Connector, Request, eventually, get, pos
 
 const URI: &str = "spiffe://cluster.local/ns/app/sa/web";
 
-/// What the certificate of a client says.
+/// Parameters of a client certificate.
 fn client(params: &mut CertificateParams) {
     let name = DnValue::Utf8String("web, first".to_owned());
     params.distinguished_name.push(DnType::CommonName, name);
@@ -23,19 +23,19 @@ fn client(params: &mut CertificateParams) {
     ];
 }
 
-fn said(pair: &Pair) -> ClientCertificate {
+fn attributes(pair: &Pair) -> ClientCertificate {
     tls::client_certificate(&pair.certificate).unwrap()
 }
 
-/// A gate with TLS that asks for certificates.
-fn asking(authority: &Authority, how: &str, routes: &str) -> String {
+/// Configuration of a gate that requests client certificates.
+fn requesting(authority: &Authority, mode: &str, routes: &str) -> String {
     let ca = authority.file("ca.crt");
     let ca = ca.display();
-    let lines = format!("client_ca = \"{ca}\"\nclient_certificate = \"{how}\"");
+    let lines = format!("client_ca = \"{ca}\"\nclient_certificate = \"{mode}\"");
     format!("{}{routes}", authority.listen(&lines))
 }
 
-/// One request over a connection of its own; the error if the gate does not want the client.
+/// Sends one request over a new connection. Fails if the gate rejects the client.
 fn call(connector: &Connector, address: SocketAddr, request: &Request) -> std::io::Result<Answer> {
     let mut client = connector.connect(address)?;
     client.send(request.bytes());
@@ -53,109 +53,111 @@ access = "authenticated"
 "#;
 
 #[test]
-fn without_a_good_certificate_nobody_comes_in_where_it_is_required() {
+fn requires_a_valid_client_certificate() {
     let (authority, stranger) = (Authority::new(), Authority::new());
-    let (sidecar, upstream, _issuer) = start(&asking(&authority, "required", PAGES));
-    let good = authority.issue("good", client);
+    let (sidecar, upstream, _issuer) = start(&requesting(&authority, "required", PAGES));
+    let trusted = authority.issue("trusted", client);
     let expired = authority.issue("expired", |params| {
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(2001, 1, 1);
     });
     let foreign = stranger.issue("foreign", client);
-    // A certificate is no secret: somebody else shows it, and has not its key.
+    // A certificate is public: an attacker presents it without its private key.
     let stolen = Pair {
-        certificate: good.certificate.clone(),
+        certificate: trusted.certificate.clone(),
         key: foreign.key.clone(),
     };
-    let bad = [
+    let rejected = [
         (None, "CertificateRequired"),
         (Some(&expired), "CertificateExpired"),
-        // Its authority has the same name as ours, and not its key.
+        // Its authority has the name of the trusted one but another key.
         (Some(&foreign), "DecryptError"),
         (Some(&stolen), "DecryptError"),
     ];
     for version in [&TLS12, &TLS13] {
         let connector = authority.connector().speaking(version);
         let request = post("/open", &vec![b'x'; 100_000]);
-        let served = |shown: Option<&Pair>| {
+        let send = |presented: Option<&Pair>| {
             let mut connector = connector.clone();
-            if let Some(pair) = shown {
+            if let Some(pair) = presented {
                 connector = connector.showing(pair);
             }
             call(&connector, sidecar.address, &request)
         };
-        assert_eq!(served(Some(&good)).unwrap().status, 200);
-        for (shown, alert) in bad {
-            let error = served(shown).unwrap_err().to_string();
+        assert_eq!(send(Some(&trusted)).unwrap().status, 200);
+        for (presented, alert) in rejected {
+            let error = send(presented).unwrap_err().to_string();
             assert!(error.contains(alert), "{alert}: {error}");
         }
     }
     assert_eq!(upstream.arrived().len(), 2);
     let series = "claimgate_request_heads_rejected_total{reason=\"tls_handshake\"}";
-    eventually("every handshake that failed is counted", || {
+    eventually("every failed handshake is counted", || {
         (sidecar.metric(series).unwrap() - 8.0).abs() < 0.5
     });
 }
 
 #[test]
-fn where_it_is_optional_a_client_without_one_is_nobody_and_one_with_a_bad_one_is_not_served() {
+fn an_optional_certificate_may_be_absent_but_not_invalid() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let routes = format!("[identity]\nheaders = {{ X-Client = \"certificate:dns\" }}\n{PAGES}");
-    let (sidecar, upstream, issuer) = start(&asking(&authority, "optional", &routes));
-    let good = authority.issue("good", client);
+    let (sidecar, upstream, issuer) = start(&requesting(&authority, "optional", &routes));
+    let trusted = authority.issue("trusted", client);
     let me = get("/me").bearer(&issuer.token("alice"));
     let anonymous = authority.connector();
     assert_eq!(call(&anonymous, sidecar.address, &me).unwrap().status, 200);
-    let known = anonymous.clone().showing(&good);
+    let known = anonymous.clone().showing(&trusted);
     assert_eq!(call(&known, sidecar.address, &me).unwrap().status, 200);
     let foreign = anonymous.showing(&stranger.issue("foreign", client));
     assert!(call(&foreign, sidecar.address, &me).is_err());
-    let told = upstream.arrived().into_iter();
-    let told: Vec<_> = told.map(|arrived| arrived.head.value("x-client")).collect();
-    assert_eq!(told, [None, Some("web.example".to_owned())]);
+    let received = upstream.arrived().into_iter();
+    let received: Vec<_> = received
+        .map(|arrived| arrived.head.value("x-client"))
+        .collect();
+    assert_eq!(received, [None, Some("web.example".to_owned())]);
 }
 
-/// The library that judges the handshake looks at no name in the certificate of a client, and the one that reads it
-/// does. What it cannot read could say anything: then the client is not let in as one that has shown nothing.
+/// rustls does not parse the names in a client certificate; x509-cert does. A certificate with malformed names must not
+/// pass as an absent one.
 #[test]
-fn a_good_certificate_that_cannot_be_read_ends_its_connection() {
+fn closes_the_connection_of_a_trusted_certificate_that_cannot_be_parsed() {
     let authority = Authority::new();
-    let (sidecar, upstream, _issuer) = start(&asking(&authority, "optional", PAGES));
-    let odd = authority.issue("odd", |params| {
-        // A list of names with one that is said to be a DNS name, and is not even text.
+    let (sidecar, upstream, _issuer) = start(&requesting(&authority, "optional", PAGES));
+    let malformed = authority.issue("malformed", |params| {
+        // Subject alternative names with a DNS name that is not ASCII.
         let names = vec![0x30, 3, 0x82, 1, 0xff];
         let names = CustomExtension::from_oid_content(&[2, 5, 29, 17], names);
         params.custom_extensions = vec![names];
     });
-    let error = tls::client_certificate(&odd.certificate).unwrap_err();
-    assert!(error.to_string().ends_with("cannot be read"), "{error}");
+    let error = tls::client_certificate(&malformed.certificate).unwrap_err();
+    assert!(error.to_string().ends_with("cannot be parsed"), "{error}");
     for version in [&TLS12, &TLS13] {
-        let connector = authority.connector().speaking(version).showing(&odd);
-        // The handshake itself is good: no alert says otherwise.
+        let connector = authority.connector().speaking(version).showing(&malformed);
+        // The handshake itself succeeds, without an alert.
         let mut stream = connector.handshake(sidecar.address).unwrap();
         let read = stream.conn.complete_io(&mut stream.sock);
         let alert = read.is_err_and(|error| error.to_string().contains("fatal alert"));
-        assert!(!alert, "the handshake has failed");
+        assert!(!alert, "the handshake failed");
         assert!(call(&connector, sidecar.address, &get("/open")).is_err());
     }
     upstream.untouched();
     let series = "claimgate_request_heads_rejected_total{reason=\"tls_handshake\"}";
-    eventually("every connection that ended so is counted", || {
+    eventually("every closed connection is counted", || {
         (sidecar.metric(series).unwrap() - 4.0).abs() < 0.5
     });
 }
 
 #[test]
-fn a_client_that_comes_back_shows_its_certificate_again() {
+fn a_returning_client_presents_its_certificate_again() {
     let authority = Authority::new();
-    let (sidecar, _upstream, _issuer) = start(&asking(&authority, "optional", PAGES));
+    let (sidecar, _upstream, _issuer) = start(&requesting(&authority, "optional", PAGES));
     for version in [&TLS12, &TLS13] {
-        let good = authority.issue("good", client);
+        let trusted = authority.issue("trusted", client);
         let connector = authority
             .connector()
             .speaking(version)
             .resuming()
-            .showing(&good);
+            .showing(&trusted);
         for _ in 0..3 {
             let mut client = connector.connect(sidecar.address).unwrap();
             assert_eq!(client.call(&get("/open")).status, 200);
@@ -165,10 +167,10 @@ fn a_client_that_comes_back_shows_its_certificate_again() {
 }
 
 #[test]
-fn a_rule_about_a_certificate_is_judged_by_what_was_shown_on_the_connection() {
+fn certificate_rules_use_the_certificate_of_the_connection() {
     let authority = Authority::new();
-    let good = authority.issue("good", client);
-    let thumbprint = said(&good).thumbprint;
+    let trusted = authority.issue("trusted", client);
+    let thumbprint = attributes(&trusted).thumbprint;
     let route = |path: &str, rule: &str| {
         format!(
             "[[routes]]\npath = \"/{path}\"\naccess = \"authenticated\"\nrequire = [{{ {rule} }}]\n"
@@ -196,9 +198,9 @@ exempt = { certificate = "dns", has = "web.example" }
 "#
         .to_owned(),
     ];
-    let (sidecar, upstream, issuer) = start(&asking(&authority, "optional", &routes.concat()));
+    let (sidecar, upstream, issuer) = start(&requesting(&authority, "optional", &routes.concat()));
     let token = issuer.token("alice");
-    let ask = |connector: &Connector, target: &str| {
+    let send = |connector: &Connector, target: &str| {
         let request = get(target)
             .bearer(&token)
             .line("X-Client-Certificate: web.example")
@@ -207,41 +209,44 @@ exempt = { certificate = "dns", has = "web.example" }
             ));
         call(connector, sidecar.address, &request).unwrap()
     };
-    let nobody = authority.connector();
-    let other = nobody.clone().showing(&authority.issue("other", |params| {
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "web.example");
-        params.subject_alt_names = vec![SanType::DnsName("web.example.evil".try_into().unwrap())];
-    }));
-    let good = nobody.clone().showing(&good);
+    let anonymous = authority.connector();
+    let other = anonymous
+        .clone()
+        .showing(&authority.issue("other", |params| {
+            params
+                .distinguished_name
+                .push(DnType::CommonName, "web.example");
+            params.subject_alt_names =
+                vec![SanType::DnsName("web.example.evil".try_into().unwrap())];
+        }));
+    let trusted = anonymous.clone().showing(&trusted);
     for target in ["/dns", "/uri", "/subject", "/thumbprint"] {
-        assert_eq!(ask(&good, target).status, 200, "{target}");
-        for connector in [&nobody, &other] {
-            let answer = ask(connector, target);
-            answer.refused(403, "certificate_denied");
-            assert_eq!(answer.header("www-authenticate"), None);
+        assert_eq!(send(&trusted, target).status, 200, "{target}");
+        for connector in [&anonymous, &other] {
+            let response = send(connector, target);
+            response.refused(403, "certificate_denied");
+            assert_eq!(response.header("www-authenticate"), None);
         }
     }
-    assert_eq!(ask(&good, "/users/bob").status, 200);
-    ask(&other, "/users/bob").refused(403, "subject_mismatch");
-    ask(&nobody, "/users/bob").refused(403, "subject_mismatch");
+    assert_eq!(send(&trusted, "/users/bob").status, 200);
+    send(&other, "/users/bob").refused(403, "subject_mismatch");
+    send(&anonymous, "/users/bob").refused(403, "subject_mismatch");
     assert_eq!(upstream.arrived().len(), 5);
 }
 
 #[test]
-fn what_a_certificate_says_cannot_be_said_by_a_header() {
+fn a_request_header_cannot_set_a_certificate_attribute() {
     let authority = Authority::new();
     let headers = r#"
 [identity]
 headers = { X-Client-Subject = "certificate:subject", X-Client-Name = "certificate:uri", X-Client-Hash = "certificate:thumbprint" }
 "#;
-    let config = asking(&authority, "optional", &format!("{headers}{PAGES}"));
+    let config = requesting(&authority, "optional", &format!("{headers}{PAGES}"));
     let (sidecar, upstream, issuer) = start(&config);
-    let pair = authority.issue("good", client);
-    let nobody = authority.connector();
+    let pair = authority.issue("trusted", client);
+    let anonymous = authority.connector();
     let token = issuer.token("alice");
-    for connector in [nobody.clone().showing(&pair), nobody] {
+    for connector in [anonymous.clone().showing(&pair), anonymous] {
         for target in ["/me", "/open"] {
             let request = get(target)
                 .bearer(&token)
@@ -249,11 +254,11 @@ headers = { X-Client-Subject = "certificate:subject", X-Client-Name = "certifica
                 .line("x_client_subject: CN=root")
                 .line("X-Client-Hash: 0")
                 .line("X.Client.Name: spiffe://cluster.local/ns/app/sa/root");
-            let answer = call(&connector, sidecar.address, &request).unwrap();
-            assert_eq!(answer.status, 200);
+            let response = call(&connector, sidecar.address, &request).unwrap();
+            assert_eq!(response.status, 200);
         }
     }
-    let told: Vec<Vec<Option<String>>> = upstream
+    let received: Vec<Vec<Option<String>>> = upstream
         .arrived()
         .iter()
         .map(|arrived| {
@@ -267,13 +272,13 @@ headers = { X-Client-Subject = "certificate:subject", X-Client-Name = "certifica
     let all = vec![
         Some("CN=web\\, first".to_owned()),
         Some(URI.to_owned()),
-        Some(said(&pair).thumbprint),
+        Some(attributes(&pair).thumbprint),
     ];
     let none = vec![None; 3];
-    assert_eq!(told, [all, none.clone(), none.clone(), none]);
+    assert_eq!(received, [all, none.clone(), none.clone(), none]);
 }
 
-/// A token that is bound (RFC 7800 section 3.1).
+/// Claims of a token with a `cnf` claim (RFC 7800 section 3.1).
 fn bound(cnf: &Value) -> Value {
     let mut claims = claims("alice");
     claims["cnf"] = cnf.clone();
@@ -281,35 +286,38 @@ fn bound(cnf: &Value) -> Value {
 }
 
 #[test]
-fn a_bound_token_is_good_with_its_certificate_alone_however_often_it_comes() {
+fn accepts_a_bound_token_with_its_certificate_only() {
     let authority = Authority::new();
-    let (sidecar, upstream, issuer) = start(&asking(&authority, "optional", PAGES));
-    let [good, other] = ["good", "other"].map(|name| authority.issue(name, client));
-    let token = issuer.sign(&bound(&json!({ "x5t#S256": said(&good).thumbprint })));
-    let nobody = authority.connector();
-    let [good, other] = [good, other].map(|pair| nobody.clone().showing(&pair));
-    let ask = |connector: &Connector| {
-        let answer = call(connector, sidecar.address, &get("/me").bearer(&token));
-        answer.unwrap().outcome()
+    let (sidecar, upstream, issuer) = start(&requesting(&authority, "optional", PAGES));
+    let [own, other] = ["own", "other"].map(|name| authority.issue(name, client));
+    let token = issuer.sign(&bound(&json!({ "x5t#S256": attributes(&own).thumbprint })));
+    let anonymous = authority.connector();
+    let [own, other] = [own, other].map(|pair| anonymous.clone().showing(&pair));
+    let send = |connector: &Connector| {
+        let response = call(connector, sidecar.address, &get("/me").bearer(&token));
+        response.unwrap().outcome()
     };
     let refused = (401, "token_confirmation".to_owned());
-    // Before it is remembered, and after.
+    // Before and after the token is cached.
     for _ in 0..3 {
-        assert_eq!(ask(&other), refused);
-        assert_eq!(ask(&nobody), refused);
-        assert_eq!(ask(&good), (200, String::new()));
+        assert_eq!(send(&other), refused);
+        assert_eq!(send(&anonymous), refused);
+        assert_eq!(send(&own), (200, String::new()));
     }
     assert_eq!(upstream.arrived().len(), 3);
     let hits = "claimgate_token_cache_lookups_total{result=\"hit\"}";
-    assert!(sidecar.metric(hits).unwrap() > 5.5, "it was not remembered");
+    assert!(
+        sidecar.metric(hits).unwrap() > 5.5,
+        "the token was not cached"
+    );
 }
 
 #[test]
-fn what_is_bound_to_anything_else_is_refused_whatever_certificate_is_shown() {
+fn rejects_a_token_with_another_kind_of_binding() {
     let authority = Authority::new();
-    let (sidecar, upstream, issuer) = start(&asking(&authority, "required", PAGES));
-    let pair = authority.issue("good", client);
-    let thumbprint = said(&pair).thumbprint;
+    let (sidecar, upstream, issuer) = start(&requesting(&authority, "required", PAGES));
+    let pair = authority.issue("trusted", client);
+    let thumbprint = attributes(&pair).thumbprint;
     let connector = authority.connector().showing(&pair);
     for cnf in [
         json!(null),
@@ -321,9 +329,9 @@ fn what_is_bound_to_anything_else_is_refused_whatever_certificate_is_shown() {
         json!([{ "x5t#S256": thumbprint }]),
     ] {
         let request = get("/me").bearer(&issuer.sign(&bound(&cnf)));
-        let answer = call(&connector, sidecar.address, &request).unwrap();
+        let response = call(&connector, sidecar.address, &request).unwrap();
         assert_eq!(
-            answer.outcome(),
+            response.outcome(),
             (401, "token_confirmation".to_owned()),
             "{cnf}"
         );
@@ -332,7 +340,7 @@ fn what_is_bound_to_anything_else_is_refused_whatever_certificate_is_shown() {
 }
 
 #[test]
-fn where_anything_may_be_bound_a_token_is_still_bound_to_the_certificate_that_is_shown() {
+fn allow_bound_rejects_a_presented_certificate_that_differs() {
     let authority = Authority::new();
     let issuers = r#"
 [issuers.lenient]
@@ -340,12 +348,12 @@ keys = { secret_env = "TEST_SECRET" }
 issuer = "https://lenient.test"
 allow_bound = true
 "#;
-    let config = asking(&authority, "optional", &format!("{issuers}{PAGES}"));
+    let config = requesting(&authority, "optional", &format!("{issuers}{PAGES}"));
     let (sidecar, _upstream, issuer) = start(&config);
-    let [good, other] = ["good", "other"].map(|name| authority.issue(name, client));
-    let thumbprint = said(&good).thumbprint;
-    let nobody = authority.connector();
-    let [good, other] = [good, other].map(|pair| nobody.clone().showing(&pair));
+    let [own, other] = ["own", "other"].map(|name| authority.issue(name, client));
+    let thumbprint = attributes(&own).thumbprint;
+    let anonymous = authority.connector();
+    let [own, other] = [own, other].map(|pair| anonymous.clone().showing(&pair));
     let (served, refused) = ((200, String::new()), (401, "token_confirmation".to_owned()));
     for (cnf, expected) in [
         (
@@ -365,25 +373,25 @@ allow_bound = true
         let mut claims = bound(&cnf);
         claims["iss"] = json!("https://lenient.test");
         let token = issuer.sign(&claims);
-        // Before it is remembered, and after.
+        // Before and after the token is cached.
         for _ in 0..2 {
-            for (connector, expected) in [&good, &other, &nobody].into_iter().zip(expected) {
+            for (connector, expected) in [&own, &other, &anonymous].into_iter().zip(expected) {
                 let request = get("/me").bearer(&token);
-                let answer = call(connector, sidecar.address, &request).unwrap();
-                assert_eq!(answer.outcome(), *expected, "{cnf}");
+                let response = call(connector, sidecar.address, &request).unwrap();
+                assert_eq!(response.outcome(), *expected, "{cnf}");
             }
         }
     }
 }
 
 #[test]
-fn a_plain_listener_beside_one_with_tls_knows_no_certificate() {
+fn a_plain_listener_beside_a_tls_listener_has_no_client_certificate() {
     let authority = Authority::new();
     let plain = "[[listeners]]\naddress = \"127.0.0.1:0\"\n";
-    let config = asking(&authority, "required", &format!("{plain}{PAGES}"));
+    let config = requesting(&authority, "required", &format!("{plain}{PAGES}"));
     let (sidecar, upstream, issuer) = start(&config);
-    let pair = authority.issue("good", client);
-    let token = issuer.sign(&bound(&json!({ "x5t#S256": said(&pair).thumbprint })));
+    let pair = authority.issue("trusted", client);
+    let token = issuer.sign(&bound(&json!({ "x5t#S256": attributes(&pair).thumbprint })));
     let request = get("/me").bearer(&token);
     let connector = authority.connector().showing(&pair);
     assert_eq!(

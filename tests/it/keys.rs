@@ -1,4 +1,4 @@
-//! Keys that are fetched: at the start, when they change, and when the issuer is away.
+//! Fetched key sets: at startup, after a key rotation and while the issuer is unreachable.
 
 use crate::harness::issuer::{Window, claims};
 use crate::harness::wire::Wire;
@@ -24,8 +24,8 @@ fn two() -> Key {
     Key::ed25519_of("ed25519-second", "two")
 }
 
-/// Waits until the gate asks for the keys again because of a request: not so soon after the last time.
-fn until_asked_again(sidecar: &Sidecar, issuer: &Issuer, request: &Request) {
+/// Sends a request until it causes another fetch, which the throttle delays.
+fn wait_for_refetch(sidecar: &Sidecar, issuer: &Issuer, request: &Request) {
     let before = issuer.fetches();
     eventually("another fetch", || {
         sidecar.call(request);
@@ -34,7 +34,7 @@ fn until_asked_again(sidecar: &Sidecar, issuer: &Issuer, request: &Request) {
 }
 
 #[test]
-fn a_key_set_is_fetched_at_the_start_and_not_for_each_request() {
+fn fetches_the_key_set_at_startup_and_not_for_each_request() {
     let keys = [one(), Key::p256("ec"), Key::rsa("rsa")];
     let (sidecar, upstream, issuer) = fetching(Window::Keys(keys.to_vec()));
     for key in keys.iter().chain(&keys) {
@@ -51,11 +51,11 @@ fn a_key_set_is_fetched_at_the_start_and_not_for_each_request() {
 }
 
 #[test]
-fn an_issuer_that_is_down_at_the_start_is_waited_for() {
+fn retries_an_issuer_that_is_down_at_startup() {
     let (sidecar, upstream, issuer) = fetching(Window::Closed);
-    let answer = sidecar.call(&tasks_of_alice(&one()));
-    answer.refused(503, "keys_unavailable");
-    assert_eq!(answer.header("retry-after").as_deref(), Some("5"));
+    let response = sidecar.call(&tasks_of_alice(&one()));
+    response.refused(503, "keys_unavailable");
+    assert_eq!(response.header("retry-after").as_deref(), Some("5"));
     let ready = sidecar.admin(&get("/readyz"));
     assert_eq!(ready.status, 503);
     assert!(ready.text().contains("`test`"), "{}", ready.text());
@@ -68,19 +68,19 @@ fn an_issuer_that_is_down_at_the_start_is_waited_for() {
     );
     assert_eq!(upstream.arrived().len(), 1);
     issuer.publish(Window::Keys(vec![one()]));
-    eventually("ready by itself", || {
+    eventually("the gate becomes ready", || {
         sidecar.admin(&get("/readyz")).status == 200
     });
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
 }
 
 #[test]
-fn fifty_requests_with_a_new_key_cause_one_fetch() {
+fn coalesces_fifty_requests_with_a_new_key_into_one_fetch() {
     let (sidecar, _upstream, issuer) = fetching(Window::Keys(vec![one()]));
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
     assert_eq!(issuer.fetches(), 1);
-    // Who asks first is told; then nobody knows for a while, and no other fetch is caused: it may be the name of the
-    // next key.
+    // The first request waits for a fetch. Further requests with this `kid` are undecided for a while and cause no fetch:
+    // the next key may have this key ID.
     let made_up = tasks_of_alice(&Key::ed25519("made up"));
     sidecar.call(&made_up).refused(401, "token_key_unknown");
     for _ in 0..20 {
@@ -91,7 +91,7 @@ fn fifty_requests_with_a_new_key_cause_one_fetch() {
     let latch = Latch::default();
     let rotated = Window::Keys(vec![two()]);
     issuer.publish(Window::Held(latch.clone(), Box::new(rotated)));
-    // All is ready before the first asks: nobody waits for long.
+    // Connect before the first request, so that no request waits for long.
     let mut waiting: Vec<_> = (0..51).map(|_| sidecar.connect()).collect();
     let mut known = sidecar.connect();
     let [with_old, with_new] = [one(), two()].map(|key| tasks_of_alice(&key));
@@ -100,14 +100,14 @@ fn fifty_requests_with_a_new_key_cause_one_fetch() {
     for client in &mut waiting[1..] {
         client.send(with_new.bytes());
     }
-    // Who holds a key that is known waits for nobody.
+    // A request with a known key does not wait.
     assert_eq!(known.call(&with_old).status, 200);
     latch.open();
     for client in &mut waiting {
         assert_eq!(client.answer().status, 200);
     }
     assert_eq!(issuer.fetches(), 3);
-    // The key that is gone from the set is gone from the gate, and nobody has to ask for it.
+    // A key removed from the set is rejected without another fetch.
     for _ in 0..20 {
         sidecar
             .call(&tasks_of_alice(&one()))
@@ -117,35 +117,35 @@ fn fifty_requests_with_a_new_key_cause_one_fetch() {
 }
 
 #[test]
-fn an_issuer_that_goes_down_later_takes_nobodys_key_away() {
+fn keeps_fetched_keys_while_the_issuer_is_down() {
     let (sidecar, _upstream, issuer) = fetching(Window::Keys(vec![one()]));
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
     let html = "<html>down for maintenance</html>";
-    let (four, five) = ("503 Service Unavailable", "200 OK");
+    let (unavailable, ok) = ("503 Service Unavailable", "200 OK");
     let windows = [
         ("closed", Window::Closed),
-        ("500", Window::answer(four, html)),
-        ("garbage", Window::answer(five, html)),
-        ("no keys", Window::answer(five, r#"{"keys":[]}"#)),
+        ("500", Window::answer(unavailable, html)),
+        ("garbage", Window::answer(ok, html)),
+        ("no keys", Window::answer(ok, r#"{"keys":[]}"#)),
         (
             "a secret",
-            Window::answer(five, r#"{"keys":[{"kty":"oct","k":"AAAA","kid":"two"}]}"#),
+            Window::answer(ok, r#"{"keys":[{"kty":"oct","k":"AAAA","kid":"two"}]}"#),
         ),
         (
             "cut off",
             Window::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{\"keys\":[".to_vec()),
         ),
     ];
-    // The first is asked for by a request, the others when the gate tries again by itself.
+    // A request causes the first fetch; the gate retries the others on its own.
     issuer.publish(windows[0].1.clone());
-    until_asked_again(&sidecar, &issuer, &tasks_of_alice(&two()));
-    eventually("it is known that nothing is known", || {
+    wait_for_refetch(&sidecar, &issuer, &tasks_of_alice(&two()));
+    eventually("the unknown key is undecided", || {
         sidecar.call(&tasks_of_alice(&two())).outcome() == (503, "keys_unavailable".to_owned())
     });
     for (what, window) in windows.into_iter().take(3).skip(1) {
         issuer.publish(window);
         let before = issuer.fetches();
-        eventually("another attempt", || issuer.fetches() > before);
+        eventually("another fetch", || issuer.fetches() > before);
         assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200, "{what}");
         sidecar
             .call(&tasks_of_alice(&two()))
@@ -153,14 +153,14 @@ fn an_issuer_that_goes_down_later_takes_nobodys_key_away() {
         assert_eq!(sidecar.admin(&get("/readyz")).status, 200, "{what}");
     }
     issuer.publish(Window::Keys(vec![one(), two()]));
-    eventually("recovered", || {
+    eventually("the new key is accepted", || {
         sidecar.call(&tasks_of_alice(&two())).status == 200
     });
 }
 
 #[test]
-fn a_set_that_is_no_set_never_replaces_a_good_one() {
-    // One gate each: an attempt after a failure is not made soon.
+fn keeps_the_key_set_when_a_fetch_brings_an_invalid_one() {
+    // One gate for each response: the back-off delays the next fetch after a failure.
     let ok = "200 OK";
     let huge = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(300 * 1024));
     let gates: Vec<_> = [
@@ -172,17 +172,17 @@ fn a_set_that_is_no_set_never_replaces_a_good_one() {
         Window::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{\"keys\":[".to_vec()),
     ]
     .into_iter()
-    .map(|bad| {
+    .map(|invalid| {
         let (sidecar, upstream, issuer) = fetching(Window::Keys(vec![one()]));
         assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
-        issuer.publish(bad);
+        issuer.publish(invalid);
         (sidecar, upstream, issuer)
     })
     .collect();
     assert_eq!(gates.len(), 6);
     for (number, (sidecar, _upstream, _issuer)) in gates.iter().enumerate() {
         let failed = "claimgate_key_fetches_total{issuer=\"test\",outcome=\"failure\"}";
-        eventually(&format!("a failure of {number}"), || {
+        eventually(&format!("failed fetch {number}"), || {
             sidecar.call(&tasks_of_alice(&two()));
             sidecar.metric(failed) >= Some(1.0)
         });
@@ -194,7 +194,7 @@ fn a_set_that_is_no_set_never_replaces_a_good_one() {
 }
 
 #[test]
-fn a_redirect_is_not_followed() {
+fn follows_no_redirect() {
     let elsewhere = Issuer::publishing(Window::Keys(vec![one()]));
     let redirect = format!(
         "HTTP/1.1 302 Found\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n",
@@ -204,12 +204,12 @@ fn a_redirect_is_not_followed() {
     sidecar
         .call(&tasks_of_alice(&one()))
         .refused(503, "keys_unavailable");
-    eventually("another attempt", || issuer.fetches() > 1);
+    eventually("another fetch", || issuer.fetches() > 1);
     assert_eq!(elsewhere.fetches(), 0);
 }
 
 #[test]
-fn only_a_200_brings_keys() {
+fn accepts_keys_with_status_200_only() {
     let keys = Window::Keys(vec![one()]).body();
     for status in [
         "302 Found",
@@ -218,9 +218,9 @@ fn only_a_200_brings_keys() {
         "203 Non-Authoritative Information",
     ] {
         let (sidecar, _upstream, _issuer) = fetching(Window::answer(status, &keys));
-        let answer = sidecar.call(&tasks_of_alice(&one()));
+        let response = sidecar.call(&tasks_of_alice(&one()));
         assert_eq!(
-            answer.outcome(),
+            response.outcome(),
             (503, "keys_unavailable".to_owned()),
             "{status}"
         );
@@ -228,7 +228,7 @@ fn only_a_200_brings_keys() {
 }
 
 #[test]
-fn a_set_that_is_too_large_is_refused() {
+fn rejects_a_key_set_that_is_too_large() {
     let mut published = Window::Keys(vec![one()]).body();
     published.pop();
     let large = format!("{published},\"x\":\"{}\"}}", "x".repeat(256 * 1024));
@@ -242,7 +242,7 @@ fn a_set_that_is_too_large_is_refused() {
 }
 
 #[test]
-fn keys_are_not_used_for_longer_than_the_operator_allows() {
+fn expires_keys_after_max_stale() {
     let (upstream, issuer) = (
         Upstream::start(),
         Issuer::publishing(Window::Keys(vec![one()])),
@@ -264,7 +264,7 @@ fn keys_are_not_used_for_longer_than_the_operator_allows() {
 }
 
 #[test]
-fn a_key_verifies_its_own_algorithm_and_no_other() {
+fn verifies_only_the_algorithm_of_a_key() {
     let keys = vec![one(), Key::p256("ec"), Key::rsa("rsa")];
     let (sidecar, upstream, issuer) = fetching(Window::Keys(keys));
     let published: serde_json::Value = serde_json::from_str(&issuer.body()).unwrap();
@@ -279,7 +279,7 @@ fn a_key_verifies_its_own_algorithm_and_no_other() {
         let begins = pem.find("-----BEGIN").unwrap();
         let jwk = &published["keys"][number];
         let part = |name: &str| jwk[name].as_str().unwrap_or_default().to_owned();
-        // What an attacker could take for the secret (CVE-2015-9235).
+        // Public values that an attacker could use as an HMAC secret (CVE-2015-9235).
         for secret in [
             pem.clone(),
             pem[begins..].to_owned(),
@@ -303,7 +303,7 @@ fn a_key_verifies_its_own_algorithm_and_no_other() {
             }
         }
     }
-    // Another algorithm of the same key, and the right one under another key's name.
+    // Another algorithm with the same key, and the right algorithm with the `kid` of another key.
     for (header, reason) in [
         (r#"{"alg":"RS384","kid":"rsa"}"#, "token_algorithm"),
         (r#"{"alg":"PS256","kid":"rsa"}"#, "token_algorithm"),
@@ -319,7 +319,7 @@ fn a_key_verifies_its_own_algorithm_and_no_other() {
 }
 
 #[test]
-fn what_a_token_says_about_keys_causes_no_connection() {
+fn ignores_key_references_in_a_token_header() {
     let (sidecar, upstream, issuer) = fetching(Window::Keys(vec![one()]));
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
     let attackers = Issuer::publishing(Window::Keys(vec![two()]));
@@ -335,19 +335,23 @@ fn what_a_token_says_about_keys_causes_no_connection() {
         ] {
             let header = format!(r#"{{"alg":"EdDSA","kid":"{kid}",{more}}}"#);
             let token = two().sign_text(&header, &payload);
-            let answer = sidecar.call(&get(TASKS).bearer(&token));
-            // A name asked for again is 503: whether a fetch would bring it now, nobody knows.
-            let is_refused = answer.status == 401 || (kid != "one" && answer.status == 503);
-            assert!(is_refused, "{header}: {}", answer.status);
+            let response = sidecar.call(&get(TASKS).bearer(&token));
+            // A repeated unknown `kid` gets 503: another fetch could bring the key.
+            let is_refused = response.status == 401 || (kid != "one" && response.status == 503);
+            assert!(is_refused, "{header}: {}", response.status);
         }
     }
-    assert_eq!(attackers.targets(), ["/"], "only the test itself has asked");
+    assert_eq!(
+        attackers.targets(),
+        ["/"],
+        "a connection other than the one of the test"
+    );
     assert_eq!(upstream.arrived().len(), 1);
     assert!(issuer.targets().iter().all(|target| target == "/jwks.json"));
 }
 
 #[test]
-fn a_slow_issuer_holds_up_nobody_who_does_not_need_it() {
+fn a_slow_issuer_delays_only_requests_that_need_its_keys() {
     let latch = Latch::default();
     let keys = Window::Keys(vec![one()]);
     let (sidecar, upstream, issuer) = fetching(Window::Held(latch.clone(), Box::new(keys)));
@@ -363,7 +367,7 @@ fn a_slow_issuer_holds_up_nobody_who_does_not_need_it() {
     assert_eq!(upstream.arrived().len(), 2);
 }
 
-/// A fetch by the test itself.
+/// Body of a published key set, fetched by the test.
 trait Body {
     fn body(&self) -> String;
 }

@@ -214,18 +214,18 @@ fn no_handshake_fails_while_certificate_and_key_briefly_mismatch() {
             let (new, old) = (&pairs[swap % 2], &pairs[(swap + 1) % 2]);
             // First the new certificate with the old key, then both.
             publish(directory, 2 * swap, &new.certificate, &old.key);
-            let results = reloader.look();
+            let results = reloader.reload_changed();
             invalid += results
                 .iter()
                 .filter(|reloaded| reloaded.result.is_err())
                 .count();
             publish(directory, 2 * swap + 1, &new.certificate, &new.key);
-            let results = reloader.look();
+            let results = reloader.reload_changed();
             valid += results
                 .iter()
                 .filter(|reloaded| reloaded.result.is_ok())
                 .count();
-            assert!(reloader.look().is_empty(), "no change");
+            assert!(reloader.reload_changed().is_empty(), "no change");
             authority.connector().handshake(address).unwrap();
         }
         stop.store(true, Ordering::Relaxed);

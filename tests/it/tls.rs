@@ -1,4 +1,4 @@
-//! Listeners with TLS: versions, names, and what is not agreed on.
+//! TLS listeners: versions, server names, ALPN, resumption and deadlines.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -16,13 +16,13 @@ use crate::harness::{
     Authority, Client, Next, ROUTES, Sidecar, Upstream, eventually, get, post, start, start_with,
 };
 
-/// A `ClientHello` in which only the version is wrong: that of TLS 1.1.
+/// A `ClientHello` for TLS 1.1, valid in everything else.
 fn hello_of_tls11() -> Vec<u8> {
     let mut body = vec![3, 2];
     body.extend([7; 32]);
     // No session; ECDHE with AES-128-GCM; no compression.
     body.extend([0, 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0]);
-    // Groups: P-256. Points: as they are. Signatures: ECDSA and RSA with SHA-256.
+    // Groups: P-256. Points: uncompressed. Signatures: ECDSA and RSA with SHA-256.
     let extensions = [
         &[0, 10, 0, 4, 0, 2, 0, 23][..],
         &[0, 11, 0, 2, 1, 0],
@@ -38,19 +38,19 @@ fn hello_of_tls11() -> Vec<u8> {
     record
 }
 
-/// How often a handshake has failed.
-fn failed(sidecar: &Sidecar) -> f64 {
+/// Number of failed handshakes.
+fn failed_handshakes(sidecar: &Sidecar) -> f64 {
     let series = "claimgate_request_heads_rejected_total{reason=\"tls_handshake\"}";
     sidecar.metric(series).unwrap()
 }
 
-/// The names in the certificate that the gate has shown.
-fn shown(stream: &TlsStream) -> Vec<u8> {
+/// Server certificate of a connection in DER.
+fn server_certificate(stream: &TlsStream) -> Vec<u8> {
     stream.conn.peer_certificates().unwrap()[0].to_vec()
 }
 
 #[test]
-fn a_request_over_tls_is_judged_and_forwarded_as_https() {
+fn verifies_a_request_over_tls_and_forwards_it_as_https() {
     let authority = Authority::new();
     let (sidecar, upstream, issuer) = start(&format!("{}{ROUTES}", authority.listen("")));
     for version in [&TLS12, &TLS13] {
@@ -65,65 +65,67 @@ fn a_request_over_tls_is_judged_and_forwarded_as_https() {
         let forwarded = arrived.head.value("forwarded").unwrap();
         assert!(forwarded.ends_with(";proto=https"), "{forwarded}");
     }
-    assert!(failed(&sidecar).abs() < 0.5);
+    assert!(failed_handshakes(&sidecar).abs() < 0.5);
 }
 
 #[test]
-fn old_versions_are_refused_and_counted() {
+fn rejects_and_counts_old_versions() {
     let authority = Authority::new();
-    for (lines, old_is_good) in [("", true), ("min_version = \"1.3\"", false)] {
+    for (lines, accepts_older) in [("", true), ("min_version = \"1.3\"", false)] {
         let (sidecar, _upstream, _issuer) = start(&format!("{}{ROUTES}", authority.listen(lines)));
-        let answer = Client::connect(sidecar.address)
+        let response = Client::connect(sidecar.address)
             .send(hello_of_tls11())
             .until_closed();
         // An alert (RFC 8446 section 6): fatal, protocol_version.
-        assert_eq!(answer, [21, 3, 3, 0, 2, 2, 70]);
+        assert_eq!(response, [21, 3, 3, 0, 2, 2, 70]);
         let older = authority
             .connector()
             .speaking(&TLS12)
             .handshake(sidecar.address);
-        assert_eq!(older.is_ok(), old_is_good, "{older:?}");
+        assert_eq!(older.is_ok(), accepts_older, "{older:?}");
         let newer = authority.connector().handshake(sidecar.address).unwrap();
         assert_eq!(
             newer.conn.protocol_version(),
             Some(ProtocolVersion::TLSv1_3)
         );
-        let expected = if old_is_good { 1.0 } else { 2.0 };
-        eventually("the handshakes that failed", || {
-            (failed(&sidecar) - expected).abs() < 0.5
+        let expected = if accepts_older { 1.0 } else { 2.0 };
+        eventually("the failed handshakes are counted", || {
+            (failed_handshakes(&sidecar) - expected).abs() < 0.5
         });
     }
 }
 
 #[test]
-fn what_is_no_tls_gets_no_answer_in_http() {
+fn sends_no_http_response_to_a_plaintext_request() {
     let authority = Authority::new();
     let (sidecar, _upstream, _issuer) = start(&format!("{}{ROUTES}", authority.listen("")));
     let mut client = sidecar.connect();
-    let answer = client.send(get("/open/x").bytes()).until_closed();
-    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
-    eventually("the handshake that failed", || failed(&sidecar) > 0.5);
-    // Who only looks whether somebody listens has not failed.
+    let response = client.send(get("/open/x").bytes()).until_closed();
+    assert!(!response.starts_with(b"HTTP"), "{response:?}");
+    eventually("the failed handshake is counted", || {
+        failed_handshakes(&sidecar) > 0.5
+    });
+    // A connection closed without data, such as a port check, does not count.
     drop(sidecar.connect());
     let mut client = authority.connector().connect(sidecar.address).unwrap();
     assert_eq!(client.call(&get("/open/x")).status, 200);
-    assert!(failed(&sidecar) < 1.5);
+    assert!(failed_handshakes(&sidecar) < 1.5);
 }
 
 #[test]
-fn http2_is_agreed_on_and_never_guessed() {
+fn uses_http2_only_after_alpn() {
     let authority = Authority::new();
     let (sidecar, _upstream, _issuer) = start(&format!("{}{ROUTES}", authority.listen("")));
-    let agreed = |protocols: &[&str]| {
+    let negotiate = |protocols: &[&str]| {
         let connector = authority.connector().offering(protocols);
         let stream = connector.handshake(sidecar.address)?;
         Ok::<_, std::io::Error>(stream.conn.alpn_protocol().map(<[u8]>::to_vec))
     };
-    assert_eq!(agreed(&["http/1.1", "h2"]).unwrap().unwrap(), b"h2");
-    assert_eq!(agreed(&["http/1.1"]).unwrap().unwrap(), b"http/1.1");
-    assert_eq!(agreed(&[]).unwrap(), None);
-    // RFC 7301 section 3.2: nothing in common is the end, and not something else (ALPACA).
-    let error = agreed(&["smtp"]).unwrap_err();
+    assert_eq!(negotiate(&["http/1.1", "h2"]).unwrap().unwrap(), b"h2");
+    assert_eq!(negotiate(&["http/1.1"]).unwrap().unwrap(), b"http/1.1");
+    assert_eq!(negotiate(&[]).unwrap(), None);
+    // RFC 7301 section 3.2: without a common protocol the handshake fails, which prevents ALPACA attacks.
+    let error = negotiate(&["smtp"]).unwrap_err();
     assert!(
         error.to_string().contains("NoApplicationProtocol"),
         "{error}"
@@ -137,7 +139,7 @@ fn http2_is_agreed_on_and_never_guessed() {
 }
 
 #[test]
-fn a_request_over_http2_and_tls_is_judged_by_its_connection_too() {
+fn http2_requests_use_the_certificate_of_their_connection() {
     let authority = Authority::new();
     let ca = authority.file("ca.crt");
     let lines = format!("client_ca = \"{}\"", ca.display());
@@ -157,7 +159,7 @@ require = [{ certificate = "dns", has = "web.example" }]
         let connector = authority.connector().offering(&["h2"]).showing(&pair);
         let wire = Wire::tls(connector.handshake(sidecar.address).unwrap());
         let mut client = Frames::over(wire, &[]);
-        // A header may be longer than the helper for heads writes: the token has its length in two bytes.
+        // The `head` helper writes short header values only: the token needs a length of two bytes.
         let mut head = head(&[(":method", "GET"), (":path", "/me"), ("x-client", "root")]);
         let length = token.len() - 127;
         head.extend([0, 13]);
@@ -182,7 +184,7 @@ require = [{ certificate = "dns", has = "web.example" }]
 }
 
 #[test]
-fn the_certificate_is_that_of_the_name_that_is_asked_for() {
+fn selects_the_certificate_by_server_name() {
     let authority = Authority::new();
     let [gate, other, wild] = [
         authority.server("gate", &["gate.test", "also.test"]),
@@ -202,10 +204,10 @@ fn the_certificate_is_that_of_the_name_that_is_asked_for() {
         ("other.test", Some(&other)),
         ("deep.other.test", Some(&wild)),
         ("a.wild.test", Some(&wild)),
-        // What no certificate has gets the first, which the client does not take.
+        // An unknown name gets the first certificate, which the client rejects.
         ("a.b.wild.test", None),
         ("wild.test", None),
-        ("nobody.test", None),
+        ("unknown.test", None),
     ] {
         let connector = authority.connector().name(name);
         let stream = connector.handshake(sidecar.address);
@@ -216,7 +218,7 @@ fn the_certificate_is_that_of_the_name_that_is_asked_for() {
             stream.err()
         );
         if let (Ok(stream), Some(pair)) = (stream, expected) {
-            assert_eq!(shown(&stream), der(pair), "{name}");
+            assert_eq!(server_certificate(&stream), der(pair), "{name}");
         }
     }
 }
@@ -230,16 +232,19 @@ fn der(pair: &claimgate::tls::Pair) -> Vec<u8> {
 }
 
 #[test]
-fn a_client_comes_back_with_a_ticket() {
+fn resumes_a_session_with_a_ticket() {
     let authority = Authority::new();
     let (sidecar, _upstream, _issuer) = start(&format!("{}{ROUTES}", authority.listen("")));
     for version in [&TLS12, &TLS13] {
-        assert_eq!(resumed(&authority, sidecar.address, version), [false, true]);
+        assert_eq!(
+            resumptions(&authority, sidecar.address, version),
+            [false, true]
+        );
     }
 }
 
-/// Whether each of two connections of one client went on with what was agreed on before.
-fn resumed(
+/// Opens two connections of one client and reports for each whether it resumed a session.
+fn resumptions(
     authority: &Authority,
     address: SocketAddr,
     version: &'static rustls::SupportedProtocolVersion,
@@ -253,7 +258,7 @@ fn resumed(
 }
 
 #[test]
-fn the_handshake_comes_after_the_header_of_the_proxy_protocol() {
+fn reads_the_proxy_protocol_header_before_the_handshake() {
     let authority = Authority::new();
     let tls = authority.listen("");
     let proxies = "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]";
@@ -274,7 +279,7 @@ fn the_handshake_comes_after_the_header_of_the_proxy_protocol() {
 }
 
 #[test]
-fn half_a_handshake_ends_with_the_time_of_a_head() {
+fn header_timeout_covers_the_handshake() {
     let authority = Authority::new();
     let tls = authority.listen("");
     let config = format!("[listen]\nheader_timeout = \"300ms\"\n{tls}{ROUTES}");
@@ -287,11 +292,13 @@ fn half_a_handshake_ends_with_the_time_of_a_head() {
     };
     assert_eq!(client.send("GET / HT").until_closed(), b"");
     let series = "claimgate_request_heads_rejected_total{reason=\"request_timeout\"}";
-    eventually("both are counted", || sidecar.metric(series).unwrap() > 1.5);
+    eventually("both timeouts are counted", || {
+        sidecar.metric(series).unwrap() > 1.5
+    });
 }
 
 #[test]
-fn a_client_that_does_not_read_is_cut_though_all_is_encrypted() {
+fn body_timeout_closes_a_tls_client_that_does_not_read() {
     let authority = Authority::new();
     let upstream = Upstream::answering(|dialogue| {
         dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
@@ -305,13 +312,13 @@ fn a_client_that_does_not_read_is_cut_though_all_is_encrypted() {
     client.send(get("/open/large").bytes());
     upstream.wait_for_closed(1);
     let open = "claimgate_connections_open";
-    eventually("the connection ends", || {
+    eventually("the connection closes", || {
         sidecar.metric(open).unwrap() < 0.5
     });
 }
 
 #[test]
-fn browsers_are_told_to_come_back_with_tls_alone() {
+fn sends_hsts_over_tls_only() {
     let authority = Authority::new();
     let upstream = Upstream::answering(|dialogue| {
         dialogue.write(
@@ -326,26 +333,29 @@ fn browsers_are_told_to_come_back_with_tls_alone() {
     let (sidecar, _upstream, _issuer) = start_with(&config, upstream);
     let mut client = authority.connector().connect(sidecar.address).unwrap();
     for (target, status) in [("/open/page", 200), ("/me/x", 401), ("/a/../b", 400)] {
-        let answer = client.call(&get(target));
-        assert_eq!(answer.status, status);
-        let told = answer.header("strict-transport-security");
-        assert_eq!(told.as_deref(), Some("max-age=15552000"), "{target}");
+        let response = client.call(&get(target));
+        assert_eq!(response.status, status);
+        let hsts = response.header("strict-transport-security");
+        assert_eq!(hsts.as_deref(), Some("max-age=15552000"), "{target}");
     }
-    // The answer without encryption would be ignored (RFC 6797 section 8.1), and the gate adds nothing to it.
+    // Browsers ignore HSTS in a plaintext response (RFC 6797 section 8.1), so the gate does not send it.
     let Address::Tcp(plain) = sidecar.running().addresses()[1] else {
-        panic!("it listens over TCP");
+        panic!("expected a TCP address");
     };
-    let answer = Client::connect(plain).call(&get("/me/x"));
+    let response = Client::connect(plain).call(&get("/me/x"));
     assert_eq!(
-        (answer.status, answer.header("strict-transport-security")),
+        (
+            response.status,
+            response.header("strict-transport-security")
+        ),
         (401, None)
     );
 }
 
-/// What a client does not take may wait in three places: in the kernel, encrypted in the gate, or not yet encrypted.
-/// Answers of all sizes let each be the last that is full, and for some only the farewell of TLS is left.
+/// Unread data waits in the kernel, encrypted in the gate, or not yet encrypted. The response sizes make each of them the
+/// last full buffer; for some sizes only the `close_notify` alert is left.
 #[test]
-fn a_client_that_does_not_read_is_cut_whatever_is_left_to_send() {
+fn timeouts_close_a_client_that_does_not_read_at_every_buffer_level() {
     let authority = Authority::new();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gate.sock");
@@ -381,7 +391,7 @@ fn a_client_that_does_not_read_is_cut_whatever_is_left_to_send() {
         .collect();
     upstream.wait_for(clients.len());
     let open = "claimgate_connections_open";
-    eventually("every connection ends", || {
+    eventually("every connection closes", || {
         sidecar.metric(open).unwrap() < 0.5
     });
     drop(clients);

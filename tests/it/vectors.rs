@@ -1,5 +1,5 @@
-//! Signatures that others have published, sound and crooked: Wycheproof's, and those of the RFCs. Each is judged by
-//! [`VerificationKey::verifies`], with a key that came through the loaders of the gate.
+//! Published test vectors, with valid and invalid signatures: Wycheproof and the RFCs. Each is verified with
+//! [`VerificationKey::verifies`] and a key that the loaders of the gate have read.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wycheproof::{ecdsa, eddsa, mac, rsa_pkcs1_verify, rsa_pss_verify};
 
-/// Vectors of one family of algorithms, and how many of them are accepted, refused and not tried.
+/// Vectors of one family of algorithms, with the numbers of accepted, rejected and skipped ones.
 struct Set {
     name: &'static str,
     family: &'static str,
@@ -23,12 +23,12 @@ struct Set {
 }
 
 macro_rules! set {
-    ($module:ident :: $name:ident, $family:literal, $accepted:literal, $refused:literal, $skipped:literal) => {
+    ($module:ident :: $name:ident, $family:literal, $accepted:literal, $rejected:literal, $skipped:literal) => {
         Set {
             name: stringify!($name),
             family: $family,
             json: $module::TestName::$name.json_data(),
-            counts: [$accepted, $refused, $skipped],
+            counts: [$accepted, $rejected, $skipped],
         }
     };
 }
@@ -67,18 +67,18 @@ struct Vector {
     flags: Vec<String>,
 }
 
-/// What must become of a vector.
+/// Outcome of a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Accepted,
-    Refused,
-    /// The gate does not even load its key: a secret shorter than the hash (RFC 7518 section 3.2), another curve. Or
-    /// it is a sound signature of another algorithm, in a set whose algorithm the gate has not.
+    Rejected,
+    /// The gate does not load the key: a secret shorter than the hash (RFC 7518 section 3.2), or an unsupported curve. Or
+    /// the signature is valid for another algorithm, in a set for an algorithm that the gate does not support.
     Skipped,
 }
 
 #[test]
-fn every_hmac_of_wycheproof_has_its_outcome() {
+fn matches_every_wycheproof_hmac() {
     run(&[
         set!(mac::HmacSha256, "HS", 30, 138, 6),
         set!(mac::HmacSha384, "HS", 30, 138, 6),
@@ -87,7 +87,7 @@ fn every_hmac_of_wycheproof_has_its_outcome() {
 }
 
 #[test]
-fn every_ecdsa_signature_of_wycheproof_has_its_outcome() {
+fn matches_every_wycheproof_ecdsa_signature() {
     run(&[
         set!(ecdsa::EcdsaSecp256r1Sha256P1363, "ES", 173, 89, 0),
         set!(ecdsa::EcdsaSecp384r1Sha384P1363, "ES", 193, 87, 0),
@@ -95,9 +95,9 @@ fn every_ecdsa_signature_of_wycheproof_has_its_outcome() {
     ]);
 }
 
-/// RFC 7518 section 3.4 ties each curve to one hash, and a signature is two numbers of full length, never DER.
+/// RFC 7518 section 3.4: each curve has one hash, and a signature is two numbers of full length, never DER.
 #[test]
-fn an_ecdsa_signature_in_der_or_over_another_hash_is_refused() {
+fn rejects_an_ecdsa_signature_in_der_or_with_another_hash() {
     run(&[
         set!(ecdsa::EcdsaSecp256r1Sha256, "DER", 0, 484, 0),
         set!(ecdsa::EcdsaSecp384r1Sha384, "DER", 0, 504, 0),
@@ -109,12 +109,12 @@ fn an_ecdsa_signature_in_der_or_over_another_hash_is_refused() {
 }
 
 #[test]
-fn every_ed25519_signature_of_wycheproof_has_its_outcome() {
+fn matches_every_wycheproof_ed25519_signature() {
     run(&[set!(eddsa::Ed25519, "EdDSA", 88, 63, 0)]);
 }
 
 #[test]
-fn every_rsa_signature_of_wycheproof_has_its_outcome() {
+fn matches_every_wycheproof_rsa_signature() {
     run(&[
         set!(rsa_pkcs1_verify::Rsa2048Sha256, "RS", 9, 250, 0),
         set!(rsa_pkcs1_verify::Rsa2048Sha384, "RS", 7, 251, 0),
@@ -133,7 +133,7 @@ fn every_rsa_signature_of_wycheproof_has_its_outcome() {
 }
 
 #[test]
-fn every_pss_signature_of_wycheproof_has_its_outcome() {
+fn matches_every_wycheproof_pss_signature() {
     run(&[
         set!(
             rsa_pss_verify::RsaPss2048Sha256Mgf1SaltLen32,
@@ -177,7 +177,7 @@ fn every_pss_signature_of_wycheproof_has_its_outcome() {
             47,
             0
         ),
-        // Other salts, other hashes for the mask: not what RFC 7518 section 3.5 calls PS256 to PS512.
+        // Other salt lengths and mask hashes than those of PS256 to PS512 (RFC 7518 section 3.5).
         set!(
             rsa_pss_verify::RsaPss4096Sha512Mgf1SaltLen32,
             "PS",
@@ -202,7 +202,7 @@ fn run(sets: &[Set]) {
             for vector in &group.tests {
                 let expected = set.expected(group, vector);
                 let found = match vector.secret().as_ref().unwrap_or(&loaded) {
-                    Ok(keys) => set.judge(group, vector, keys),
+                    Ok(keys) => set.verify(group, vector, keys),
                     Err(_) => Outcome::Skipped,
                 };
                 if found != expected {
@@ -232,33 +232,33 @@ impl Set {
             return if vector.is_of_another_algorithm() {
                 Outcome::Skipped
             } else {
-                Outcome::Refused
+                Outcome::Rejected
             };
         };
         let hash_bits = algorithm.name().get(2..).and_then(|bits| bits.parse().ok());
         if algorithm.kind() == KeyKind::Secret
             && hash_bits.is_some_and(|bits: usize| vector.key.as_ref().unwrap().len() * 4 < bits)
         {
-            // RFC 7518 section 3.2: the key is as long as the hash, or longer.
+            // RFC 7518 section 3.2: a key must be at least as long as the hash.
             return Outcome::Skipped;
         }
-        let is_cut = group.tag_size.is_some_and(|size| hash_bits != Some(size));
+        let is_truncated = group.tag_size.is_some_and(|size| hash_bits != Some(size));
         match vector.result.as_str() {
-            "valid" if !is_cut => Outcome::Accepted,
-            // `acceptable` is a PKCS #1 padding without the NULL that RFC 8017 section 9.2 wants to see.
-            "valid" | "invalid" | "acceptable" => Outcome::Refused,
+            "valid" if !is_truncated => Outcome::Accepted,
+            // `acceptable` is PKCS #1 padding without the NULL that RFC 8017 section 9.2 requires.
+            "valid" | "invalid" | "acceptable" => Outcome::Rejected,
             other => panic!("{}: {other}", self.name),
         }
     }
 
-    /// The algorithm of a token that would be signed like this; none if JWA has none.
+    /// JWA algorithm of the vector, if there is one.
     fn algorithm(&self, group: &Group, vector: &Vector) -> Option<Algorithm> {
         let bits = match (&group.sha, &vector.key) {
             (Some(sha), _) => sha.strip_prefix("SHA-")?.to_owned(),
             (None, Some(_)) => self.name.strip_prefix("HmacSha")?.to_owned(),
             (None, None) => String::new(),
         };
-        // RFC 7518 section 3.5: the mask is made with the same hash, the salt is as long as it.
+        // RFC 7518 section 3.5: the mask uses the same hash, and the salt has the length of the hash.
         let salt = group.s_len.map(|bytes| (bytes * 8).to_string());
         if salt.is_some_and(|salt| salt != bits)
             || group
@@ -271,9 +271,9 @@ impl Set {
         Algorithm::named(&format!("{}{bits}", self.family))
     }
 
-    /// What the keys say; they are one key in several forms, and must say the same.
-    fn judge(&self, group: &Group, vector: &Vector, keys: &[VerificationKey]) -> Outcome {
-        let (message, signature) = (hex(&vector.msg), hex(&vector.sig));
+    /// Verifies a vector with every form of its key. All forms must agree.
+    fn verify(&self, group: &Group, vector: &Vector, keys: &[VerificationKey]) -> Outcome {
+        let (message, signature) = (from_hex(&vector.msg), from_hex(&vector.sig));
         let own = self.algorithm(group, vector);
         if own.is_some_and(|own| keys.iter().all(|key| !key.is_for(own)))
             || own.is_none() && vector.is_of_another_algorithm()
@@ -281,56 +281,56 @@ impl Set {
             return Outcome::Skipped;
         }
         let verdicts = keys.iter().map(|key| {
-            let says = |algorithm, message: &[u8], signature: &[u8]| {
+            let verifies = |algorithm, message: &[u8], signature: &[u8]| {
                 key.verifies(algorithm, message, &URL_SAFE_NO_PAD.encode(signature))
             };
             let mut others = Algorithm::ALL.into_iter().filter(|one| Some(*one) != own);
-            let mut by_another = || others.find(|other| says(*other, &message, &signature));
+            let mut by_another = || others.find(|other| verifies(*other, &message, &signature));
             let Some(own) = own else {
                 return by_another().is_some();
             };
-            let is_good = says(own, &message, &signature);
-            if is_good {
+            let is_valid = verifies(own, &message, &signature);
+            if is_valid {
                 assert_eq!(by_another(), None, "{}: {}", self.name, vector.tc_id);
                 let more = [&message[..], b"\0"].concat();
                 assert!(
-                    !says(own, &more, &signature),
+                    !verifies(own, &more, &signature),
                     "{}: {}",
                     self.name,
                     vector.tc_id
                 );
                 for changed in changed(&signature) {
                     assert!(
-                        !says(own, &message, &changed),
+                        !verifies(own, &message, &changed),
                         "{}: {}",
                         self.name,
                         vector.tc_id
                     );
                 }
             }
-            is_good
+            is_valid
         });
         let verdicts: BTreeSet<bool> = verdicts.collect();
         assert_eq!(
             verdicts.len(),
             1,
-            "{}: {}: the forms of the key differ",
+            "{}: {}: the forms of the key disagree",
             self.name,
             vector.tc_id
         );
         if verdicts.contains(&true) {
             Outcome::Accepted
         } else {
-            Outcome::Refused
+            Outcome::Rejected
         }
     }
 }
 
-/// A signature with one bit changed, at its front, in its middle and at its end; shorter and longer.
+/// Changes a signature: one bit at its start, middle and end; one byte shorter; one byte longer.
 fn changed(signature: &[u8]) -> Vec<Vec<u8>> {
     let flipped = [0, signature.len() / 2, signature.len() - 1].map(|at| {
         let mut flipped = signature.to_vec();
-        // Not the last bit: a vector whose s is (n + 1) / 2 has its other s, (n - 1) / 2, beside it.
+        // Not the last bit: for s = (n + 1) / 2 that gives the equivalent (n - 1) / 2, which is valid too.
         flipped[at] ^= 0x20;
         flipped
     });
@@ -341,7 +341,7 @@ fn changed(signature: &[u8]) -> Vec<Vec<u8>> {
 }
 
 impl Group {
-    /// The key of the group in every form that there is: PEM, JWK as published, JWK from its numbers.
+    /// Loads the key of the group in every available form: PEM, published JWK, JWK built from its numbers.
     fn keys(&self) -> Result<Vec<VerificationKey>, KeyError> {
         let mut keys = Vec::new();
         if let Some(text) = &self.public_key_pem {
@@ -361,8 +361,8 @@ impl Group {
 }
 
 impl Vector {
-    /// Whether it is crooked only in that it is a sound signature of another algorithm, perhaps of one that the gate
-    /// has while it has not the algorithm of the set.
+    /// Reports whether the vector is invalid only because its signature is valid for another algorithm, which the gate may
+    /// support without supporting the algorithm of the set.
     fn is_of_another_algorithm(&self) -> bool {
         let is_flagged = |name| self.flags.iter().any(|flag| flag == name);
         is_flagged("WrongHash")
@@ -370,7 +370,7 @@ impl Vector {
             || self.comment.starts_with("s_len changed")
     }
 
-    /// The secret of an HMAC.
+    /// Loads the secret of an HMAC.
     fn secret(&self) -> Option<Result<Vec<VerificationKey>, KeyError>> {
         let secret = Secret::decode(self.key.as_ref()?.clone().into(), Encoding::Hex).unwrap();
         let long_enough = |one: &Algorithm| secret.verification_key(Some(&[*one])).is_ok();
@@ -386,7 +386,7 @@ fn jwk_of(numbers: &Value) -> Value {
     let kind = numbers.get("type").map_or("RSA", |_| text("type"));
     match kind {
         "EcPublicKey" => {
-            let point = hex(text("uncompressed"));
+            let point = from_hex(text("uncompressed"));
             let (x, y) = point[1..].split_at(point.len() / 2);
             let curve = match text("curve") {
                 "secp256r1" => "P-256",
@@ -396,23 +396,22 @@ fn jwk_of(numbers: &Value) -> Value {
             };
             json!({"kty": "EC", "crv": curve, "x": encoded(x), "y": encoded(y)})
         }
-        "EDDSAPublicKey" => json!({"kty": "OKP", "crv": "Ed25519", "x": encoded(&hex(text("pk")))}),
+        "EDDSAPublicKey" => {
+            json!({"kty": "OKP", "crv": "Ed25519", "x": encoded(&from_hex(text("pk")))})
+        }
         "RSA" => {
-            let (n, e) = (hex(text("modulus")), hex(text("publicExponent")));
+            let (n, e) = (from_hex(text("modulus")), from_hex(text("publicExponent")));
             json!({"kty": "RSA", "n": encoded(&n), "e": encoded(&e)})
         }
         other => panic!("{other}"),
     }
 }
 
-fn hex(text: &str) -> Vec<u8> {
-    let pairs = (0..text.len()).step_by(2);
-    pairs
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
+fn from_hex(text: &str) -> Vec<u8> {
+    hex::decode(text).unwrap()
 }
 
-/// A file of signed tokens, of which Wycheproof says what a library for JOSE must answer.
+/// Wycheproof file of signed tokens, with the expected result of a JOSE library.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Tokens {
@@ -437,8 +436,8 @@ struct TokenVector {
     result: String,
 }
 
-/// Where the gate answers otherwise than Wycheproof says, and why.
-const OTHERWISE: [(&str, usize, &str); 10] = [
+/// Deliberate differences from the Wycheproof results, with the reason.
+const DIFFERENCES: [(&str, usize, &str); 10] = [
     (
         "json_web_signature",
         346,
@@ -448,35 +447,35 @@ const OTHERWISE: [(&str, usize, &str); 10] = [
     (
         "json_web_signature",
         347,
-        "the key is for ES521, which is no algorithm",
+        "the key is for ES521, which is not an algorithm",
     ),
     ("json_web_signature", 351, "the same, with key_ops"),
     (
         "json_web_signature",
         367,
-        "invalid by its name, but the same bytes as 357, which is valid",
+        "invalid by its comment, but the same bytes as 357, which is valid",
     ),
     ("json_web_signature", 370, "the same"),
     (
         "json_web_signature",
         372,
-        "valid if a `?` in base64url is skipped: RFC 7515 section 2 has none",
+        "valid if a `?` in base64url is skipped: RFC 7515 section 2 does not permit it",
     ),
     ("json_web_signature", 373, "the same, in the payload"),
     (
         "json_web_key",
         2,
-        "a set of two secrets: a secret has no place in a set",
+        "a set of two shared secrets, which the gate does not accept in a set",
     ),
     (
         "json_web_key",
         7,
-        "an RSA key of a weak generator (ROCA), which its issuer must replace",
+        "an RSA key of a weak generator (ROCA): the issuer must replace it",
     ),
 ];
 
 #[test]
-fn every_token_of_wycheproof_has_its_outcome() {
+fn matches_every_wycheproof_token() {
     let mut differences = Vec::new();
     for (name, counts) in [("json_web_signature", [42, 359]), ("json_web_key", [5, 21])] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -487,12 +486,12 @@ fn every_token_of_wycheproof_has_its_outcome() {
         for group in &file.test_groups {
             let ring = KeyRing::local(group.keys().unwrap_or_default());
             for vector in &group.tests {
-                let is_good = vector.jws.as_str().is_some_and(|jws| is_signed(jws, &ring));
-                found[usize::from(!is_good)] += 1;
-                let otherwise = OTHERWISE
+                let is_valid = vector.jws.as_str().is_some_and(|jws| is_signed(jws, &ring));
+                found[usize::from(!is_valid)] += 1;
+                let differs = DIFFERENCES
                     .iter()
                     .any(|(file, id, _)| (*file, *id) == (name, vector.tc_id));
-                if is_good != ((vector.result == "valid") != otherwise) {
+                if is_valid != ((vector.result == "valid") != differs) {
                     differences.push(format!(
                         "{name}: {} ({}, {}): {}, {:?}",
                         vector.tc_id,
@@ -513,7 +512,7 @@ fn every_token_of_wycheproof_has_its_outcome() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// Whether a token is signed by a key of the ring; what it says is not asked, for it need not be claims.
+/// Reports whether a key of the ring signed a token. The payload may be anything.
 fn is_signed(jws: &str, ring: &KeyRing) -> bool {
     let parts: Vec<&str> = jws.split('.').collect();
     let [header, payload, signature] = parts[..] else {
@@ -535,7 +534,7 @@ fn is_signed(jws: &str, ring: &KeyRing) -> bool {
 }
 
 impl TokenGroup {
-    /// The public keys, or the secret.
+    /// Loads the public keys or the secret.
     fn keys(&self) -> Result<Vec<VerificationKey>, KeyError> {
         let given = self.public.as_ref().or(self.private.as_ref()).unwrap();
         let listed = given["keys"]
@@ -557,7 +556,7 @@ fn secret_of(jwk: &Value) -> Result<VerificationKey, KeyError> {
     }
 }
 
-/// A signature that an RFC shows, over a payload that need not be claims.
+/// Example signature of an RFC. The payload may be anything.
 #[derive(Deserialize)]
 struct Example {
     name: String,
@@ -568,7 +567,7 @@ struct Example {
 }
 
 #[test]
-fn every_example_of_the_rfcs_verifies_and_no_change_to_it_does() {
+fn verifies_every_rfc_example_and_rejects_every_change_to_it() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokens/examples.json");
     let file: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let examples: Vec<Example> = serde_json::from_value(file["examples"].clone()).unwrap();
@@ -602,7 +601,7 @@ fn every_example_of_the_rfcs_verifies_and_no_change_to_it_does() {
             changed[at] ^= 1;
             assert!(
                 !key.verifies(own, &changed, &signature),
-                "{name}: byte {at} of what is signed"
+                "{name}: byte {at} of the signing input"
             );
         }
         let raw = URL_SAFE_NO_PAD.decode(&signature).unwrap();
@@ -615,7 +614,7 @@ fn every_example_of_the_rfcs_verifies_and_no_change_to_it_does() {
                 "{name}: bit {at} of the signature"
             );
         }
-        // RFC 7515 appendix A.5: an unsecured token has no signature at all.
+        // RFC 7515 appendix A.5: an unsecured token has an empty signature.
         assert!(!key.verifies(own, input, ""), "{name}");
     }
     assert_eq!(Algorithm::named("none"), None);

@@ -324,10 +324,11 @@ fn remote(
         KeySetLocation::Set(url)
     };
     Some(ResolvedKeys::Remote(Box::new(RemoteKeys {
-        place: location,
+        location,
         fetcher: Fetcher {
             tls,
-            read: (keys.ca_file.clone(), fingerprint),
+            ca_file: keys.ca_file.clone(),
+            ca_fingerprint: fingerprint,
             token_file: keys.token_file.clone(),
         },
         algorithms: algorithms.map(<[_]>::to_vec),

@@ -1,4 +1,4 @@
-//! The certificates of a listener, chosen by the name that a client asks for.
+//! Server certificates of a listener, selected by server name (SNI).
 
 use std::sync::Arc;
 
@@ -9,11 +9,10 @@ use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::clock::UnixTime;
-
 use crate::tls::pem::expiry;
 use crate::tls::{Pair, TlsError, provider};
 
-/// One for each pair of files, in their order.
+/// One certificate for each pair of files, in configuration order.
 #[derive(Debug)]
 pub(super) struct Certificates(Vec<ArcSwap<CertifiedKey>>);
 
@@ -25,13 +24,12 @@ impl Certificates {
         Ok(Self(loaded.collect::<Result<_, _>>()?))
     }
 
-    /// Takes what is in the files now in the place of one of them, if it is a certificate with its key. Until when it is
-    /// good.
-    pub(super) fn reload(&self, at: usize, pair: &Pair) -> Result<Option<UnixTime>, TlsError> {
+    /// Replaces one certificate with the current content of its files, if that is valid, and returns its expiry.
+    pub(super) fn reload(&self, index: usize, pair: &Pair) -> Result<Option<UnixTime>, TlsError> {
         let read = pair.read(&provider())?;
         let expiry = expiry(&read);
-        if let Some(place) = self.0.get(at) {
-            place.store(Arc::new(read));
+        if let Some(certificate) = self.0.get(index) {
+            certificate.store(Arc::new(read));
         }
         Ok(expiry)
     }

@@ -206,7 +206,7 @@ access = "authenticated"
     let ended = directory.call(&["explain", "--certificate=config.toml", "GET", "/me"]);
     assert_eq!(
         ended.stderr,
-        "failed to read the certificate: config.toml is no file of PEM certificates: there is none in it\n"
+        "failed to read the certificate: config.toml is not a valid certificate file: no PEM certificate found\n"
     );
 }
 
