@@ -110,7 +110,7 @@ impl Fetcher {
 
 /// A date is not understood, and the back-off holds instead.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    client::patience(headers).or_else(|| client::seconds(headers, X_RETRY_AFTER))
+    client::retry_after(headers).or_else(|| client::seconds(headers, X_RETRY_AFTER))
 }
 
 fn max_age(headers: &HeaderMap) -> Option<Duration> {

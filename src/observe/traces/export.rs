@@ -149,7 +149,7 @@ impl<S: Fn() -> Option<Arc<Tracing>>> Exporter<S> {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT) => Err(ExportError::Busy {
                 status,
-                retry_after: client::patience(answer.headers()),
+                retry_after: client::retry_after(answer.headers()),
             }),
             status => Err(ExportError::Refused(status)),
         }
