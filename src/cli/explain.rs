@@ -1,4 +1,4 @@
-//! `claimgate explain`: what would become of one request. The gate that decides here is the gate that serves.
+//! `claimgate explain`: explains the decision for one request, with the same gate that serves.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
@@ -35,18 +35,18 @@ use super::{ConfigFile, Failure, Outcome, compile, say, verdict};
 pub(super) struct Explain {
     #[command(flatten)]
     config: ConfigFile,
-    /// Send this bearer token.
+    /// Bearer token of the request.
     #[arg(long, short, value_name = "TOKEN")]
     token: Option<String>,
-    /// Send this header as well.
+    /// Additional header of the request.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// Come over TLS and show the first certificate in this PEM file, as if its key were there and its authority trusted.
+    /// Client certificate: the first one in this PEM file, assumed to be trusted and presented over mTLS.
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
-    /// The method, as in `GET`.
+    /// Method, as in `GET`.
     method: Method,
-    /// The path with its query, as in `/api/alice/tasks`.
+    /// Path with its query, as in `/api/alice/tasks`.
     target: String,
 }
 
@@ -97,8 +97,8 @@ impl Explain {
                 counted(otherwise.route.as_deref(), client, None);
                 if let Some(issuer) = gate.issuers().get(issuer) {
                     say(format_args!(
-                        "\nThe keys of the issuer `{}` come from a URL, and nothing is fetched here: the running gate \
-                         fetches them before it answers.",
+                        "\nIssuer `{}` has its keys at a URL, and `explain` fetches none. The running gate fetches them \
+                         before it responds.",
                         issuer.name
                     ));
                 }
@@ -107,7 +107,7 @@ impl Explain {
         Ok(ExitCode::FAILURE)
     }
 
-    /// The target, without a token in its query.
+    /// Request target without a token in its query.
     fn shown(&self, head: &Parts, decision: &Decision) -> String {
         let route = match decision {
             Decision::Forward(permit) => Some(permit.route()),
@@ -124,7 +124,7 @@ impl Explain {
         }
     }
 
-    /// What is wrong with the token, if that is why the request was refused: more than a client is told.
+    /// Prints the cause of a rejected token, in more detail than the response.
     fn in_words(&self, refused: &Refused, peer: &Peer, issuers: &[Issuer], now: UnixTime) {
         let Some(token) = &self.token else {
             return;
@@ -135,15 +135,15 @@ impl Explain {
         }
     }
 
-    /// Who asks: somebody on this machine.
+    /// Peer of the request: a client on this machine.
     fn peer(&self) -> Result<Peer, Failure> {
         let mut peer = Peer::at(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         if let Some(file) = &self.certificate {
-            let shown = tls::client_certificate(file);
-            let shown = shown
+            let certificate = tls::client_certificate(file);
+            let certificate = certificate
                 .map_err(|error| Failure::other(format_args!("read the certificate: {error}")))?;
             peer.scheme = Scheme::Https;
-            peer.certificate = Some(Arc::new(shown));
+            peer.certificate = Some(Arc::new(certificate));
         }
         Ok(peer)
     }
@@ -151,7 +151,7 @@ impl Explain {
     fn head(&self) -> Result<Parts, Failure> {
         let target: Uri = self.target.parse().map_err(|error| {
             Failure::other(format_args!(
-                "read the target `{}`: {error}; it starts with `/`",
+                "parse the target `{}`: {error}; write a path that starts with `/`",
                 self.target
             ))
         })?;
@@ -159,20 +159,20 @@ impl Explain {
         head.method = self.method.clone();
         head.uri = target;
         for header in &self.headers {
-            let wrong = || {
+            let invalid = || {
                 Failure::other(format_args!(
-                    "read the header `{header}`: write `Name: value`"
+                    "parse the header `{header}`: write `Name: value`"
                 ))
             };
-            let (name, value) = header.split_once(':').ok_or_else(wrong)?;
-            let name: HeaderName = name.trim().parse().map_err(|_| wrong())?;
-            let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
+            let (name, value) = header.split_once(':').ok_or_else(invalid)?;
+            let name: HeaderName = name.trim().parse().map_err(|_| invalid())?;
+            let value = HeaderValue::from_str(value.trim()).map_err(|_| invalid())?;
             head.headers.append(name, value);
         }
         if let Some(token) = &self.token {
             let value = HeaderValue::from_str(&format!("Bearer {token}"));
             let mut value = value.map_err(|_| {
-                Failure::other("read the token: it has characters that no header has")
+                Failure::other("send the token: it has characters that are invalid in a header")
             })?;
             value.set_sensitive(true);
             head.headers.append(AUTHORIZATION, value);
@@ -185,13 +185,14 @@ impl Explain {
     }
 }
 
-/// What a screen may show of a head: the token is for the upstream alone, if it gets it.
+/// Copy of the head without the token, for printing.
 fn without_token(head: &Parts, route: &Route) -> Parts {
     let mut head = head.clone();
     route.tokens.strip(&mut head, false);
     head
 }
 
+/// Prints the stages of a permitted request, and the request sent to the upstream.
 fn forwarded(policy: &Policy, peer: &Peer, head: &mut Parts, permit: &Permit) {
     let route = permit.route();
     for check in Check::ALL {
@@ -240,28 +241,28 @@ fn forwarded(policy: &Policy, peer: &Peer, head: &mut Parts, permit: &Permit) {
         let shown = if is_shown && *name != AUTHORIZATION {
             String::from_utf8_lossy(value.as_bytes())
         } else {
-            "(as it came)".into()
+            "(as received)".into()
         };
         say(format_args!("  {name}: {}", log::printable(&shown)));
     }
 }
 
-/// A preflight, which goes no further than the route.
+/// Prints an allowed preflight request, which ends at the route.
 fn allowed(preflight: &Preflight, issuers: &[Issuer]) {
     for check in Check::ALL {
         match check {
             Check::Head | Check::Path => passed(check, ""),
             Check::Route => passed(check, explanation::rule(&preflight.route, issuers)),
             Check::Token | Check::Verification | Check::Rule | Check::Forwarding => {
-                skipped(check, "a browser asks before it sends one");
+                skipped(check, "a preflight request has no token");
             }
         }
     }
-    say("\nanswered 204, and the page may send its request:");
+    say("\nresponse 204 (preflight allowed):");
     fields(&preflight.headers);
 }
 
-/// The limits that the request counts for, as far as it has come, and who is counted.
+/// Prints the rate limits that apply to the request, with the key of each bucket.
 fn counted(route: Option<&Route>, client: Option<IpAddr>, subject: Option<(&Subject, &str)>) {
     let Some(Route { limits, .. }) = route else {
         return;
@@ -281,21 +282,18 @@ fn counted(route: Option<&Route>, client: Option<IpAddr>, subject: Option<(&Subj
         );
     }
     if !lines.is_empty() {
-        say(format_args!(
-            "\nand counted, where more are answered 429:\n{}",
-            lines.join("\n")
-        ));
+        say(format_args!("\nrate limits applied:\n{}", lines.join("\n")));
     }
 }
 
-/// What is said to the page that has sent the request, if it comes from one.
+/// Prints the CORS headers of the response to a cross-origin request.
 fn shown_to(page: Option<&CorsRequest>, gate: &Gate, route: Option<&Route>) {
     let mut headers = HeaderMap::new();
     if let (Some(page), Some(cors)) = (page, gate.cors(route)) {
         cors.answer(page, &mut headers);
     }
     if !headers.is_empty() {
-        say("\nand the answer says to browsers:");
+        say("\nCORS headers of the response:");
         fields(&headers);
     }
 }
@@ -307,6 +305,7 @@ fn fields(headers: &HeaderMap) {
     }
 }
 
+/// Prints the stages of a rejected request, and the response.
 fn stopped(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
     let Refused {
         refusal,
@@ -328,9 +327,9 @@ fn stopped(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
     let detail = refusal.detail();
     if is_grpc {
         let status = refusal.grpc_status();
-        say(format_args!("\nanswered `grpc-status` {status}: {detail}"));
+        say(format_args!("\nresponse `grpc-status` {status}: {detail}"));
     } else {
-        say(format_args!("\nanswered {}: {detail}", refusal.status()));
+        say(format_args!("\nresponse {}: {detail}", refusal.status()));
     }
 }
 

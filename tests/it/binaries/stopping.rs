@@ -51,7 +51,7 @@ fn a_drained_gate_is_not_ready_and_still_serves() {
     assert!(
         ended
             .stderr
-            .starts_with("failed to reach the gate's admin listener at "),
+            .starts_with("failed to reach the admin listener of the gate at "),
         "{ended:?}"
     );
 }

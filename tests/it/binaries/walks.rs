@@ -1,4 +1,4 @@
-//! The main job, with both executables: an API without a line of authentication, and the gate in front of it.
+//! The main use case with both executables: an API without authentication, and the gate in front of it.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ const TASK_SERVICE: &str = env!("CARGO_BIN_EXE_task-service");
 struct Dev {
     program: Program,
     address: SocketAddr,
-    /// What a second terminal reads: `GATE`, `USER_ID`, `TOKEN` and `EXPIRED`.
+    /// Variables for a second terminal: `GATE`, `USER_ID`, `TOKEN` and `EXPIRED`.
     variables: Vec<(String, String)>,
 }
 
@@ -26,8 +26,8 @@ impl Dev {
         let arguments = ["dev", "--listen", "127.0.0.1:0", "--", TASK_SERVICE];
         let environment = [("BCRYPT_COST", "4")];
         let mut program = directory.claimgate_with(&arguments, &environment);
-        let line = program.wait_for_line("The gate is open: ");
-        let address = line.strip_prefix("The gate is open: http://").unwrap();
+        let line = program.wait_for_line("Listening on ");
+        let address = line.strip_prefix("Listening on http://").unwrap();
         let address = address.parse().unwrap();
         program.wait_for_line("401: expired");
         let file = fs::read_to_string(directory.path(".claimgate-dev.env")).unwrap();
@@ -49,7 +49,7 @@ impl Dev {
 }
 
 #[test]
-fn dev_puts_an_api_behind_the_gate() {
+fn dev_runs_an_api_behind_the_gate() {
     let directory = Directory::with("");
     let dev = Dev::start(&directory);
     let address = dev.address;
@@ -57,7 +57,7 @@ fn dev_puts_an_api_behind_the_gate() {
     let file = fs::metadata(directory.path(".claimgate-dev.env")).unwrap();
     assert_eq!(file.permissions().mode() & 0o777, 0o600);
 
-    // The user of the token on the screen.
+    // The user of the printed token.
     let (user, token) = (dev.variable("USER_ID"), dev.variable("TOKEN"));
     keep_secret(token);
     assert!(dev.program.stdout.contains(token));
@@ -70,7 +70,7 @@ fn dev_puts_an_api_behind_the_gate() {
         "Token has expired. Please sign in again."
     );
 
-    // A user who signs up.
+    // A user of the sign-up.
     let carol = json!({ "email": "carol@example.com", "password": "correct horse" });
     let answer = Request::new("POST", "/api/auth/signup")
         .json(&carol)
@@ -81,18 +81,21 @@ fn dev_puts_an_api_behind_the_gate() {
     walk(address, &id, &token, user);
 
     dev.program.signal("TERM");
-    // Both write to the same pipes, so the end of the output is the end of the API too.
+    // Both processes write to the same pipes, so the API has exited too at the end of the output.
     let ended = dev.program.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(!directory.path(".claimgate-dev.env").exists());
     let waiting = "waiting for the API to listen on ";
     let line = ended.stderr.lines().find_map(|l| l.strip_prefix(waiting));
     let upstream: SocketAddr = line.unwrap().parse().unwrap();
-    assert!(TcpStream::connect(upstream).is_err(), "the API still runs");
+    assert!(
+        TcpStream::connect(upstream).is_err(),
+        "the API is still running"
+    );
 }
 
 #[test]
-fn two_devs_run_side_by_side() {
+fn runs_two_devs_at_the_same_time() {
     let (here, there) = (Directory::with(""), Directory::with(""));
     let devs = [Dev::start(&here), Dev::start(&there)];
     let [one, other] = &devs;
@@ -104,7 +107,7 @@ fn two_devs_run_side_by_side() {
             .status,
         200
     );
-    // Each has made a secret of its own.
+    // Each has its own secret.
     mine.bearer(one.variable("TOKEN"))
         .answer(other.address)
         .refused(401, "token_signature");
@@ -115,7 +118,7 @@ fn two_devs_run_side_by_side() {
 }
 
 #[test]
-fn dev_stops_while_it_waits_for_its_api() {
+fn dev_stops_while_waiting_for_its_api() {
     let directory = Directory::with("");
     let arguments = ["dev", "--listen", "127.0.0.1:0", "--"];
     let never = ["sh", "-c", "echo started; exec sleep 1000"];
@@ -124,13 +127,13 @@ fn dev_stops_while_it_waits_for_its_api() {
     dev.signal("TERM");
     let ended = dev.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(!ended.stdout.contains("The gate is open"), "{ended:?}");
+    assert!(!ended.stdout.contains("Listening on"), "{ended:?}");
     assert!(!directory.path(".claimgate-dev.env").exists());
 }
 
 #[test]
-fn dev_takes_a_configuration_and_a_secret() {
-    // Kept for the API, which may take it all the same: nobody who asks for any port gets it.
+fn dev_accepts_a_configuration_and_a_secret() {
+    // Reserves the port for the API, which can still bind it: the system assigns it to no other socket.
     let kept = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     kept.set_reuse_address(true).unwrap();
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -139,8 +142,8 @@ fn dev_takes_a_configuration_and_a_secret() {
     let directory = Directory::with(&eight_lines(address));
     let arguments = ["dev", "--config", "config.toml", "--", TASK_SERVICE];
     let mut dev = directory.claimgate(&arguments);
-    let line = dev.wait_for_line("The gate is open: ");
-    let gate = line.strip_prefix("The gate is open: http://").unwrap();
+    let line = dev.wait_for_line("Listening on ");
+    let gate = line.strip_prefix("Listening on http://").unwrap();
     let token = directory.token("alice", &[]);
     let answer = Request::new("GET", "/api/alice/tasks")
         .bearer(&token)
@@ -151,7 +154,7 @@ fn dev_takes_a_configuration_and_a_secret() {
 }
 
 #[test]
-fn dev_ends_as_its_api_does() {
+fn dev_exits_with_the_code_of_its_api() {
     let directory = Directory::with("");
     let dev = |command: &[&str]| {
         let arguments = [&["dev", "--listen", "127.0.0.1:0", "--"], command].concat();
@@ -162,7 +165,7 @@ fn dev_ends_as_its_api_does() {
     assert!(
         ended
             .stderr
-            .contains("the API has ended before it listened")
+            .contains("the API exited before it listened on ")
     );
     let ended = dev(&["/no/such/api"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -171,7 +174,7 @@ fn dev_ends_as_its_api_does() {
 }
 
 #[test]
-fn eight_lines_serve_the_task_service() {
+fn serves_the_task_service_with_eight_lines() {
     let api = Directory::with("");
     let environment = [
         ("BETTER_AUTH_SECRET", super::SECRET),
@@ -198,7 +201,7 @@ fn eight_lines_serve_the_task_service() {
     assert_eq!(service.wait().code, Some(0));
 }
 
-/// A user's own tasks are served; another's, and everything without a good token, never reach the API.
+/// Serves the user's own tasks. Requests for another user, and without a valid token, never reach the API.
 fn walk(gate: SocketAddr, user: &str, token: &str, other: &str) {
     let tasks = format!("/api/{user}/tasks");
     let made = Request::new("POST", &tasks)
@@ -237,7 +240,7 @@ fn walk(gate: SocketAddr, user: &str, token: &str, other: &str) {
         .answer(gate)
         .refused(404, "no_route");
 
-    // The task service refuses a second `X-User-Id` and lists the tasks of the one: whoever forges it sees his own.
+    // The task service rejects a second `X-User-Id`, so a forged header still lists the user's own tasks.
     let mut forged = mine.clone().bearer(token);
     for name in [
         "X-User-Id",
