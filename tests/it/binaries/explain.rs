@@ -244,7 +244,7 @@ fn explain_prints_each_stage_and_the_failed_one() {
          response 400 Bad Request: The path has more than one reading. Send it without dot segments, empty segments, \
          encoded slashes or control characters.\n"
     );
-    assert!(upstream.has_got_nothing());
+    assert!(upstream.has_received_nothing());
 }
 
 #[test]
@@ -389,7 +389,7 @@ fn explain_prints_cors_headers() {
             .ends_with("CORS headers of the response:\n  vary: origin\n"),
         "{ended:?}"
     );
-    assert!(upstream.has_got_nothing());
+    assert!(upstream.has_received_nothing());
 }
 
 #[test]
@@ -438,7 +438,7 @@ fn explain_names_the_unmet_requirement() {
     let ended = directory.call(&["explain", "--token", &token, "GET", "/admin/bob"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stdout.contains("  ok    rule\n"), "{}", ended.stdout);
-    assert!(upstream.has_got_nothing());
+    assert!(upstream.has_received_nothing());
 }
 
 #[test]
@@ -465,7 +465,7 @@ fn explain_names_the_token_source_and_hides_the_token() {
         let ok = "ok    one token       in the cookie `session`";
         assert!(ended.stdout.contains(ok), "{ended:?}");
     }
-    assert!(upstream.has_got_nothing());
+    assert!(upstream.has_received_nothing());
 }
 
 #[test]
@@ -703,7 +703,7 @@ fn answered(gate: &Gate, upstream: &Upstream, request: &Request) -> Outcome {
         let fields = fields.into_iter().map(shown).collect();
         return Outcome::Forwarded(line, fields);
     }
-    assert!(upstream.has_got_nothing(), "{request:?}: {answer:?}");
+    assert!(upstream.has_received_nothing(), "{request:?}: {answer:?}");
     let body = answer.json();
     let text = |member: &str| body[member].as_str().unwrap().to_owned();
     Outcome::Refused {

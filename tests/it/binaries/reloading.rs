@@ -1,4 +1,4 @@
-//! A configuration that changes under the running program: what is said of it, and SIGHUP.
+//! Hot reload of the running program: log lines and SIGHUP.
 
 use std::fs;
 
@@ -6,8 +6,8 @@ use super::upstream::{Request, Upstream};
 use super::{Directory, Ended, Gate, OTHER_SECRET, SECRET, eight_lines};
 
 impl Gate {
-    /// Waits for a line, and gives what it says.
-    fn said(&mut self, text: &str) -> serde_json::Value {
+    /// Waits for a log line that contains `text`, and parses it.
+    fn log_line(&mut self, text: &str) -> serde_json::Value {
         serde_json::from_str(&self.program.wait_for_line(text)).unwrap()
     }
 }
@@ -21,7 +21,7 @@ fn route(path: &str) -> String {
 }
 
 #[test]
-fn every_change_is_said_in_words_and_every_problem_with_its_line() {
+fn logs_every_change_and_every_problem_with_its_line() {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address);
     let directory = Directory::with(&config);
@@ -29,14 +29,14 @@ fn every_change_is_said_in_words_and_every_problem_with_its_line() {
     let (changed, broken) = ("is in force\"", "cannot be used");
 
     gate.program.signal("HUP");
-    assert_eq!(gate.said("has not changed")["level"], "INFO");
+    assert_eq!(gate.log_line("has not changed")["level"], "INFO");
 
     write(
         &directory,
         "config.toml",
         &format!("{config}{}", route("/new")),
     );
-    let line = gate.said(changed);
+    let line = gate.log_line(changed);
     assert_eq!(line["generation"], 2);
     assert_eq!(line["changes"], "route /new added");
     assert_eq!(line["level"], "INFO");
@@ -44,7 +44,7 @@ fn every_change_is_said_in_words_and_every_problem_with_its_line() {
     let lines = config.lines().count();
     let two = "[[routes]]\npath = \"/a\"\naccess = \"pubic\"\nmetods = []\n";
     write(&directory, "config.toml", &format!("{config}{two}"));
-    let (first, second) = (gate.said(broken), gate.said(broken));
+    let (first, second) = (gate.log_line(broken), gate.log_line(broken));
     let (third, fourth) = (lines + 3, lines + 4);
     for (line, problem) in [
         (first, format!("config.toml:{third}: routes[1].access: ")),
@@ -63,20 +63,20 @@ fn every_change_is_said_in_words_and_every_problem_with_its_line() {
     }
     let answer = Request::new("GET", "/new").answer(gate.address);
     assert_eq!(answer.status, 200, "{}", answer.body);
-    // Who asks is told again.
+    // SIGHUP logs the problems again.
     gate.program.signal("HUP");
-    gate.said(broken);
-    gate.said(broken);
+    gate.log_line(broken);
+    gate.log_line(broken);
 
     let other = config.replace("workers = 2", "workers = 3\nidle_timeout = \"5s\"");
     let other = other.replace("level = \"debug\"", "level = \"info\"");
     write(&directory, "config.toml", &other);
-    let line = gate.said(changed);
+    let line = gate.log_line(changed);
     assert_eq!(line["generation"], 3);
     assert_eq!(line["changes"], "route /new removed, [listen] changed");
     for key in ["listen.workers", "log.level"] {
         let message = format!("`{key}` has changed, which takes effect after a restart");
-        let line = gate.said("after a restart");
+        let line = gate.log_line("after a restart");
         assert_eq!(line["message"], message);
         assert_eq!(line["level"], "WARN");
     }
@@ -86,7 +86,7 @@ fn every_change_is_said_in_words_and_every_problem_with_its_line() {
 }
 
 #[test]
-fn a_secret_is_replaced_and_the_first_of_two_signs() {
+fn rotates_a_secret_file_and_signs_with_its_first_line() {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address);
     let config = config.replace(
@@ -104,18 +104,18 @@ fn a_secret_is_replaced_and_the_first_of_two_signs() {
     assert_eq!(ask(&gate, &old), 200);
 
     write(&directory, "secret", &format!("{OTHER_SECRET}\n{SECRET}\n"));
-    let line = gate.said("is in force\"");
+    let line = gate.log_line("is in force\"");
     assert_eq!(line["changes"], "file secret changed");
     let new = directory.token("alice", &[]);
     assert_eq!((ask(&gate, &old), ask(&gate, &new)), (200, 200));
 
     write(&directory, "secret", &format!("{OTHER_SECRET}\n"));
-    gate.said("is in force\"");
+    gate.log_line("is in force\"");
     assert_eq!((ask(&gate, &old), ask(&gate, &new)), (401, 200));
     assert_eq!(directory.token("alice", &[]).split('.').count(), 3);
     assert_eq!(gate.stop().code, Some(0));
 
-    // Twice the same is no rotation.
+    // Two equal lines are no rotation.
     write(&directory, "secret", &format!("{SECRET}\n{SECRET}\n"));
     for command in [&["check"][..], &["doctor"]] {
         let ended = directory.call(command);
