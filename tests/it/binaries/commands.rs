@@ -33,8 +33,8 @@ fn runs_without_a_command() {
     ] {
         let gate = directory.serve(arguments);
         Request::new("GET", "/api/alice/tasks")
-            .answer(gate.address)
-            .refused(401, "token_missing");
+            .response(gate.address)
+            .assert_rejected(401, "token_missing");
         assert_eq!(gate.stop().code, Some(0), "{arguments:?}");
     }
 }

@@ -72,7 +72,7 @@ enum Outcome {
     /// Request line and header fields sent to the upstream.
     Forwarded(String, Vec<String>),
     /// Status and members of the problem body.
-    Refused {
+    Rejected {
         status: u16,
         reason: String,
         detail: String,
@@ -85,26 +85,26 @@ fn explain_matches_the_running_gate() {
     let directory = Directory::with(&(eight_lines(upstream.address) + MORE));
     let gate = directory.serve(&["run"]);
     let requests = requests(&directory);
-    let (mut forwarded, mut refused) = (0, BTreeSet::new());
+    let (mut forwarded, mut rejected) = (0, BTreeSet::new());
     for (request, expected) in requests {
         let explained = explained(&directory, &request);
-        let answered = answered(&gate, &upstream, &request);
-        assert_eq!(explained, answered, "{request:?}");
-        match (answered, expected) {
+        let served = served(&gate, &upstream, &request);
+        assert_eq!(explained, served, "{request:?}");
+        match (served, expected) {
             (Outcome::Forwarded(_, fields), 200) => {
                 let public = request.target == "/health";
                 let expected: &[&str] = if public { &[] } else { &["x-user-id: alice"] };
                 assert_eq!(users(&fields), expected, "{request:?}");
                 forwarded += 1;
             }
-            (Outcome::Refused { status, reason, .. }, expected) if status == expected => {
-                refused.insert(reason);
+            (Outcome::Rejected { status, reason, .. }, expected) if status == expected => {
+                rejected.insert(reason);
             }
             (outcome, _) => panic!("{request:?}: expected {expected}: {outcome:?}"),
         }
     }
     assert!(forwarded >= 8, "only {forwarded} requests were forwarded");
-    assert!(refused.len() >= 10, "only {refused:?}");
+    assert!(rejected.len() >= 10, "only {rejected:?}");
     let ended = gate.stop();
     assert_eq!(ended.code, Some(0));
     // The log has the reason, but no claim of these tokens.
@@ -263,8 +263,8 @@ fn explain_prints_the_cause_of_a_rejected_token() {
         ),
     ] {
         let ended = directory.call(&["explain", "--token", token, "GET", "/api/alice/tasks"]);
-        let (_, answered) = ended.stdout.split_once("\nresponse 401 ").unwrap();
-        assert!(answered.contains(&format!("\n{said}")), "{answered}");
+        let (_, response) = ended.stdout.split_once("\nresponse 401 ").unwrap();
+        assert!(response.contains(&format!("\n{said}")), "{response}");
     }
     // The token is not the cause of another refusal.
     let ended = directory.call(&["explain", "--token", &expired, "GET", "/nothing"]);
@@ -327,8 +327,8 @@ fn explain_prints_the_grpc_status() {
         (ask(&["--token", &token], "/api/bob/tasks"), 7),
         (ask(&[], "/nothing"), 12),
     ] {
-        let answered = format!("\n\nresponse `grpc-status` {status}: ");
-        assert!(said.contains(&answered), "{said}");
+        let response = format!("\n\nresponse `grpc-status` {status}: ");
+        assert!(said.contains(&response), "{said}");
     }
 }
 
@@ -684,16 +684,16 @@ fn explained(directory: &Directory, request: &Request) -> Outcome {
     let reason = failed.unwrap().split(' ').next_back().unwrap();
     // `explain` names the reason that a 404 hides from the client.
     let hidden = (status == "404" && reason == "subject_mismatch").then_some("no_route");
-    Outcome::Refused {
+    Outcome::Rejected {
         status: status.parse().unwrap(),
         reason: hidden.unwrap_or(reason).to_owned(),
         detail: detail.trim().to_owned(),
     }
 }
 
-fn answered(gate: &Gate, upstream: &Upstream, request: &Request) -> Outcome {
-    let answer = request.answer(gate.address);
-    if answer.status == 200 {
+fn served(gate: &Gate, upstream: &Upstream, request: &Request) -> Outcome {
+    let response = request.response(gate.address);
+    if response.status == 200 {
         let (line, fields) = fields(&upstream.next_head());
         // `explain` does not print a token that the upstream receives.
         let shown = |field: String| match field.strip_prefix("authorization: ") {
@@ -703,11 +703,11 @@ fn answered(gate: &Gate, upstream: &Upstream, request: &Request) -> Outcome {
         let fields = fields.into_iter().map(shown).collect();
         return Outcome::Forwarded(line, fields);
     }
-    assert!(upstream.has_received_nothing(), "{request:?}: {answer:?}");
-    let body = answer.json();
+    assert!(upstream.has_received_nothing(), "{request:?}: {response:?}");
+    let body = response.json();
     let text = |member: &str| body[member].as_str().unwrap().to_owned();
-    Outcome::Refused {
-        status: answer.status,
+    Outcome::Rejected {
+        status: response.status,
         reason: text("reason"),
         detail: text("detail"),
     }

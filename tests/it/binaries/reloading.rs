@@ -61,8 +61,8 @@ fn logs_every_change_and_every_problem_with_its_line() {
         assert_eq!(line["level"], "ERROR");
         assert_eq!(line["generation"], 2);
     }
-    let answer = Request::new("GET", "/new").answer(gate.address);
-    assert_eq!(answer.status, 200, "{}", answer.body);
+    let response = Request::new("GET", "/new").response(gate.address);
+    assert_eq!(response.status, 200, "{}", response.body);
     // SIGHUP logs the problems again.
     gate.program.signal("HUP");
     gate.log_line(broken);
@@ -99,7 +99,7 @@ fn rotates_a_secret_file_and_signs_with_its_first_line() {
     let old = directory.token("alice", &[]);
     let ask = |gate: &Gate, token: &str| {
         let request = Request::new("GET", "/api/alice/tasks").bearer(token);
-        request.answer(gate.address).status
+        request.response(gate.address).status
     };
     assert_eq!(ask(&gate, &old), 200);
 

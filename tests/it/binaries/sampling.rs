@@ -12,7 +12,7 @@ fn logs_every_rejected_request_with_sample_0() {
     let token = directory.token("alice", &[]);
     let ask = |path: &str| {
         let request = Request::new("GET", path).bearer(&token);
-        request.answer(gate.address).status
+        request.response(gate.address).status
     };
     for _ in 0..20 {
         assert_eq!(ask("/api/alice/tasks"), 200);
@@ -37,7 +37,7 @@ fn logs_about_the_configured_share_of_requests() {
     let token = directory.token("alice", &[]);
     for _ in 0..200 {
         let request = Request::new("GET", "/api/alice/tasks").bearer(&token);
-        assert_eq!(request.answer(gate.address).status, 200);
+        assert_eq!(request.response(gate.address).status, 200);
     }
     let ended = gate.stop();
     let lines = ended.stderr.lines();

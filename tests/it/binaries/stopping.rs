@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::upstream::{Answer, Request, Upstream};
+use super::upstream::{Request, Response, Upstream};
 use super::{Directory, Gate, eight_lines};
 
 #[test]
@@ -15,8 +15,8 @@ fn a_draining_gate_is_not_ready_and_still_serves() {
     let directory = Directory::with(&eight_lines(upstream.address));
     let gate = directory.serve(&["run"]);
     let probe = |path: &str| {
-        let answer = Request::new("GET", path).answer(gate.admin);
-        (answer.status, answer.body)
+        let response = Request::new("GET", path).response(gate.admin);
+        (response.status, response.body)
     };
     let ready = (200, "ready\n".to_owned());
     assert_eq!(probe("/readyz"), ready);
@@ -42,10 +42,10 @@ fn a_draining_gate_is_not_ready_and_still_serves() {
     );
 
     let token = directory.token("alice", &[]);
-    let answer = Request::new("GET", "/api/alice/tasks")
+    let response = Request::new("GET", "/api/alice/tasks")
         .bearer(&token)
-        .answer(gate.address);
-    assert_eq!(answer.status, 200, "{answer:?}");
+        .response(gate.address);
+    assert_eq!(response.status, 200, "{response:?}");
 
     let admin = gate.admin;
     assert_eq!(gate.stop().code, Some(0));
@@ -70,9 +70,9 @@ fn finishes_a_request_in_flight_after_sigterm() {
     gate.program.signal("TERM");
     gate.program.wait_for_line("stopping");
     upstream.release();
-    let answer = Answer::read(&mut stream);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert!(answer.body.starts_with("GET /api/alice/tasks/held "));
+    let response = Response::read(&mut stream);
+    assert_eq!(response.status, 200, "{response:?}");
+    assert!(response.body.starts_with("GET /api/alice/tasks/held "));
     let ended = gate.program.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("\"stopped\""), "{ended:?}");
@@ -115,10 +115,10 @@ fn closes_connections_at_the_end_of_the_grace_period() {
     let ended = gate.stop();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("\"cut\":1"), "{ended:?}");
-    let mut answer = String::new();
+    let mut response = String::new();
     // End of file or a reset, but no response.
-    let _ = stream.read_to_string(&mut answer);
-    assert_eq!(answer, "");
+    let _ = stream.read_to_string(&mut response);
+    assert_eq!(response, "");
 }
 
 #[test]
@@ -138,9 +138,9 @@ fn starts_again_on_a_unix_socket_after_a_crash() {
         stream
             .write_all(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
         gate.signal(signal);
         let ended = gate.wait();
         assert_eq!(ended.code, (signal == "TERM").then_some(0), "{ended:?}");
@@ -167,7 +167,7 @@ fn counts_two_signals_at_once_as_one() {
     gate.program.signals(&["TERM", "INT"]);
     gate.program.wait_for_line("stopping");
     upstream.release();
-    assert_eq!(Answer::read(&mut stream).status, 200);
+    assert_eq!(Response::read(&mut stream).status, 200);
     assert_eq!(gate.program.wait().code, Some(0));
 }
 

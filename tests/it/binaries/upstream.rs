@@ -26,7 +26,8 @@ impl Upstream {
         let shared = Arc::clone(&open);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (stream, sender, shared) = (stream.unwrap(), sender.clone(), Arc::clone(&shared));
+                let (stream, sender, shared) =
+                    (stream.unwrap(), sender.clone(), Arc::clone(&shared));
                 thread::spawn(move || serve(&stream, &sender, &shared));
             }
         });
@@ -67,11 +68,11 @@ fn serve(stream: &TcpStream, heads: &Sender<String>, (open, opened): &(Mutex<boo
             drop(wait.unwrap());
         }
         let body = if head.starts_with("HEAD ") { "" } else { &head };
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
             head.len()
         );
-        if (&mut &*stream).write_all(answer.as_bytes()).is_err() {
+        if (&mut &*stream).write_all(response.as_bytes()).is_err() {
             return;
         }
     }
@@ -156,20 +157,20 @@ impl Request {
         stream
     }
 
-    pub(super) fn answer(&self, to: SocketAddr) -> Answer {
-        Answer::read(&mut self.send(to))
+    pub(super) fn response(&self, to: SocketAddr) -> Response {
+        Response::read(&mut self.send(to))
     }
 }
 
 /// Response, read to the end of its connection.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) status: u16,
     pub(super) fields: Vec<String>,
     pub(super) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(super) fn read(stream: &mut TcpStream) -> Self {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -188,7 +189,7 @@ impl Answer {
 
     /// Checks the status and reason of a rejected request, and returns the detail.
     #[track_caller]
-    pub(super) fn refused(&self, status: u16, reason: &str) -> String {
+    pub(super) fn assert_rejected(&self, status: u16, reason: &str) -> String {
         assert_eq!(self.status, status, "{self:?}");
         let body = self.json();
         assert_eq!(body["reason"], reason, "{self:?}");

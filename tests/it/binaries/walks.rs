@@ -62,22 +62,25 @@ fn dev_runs_an_api_behind_the_gate() {
     keep_secret(token);
     assert!(dev.program.stdout.contains(token));
     let mine = Request::new("GET", format!("/api/{user}/tasks"));
-    assert_eq!(mine.clone().bearer(token).answer(address).json(), json!([]));
-    let expired = keep_secret(dev.variable("EXPIRED"));
-    let answer = mine.clone().bearer(&expired).answer(address);
     assert_eq!(
-        answer.refused(401, "token_expired"),
+        mine.clone().bearer(token).response(address).json(),
+        json!([])
+    );
+    let expired = keep_secret(dev.variable("EXPIRED"));
+    let response = mine.clone().bearer(&expired).response(address);
+    assert_eq!(
+        response.assert_rejected(401, "token_expired"),
         "Token has expired. Please sign in again."
     );
 
     // A user of the sign-up.
     let carol = json!({ "email": "carol@example.com", "password": "correct horse" });
-    let answer = Request::new("POST", "/api/auth/signup")
+    let response = Request::new("POST", "/api/auth/signup")
         .json(&carol)
-        .answer(address);
-    assert_eq!(answer.status, 201, "{answer:?}");
-    let token = keep_secret(answer.json()["token"].as_str().unwrap());
-    let id = answer.json()["user"]["id"].as_str().unwrap().to_owned();
+        .response(address);
+    assert_eq!(response.status, 201, "{response:?}");
+    let token = keep_secret(response.json()["token"].as_str().unwrap());
+    let id = response.json()["user"]["id"].as_str().unwrap().to_owned();
     walk(address, &id, &token, user);
 
     dev.program.signal("TERM");
@@ -103,14 +106,14 @@ fn runs_two_devs_at_the_same_time() {
     assert_eq!(
         mine.clone()
             .bearer(one.variable("TOKEN"))
-            .answer(one.address)
+            .response(one.address)
             .status,
         200
     );
     // Each has its own secret.
     mine.bearer(one.variable("TOKEN"))
-        .answer(other.address)
-        .refused(401, "token_signature");
+        .response(other.address)
+        .assert_rejected(401, "token_signature");
     for dev in devs {
         dev.program.signal("INT");
         assert_eq!(dev.program.wait().code, Some(0));
@@ -145,10 +148,10 @@ fn dev_accepts_a_configuration_and_a_secret() {
     let line = dev.wait_for_line("Listening on ");
     let gate = line.strip_prefix("Listening on http://").unwrap();
     let token = directory.token("alice", &[]);
-    let answer = Request::new("GET", "/api/alice/tasks")
+    let response = Request::new("GET", "/api/alice/tasks")
         .bearer(&token)
-        .answer(gate.parse().unwrap());
-    assert_eq!(answer.json(), json!([]));
+        .response(gate.parse().unwrap());
+    assert_eq!(response.json(), json!([]));
     dev.signal("TERM");
     assert_eq!(dev.wait().code, Some(0));
 }
@@ -189,11 +192,11 @@ fn serves_the_task_service_with_eight_lines() {
     let token = directory.token("alice", &[]);
     walk(gate.address, "alice", &token, "bob");
     let expired = directory.token("alice", &["--lifetime=-1h"]);
-    let answer = Request::new("GET", "/api/alice/tasks")
+    let response = Request::new("GET", "/api/alice/tasks")
         .bearer(&expired)
-        .answer(gate.address);
+        .response(gate.address);
     assert_eq!(
-        answer.refused(401, "token_expired"),
+        response.assert_rejected(401, "token_expired"),
         "Token has expired. Please sign in again."
     );
     assert_eq!(gate.stop().code, Some(0));
@@ -207,38 +210,38 @@ fn walk(gate: SocketAddr, user: &str, token: &str, other: &str) {
     let made = Request::new("POST", &tasks)
         .json(&json!({ "title": "water the plants" }))
         .bearer(token)
-        .answer(gate);
+        .response(gate);
     assert_eq!(made.status, 201, "{made:?}");
-    let titles = |answer: super::upstream::Answer| -> Vec<Value> {
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let tasks = answer.json();
+    let titles = |response: super::upstream::Response| -> Vec<Value> {
+        assert_eq!(response.status, 200, "{response:?}");
+        let tasks = response.json();
         let tasks = tasks.as_array().unwrap().iter();
         tasks.map(|task| task["title"].clone()).collect()
     };
     let mine = Request::new("GET", &tasks);
     assert_eq!(
-        titles(mine.clone().bearer(token).answer(gate)),
+        titles(mine.clone().bearer(token).response(gate)),
         ["water the plants"]
     );
 
     Request::new("GET", format!("/api/{other}/tasks"))
         .bearer(token)
-        .answer(gate)
-        .refused(403, "subject_mismatch");
-    let answer = mine.answer(gate);
-    answer.refused(401, "token_missing");
+        .response(gate)
+        .assert_rejected(403, "subject_mismatch");
+    let response = mine.response(gate);
+    response.assert_rejected(401, "token_missing");
     let challenge = "www-authenticate: Bearer realm=\"";
     assert!(
-        answer
+        response
             .fields
             .iter()
             .any(|field| field.starts_with(challenge)),
-        "{answer:?}"
+        "{response:?}"
     );
     Request::new("GET", "/nothing/here")
         .bearer(token)
-        .answer(gate)
-        .refused(404, "no_route");
+        .response(gate)
+        .assert_rejected(404, "no_route");
 
     // The task service rejects a second `X-User-Id`, so a forged header still lists the user's own tasks.
     let mut forged = mine.clone().bearer(token);
@@ -251,5 +254,5 @@ fn walk(gate: SocketAddr, user: &str, token: &str, other: &str) {
     ] {
         forged = forged.header(name, other);
     }
-    assert_eq!(titles(forged.answer(gate)), ["water the plants"]);
+    assert_eq!(titles(forged.response(gate)), ["water the plants"]);
 }

@@ -22,7 +22,7 @@ fn count_warnings(config: &str, path: &str, (name, value): (&str, &str)) -> usiz
     let gate = directory.serve(&["run"]);
     for _ in 0..5 {
         let request = Request::new("GET", path).header(name, value);
-        request.answer(gate.address);
+        request.response(gate.address);
     }
     let ended = gate.stop();
     let lines = ended.stderr.lines();

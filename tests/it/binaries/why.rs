@@ -13,8 +13,8 @@ fn why_explains_a_rejected_request() {
     let asked = Request::new("GET", "/api/alice/tasks")
         .bearer(&token)
         .header("X-Request-Id", name);
-    let answer = asked.answer(gate.address);
-    assert_eq!(answer.status, 403, "{answer:?}");
+    let response = asked.response(gate.address);
+    assert_eq!(response.status, 403, "{response:?}");
     let admin = gate.admin.to_string();
 
     let ended = directory.call(&["why", "--admin", &admin, name]);
