@@ -57,7 +57,9 @@ fn main() {
     );
     let text = fs::read_to_string(path).expect("the fixtures exist");
     let file: Value = serde_json::from_str(&text).expect("the fixtures are JSON");
-    let cases = file["cases"].as_array().expect("the fixtures have a list of cases");
+    let cases = file["cases"]
+        .as_array()
+        .expect("the fixtures have a list of cases");
 
     println!("| algorithm | first verification, µs | token cache, µs |");
     println!("| --- | ---: | ---: |");
@@ -96,9 +98,7 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
             allow_bound: false,
         },
         types: vec!["JWT".to_owned()],
-        ring: Arc::new(KeyRing::local(
-            keys.expect("the key of the case is valid"),
-        )),
+        ring: Arc::new(KeyRing::local(keys.expect("the key of the case is valid"))),
     };
     let owner = Rule::Owner {
         parameter: "user_id".into(),

@@ -45,7 +45,7 @@ impl Status {
     }
 }
 
-/// Router of all operations. The OpenAPI document is generated from the same routes, so it is always complete.
+/// Router of all operations. The `OpenAPI` document is generated from the same routes, so it is always complete.
 pub(crate) fn router(service: Service) -> Router {
     let (routes, document) = OpenApiRouter::with_openapi(document::Document::openapi())
         .merge(tasks::routes())

@@ -79,7 +79,7 @@ struct SignedIn {
     user: User,
 }
 
-/// Routes of the operations under `/api/auth`, with their OpenAPI description.
+/// Routes of the operations under `/api/auth`, with their `OpenAPI` description.
 pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new()
         .routes(routes!(sign_up))

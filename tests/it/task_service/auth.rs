@@ -233,7 +233,7 @@ pub(super) fn rejects_an_invalid_token(service: &Service) {
     };
     let verify = |token: &str| service.call("GET", "/api/auth/verify").bearer(token);
 
-    // What is refused below is refused for its one difference from this.
+    // Each token below is rejected for its only difference from this one.
     verify(&sign(Algorithm::HS256, &claims, SECRET)).returned(200);
 
     let mut without_exp = claims.clone();

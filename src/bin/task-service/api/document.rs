@@ -1,10 +1,10 @@
-//! OpenAPI document, and responses shared by several operations.
+//! `OpenAPI` document, and responses shared by several operations.
 
 use utoipa::{IntoResponses, OpenApi};
 
 use super::Detail;
 
-/// Root of the OpenAPI document.
+/// Root of the `OpenAPI` document.
 #[derive(OpenApi)]
 #[openapi(
     info(

@@ -49,7 +49,7 @@ struct CompleteTask {
     completed: bool,
 }
 
-/// Routes of the task operations, with their OpenAPI description.
+/// Routes of the task operations, with their `OpenAPI` description.
 pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new()
         .routes(routes!(list_tasks, create_task))
