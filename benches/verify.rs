@@ -1,12 +1,12 @@
-//! What a decision of the gate costs, by the algorithm of the token: the first time, and again from the cache.
+//! Time of a decision of the gate, by token algorithm: first verification, and lookup in the token cache.
 //!
-//! `cargo bench --bench verify`. The tokens are those of `tests/fixtures/tokens`.
+//! `cargo bench --bench verify`, with the tokens of `tests/fixtures/tokens`.
 
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a measurement that cannot be made fails, and one that was made is printed"
+    reason = "a failed measurement panics, and results are printed"
 )]
 
 use std::fs;
@@ -31,7 +31,7 @@ use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderName, Request};
 use serde_json::Value;
 
-/// The algorithms, each with the name of its case.
+/// Algorithms with the name of their test case.
 const CASES: [(Algorithm, &str); 7] = [
     (Algorithm::HS256, "HS256 with a shared secret"),
     (Algorithm::RS256, "RS256 with an RSA key in PEM"),
@@ -42,12 +42,12 @@ const CASES: [(Algorithm, &str); 7] = [
     (Algorithm::EdDSA, "EdDSA with an Ed25519 key in PEM"),
 ];
 
-/// How often each is measured, and how long at least.
+/// Number of measurements of each algorithm, and minimum duration of one.
 const ROUNDS: usize = 100;
 const ROUND: Duration = Duration::from_millis(5);
 
 fn main() {
-    // `cargo test --benches` runs this too, without the flag, and has no use for numbers.
+    // `cargo test --benches` also runs this, without the flag, and needs no numbers.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -55,25 +55,27 @@ fn main() {
         env!("CARGO_MANIFEST_DIR"),
         "/tests/fixtures/tokens/pyjwt.json"
     );
-    let text = fs::read_to_string(path).expect("the fixtures are there");
+    let text = fs::read_to_string(path).expect("the fixtures exist");
     let file: Value = serde_json::from_str(&text).expect("the fixtures are JSON");
-    let cases = file["cases"].as_array().expect("the fixtures are a list");
+    let cases = file["cases"]
+        .as_array()
+        .expect("the fixtures have a list of cases");
 
-    println!("| algorithm | first time, µs | from the cache, µs |");
+    println!("| algorithm | first verification, µs | token cache, µs |");
     println!("| --- | ---: | ---: |");
     for (algorithm, name) in CASES {
         let case = cases.iter().find(|case| case["name"] == name);
-        let case = case.expect("there is a case of this name");
+        let case = case.expect("a case of this name exists");
         let now = UnixTime(case["now"].as_i64().expect("a case has a time"));
         let (gate, inbound) = (gate(case, algorithm), inbound(case));
         let decide = |cache: &mut TokenCache| {
             let decision = gate.decide(black_box(&inbound), now, cache);
             assert!(black_box(decision).is_ok());
         };
-        let first = fastest(|| decide(&mut TokenCache::default()));
+        let first = min_time(|| decide(&mut TokenCache::default()));
         let mut cache = TokenCache::default();
-        let again = fastest(|| decide(&mut cache));
-        println!("| {} | {first:.1} | {again:.2} |", algorithm.name());
+        let cached = min_time(|| decide(&mut cache));
+        println!("| {} | {first:.1} | {cached:.2} |", algorithm.name());
     }
 }
 
@@ -89,16 +91,14 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
         accepted: None,
         policy: ClaimPolicy {
             audience: None,
-            subject: vec!["sub".parse().expect("the name of a claim")],
+            subject: vec!["sub".parse().expect("a valid claim name")],
             leeway: 30,
             max_lifetime: None,
             authorized_party: None,
             allow_bound: false,
         },
         types: vec!["JWT".to_owned()],
-        ring: Arc::new(KeyRing::local(
-            keys.expect("the key of the case can be used"),
-        )),
+        ring: Arc::new(KeyRing::local(keys.expect("the key of the case is valid"))),
     };
     let owner = Rule::Owner {
         parameter: "user_id".into(),
@@ -115,7 +115,7 @@ fn inbound(case: &Value) -> Inbound {
         .header(HOST, "api.example")
         .header(AUTHORIZATION, format!("Bearer {token}"));
     Inbound {
-        head: request.body(()).expect("the head is sound").into_parts().0,
+        head: request.body(()).expect("the head is valid").into_parts().0,
         scheme: Scheme::Http,
         client: None,
         certificate: None,
@@ -123,8 +123,8 @@ fn inbound(case: &Value) -> Inbound {
     }
 }
 
-/// What one call takes in the fastest round, in microseconds: whatever else runs here can only make it slower.
-fn fastest(mut call: impl FnMut()) -> f64 {
+/// Time of one call in the fastest round, in microseconds. Other load on the machine can only slow a round.
+fn min_time(mut call: impl FnMut()) -> f64 {
     let rounds = (0..ROUNDS).map(|_| {
         let (start, mut calls) = (Instant::now(), 0_u32);
         while start.elapsed() < ROUND {

@@ -1,4 +1,4 @@
-//! The commands, one file each.
+//! Command line interface, one file per command.
 
 mod admin;
 mod check;
@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::App;
 use crate::config::{ConfigDocument, Problems};
 
-/// A sidecar that verifies the bearer JWT, binds its subject to the path, and forwards.
+/// Reverse-proxy sidecar: verifies the bearer JWT, binds its subject to the path, and forwards the request.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -34,41 +34,40 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve (the default).
+    /// Serve requests (default).
     Run(ConfigFile),
-    /// Build everything that `run` would, and print every problem and every warning.
+    /// Validate the configuration, and print every problem and warning.
     Check(ConfigFile),
-    /// Say what would become of one request, and why, without a server.
+    /// Explain the decision for one request, without a server.
     Explain(explain::Explain),
-    /// Run an API behind the gate on this machine, with a throw-away secret and a token to try it with.
+    /// Run an API behind the gate on this machine, with a development secret and token.
     Dev(dev::Dev),
-    /// Make a development token, or take one apart.
+    /// Mint or inspect a token.
     #[command(subcommand)]
     Token(token::Token),
-    /// Fetch every key set once, and say what is wrong with it, or with a token.
+    /// Fetch every key set once, and report problems with the keys or with a token.
     Doctor(doctor::Doctor),
-    /// Tell the running gate not to be ready any more; it goes on serving.
+    /// Make the running gate report not ready; it still serves requests.
     Drain(drain::Drain),
-    /// Say why the running gate has not served a request.
+    /// Explain why the running gate rejected a request.
     Why(why::Why),
-    /// Print the completions for a shell.
+    /// Print completions for a shell.
     Completions(completions::Completions),
 }
 
-/// Which configuration.
 #[derive(Debug, Clone, Args)]
 struct ConfigFile {
-    /// The configuration file.
+    /// Configuration file.
     #[arg(long, short, value_name = "FILE", default_value = "config.toml")]
     config: PathBuf,
 }
 
-/// How a command ended, if not well.
+/// Failure of a command.
 #[derive(Debug)]
 enum Failure {
-    /// The configuration cannot be used: every problem, and exit code 2.
+    /// Invalid configuration: every problem, exit code 2.
     Config(Problems),
-    /// Anything else: a sentence, and exit code 1.
+    /// Any other failure: a fragment that completes "failed to …", exit code 1.
     Other(String),
 }
 
@@ -84,11 +83,11 @@ impl From<Problems> for Failure {
     }
 }
 
-/// The exit code of a command that has said what it has to say.
+/// Exit code of a command that has printed its output.
 type Outcome = Result<ExitCode, Failure>;
 
 impl Arguments {
-    /// Runs the command, and says what went wrong if something did.
+    /// Runs the command, and prints its failure to standard error.
     pub fn run(self) -> ExitCode {
         let command = self.command.unwrap_or(Command::Run(self.config));
         let outcome = match command {
@@ -117,23 +116,23 @@ impl Arguments {
     }
 }
 
-/// Reads and builds a configuration.
+/// Loads and compiles a configuration.
 fn compile(file: &Path) -> Result<App, Failure> {
     Ok(App::compile(ConfigDocument::load(file)?)?)
 }
 
-/// So many of them.
+/// Count with a noun, as in `2 routes`.
 fn counted(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }
 
-/// A line on standard output. A reader that has gone away is not a failure.
+/// Prints a line to standard output. A closed pipe is not a failure.
 fn say(line: impl Display) {
-    let _gone = writeln!(std::io::stdout(), "{line}");
+    let _closed = writeln!(std::io::stdout(), "{line}");
 }
 
-/// A line on standard error.
+/// Prints a line to standard error.
 fn warn(line: impl Display) {
-    let _gone = writeln!(std::io::stderr(), "{line}");
+    let _closed = writeln!(std::io::stderr(), "{line}");
 }

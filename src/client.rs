@@ -1,5 +1,6 @@
-//! One request to a server that is no upstream: an issuer of keys, a collector of spans. Its name is looked up anew, what
-//! it takes and what it gives is limited, and it is never redirected.
+//! HTTP client for servers other than upstreams: key set endpoints and span collectors.
+//!
+//! Resolves the host name for each request, limits time and response size, and follows no redirects.
 
 use std::io;
 use std::sync::Arc;
@@ -18,51 +19,50 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-/// The largest answer, in bytes.
+/// Maximum size of a response body, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// How long a connection may take to open.
+/// Timeout for opening the TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the whole may take.
+/// Timeout for the whole exchange.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How the gate names itself.
-const CLAIMGATE: HeaderValue =
+const PRODUCT: HeaderValue =
     HeaderValue::from_static(concat!("claimgate/", env!("CARGO_PKG_VERSION")));
 
-/// Why there is no answer.
+/// Failure of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The name has no address.
+    /// The host name did not resolve.
     #[error("DNS: {host}: {source}")]
     Lookup {
-        /// The name.
+        /// Host name.
         host: String,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
-    /// No connection.
+    /// The TCP connection failed.
     #[error("connect: {0}")]
     Connect(io::Error),
-    /// No secure connection.
+    /// The TLS handshake failed.
     #[error("TLS: {0}")]
     Tls(io::Error),
-    /// No answer that is HTTP.
+    /// The response was not valid HTTP.
     #[error("HTTP: {0}")]
     Http(hyper::Error),
-    /// The body broke off or is too large.
+    /// The body was incomplete or too large.
     #[error("body: {0}")]
     Body(Box<dyn std::error::Error + Send + Sync>),
-    /// It took too long.
-    #[error("it took longer than {0:?}")]
+    /// The exchange exceeded its timeout.
+    #[error("timeout after {0:?}")]
     TooSlow(Duration),
-    /// The URL is not one that can be asked.
-    #[error("the URL is not one that can be fetched")]
+    /// The URL has no valid host.
+    #[error("the URL must have a valid host name or IP address")]
     Url,
 }
 
-/// Sends a request to the server of this URL. The body of an answer is read if the status is a success.
+/// Sends a request to this URL. Reads the response body only if the status is 2xx; it is empty otherwise.
 pub async fn call(
     mut request: Request<Full<Bytes>>,
     url: &Uri,
@@ -72,19 +72,19 @@ pub async fn call(
     let host = HeaderValue::try_from(authority).map_err(|_| CallError::Url)?;
     let headers = request.headers_mut();
     headers.insert(HOST, host);
-    headers.insert(USER_AGENT, CLAIMGATE);
+    headers.insert(USER_AGENT, PRODUCT);
     let target = url.path_and_query().cloned();
     *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     let called = timeout(TIMEOUT, connect_and_send(request, url, tls)).await;
     called.unwrap_or(Err(CallError::TooSlow(TIMEOUT)))
 }
 
-/// How long a server wants to be left alone, in seconds (RFC 9110 section 10.2.3). A date is not understood.
-pub fn patience(headers: &HeaderMap) -> Option<Duration> {
+/// `Retry-After` in seconds (RFC 9110 section 10.2.3). A date is ignored.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     seconds(headers, RETRY_AFTER)
 }
 
-/// A number of seconds in a header.
+/// Header value as a number of seconds.
 pub fn seconds(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Duration> {
     let text = headers.get(name)?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
@@ -140,9 +140,9 @@ async fn exchange(
     };
     tokio::pin!(exchange);
     tokio::select! {
-        answered = &mut exchange => answered,
-        ended = connection => {
-            ended.map_err(CallError::Http)?;
+        response = &mut exchange => response,
+        closed = connection => {
+            closed.map_err(CallError::Http)?;
             exchange.await
         }
     }

@@ -1,4 +1,4 @@
-//! The only place that asks the time of day.
+//! The only module that reads the system clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,28 +9,28 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct UnixTime(pub i64);
 
 impl UnixTime {
-    /// How long it is from `earlier` to this time; nothing if this is not later.
+    /// Time elapsed since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         let seconds = self.0.saturating_sub(earlier.0);
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
     }
 }
 
-/// Microseconds of a clock that nobody sets: for how long ago something was, not for when.
+/// Microseconds of a monotonic clock, for durations only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticks(pub u64);
 
-/// Where the time of day comes from.
+/// Source of the time of day.
 #[derive(Debug, Clone)]
 pub enum Clock {
-    /// The clock of the system.
+    /// System clock.
     System,
-    /// A clock that a test sets.
+    /// Clock set by a test, in seconds of [`UnixTime`].
     Set(Arc<AtomicI64>),
 }
 
 impl Clock {
-    /// The time of day.
+    /// Current time, in whole seconds.
     pub fn now(&self) -> UnixTime {
         match self {
             Self::System => UnixTime(i64::try_from(system_time().as_secs()).unwrap_or(i64::MAX)),
@@ -38,7 +38,7 @@ impl Clock {
         }
     }
 
-    /// How long ago 1970-01-01T00:00:00Z was, as precisely as it is known.
+    /// Time elapsed since 1970-01-01T00:00:00Z, at the precision of the clock.
     pub fn since_epoch(&self) -> Duration {
         match self {
             Self::System => system_time(),
@@ -49,7 +49,7 @@ impl Clock {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the one door to the clock of the system"
+    reason = "the only call that reads the system clock"
 )]
 fn system_time() -> Duration {
     SystemTime::now()

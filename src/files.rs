@@ -1,4 +1,4 @@
-//! Files that change while the gate runs: what stands for their content, and whether it is another now.
+//! Detection of changed files: content fingerprints and snapshots.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
-/// What stands for the content of files.
+/// SHA-256 fingerprint of the content of files.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Of these files, in this order. One that cannot be read is a content of its own.
+    /// Fingerprint of these files, in this order. An unreadable file has a distinct fingerprint.
     pub fn of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
         let mut context = Context::new(&SHA256);
         for file in files {
-            // To read from a pipe would wait for whoever writes to it, and take that from others.
+            // Reading a pipe blocks until a process writes to it, and consumes the content.
             let is_file = std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file());
             let read = is_file.then(|| std::fs::read(file).map(Zeroizing::new).ok());
             let bytes = read.flatten();
@@ -35,13 +35,13 @@ impl Fingerprint {
 }
 
 impl fmt::Debug for Fingerprint {
-    /// It could be compared with that of a secret which somebody guesses.
+    /// Hides the value: it would confirm a guessed secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Fingerprint(..)")
     }
 }
 
-/// What was in files at one moment.
+/// Snapshot of the content of files.
 #[derive(Debug, Clone, Default)]
 pub struct Contents(BTreeMap<PathBuf, Content>);
 
@@ -51,10 +51,10 @@ struct Content {
     fingerprint: Fingerprint,
 }
 
-/// What the system says of a file without reading it. Through links: it is about what they lead to.
+/// Metadata of a file, without its content. Follows symbolic links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
-    place: (u64, u64),
+    inode: (u64, u64),
     length: u64,
     written: (i64, i64),
     changed: (i64, i64),
@@ -64,7 +64,7 @@ impl Stamp {
     fn of(file: &Path) -> Option<Self> {
         let metadata: Metadata = std::fs::metadata(file).ok()?;
         Some(Self {
-            place: (metadata.dev(), metadata.ino()),
+            inode: (metadata.dev(), metadata.ino()),
             length: metadata.len(),
             written: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
@@ -74,7 +74,7 @@ impl Stamp {
 
 impl Content {
     fn of(file: &Path) -> Self {
-        // First the stamp: what is written while the file is read gives it another.
+        // The stamp first: a write during the read then changes the stamp.
         let stamp = Stamp::of(file);
         Self {
             stamp,
@@ -84,7 +84,7 @@ impl Content {
 }
 
 impl Contents {
-    /// Reads files.
+    /// Reads these files.
     pub fn of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
         let files = files.into_iter();
         Self(
@@ -94,7 +94,7 @@ impl Contents {
         )
     }
 
-    /// Looks at the same files again, and reads those that the system says were written, or all.
+    /// Takes a new snapshot of the same files: reads those with changed metadata, or all of them.
     #[must_use]
     pub fn again(&self, all: bool) -> Self {
         let look = |(file, before): (&PathBuf, &Content)| {
@@ -108,19 +108,19 @@ impl Contents {
         Self(self.0.iter().map(look).collect())
     }
 
-    /// The files.
+    /// Paths of the files.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.0.keys().map(PathBuf::as_path)
     }
 
-    /// These and others; where both have a file, what the others say.
+    /// Merges two snapshots; `others` takes precedence for a file in both.
     #[must_use]
     pub fn with(mut self, others: Self) -> Self {
         self.0.extend(others.0);
         self
     }
 
-    /// The files whose content is another there, or that are only in one of both.
+    /// Files with different content, and files in only one of the snapshots.
     pub fn differences<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Path> {
         let print = |contents: &Self, file: &Path| {
             let content = contents.0.get(file);
@@ -131,12 +131,12 @@ impl Contents {
         all.filter(move |file| print(self, file) != print(other, file))
     }
 
-    /// Whether all files have the same content there.
+    /// Whether both snapshots have the same files with the same content.
     pub fn is_like(&self, other: &Self) -> bool {
         self.differences(other).next().is_none()
     }
 
-    /// A file that can be read only once, if there is one.
+    /// First file that is a pipe, which can be read only once.
     pub fn pipe(&self) -> Option<&Path> {
         let is_pipe = |file: &&Path| {
             let metadata = std::fs::metadata(file);
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_in_which_a_file_changes_is_found() {
+    fn detects_every_kind_of_change_to_a_file() {
         let directory = TempDir::new().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::write(path("a"), "one").unwrap();
@@ -175,33 +175,33 @@ mod tests {
             before = now;
             (what.to_owned(), names.join(" "))
         };
-        let said = |what: &str, names: &str| (what.to_owned(), names.to_owned());
-        assert_eq!(changed("nothing"), said("nothing", ""));
+        let expected = |what: &str, names: &str| (what.to_owned(), names.to_owned());
+        assert_eq!(changed("nothing"), expected("nothing", ""));
         fs::write(path("a"), "two!").unwrap();
-        assert_eq!(changed("written"), said("written", "a"));
+        assert_eq!(changed("written"), expected("written", "a"));
         fs::write(path("new"), "six!").unwrap();
         fs::rename(path("new"), path("a")).unwrap();
-        assert_eq!(changed("renamed"), said("renamed", "a"));
+        assert_eq!(changed("renamed"), expected("renamed", "a"));
         fs::write(path("..2"), "two").unwrap();
         symlink(path("..2"), path("..data_tmp")).unwrap();
         fs::rename(path("..data_tmp"), path("..data")).unwrap();
-        assert_eq!(changed("linked"), said("linked", "b"));
+        assert_eq!(changed("linked"), expected("linked", "b"));
         fs::write(path("c"), "").unwrap();
-        assert_eq!(changed("made"), said("made", "c"));
+        assert_eq!(changed("made"), expected("made", "c"));
         fs::remove_file(path("c")).unwrap();
-        assert_eq!(changed("removed"), said("removed", "c"));
+        assert_eq!(changed("removed"), expected("removed", "c"));
         fs::write(path("a"), "six!").unwrap();
-        assert_eq!(changed("the same again"), said("the same again", ""));
+        assert_eq!(changed("the same again"), expected("the same again", ""));
     }
 
     #[test]
-    fn what_the_system_does_not_tell_is_found_when_all_is_read() {
+    fn detects_a_change_without_new_metadata_when_reading_all_files() {
         let directory = TempDir::new().unwrap();
         let file = directory.path().join("a");
         fs::write(&file, "one").unwrap();
         let mut before = Contents::of([file.as_path()]);
         fs::write(&file, "two").unwrap();
-        // As on a system whose clock is too coarse for two changes.
+        // As on a system with a clock too coarse to separate two changes.
         before.0.get_mut(&file).unwrap().stamp = Stamp::of(&file);
         assert!(before.is_like(&before.again(false)));
         assert!(!before.is_like(&before.again(true)));

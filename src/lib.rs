@@ -1,25 +1,35 @@
 //! claimgate verifies the bearer JWT of a request, checks that its subject is the user named in the path, writes
-//! `X-User-Id`, and forwards. No request reaches the upstream unless it was judged, and the bytes that were judged are
-//! the bytes that are sent.
+//! `X-User-Id`, and forwards the request. No request reaches the upstream without a decision, and the bytes of the
+//! decision are the bytes sent.
 //!
-//! # The life of a request
+//! # A request, in stages
 //!
-//! A client connects. The kernel gives the connection to one of the workers, each a thread with an event loop of its
-//! own ([`app`]), and it stays there. [`proxy::inbound::acceptor`] accepts it, or turns it away if there are too many;
-//! [`proxy::inbound::socket`] keeps its deadlines, and [`proxy::inbound::serve`] speaks HTTP on it.
+//! **Inbound.** The kernel assigns each connection to one worker, a thread with its own event loop ([`app`]).
+//! [`proxy::inbound::acceptor`] accepts the connection or rejects it above the connection limit,
+//! [`proxy::inbound::socket`] enforces its deadlines, and [`proxy::inbound::serve`] runs HTTP/1.1 or HTTP/2 on it, after
+//! TLS and the PROXY protocol if the listener uses them.
 //!
-//! When a whole head has arrived, [`proxy::Proxy::handle`] takes the policy in force and asks its [`gate`]. The gate
-//! is a function of the head, the keys and the time: it finds the one reading of the path ([`gate::path`]) or refuses,
-//! finds the route ([`gate::routes`]), takes the one token ([`gate::token`]), verifies it ([`gate::verify`]) with the
-//! keys of its issuer ([`keys`]), and asks the route's rule ([`gate::requirements`]). Out comes a permit ([`gate::permit`]) or a
-//! refusal ([`gate::refusal`]); or, when a key is not known and may be new, the wish for a fetch, and then it is asked
-//! once more.
+//! **Decision.** [`proxy::Proxy::handle`] takes the current policy and calls the stages of the [`gate`]: a function of
+//! the request head, the keys and the time, without a socket, a clock or an `.await`.
 //!
-//! A refusal is answered from the one table, and a browser that asks whether a page may send something ([`gate::cors`])
-//! without a token. With a permit, [`proxy::headers`] turns the head that was judged into the head that is sent, and
-//! [`proxy::upstream`] uses the permit up: a connection from the worker's own pool, the request, the answer.
-//! Bodies pass in both directions as they come ([`proxy::body`]). When the last byte is out, the exchange
-//! ([`proxy::exchange`]) is recorded, once, whatever became of it ([`observe`]).
+//! 1. Request head: [`gate::framing`] and [`gate::origin`] check the message length, `Connection` and `Host`.
+//! 2. Canonical path: [`gate::path`] finds the only reading of the path, or rejects it.
+//! 3. Route: [`gate::routes`] finds the route, and [`gate::cors`] the response to a preflight request.
+//! 4. Client rate limit: [`gate::rate_limit`] by client address.
+//! 5. Token: [`gate::token`] takes the token from its token source.
+//! 6. Verification: [`gate::verify`] verifies the token with the keys of its issuer ([`keys`]), and [`gate::claims`]
+//!    validates its claims; [`gate::cache`] holds verified tokens. An unknown key triggers a fetch and a second attempt.
+//! 7. Subject rate limit: [`gate::rate_limit`] by subject.
+//! 8. Authorization: [`gate::requirements`] checks the owner and the claims that the route requires.
+//!
+//! A decision is a permit ([`gate::permit`]), a refusal ([`gate::refusal`]) or a preflight response.
+//!
+//! **Upstream.** [`proxy::headers`] turns the head of the decision into the head to send. [`proxy::upstream`] consumes
+//! the permit: it picks an endpoint, checks out a connection of the worker's own pool, and sends the request.
+//! [`proxy::body`] streams bodies in both directions.
+//!
+//! **Record.** After the last byte of the response, [`proxy::exchange`] records the exchange once, whatever its outcome:
+//! as a log line, metrics and a span ([`observe`]).
 
 pub mod cli;
 pub mod config;

@@ -1,4 +1,4 @@
-//! The `claimgate` program: arguments in, a command run, an exit code out.
+//! The `claimgate` program: parses the arguments, runs the command, returns its exit code.
 
 use std::process::ExitCode;
 

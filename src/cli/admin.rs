@@ -1,4 +1,4 @@
-//! What is asked of the running gate: over its admin listener, from the same machine.
+//! Requests to the admin listener of a gate that runs on this machine.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -10,38 +10,36 @@ use crate::config::ConfigDocument;
 
 use super::{ConfigFile, Failure};
 
-/// How long the running gate may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout for connecting, and for each read of the response.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which gate.
 #[derive(Debug, Args)]
 pub(super) struct RunningGate {
     #[command(flatten)]
     config: ConfigFile,
-    /// The admin address of the running gate, instead of the configuration's.
+    /// Admin address of the running gate, instead of the one in the configuration.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
 }
 
-/// What it has answered.
+/// Response of the admin listener.
 #[derive(Debug)]
-pub(super) struct Answered {
-    /// Who.
+pub(super) struct AdminResponse {
+    /// Address of the admin listener.
     pub(super) address: SocketAddr,
-    /// The first line, as in `HTTP/1.1 200 OK`.
+    /// Status line, as in `HTTP/1.1 200 OK`.
     pub(super) status: String,
-    /// What came after the head.
     pub(super) body: String,
 }
 
-impl Answered {
+impl AdminResponse {
     pub(super) fn has_status(&self, code: u16) -> bool {
         self.status.split(' ').nth(1) == Some(&code.to_string())
     }
 }
 
 impl RunningGate {
-    pub(super) fn ask(&self, method: &str, path: &str) -> Result<Answered, Failure> {
+    pub(super) fn request(&self, method: &str, path: &str) -> Result<AdminResponse, Failure> {
         let address = match self.admin {
             Some(address) => address,
             None => {
@@ -51,14 +49,14 @@ impl RunningGate {
                 address
             }
         };
-        let address = on_this_machine(address);
-        let answer = send(address, method, path).map_err(|error| {
+        let address = loopback(address);
+        let response = send(address, method, path).map_err(|error| {
             Failure::other(format_args!(
-                "reach the gate's admin listener at {address}: {error}"
+                "reach the admin listener of the gate at {address}: {error}"
             ))
         })?;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        Ok(Answered {
+        let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
+        Ok(AdminResponse {
             address,
             status: head.lines().next().unwrap_or_default().to_owned(),
             body: body.to_owned(),
@@ -66,8 +64,8 @@ impl RunningGate {
     }
 }
 
-/// The loopback address on which a listener of every address is reached.
-fn on_this_machine(mut address: SocketAddr) -> SocketAddr {
+/// Replaces an unspecified address, such as `0.0.0.0`, with loopback.
+fn loopback(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -78,13 +76,13 @@ fn on_this_machine(mut address: SocketAddr) -> SocketAddr {
 }
 
 fn send(address: SocketAddr, method: &str, path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
 }

@@ -1,4 +1,4 @@
-//! `claimgate check`: everything that `run` builds, and what is wrong with it.
+//! `claimgate check`: compiles the configuration as `run` does, and prints every problem and warning.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,6 +18,6 @@ pub(super) fn check(file: &Path) -> Outcome {
         (app.warnings.len(), "warning"),
     ];
     let parts = parts.map(|(count, noun)| counted(count, noun)).join(", ");
-    say(format_args!("{}: good: {parts}", file.display()));
+    say(format_args!("{}: valid: {parts}", file.display()));
     Ok(ExitCode::SUCCESS)
 }

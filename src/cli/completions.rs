@@ -1,4 +1,4 @@
-//! `claimgate completions`.
+//! `claimgate completions`: shell completions.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use super::Arguments;
 
 #[derive(Debug, Args)]
 pub(super) struct Completions {
-    /// For which shell.
+    /// Shell to generate completions for.
     shell: Shell,
 }
 

@@ -1,4 +1,4 @@
-//! `claimgate dev`: an API behind the gate on a laptop.
+//! `claimgate dev`: runs an API behind the gate on a developer's machine.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -29,37 +29,37 @@ use super::run::Signals;
 use super::token::Signer;
 use super::{Failure, Outcome, say, warn};
 
-/// The variable that Better Auth and its APIs read the secret from.
+/// Environment variable of the Better Auth secret.
 const SECRET: &str = "BETTER_AUTH_SECRET";
 
-/// The user of the tokens.
+/// Subject of the tokens.
 const USER: &str = "alice";
 
-/// Where the tokens are written, for a second terminal.
+/// File with the tokens, for a second terminal.
 const ENV_FILE: &str = ".claimgate-dev.env";
 
-/// Where a port for the API is looked for: below those that Linux and others give to connections.
+/// Range of the API's port, below the ephemeral ports of Linux and other systems.
 const PORTS: Range<u16> = 20_000..32_768;
 
-/// How long the API may take to stop.
-const STOP: Duration = Duration::from_secs(10);
+/// Time between SIGTERM and SIGKILL for the API.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is tried whether the API listens.
-const KNOCK: Duration = Duration::from_millis(50);
+/// Interval between connection attempts to the API.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
 
 const ONE_HOUR: i64 = 60 * 60;
 
 #[derive(Debug, Args)]
 pub(super) struct Dev {
-    /// A configuration to use; left out, every path under `/api/{user_id}/` belongs to that user, and
-    /// `/health` and `/api/auth/` are public.
+    /// Configuration file; by default, each path under `/api/{user_id}/` belongs to that user, and `/health` and
+    /// `/api/auth/` are public.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the gate listens.
+    /// Address to listen on, instead of the one in the configuration.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<Address>,
-    /// The API and its arguments. It has to listen on 127.0.0.1 and the port in $PORT; `{port}` in an argument is that
-    /// port.
+    /// Command that runs the API. The API must listen on 127.0.0.1 at the port in $PORT; `{port}` in an argument is
+    /// replaced with that port.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -72,7 +72,7 @@ impl Dev {
                 let port = free_port()
                     .map_err(|error| Failure::other(format_args!("find a free port: {error}")))?;
                 (
-                    ConfigDocument::parse(Path::new("(built in)"), &built_in(port))?,
+                    ConfigDocument::parse(Path::new("(built-in)"), &built_in(port))?,
                     Some(port),
                 )
             }
@@ -110,12 +110,12 @@ impl Dev {
             .block_on(async { self.spawn(port, &secret) })?;
         let outcome = signals.wait_or(async {
             if let Some(upstream) = &upstream
-                && let Some(ended) = wait_until_listening(&mut api, upstream).await
+                && let Some(code) = wait_until_listening(&mut api, upstream).await
             {
-                return ended;
+                return code;
             }
             let _file = tokens.as_ref().and_then(|tokens| tokens.write(&address));
-            show(&address, &path, tokens.as_ref());
+            print_summary(&address, &path, tokens.as_ref());
             say(format_args!("Probes and metrics: http://{admin}/metrics\n"));
             exit_code(api.wait().await)
         });
@@ -129,9 +129,9 @@ impl Dev {
         let (program, arguments) = self
             .command
             .split_first()
-            .ok_or_else(|| Failure::other("find the command"))?;
+            .ok_or_else(|| Failure::other("read the command: it is empty"))?;
         let mut command = Command::new(program);
-        // A group of its own, so that what COMMAND starts is stopped with it.
+        // A separate process group, so that stopping it also stops the children of COMMAND.
         command
             .env(SECRET, secret)
             .kill_on_drop(true)
@@ -150,7 +150,7 @@ impl Dev {
     }
 }
 
-/// The configuration of a laptop.
+/// Default configuration.
 fn built_in(port: u16) -> String {
     format!(
         r#"[listen]
@@ -180,8 +180,8 @@ access = {{ owner = "user_id" }}
     )
 }
 
-/// A port that nobody has. The system gives those of [`PORTS`] to nobody by itself: what it gives could be a connection's,
-/// or another program's, before the API has it.
+/// Finds a free port in [`PORTS`]. The system could assign an ephemeral port to a connection or another program before
+/// the API binds it.
 fn free_port() -> std::io::Result<u16> {
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let mut ports = (0..100).map(|_| fastrand::u16(PORTS));
@@ -193,11 +193,11 @@ fn free_port() -> std::io::Result<u16> {
 
 fn random_secret() -> Result<String, Failure> {
     let mut bytes = [0; 32];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::other("make a random secret"))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::other("generate a random secret"))?;
     Ok(BASE64_STANDARD.encode(bytes))
 }
 
-/// A path of the first route that has an owner, for the user of the tokens.
+/// Path of the first route with an owner, for the subject of the tokens.
 fn example_path(app: &App) -> String {
     let mut routes = app.policy.gate.routes().routes();
     let owned = routes.find_map(|route| match &route.access.rule {
@@ -215,7 +215,7 @@ fn example_path(app: &App) -> String {
     }
 }
 
-/// Waits until the API accepts connections. Gives its exit code if it ends before.
+/// Waits until the API accepts connections. Returns its exit code if it exits first.
 async fn wait_until_listening(api: &mut Child, upstream: &Target) -> Option<ExitCode> {
     warn(format_args!("waiting for the API to listen on {upstream}"));
     loop {
@@ -228,20 +228,22 @@ async fn wait_until_listening(api: &mut Child, upstream: &Target) -> Option<Exit
         if listens {
             return None;
         }
-        if let Ok(ended) = timeout(KNOCK, api.wait()).await {
-            warn("the API has ended before it listened");
-            return Some(exit_code(ended));
+        if let Ok(status) = timeout(CONNECT_INTERVAL, api.wait()).await {
+            warn(format_args!(
+                "the API exited before it listened on {upstream}"
+            ));
+            return Some(exit_code(status));
         }
     }
 }
 
-fn exit_code(ended: std::io::Result<std::process::ExitStatus>) -> ExitCode {
-    let code = ended.ok().and_then(|status| status.code());
+fn exit_code(status: std::io::Result<std::process::ExitStatus>) -> ExitCode {
+    let code = status.ok().and_then(|status| status.code());
     code.and_then(|code| u8::try_from(code).ok())
         .map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// Asks the API to stop, and makes it if it does not.
+/// Sends SIGTERM to the API, and SIGKILL after [`STOP_TIMEOUT`].
 async fn stop(api: &mut Child) {
     let Some(id) = api
         .id()
@@ -250,16 +252,16 @@ async fn stop(api: &mut Child) {
     else {
         return;
     };
-    let _gone = kill_process_group(id, Signal::TERM);
-    if timeout(STOP, api.wait()).await.is_err() {
-        let _gone = kill_process_group(id, Signal::KILL);
-        let _ended = api.wait().await;
+    let _exited = kill_process_group(id, Signal::TERM);
+    if timeout(STOP_TIMEOUT, api.wait()).await.is_err() {
+        let _exited = kill_process_group(id, Signal::KILL);
+        let _status = api.wait().await;
     }
 }
 
-/// Tokens to try the gate with.
+/// Example tokens.
 struct Tokens {
-    good: String,
+    valid: String,
     expired: String,
 }
 
@@ -268,20 +270,20 @@ impl Tokens {
         let signer = Signer::of(document, None).ok()?;
         let now = Clock::System.now();
         Some(Self {
-            good: signer.sign(USER, 24 * ONE_HOUR, Map::new(), now).ok()?,
+            valid: signer.sign(USER, 24 * ONE_HOUR, Map::new(), now).ok()?,
             expired: signer.sign(USER, -ONE_HOUR, Map::new(), now).ok()?,
         })
     }
 
-    /// Writes them for a second terminal, readable by this user alone.
+    /// Writes the tokens to [`ENV_FILE`], readable only by the current user.
     fn write(&self, address: &Address) -> Option<EnvFile> {
-        let Self { good, expired } = self;
+        let Self { valid, expired } = self;
         let path = PathBuf::from(ENV_FILE);
         let text = format!(
-            "GATE={}\nUSER_ID={USER}\nTOKEN={good}\nEXPIRED={expired}\n",
+            "GATE={}\nUSER_ID={USER}\nTOKEN={valid}\nEXPIRED={expired}\n",
             url(address)
         );
-        let _none = std::fs::remove_file(&path);
+        let _missing = std::fs::remove_file(&path);
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -290,19 +292,19 @@ impl Tokens {
         match file.and_then(|mut file| file.write_all(text.as_bytes())) {
             Ok(()) => Some(EnvFile(path)),
             Err(error) => {
-                warn(format_args!("{ENV_FILE} could not be written: {error}"));
+                warn(format_args!("failed to write {ENV_FILE}: {error}"));
                 None
             }
         }
     }
 }
 
-/// The file with the tokens, gone when the gate is.
+/// File with the tokens, removed on drop.
 struct EnvFile(PathBuf);
 
 impl Drop for EnvFile {
     fn drop(&mut self) {
-        let _gone = std::fs::remove_file(&self.0);
+        let _missing = std::fs::remove_file(&self.0);
     }
 }
 
@@ -320,31 +322,31 @@ fn url(address: &Address) -> String {
     }
 }
 
-fn show(address: &Address, path: &str, tokens: Option<&Tokens>) {
+fn print_summary(address: &Address, path: &str, tokens: Option<&Tokens>) {
     let gate = url(address);
-    say(format_args!("\nThe gate is open: {gate}\n"));
+    say(format_args!("\nListening on {gate}\n"));
     let Some(tokens) = tokens else {
-        say("No issuer has a shared secret, so there is no token to try it with.");
+        say("No issuer has a shared secret, so there is no example token.");
         return;
     };
     let other = path.replacen(USER, "bob", 1);
-    let good = &tokens.good;
+    let valid = &tokens.valid;
     say(format_args!(
-        "A token for `{USER}`, good for a day:\n\n{good}\n"
+        "Token for `{USER}`, valid for 24 hours:\n\n{valid}\n"
     ));
     say(format_args!(
         "In a second terminal:\n\n. ./{ENV_FILE}    # GATE, USER_ID, TOKEN and EXPIRED"
     ));
     say(format_args!(
-        "curl -i {gate}{path} -H \"Authorization: Bearer $TOKEN\"      # served"
+        "curl -i {gate}{path} -H \"Authorization: Bearer $TOKEN\"      # forwarded"
     ));
     say(format_args!(
-        "curl -i {gate}{other} -H \"Authorization: Bearer $TOKEN\"        # 403: another user's"
+        "curl -i {gate}{other} -H \"Authorization: Bearer $TOKEN\"        # 403: path of another user"
     ));
     say(format_args!(
         "curl -i {gate}{path}                                        # 401: no token"
     ));
     say(format_args!(
-        "curl -i {gate}{path} -H \"Authorization: Bearer $EXPIRED\"    # 401: expired\n"
+        "curl -i {gate}{path} -H \"Authorization: Bearer $EXPIRED\"    # 401: expired token\n"
     ));
 }

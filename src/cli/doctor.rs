@@ -1,4 +1,4 @@
-//! `claimgate doctor`: every key set fetched once, and what is wrong with it in words.
+//! `claimgate doctor`: fetches every key set once, and reports problems with the keys or with a token.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::{ConfigFile, Failure, Outcome, compile, counted, say, verdict, warn};
 pub(super) struct Doctor {
     #[command(flatten)]
     config: ConfigFile,
-    /// Say what every issuer makes of this token.
+    /// Verify this token with every issuer.
     #[arg(long, short, value_name = "TOKEN")]
     token: Option<String>,
 }
@@ -37,27 +37,27 @@ impl Doctor {
             .map_err(Failure::other)?;
         let now = Clock::System.now();
         let mut gate = app.policy.gate;
-        let mut all_good = true;
-        for (place, remote) in app.remote_keys.iter().enumerate() {
-            let Some(issuer) = gate.issuers().get(place) else {
+        let mut all_valid = true;
+        for (index, remote) in app.remote_keys.iter().enumerate() {
+            let Some(issuer) = gate.issuers().get(index) else {
                 continue;
             };
             match remote {
                 None => say(format_args!(
                     "issuer `{}`: {}",
                     issuer.name,
-                    described(issuer.ring.keys())
+                    describe(issuer.ring.keys())
                 )),
                 Some(remote) => match runtime.block_on(fetch(remote, issuer)) {
-                    Some(ring) => gate = gate.with_ring(IssuerId(place), Arc::new(ring)),
-                    None => all_good = false,
+                    Some(ring) => gate = gate.with_ring(IssuerId(index), Arc::new(ring)),
+                    None => all_valid = false,
                 },
             }
         }
         if let Some(token) = &self.token {
-            all_good &= judge(&gate, token, now);
+            all_valid &= verify(&gate, token, now);
         }
-        Ok(if all_good {
+        Ok(if all_valid {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -71,7 +71,7 @@ async fn fetch(remote: &RemoteKeys, issuer: &Issuer) -> Option<KeyRing> {
             say(format_args!(
                 "issuer `{}`: {} from {}",
                 issuer.name,
-                described(&fetched.set.keys),
+                describe(&fetched.set.keys),
                 remote.url()
             ));
             for skipped in &fetched.set.skipped {
@@ -86,7 +86,7 @@ async fn fetch(remote: &RemoteKeys, issuer: &Issuer) -> Option<KeyRing> {
         Err(error) => {
             let error = error.to_string();
             say(format_args!(
-                "issuer `{}`: no keys from {}: {}",
+                "issuer `{}`: failed to fetch keys from {}: {}",
                 issuer.name,
                 remote.url(),
                 printable(&error)
@@ -96,7 +96,7 @@ async fn fetch(remote: &RemoteKeys, issuer: &Issuer) -> Option<KeyRing> {
     }
 }
 
-fn described(keys: &[VerificationKey]) -> String {
+fn describe(keys: &[VerificationKey]) -> String {
     let one = |key: &VerificationKey| {
         let name = key.kid().map(|kid| format!("`{}` for ", printable(kid)));
         format!("{}{}", name.unwrap_or_default(), key.algorithms())
@@ -105,7 +105,7 @@ fn described(keys: &[VerificationKey]) -> String {
     format!("{} ({})", counted(keys.len(), "key"), each.join(", "))
 }
 
-fn judge(gate: &Gate, token: &str, now: UnixTime) -> bool {
+fn verify(gate: &Gate, token: &str, now: UnixTime) -> bool {
     let verdict = verdict::of(gate.issuers(), token, None, now);
     say(format_args!("\n{}", verdict.sentence));
     for other in &verdict.others {

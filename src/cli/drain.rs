@@ -1,4 +1,4 @@
-//! `claimgate drain`: the preStop hook of a pod.
+//! `claimgate drain`: makes the running gate report not ready, as the preStop hook of a pod.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use super::{Failure, Outcome, say};
 pub(super) struct Drain {
     #[command(flatten)]
     gate: RunningGate,
-    /// How long to wait after that, as in "10s": for a preStop hook that must last.
+    /// Time to wait before exiting, as in "10s", to delay the end of a preStop hook.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "0s")]
     wait: Duration,
 }
 
 impl Drain {
     pub(super) fn run(self) -> Outcome {
-        let answered = self.gate.ask("POST", "/drain")?;
-        if !answered.has_status(200) {
+        let response = self.gate.request("POST", "/drain")?;
+        if !response.has_status(200) {
             return Err(Failure::other(format_args!(
-                "drain the gate at {}: it answered {}",
-                answered.address, answered.status
+                "drain the gate at {}: response `{}`",
+                response.address, response.status
             )));
         }
         say("draining");

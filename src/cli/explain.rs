@@ -1,4 +1,4 @@
-//! `claimgate explain`: what would become of one request. The gate that decides here is the gate that serves.
+//! `claimgate explain`: explains the decision for one request, with the same gate that serves.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
@@ -36,18 +36,18 @@ use super::{ConfigFile, Failure, Outcome, compile, say, verdict};
 pub(super) struct Explain {
     #[command(flatten)]
     config: ConfigFile,
-    /// Send this bearer token.
+    /// Bearer token of the request.
     #[arg(long, short, value_name = "TOKEN")]
     token: Option<String>,
-    /// Send this header as well.
+    /// Additional header of the request.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// Come over TLS and show the first certificate in this PEM file, as if its key were there and its authority trusted.
+    /// Client certificate: the first one in this PEM file, assumed to be trusted and presented over mTLS.
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
-    /// The method, as in `GET`.
+    /// Method, as in `GET`.
     method: Method,
-    /// The path with its query, as in `/api/alice/tasks`.
+    /// Path with its query, as in `/api/alice/tasks`.
     target: String,
 }
 
@@ -65,33 +65,36 @@ impl Explain {
             Err(Stop::Preflight(preflight)) => Some(&preflight.route),
             Err(stop) => stop.refused().and_then(|refused| refused.route.as_ref()),
         };
-        let (method, target) = (&inbound.head.method, self.shown(&inbound.head, route));
+        let (method, target) = (
+            &inbound.head.method,
+            self.printable_target(&inbound.head, route),
+        );
         say(format_args!("{method} {target}"));
         match &decision {
             Ok(permit) => {
-                forwarded(&app.policy, &peer, &inbound, permit);
+                print_forwarded(&app.policy, &peer, &inbound, permit);
                 let caller = match permit.caller() {
                     Caller::Known(caller) => Some(caller),
                     Caller::Anonymous => None,
                 };
-                counted(route, inbound.client, caller);
-                shown_to(cors.as_ref(), gate, route);
+                print_rate_limits(route, inbound.client, caller);
+                print_cors(cors.as_ref(), gate, route);
                 return Ok(ExitCode::SUCCESS);
             }
             Err(Stop::Preflight(preflight)) => {
-                allowed(preflight, gate.issuers());
+                print_preflight(preflight, gate.issuers());
                 return Ok(ExitCode::SUCCESS);
             }
             Err(Stop::Refuse(refused)) => {
-                self.refused(refused, &inbound, gate.issuers(), now);
-                shown_to(cors.as_ref(), gate, route);
+                self.print_refusal(refused, &inbound, gate.issuers(), now);
+                print_cors(cors.as_ref(), gate, route);
             }
             Err(Stop::NeedsKeys(needs)) => {
-                self.refused(&needs.otherwise, &inbound, gate.issuers(), now);
+                self.print_refusal(&needs.otherwise, &inbound, gate.issuers(), now);
                 if let Some(issuer) = gate.issuers().get(needs.issuer.0) {
                     say(format_args!(
-                        "\nThe keys of the issuer `{}` come from a URL, and nothing is fetched here: the running gate \
-                         fetches them before it answers.",
+                        "\nIssuer `{}` has its keys at a URL, and `explain` fetches none. The running gate fetches them \
+                         before it responds.",
                         issuer.name
                     ));
                 }
@@ -100,8 +103,8 @@ impl Explain {
         Ok(ExitCode::FAILURE)
     }
 
-    /// The target, without a token in its query.
-    fn shown(&self, head: &Parts, route: Option<&Arc<Route>>) -> String {
+    /// Request target without a token in its query.
+    fn printable_target(&self, head: &Parts, route: Option<&Arc<Route>>) -> String {
         let bare = route.map(|route| without_token(head, route).uri);
         match bare {
             Some(bare) if bare.query() != head.uri.query() => bare.to_string(),
@@ -110,18 +113,30 @@ impl Explain {
     }
 
     /// Prints a refusal, its cause in the token, and the rate limits counted before it.
-    fn refused(&self, refused: &Refused, inbound: &Inbound, issuers: &[Issuer], now: UnixTime) {
-        stopped(refused, issuers, headers::is_grpc(&inbound.head.headers));
-        self.in_words(refused, inbound, issuers, now);
-        counted(
+    fn print_refusal(
+        &self,
+        refused: &Refused,
+        inbound: &Inbound,
+        issuers: &[Issuer],
+        now: UnixTime,
+    ) {
+        print_rejected(refused, issuers, headers::is_grpc(&inbound.head.headers));
+        self.print_verdict(refused, inbound, issuers, now);
+        print_rate_limits(
             refused.route.as_ref(),
             inbound.client,
             refused.caller.as_ref(),
         );
     }
 
-    /// What is wrong with the token, if that is why the request was refused: more than a client is told.
-    fn in_words(&self, refused: &Refused, inbound: &Inbound, issuers: &[Issuer], now: UnixTime) {
+    /// Prints the cause of a rejected token, in more detail than the response.
+    fn print_verdict(
+        &self,
+        refused: &Refused,
+        inbound: &Inbound,
+        issuers: &[Issuer],
+        now: UnixTime,
+    ) {
         let Some(token) = &self.token else {
             return;
         };
@@ -131,15 +146,15 @@ impl Explain {
         }
     }
 
-    /// Who asks: somebody on this machine.
+    /// Peer of the request: a client on this machine.
     fn peer(&self) -> Result<Peer, Failure> {
         let mut peer = Peer::at(Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         if let Some(file) = &self.certificate {
-            let shown = tls::client_certificate(file);
-            let shown = shown
+            let certificate = tls::client_certificate(file);
+            let certificate = certificate
                 .map_err(|error| Failure::other(format_args!("read the certificate: {error}")))?;
             peer.scheme = Scheme::Https;
-            peer.certificate = Some(Arc::new(shown));
+            peer.certificate = Some(Arc::new(certificate));
         }
         Ok(peer)
     }
@@ -147,7 +162,7 @@ impl Explain {
     fn head(&self) -> Result<Parts, Failure> {
         let target: Uri = self.target.parse().map_err(|error| {
             Failure::other(format_args!(
-                "read the target `{}`: {error}; it starts with `/`",
+                "parse the target `{}`: {error}; write a path that starts with `/`",
                 self.target
             ))
         })?;
@@ -155,20 +170,20 @@ impl Explain {
         head.method = self.method.clone();
         head.uri = target;
         for header in &self.headers {
-            let wrong = || {
+            let invalid = || {
                 Failure::other(format_args!(
-                    "read the header `{header}`: write `Name: value`"
+                    "parse the header `{header}`: write `Name: value`"
                 ))
             };
-            let (name, value) = header.split_once(':').ok_or_else(wrong)?;
-            let name: HeaderName = name.trim().parse().map_err(|_| wrong())?;
-            let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
+            let (name, value) = header.split_once(':').ok_or_else(invalid)?;
+            let name: HeaderName = name.trim().parse().map_err(|_| invalid())?;
+            let value = HeaderValue::from_str(value.trim()).map_err(|_| invalid())?;
             head.headers.append(name, value);
         }
         if let Some(token) = &self.token {
             let value = HeaderValue::from_str(&format!("Bearer {token}"));
             let mut value = value.map_err(|_| {
-                Failure::other("read the token: it has characters that no header has")
+                Failure::other("send the token: it has characters that are invalid in a header")
             })?;
             value.set_sensitive(true);
             head.headers.append(AUTHORIZATION, value);
@@ -181,14 +196,15 @@ impl Explain {
     }
 }
 
-/// What a screen may show of a head: the token is for the upstream alone, if it gets it.
+/// Copy of the head without the token, for printing.
 fn without_token(head: &Parts, route: &Route) -> Parts {
     let mut head = head.clone();
     route.access.tokens.strip(&mut head, false);
     head
 }
 
-fn forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Permit) {
+/// Prints the stages of a permitted request, and the request sent to the upstream.
+fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Permit) {
     let route = permit.route();
     let forwarding = policy.forwarding(route);
     let mut head = inbound.head.clone();
@@ -256,14 +272,14 @@ fn forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Permit) {
         let shown = if is_shown && *name != AUTHORIZATION {
             String::from_utf8_lossy(value.as_bytes())
         } else {
-            "(as it came)".into()
+            "(as received)".into()
         };
         say(format_args!("  {name}: {}", log::printable(&shown)));
     }
 }
 
-/// A preflight, which goes no further than the route.
-fn allowed(preflight: &Preflight, issuers: &[Issuer]) {
+/// Prints an allowed preflight request, which ends at the route.
+fn print_preflight(preflight: &Preflight, issuers: &[Issuer]) {
     for stage in Stage::GATE {
         match stage {
             Stage::Head | Stage::Path => passed(stage, ""),
@@ -279,12 +295,16 @@ fn allowed(preflight: &Preflight, issuers: &[Issuer]) {
             | Stage::Upstream => skipped(stage, "not part of a preflight"),
         }
     }
-    say("\nanswered 204, and the page may send its request:");
-    fields(&preflight.headers);
+    say("\nresponse 204 (preflight allowed):");
+    print_headers(&preflight.headers);
 }
 
-/// The limits that the request counts for, as far as it has come, and who is counted.
-fn counted(route: Option<&Arc<Route>>, client: Option<IpAddr>, caller: Option<&Arc<KnownCaller>>) {
+/// Prints the rate limits that apply to the request, with the owner of each bucket.
+fn print_rate_limits(
+    route: Option<&Arc<Route>>,
+    client: Option<IpAddr>,
+    caller: Option<&Arc<KnownCaller>>,
+) {
     let Some(route) = route else {
         return;
     };
@@ -304,33 +324,31 @@ fn counted(route: Option<&Arc<Route>>, client: Option<IpAddr>, caller: Option<&A
         );
     }
     if !lines.is_empty() {
-        say(format_args!(
-            "\nand counted, where more are answered 429:\n{}",
-            lines.join("\n")
-        ));
+        say(format_args!("\nrate limits applied:\n{}", lines.join("\n")));
     }
 }
 
-/// What is said to the page that has sent the request, if it comes from one.
-fn shown_to(page: Option<&CorsRequest>, gate: &Gate, route: Option<&Arc<Route>>) {
+/// Prints the CORS headers of the response to a cross-origin request.
+fn print_cors(page: Option<&CorsRequest>, gate: &Gate, route: Option<&Arc<Route>>) {
     let mut headers = HeaderMap::new();
     if let (Some(page), Some(cors)) = (page, gate.cors(route.map(AsRef::as_ref))) {
         cors.write_headers(page, &mut headers);
     }
     if !headers.is_empty() {
-        say("\nand the answer says to browsers:");
-        fields(&headers);
+        say("\nCORS headers of the response:");
+        print_headers(&headers);
     }
 }
 
-fn fields(headers: &HeaderMap) {
+fn print_headers(headers: &HeaderMap) {
     for (name, value) in headers {
         let value = String::from_utf8_lossy(value.as_bytes());
         say(format_args!("  {name}: {}", log::printable(&value)));
     }
 }
 
-fn stopped(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
+/// Prints the stages of a rejected request, and the response.
+fn print_rejected(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
     let Refused {
         refusal,
         route,
@@ -350,9 +368,9 @@ fn stopped(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
     let detail = refusal.detail();
     if is_grpc {
         let status = refusal.grpc_status();
-        say(format_args!("\nanswered `grpc-status` {status}: {detail}"));
+        say(format_args!("\nresponse `grpc-status` {status}: {detail}"));
     } else {
-        say(format_args!("\nanswered {}: {detail}", refusal.status()));
+        say(format_args!("\nresponse {}: {detail}", refusal.status()));
     }
 }
 

@@ -1,4 +1,4 @@
-//! `claimgate run`: serve until a signal says to stop.
+//! `claimgate run`: serves requests until SIGTERM or SIGINT.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,12 +18,12 @@ use crate::observe::metrics::Metrics;
 
 use super::{Failure, Outcome};
 
-/// For listeners, key fetches and the log.
+/// File descriptors for listeners, key fetches and the log.
 const SPARE_DESCRIPTORS: u64 = 64;
 
-/// How long a signal to stop may come once more without meaning more: `timeout`, and others that start programs, send theirs
-/// to the process and to its group.
-const ECHO: Duration = Duration::from_secs(1);
+/// Time in which a repeated stop signal counts as the first one: `timeout` and other launchers send a signal to the process
+/// and to its group.
+const REPEAT_WINDOW: Duration = Duration::from_secs(1);
 
 pub(super) fn run(file: &Path) -> Outcome {
     let app = App::load(file)?;
@@ -32,7 +32,7 @@ pub(super) fn run(file: &Path) -> Outcome {
         warn!("{warning}");
     }
     allow_descriptors(app.config.listen.max_connections);
-    // Before anybody can know that it runs, and sends one.
+    // Before the gate is visible as running, so that no signal is lost.
     let mut signals = Signals::listen().map_err(Failure::other)?;
     let running = app.start(Clock::System).map_err(Failure::other)?;
     running.metrics().watch_log(dropped);
@@ -43,19 +43,19 @@ pub(super) fn run(file: &Path) -> Outcome {
     std::thread::spawn(move || {
         loop {
             signals.wait(|| {});
-            if stopped.elapsed() >= ECHO {
+            if stopped.elapsed() >= REPEAT_WINDOW {
                 break;
             }
         }
-        // Another signal: whoever sent it does not want to wait.
+        // A later signal ends the graceful shutdown.
         std::process::exit(130);
     });
-    // Connections that had to be cut do not make it a failure: the grace is the operator's.
+    // Connections closed at the end of the grace period are no failure: the operator sets the period.
     running.wait();
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks the kernel for as many file descriptors as it grants: a connection takes two, its own and the upstream's.
+/// Raises the file descriptor limit to its maximum: a client connection takes two, its own and that of the upstream.
 fn allow_descriptors(max_connections: usize) {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -75,7 +75,7 @@ fn allow_descriptors(max_connections: usize) {
     }
 }
 
-/// A panic ends its connection, never the process; that it came to be is counted and logged.
+/// Counts and logs panics. A panic ends its connection, never the process.
 fn count_panics(metrics: Arc<Metrics>) {
     std::panic::set_hook(Box::new(move |panic| {
         metrics.panics.fetch_add(1, Ordering::Relaxed);
@@ -85,7 +85,7 @@ fn count_panics(metrics: Arc<Metrics>) {
     }));
 }
 
-/// The signals that ask for a stop, and the one that asks to look at the configuration.
+/// SIGTERM and SIGINT, which stop the gate, and SIGHUP, which reloads the configuration.
 pub(super) struct Signals {
     runtime: tokio::runtime::Runtime,
     terminate: Signal,
@@ -112,7 +112,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one that asks for a stop, and calls `reload` for each that does not.
+    /// Waits for SIGTERM or SIGINT, and calls `reload` for each SIGHUP.
     pub(super) fn wait(&mut self, reload: impl Fn()) {
         let (terminate, interrupt) = (&mut self.terminate, &mut self.interrupt);
         let hangup = &mut self.hangup;
@@ -127,7 +127,7 @@ impl Signals {
         });
     }
 
-    /// Waits for the next one, or until `other` is done. Gives what `other` gave, if it did.
+    /// Waits for a signal or for the output of `other`; returns `None` for a signal.
     pub(super) fn wait_or<T>(&mut self, other: impl Future<Output = T>) -> Option<T> {
         let (terminate, interrupt) = (&mut self.terminate, &mut self.interrupt);
         let hangup = &mut self.hangup;
@@ -135,14 +135,14 @@ impl Signals {
             tokio::select! {
                 _ = terminate.recv() => None,
                 _ = interrupt.recv() => None,
-                // The terminal is gone.
+                // The terminal closed.
                 _ = hangup.recv() => None,
-                done = other => Some(done),
+                output = other => Some(output),
             }
         })
     }
 
-    /// Where futures of `other` may be made.
+    /// Runtime for the futures passed to [`Self::wait_or`].
     pub(super) fn runtime(&self) -> &tokio::runtime::Runtime {
         &self.runtime
     }

@@ -1,4 +1,4 @@
-//! `claimgate token`: make a development token, or take one apart.
+//! `claimgate token`: mints a development token, or inspects a token.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ use super::{ConfigFile, Failure, Outcome, compile, say, verdict};
 pub(super) enum Token {
     /// Sign a token with the shared secret of an issuer, for development.
     Mint(Mint),
-    /// Take a token apart, and say whether the configuration accepts it and why not.
+    /// Decode a token, and verify it with the issuers of the configuration.
     Inspect(Inspect),
 }
 
@@ -30,13 +30,13 @@ pub(super) enum Token {
 pub(super) struct Mint {
     #[command(flatten)]
     config: ConfigFile,
-    /// Who the token is about.
+    /// Subject of the token.
     #[arg(long, short, value_name = "SUBJECT")]
     subject: String,
-    /// Which issuer's secret signs it; may be left out when there is one with a secret.
+    /// Issuer of the token; by default the first one with a shared secret.
     #[arg(long, value_name = "NAME")]
     issuer: Option<String>,
-    /// How long it is good, as in `15m`; `-1h` makes one that has expired an hour ago.
+    /// Lifetime, as in `15m`; `-1h` mints a token that expired an hour ago.
     #[arg(
         long,
         value_name = "DURATION",
@@ -44,7 +44,7 @@ pub(super) struct Mint {
         allow_hyphen_values = true
     )]
     lifetime: String,
-    /// A claim more, as in `email=alice@example.com`; JSON is taken as JSON.
+    /// Additional claim, as in `email=alice@example.com`; a value that is valid JSON is parsed.
     #[arg(long = "claim", value_name = "NAME=VALUE")]
     claims: Vec<String>,
 }
@@ -53,7 +53,7 @@ pub(super) struct Mint {
 pub(super) struct Inspect {
     #[command(flatten)]
     config: ConfigFile,
-    /// The token; `-` reads it from standard input.
+    /// Token to inspect; `-` reads it from standard input.
     token: String,
 }
 
@@ -70,15 +70,18 @@ impl Mint {
     fn run(self) -> Outcome {
         let document = ConfigDocument::load(&self.config.config)?;
         let signer = Signer::of(&document, self.issuer.as_deref());
-        // What could not be read comes first: it may be why there is no such issuer.
+        // Problems of the configuration first: one of them can be the cause of a missing issuer.
         document.finish()?;
         let signer = signer?;
         let lifetime = lifetime(&self.lifetime)?;
         let mut extra = Map::new();
         for claim in &self.claims {
-            let wrong =
-                || Failure::other(format_args!("read the claim `{claim}`: write `name=value`"));
-            let (name, value) = claim.split_once('=').ok_or_else(wrong)?;
+            let invalid = || {
+                Failure::other(format_args!(
+                    "parse the claim `{claim}`: write `name=value`"
+                ))
+            };
+            let (name, value) = claim.split_once('=').ok_or_else(invalid)?;
             let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
             extra.insert(name.to_owned(), value);
         }
@@ -87,17 +90,17 @@ impl Mint {
     }
 }
 
-/// Seconds, negative for the past.
+/// Parses a lifetime to seconds, negative for an expired token.
 fn lifetime(text: &str) -> Result<i64, Failure> {
     let (sign, digits) = text
         .strip_prefix('-')
         .map_or((1, text), |digits| (-1, digits));
     let duration: Duration = humantime::parse_duration(digits)
-        .map_err(|error| Failure::other(format_args!("read the lifetime `{text}`: {error}")))?;
+        .map_err(|error| Failure::other(format_args!("parse the lifetime `{text}`: {error}")))?;
     Ok(sign * i64::try_from(duration.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// What signs development tokens: the shared secret of an issuer, and what that issuer demands.
+/// Signer of development tokens: the shared secret of an issuer, and the claims that the issuer requires.
 #[derive(Debug)]
 pub(super) struct Signer {
     secret: Secret,
@@ -108,7 +111,7 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    /// The issuer of that name, or else the first that has a secret.
+    /// Signer of the issuer `name`, or of the first issuer with a shared secret.
     pub(super) fn of(document: &ConfigDocument, name: Option<&str>) -> Result<Self, Failure> {
         let mut issuers = document.config.issuers.iter();
         let has_secret = |issuer: &config::Issuer| {
@@ -120,9 +123,14 @@ impl Signer {
             None => has_secret(issuer),
         });
         let Some((name, issuer)) = found else {
-            return Err(Failure::other(
-                "sign a token: there is no such issuer with a shared secret",
-            ));
+            return Err(match name {
+                Some(name) => Failure::other(format_args!(
+                    "sign a token: no issuer `{name}` in the configuration; add [issuers.{name}] or name another one"
+                )),
+                None => Failure::other(
+                    "sign a token: no issuer has a shared secret; set `keys.secret_env` or `keys.secret_file`",
+                ),
+            });
         };
         let keys = issuer.keys.clone().unwrap_or_default();
         let encoding = keys.encoding.unwrap_or_default();
@@ -133,7 +141,7 @@ impl Signer {
             (None, Some(file)) => Secrets::from_file(file, encoding),
             (None, None) => {
                 return Err(Failure::other(format_args!(
-                    "sign a token: `{name}` has no shared secret"
+                    "sign a token: issuer `{name}` has no shared secret; set `keys.secret_env` or `keys.secret_file`"
                 )));
             }
         };
@@ -159,7 +167,7 @@ impl Signer {
         })
     }
 
-    /// Signs a token for `lifetime` seconds from now.
+    /// Signs a token that expires `lifetime` seconds after `now`.
     pub(super) fn sign(
         &self,
         subject: &str,
@@ -210,9 +218,9 @@ impl Inspect {
         };
         let parts: Vec<&str> = text.split('.').collect();
         for (name, part) in ["header", "claims"].iter().zip(&parts) {
-            match decoded(part) {
+            match decode(part) {
                 Some(json) => say(format_args!("{name}: {json}")),
-                None => say(format_args!("{name}: cannot be read")),
+                None => say(format_args!("{name}: not base64url-encoded JSON")),
             }
         }
         let verdict = verdict::of(app.policy.gate.issuers(), &text, None, Clock::System.now());
@@ -228,11 +236,11 @@ impl Inspect {
     }
 }
 
-fn decoded(part: &str) -> Option<String> {
+fn decode(part: &str) -> Option<String> {
     let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
     let value: Value = serde_json::from_slice(&bytes).ok()?;
     let text = serde_json::to_string_pretty(&value).ok()?;
-    // JSON escapes only some of what a terminal obeys, and anybody may have written this token.
+    // JSON escapes only some control characters, and the token is untrusted input.
     let lines: Vec<_> = text.lines().map(log::printable).collect();
     Some(lines.join("\n"))
 }

@@ -1,4 +1,4 @@
-//! What each issuer has to say about a token, in words that a person can act on.
+//! Explanation of a token's verification: the result of each issuer, with its cause.
 
 use std::time::Duration;
 
@@ -13,58 +13,58 @@ use crate::gate::token::BearerToken;
 use crate::gate::verify::{self, Issuer, IssuerId, Unverified};
 use crate::observe::log::printable;
 
-/// What is to be said about a token.
+/// Result of verifying a token.
 #[derive(Debug)]
 pub(super) struct Verdict {
-    /// Why the gate refuses it, if it does.
+    /// Refusal of the gate, if it rejects the token.
     pub(super) refusal: Option<Refusal>,
-    /// What the issuer that judges it says, in one sentence.
+    /// Result of the responsible issuer, in one line.
     pub(super) sentence: String,
-    /// What the others would say.
+    /// Results of the other issuers, one line each.
     pub(super) others: Vec<String>,
 }
 
-/// Judges a token, shown with this certificate, as the gate does, and asks every other issuer as well.
+/// Verifies a token as the gate does, and with every other issuer. `certificate` is the client certificate of the
+/// connection.
 pub(super) fn of(
     issuers: &[Issuer],
     token: &str,
-    shown: Option<&ClientCertificate>,
+    certificate: Option<&ClientCertificate>,
     now: UnixTime,
 ) -> Verdict {
-    let facts = Facts::of(token);
-    let judged = match BearerToken::new(token) {
-        Ok(token) => verify::verify(issuers, token, shown, now),
+    let decoded = DecodedToken::decode(token);
+    let result = match BearerToken::new(token) {
+        Ok(token) => verify::verify(issuers, token, certificate, now),
         Err(refusal) => Err(refusal.into()),
     };
-    let judge = match &judged {
+    let responsible = match &result {
         Ok(verified) => Some(verified.issuer_id),
         Err(Unverified { issuer, .. }) => *issuer,
     };
     let others = issuers
         .iter()
         .enumerate()
-        .filter(|(place, _)| Some(IssuerId(*place)) != judge);
-    let others = others.map(|(_, issuer)| match one(issuer, token, shown, now) {
-        Ok(subject) => format!(
-            "the issuer `{}` would accept it as `{subject}`",
-            issuer.name
-        ),
-        Err(refusal) => format!(
-            "the issuer `{}`: {}",
-            issuer.name,
-            facts.explain(&refusal, issuer, now)
-        ),
-    });
-    let others = if judged.is_ok() {
+        .filter(|(index, _)| Some(IssuerId(*index)) != responsible);
+    let others = others.map(
+        |(_, issuer)| match verify_with(issuer, token, certificate, now) {
+            Ok(subject) => format!("issuer `{}` accepts it as subject `{subject}`", issuer.name),
+            Err(refusal) => format!(
+                "issuer `{}`: {}",
+                issuer.name,
+                decoded.explain(&refusal, issuer, now)
+            ),
+        },
+    );
+    let others = if result.is_ok() {
         Vec::new()
     } else {
         others.collect()
     };
-    match (&judged, judge.and_then(|place| issuers.get(place.0))) {
+    match (&result, responsible.and_then(|index| issuers.get(index.0))) {
         (Ok(verified), _) => Verdict {
             refusal: None,
             sentence: format!(
-                "accepted: a token of the issuer `{}` about `{}`",
+                "accepted: issuer `{}`, subject `{}`",
                 verified.issuer,
                 printable(verified.subject.as_str())
             ),
@@ -73,16 +73,20 @@ pub(super) fn of(
         (Err(Unverified { refusal, .. }), Some(issuer)) => Verdict {
             refusal: Some(refusal.clone()),
             sentence: format!(
-                "refused by the issuer `{}` ({}): {}",
+                "rejected by issuer `{}` ({}): {}",
                 issuer.name,
                 refusal.reason(),
-                facts.explain(refusal, issuer, now)
+                decoded.explain(refusal, issuer, now)
             ),
             others,
         },
         (Err(Unverified { refusal, .. }), None) => Verdict {
             refusal: Some(refusal.clone()),
-            sentence: format!("refused ({}): {}", refusal.reason(), facts.alone(refusal)),
+            sentence: format!(
+                "rejected ({}): {}",
+                refusal.reason(),
+                decoded.explain_without_issuer(refusal)
+            ),
             others: if *refusal == Refusal::TokenIssuer {
                 others
             } else {
@@ -92,32 +96,33 @@ pub(super) fn of(
     }
 }
 
-fn one(
+/// Verifies the token with one issuer, and returns its subject.
+fn verify_with(
     issuer: &Issuer,
     token: &str,
-    shown: Option<&ClientCertificate>,
+    certificate: Option<&ClientCertificate>,
     now: UnixTime,
 ) -> Result<String, Refusal> {
     let token = BearerToken::new(token)?;
-    match verify::verify(std::slice::from_ref(issuer), token, shown, now) {
+    match verify::verify(std::slice::from_ref(issuer), token, certificate, now) {
         Ok(verified) => Ok(printable(verified.subject.as_str()).into_owned()),
         Err(unverified) => Err(unverified.refusal),
     }
 }
 
-/// What a token says of itself, whether it is true or not.
-struct Facts {
+/// Header and claims of a token, unverified.
+struct DecodedToken {
     parts: usize,
     header: Value,
     claims: Value,
 }
 
-impl Facts {
-    fn of(token: &str) -> Self {
+impl DecodedToken {
+    fn decode(token: &str) -> Self {
         let parts: Vec<&str> = token.split('.').collect();
-        let json = |at: usize| {
+        let json = |index: usize| {
             let bytes = parts
-                .get(at)
+                .get(index)
                 .and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
             bytes
                 .and_then(|bytes| serde_json::from_slice(&bytes).ok())
@@ -131,96 +136,102 @@ impl Facts {
     }
 
     fn claim(&self, name: &str) -> String {
-        shown(self.claims.get(name))
+        json(self.claims.get(name))
     }
 
     fn seconds(&self, name: &str) -> Option<i64> {
         self.claims.get(name)?.as_f64().map(|seconds| {
             #[expect(
                 clippy::cast_possible_truncation,
-                reason = "only shown, and a cast of a float saturates"
+                reason = "for display only, and a cast of a float saturates"
             )]
             let whole = seconds as i64;
             whole
         })
     }
 
-    /// Why a token is refused before any issuer is chosen.
-    fn alone(&self, refusal: &Refusal) -> String {
+    /// Cause of a refusal without a responsible issuer.
+    fn explain_without_issuer(&self, refusal: &Refusal) -> String {
         match (refusal, self.parts) {
             (Refusal::TokenIssuer, _) if self.claims.get("iss").is_none() => {
-                "it has no `iss`, and every issuer of this configuration expects one".to_owned()
+                "no `iss` claim, and every issuer of the configuration requires one".to_owned()
             }
             (Refusal::TokenIssuer, _) => {
                 format!(
-                    "no issuer of this configuration is called {}, as the token's `iss` is",
+                    "no issuer of the configuration has the `iss` {}",
                     self.claim("iss")
                 )
             }
             (Refusal::TokenMalformed, 5) => {
-                "a token of five parts is encrypted (JWE), and the gate verifies signed tokens"
+                "a token of five parts is encrypted (JWE), and the gate verifies only signed tokens (JWS)"
                     .to_owned()
             }
-            (Refusal::TokenMalformed, 2) => "a signed JWT has three parts between dots, and this has two, like a \
-                                             session token of Better Auth: exchange that at /api/auth/token"
+            (Refusal::TokenMalformed, 2) => "a signed JWT has three parts separated by dots, got two; a Better Auth \
+                                             session token must be exchanged for a JWT at /api/auth/token"
                 .to_owned(),
             (Refusal::TokenMalformed, parts) if parts != 3 => {
-                format!("a signed JWT has three parts between dots, and this has {parts}")
+                format!("a signed JWT has three parts separated by dots, got {parts}")
             }
-            (Refusal::TokenType, _) => format!("its `typ` is {}", shown(self.header.get("typ"))),
+            (Refusal::TokenType, _) => format!("unsupported `typ` {}", json(self.header.get("typ"))),
             _ => refusal.detail().to_owned(),
         }
     }
 
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "the rest has a text of its own"
+        reason = "the other refusals do not depend on the issuer"
     )]
+    /// Cause of a refusal by this issuer.
     fn explain(&self, refusal: &Refusal, issuer: &Issuer, now: UnixTime) -> String {
-        // "its key" for a token that names none.
-        let kid = self
-            .header
-            .get("kid")
-            .map(|kid| format!(" {}", shown(Some(kid))))
-            .unwrap_or_default();
+        let kid = self.header.get("kid").map(|kid| json(Some(kid)));
+        let (key, signed) = match &kid {
+            Some(kid) => (
+                format!("key {kid}"),
+                format!("signature valid with key {kid}"),
+            ),
+            None => ("the key".to_owned(), "signature valid".to_owned()),
+        };
         match refusal {
             Refusal::TokenIssuer => format!(
-                "expects the `iss` {}; the token says {}",
+                "`iss` must be {}, got {}",
                 list(issuer.accepted.iter().flatten()),
                 self.claim("iss")
             ),
             Refusal::TokenAudience => {
                 let audience = issuer.policy.audience.iter();
-                let audience = audience.map(|names| ("the audience", names, "aud"));
+                let audience = audience.map(|names| ("aud", "contain", names));
                 let party = issuer.policy.authorized_party.iter();
-                let party = party.map(|names| ("the client (`azp`)", names, "azp"));
-                let expected = audience.chain(party).map(|(what, names, claim)| {
-                    let (names, said) = (list(names.iter()), self.claim(claim));
-                    format!("expects {what} {names}; the token says {said}")
+                let party = party.map(|names| ("azp", "be", names));
+                let expected = audience.chain(party).map(|(claim, must, names)| {
+                    let (names, value) = (list(names.iter()), self.claim(claim));
+                    format!("`{claim}` must {must} {names}, got {value}")
                 });
                 let expected: Vec<String> = expected.collect();
-                format!("signed by its key{kid}, but {}", expected.join("; and "))
+                format!("{signed}, but {}", expected.join("; and "))
             }
             Refusal::TokenType => format!(
-                "expects the `typ` {}; the token says {}",
+                "`typ` must be {}, got {}",
                 list(issuer.types.iter()),
-                shown(self.header.get("typ"))
+                json(self.header.get("typ"))
             ),
-            Refusal::TokenKeyUnknown => format!("has no key{kid}; it has {}", keys(issuer)),
+            Refusal::TokenKeyUnknown => match &kid {
+                Some(kid) => format!("no key {kid} in the key set; available: {}", keys(issuer)),
+                None => format!(
+                    "no key for a token without `kid`; available: {}",
+                    keys(issuer)
+                ),
+            },
             Refusal::TokenAlgorithm => format!(
-                "its key{kid} does not verify the algorithm {}; it has {}",
-                shown(self.header.get("alg")),
+                "{key} does not support the algorithm {}; available: {}",
+                json(self.header.get("alg")),
                 keys(issuer)
             ),
             Refusal::TokenSignature => format!(
-                "the signature was not made with its key{kid}: another secret or key has signed, or the token was \
-                 changed"
+                "the signature does not match {key}: the token was signed with another secret or key, or changed after \
+                 signing"
             ),
             Refusal::TokenExpired => match self.seconds("exp") {
-                Some(expires) => format!(
-                    "signed by its key{kid}, but expired {} ago",
-                    span(now.0 - expires)
-                ),
+                Some(expires) => format!("{signed}, but expired {} ago", duration(now.0 - expires)),
                 None => refusal.detail().to_owned(),
             },
             Refusal::TokenNotYetValid => {
@@ -229,13 +240,13 @@ impl Facts {
                     .max(self.seconds("iat"))
                     .unwrap_or(now.0);
                 format!(
-                    "signed by its key{kid}, but not valid for another {}",
-                    span(start - now.0)
+                    "{signed}, but not valid for another {}",
+                    duration(start - now.0)
                 )
             }
             Refusal::TokenLifetime => {
                 format!(
-                    "from `iat` {} to `exp` {} is longer than `max_lifetime`",
+                    "the time from `iat` {} to `exp` {} exceeds `max_lifetime`",
                     self.claim("iat"),
                     self.claim("exp")
                 )
@@ -247,37 +258,35 @@ impl Facts {
                     .iter()
                     .map(ToString::to_string)
                     .collect();
-                format!(
-                    "signed by its key{kid}, but has no usable text in {}",
-                    claims.join(" or ")
-                )
+                format!("{signed}, but no usable string in {}", claims.join(" or "))
             }
-            Refusal::TokenConfirmation if issuer.policy.allow_bound => format!(
-                "signed by its key{kid}, but bound to another certificate than the client shows"
-            ),
+            Refusal::TokenConfirmation if issuer.policy.allow_bound => {
+                format!("{signed}, but bound to another client certificate")
+            }
             Refusal::TokenConfirmation => {
                 match Binding::of(self.claims.get("cnf").unwrap_or(&Value::Null)) {
                     Some(certificate) => format!(
-                        "signed by its key{kid}, and good only from a client that shows the certificate with the thumbprint {certificate}"
+                        "{signed}, but bound to the client certificate with the thumbprint {certificate}"
                     ),
                     None => format!(
-                        "signed by its key{kid}, but bound (`cnf`) to something that is no certificate, which nobody checks here"
+                        "{signed}, but `cnf` binds it to a proof other than a certificate, which the gate does not verify"
                     ),
                 }
             }
             Refusal::KeysUnavailable => {
-                "its keys could not be fetched, so nobody can tell".to_owned()
+                "the key set is unavailable, so the token cannot be verified".to_owned()
             }
-            _ => self.alone(refusal),
+            _ => self.explain_without_issuer(refusal),
         }
     }
 }
 
+/// Key IDs of the issuer with their algorithms.
 fn keys(issuer: &Issuer) -> String {
     let keys = issuer.ring.keys().iter().map(|key| {
         format!(
             "{} for {}",
-            printable(key.kid().unwrap_or("(without a name)")),
+            printable(key.kid().unwrap_or("(no `kid`)")),
             key.algorithms()
         )
     });
@@ -289,14 +298,15 @@ fn keys(issuer: &Issuer) -> String {
     }
 }
 
-/// A value as JSON, fit for a terminal, or `none`.
-fn shown(value: Option<&Value>) -> String {
+/// Value as JSON, escaped for a terminal; `(none)` if absent.
+fn json(value: Option<&Value>) -> String {
     value.map_or_else(
         || "(none)".to_owned(),
         |value| printable(&value.to_string()).into_owned(),
     )
 }
 
+/// Quoted texts, separated by `or`.
 fn list<'a>(texts: impl Iterator<Item = &'a String>) -> String {
     let texts: Vec<String> = texts
         .map(|text| format!("\"{}\"", printable(text)))
@@ -304,6 +314,6 @@ fn list<'a>(texts: impl Iterator<Item = &'a String>) -> String {
     texts.join(" or ")
 }
 
-fn span(seconds: i64) -> humantime::FormattedDuration {
+fn duration(seconds: i64) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }

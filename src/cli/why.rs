@@ -1,9 +1,10 @@
-//! `claimgate why`: why the running gate has not served a request.
+//! `claimgate why`: explains why the running gate rejected a request.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::observe::log::printable;
 use crate::proxy::headers::is_request_id;
 
 use super::admin::RunningGate;
@@ -13,30 +14,32 @@ use super::{Failure, Outcome, say, warn};
 pub(super) struct Why {
     #[command(flatten)]
     gate: RunningGate,
-    /// The `X-Request-Id` of the answer, or the `request_id` of the log.
+    /// `X-Request-Id` of the response, or `request_id` of the log line.
     request_id: String,
 }
 
 impl Why {
     pub(super) fn run(self) -> Outcome {
         if !is_request_id(self.request_id.as_bytes()) {
-            return Err(Failure::other(
-                "ask for this request: no request can have such a name",
-            ));
+            return Err(Failure::other(format_args!(
+                "look up the request: `{}` is not a request ID; copy `X-Request-Id` of the response or `request_id` of \
+                 the log line",
+                printable(&self.request_id)
+            )));
         }
         let path = format!("/why/{}", self.request_id);
-        let answered = self.gate.ask("GET", &path)?;
-        if answered.has_status(200) {
-            say(answered.body.trim_end());
+        let response = self.gate.request("GET", &path)?;
+        if response.has_status(200) {
+            say(response.body.trim_end());
             return Ok(ExitCode::SUCCESS);
         }
-        if answered.has_status(404) {
-            warn(answered.body.trim_end());
+        if response.has_status(404) {
+            warn(response.body.trim_end());
             return Ok(ExitCode::FAILURE);
         }
         Err(Failure::other(format_args!(
-            "ask the gate at {}: it answered {}",
-            answered.address, answered.status
+            "query the gate at {}: response `{}`",
+            response.address, response.status
         )))
     }
 }

@@ -117,7 +117,7 @@ impl Fetcher {
 
 /// Reads the delay in seconds. An HTTP date is ignored; the back-off applies instead.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    client::patience(headers).or_else(|| client::seconds(headers, X_RETRY_AFTER))
+    client::retry_after(headers).or_else(|| client::seconds(headers, X_RETRY_AFTER))
 }
 
 fn max_age(headers: &HeaderMap) -> Option<Duration> {

@@ -1,7 +1,7 @@
-//! The executables as they are shipped: started with arguments, an environment and a directory, spoken to over
-//! sockets, stopped with signals.
+//! The executables as shipped: started with arguments, an environment and a directory, used over sockets, stopped with
+//! signals.
 //!
-//! Whatever a gate writes is kept and searched for every secret and every token of these tests when it has ended.
+//! After each program exits, its output is searched for every secret and every token of these tests.
 
 mod commands;
 mod explain;
@@ -29,13 +29,13 @@ use program::{Ended, Program};
 const SECRET: &str = "a secret of these tests that no log may show";
 const OTHER_SECRET: &str = "another secret of these tests that no log may show";
 
-/// Far beyond what anything here takes: reached only when something is broken.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Far above the time of any operation here: reached only by a failure.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The whole configuration that a first user writes.
+/// The smallest complete configuration.
 const EIGHT_LINES: &str = include_str!("../fixtures/config/valid/eight-lines.toml");
 
-/// A directory with a configuration and nothing else, in which programs are started.
+/// Working directory of the programs, with only a configuration.
 struct Directory(TempDir);
 
 impl Directory {
@@ -49,7 +49,7 @@ impl Directory {
         self.0.path().join(name)
     }
 
-    /// The gate's executable with these arguments and the secret in its environment.
+    /// Starts the gate with these arguments and the secret in its environment.
     fn claimgate(&self, arguments: &[&str]) -> Program {
         self.claimgate_with(arguments, &[("BETTER_AUTH_SECRET", SECRET)])
     }
@@ -59,17 +59,17 @@ impl Directory {
         Program::start(executable, arguments, environment, self.0.path())
     }
 
-    /// A command that ends by itself.
+    /// Runs a command to its end.
     fn call(&self, arguments: &[&str]) -> Ended {
         self.claimgate(arguments).wait()
     }
 
-    /// A gate that serves, and where.
+    /// Starts a gate and waits until it serves.
     fn serve(&self, arguments: &[&str]) -> Gate {
         Gate::of(self.claimgate(arguments))
     }
 
-    /// A token for `subject`, of the first issuer in the configuration.
+    /// Mints a token for `subject` with the first issuer of the configuration.
     fn token(&self, subject: &str, more: &[&str]) -> String {
         let arguments = [&["token", "mint", "--subject", subject], more].concat();
         let ended = self.call(&arguments);
@@ -78,7 +78,7 @@ impl Directory {
     }
 }
 
-/// A gate that runs.
+/// Running gate.
 struct Gate {
     program: Program,
     address: SocketAddr,
@@ -103,7 +103,7 @@ impl Gate {
     }
 }
 
-/// The configuration of the README with free ports, and an upstream at `address`.
+/// The smallest configuration with free ports and the upstream at `address`.
 fn eight_lines(address: SocketAddr) -> String {
     let lines = EIGHT_LINES.replace("127.0.0.1:3000", &address.to_string());
     assert_ne!(

@@ -242,7 +242,7 @@ fn every_answer_that_the_readme_shows_is_the_real_one() {
         "",
         false,
     );
-    dev.wait_for("The gate is open: ");
+    dev.wait_for("Listening on ");
     let output = Command::new("sh")
         .args(["-c", &script])
         .current_dir(dev.directory.path())

@@ -1,8 +1,7 @@
-//! The task service: the real executable, spoken to over HTTP, on `SQLite` and on `PostgreSQL`.
+//! The task service: the executable, called over HTTP, on `SQLite` and on `PostgreSQL`.
 //!
-//! The steps are written once and run on both. `PostgreSQL` is the server of
-//! `CLAIMGATE_TEST_POSTGRES` (the URL of a database from which others may be created), or a private
-//! one that the test starts out of `initdb` and `postgres`, and stops.
+//! The same steps run on both. The `PostgreSQL` server is that of `CLAIMGATE_TEST_POSTGRES` (the URL of a database from
+//! which others can be created), or a private one that the test starts with `initdb` and `postgres`, and stops.
 
 mod auth;
 mod postgres;
@@ -21,51 +20,50 @@ use postgres::Postgres;
 use service::Service;
 
 const SECRET: &str = "a secret of the tests, 32 bytes at least";
-/// Far beyond what anything here takes: reached only when something is broken.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Far above the time of any operation here: reached only by a failure.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What holds on every store, one step after the other on one
-/// database: a later step finds what an earlier one left.
+/// Steps for every store, in order on one database: later steps see the data of earlier ones.
 const STEPS: &[fn(&Service)] = &[
-    tasks::a_task_is_made_read_changed_and_deleted,
-    tasks::tasks_are_listed_newest_first,
-    tasks::a_task_call_without_exactly_one_good_user_is_401,
-    tasks::a_task_call_for_another_user_is_403,
-    tasks::two_users_never_see_each_others_tasks,
-    tasks::a_user_may_have_any_text_as_id,
-    tasks::a_bad_task_id_is_400,
-    tasks::an_unknown_task_is_404,
-    tasks::a_bad_body_is_400,
-    tasks::a_body_over_the_limit_is_413,
-    tasks::unknown_paths_are_404_and_wrong_methods_405,
-    auth::a_user_signs_up_in_and_out,
-    auth::a_bad_sign_up_is_400,
-    auth::an_email_is_taken_once_whatever_its_case,
-    auth::of_many_sign_ups_with_one_email_exactly_one_wins,
-    auth::a_wrong_sign_in_is_401_with_one_text,
-    auth::a_token_says_what_it_should,
-    auth::a_bad_token_is_401,
-    health_is_good,
+    tasks::creates_reads_changes_and_deletes_a_task,
+    tasks::lists_tasks_newest_first,
+    tasks::rejects_a_request_without_exactly_one_valid_user,
+    tasks::rejects_a_request_for_another_user,
+    tasks::isolates_the_tasks_of_two_users,
+    tasks::accepts_any_text_as_user_id,
+    tasks::rejects_an_invalid_task_id,
+    tasks::returns_404_for_an_unknown_task,
+    tasks::rejects_an_invalid_body,
+    tasks::rejects_a_body_over_the_limit,
+    tasks::returns_404_for_unknown_paths_and_405_for_wrong_methods,
+    auth::signs_a_user_up_in_and_out,
+    auth::rejects_an_invalid_sign_up,
+    auth::accepts_an_email_once_regardless_of_case,
+    auth::exactly_one_of_many_concurrent_sign_ups_succeeds,
+    auth::rejects_every_invalid_sign_in_with_the_same_text,
+    auth::issues_a_token_with_the_documented_claims,
+    auth::rejects_an_invalid_token,
+    health_is_ok,
 ];
 
 #[test]
-fn every_call_gives_every_status_on_sqlite_in_a_file() {
+fn returns_every_status_on_sqlite_in_a_file() {
     walk(&Service::start(&[]));
 }
 
 #[test]
-fn every_call_gives_every_status_on_sqlite_in_memory() {
+fn returns_every_status_on_sqlite_in_memory() {
     walk(&Service::start(&[("DATABASE_URL", "sqlite::memory:")]));
 }
 
 #[test]
-fn every_call_gives_every_status_on_postgresql() {
+fn returns_every_status_on_postgresql() {
     let mut server = match Postgres::start() {
         Ok(server) => server,
         Err(why) => {
             let in_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
             assert!(!in_ci, "PostgreSQL must be tested in CI: {why}");
-            // Past the capture of the test harness: a skipped test must be seen.
+            // Bypasses the output capture of the test harness: a skipped test must be visible.
             writeln!(std::io::stderr(), "SKIPPED on PostgreSQL: {why}").unwrap();
             return;
         }
@@ -74,49 +72,46 @@ fn every_call_gives_every_status_on_postgresql() {
     let service = Service::start(&[("DATABASE_URL", &database.url)]);
     walk(&service);
 
-    // A second start finds its tables and its users.
+    // A second start keeps the tables and the users.
     let (status, service) = service.stop_and_start_again(&[("DATABASE_URL", &database.url)]);
     assert!(status.success(), "{status}");
     let known = json!({ "email": "bob@example.com", "password": "correct horse" });
     service
         .call("POST", "/api/auth/signin")
         .json(&known)
-        .answered(200);
+        .returned(200);
 
     if server.stop_if_private() {
         thread::scope(|scope| {
-            scope.spawn(|| service.call("GET", "/health").refused(503));
+            scope.spawn(|| service.call("GET", "/health").rejected(503));
             scope.spawn(|| {
                 service
                     .call("GET", "/api/alice/tasks")
                     .user("alice")
-                    .refused(503)
+                    .rejected(503)
             });
         });
     }
 }
 
 fn walk(service: &Service) {
-    assert!(
-        !STEPS.is_empty(),
-        "there are no steps: the walk would pass on nothing"
-    );
+    assert!(!STEPS.is_empty(), "no steps: the test would check nothing");
     for step in STEPS {
         step(service);
     }
 }
 
-fn health_is_good(service: &Service) {
+fn health_is_ok(service: &Service) {
     assert_eq!(
-        service.call("GET", "/health").answered(200),
+        service.call("GET", "/health").returned(200),
         json!({ "status": "ok" })
     );
 }
 
 #[test]
-fn the_description_names_every_call_and_every_status() {
+fn the_openapi_document_has_every_operation_and_status() {
     let service = Service::start(&[("DATABASE_URL", "sqlite::memory:")]);
-    let document = service.call("GET", "/openapi.json").answered(200);
+    let document = service.call("GET", "/openapi.json").returned(200);
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
 
     let expected = [

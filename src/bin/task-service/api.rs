@@ -1,4 +1,4 @@
-//! The HTTP calls: what is served where, and what all calls share.
+//! HTTP API: router, shared state, health check.
 
 mod document;
 mod refusal;
@@ -23,29 +23,29 @@ pub(crate) use document::{BodyRefusals, StoreRefusals};
 pub(crate) use refusal::{Detail, Refusal};
 pub(crate) use request::JsonBody;
 
-/// The longest body that is read; a task of the greatest size fits six times over.
+/// Maximum size of a request body; about six times the largest task.
 const BODY_BYTES: usize = 64 * 1024;
 
-/// What every call can use.
+/// State shared by all handlers.
 pub(crate) struct Service {
     pub(crate) store: Store,
     pub(crate) auth: Auth,
 }
 
-/// All is well.
+/// The operation succeeded.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Good {
+pub(crate) struct Status {
     #[schema(example = "ok")]
     status: &'static str,
 }
 
-impl Good {
+impl Status {
     pub(crate) const fn new() -> Self {
         Self { status: "ok" }
     }
 }
 
-/// All calls. The description is made from the same routes, so neither can miss one of the other.
+/// Router of all operations. The `OpenAPI` document is generated from the same routes, so it is always complete.
 pub(crate) fn router(service: Service) -> Router {
     let (routes, document) = OpenApiRouter::with_openapi(document::Document::openapi())
         .merge(tasks::routes())
@@ -61,19 +61,19 @@ pub(crate) fn router(service: Service) -> Router {
         .with_state(Arc::new(service))
 }
 
-/// Say whether the service and its database answer.
+/// Check the service and its database.
 #[utoipa::path(
     get,
     path = "/health",
     tag = "service",
     responses(
-        (status = 200, description = "Both answer", body = Good),
-        (status = 503, description = "The database does not answer", body = Detail),
+        (status = 200, description = "The service and its database are available", body = Status),
+        (status = 503, description = "The database is unavailable", body = Detail),
     ),
 )]
-async fn health(State(service): State<Arc<Service>>) -> Result<Json<Good>, Refusal> {
+async fn health(State(service): State<Arc<Service>>) -> Result<Json<Status>, Refusal> {
     match service.store.ping().await {
-        Ok(()) => Ok(Json(Good::new())),
+        Ok(()) => Ok(Json(Status::new())),
         Err(error) => {
             tracing::error!("unhealthy: {}", chain(&error));
             Err(Refusal::StoreUnavailable)

@@ -1,4 +1,4 @@
-//! The calls under `/api/auth`. With another issuer in front, they stay unused.
+//! Operations under `/api/auth`, unused with another issuer.
 
 mod password;
 mod token;
@@ -13,24 +13,24 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::{BodyRefusals, Detail, Good, JsonBody, Refusal, Service, StoreRefusals};
+use crate::api::{BodyRefusals, Detail, JsonBody, Refusal, Service, Status, StoreRefusals};
 use crate::clock::Moment;
 use crate::store::{NewUser, User};
 
 pub(crate) use password::HashError;
 pub(crate) use token::SecretTooShort;
 
-/// RFC 5321 section 4.5.3.1.3 leaves no room for more.
+/// Maximum length of an address by RFC 5321 section 4.5.3.1.3.
 const EMAIL_BYTES: usize = 254;
 const NAME_CHARACTERS: usize = 200;
 
-/// What signing up and in takes.
+/// Password hasher and token issuer.
 pub(crate) struct Auth {
     hasher: password::Hasher,
     tokens: token::Tokens,
 }
 
-/// Why signing up and in cannot work.
+/// Failure to set up [`Auth`].
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AuthError {
     #[error(transparent)]
@@ -48,21 +48,21 @@ impl Auth {
     }
 }
 
-/// A user to be.
+/// New user.
 #[derive(Deserialize, ToSchema)]
 struct SignUp {
-    /// Whitespace around it and upper case do not count.
+    /// Trimmed and converted to lower case.
     #[schema(max_length = 254, example = "alice@example.com")]
     email: String,
     /// 8 characters to 72 bytes.
     #[schema(min_length = 8, max_length = 72, format = Password)]
     password: String,
-    /// 1 to 200 characters, the whitespace around it not counted and not kept.
+    /// 1 to 200 characters after trimming whitespace.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
 }
 
-/// A user who comes back.
+/// Credentials of a user.
 #[derive(Deserialize, ToSchema)]
 struct SignIn {
     #[schema(example = "alice@example.com")]
@@ -71,15 +71,15 @@ struct SignIn {
     password: String,
 }
 
-/// A user, and the token that proves it.
+/// User with a token.
 #[derive(Serialize, ToSchema)]
 struct SignedIn {
-    /// HS256, with the claims sub, `user_id`, email, iat and exp.
+    /// HS256 token with the claims `sub`, `user_id`, `email`, `iat` and `exp`.
     token: String,
     user: User,
 }
 
-/// The routes of the calls under `/api/auth`, with their description.
+/// Routes of the operations under `/api/auth`, with their `OpenAPI` description.
 pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new()
         .routes(routes!(sign_up))
@@ -88,33 +88,33 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(verify))
 }
 
-/// Become a user.
+/// Sign up.
 #[utoipa::path(
     post,
     path = "/api/auth/signup",
     tag = "auth",
     request_body = SignUp,
     responses(
-        (status = 201, description = "The new user, signed in", body = SignedIn),
-        (status = 409, description = "A user with this email exists", body = Detail),
+        (status = 201, description = "The new user with a token", body = SignedIn),
+        (status = 409, description = "A user with this email already exists", body = Detail),
         BodyRefusals,
         StoreRefusals,
     ),
 )]
 async fn sign_up(
     State(service): State<Arc<Service>>,
-    JsonBody(asked): JsonBody<SignUp>,
+    JsonBody(body): JsonBody<SignUp>,
 ) -> Result<(StatusCode, Json<SignedIn>), Refusal> {
-    let email = check_email(&asked.email)?;
-    let name = asked.name.as_deref().map(check_name).transpose()?;
-    password::check(&asked.password)?;
+    let email = check_email(&body.email)?;
+    let name = body.name.as_deref().map(check_name).transpose()?;
+    password::check(&body.password)?;
 
     let Auth { hasher, tokens } = &service.auth;
     let new = NewUser {
         id: random_id()?,
         email,
         name,
-        password_hash: hasher.hash(asked.password).await?,
+        password_hash: hasher.hash(body.password).await?,
     };
     let now = Moment::now();
     let Some(user) = service.store.create_user(&new, now).await? else {
@@ -124,14 +124,14 @@ async fn sign_up(
     Ok((StatusCode::CREATED, Json(SignedIn { token, user })))
 }
 
-/// Come back.
+/// Sign in.
 #[utoipa::path(
     post,
     path = "/api/auth/signin",
     tag = "auth",
     request_body = SignIn,
     responses(
-        (status = 200, description = "The user, signed in", body = SignedIn),
+        (status = 200, description = "The user with a token", body = SignedIn),
         (status = 401, description = "The email or the password is wrong", body = Detail),
         BodyRefusals,
         StoreRefusals,
@@ -139,37 +139,37 @@ async fn sign_up(
 )]
 async fn sign_in(
     State(service): State<Arc<Service>>,
-    JsonBody(asked): JsonBody<SignIn>,
+    JsonBody(body): JsonBody<SignIn>,
 ) -> Result<Json<SignedIn>, Refusal> {
-    // What cannot be an email is nobody's, and is answered as such.
-    let known = match check_email(&asked.email) {
+    // An invalid email gets the same response as an unknown one.
+    let known = match check_email(&body.email) {
         Ok(email) => service.store.find_user_by_email(&email).await?,
         Err(_) => None,
     };
     let (user, hash) = known.map(|known| (known.user, known.password_hash)).unzip();
 
-    // The same work and the same words whether or not there is a user, so that neither tells.
+    // Equal work and equal text with and without a user, so that the response does not reveal whether the user exists.
     let Auth { hasher, tokens } = &service.auth;
-    let right = hasher.verify(asked.password, hash).await?;
-    let Some(user) = user.filter(|_| right) else {
+    let is_valid = hasher.verify(body.password, hash).await?;
+    let Some(user) = user.filter(|_| is_valid) else {
         return Err(Refusal::CredentialsWrong);
     };
     let token = tokens.sign(&user, Moment::now())?;
     Ok(Json(SignedIn { token, user }))
 }
 
-/// Leave. Nothing is kept here about who is signed in: the client forgets its token.
+/// Sign out. The service keeps no sessions: the client discards its token.
 #[utoipa::path(
     post,
     path = "/api/auth/signout",
     tag = "auth",
-    responses((status = 200, description = "The client may forget its token", body = Good)),
+    responses((status = 200, description = "The client can discard its token", body = Status)),
 )]
-async fn sign_out() -> Json<Good> {
-    Json(Good::new())
+async fn sign_out() -> Json<Status> {
+    Json(Status::new())
 }
 
-/// Say whose token this is.
+/// Get the user of a token.
 #[utoipa::path(
     get,
     path = "/api/auth/verify",
@@ -177,7 +177,7 @@ async fn sign_out() -> Json<Good> {
     security(("token" = [])),
     responses(
         (status = 200, description = "The user of the token", body = User),
-        (status = 401, description = "The token is missing or not good", body = Detail),
+        (status = 401, description = "The token is missing or invalid", body = Detail),
         StoreRefusals,
     ),
 )]
@@ -186,7 +186,7 @@ async fn verify(
     headers: HeaderMap,
 ) -> Result<Json<User>, Refusal> {
     let id = service.auth.tokens.subject(&headers)?;
-    // PostgreSQL would take a NUL as a fault of ours; nobody's id has one.
+    // PostgreSQL fails on NUL in text, and no user ID contains one.
     if id.contains('\0') {
         return Err(Refusal::TokenInvalid);
     }
@@ -194,26 +194,26 @@ async fn verify(
     user.map(Json).ok_or(Refusal::TokenInvalid)
 }
 
-/// The email as it is compared and kept: trimmed, in lower case.
-fn check_email(written: &str) -> Result<String, Refusal> {
-    let email = written.trim().to_lowercase();
+/// Normalizes an email for comparison and storage: trimmed, in lower case.
+fn check_email(email: &str) -> Result<String, Refusal> {
+    let email = email.trim().to_lowercase();
     let Some((name, host)) = email.split_once('@') else {
         return Err(Refusal::EmailInvalid);
     };
-    let broken = |character: char| character.is_whitespace() || character.is_control();
+    let is_invalid = |character: char| character.is_whitespace() || character.is_control();
     if name.is_empty()
         || host.is_empty()
         || host.contains('@')
         || email.len() > EMAIL_BYTES
-        || email.contains(broken)
+        || email.contains(is_invalid)
     {
         return Err(Refusal::EmailInvalid);
     }
     Ok(email)
 }
 
-fn check_name(written: &str) -> Result<String, Refusal> {
-    let name = written.trim();
+fn check_name(name: &str) -> Result<String, Refusal> {
+    let name = name.trim();
     let length = name.chars().count();
     if length == 0 || length > NAME_CHARACTERS || name.contains('\0') {
         return Err(Refusal::NameInvalid);
@@ -221,7 +221,7 @@ fn check_name(written: &str) -> Result<String, Refusal> {
     Ok(name.to_owned())
 }
 
-/// 32 characters out of 32 different ones: 160 bits that fit a path as they are.
+/// Random ID of 32 base32 characters: 160 bits, valid in a path without encoding.
 fn random_id() -> Result<String, Refusal> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).map_err(HashError::from)?;
@@ -237,7 +237,7 @@ mod tests {
     use super::{check_email, random_id};
 
     #[test]
-    fn an_email_is_trimmed_and_lowered() {
+    fn trims_and_lowercases_an_email() {
         let cases = [
             ("a@b", Some("a@b")),
             (" Alice@Example.COM\n", Some("alice@example.com")),
@@ -249,20 +249,20 @@ mod tests {
             ("a lice@example.com", None),
             ("a\0@example.com", None),
         ];
-        for (written, email) in cases {
-            let found = check_email(written).ok();
-            assert_eq!(found.as_deref(), email, "{written:?}");
+        for (text, email) in cases {
+            let found = check_email(text).ok();
+            assert_eq!(found.as_deref(), email, "{text:?}");
         }
         assert!(check_email(&format!("{}@b", "a".repeat(252))).is_ok());
         assert!(check_email(&format!("{}@b", "a".repeat(253))).is_err());
     }
 
     #[test]
-    fn an_id_is_32_letters_and_digits_and_never_twice_the_same() {
+    fn generates_unique_ids_of_32_letters_and_digits() {
         let (first, second) = (random_id().unwrap(), random_id().unwrap());
         assert_ne!(first, second);
         assert_eq!(first.len(), 32);
-        let known = |byte: u8| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte);
-        assert!(first.bytes().all(known), "{first}");
+        let is_base32 = |byte: u8| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte);
+        assert!(first.bytes().all(is_base32), "{first}");
     }
 }

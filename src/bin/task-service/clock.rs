@@ -1,19 +1,19 @@
-//! The only place of the service that asks the time.
+//! The only module of the service that reads the system clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
-/// A moment in Unix time, in milliseconds; RFC 3339 in UTC on the wire.
+/// Unix time in milliseconds; serialized as RFC 3339 in UTC.
 #[derive(Clone, Copy, Debug, sqlx::Type)]
 #[sqlx(transparent)]
 pub(crate) struct Moment(i64);
 
 impl Moment {
-    /// This very moment, by the clock of the system.
+    /// Current time of the system clock.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one door to the clock: everything else takes a moment as an argument"
+        reason = "the only call that reads the clock; all other code takes a moment as an argument"
     )]
     pub(crate) fn now() -> Self {
         let since_epoch = SystemTime::now()
@@ -22,7 +22,7 @@ impl Moment {
         Self(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// Whole seconds since the epoch, as the claims of a token count them.
+    /// Whole seconds since the epoch, as in the claims of a token.
     pub(crate) fn unix_seconds(self) -> i64 {
         self.0.div_euclid(1000)
     }
@@ -40,8 +40,8 @@ mod tests {
     use super::Moment;
 
     #[test]
-    fn a_moment_is_written_as_rfc_3339_in_utc() {
-        let written = serde_json::to_string(&Moment(1_700_000_000_123)).unwrap();
-        assert_eq!(written, r#""2023-11-14T22:13:20.123Z""#);
+    fn serializes_as_rfc_3339_in_utc() {
+        let json = serde_json::to_string(&Moment(1_700_000_000_123)).unwrap();
+        assert_eq!(json, r#""2023-11-14T22:13:20.123Z""#);
     }
 }

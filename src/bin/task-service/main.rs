@@ -1,12 +1,12 @@
-//! task-service: the small API behind the gate in the demonstration and in the tests.
+//! task-service: the sample API behind the gate, for the documentation and the tests.
 //!
-//! It takes its user from the `X-User-Id` header alone and filters every query by it. It can also
-//! sign users up and in and make their tokens, so that no other issuer is needed to begin.
+//! It takes its user only from the `X-User-Id` header and filters every query by it. It also offers sign-up and sign-in
+//! and issues tokens, so that a first run needs no other issuer.
 //!
 //! - [`settings`]: flags and environment
-//! - [`serve`]: listening and stopping
-//! - [`api`]: the calls for tasks, and what all calls share
-//! - [`auth`]: the calls for users, passwords and tokens
+//! - [`serve`]: listener and graceful shutdown
+//! - [`api`]: router, task operations, errors
+//! - [`auth`]: sign-up, sign-in, passwords and tokens
 //! - [`store`]: `SQLite` or `PostgreSQL`
 
 mod api;
@@ -25,12 +25,12 @@ use auth::{Auth, AuthError};
 use settings::Settings;
 use store::Store;
 
-/// Why the service did not run, or did not end well.
+/// Failure of the service.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
     #[error(transparent)]
     Secret(#[from] settings::SecretError),
-    #[error("{variable} cannot be used")]
+    #[error("{variable} is invalid")]
     Auth {
         variable: &'static str,
         source: AuthError,
@@ -51,7 +51,7 @@ async fn main() -> ExitCode {
     match run(settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("failed: {}", chain(&error));
+            tracing::error!("{}", chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -80,13 +80,13 @@ async fn run(settings: Settings) -> Result<(), RunError> {
     Ok(())
 }
 
-/// An error and what caused it, on one line.
+/// Error and its causes, on one line.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
-        // Some libraries write the cause into their own text already.
+        // Some libraries already include the cause in their own text.
         if !text.ends_with(&more) {
             text.push_str(": ");
             text.push_str(&more);

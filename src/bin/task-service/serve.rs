@@ -1,4 +1,4 @@
-//! Listening, and stopping without breaking a request in flight.
+//! Listener and graceful shutdown.
 
 use std::future::Future;
 use std::io;
@@ -15,55 +15,55 @@ use tokio::time::sleep;
 
 use crate::settings::Address;
 
-/// How long requests in flight may take after the signal to stop.
+/// Grace period for requests in flight after the stop signal.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Why serving could not begin, or did not end well.
+/// Failure to serve.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
-    #[error("cannot listen on {address}")]
+    #[error("failed to listen on {address}")]
     Listen { address: Address, source: io::Error },
-    #[error("cannot wait for signals")]
+    #[error("failed to register signal handlers")]
     Signals(#[source] io::Error),
-    #[error("cannot serve")]
+    #[error("failed to serve")]
     Serve(#[source] io::Error),
-    #[error("requests were still in flight {GRACE:?} after the signal to stop")]
+    #[error("requests still in flight {GRACE:?} after the stop signal")]
     Grace,
 }
 
-/// Serves `router` on `address` until SIGTERM or SIGINT, then finishes what is in flight.
+/// Serves `router` on `address` until SIGTERM or SIGINT, then finishes the requests in flight.
 pub(crate) async fn run(router: Router, address: Address) -> Result<(), ServeError> {
     let stop = stop_signal().map_err(ServeError::Signals)?;
-    let cannot_listen = |source| ServeError::Listen {
+    let listen_error = |source| ServeError::Listen {
         address: address.clone(),
         source,
     };
     match &address {
         Address::Tcp(wanted) => {
-            let listener = TcpListener::bind(wanted).await.map_err(cannot_listen)?;
-            let bound = listener.local_addr().map_err(cannot_listen)?;
+            let listener = TcpListener::bind(wanted).await.map_err(listen_error)?;
+            let bound = listener.local_addr().map_err(listen_error)?;
             if !bound.ip().is_loopback() {
                 tracing::warn!(
-                    "{bound} can be reached by others than a gate beside this service, \
-                     and whoever reaches it is believed about X-User-Id"
+                    "{bound} is not loopback: every client that can reach it can set X-User-Id; \
+                     listen on loopback or a Unix socket"
                 );
             }
             tracing::info!("listening on {bound}");
             let listener = listener.tap_io(|stream| {
-                // Without it small answers wait for the acknowledgement of the one before.
+                // Nagle's algorithm delays a small response until the previous one is acknowledged.
                 if let Err(cause) = stream.set_nodelay(true) {
-                    tracing::debug!(%cause, "a connection keeps its delay");
+                    tracing::debug!(%cause, "failed to set TCP_NODELAY");
                 }
             });
             serve(listener, router, stop).await
         }
         Address::Unix(path) => {
             remove_abandoned_socket(path).await;
-            let listener = UnixListener::bind(path).map_err(cannot_listen)?;
+            let listener = UnixListener::bind(path).map_err(listen_error)?;
             tracing::info!("listening on {address}");
             let served = serve(listener, router, stop).await;
             if let Err(cause) = std::fs::remove_file(path) {
-                tracing::warn!(%cause, "the socket {} stays behind", path.display());
+                tracing::warn!(%cause, "failed to remove the socket {}", path.display());
             }
             served
         }
@@ -81,11 +81,11 @@ where
     let (stopping, mut stopped) = watch::channel(false);
     let stop = async move {
         stop.await;
-        tracing::info!("stopping: finishing the requests in flight");
+        tracing::info!("shutting down: finishing requests in flight");
         stopping.send_replace(true);
     };
     let grace_is_over = async move {
-        // The sender is only dropped once it has sent: the wait cannot fail before the signal.
+        // The sender is dropped only after sending, so the wait cannot fail before the signal.
         let _ = stopped.wait_for(|stopping| *stopping).await;
         sleep(GRACE).await;
     };
@@ -97,7 +97,7 @@ where
     }
 }
 
-/// Waits for SIGTERM or SIGINT; both are caught from the moment of this call.
+/// Future of the first SIGTERM or SIGINT. Both handlers are registered by this call.
 fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -109,7 +109,7 @@ fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     })
 }
 
-/// Removes the socket that a killed process left at `path`. One that answers is in use and stays.
+/// Removes the socket of a killed process at `path`, unless it accepts connections.
 async fn remove_abandoned_socket(path: &Path) {
     let is_socket =
         std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
@@ -117,6 +117,6 @@ async fn remove_abandoned_socket(path: &Path) {
         return;
     }
     if let Err(cause) = std::fs::remove_file(path) {
-        tracing::warn!(%cause, "the socket {} cannot be removed", path.display());
+        tracing::warn!(%cause, "failed to remove the abandoned socket {}", path.display());
     }
 }

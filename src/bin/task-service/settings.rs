@@ -1,4 +1,4 @@
-//! The settings: flags, or the environment. Secrets are hidden from `--help`.
+//! Settings from flags or the environment. `--help` hides secrets.
 
 use std::fmt;
 use std::fs;
@@ -8,20 +8,20 @@ use std::str::FromStr;
 
 const DEFAULT_PORT: u16 = 3000;
 
-/// A small service of users and their tasks. It believes the X-User-Id header, so only a gate that
-/// sets it may reach the service.
+/// Sample service of users and their tasks. It trusts the X-User-Id header, so only a gate that sets the header may be
+/// able to reach it.
 #[derive(clap::Parser)]
 #[command(name = "task-service", version)]
 pub(crate) struct Settings {
-    /// Where to listen: `ADDRESS:PORT` or `unix:/path` [default: 127.0.0.1:3000]
+    /// Address to listen on: `ADDRESS:PORT` or `unix:/path` [default: 127.0.0.1:3000]
     #[arg(long, env = "TASK_SERVICE_ADDRESS", value_name = "ADDRESS")]
     address: Option<Address>,
 
-    /// The port of 127.0.0.1 to listen on when no address is given
+    /// Port to listen on at 127.0.0.1, without an address
     #[arg(long, env = "PORT")]
     port: Option<u16>,
 
-    /// Where users and tasks are kept: `sqlite:FILE`, `sqlite::memory:` or `postgres://…`
+    /// Database of users and tasks: `sqlite:FILE`, `sqlite::memory:` or `postgres://…`
     #[arg(
         long,
         env = "DATABASE_URL",
@@ -31,8 +31,8 @@ pub(crate) struct Settings {
     )]
     pub(crate) database_url: String,
 
-    /// The secret that signs tokens, at least 32 bytes; better given by the environment or a file
-    // A flag is seen in the list of processes, so the short help does not name it.
+    /// Secret that signs tokens, at least 32 bytes; prefer the environment or a file to this flag
+    // The process list shows the value of a flag, so the short help does not name it.
     #[arg(
         long,
         env = "BETTER_AUTH_SECRET",
@@ -42,11 +42,11 @@ pub(crate) struct Settings {
     )]
     better_auth_secret: Option<String>,
 
-    /// A file with that secret; a newline at its end does not count
+    /// File with the secret; a trailing newline is ignored
     #[arg(long, env = "BETTER_AUTH_SECRET_FILE", value_name = "FILE")]
     better_auth_secret_file: Option<PathBuf>,
 
-    /// How many days a token is good
+    /// Lifetime of a token in days
     #[arg(
         long,
         env = "JWT_EXPIRATION_DAYS",
@@ -56,7 +56,7 @@ pub(crate) struct Settings {
     )]
     pub(crate) jwt_expiration_days: u16,
 
-    /// The cost of bcrypt, the logarithm of its rounds
+    /// Cost of bcrypt: the binary logarithm of its rounds
     #[arg(
         long,
         env = "BCRYPT_COST",
@@ -67,44 +67,42 @@ pub(crate) struct Settings {
     pub(crate) bcrypt_cost: u32,
 }
 
-/// Where the service listens.
+/// Address of the listener.
 #[derive(Clone, Debug)]
 pub(crate) enum Address {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-/// Why there is no secret. The variables are named, the secret never is.
+/// Missing or ambiguous secret. The text contains the variables, never the secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecretError {
-    #[error(
-        "BETTER_AUTH_SECRET is not set, nor is BETTER_AUTH_SECRET_FILE: tokens are signed with it"
-    )]
+    #[error("no secret to sign tokens: set BETTER_AUTH_SECRET or BETTER_AUTH_SECRET_FILE")]
     Missing,
-    #[error("both BETTER_AUTH_SECRET and BETTER_AUTH_SECRET_FILE are set: one of them must go")]
+    #[error("both BETTER_AUTH_SECRET and BETTER_AUTH_SECRET_FILE are set: unset one of them")]
     Two,
-    #[error("the file {path} of BETTER_AUTH_SECRET_FILE cannot be read")]
+    #[error("failed to read the file {path} of BETTER_AUTH_SECRET_FILE")]
     File {
         path: PathBuf,
         source: std::io::Error,
     },
 }
 
-/// A secret, and the variable that gave it.
+/// Secret and its environment variable.
 pub(crate) struct Secret {
     pub(crate) variable: &'static str,
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Settings {
-    /// The address asked for, or a port of loopback.
+    /// Configured address, or the configured port on loopback.
     pub(crate) fn address(&self) -> Address {
         let port = self.port.unwrap_or(DEFAULT_PORT);
         let default = Address::Tcp((Ipv4Addr::LOCALHOST, port).into());
         self.address.clone().unwrap_or(default)
     }
 
-    /// The secret, from whichever of its two places is given.
+    /// Secret from the flag, the environment or the file.
     pub(crate) fn secret(&self) -> Result<Secret, SecretError> {
         match (&self.better_auth_secret, &self.better_auth_secret_file) {
             (Some(_), Some(_)) => Err(SecretError::Two),
@@ -136,11 +134,11 @@ impl Settings {
 impl FromStr for Address {
     type Err = &'static str;
 
-    fn from_str(written: &str) -> Result<Self, Self::Err> {
-        match written.strip_prefix("unix:") {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
             Some("") => Err("a path must follow `unix:`"),
             Some(path) => Ok(Self::Unix(path.into())),
-            None => written
+            None => text
                 .parse()
                 .map(Self::Tcp)
                 .map_err(|_| "must be an IP address with a port, or unix:/path"),

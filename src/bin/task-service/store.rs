@@ -1,6 +1,6 @@
-//! The store: users and tasks in `SQLite` or `PostgreSQL`, behind one type.
+//! Store of users and tasks in `SQLite` or `PostgreSQL`.
 //!
-//! Both databases understand `$1` and `RETURNING`, so every statement is written once.
+//! Both databases support `$1` and `RETURNING`, so every statement is written once.
 
 mod tasks;
 mod users;
@@ -16,30 +16,30 @@ use tokio::time::timeout;
 pub(crate) use tasks::{Task, TaskText};
 pub(crate) use users::{NewUser, User};
 
-/// How long a request waits for a free connection before it is told that the store is unavailable.
-const WAIT_FOR_CONNECTION: Duration = Duration::from_secs(5);
-/// How long a writer of `SQLite` waits for another one.
-const WAIT_FOR_WRITER: Duration = Duration::from_secs(5);
+/// Timeout for a free connection, after which the store counts as unavailable.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout for the write lock of `SQLite`.
+const WRITE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const SQLITE_CONNECTIONS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 10;
 
-/// Users and tasks, wherever they are kept.
+/// Users and tasks in one database.
 #[derive(Clone)]
 pub(crate) struct Store {
     pool: Pool,
 }
 
-/// The databases there are.
+/// Connection pool of a supported database.
 #[derive(Clone)]
 enum Pool {
     Sqlite(SqlitePool),
     Postgres(PgPool),
 }
 
-/// Runs one statement on whichever database there is.
+/// Runs one statement on the database.
 ///
-/// A statement that writes is read to its end (`fetch_all`), even where it returns one row: `SQLite`
-/// commits when the statement ends, and a client that was told 201 must find its task.
+/// A statement that writes is read to its end (`fetch_all`), even if it returns one row: `SQLite` commits at the end of the
+/// statement, and the task must be visible after the response 201.
 macro_rules! on_pool {
     ($store:expr, $pool:ident => $statement:expr) => {
         match &$store.pool {
@@ -50,35 +50,35 @@ macro_rules! on_pool {
 }
 use on_pool;
 
-/// Why the store could not be opened. The text never holds the URL, which may hold a password.
+/// Failure to open the store. The text never contains the URL, which can contain a password.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     #[error("DATABASE_URL must start with sqlite:, postgres:// or postgresql://")]
     Scheme,
-    #[error("DATABASE_URL is not a valid {0} URL")]
+    #[error("DATABASE_URL must be a valid {0} URL")]
     Url(&'static str),
-    #[error("the {kind} database of DATABASE_URL cannot be reached")]
+    #[error("failed to connect to the {kind} database of DATABASE_URL")]
     Connect {
         kind: &'static str,
         source: sqlx::Error,
     },
-    #[error("the migrations of the database of DATABASE_URL failed")]
+    #[error("failed to migrate the database of DATABASE_URL")]
     Migrate(#[from] sqlx::migrate::MigrateError),
 }
 
-/// Why the store could not answer.
+/// Failure of a statement.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    /// Nothing is wrong with the question: the database cannot be asked now.
+    /// The database is temporarily unavailable.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// The database refused the statement, or answered something unexpected.
-    #[error("the database failed")]
+    /// The database rejected the statement, or returned an unexpected result.
+    #[error("the statement failed")]
     Failed(#[source] sqlx::Error),
 }
 
 impl Store {
-    /// Connects to the database of `url` and brings its tables up to date.
+    /// Connects to the database of `url` and applies the migrations.
     pub(crate) async fn open(url: &str) -> Result<Self, OpenError> {
         let pool = match url.split_once(':') {
             Some(("sqlite", _)) => Pool::Sqlite(open_sqlite(url).await?),
@@ -88,17 +88,17 @@ impl Store {
         Ok(Self { pool })
     }
 
-    /// Asks the database for nothing, to learn whether it answers.
+    /// Checks the connection to the database.
     pub(crate) async fn ping(&self) -> Result<(), StoreError> {
         on_pool!(self, pool => sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(pool))?;
         Ok(())
     }
 
-    /// Closes every connection, once those in use are given back, or after a while all the same.
+    /// Closes every connection. Waits for those in use up to [`CONNECTION_TIMEOUT`].
     pub(crate) async fn close(&self) {
-        let closed = on_pool!(self, pool => timeout(WAIT_FOR_CONNECTION, pool.close()));
+        let closed = on_pool!(self, pool => timeout(CONNECTION_TIMEOUT, pool.close()));
         if closed.is_err() {
-            tracing::warn!("a connection to the database was still in use at the end");
+            tracing::warn!("a database connection was still in use at shutdown");
         }
     }
 }
@@ -108,10 +108,10 @@ async fn open_sqlite(url: &str) -> Result<SqlitePool, OpenError> {
         .map_err(|_| OpenError::Url("sqlite"))?
         .create_if_missing(true)
         .foreign_keys(true)
-        .busy_timeout(WAIT_FOR_WRITER)
+        .busy_timeout(WRITE_LOCK_TIMEOUT)
         .journal_mode(SqliteJournalMode::Wal);
 
-    // A database in memory lives as long as its one connection.
+    // An in-memory database exists only as long as its connection.
     let in_memory = url.contains(":memory:") || url.contains("mode=memory");
     let pool = if in_memory {
         SqlitePoolOptions::new()
@@ -123,7 +123,7 @@ async fn open_sqlite(url: &str) -> Result<SqlitePool, OpenError> {
         SqlitePoolOptions::new().max_connections(SQLITE_CONNECTIONS)
     };
     let pool = pool
-        .acquire_timeout(WAIT_FOR_CONNECTION)
+        .acquire_timeout(CONNECTION_TIMEOUT)
         .connect_with(options)
         .await
         .map_err(|source| OpenError::Connect {
@@ -138,9 +138,8 @@ async fn open_sqlite(url: &str) -> Result<SqlitePool, OpenError> {
 
 async fn open_postgres(url: &str) -> Result<PgPool, OpenError> {
     let options = PgConnectOptions::from_str(url).map_err(|_| OpenError::Url("postgres"))?;
-    // The pool would try again and again and then only say that time is up: the first connection is
-    // made without it, to learn the cause at once.
-    let first = timeout(WAIT_FOR_CONNECTION, PgConnection::connect_with(&options));
+    // The pool retries until its timeout and then hides the cause, so the first connection is made without it.
+    let first = timeout(CONNECTION_TIMEOUT, PgConnection::connect_with(&options));
     first
         .await
         .unwrap_or(Err(sqlx::Error::PoolTimedOut))
@@ -151,7 +150,7 @@ async fn open_postgres(url: &str) -> Result<PgPool, OpenError> {
         })?;
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
-        .acquire_timeout(WAIT_FOR_CONNECTION)
+        .acquire_timeout(CONNECTION_TIMEOUT)
         .connect_lazy_with(options);
     sqlx::migrate!("src/bin/task-service/migrations/postgres")
         .run(&pool)
@@ -162,7 +161,7 @@ async fn open_postgres(url: &str) -> Result<PgPool, OpenError> {
 impl From<sqlx::Error> for StoreError {
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "foreign and open: what is not known to pass is a failure"
+        reason = "foreign and open: errors not known to be temporary are failures"
     )]
     fn from(error: sqlx::Error) -> Self {
         match error {
@@ -171,7 +170,9 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
-            sqlx::Error::Database(ref cause) if cause.code().is_some_and(|code| passes(&code)) => {
+            sqlx::Error::Database(ref cause)
+                if cause.code().is_some_and(|code| is_temporary(&code)) =>
+            {
                 Self::Unavailable(error)
             }
             _ => Self::Failed(error),
@@ -179,9 +180,9 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Whether what `code` stands for goes away by itself: the classes of `PostgreSQL` for a broken
-/// connection, for too many of them and for a stop or a start, and the busy file of `SQLite`.
-fn passes(code: &str) -> bool {
+/// Whether the error of `code` is temporary: `PostgreSQL` classes 08 (connection), 53 (resources) and 57 (shutdown,
+/// startup), and `SQLITE_BUSY`.
+fn is_temporary(code: &str) -> bool {
     let class_of_postgres = code.get(..2).filter(|_| code.len() == 5);
     code == "5" || matches!(class_of_postgres, Some("08" | "53" | "57"))
 }

@@ -148,7 +148,7 @@ impl<S: Fn() -> Option<Arc<Tracing>>> Exporter<S> {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT) => Err(ExportError::Busy {
                 status,
-                retry_after: client::patience(response.headers()),
+                retry_after: client::retry_after(response.headers()),
             }),
             status => Err(ExportError::Rejected(status)),
         }

@@ -1,4 +1,4 @@
-//! The commands that end by themselves: what they print, and their exit codes.
+//! Commands that exit by themselves: output and exit codes.
 
 use std::net::TcpListener;
 
@@ -6,7 +6,7 @@ use super::upstream::{Request, Upstream};
 use super::{Directory, EIGHT_LINES, OTHER_SECRET, SECRET, eight_lines};
 
 #[test]
-fn a_missing_secret_is_named_and_nothing_is_started() {
+fn names_a_missing_secret_and_starts_nothing() {
     let directory = Directory::with(EIGHT_LINES);
     for arguments in [&["run"][..], &["check"], &["explain", "GET", "/"]] {
         let ended = directory.claimgate_with(arguments, &[]).wait();
@@ -22,7 +22,7 @@ fn a_missing_secret_is_named_and_nothing_is_started() {
 }
 
 #[test]
-fn run_is_what_is_done_without_a_command() {
+fn runs_without_a_command() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
     for arguments in [
@@ -33,14 +33,14 @@ fn run_is_what_is_done_without_a_command() {
     ] {
         let gate = directory.serve(arguments);
         Request::new("GET", "/api/alice/tasks")
-            .answer(gate.address)
-            .refused(401, "token_missing");
+            .response(gate.address)
+            .assert_rejected(401, "token_missing");
         assert_eq!(gate.stop().code, Some(0), "{arguments:?}");
     }
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn names_a_port_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap();
     let config = eight_lines(taken);
@@ -67,7 +67,7 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn a_second_gate_does_not_share_the_port_of_the_first() {
+fn does_not_share_the_port_of_a_running_gate() {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address);
     let gate = Directory::with(&config);
@@ -80,12 +80,12 @@ fn a_second_gate_does_not_share_the_port_of_the_first() {
 }
 
 #[test]
-fn check_says_what_is_wrong_and_what_is_doubtful() {
+fn check_prints_every_problem_and_warning() {
     let ended = Directory::with(EIGHT_LINES).call(&["check"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(
         ended.stdout,
-        "config.toml: good: 1 route, 1 issuer, 1 upstream, 1 warning\n"
+        "config.toml: valid: 1 route, 1 issuer, 1 upstream, 1 warning\n"
     );
     assert_eq!(
         ended.stderr,
@@ -113,7 +113,7 @@ fn check_says_what_is_wrong_and_what_is_doubtful() {
 }
 
 #[test]
-fn a_token_is_minted_and_inspected() {
+fn mints_and_inspects_a_token() {
     let directory = Directory::with(EIGHT_LINES);
     let claims = [
         "--claim",
@@ -131,7 +131,7 @@ fn a_token_is_minted_and_inspected() {
         "\"sub\": \"alice\"",
         "\"email\": \"alice@example.com\"",
         "\"admin\": true",
-        "accepted: a token of the issuer `better-auth` about `alice`",
+        "accepted: issuer `better-auth`, subject `alice`",
     ] {
         assert!(ended.stdout.contains(text), "`{text}`: {ended:?}");
     }
@@ -147,20 +147,20 @@ fn a_token_is_minted_and_inspected() {
     for (token, last) in [
         (
             expired.as_str(),
-            "refused by the issuer `better-auth` (token_expired): signed by its key, but expired 1h",
+            "rejected by issuer `better-auth` (token_expired): signature valid, but expired 1h",
         ),
         (
             stranger.stdout.trim(),
-            "refused by the issuer `better-auth` (token_signature): ",
+            "rejected by issuer `better-auth` (token_signature): the signature does not match the key: ",
         ),
         (
             "mGq4dPkzHh1nV0uWJ3cT8xYbS6rLeA2f.c2lnbmF0dXJl",
-            "like a session token of Better Auth: exchange that at /api/auth/token",
+            "a Better Auth session token must be exchanged for a JWT at /api/auth/token",
         ),
         ("a.b.c.d.e", "a token of five parts is encrypted (JWE)"),
         (&format!("{head}."), "(token_signature): "),
-        ("Bearer", "refused (token_malformed): "),
-        ("", "refused (token_malformed): "),
+        ("Bearer", "rejected (token_malformed): "),
+        ("", "rejected (token_malformed): "),
     ] {
         let ended = inspect(token);
         assert_eq!(ended.code, Some(1), "{token}: {ended:?}");
@@ -170,7 +170,7 @@ fn a_token_is_minted_and_inspected() {
 }
 
 #[test]
-fn what_a_token_says_cannot_move_the_cursor() {
+fn escapes_control_characters_of_a_token() {
     let directory = Directory::with(EIGHT_LINES);
     let name = "--claim=name=\u{9b}2J\u{1b}[2J\u{202e}";
     let token = directory.token("al\u{202e}ice", &[name]);
@@ -180,25 +180,25 @@ fn what_a_token_says_cannot_move_the_cursor() {
     ] {
         let ended = directory.call(arguments);
         assert_eq!(ended.code, Some(0), "{ended:?}");
-        let obeyed = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
-        assert!(!ended.stdout.contains(obeyed), "{ended:?}");
+        let is_control = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!ended.stdout.contains(is_control), "{ended:?}");
         assert!(ended.stdout.contains("`al\\u{202e}ice`"), "{ended:?}");
     }
 }
 
 #[test]
-fn a_token_is_read_from_standard_input() {
+fn reads_a_token_from_standard_input() {
     let directory = Directory::with(EIGHT_LINES);
     let token = directory.token("alice", &[]);
     let mut inspect = directory.claimgate(&["token", "inspect", "-"]);
     inspect.write(&format!("{token}\n"));
     let ended = inspect.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stdout.contains("about `alice`"), "{ended:?}");
+    assert!(ended.stdout.contains("subject `alice`"), "{ended:?}");
 }
 
 #[test]
-fn a_token_is_minted_as_its_issuer_demands() {
+fn mints_a_token_with_the_claims_that_its_issuer_requires() {
     let config = format!(
         "{EIGHT_LINES}\n[issuers.other]\nkeys = {{ secret_env = \"OTHER_SECRET\" }}\nalgorithms = [\"HS384\"]\n\
          issuer = [\"https://app.example\"]\naudience = \"tasks\"\nsubject = [\"user_id\"]\nmax_lifetime = \"1h\"\n"
@@ -216,7 +216,7 @@ fn a_token_is_minted_as_its_issuer_demands() {
     assert!(
         ended
             .stdout
-            .ends_with("accepted: a token of the issuer `other` about `alice`\n"),
+            .ends_with("accepted: issuer `other`, subject `alice`\n"),
         "{ended:?}"
     );
     let long = call(&[
@@ -236,7 +236,9 @@ fn a_token_is_minted_as_its_issuer_demands() {
     let ended = call(&["token", "mint", "-s", "alice", "--issuer", "nobody"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(
-        ended.stderr.starts_with("failed to sign a token: "),
+        ended
+            .stderr
+            .starts_with("failed to sign a token: no issuer `nobody` in the configuration"),
         "{ended:?}"
     );
     let misspelt = Directory::with(&EIGHT_LINES.replace("[issuers.", "[isuers."));
@@ -251,13 +253,13 @@ fn a_token_is_minted_as_its_issuer_demands() {
     assert!(
         ended
             .stderr
-            .starts_with("failed to read the lifetime `soon`: "),
+            .starts_with("failed to parse the lifetime `soon`: "),
         "{ended:?}"
     );
 }
 
 #[test]
-fn the_version_is_the_packages() {
+fn prints_the_version_of_the_package() {
     let ended = Directory::with("").call(&["--version"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let version = env!("CARGO_PKG_VERSION");
@@ -265,7 +267,7 @@ fn the_version_is_the_packages() {
 }
 
 #[test]
-fn completions_know_every_command() {
+fn completions_contain_every_command() {
     for shell in ["bash", "fish", "zsh"] {
         let ended = Directory::with("").call(&["completions", shell]);
         assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -276,7 +278,7 @@ fn completions_know_every_command() {
 }
 
 #[test]
-fn wrong_arguments_are_told_apart_from_a_wrong_configuration() {
+fn rejects_invalid_arguments() {
     let directory = Directory::with(EIGHT_LINES);
     for arguments in [
         &["serve"][..],
@@ -292,7 +294,7 @@ fn wrong_arguments_are_told_apart_from_a_wrong_configuration() {
 }
 
 #[test]
-fn doctor_says_which_client_and_which_type_are_expected() {
+fn doctor_names_the_expected_client_and_type() {
     let config = concat!(
         "[upstreams.tasks]\nurl = \"http://127.0.0.1:9\"\n",
         "[issuers.ours]\nkeys = { secret_env = \"BETTER_AUTH_SECRET\" }\n",
@@ -305,12 +307,12 @@ fn doctor_says_which_client_and_which_type_are_expected() {
     for (claim, expected) in [
         (
             "azp=app",
-            "refused by the issuer `ours` (token_audience): signed by its key, but expects the audience \"tasks\"; the \
-             token says \"tasks\"; and expects the client (`azp`) \"web\"; the token says \"app\"\n",
+            "rejected by issuer `ours` (token_audience): signature valid, but `aud` must contain \"tasks\", got \
+             \"tasks\"; and `azp` must be \"web\", got \"app\"\n",
         ),
         (
             "iss=https://theirs.example",
-            "refused by the issuer `theirs` (token_type): expects the `typ` \"at+jwt\"; the token says ",
+            "rejected by issuer `theirs` (token_type): `typ` must be \"at+jwt\", got ",
         ),
     ] {
         let token = directory.token("alice", &["--claim", claim]);
@@ -321,7 +323,7 @@ fn doctor_says_which_client_and_which_type_are_expected() {
 }
 
 #[test]
-fn doctor_says_what_is_wrong_with_keys_and_tokens() {
+fn doctor_reports_problems_with_keys_and_tokens() {
     let config = concat!(
         "[upstreams.tasks]\nurl = \"http://127.0.0.1:9\"\n",
         "[issuers.ours]\nkeys = { secret_env = \"BETTER_AUTH_SECRET\", encoding = \"utf8\" }\n",
@@ -336,29 +338,29 @@ fn doctor_says_what_is_wrong_with_keys_and_tokens() {
         assert_eq!(ended.code, Some(1), "{ended:?}");
         ended.stdout
     };
-    let said = doctor(&["--claim", "aud=web"]);
+    let output = doctor(&["--claim", "aud=web"]);
     for text in [
         "issuer `ours`: 1 key (HS256)\n",
-        "issuer `theirs`: no keys from http://127.0.0.1:9/api/auth/jwks: connect: ",
-        "refused by the issuer `ours` (token_audience): signed by its key, but expects the audience \"tasks\"; the \
-         token says \"web\"\n",
-        "the issuer `theirs`: expects the `iss` \"http://127.0.0.1:9\"; the token says \"https://ours.example\"\n",
+        "issuer `theirs`: failed to fetch keys from http://127.0.0.1:9/api/auth/jwks: connect: ",
+        "rejected by issuer `ours` (token_audience): signature valid, but `aud` must contain \"tasks\", got \"web\"\n",
+        "issuer `theirs`: `iss` must be \"http://127.0.0.1:9\", got \"https://ours.example\"\n",
     ] {
-        assert!(said.contains(text), "{text}: {said}");
+        assert!(output.contains(text), "{text}: {output}");
     }
-    let said = doctor(&["--claim", "iss=http://127.0.0.1:9"]);
-    let unknown = "refused by the issuer `theirs` (keys_unavailable): its keys could not be fetched, so nobody can tell";
-    assert!(said.contains(unknown), "{said}");
-    let said = doctor(&["--claim", "iss=https://nobody.example"]);
-    let nobody = "no issuer of this configuration is called \"https://nobody.example\", as the token's `iss` is";
-    assert!(said.contains(nobody), "{said}");
-    let of_anybody = Directory::with(EIGHT_LINES).token("alice", &[]);
-    let said = directory.call(&["doctor", "--token", &of_anybody]).stdout;
-    let nobody = "it has no `iss`, and every issuer of this configuration expects one\n";
-    assert!(said.contains(nobody), "{said}");
-    let said = doctor(&[]);
+    let output = doctor(&["--claim", "iss=http://127.0.0.1:9"]);
+    let unknown = "rejected by issuer `theirs` (keys_unavailable): the key set is unavailable, so the token cannot be \
+                   verified\n";
+    assert!(output.contains(unknown), "{output}");
+    let output = doctor(&["--claim", "iss=https://nobody.example"]);
+    let no_issuer = "no issuer of the configuration has the `iss` \"https://nobody.example\"\n";
+    assert!(output.contains(no_issuer), "{output}");
+    let without_iss = Directory::with(EIGHT_LINES).token("alice", &[]);
+    let output = directory.call(&["doctor", "--token", &without_iss]).stdout;
+    let no_iss = "no `iss` claim, and every issuer of the configuration requires one\n";
+    assert!(output.contains(no_iss), "{output}");
+    let output = doctor(&[]);
     assert!(
-        said.contains("accepted: a token of the issuer `ours` about `alice`"),
-        "{said}"
+        output.contains("accepted: issuer `ours`, subject `alice`"),
+        "{output}"
     );
 }

@@ -1,4 +1,4 @@
-//! `claimgate explain` says what the running gate does: the same requests to both, and the same answers.
+//! `claimgate explain` matches the running gate: the same requests to both, with the same outcomes.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::program::Ended;
 use super::upstream::{Request, Upstream, fields};
 use super::{Directory, Gate, OTHER_SECRET, eight_lines};
 
-/// More than the eight lines, so that every check of the gate can fail.
+/// Routes in addition to the eight lines, so that every stage of the gate can fail.
 const MORE: &str = r#"
 [[routes]]
 path = "/health"
@@ -66,13 +66,13 @@ request_headers = { set = { "X-Tenant" = "acme" }, remove = ["X-Debug"] }
 headers = { "X-User-Email" = "email" }
 "#;
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    /// The line and the fields that the upstream gets.
+    /// Request line and header fields sent to the upstream.
     Forwarded(String, Vec<String>),
-    /// The status, and what the body says.
-    Refused {
+    /// Status and members of the problem body.
+    Rejected {
         status: u16,
         reason: String,
         detail: String,
@@ -80,34 +80,34 @@ enum Outcome {
 }
 
 #[test]
-fn explain_says_what_the_running_gate_does() {
+fn explain_matches_the_running_gate() {
     let upstream = Upstream::start();
     let directory = Directory::with(&(eight_lines(upstream.address) + MORE));
     let gate = directory.serve(&["run"]);
     let requests = requests(&directory);
-    let (mut forwarded, mut refused) = (0, BTreeSet::new());
+    let (mut forwarded, mut rejected) = (0, BTreeSet::new());
     for (request, expected) in requests {
         let explained = explained(&directory, &request);
-        let answered = answered(&gate, &upstream, &request);
-        assert_eq!(explained, answered, "{request:?}");
-        match (answered, expected) {
+        let served = served(&gate, &upstream, &request);
+        assert_eq!(explained, served, "{request:?}");
+        match (served, expected) {
             (Outcome::Forwarded(_, fields), 200) => {
                 let public = request.target == "/health";
                 let expected: &[&str] = if public { &[] } else { &["x-user-id: alice"] };
                 assert_eq!(users(&fields), expected, "{request:?}");
                 forwarded += 1;
             }
-            (Outcome::Refused { status, reason, .. }, expected) if status == expected => {
-                refused.insert(reason);
+            (Outcome::Rejected { status, reason, .. }, expected) if status == expected => {
+                rejected.insert(reason);
             }
             (outcome, _) => panic!("{request:?}: expected {expected}: {outcome:?}"),
         }
     }
-    assert!(forwarded >= 8, "only {forwarded} requests were let through");
-    assert!(refused.len() >= 10, "only {refused:?}");
+    assert!(forwarded >= 8, "only {forwarded} requests were forwarded");
+    assert!(rejected.len() >= 10, "only {rejected:?}");
     let ended = gate.stop();
     assert_eq!(ended.code, Some(0));
-    // The log has the reason, and nothing of what the claims of these tokens say.
+    // The log has the reason, but no claim of these tokens.
     for reason in ["claim_denied", "token_issuer", "subject_mismatch"] {
         let logged = format!("\"reason\":\"{reason}\"");
         assert!(ended.stderr.contains(&logged), "{reason}: {}", ended.stderr);
@@ -118,7 +118,7 @@ fn explain_says_what_the_running_gate_does() {
 }
 
 #[test]
-fn explain_says_what_a_certificate_changes() {
+fn explain_takes_a_client_certificate() {
     let root = env!("CARGO_MANIFEST_DIR");
     let config = format!(
         r#"
@@ -195,12 +195,14 @@ access = "authenticated"
         );
     }
     let ended = directory.call(&["token", "inspect", &bound]);
-    let said = format!("shows the certificate with the thumbprint {thumbprint}\n");
+    let said = format!("but bound to the client certificate with the thumbprint {thumbprint}\n");
     assert!(ended.stdout.ends_with(&said), "{ended:?}");
     let key_bound = directory.token("alice", &["--claim=cnf={\"jkt\":\"x\"}"]);
     let ended = directory.call(&["token", "inspect", &key_bound]);
     assert!(
-        ended.stdout.contains("something that is no certificate"),
+        ended
+            .stdout
+            .contains("`cnf` binds it to a proof other than a certificate"),
         "{ended:?}"
     );
     let ended = directory.call(&["explain", "--certificate=config.toml", "GET", "/me"]);
@@ -211,7 +213,7 @@ access = "authenticated"
 }
 
 #[test]
-fn explain_lists_each_stage_and_the_failed_one() {
+fn explain_prints_each_stage_and_the_failed_one() {
     let upstream = Upstream::start();
     let directory = Directory::with(&(eight_lines(upstream.address) + MORE));
     let token = directory.token("alice", &[]);
@@ -228,7 +230,7 @@ fn explain_lists_each_stage_and_the_failed_one() {
            -     subject rate limit  no limit\n  \
            FAIL  authorization       subject_mismatch\n\
          \n\
-         answered 403 Forbidden: This path belongs to another user.\n"
+         response 403 Forbidden: This path belongs to another user.\n"
     );
     let ended = directory.call(&["explain", "GET", "/api/../bob/tasks"]);
     assert_eq!(
@@ -243,38 +245,38 @@ fn explain_lists_each_stage_and_the_failed_one() {
            -     subject rate limit  not reached\n  \
            -     authorization       not reached\n\
          \n\
-         answered 400 Bad Request: The path has more than one reading. Send it without dot segments, empty segments, \
+         response 400 Bad Request: The path has more than one reading. Send it without dot segments, empty segments, \
          encoded slashes or control characters.\n"
     );
-    assert!(upstream.has_got_nothing());
+    assert!(upstream.has_received_nothing());
 }
 
 #[test]
-fn explain_says_what_is_wrong_with_a_token() {
+fn explain_prints_the_cause_of_a_rejected_token() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
     let expired = directory.token("alice", &["--claim", "exp=1000000000"]);
     for (token, said) in [
         (
             "a.b",
-            "refused (token_malformed): a signed JWT has three parts between dots",
+            "rejected (token_malformed): a signed JWT has three parts separated by dots",
         ),
         (
             &*expired,
-            "refused by the issuer `better-auth` (token_expired): ",
+            "rejected by issuer `better-auth` (token_expired): ",
         ),
     ] {
         let ended = directory.call(&["explain", "--token", token, "GET", "/api/alice/tasks"]);
-        let (_, answered) = ended.stdout.split_once("\nanswered 401 ").unwrap();
-        assert!(answered.contains(&format!("\n{said}")), "{answered}");
+        let (_, response) = ended.stdout.split_once("\nresponse 401 ").unwrap();
+        assert!(response.contains(&format!("\n{said}")), "{response}");
     }
-    // What is wrong with another part of the request is not the token's fault.
+    // The token is not the cause of another refusal.
     let ended = directory.call(&["explain", "--token", &expired, "GET", "/nothing"]);
-    assert!(!ended.stdout.contains("refused by"), "{ended:?}");
+    assert!(!ended.stdout.contains("rejected by"), "{ended:?}");
 }
 
 #[test]
-fn explain_says_which_limits_count_a_request_and_for_whom() {
+fn explain_prints_the_rate_limits_with_their_keys() {
     let upstream = Upstream::start();
     let more = r#"
 [[routes]]
@@ -289,7 +291,7 @@ rate_limit = [
     let config = eight_lines(upstream.address).replace("workers = 2", trusting);
     let directory = Directory::with(&(config + more));
     let token = directory.token("alice", &[]);
-    let of_client = "and counted, where more are answered 429:\n  60 in 60s, 5 at once, for the address 127.0.0.1\n";
+    let of_client = "rate limits applied:\n  60 in 60s, 5 at once, for the address 127.0.0.1\n";
     let of_subject = "  10 in 3600s, for the subject `alice` of `better-auth`\n";
     let with_token = directory.call(&["explain", "--token", &token, "GET", "/counted/x"]);
     let said = format!("\n\n{of_client}{of_subject}");
@@ -298,7 +300,7 @@ rate_limit = [
         let passed = format!("  ok    {stage}\n");
         assert!(with_token.stdout.contains(&passed), "{with_token:?}");
     }
-    // Without a good token it is counted for its client all the same, and for nobody else.
+    // Without a valid token only the client rate limit applies.
     let without = directory.call(&["explain", "GET", "/counted/x"]);
     assert!(
         without.stdout.ends_with(&format!("\n\n{of_client}")),
@@ -314,11 +316,11 @@ rate_limit = [
         assert!(ended.stdout.ends_with(&said), "{ended:?}");
     }
     let elsewhere = directory.call(&["explain", "--token", &token, "GET", "/api/alice/tasks"]);
-    assert!(!elsewhere.stdout.contains("counted"), "{elsewhere:?}");
+    assert!(!elsewhere.stdout.contains("rate limits"), "{elsewhere:?}");
 }
 
 #[test]
-fn explain_says_what_a_grpc_call_is_answered() {
+fn explain_prints_the_grpc_status() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
     let token = directory.token("alice", &[]);
@@ -333,13 +335,13 @@ fn explain_says_what_a_grpc_call_is_answered() {
         (ask(&["--token", &token], "/api/bob/tasks"), 7),
         (ask(&[], "/nothing"), 12),
     ] {
-        let answered = format!("\n\nanswered `grpc-status` {status}: ");
-        assert!(said.contains(&answered), "{said}");
+        let response = format!("\n\nresponse `grpc-status` {status}: ");
+        assert!(said.contains(&response), "{said}");
     }
 }
 
 #[test]
-fn explain_says_what_browsers_are_told() {
+fn explain_prints_cors_headers() {
     let upstream = Upstream::start();
     let cors = "\n[cors]\norigins = [\"https://app.example\"]\n";
     let directory = Directory::with(&(eight_lines(upstream.address) + cors));
@@ -364,7 +366,7 @@ fn explain_says_what_browsers_are_told() {
            -     subject rate limit  not part of a preflight\n  \
            -     authorization       not part of a preflight\n\
          \n\
-         answered 204, and the page may send its request:\n  \
+         response 204 (preflight allowed):\n  \
            access-control-allow-origin: https://app.example\n  \
            access-control-allow-methods: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\n  \
            access-control-allow-headers: authorization, content-type\n  \
@@ -392,14 +394,16 @@ fn explain_says_what_browsers_are_told() {
     );
     let ended = asked("https://evil.example", "GET", &[]);
     assert!(
-        ended.stdout.ends_with("to browsers:\n  vary: origin\n"),
+        ended
+            .stdout
+            .ends_with("CORS headers of the response:\n  vary: origin\n"),
         "{ended:?}"
     );
-    assert!(upstream.has_got_nothing());
+    assert!(upstream.has_received_nothing());
 }
 
 #[test]
-fn explain_names_the_demand_that_was_not_met() {
+fn explain_names_the_unmet_requirement() {
     let upstream = Upstream::start();
     let directory = Directory::with(&(eight_lines(upstream.address) + MORE));
     let mint = |claims: &[&str]| {
@@ -448,11 +452,11 @@ fn explain_names_the_demand_that_was_not_met() {
         "{}",
         ended.stdout
     );
-    assert!(upstream.has_got_nothing());
+    assert!(upstream.has_received_nothing());
 }
 
 #[test]
-fn explain_says_where_the_token_was_and_does_not_show_it() {
+fn explain_names_the_token_source_and_hides_the_token() {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address) + MORE;
     let directory = Directory::with(&config);
@@ -475,11 +479,11 @@ fn explain_says_where_the_token_was_and_does_not_show_it() {
         let ok = "ok    token               in the cookie `session`";
         assert!(ended.stdout.contains(ok), "{ended:?}");
     }
-    assert!(upstream.has_got_nothing());
+    assert!(upstream.has_received_nothing());
 }
 
 #[test]
-fn explain_fetches_no_keys_and_says_so() {
+fn explain_fetches_no_keys() {
     let address = "127.0.0.1:9".parse().unwrap();
     let config = eight_lines(address).replace(
         "secret_env = \"BETTER_AUTH_SECRET\"",
@@ -491,29 +495,29 @@ fn explain_fetches_no_keys_and_says_so() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     for text in [
         "FAIL  verification        keys_unavailable",
-        "answered 503 Service Unavailable: ",
-        "The keys of the issuer `better-auth` come from a URL, and nothing is fetched here: ",
+        "response 503 Service Unavailable: ",
+        "Issuer `better-auth` has its keys at a URL, and `explain` fetches none. ",
     ] {
         assert!(ended.stdout.contains(text), "`{text}`: {ended:?}");
     }
 }
 
 #[test]
-fn explain_is_told_what_cannot_be_asked() {
+fn explain_rejects_an_invalid_request() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
     for (arguments, text) in [
         (
             &["GET", "not a target"][..],
-            "failed to read the target `not a target`: ",
+            "failed to parse the target `not a target`: ",
         ),
         (
             &["GET", "/", "-H", "no colon"],
-            "failed to read the header `no colon`: write `Name: value`",
+            "failed to parse the header `no colon`: write `Name: value`",
         ),
         (
             &["GET", "/", "--token", "a\nb"],
-            "failed to read the token: it has characters that no header has",
+            "failed to send the token: it has characters that are invalid in a header",
         ),
     ] {
         let ended = directory.call(&[&["explain"], arguments].concat());
@@ -522,7 +526,7 @@ fn explain_is_told_what_cannot_be_asked() {
     }
 }
 
-/// Requests, each with the status that it must be answered; 200 is the upstream's.
+/// Requests with their expected status; 200 is the response of the upstream.
 fn requests(directory: &Directory) -> Vec<(Request, u16)> {
     let token = directory.token("alice", &["--claim", "email=alice@example.com"]);
     let expired = directory.token("alice", &["--lifetime=-1h"]);
@@ -646,17 +650,17 @@ fn requests(directory: &Directory) -> Vec<(Request, u16)> {
         (mine().header("Host", "user@localhost"), 400),
     ]
     .into_iter()
-    // Named by the client, because a name that the gate makes up is another each time.
+    // A fixed request ID, because the gate generates a different one for each request.
     .map(|(request, status)| {
         (
-            request.header("X-Request-Id", "a-name-of-the-tests"),
+            request.header("X-Request-Id", "request-id-of-the-tests"),
             status,
         )
     })
     .collect()
 }
 
-/// The fields whose names a careless upstream could read as `X-User-Id`.
+/// Header fields with a name that an upstream could read as `X-User-Id`.
 fn users(fields: &[String]) -> Vec<&str> {
     let folds = |field: &&str| {
         let (name, _) = field.split_once(": ").unwrap();
@@ -679,45 +683,45 @@ fn explained(directory: &Directory, request: &Request) -> Outcome {
         stdout,
         stderr,
     } = directory.call(&arguments);
-    let told = |text: &str| stdout.split_once(text).map(|(_, rest)| rest);
-    let is_forwarded = told("\nforwarded to `tasks` at ").is_some();
+    let after = |text: &str| stdout.split_once(text).map(|(_, rest)| rest);
+    let is_forwarded = after("\nforwarded to `tasks` at ").is_some();
     let expected = if is_forwarded { Some(0) } else { Some(1) };
     assert_eq!(code, expected, "{request:?}: {stderr}");
-    if let Some(rest) = told("\nforwarded to `tasks` at ") {
+    if let Some(rest) = after("\nforwarded to `tasks` at ") {
         let (_, head) = rest.split_once(":\n\n").unwrap();
         let (line, fields) = fields(head);
         return Outcome::Forwarded(line, fields);
     }
-    let (status, detail) = told("\nanswered ").unwrap().split_once(": ").unwrap();
+    let (status, detail) = after("\nresponse ").unwrap().split_once(": ").unwrap();
     let (status, _) = status.split_once(' ').unwrap();
     let failed = stdout.lines().find(|line| line.starts_with("  FAIL  "));
     let reason = failed.unwrap().split(' ').next_back().unwrap();
-    // What a 404 hides from the client is told to the operator.
+    // `explain` names the reason that a 404 hides from the client.
     let hidden = (status == "404" && reason == "subject_mismatch").then_some("no_route");
-    Outcome::Refused {
+    Outcome::Rejected {
         status: status.parse().unwrap(),
         reason: hidden.unwrap_or(reason).to_owned(),
         detail: detail.trim().to_owned(),
     }
 }
 
-fn answered(gate: &Gate, upstream: &Upstream, request: &Request) -> Outcome {
-    let answer = request.answer(gate.address);
-    if answer.status == 200 {
+fn served(gate: &Gate, upstream: &Upstream, request: &Request) -> Outcome {
+    let response = request.response(gate.address);
+    if response.status == 200 {
         let (line, fields) = fields(&upstream.next_head());
-        // A token that the upstream sees is not shown on a screen.
+        // `explain` does not print a token that the upstream receives.
         let shown = |field: String| match field.strip_prefix("authorization: ") {
-            Some(_) => "authorization: (as it came)".to_owned(),
+            Some(_) => "authorization: (as received)".to_owned(),
             None => field,
         };
         let fields = fields.into_iter().map(shown).collect();
         return Outcome::Forwarded(line, fields);
     }
-    assert!(upstream.has_got_nothing(), "{request:?}: {answer:?}");
-    let body = answer.json();
+    assert!(upstream.has_received_nothing(), "{request:?}: {response:?}");
+    let body = response.json();
     let text = |member: &str| body[member].as_str().unwrap().to_owned();
-    Outcome::Refused {
-        status: answer.status,
+    Outcome::Rejected {
+        status: response.status,
         reason: text("reason"),
         detail: text("detail"),
     }

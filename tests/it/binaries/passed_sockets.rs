@@ -1,4 +1,4 @@
-//! Sockets that were opened by whoever starts the gate, as systemd does it.
+//! Sockets passed by the parent process (systemd socket activation).
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -10,7 +10,7 @@ use crate::harness::{Client, get};
 use super::program::Program;
 use super::{Directory, EIGHT_LINES, SECRET};
 
-/// Starts the gate with sockets as its descriptors 3 and 4, and says so as systemd does.
+/// Starts the gate with the sockets as descriptors 3 and 4, announced in the environment as systemd does.
 fn start(directory: &Directory, first: &TcpListener, second: &UnixListener) -> Program {
     let script = "exec 3<&0 4<&1 0</dev/null 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$@\"";
     let executable = env!("CARGO_BIN_EXE_claimgate");
@@ -34,12 +34,12 @@ fn config(second: &str) -> String {
 }
 
 #[test]
-fn the_gate_serves_on_sockets_that_were_open_before_it() {
+fn serves_on_passed_sockets() {
     let directory = Directory::with(&config("systemd:1"));
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let path = directory.path("gate.sock");
     let unix = UnixListener::bind(&path).unwrap();
-    // Whoever comes before the gate is there, and while it is started anew, waits.
+    // Connections wait while no gate is running, before the first start and during a restart.
     let address = tcp.local_addr().unwrap();
     for _ in 0..2 {
         let mut early = Client::connect(address);
@@ -58,13 +58,16 @@ fn the_gate_serves_on_sockets_that_were_open_before_it() {
         drop(early);
         program.signal("TERM");
         assert_eq!(program.wait().code, Some(0));
-        assert!(path.exists(), "the gate removed a socket of another");
+        assert!(
+            path.exists(),
+            "the gate removed a socket that it did not create"
+        );
     }
 }
 
 #[test]
-fn what_comes_while_the_gate_stops_is_left_to_the_next() {
-    // Connections wait there, and nobody answers.
+fn leaves_new_connections_to_the_next_gate_while_stopping() {
+    // Connections wait in the backlog, without a response.
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let directory = Directory::with(&format!(
         "[listen]\naddress = \"systemd:0\"\nworkers = 1\n\
@@ -81,9 +84,9 @@ fn what_comes_while_the_gate_stops_is_left_to_the_next() {
     assert_eq!(idle.call(&get("/nowhere")).status, 404);
     let mut in_flight = connect();
     in_flight.send(get("/open").bytes());
-    let _asked = upstream.accept().unwrap();
+    let _accepted = upstream.accept().unwrap();
     first.signal("TERM");
-    // Now it has heard of the stop.
+    // The idle connection closes after the gate has received the signal.
     idle.until_closed();
     let mut late: Vec<Client> = (0..20).map(|_| connect()).collect();
     for client in &mut late {
@@ -99,7 +102,7 @@ fn what_comes_while_the_gate_stops_is_left_to_the_next() {
 }
 
 #[test]
-fn a_socket_that_was_not_passed_is_named() {
+fn names_a_socket_that_was_not_passed() {
     let directory = Directory::with(&config("systemd:2"));
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let unix = UnixListener::bind(directory.path("gate.sock")).unwrap();

@@ -1,4 +1,4 @@
-//! A program that runs, all that it writes, and what it must never write.
+//! Running program, its output, and the secrets that must never appear in it.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,12 +9,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{OTHER_SECRET, PATIENCE, SECRET};
+use super::{OTHER_SECRET, SECRET, TIMEOUT};
 
-/// What no program may write: the secrets, and the signature of every token.
+/// Texts that no program may write: the signature of every token.
 static CANARIES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Notes that nothing of these tests may write this token from now on.
+/// Registers a token that no program may write from now on.
 pub(super) fn keep_secret(token: &str) -> String {
     let signature = token.rsplit('.').next().unwrap();
     assert!(signature.len() > 20, "no signature: {token}");
@@ -22,16 +22,16 @@ pub(super) fn keep_secret(token: &str) -> String {
     token.to_owned()
 }
 
-/// How long a program that a failed test leaves behind may take to stop.
-const TO_STOP: Duration = Duration::from_secs(5);
+/// Time to stop for a program left running by a failed test.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running program.
+/// Running program.
 pub(super) struct Program {
     process: Child,
     lines: Receiver<Line>,
     pub(super) stdout: String,
     pub(super) stderr: String,
-    /// Whether it is a command whose task is to print tokens.
+    /// Whether the command may print tokens.
     may_print_tokens: bool,
 }
 
@@ -40,10 +40,10 @@ enum Line {
     Stderr(String),
 }
 
-/// What a program left when it ended.
+/// Exit code and output of a program.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// None if a signal ended it.
+    /// `None` after an exit by signal.
     pub(super) code: Option<i32>,
     pub(super) stdout: String,
     pub(super) stderr: String,
@@ -60,7 +60,7 @@ impl Program {
         Self::start_with(executable, arguments, environment, directory, pipes)
     }
 
-    /// As [`Program::start`], with what it has for standard input and output.
+    /// Like [`Program::start`], with the given standard input and output.
     pub(super) fn start_with(
         executable: &str,
         arguments: &[&str],
@@ -93,15 +93,15 @@ impl Program {
         }
     }
 
-    /// Gives it something to read, and then the end.
+    /// Writes to standard input and closes it.
     pub(super) fn write(&mut self, text: &str) {
         let mut stdin = self.process.stdin.take().unwrap();
         stdin.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Waits for a line with this text in it.
+    /// Waits for a line that contains `text`.
     pub(super) fn wait_for_line(&mut self, text: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.next_line(deadline) {
                 Ok(line) if line.contains(text) => return line,
@@ -129,7 +129,7 @@ impl Program {
         self.signals(&[name]);
     }
 
-    /// Sends several, one behind the other.
+    /// Sends several signals in order.
     pub(super) fn signals(&self, names: &[&str]) {
         let id = self.process.id();
         let sent = names.iter().map(|name| format!("kill -{name} {id}"));
@@ -137,25 +137,28 @@ impl Program {
         assert!(shell(&sent));
     }
 
-    /// Sends one again and again, from a thread of its own.
+    /// Sends a signal repeatedly from a separate thread.
     pub(super) fn signal_until_it_ends(&self, name: &str) -> JoinHandle<()> {
         let send = format!("kill -{name} {} 2>&- && sleep 0.1", self.process.id());
         thread::spawn(move || {
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + TIMEOUT;
             while shell(&send) && Instant::now() < deadline {}
         })
     }
 
-    /// Waits until it and every program that it started have closed their output, which they do when they end.
+    /// Waits until the program and its children have closed their output, which they do on exit.
     pub(super) fn wait(mut self) -> Ended {
         drop(self.process.stdin.take());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match self.next_line(deadline) {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    panic!("it did not end:\n{}\n{}", self.stdout, self.stderr)
+                    panic!(
+                        "the program did not exit:\n{}\n{}",
+                        self.stdout, self.stderr
+                    )
                 }
             }
         }
@@ -185,26 +188,26 @@ impl Ended {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // A test has failed: it is asked to stop before it is killed, so that it stops what it has started itself.
+        // After a failed test: SIGTERM before SIGKILL, so that the program stops its own children.
         let runs = |process: &mut Child| matches!(process.try_wait(), Ok(None));
         if runs(&mut self.process) {
             self.signal("TERM");
         }
         let began = Instant::now();
-        while began.elapsed() < TO_STOP && runs(&mut self.process) {
+        while began.elapsed() < STOP_TIMEOUT && runs(&mut self.process) {
             thread::park_timeout(Duration::from_millis(10));
         }
-        // Fails only when it has ended already.
+        // Fails only if the program has exited already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Reads lines in a thread, so that the writer never waits.
+/// Reads lines in a thread, so that the writer never blocks.
 fn read_lines(from: impl Read + Send + 'static, to: Sender<Line>, of: fn(String) -> Line) {
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            // Read on, even when nobody listens any more.
+            // Continues without a receiver.
             let _ = to.send(of(line));
         }
     });

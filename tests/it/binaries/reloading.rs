@@ -1,4 +1,4 @@
-//! Log lines of a hot reload, and SIGHUP.
+//! Hot reload of the running program: log lines and SIGHUP.
 
 use std::fs;
 
@@ -6,8 +6,8 @@ use super::upstream::{Request, Upstream};
 use super::{Directory, Ended, Gate, OTHER_SECRET, SECRET, eight_lines};
 
 impl Gate {
-    /// Waits for a log line that contains a text.
-    fn line(&mut self, text: &str) -> serde_json::Value {
+    /// Waits for a log line that contains `text`, and parses it.
+    fn log_line(&mut self, text: &str) -> serde_json::Value {
         serde_json::from_str(&self.program.wait_for_line(text)).unwrap()
     }
 }
@@ -21,7 +21,7 @@ fn route(path: &str) -> String {
 }
 
 #[test]
-fn a_reload_logs_every_change_and_every_problem_with_its_line() {
+fn logs_every_change_and_every_problem_with_its_line() {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address);
     let directory = Directory::with(&config);
@@ -29,14 +29,14 @@ fn a_reload_logs_every_change_and_every_problem_with_its_line() {
     let (reloaded, failed) = ("configuration reloaded\"", "configuration reload failed");
 
     gate.program.signal("HUP");
-    assert_eq!(gate.line("configuration unchanged")["level"], "INFO");
+    assert_eq!(gate.log_line("configuration unchanged")["level"], "INFO");
 
     write(
         &directory,
         "config.toml",
         &format!("{config}{}", route("/new")),
     );
-    let line = gate.line(reloaded);
+    let line = gate.log_line(reloaded);
     assert_eq!(line["generation"], 2);
     assert_eq!(line["changes"], "route /new added");
     assert_eq!(line["level"], "INFO");
@@ -44,7 +44,7 @@ fn a_reload_logs_every_change_and_every_problem_with_its_line() {
     let lines = config.lines().count();
     let two = "[[routes]]\npath = \"/a\"\naccess = \"pubic\"\nmetods = []\n";
     write(&directory, "config.toml", &format!("{config}{two}"));
-    let (first, second) = (gate.line(failed), gate.line(failed));
+    let (first, second) = (gate.log_line(failed), gate.log_line(failed));
     let (third, fourth) = (lines + 3, lines + 4);
     for (line, problem) in [
         (first, format!("config.toml:{third}: routes[1].access: ")),
@@ -61,22 +61,22 @@ fn a_reload_logs_every_change_and_every_problem_with_its_line() {
         assert_eq!(line["level"], "ERROR");
         assert_eq!(line["generation"], 2);
     }
-    let answer = Request::new("GET", "/new").answer(gate.address);
-    assert_eq!(answer.status, 200, "{}", answer.body);
+    let response = Request::new("GET", "/new").response(gate.address);
+    assert_eq!(response.status, 200, "{}", response.body);
     // SIGHUP logs the problems again.
     gate.program.signal("HUP");
-    gate.line(failed);
-    gate.line(failed);
+    gate.log_line(failed);
+    gate.log_line(failed);
 
     let other = config.replace("workers = 2", "workers = 3\nidle_timeout = \"5s\"");
     let other = other.replace("level = \"debug\"", "level = \"info\"");
     write(&directory, "config.toml", &other);
-    let line = gate.line(reloaded);
+    let line = gate.log_line(reloaded);
     assert_eq!(line["generation"], 3);
     assert_eq!(line["changes"], "route /new removed, [listen] changed");
     for key in ["listen.workers", "log.level"] {
         let message = format!("`{key}` changed; restart to apply it");
-        let line = gate.line("restart to apply it");
+        let line = gate.log_line("restart to apply it");
         assert_eq!(line["message"], message);
         assert_eq!(line["level"], "WARN");
     }
@@ -86,7 +86,7 @@ fn a_reload_logs_every_change_and_every_problem_with_its_line() {
 }
 
 #[test]
-fn rotates_a_secret_and_signs_with_the_first_of_two() {
+fn rotates_a_secret_file_and_signs_with_its_first_line() {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address);
     let config = config.replace(
@@ -99,18 +99,18 @@ fn rotates_a_secret_and_signs_with_the_first_of_two() {
     let old = directory.token("alice", &[]);
     let ask = |gate: &Gate, token: &str| {
         let request = Request::new("GET", "/api/alice/tasks").bearer(token);
-        request.answer(gate.address).status
+        request.response(gate.address).status
     };
     assert_eq!(ask(&gate, &old), 200);
 
     write(&directory, "secret", &format!("{OTHER_SECRET}\n{SECRET}\n"));
-    let line = gate.line("configuration reloaded\"");
+    let line = gate.log_line("configuration reloaded\"");
     assert_eq!(line["changes"], "file secret changed");
     let new = directory.token("alice", &[]);
     assert_eq!((ask(&gate, &old), ask(&gate, &new)), (200, 200));
 
     write(&directory, "secret", &format!("{OTHER_SECRET}\n"));
-    gate.line("configuration reloaded\"");
+    gate.log_line("configuration reloaded\"");
     assert_eq!((ask(&gate, &old), ask(&gate, &new)), (401, 200));
     assert_eq!(directory.token("alice", &[]).split('.').count(), 3);
     assert_eq!(gate.stop().code, Some(0));

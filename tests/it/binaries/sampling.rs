@@ -1,10 +1,10 @@
-//! `[log] sample`: which answers have no line.
+//! `[log] sample`: responses without a log line.
 
 use super::upstream::{Request, Upstream};
 use super::{Directory, eight_lines};
 
 #[test]
-fn what_is_refused_has_its_line_when_nothing_good_has() {
+fn logs_every_rejected_request_with_sample_0() {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address).replace("[log]\n", "[log]\nsample = 0.0\n");
     let directory = Directory::with(&config);
@@ -12,7 +12,7 @@ fn what_is_refused_has_its_line_when_nothing_good_has() {
     let token = directory.token("alice", &[]);
     let ask = |path: &str| {
         let request = Request::new("GET", path).bearer(&token);
-        request.answer(gate.address).status
+        request.response(gate.address).status
     };
     for _ in 0..20 {
         assert_eq!(ask("/api/alice/tasks"), 200);
@@ -29,7 +29,7 @@ fn what_is_refused_has_its_line_when_nothing_good_has() {
 }
 
 #[test]
-fn about_the_share_that_is_asked_for_has_a_line() {
+fn logs_about_the_configured_share_of_requests() {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address).replace("[log]\n", "[log]\nsample = 0.5\n");
     let directory = Directory::with(&config);
@@ -37,7 +37,7 @@ fn about_the_share_that_is_asked_for_has_a_line() {
     let token = directory.token("alice", &[]);
     for _ in 0..200 {
         let request = Request::new("GET", "/api/alice/tasks").bearer(&token);
-        assert_eq!(request.answer(gate.address).status, 200);
+        assert_eq!(request.response(gate.address).status, 200);
     }
     let ended = gate.stop();
     let lines = ended.stderr.lines();

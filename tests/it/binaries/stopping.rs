@@ -1,4 +1,4 @@
-//! Draining, stopping, and what becomes of a request in flight.
+//! Draining and graceful shutdown, with requests in flight.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -6,22 +6,22 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::upstream::{Answer, Request, Upstream};
+use super::upstream::{Request, Response, Upstream};
 use super::{Directory, Gate, eight_lines};
 
 #[test]
-fn a_drained_gate_is_not_ready_and_still_serves() {
+fn a_draining_gate_is_not_ready_and_still_serves() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
     let gate = directory.serve(&["run"]);
     let probe = |path: &str| {
-        let answer = Request::new("GET", path).answer(gate.admin);
-        (answer.status, answer.body)
+        let response = Request::new("GET", path).response(gate.admin);
+        (response.status, response.body)
     };
     let ready = (200, "ready\n".to_owned());
     assert_eq!(probe("/readyz"), ready);
 
-    // A gate is found by its configuration, or by the address that is given.
+    // `drain` finds the gate by its configuration or by `--admin`.
     let found = ADMIN_ALONE.replace("ADMIN", &gate.admin.to_string());
     fs::write(directory.path("found.toml"), found).unwrap();
     let ended = directory.call(&["drain", "--config", "found.toml"]);
@@ -36,13 +36,16 @@ fn a_drained_gate_is_not_ready_and_still_serves() {
     let admin = gate.admin.to_string();
     let again = directory.call(&["drain", "--admin", &admin, "--wait", "300ms"]);
     assert_eq!(again.code, Some(0), "{again:?}");
-    assert!(began.elapsed() >= Duration::from_millis(300), "it waits");
+    assert!(
+        began.elapsed() >= Duration::from_millis(300),
+        "`--wait` was ignored"
+    );
 
     let token = directory.token("alice", &[]);
-    let answer = Request::new("GET", "/api/alice/tasks")
+    let response = Request::new("GET", "/api/alice/tasks")
         .bearer(&token)
-        .answer(gate.address);
-    assert_eq!(answer.status, 200, "{answer:?}");
+        .response(gate.address);
+    assert_eq!(response.status, 200, "{response:?}");
 
     let admin = gate.admin;
     assert_eq!(gate.stop().code, Some(0));
@@ -51,32 +54,32 @@ fn a_drained_gate_is_not_ready_and_still_serves() {
     assert!(
         ended
             .stderr
-            .starts_with("failed to reach the gate's admin listener at "),
+            .starts_with("failed to reach the admin listener of the gate at "),
         "{ended:?}"
     );
 }
 
-/// As much of a configuration as `drain` reads.
+/// The part of a configuration that `drain` reads.
 const ADMIN_ALONE: &str = "[admin]\naddress = \"ADMIN\"\n";
 
 #[test]
-fn a_request_in_flight_is_finished_after_sigterm() {
+fn finishes_a_request_in_flight_after_sigterm() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
     let (mut gate, mut stream) = holding(&directory, &upstream);
     gate.program.signal("TERM");
     gate.program.wait_for_line("shutting down");
-    upstream.let_go();
-    let answer = Answer::read(&mut stream);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert!(answer.body.starts_with("GET /api/alice/tasks/held "));
+    upstream.release();
+    let response = Response::read(&mut stream);
+    assert_eq!(response.status, 200, "{response:?}");
+    assert!(response.body.starts_with("GET /api/alice/tasks/held "));
     let ended = gate.program.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("\"stopped\""), "{ended:?}");
 }
 
 #[test]
-fn a_connection_without_a_request_does_not_hold_up_the_stop() {
+fn idle_connections_do_not_delay_the_shutdown() {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address) + "\n[drain]\ngrace = \"1d\"\n";
     let directory = Directory::with(&config);
@@ -92,7 +95,7 @@ fn a_connection_without_a_request_does_not_hold_up_the_stop() {
     assert!(line.starts_with("HTTP/1.1 200 "), "{line}");
     upstream.next_head();
 
-    // With a grace of a day, it ends because nothing is in flight.
+    // The grace period of a day does not pass: no request is in flight.
     assert_eq!(gate.stop().code, Some(0));
     drop(silent);
     let rest = kept.read_to_end(&mut Vec::new());
@@ -100,7 +103,7 @@ fn a_connection_without_a_request_does_not_hold_up_the_stop() {
 }
 
 #[test]
-fn what_does_not_end_within_the_grace_is_cut() {
+fn closes_connections_at_the_end_of_the_grace_period() {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address) + "\n[drain]\ngrace = \"1ms\"\n";
     let directory = Directory::with(&config);
@@ -112,14 +115,14 @@ fn what_does_not_end_within_the_grace_is_cut() {
     let ended = gate.stop();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("\"closed\":1"), "{ended:?}");
-    let mut answer = String::new();
-    // The end or a reset: in no case an answer.
-    let _ = stream.read_to_string(&mut answer);
-    assert_eq!(answer, "");
+    let mut response = String::new();
+    // End of file or a reset, but no response.
+    let _ = stream.read_to_string(&mut response);
+    assert_eq!(response, "");
 }
 
 #[test]
-fn a_gate_on_a_unix_socket_starts_again_after_a_crash() {
+fn starts_again_on_a_unix_socket_after_a_crash() {
     let upstream = Upstream::start();
     let socket = "[listen]\naddress = \"unix:SOCKET\"";
     let config = eight_lines(upstream.address);
@@ -135,9 +138,9 @@ fn a_gate_on_a_unix_socket_starts_again_after_a_crash() {
         stream
             .write_all(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
         gate.signal(signal);
         let ended = gate.wait();
         assert_eq!(ended.code, (signal == "TERM").then_some(0), "{ended:?}");
@@ -145,7 +148,7 @@ fn a_gate_on_a_unix_socket_starts_again_after_a_crash() {
     }
 }
 
-/// A gate with a request in flight that its upstream holds.
+/// Starts a gate with a request in flight that the upstream holds.
 fn holding(directory: &Directory, upstream: &Upstream) -> (Gate, TcpStream) {
     let gate = directory.serve(&["run"]);
     let token = directory.token("alice", &[]);
@@ -156,26 +159,26 @@ fn holding(directory: &Directory, upstream: &Upstream) -> (Gate, TcpStream) {
 }
 
 #[test]
-fn a_signal_that_comes_twice_at_once_is_one() {
+fn counts_two_signals_at_once_as_one() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
     let (mut gate, mut stream) = holding(&directory, &upstream);
-    // Two of the same could come as one.
+    // Two different signals, because the kernel merges equal pending ones.
     gate.program.signals(&["TERM", "INT"]);
     gate.program.wait_for_line("shutting down");
-    upstream.let_go();
-    assert_eq!(Answer::read(&mut stream).status, 200);
+    upstream.release();
+    assert_eq!(Response::read(&mut stream).status, 200);
     assert_eq!(gate.program.wait().code, Some(0));
 }
 
 #[test]
-fn a_signal_that_comes_again_later_ends_the_gate_at_once() {
+fn a_later_signal_ends_the_gate_immediately() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
     let (mut gate, _stream) = holding(&directory, &upstream);
     gate.program.signal("TERM");
     gate.program.wait_for_line("shutting down");
-    // The request is still held: only a signal can have ended it.
+    // The upstream still holds the request: only a signal can end the gate.
     let insisting = gate.program.signal_until_it_ends("TERM");
     let ended = gate.program.wait();
     assert_eq!(ended.code, Some(130), "{ended:?}");

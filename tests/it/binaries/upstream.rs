@@ -1,4 +1,4 @@
-//! An upstream that answers with the head it got, and the client's side of a request.
+//! Upstream that responds with the received request head, and the client side of a request.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,9 +8,9 @@ use std::thread;
 
 use serde_json::Value;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
-/// Answers every request with its own head; one whose path ends in `/held` only when it is let go.
+/// Responds to every request with its own head; holds a path that ends in `/held` until released.
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
     heads: Receiver<String>,
@@ -23,11 +23,12 @@ impl Upstream {
         let address = listener.local_addr().unwrap();
         let (sender, heads) = channel();
         let open = Arc::new((Mutex::new(false), Condvar::new()));
-        let door = Arc::clone(&open);
+        let shared = Arc::clone(&open);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (stream, sender, door) = (stream.unwrap(), sender.clone(), Arc::clone(&door));
-                thread::spawn(move || serve(&stream, &sender, &door));
+                let (stream, sender, shared) =
+                    (stream.unwrap(), sender.clone(), Arc::clone(&shared));
+                thread::spawn(move || serve(&stream, &sender, &shared));
             }
         });
         Self {
@@ -37,18 +38,18 @@ impl Upstream {
         }
     }
 
-    /// The head of the next request that came.
+    /// Head of the next received request.
     pub(super) fn next_head(&self) -> String {
-        self.heads.recv_timeout(PATIENCE).expect("a request")
+        self.heads.recv_timeout(TIMEOUT).expect("a request")
     }
 
-    /// Whether no request has come that was not asked for.
-    pub(super) fn has_got_nothing(&self) -> bool {
+    /// Whether no further request was received.
+    pub(super) fn has_received_nothing(&self) -> bool {
         self.heads.try_recv().is_err()
     }
 
-    /// Answers what is held, from now on at once.
-    pub(super) fn let_go(&self) {
+    /// Responds to held requests, and from now on without holding.
+    pub(super) fn release(&self) {
         *self.open.0.lock().unwrap() = true;
         self.open.1.notify_all();
     }
@@ -59,25 +60,25 @@ fn serve(stream: &TcpStream, heads: &Sender<String>, (open, opened): &(Mutex<boo
     while let Some(head) = read_head(&mut reader) {
         let target = head.split(' ').nth(1).unwrap_or_default();
         let is_held = target.ends_with("/held");
-        // The test may have ended.
+        // Fails after the end of the test.
         let _ = heads.send(head.clone());
         if is_held {
             let wait =
-                opened.wait_timeout_while(open.lock().unwrap(), PATIENCE, |is_open| !*is_open);
+                opened.wait_timeout_while(open.lock().unwrap(), TIMEOUT, |is_open| !*is_open);
             drop(wait.unwrap());
         }
         let body = if head.starts_with("HEAD ") { "" } else { &head };
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
             head.len()
         );
-        if (&mut &*stream).write_all(answer.as_bytes()).is_err() {
+        if (&mut &*stream).write_all(response.as_bytes()).is_err() {
             return;
         }
     }
 }
 
-/// The lines of a head up to the empty one; none at the end of the connection.
+/// Lines of a head up to the empty line; `None` at the end of the connection.
 fn read_head(reader: &mut impl BufRead) -> Option<String> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -88,7 +89,7 @@ fn read_head(reader: &mut impl BufRead) -> Option<String> {
     Some(head)
 }
 
-/// The request line of a head and its fields, without regard to their order and the case of their names.
+/// Request line and header fields of a head, sorted, with lowercase names.
 pub(super) fn fields(head: &str) -> (String, Vec<String>) {
     let mut lines = head.lines().map(str::trim).filter(|line| !line.is_empty());
     let line = lines.next().unwrap_or_default().to_owned();
@@ -101,7 +102,7 @@ pub(super) fn fields(head: &str) -> (String, Vec<String>) {
     (line, fields)
 }
 
-/// A request as it is written on the wire, on a connection of its own.
+/// Request as written on the wire, on its own connection.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) method: &'static str,
@@ -136,10 +137,10 @@ impl Request {
             .header("Content-Length", length)
     }
 
-    /// Writes it; the answer can be read from what comes back.
+    /// Writes the request, and returns the connection to read the response from.
     pub(super) fn send(&self, to: SocketAddr) -> TcpStream {
         let mut stream = TcpStream::connect(to).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         if !self.headers.iter().any(|(name, _)| name == "Host") {
             text.push_str("Host: localhost\r\n");
@@ -156,20 +157,20 @@ impl Request {
         stream
     }
 
-    pub(super) fn answer(&self, to: SocketAddr) -> Answer {
-        Answer::read(&mut self.send(to))
+    pub(super) fn response(&self, to: SocketAddr) -> Response {
+        Response::read(&mut self.send(to))
     }
 }
 
-/// An answer, read to the end of its connection.
+/// Response, read to the end of its connection.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) status: u16,
     pub(super) fields: Vec<String>,
     pub(super) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(super) fn read(stream: &mut TcpStream) -> Self {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -186,9 +187,9 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
-    /// What the gate says why it refuses: the reason and the text.
+    /// Checks the status and reason of a rejected request, and returns the detail.
     #[track_caller]
-    pub(super) fn refused(&self, status: u16, reason: &str) -> String {
+    pub(super) fn assert_rejected(&self, status: u16, reason: &str) -> String {
         assert_eq!(self.status, status, "{self:?}");
         let body = self.json();
         assert_eq!(body["reason"], reason, "{self:?}");

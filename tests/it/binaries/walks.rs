@@ -1,4 +1,4 @@
-//! The main job, with both executables: an API without a line of authentication, and the gate in front of it.
+//! The main use case with both executables: an API without authentication, and the gate in front of it.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ const TASK_SERVICE: &str = env!("CARGO_BIN_EXE_task-service");
 struct Dev {
     program: Program,
     address: SocketAddr,
-    /// What a second terminal reads: `GATE`, `USER_ID`, `TOKEN` and `EXPIRED`.
+    /// Variables for a second terminal: `GATE`, `USER_ID`, `TOKEN` and `EXPIRED`.
     variables: Vec<(String, String)>,
 }
 
@@ -26,8 +26,8 @@ impl Dev {
         let arguments = ["dev", "--listen", "127.0.0.1:0", "--", TASK_SERVICE];
         let environment = [("BCRYPT_COST", "4")];
         let mut program = directory.claimgate_with(&arguments, &environment);
-        let line = program.wait_for_line("The gate is open: ");
-        let address = line.strip_prefix("The gate is open: http://").unwrap();
+        let line = program.wait_for_line("Listening on ");
+        let address = line.strip_prefix("Listening on http://").unwrap();
         let address = address.parse().unwrap();
         program.wait_for_line("401: expired");
         let file = fs::read_to_string(directory.path(".claimgate-dev.env")).unwrap();
@@ -49,7 +49,7 @@ impl Dev {
 }
 
 #[test]
-fn dev_puts_an_api_behind_the_gate() {
+fn dev_runs_an_api_behind_the_gate() {
     let directory = Directory::with("");
     let dev = Dev::start(&directory);
     let address = dev.address;
@@ -57,42 +57,48 @@ fn dev_puts_an_api_behind_the_gate() {
     let file = fs::metadata(directory.path(".claimgate-dev.env")).unwrap();
     assert_eq!(file.permissions().mode() & 0o777, 0o600);
 
-    // The user of the token on the screen.
+    // The user of the printed token.
     let (user, token) = (dev.variable("USER_ID"), dev.variable("TOKEN"));
     keep_secret(token);
     assert!(dev.program.stdout.contains(token));
     let mine = Request::new("GET", format!("/api/{user}/tasks"));
-    assert_eq!(mine.clone().bearer(token).answer(address).json(), json!([]));
-    let expired = keep_secret(dev.variable("EXPIRED"));
-    let answer = mine.clone().bearer(&expired).answer(address);
     assert_eq!(
-        answer.refused(401, "token_expired"),
+        mine.clone().bearer(token).response(address).json(),
+        json!([])
+    );
+    let expired = keep_secret(dev.variable("EXPIRED"));
+    let response = mine.clone().bearer(&expired).response(address);
+    assert_eq!(
+        response.assert_rejected(401, "token_expired"),
         "Token has expired. Please sign in again."
     );
 
-    // A user who signs up.
+    // A user of the sign-up.
     let carol = json!({ "email": "carol@example.com", "password": "correct horse" });
-    let answer = Request::new("POST", "/api/auth/signup")
+    let response = Request::new("POST", "/api/auth/signup")
         .json(&carol)
-        .answer(address);
-    assert_eq!(answer.status, 201, "{answer:?}");
-    let token = keep_secret(answer.json()["token"].as_str().unwrap());
-    let id = answer.json()["user"]["id"].as_str().unwrap().to_owned();
+        .response(address);
+    assert_eq!(response.status, 201, "{response:?}");
+    let token = keep_secret(response.json()["token"].as_str().unwrap());
+    let id = response.json()["user"]["id"].as_str().unwrap().to_owned();
     walk(address, &id, &token, user);
 
     dev.program.signal("TERM");
-    // Both write to the same pipes, so the end of the output is the end of the API too.
+    // Both processes write to the same pipes, so the API has exited too at the end of the output.
     let ended = dev.program.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(!directory.path(".claimgate-dev.env").exists());
     let waiting = "waiting for the API to listen on ";
     let line = ended.stderr.lines().find_map(|l| l.strip_prefix(waiting));
     let upstream: SocketAddr = line.unwrap().parse().unwrap();
-    assert!(TcpStream::connect(upstream).is_err(), "the API still runs");
+    assert!(
+        TcpStream::connect(upstream).is_err(),
+        "the API is still running"
+    );
 }
 
 #[test]
-fn two_devs_run_side_by_side() {
+fn runs_two_devs_at_the_same_time() {
     let (here, there) = (Directory::with(""), Directory::with(""));
     let devs = [Dev::start(&here), Dev::start(&there)];
     let [one, other] = &devs;
@@ -100,14 +106,14 @@ fn two_devs_run_side_by_side() {
     assert_eq!(
         mine.clone()
             .bearer(one.variable("TOKEN"))
-            .answer(one.address)
+            .response(one.address)
             .status,
         200
     );
-    // Each has made a secret of its own.
+    // Each has its own secret.
     mine.bearer(one.variable("TOKEN"))
-        .answer(other.address)
-        .refused(401, "token_signature");
+        .response(other.address)
+        .assert_rejected(401, "token_signature");
     for dev in devs {
         dev.program.signal("INT");
         assert_eq!(dev.program.wait().code, Some(0));
@@ -115,7 +121,7 @@ fn two_devs_run_side_by_side() {
 }
 
 #[test]
-fn dev_stops_while_it_waits_for_its_api() {
+fn dev_stops_while_waiting_for_its_api() {
     let directory = Directory::with("");
     let arguments = ["dev", "--listen", "127.0.0.1:0", "--"];
     let never = ["sh", "-c", "echo started; exec sleep 1000"];
@@ -124,13 +130,13 @@ fn dev_stops_while_it_waits_for_its_api() {
     dev.signal("TERM");
     let ended = dev.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(!ended.stdout.contains("The gate is open"), "{ended:?}");
+    assert!(!ended.stdout.contains("Listening on"), "{ended:?}");
     assert!(!directory.path(".claimgate-dev.env").exists());
 }
 
 #[test]
-fn dev_takes_a_configuration_and_a_secret() {
-    // Kept for the API, which may take it all the same: nobody who asks for any port gets it.
+fn dev_accepts_a_configuration_and_a_secret() {
+    // Reserves the port for the API, which can still bind it: the system assigns it to no other socket.
     let kept = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     kept.set_reuse_address(true).unwrap();
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -139,19 +145,19 @@ fn dev_takes_a_configuration_and_a_secret() {
     let directory = Directory::with(&eight_lines(address));
     let arguments = ["dev", "--config", "config.toml", "--", TASK_SERVICE];
     let mut dev = directory.claimgate(&arguments);
-    let line = dev.wait_for_line("The gate is open: ");
-    let gate = line.strip_prefix("The gate is open: http://").unwrap();
+    let line = dev.wait_for_line("Listening on ");
+    let gate = line.strip_prefix("Listening on http://").unwrap();
     let token = directory.token("alice", &[]);
-    let answer = Request::new("GET", "/api/alice/tasks")
+    let response = Request::new("GET", "/api/alice/tasks")
         .bearer(&token)
-        .answer(gate.parse().unwrap());
-    assert_eq!(answer.json(), json!([]));
+        .response(gate.parse().unwrap());
+    assert_eq!(response.json(), json!([]));
     dev.signal("TERM");
     assert_eq!(dev.wait().code, Some(0));
 }
 
 #[test]
-fn dev_ends_as_its_api_does() {
+fn dev_exits_with_the_code_of_its_api() {
     let directory = Directory::with("");
     let dev = |command: &[&str]| {
         let arguments = [&["dev", "--listen", "127.0.0.1:0", "--"], command].concat();
@@ -162,7 +168,7 @@ fn dev_ends_as_its_api_does() {
     assert!(
         ended
             .stderr
-            .contains("the API has ended before it listened")
+            .contains("the API exited before it listened on ")
     );
     let ended = dev(&["/no/such/api"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -171,7 +177,7 @@ fn dev_ends_as_its_api_does() {
 }
 
 #[test]
-fn eight_lines_serve_the_task_service() {
+fn serves_the_task_service_with_eight_lines() {
     let api = Directory::with("");
     let environment = [
         ("BETTER_AUTH_SECRET", super::SECRET),
@@ -186,11 +192,11 @@ fn eight_lines_serve_the_task_service() {
     let token = directory.token("alice", &[]);
     walk(gate.address, "alice", &token, "bob");
     let expired = directory.token("alice", &["--lifetime=-1h"]);
-    let answer = Request::new("GET", "/api/alice/tasks")
+    let response = Request::new("GET", "/api/alice/tasks")
         .bearer(&expired)
-        .answer(gate.address);
+        .response(gate.address);
     assert_eq!(
-        answer.refused(401, "token_expired"),
+        response.assert_rejected(401, "token_expired"),
         "Token has expired. Please sign in again."
     );
     assert_eq!(gate.stop().code, Some(0));
@@ -198,46 +204,46 @@ fn eight_lines_serve_the_task_service() {
     assert_eq!(service.wait().code, Some(0));
 }
 
-/// A user's own tasks are served; another's, and everything without a good token, never reach the API.
+/// Serves the user's own tasks. Requests for another user, and without a valid token, never reach the API.
 fn walk(gate: SocketAddr, user: &str, token: &str, other: &str) {
     let tasks = format!("/api/{user}/tasks");
     let made = Request::new("POST", &tasks)
         .json(&json!({ "title": "water the plants" }))
         .bearer(token)
-        .answer(gate);
+        .response(gate);
     assert_eq!(made.status, 201, "{made:?}");
-    let titles = |answer: super::upstream::Answer| -> Vec<Value> {
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let tasks = answer.json();
+    let titles = |response: super::upstream::Response| -> Vec<Value> {
+        assert_eq!(response.status, 200, "{response:?}");
+        let tasks = response.json();
         let tasks = tasks.as_array().unwrap().iter();
         tasks.map(|task| task["title"].clone()).collect()
     };
     let mine = Request::new("GET", &tasks);
     assert_eq!(
-        titles(mine.clone().bearer(token).answer(gate)),
+        titles(mine.clone().bearer(token).response(gate)),
         ["water the plants"]
     );
 
     Request::new("GET", format!("/api/{other}/tasks"))
         .bearer(token)
-        .answer(gate)
-        .refused(403, "subject_mismatch");
-    let answer = mine.answer(gate);
-    answer.refused(401, "token_missing");
+        .response(gate)
+        .assert_rejected(403, "subject_mismatch");
+    let response = mine.response(gate);
+    response.assert_rejected(401, "token_missing");
     let challenge = "www-authenticate: Bearer realm=\"";
     assert!(
-        answer
+        response
             .fields
             .iter()
             .any(|field| field.starts_with(challenge)),
-        "{answer:?}"
+        "{response:?}"
     );
     Request::new("GET", "/nothing/here")
         .bearer(token)
-        .answer(gate)
-        .refused(404, "no_route");
+        .response(gate)
+        .assert_rejected(404, "no_route");
 
-    // The task service refuses a second `X-User-Id` and lists the tasks of the one: whoever forges it sees his own.
+    // The task service rejects a second `X-User-Id`, so a forged header still lists the user's own tasks.
     let mut forged = mine.clone().bearer(token);
     for name in [
         "X-User-Id",
@@ -248,5 +254,5 @@ fn walk(gate: SocketAddr, user: &str, token: &str, other: &str) {
     ] {
         forged = forged.header(name, other);
     }
-    assert_eq!(titles(forged.answer(gate)), ["water the plants"]);
+    assert_eq!(titles(forged.response(gate)), ["water the plants"]);
 }

@@ -1,4 +1,4 @@
-//! What the log says of what is wrong around the gate.
+//! Warnings in the log about the environment of the gate.
 
 use rcgen::CustomExtension;
 
@@ -13,8 +13,8 @@ access = "public"
 rate_limit = { requests = 100, per = "1m", by = "client-address" }
 "#;
 
-/// How often the log of a gate has said that it cannot tell clients apart, after some requests with this header.
-fn warned(config: &str, path: &str, (name, value): (&str, &str)) -> usize {
+/// Number of warnings about an untrusted proxy, after some requests with this header.
+fn count_warnings(config: &str, path: &str, (name, value): (&str, &str)) -> usize {
     let upstream = Upstream::start();
     let lines = eight_lines(upstream.address) + LIMITED;
     let lines = lines.replace("workers = 2", &format!("workers = 2\n{config}"));
@@ -22,7 +22,7 @@ fn warned(config: &str, path: &str, (name, value): (&str, &str)) -> usize {
     let gate = directory.serve(&["run"]);
     for _ in 0..5 {
         let request = Request::new("GET", path).header(name, value);
-        request.answer(gate.address);
+        request.response(gate.address);
     }
     let ended = gate.stop();
     let lines = ended.stderr.lines();
@@ -37,25 +37,25 @@ fn warned(config: &str, path: &str, (name, value): (&str, &str)) -> usize {
 }
 
 #[test]
-fn a_proxy_that_nobody_trusts_before_a_limit_by_address_is_said_once() {
+fn warns_once_about_an_untrusted_proxy_before_a_limit_by_address() {
     let by_proxy = ("X-Forwarded-For", "192.0.2.7");
     let in_one_field = ("Forwarded", "for=192.0.2.7");
     for forwarded in [by_proxy, in_one_field] {
-        assert_eq!(warned("", "/limited", forwarded), 1);
+        assert_eq!(count_warnings("", "/limited", forwarded), 1);
     }
     for (config, path, header) in [
         ("", "/limited", ("X-Other", "192.0.2.7")),
         ("", "/api/alice/tasks", by_proxy),
-        // Whoever comes from elsewhere may have written that itself.
+        // A client that is no trusted proxy can send the header itself.
         ("trusted_proxies = [\"192.0.2.0/24\"]", "/limited", by_proxy),
         ("trusted_proxies = [\"127.0.0.1\"]", "/limited", by_proxy),
     ] {
-        assert_eq!(warned(config, path, header), 0, "{config} {path}");
+        assert_eq!(count_warnings(config, path, header), 0, "{config} {path}");
     }
 }
 
 #[test]
-fn a_certificate_that_cannot_be_read_is_the_cause_of_a_line() {
+fn logs_an_unreadable_client_certificate() {
     let upstream = Upstream::start();
     let authority = Authority::new();
     let ca = authority.file("ca.crt");

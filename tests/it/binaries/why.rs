@@ -1,10 +1,10 @@
-//! `claimgate why`: asked of a running gate by the name of a request.
+//! `claimgate why`: looks up a request in a running gate by its ID.
 
 use super::upstream::{Request, Upstream};
 use super::{Directory, eight_lines};
 
 #[test]
-fn a_running_gate_says_why_it_has_refused() {
+fn why_explains_a_rejected_request() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
     let gate = directory.serve(&["run"]);
@@ -13,8 +13,8 @@ fn a_running_gate_says_why_it_has_refused() {
     let asked = Request::new("GET", "/api/alice/tasks")
         .bearer(&token)
         .header("X-Request-Id", name);
-    let answer = asked.answer(gate.address);
-    assert_eq!(answer.status, 403, "{answer:?}");
+    let response = asked.response(gate.address);
+    assert_eq!(response.status, 403, "{response:?}");
     let admin = gate.admin.to_string();
 
     let ended = directory.call(&["why", "--admin", &admin, name]);
@@ -30,8 +30,8 @@ fn a_running_gate_says_why_it_has_refused() {
 
     for (name, message) in [
         ("nobody", "no refusal with this request ID: "),
-        ("no body", "failed to ask for this request: "),
-        ("a\r\nX: y", "failed to ask for this request: "),
+        ("no body", "failed to look up the request: "),
+        ("a\r\nX: y", "failed to look up the request: "),
     ] {
         let ended = directory.call(&["why", "--admin", &admin, name]);
         assert_eq!(ended.code, Some(1), "{ended:?}");

@@ -1,4 +1,4 @@
-//! The calls for users: sign-up, sign-in, and the tokens.
+//! Sign-up, sign-in and tokens.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use super::service::Service;
 use super::{SECRET, assert_moment};
 
-pub(super) fn a_user_signs_up_in_and_out(service: &Service) {
+pub(super) fn signs_a_user_up_in_and_out(service: &Service) {
     let bob = json!({ "email": " Bob@Example.com ", "password": "correct horse", "name": " Bob " });
     let up = service
         .call("POST", "/api/auth/signup")
         .json(&bob)
-        .answered(201);
+        .returned(201);
     let user = &up["user"];
     assert_eq!(
         (&user["email"], &user["name"]),
@@ -35,7 +35,7 @@ pub(super) fn a_user_signs_up_in_and_out(service: &Service) {
     let back = service
         .call("POST", "/api/auth/signin")
         .json(&known)
-        .answered(200);
+        .returned(200);
     assert_eq!(&back["user"], user);
 
     for token in [&up["token"], &back["token"]] {
@@ -43,22 +43,22 @@ pub(super) fn a_user_signs_up_in_and_out(service: &Service) {
         let verified = service
             .call("GET", "/api/auth/verify")
             .bearer(token)
-            .answered(200);
+            .returned(200);
         assert_eq!(&verified, user);
     }
-    service.call("POST", "/api/auth/signout").answered(200);
+    service.call("POST", "/api/auth/signout").returned(200);
 
     let nameless = json!({ "email": "nameless@example.com", "password": "correct horse" });
     let up = service
         .call("POST", "/api/auth/signup")
         .json(&nameless)
-        .answered(201);
+        .returned(201);
     assert_eq!(up["user"]["name"], Value::Null);
 }
 
-pub(super) fn a_bad_sign_up_is_400(service: &Service) {
+pub(super) fn rejects_an_invalid_sign_up(service: &Service) {
     let good = "correct horse";
-    let bad = [
+    let invalid = [
         json!({}),
         json!([]),
         json!({ "email": "x@example.com" }),
@@ -78,54 +78,54 @@ pub(super) fn a_bad_sign_up_is_400(service: &Service) {
         json!({ "email": "x@example.com", "password": good, "name": "\0" }),
         json!({ "email": "x@example.com", "password": good, "name": "x".repeat(201) }),
     ];
-    for body in &bad {
+    for body in &invalid {
         service
             .call("POST", "/api/auth/signup")
             .json(body)
-            .refused(400);
+            .rejected(400);
     }
     service
         .call("POST", "/api/auth/signup")
         .body("{")
-        .refused(400);
+        .rejected(400);
     service
         .call("POST", "/api/auth/signin")
         .body("{")
-        .refused(400);
+        .rejected(400);
     service
         .call("POST", "/api/auth/signin")
         .json(&json!({ "email": "x" }))
-        .refused(400);
+        .rejected(400);
 
     let too_long = json!({ "email": "x@example.com", "password": "a".repeat(73) });
     let detail = service
         .call("POST", "/api/auth/signup")
         .json(&too_long)
-        .refused(400);
+        .rejected(400);
     assert_eq!(detail, "the password must have at most 72 bytes");
 
     let longest = json!({ "email": "x@example.com", "password": "a".repeat(72) });
     service
         .call("POST", "/api/auth/signup")
         .json(&longest)
-        .answered(201);
+        .returned(201);
     service
         .call("POST", "/api/auth/signin")
         .json(&longest)
-        .answered(200);
-    // bcrypt alone would read no further than 72 bytes and let this one in.
+        .returned(200);
+    // bcrypt alone ignores bytes after the 72nd and accepts this password.
     service
         .call("POST", "/api/auth/signin")
         .json(&too_long)
-        .refused(401);
+        .rejected(401);
 }
 
-pub(super) fn an_email_is_taken_once_whatever_its_case(service: &Service) {
+pub(super) fn accepts_an_email_once_regardless_of_case(service: &Service) {
     let carol = |email: &str| json!({ "email": email, "password": "correct horse" });
     service
         .call("POST", "/api/auth/signup")
         .json(&carol("carol@example.com"))
-        .answered(201);
+        .returned(201);
     for email in [
         "carol@example.com",
         "CAROL@EXAMPLE.COM",
@@ -134,11 +134,11 @@ pub(super) fn an_email_is_taken_once_whatever_its_case(service: &Service) {
         service
             .call("POST", "/api/auth/signup")
             .json(&carol(email))
-            .refused(409);
+            .rejected(409);
     }
 }
 
-pub(super) fn of_many_sign_ups_with_one_email_exactly_one_wins(service: &Service) {
+pub(super) fn exactly_one_of_many_concurrent_sign_ups_succeeds(service: &Service) {
     let statuses = thread::scope(|scope| {
         let racers: Vec<_> = (0..12)
             .map(|racer| {
@@ -148,10 +148,10 @@ pub(super) fn of_many_sign_ups_with_one_email_exactly_one_wins(service: &Service
                     } else {
                         "RACE@example.com"
                     };
-                    let asked = json!({ "email": email, "password": format!("password {racer}") });
+                    let body = json!({ "email": email, "password": format!("password {racer}") });
                     service
                         .call("POST", "/api/auth/signup")
-                        .json(&asked)
+                        .json(&body)
                         .send()
                         .status
                 })
@@ -169,7 +169,7 @@ pub(super) fn of_many_sign_ups_with_one_email_exactly_one_wins(service: &Service
     assert_eq!(statuses, expected);
 }
 
-pub(super) fn a_wrong_sign_in_is_401_with_one_text(service: &Service) {
+pub(super) fn rejects_every_invalid_sign_in_with_the_same_text(service: &Service) {
     let wrong = [
         ("bob@example.com", "wrong horse"),
         ("nobody@example.com", "correct horse"),
@@ -179,22 +179,22 @@ pub(super) fn a_wrong_sign_in_is_401_with_one_text(service: &Service) {
         ("bob@example.com", "correct horse\0correct horse"),
     ];
     for (email, password) in wrong {
-        let asked = json!({ "email": email, "password": password });
+        let body = json!({ "email": email, "password": password });
         let detail = service
             .call("POST", "/api/auth/signin")
-            .json(&asked)
-            .refused(401);
-        assert_eq!(detail, "the email or the password is wrong", "{asked}");
+            .json(&body)
+            .rejected(401);
+        assert_eq!(detail, "the email or the password is wrong", "{body}");
     }
 }
 
-/// Reads the token by hand: a library that signs and verifies cannot catch its own mistakes.
-pub(super) fn a_token_says_what_it_should(service: &Service) {
-    let asked = json!({ "email": "bob@example.com", "password": "correct horse" });
+/// Decodes the token without a JWT library: a library that signs and verifies cannot detect its own errors.
+pub(super) fn issues_a_token_with_the_documented_claims(service: &Service) {
+    let body = json!({ "email": "bob@example.com", "password": "correct horse" });
     let back = service
         .call("POST", "/api/auth/signin")
-        .json(&asked)
-        .answered(200);
+        .json(&body)
+        .returned(200);
     let parts: Vec<_> = back["token"].as_str().unwrap().split('.').collect();
     assert_eq!(parts.len(), 3);
     let read = |part: &str| -> Value {
@@ -212,12 +212,12 @@ pub(super) fn a_token_says_what_it_should(service: &Service) {
     assert_eq!(claims, expected);
 }
 
-pub(super) fn a_bad_token_is_401(service: &Service) {
-    let asked = json!({ "email": "bob@example.com", "password": "correct horse" });
+pub(super) fn rejects_an_invalid_token(service: &Service) {
+    let body = json!({ "email": "bob@example.com", "password": "correct horse" });
     let back = service
         .call("POST", "/api/auth/signin")
-        .json(&asked)
-        .answered(200);
+        .json(&body)
+        .returned(200);
     let good = back["token"].as_str().unwrap();
     let parts: Vec<_> = good.split('.').collect();
     let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
@@ -233,13 +233,13 @@ pub(super) fn a_bad_token_is_401(service: &Service) {
     };
     let verify = |token: &str| service.call("GET", "/api/auth/verify").bearer(token);
 
-    // What is refused below is refused for its one difference from this.
-    verify(&sign(Algorithm::HS256, &claims, SECRET)).answered(200);
+    // Each token below is rejected for its only difference from this one.
+    verify(&sign(Algorithm::HS256, &claims, SECRET)).returned(200);
 
     let mut without_exp = claims.clone();
     without_exp.as_object_mut().unwrap().remove("exp");
     let unsigned = URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"none"}"#);
-    let bad = [
+    let invalid = [
         String::new(),
         "x".to_owned(),
         "a.b.c".to_owned(),
@@ -263,51 +263,51 @@ pub(super) fn a_bad_token_is_401(service: &Service) {
         format!("{good}x"),
         format!("{good}.x"),
     ];
-    for token in &bad {
-        verify(token).refused(401);
+    for token in &invalid {
+        verify(token).rejected(401);
     }
-    service.call("GET", "/api/auth/verify").refused(401);
+    service.call("GET", "/api/auth/verify").rejected(401);
     service
         .call("GET", "/api/auth/verify")
         .bearer(good)
         .bearer(good)
-        .refused(401);
+        .rejected(401);
     service
         .call("GET", "/api/auth/verify")
         .user("bob")
-        .refused(401);
+        .rejected(401);
     let basic = format!("Basic {good}");
     service
         .call("GET", "/api/auth/verify")
         .header("Authorization", basic.as_bytes())
-        .refused(401);
+        .rejected(401);
     let lower = format!("bearer {good}");
     service
         .call("GET", "/api/auth/verify")
         .header("Authorization", lower.as_bytes())
-        .answered(200);
+        .returned(200);
 }
 
 #[test]
-fn a_sign_in_takes_as_long_without_a_user_as_with_one() {
-    // A cost at which hashing outweighs all else.
+fn a_sign_in_takes_equally_long_with_and_without_a_user() {
+    // A cost at which hashing dominates the time.
     let service = Service::start(&[("DATABASE_URL", "sqlite::memory:"), ("BCRYPT_COST", "10")]);
     let known = json!({ "email": "bob@example.com", "password": "correct horse" });
     service
         .call("POST", "/api/auth/signup")
         .json(&known)
-        .answered(201);
+        .returned(201);
     let time = |email: &str| {
-        let asked = json!({ "email": email, "password": "wrong horse" });
+        let body = json!({ "email": email, "password": "wrong horse" });
         let start = Instant::now();
         service
             .call("POST", "/api/auth/signin")
-            .json(&asked)
-            .refused(401);
+            .json(&body)
+            .rejected(401);
         start.elapsed()
     };
-    // By turns, and the quickest of many: other work on the machine makes some slower, and more turns bring out what is
-    // always slower.
+    // Alternating, with the minimum of many: other load on the machine slows single requests, and more turns show a
+    // systematic difference.
     let (mut with_user, mut without) = (Duration::MAX, Duration::MAX);
     for turn in 1..=40 {
         with_user = with_user.min(time("bob@example.com"));

@@ -1,4 +1,4 @@
-//! A `PostgreSQL` server: the one that is given, or a private one.
+//! `PostgreSQL` server: external or private.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -7,24 +7,24 @@ use std::process::{Child, Command, Stdio};
 use sqlx::Connection;
 use tempfile::TempDir;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::service::{read_lines, send_signal};
 
-/// A `PostgreSQL` server in which databases can be made.
+/// `PostgreSQL` server for the databases of the tests.
 pub(super) struct Postgres {
-    /// The URL of a database from which others are created.
+    /// URL of a database from which others are created.
     admin: String,
     private: Option<PrivatePostgres>,
 }
 
-/// A database of one test; dropped with it.
+/// Database of one test, dropped at its end.
 pub(super) struct Database {
     admin: String,
     name: String,
     pub(super) url: String,
 }
 
-/// A server that this test started, on a Unix socket in its own directory.
+/// Server started by this test, on a Unix socket in its own directory.
 struct PrivatePostgres {
     process: Child,
     directory: TempDir,
@@ -63,7 +63,7 @@ impl Postgres {
         }
     }
 
-    /// Stops the server and says so, unless it is someone else's.
+    /// Stops a private server; returns whether the server is private.
     pub(super) fn stop_if_private(&mut self) -> bool {
         if let Some(private) = &mut self.private {
             private.stop();
@@ -74,7 +74,7 @@ impl Postgres {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // Fails when the server is gone, and the database with it.
+        // Fails after the end of the server, together with its databases.
         let _ = execute(
             &self.admin,
             &format!("DROP DATABASE {} WITH (FORCE)", self.name),
@@ -82,7 +82,7 @@ impl Drop for Database {
     }
 }
 
-/// `url` with another database: what follows the authority, up to the parameters.
+/// Replaces the database of `url`: the part between the authority and the parameters.
 fn with_database(url: &str, name: &str) -> String {
     let (base, parameters) = match url.split_once('?') {
         Some((base, parameters)) => (base, format!("?{parameters}")),
@@ -107,15 +107,15 @@ fn execute(url: &str, statement: &str) -> Result<(), sqlx::Error> {
 
 impl PrivatePostgres {
     fn start() -> Result<Self, String> {
-        let programs = find_postgres()
-            .ok_or("neither PATH nor /usr/lib/postgresql has `initdb` and `postgres`")?;
+        let programs =
+            find_postgres().ok_or("no `initdb` and `postgres` in PATH or /usr/lib/postgresql")?;
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let as_root = directory
             .path()
             .metadata()
             .is_ok_and(|found| found.uid() == 0);
         if as_root {
-            // The server refuses to run as root.
+            // `postgres` does not run as root.
             run(Command::new("chown").arg("postgres").arg(directory.path()))?;
         }
         let command = |program: &str| {
@@ -140,7 +140,7 @@ impl PrivatePostgres {
             .args(["-D", "data", "-U", "postgres", "-A", "trust"])
             .args(["-E", "UTF8", "--locale=C", "--no-sync"]))?;
 
-        // Nobody else can reach the socket: the directory is closed to others.
+        // The directory is accessible only to its owner, and so is the socket.
         let mut process = command("postgres")
             .args([
                 "-D",
@@ -159,20 +159,20 @@ impl PrivatePostgres {
         let server = Self { process, directory };
         loop {
             let line = lines
-                .recv_timeout(PATIENCE)
-                .map_err(|_| "the server did not come up")?;
+                .recv_timeout(TIMEOUT)
+                .map_err(|_| "the server did not start")?;
             if line.contains("ready to accept connections") {
                 return Ok(server);
             }
         }
     }
 
-    /// Stops the server and waits until it is gone.
+    /// Stops the server and waits for its exit.
     fn stop(&mut self) {
-        // The first line of this file is the process itself, however it was started.
+        // The first line of this file is the ID of the server process, also behind `setpriv`.
         let path = self.directory.path().join("data/postmaster.pid");
         let Ok(text) = std::fs::read_to_string(path) else {
-            // It never came up, or has been stopped: either way nothing of it may stay behind.
+            // Not started, or already stopped: no process may remain in either case.
             let _ = self.process.kill();
             let _ = self.process.wait();
             return;
@@ -182,7 +182,7 @@ impl PrivatePostgres {
             .next()
             .and_then(|line| line.trim().parse().ok())
         {
-            // A fast stop: connections are ended, nothing is waited for.
+            // Fast shutdown: closes connections without waiting for them.
             send_signal(process, "INT");
         }
         let _ = self.process.wait();
@@ -195,7 +195,7 @@ impl Drop for PrivatePostgres {
     }
 }
 
-/// The directory of `initdb` and `postgres`.
+/// Directory of `initdb` and `postgres`.
 fn find_postgres() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&path).collect::<Vec<_>>();
@@ -206,8 +206,10 @@ fn find_postgres() -> Option<PathBuf> {
         .map(|version| version.path().join("bin"))
         .collect();
     versions.sort();
-    let mut places = in_path.into_iter().chain(versions.into_iter().rev());
-    places.find(|place| place.join("initdb").is_file() && place.join("postgres").is_file())
+    let mut directories = in_path.into_iter().chain(versions.into_iter().rev());
+    directories.find(|directory| {
+        directory.join("initdb").is_file() && directory.join("postgres").is_file()
+    })
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! Starting with good and bad settings, listening, and stopping.
+//! Start with valid and invalid settings, listeners, and graceful shutdown.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,20 +9,20 @@ use std::time::Instant;
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
-use super::service::{Answer, Service, start_refused};
-use super::{PATIENCE, SECRET, health_is_good};
+use super::service::{Response, Service, start_rejected};
+use super::{SECRET, TIMEOUT, health_is_ok};
 
 #[test]
-fn sigterm_finishes_the_request_in_flight_and_exits_0() {
-    a_stop_finishes_the_request_in_flight("TERM");
+fn finishes_the_request_in_flight_after_sigterm() {
+    finishes_the_request_in_flight_after("TERM");
 }
 
 #[test]
-fn sigint_finishes_the_request_in_flight_and_exits_0() {
-    a_stop_finishes_the_request_in_flight("INT");
+fn finishes_the_request_in_flight_after_sigint() {
+    finishes_the_request_in_flight_after("INT");
 }
 
-fn a_stop_finishes_the_request_in_flight(signal: &str) {
+fn finishes_the_request_in_flight_after(signal: &str) {
     let mut service = Service::start(&[]);
     let body = br#"{"title": "last"}"#;
     let mut stream = service.connect();
@@ -33,23 +33,23 @@ fn a_stop_finishes_the_request_in_flight(signal: &str) {
         body.len()
     )
     .unwrap();
-    // Sent once the handler reads the body: from here on the request is in flight.
-    let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-    let mut found = vec![0; go_on.len()];
+    // Sent when the handler reads the body: the request is in flight from here on.
+    let expected = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let mut found = vec![0; expected.len()];
     stream.read_exact(&mut found).unwrap();
-    assert_eq!(found, go_on);
+    assert_eq!(found, expected);
 
     service.signal(signal);
-    service.wait_for_line("stopping");
+    service.wait_for_line("shutting down");
     let start = Instant::now();
     while TcpStream::connect(service.tcp_address()).is_ok() {
-        assert!(start.elapsed() < PATIENCE, "still accepting");
+        assert!(start.elapsed() < TIMEOUT, "still accepting");
         thread::yield_now();
     }
 
     stream.write_all(body).unwrap();
-    let answer = Answer::read(&mut *stream);
-    assert_eq!(answer.status, 201, "{answer:?}");
+    let response = Response::read(&mut *stream);
+    assert_eq!(response.status, 201, "{response:?}");
     let (status, directory) = service.wait();
     assert_eq!(status.code(), Some(0), "{status}");
 
@@ -57,26 +57,29 @@ fn a_stop_finishes_the_request_in_flight(signal: &str) {
     let list = again
         .call("GET", "/api/alice/tasks")
         .user("alice")
-        .answered(200);
-    assert_eq!(list[0]["title"], "last", "the database was closed in order");
+        .returned(200);
+    assert_eq!(
+        list[0]["title"], "last",
+        "the database was not closed properly"
+    );
 }
 
 #[test]
-fn a_unix_socket_is_listened_on_and_removed_at_the_end() {
+fn listens_on_a_unix_socket_and_removes_it_at_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("tasks.sock");
-    // Left behind by a process that was killed.
+    // Socket of a killed process.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let address = format!("unix:{}", socket.display());
 
     let service = Service::start(&[("TASK_SERVICE_ADDRESS", &address)]);
     service.make_task("alice", "by socket");
-    let (_, log) = start_refused(&[("TASK_SERVICE_ADDRESS", &address)]);
+    let (_, log) = start_rejected(&[("TASK_SERVICE_ADDRESS", &address)]);
     assert!(
-        log.contains(&format!("cannot listen on {address}")),
+        log.contains(&format!("failed to listen on {address}")),
         "{log}"
     );
-    health_is_good(&service);
+    health_is_ok(&service);
 
     let (status, _) = service.stop();
     assert_eq!(status.code(), Some(0));
@@ -84,45 +87,48 @@ fn a_unix_socket_is_listened_on_and_removed_at_the_end() {
 }
 
 #[test]
-fn a_port_alone_is_a_port_of_loopback() {
+fn binds_loopback_with_a_port_alone() {
     let service = Service::start(&[("PORT", "0")]);
     assert!(service.tcp_address().ip().is_loopback());
-    health_is_good(&service);
+    health_is_ok(&service);
 }
 
 #[test]
-fn an_address_beyond_loopback_is_warned_about() {
+fn warns_about_an_address_beyond_loopback() {
     let service = Service::start(&[("TASK_SERVICE_ADDRESS", "0.0.0.0:0")]);
     assert!(service.log.contains("X-User-Id"), "{}", service.log);
 }
 
 #[test]
-fn a_secret_that_is_short_missing_or_doubled_refuses_the_start() {
-    let (code, log) = start_refused(&[("BETTER_AUTH_SECRET", "31 bytes are one byte too few..")]);
+fn rejects_a_short_missing_or_duplicate_secret() {
+    let (code, log) = start_rejected(&[("BETTER_AUTH_SECRET", "31 bytes are one byte too few..")]);
     assert_eq!(code, Some(1));
-    let message =
-        "BETTER_AUTH_SECRET cannot be used: the secret has 31 bytes, at least 32 are needed";
+    let message = "BETTER_AUTH_SECRET is invalid: the secret must have at least 32 bytes, got 31";
     assert!(log.contains(message), "{log}");
-    assert!(!log.contains("too few"), "the secret is never shown: {log}");
+    assert!(
+        !log.contains("too few"),
+        "the log contains the secret: {log}"
+    );
 
-    let (_, log) = start_refused(&[("BETTER_AUTH_SECRET", "")]);
-    assert!(log.contains("the secret has 0 bytes"), "{log}");
+    let (_, log) = start_rejected(&[("BETTER_AUTH_SECRET", "")]);
+    assert!(log.contains("at least 32 bytes, got 0"), "{log}");
 
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secret");
     let file = path.to_str().unwrap();
     std::fs::write(&path, "31 bytes are one byte too few..\n").unwrap();
-    let (_, log) = start_refused(&[("BETTER_AUTH_SECRET_FILE", file)]);
-    let message = "BETTER_AUTH_SECRET_FILE cannot be used: the secret has 31 bytes";
+    let (_, log) = start_rejected(&[("BETTER_AUTH_SECRET_FILE", file)]);
+    let message =
+        "BETTER_AUTH_SECRET_FILE is invalid: the secret must have at least 32 bytes, got 31";
     assert!(log.contains(message), "{log}");
 
-    let (_, log) = start_refused(&[("BETTER_AUTH_SECRET_FILE", "/does/not/exist")]);
+    let (_, log) = start_rejected(&[("BETTER_AUTH_SECRET_FILE", "/does/not/exist")]);
     assert!(
-        log.contains("/does/not/exist of BETTER_AUTH_SECRET_FILE cannot be read"),
+        log.contains("failed to read the file /does/not/exist of BETTER_AUTH_SECRET_FILE"),
         "{log}"
     );
 
-    let (_, log) = start_refused(&[
+    let (_, log) = start_rejected(&[
         ("BETTER_AUTH_SECRET", SECRET),
         ("BETTER_AUTH_SECRET_FILE", file),
     ]);
@@ -133,7 +139,7 @@ fn a_secret_that_is_short_missing_or_doubled_refuses_the_start() {
 }
 
 #[test]
-fn a_secret_of_a_file_is_read_without_its_newline() {
+fn ignores_the_trailing_newline_of_a_secret_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secret");
     for ending in ["", "\n", "\r\n"] {
@@ -145,7 +151,7 @@ fn a_secret_of_a_file_is_read_without_its_newline() {
         let up = service
             .call("POST", "/api/auth/signup")
             .json(&bob)
-            .answered(201);
+            .returned(201);
 
         let key = jsonwebtoken::DecodingKey::from_secret(SECRET.as_bytes());
         let validation = jsonwebtoken::Validation::new(Algorithm::HS256);
@@ -158,15 +164,15 @@ fn a_secret_of_a_file_is_read_without_its_newline() {
 }
 
 #[test]
-fn a_database_that_cannot_be_reached_refuses_the_start_and_shows_no_password() {
+fn rejects_an_unreachable_database_without_logging_its_password() {
     let cases = [
         (
             "postgres://me:hunter2@127.0.0.1:1/tasks",
-            "the postgres database of DATABASE_URL cannot be reached",
+            "failed to connect to the postgres database of DATABASE_URL",
         ),
         (
             "postgres://me:hunter2@[::zz/tasks",
-            "DATABASE_URL is not a valid postgres URL",
+            "DATABASE_URL must be a valid postgres URL",
         ),
         (
             "mysql://me:hunter2@127.0.0.1/tasks",
@@ -178,11 +184,11 @@ fn a_database_that_cannot_be_reached_refuses_the_start_and_shows_no_password() {
         ),
         (
             "sqlite:/does/not/exist/hunter2",
-            "the sqlite database of DATABASE_URL cannot be reached",
+            "failed to connect to the sqlite database of DATABASE_URL",
         ),
     ];
     for (url, message) in cases {
-        let (code, log) = start_refused(&[("DATABASE_URL", url)]);
+        let (code, log) = start_rejected(&[("DATABASE_URL", url)]);
         assert_eq!(code, Some(1), "{url}: {log}");
         assert!(log.contains(message), "{url}: {log}");
         assert!(!log.contains("hunter2"), "{url}: {log}");
@@ -190,7 +196,7 @@ fn a_database_that_cannot_be_reached_refuses_the_start_and_shows_no_password() {
 }
 
 #[test]
-fn help_names_every_variable_and_shows_no_secret() {
+fn help_lists_every_variable_and_no_secret() {
     let output = Command::new(env!("CARGO_BIN_EXE_task-service"))
         .arg("--help")
         .env("BETTER_AUTH_SECRET", "hunter2")

@@ -1,4 +1,4 @@
-//! The executable of the task service, started for one test, and the calls to it.
+//! Executable of the task service, started for one test, and requests to it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,9 +12,9 @@ use std::thread;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{PATIENCE, SECRET};
+use super::{SECRET, TIMEOUT};
 
-/// A running task service.
+/// Running task service.
 pub(super) struct Service {
     process: Child,
     address: Address,
@@ -31,7 +31,7 @@ pub(super) enum Address {
 pub(super) trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
-/// The executable with settings that do for a test, overridden by `settings`.
+/// Command with default settings for a test, overridden by `settings`.
 pub(super) fn command(directory: &Path, settings: &[(&str, &str)]) -> Command {
     let given = |name| settings.iter().any(|(given, _)| *given == name);
     let mut command = Command::new(env!("CARGO_BIN_EXE_task-service"));
@@ -49,8 +49,8 @@ pub(super) fn command(directory: &Path, settings: &[(&str, &str)]) -> Command {
     command
 }
 
-/// Starts the service with settings it cannot take: the exit code, and what it logged.
-pub(super) fn start_refused(settings: &[(&str, &str)]) -> (Option<i32>, String) {
+/// Starts the service with invalid settings; returns the exit code and the log.
+pub(super) fn start_rejected(settings: &[(&str, &str)]) -> (Option<i32>, String) {
     let directory = tempfile::tempdir().unwrap();
     let output = command(directory.path(), settings).output().unwrap();
     (
@@ -87,7 +87,7 @@ impl Service {
 
     pub(super) fn wait_for_line(&mut self, text: &str) -> String {
         loop {
-            let Ok(line) = self.lines.get_mut().unwrap().recv_timeout(PATIENCE) else {
+            let Ok(line) = self.lines.get_mut().unwrap().recv_timeout(TIMEOUT) else {
                 panic!("`{text}` was never logged:\n{}", self.log);
             };
             self.log.push_str(&line);
@@ -109,7 +109,7 @@ impl Service {
         match &self.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.set_read_timeout(Some(TIMEOUT)).unwrap();
                 Box::new(stream)
             }
             Address::Unix(path) => Box::new(UnixStream::connect(path).unwrap()),
@@ -125,7 +125,7 @@ impl Service {
         send_signal(self.process.id(), name);
     }
 
-    /// Waits for the end of the process; what it left in its directory can be used again.
+    /// Waits for the exit of the process; returns its directory for another start.
     pub(super) fn wait(mut self) -> (ExitStatus, TempDir) {
         let status = self.process.wait().unwrap();
         let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
@@ -152,25 +152,25 @@ impl Service {
         self.call("POST", &format!("/api/{user}/tasks"))
             .user(user)
             .json(&json!({ "title": title }))
-            .answered(201)
+            .returned(201)
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Fails only when it has ended already.
+        // Fails only if the process has exited already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Reads lines in a thread, so that the writer never waits.
+/// Reads lines in a thread, so that the writer never blocks.
 pub(super) fn read_lines(from: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             eprintln!("{line}");
-            // Read on, even when nobody listens any more.
+            // Continues without a receiver.
             let _ = sender.send(line);
         }
     });
@@ -185,7 +185,7 @@ pub(super) fn send_signal(process: u32, signal: &str) {
     assert!(status.success(), "{status}");
 }
 
-/// A request that is being written.
+/// Request under construction.
 pub(super) struct Call<'a> {
     service: &'a Service,
     line: String,
@@ -219,41 +219,41 @@ impl Call<'_> {
         self.header("Content-Type", b"application/json")
     }
 
-    pub(super) fn send(self) -> Answer {
+    pub(super) fn send(self) -> Response {
         let length = self.body.len().to_string();
         let call = self.header("Content-Length", length.as_bytes());
         let mut stream = call.service.connect();
         let message = [call.head.as_slice(), b"\r\n", &call.body].concat();
         stream.write_all(&message).unwrap();
-        let mut answer = Answer::read(&mut *stream);
-        answer.of = call.line;
-        answer
+        let mut response = Response::read(&mut *stream);
+        response.of = call.line;
+        response
     }
 
-    /// Sends, expects `status`, and returns the JSON of the answer.
+    /// Sends the request, checks the status, and returns the JSON of the response.
     #[track_caller]
-    pub(super) fn answered(self, status: u16) -> Value {
-        let answer = self.send();
-        assert_eq!(answer.status, status, "{answer:?}");
-        answer.json()
+    pub(super) fn returned(self, status: u16) -> Value {
+        let response = self.send();
+        assert_eq!(response.status, status, "{response:?}");
+        response.json()
     }
 
-    /// Sends, expects a refusal with `status`, and returns its detail.
+    /// Sends the request, checks for an error response with `status`, and returns its detail.
     #[track_caller]
-    pub(super) fn refused(self, status: u16) -> String {
-        self.send().refused(status)
+    pub(super) fn rejected(self, status: u16) -> String {
+        self.send().rejected(status)
     }
 }
 
-/// An answer, read to its end.
-pub(super) struct Answer {
+/// Response, read to its end.
+pub(super) struct Response {
     of: String,
     pub(super) status: u16,
     headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     pub(super) fn read(stream: &mut dyn Stream) -> Self {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
@@ -292,7 +292,7 @@ impl Answer {
     }
 
     #[track_caller]
-    pub(super) fn refused(&self, status: u16) -> String {
+    pub(super) fn rejected(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(
             self.header("www-authenticate").is_some(),
@@ -307,12 +307,12 @@ impl Answer {
     }
 }
 
-impl std::fmt::Debug for Answer {
+impl std::fmt::Debug for Response {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let body = String::from_utf8_lossy(&self.body);
         write!(
             f,
-            "`{}` was answered {} {:?} {body}",
+            "`{}` returned {} {:?} {body}",
             self.of, self.status, self.headers
         )
     }

@@ -1,4 +1,4 @@
-//! The calls for tasks, and what all calls share: statuses and limits.
+//! Task operations, and the statuses and limits of all operations.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::service::Service;
 
 const BODY_BYTES: usize = 64 * 1024;
 
-/// The calls for tasks of alice, each with a body that is accepted.
+/// Task operations of alice, with valid bodies.
 fn task_calls(id: &str) -> [(&'static str, String, Option<Value>); 6] {
     let tasks = "/api/alice/tasks".to_owned();
     let task = format!("{tasks}/{id}");
@@ -27,12 +27,12 @@ fn task_calls(id: &str) -> [(&'static str, String, Option<Value>); 6] {
     ]
 }
 
-pub(super) fn a_task_is_made_read_changed_and_deleted(service: &Service) {
+pub(super) fn creates_reads_changes_and_deletes_a_task(service: &Service) {
     let made = service
         .call("POST", "/api/alice/tasks")
         .user("alice")
         .json(&json!({ "title": "  Buy milk ", "description": "two bottles" }))
-        .answered(201);
+        .returned(201);
     let id = made["id"].as_i64().unwrap();
     let created_at = made["created_at"].as_str().unwrap();
     assert!(id > 0);
@@ -44,31 +44,31 @@ pub(super) fn a_task_is_made_read_changed_and_deleted(service: &Service) {
     assert_eq!(made, expected);
 
     let path = format!("/api/alice/tasks/{id}");
-    assert_eq!(service.call("GET", &path).user("alice").answered(200), made);
+    assert_eq!(service.call("GET", &path).user("alice").returned(200), made);
 
     let done = service
         .call("PATCH", &format!("{path}/complete"))
         .user("alice")
         .json(&json!({ "completed": true }))
-        .answered(200);
+        .returned(200);
     assert_eq!(done["completed"], true);
     assert_eq!(done["title"], "Buy milk");
     assert_eq!(done["created_at"], created_at);
     assert_moment(done["updated_at"].as_str().unwrap());
     assert!(done["updated_at"].as_str().unwrap() >= created_at);
 
-    // Written anew without a description it has none; whether it is done was not said.
+    // Replacing without a description removes it; `completed` is unchanged if absent.
     let title = json!({ "title": "Buy oat milk" });
     let replaced = service
         .call("PUT", &path)
         .user("alice")
         .json(&title)
-        .answered(200);
+        .returned(200);
     assert_eq!(replaced["title"], "Buy oat milk");
     assert_eq!(replaced["description"], Value::Null);
     assert_eq!(replaced["completed"], true);
 
-    // A task that was read can be written back as it is, but for what the service decides.
+    // A task can be written back as read; the service ignores the fields that it sets itself.
     let mut back = done.clone();
     back["completed"] = json!(false);
     back["id"] = json!(id + 1000);
@@ -77,7 +77,7 @@ pub(super) fn a_task_is_made_read_changed_and_deleted(service: &Service) {
         .call("PUT", &path)
         .user("alice")
         .json(&back)
-        .answered(200);
+        .returned(200);
     assert_eq!(replaced["completed"], false);
     assert_eq!(replaced["description"], "two bottles");
     assert_eq!(
@@ -87,24 +87,24 @@ pub(super) fn a_task_is_made_read_changed_and_deleted(service: &Service) {
 
     let gone = service.call("DELETE", &path).user("alice").send();
     assert_eq!((gone.status, gone.body.as_slice()), (204, b"".as_slice()));
-    service.call("DELETE", &path).user("alice").refused(404);
+    service.call("DELETE", &path).user("alice").rejected(404);
     assert_eq!(
         service
             .call("GET", "/api/alice/tasks")
             .user("alice")
-            .answered(200),
+            .returned(200),
         json!([])
     );
 }
 
-pub(super) fn tasks_are_listed_newest_first(service: &Service) {
+pub(super) fn lists_tasks_newest_first(service: &Service) {
     for title in ["first", "second", "third"] {
         service.make_task("lister", title);
     }
     let list = service
         .call("GET", "/api/lister/tasks")
         .user("lister")
-        .answered(200);
+        .returned(200);
     let titles: Vec<_> = list
         .as_array()
         .unwrap()
@@ -114,7 +114,7 @@ pub(super) fn tasks_are_listed_newest_first(service: &Service) {
     assert_eq!(titles, ["third", "second", "first"]);
 }
 
-pub(super) fn a_task_call_without_exactly_one_good_user_is_401(service: &Service) {
+pub(super) fn rejects_a_request_without_exactly_one_valid_user(service: &Service) {
     let long = "a".repeat(256);
     for (method, path, body) in task_calls("1") {
         let call = || {
@@ -124,31 +124,31 @@ pub(super) fn a_task_call_without_exactly_one_good_user_is_401(service: &Service
                 None => call,
             }
         };
-        call().refused(401);
-        call().header("X-User-Id", b"").refused(401);
-        call().header("X-User-Id", b"\xff\xfe").refused(401);
-        call().user(&long).refused(401);
-        call().user("alice").user("alice").refused(401);
-        call().user("alice").user("bob").refused(401);
-        // A token is no user here: the gate has judged it already.
-        call().header("Authorization", b"Bearer x").refused(401);
+        call().rejected(401);
+        call().header("X-User-Id", b"").rejected(401);
+        call().header("X-User-Id", b"\xff\xfe").rejected(401);
+        call().user(&long).rejected(401);
+        call().user("alice").user("alice").rejected(401);
+        call().user("alice").user("bob").rejected(401);
+        // A token does not replace the header: the gate has already verified it.
+        call().header("Authorization", b"Bearer x").rejected(401);
     }
 }
 
-pub(super) fn a_task_call_for_another_user_is_403(service: &Service) {
+pub(super) fn rejects_a_request_for_another_user(service: &Service) {
     let other = ["bob", "Alice", "alice2", "alic", "%61lice"];
     for (method, path, body) in task_calls("1") {
         for user in other {
             let call = service.call(method, &path).user(user);
             match &body {
-                Some(body) => call.json(body).refused(403),
-                None => call.refused(403),
+                Some(body) => call.json(body).rejected(403),
+                None => call.rejected(403),
             };
         }
     }
 }
 
-pub(super) fn two_users_never_see_each_others_tasks(service: &Service) {
+pub(super) fn isolates_the_tasks_of_two_users(service: &Service) {
     let of_alice = service.make_task("alice", "of alice");
     let of_bob = service.make_task("bob", "of bob");
     for (user, own, other) in [("alice", &of_alice, &of_bob), ("bob", &of_bob, &of_alice)] {
@@ -157,27 +157,27 @@ pub(super) fn two_users_never_see_each_others_tasks(service: &Service) {
         let title = json!({ "title": "mine now" });
         let done = json!({ "completed": true });
 
-        service.call("GET", &task).user(user).refused(404);
+        service.call("GET", &task).user(user).rejected(404);
         service
             .call("PUT", &task)
             .user(user)
             .json(&title)
-            .refused(404);
+            .rejected(404);
         service
             .call("PATCH", &format!("{task}/complete"))
             .user(user)
             .json(&done)
-            .refused(404);
-        service.call("DELETE", &task).user(user).refused(404);
+            .rejected(404);
+        service.call("DELETE", &task).user(user).rejected(404);
         assert_eq!(
-            service.call("GET", &tasks).user(user).answered(200),
+            service.call("GET", &tasks).user(user).returned(200),
             json!([own])
         );
     }
     for (user, own) in [("alice", &of_alice), ("bob", &of_bob)] {
         let task = format!("/api/{user}/tasks/{}", own["id"]);
         assert_eq!(
-            &service.call("GET", &task).user(user).answered(200),
+            &service.call("GET", &task).user(user).returned(200),
             own,
             "unchanged"
         );
@@ -185,12 +185,12 @@ pub(super) fn two_users_never_see_each_others_tasks(service: &Service) {
     }
 }
 
-pub(super) fn a_user_may_have_any_text_as_id(service: &Service) {
+pub(super) fn accepts_any_text_as_user_id(service: &Service) {
     let longest = "a".repeat(255);
     let cases = [
         ("jörg", "j%C3%B6rg"),
         ("用户", "%E7%94%A8%E6%88%B7"),
-        // A user who has the name of another path.
+        // User ID equal to a segment of another path.
         ("auth", "auth"),
         ("a/b", "a%2Fb"),
         ("100%", "100%25"),
@@ -209,31 +209,31 @@ pub(super) fn a_user_may_have_any_text_as_id(service: &Service) {
             .call("POST", &path)
             .user(user)
             .json(&title)
-            .answered(201);
+            .returned(201);
         assert_eq!(made["user_id"], user);
         assert_eq!(
-            service.call("GET", &path).user(user).answered(200),
+            service.call("GET", &path).user(user).returned(200),
             json!([made]),
             "{user}"
         );
     }
-    // Nobody's id is empty.
+    // No user ID is empty.
     service
         .call("GET", "/api//tasks")
         .user("alice")
-        .refused(403);
+        .rejected(403);
     service
         .call("GET", "/api/%FF/tasks")
         .user("alice")
-        .refused(400);
+        .rejected(400);
     service
         .call("GET", "/api/alice%00/tasks")
         .user("alice")
-        .refused(403);
+        .rejected(403);
 }
 
-pub(super) fn a_bad_task_id_is_400(service: &Service) {
-    let bad = [
+pub(super) fn rejects_an_invalid_task_id(service: &Service) {
+    let invalid = [
         "0",
         "-1",
         "+1",
@@ -244,33 +244,33 @@ pub(super) fn a_bad_task_id_is_400(service: &Service) {
         "9223372036854775808",
         "1%00",
     ];
-    for id in bad {
+    for id in invalid {
         for (method, path, body) in &task_calls(id)[2..] {
             let call = service.call(method, path).user("alice");
             match body {
-                Some(body) => call.json(body).refused(400),
-                None => call.refused(400),
+                Some(body) => call.json(body).rejected(400),
+                None => call.rejected(400),
             };
         }
     }
 }
 
-pub(super) fn an_unknown_task_is_404(service: &Service) {
+pub(super) fn returns_404_for_an_unknown_task(service: &Service) {
     for id in ["999999999", "9223372036854775807"] {
         for (method, path, body) in &task_calls(id)[2..] {
             let call = service.call(method, path).user("alice");
             match body {
-                Some(body) => call.json(body).refused(404),
-                None => call.refused(404),
+                Some(body) => call.json(body).rejected(404),
+                None => call.rejected(404),
             };
         }
     }
 }
 
-pub(super) fn a_bad_body_is_400(service: &Service) {
+pub(super) fn rejects_an_invalid_body(service: &Service) {
     let task = service.make_task("alice", "steady");
     let one = format!("/api/alice/tasks/{}", task["id"]);
-    let bad = [
+    let invalid = [
         String::new(),
         "{".to_owned(),
         "[]".to_owned(),
@@ -289,33 +289,33 @@ pub(super) fn a_bad_body_is_400(service: &Service) {
         json!({ "title": "ä".repeat(201) }).to_string(),
         json!({ "title": "a", "description": "ä".repeat(1001) }).to_string(),
     ];
-    for body in &bad {
+    for body in &invalid {
         service
             .call("POST", "/api/alice/tasks")
             .user("alice")
             .body(body)
-            .refused(400);
+            .rejected(400);
         service
             .call("PUT", &one)
             .user("alice")
             .body(body)
-            .refused(400);
+            .rejected(400);
     }
     service
         .call("POST", "/api/alice/tasks")
         .user("alice")
         .body("{\"title\": \"\u{0}\"}")
-        .refused(400);
+        .rejected(400);
     service
         .call("POST", "/api/alice/tasks")
         .user("alice")
         .body(b"{\"title\": \"\xff\"}")
-        .refused(400);
+        .rejected(400);
     service
         .call("PUT", &one)
         .user("alice")
         .body(r#"{"title":"a","completed":1}"#)
-        .refused(400);
+        .rejected(400);
     for body in [
         "",
         "{",
@@ -325,10 +325,10 @@ pub(super) fn a_bad_body_is_400(service: &Service) {
         r#"{"completed": null}"#,
     ] {
         let call = service.call("PATCH", &format!("{one}/complete"));
-        call.user("alice").body(body).refused(400);
+        call.user("alice").body(body).rejected(400);
     }
     assert_eq!(
-        service.call("GET", &one).user("alice").answered(200),
+        service.call("GET", &one).user("alice").returned(200),
         task,
         "unchanged"
     );
@@ -338,31 +338,31 @@ pub(super) fn a_bad_body_is_400(service: &Service) {
         .call("PUT", &one)
         .user("alice")
         .json(&longest)
-        .answered(200);
+        .returned(200);
 }
 
-pub(super) fn a_body_over_the_limit_is_413(service: &Service) {
-    // Whitespace around JSON is JSON, so only the size can be wrong.
+pub(super) fn rejects_a_body_over_the_limit(service: &Service) {
+    // JSON allows surrounding whitespace, so only the size is invalid.
     let mut body = br#"{"title": "large"}"#.to_vec();
     body.resize(BODY_BYTES, b' ');
     service
         .call("POST", "/api/large/tasks")
         .user("large")
         .body(&body)
-        .answered(201);
+        .returned(201);
     body.push(b' ');
     service
         .call("POST", "/api/large/tasks")
         .user("large")
         .body(&body)
-        .refused(413);
+        .rejected(413);
     service
         .call("POST", "/api/auth/signin")
         .body(&body)
-        .refused(413);
+        .rejected(413);
 }
 
-pub(super) fn unknown_paths_are_404_and_wrong_methods_405(service: &Service) {
+pub(super) fn returns_404_for_unknown_paths_and_405_for_wrong_methods(service: &Service) {
     for path in [
         "/",
         "/api",
@@ -371,7 +371,7 @@ pub(super) fn unknown_paths_are_404_and_wrong_methods_405(service: &Service) {
         "/api/alice/tasks/1/x",
         "/api/auth",
     ] {
-        service.call("GET", path).user("alice").refused(404);
+        service.call("GET", path).user("alice").rejected(404);
     }
     let wrong = [
         ("PUT", "/api/alice/tasks", "GET,HEAD,POST"),
@@ -385,9 +385,9 @@ pub(super) fn unknown_paths_are_404_and_wrong_methods_405(service: &Service) {
         ("POST", "/openapi.json", "GET,HEAD"),
     ];
     for (method, path, allowed) in wrong {
-        let answer = service.call(method, path).user("alice").send();
-        let found: BTreeSet<_> = answer.header("allow").unwrap().split(',').collect();
+        let response = service.call(method, path).user("alice").send();
+        let found: BTreeSet<_> = response.header("allow").unwrap().split(',').collect();
         assert_eq!(found, allowed.split(',').collect(), "{method} {path}");
-        answer.refused(405);
+        response.rejected(405);
     }
 }

@@ -1,27 +1,27 @@
-//! The description of the service, and the answers that many calls share.
+//! `OpenAPI` document, and responses shared by several operations.
 
 use utoipa::{IntoResponses, OpenApi};
 
 use super::Detail;
 
-/// What the description says of the service as a whole.
+/// Root of the `OpenAPI` document.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "task-service",
-        description = "Tasks of users. Stands behind a gate that verifies tokens and sets X-User-Id; \
-                       the header is believed, so only the gate may reach this service."
+        description = "Tasks of users, behind a gate that verifies tokens and sets X-User-Id. The service trusts \
+                       this header, so only the gate may be able to reach it."
     ),
     tags(
-        (name = "tasks", description = "The tasks of one user"),
-        (name = "auth", description = "Sign-up and sign-in; unused with another issuer in front"),
-        (name = "service", description = "The service itself"),
+        (name = "tasks", description = "Tasks of one user"),
+        (name = "auth", description = "Sign-up and sign-in; unused with another issuer"),
+        (name = "service", description = "Health of the service"),
     ),
     modifiers(&BearerToken),
 )]
 pub(crate) struct Document;
 
-/// Declares the token that `GET /api/auth/verify` reads.
+/// Security scheme of `GET /api/auth/verify`.
 struct BearerToken;
 
 impl utoipa::Modify for BearerToken {
@@ -35,17 +35,17 @@ impl utoipa::Modify for BearerToken {
     }
 }
 
-/// What every call for the tasks of a user may be refused with.
+/// Error responses of every task operation.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "read by the description alone")]
+#[expect(dead_code, reason = "used only by the OpenAPI document")]
 pub(super) enum OwnerRefusals {
     /// The X-User-Id header is missing, empty, repeated, too long or not UTF-8.
     #[response(status = 401)]
     User(Detail),
-    /// The user of the path is not the user of the X-User-Id header.
+    /// The user in the path differs from the X-User-Id header.
     #[response(status = 403)]
     Mismatch(Detail),
-    /// Something failed here.
+    /// Internal error.
     #[response(status = 500)]
     Fault(Detail),
     /// The database is unavailable.
@@ -53,23 +53,23 @@ pub(super) enum OwnerRefusals {
     Store(Detail),
 }
 
-/// What every call with a body may be refused with.
+/// Error responses of every operation with a request body.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "read by the description alone")]
+#[expect(dead_code, reason = "used only by the OpenAPI document")]
 pub(crate) enum BodyRefusals {
-    /// The body, or the path, is not what this call takes.
+    /// The body or the path is invalid.
     #[response(status = 400)]
     Invalid(Detail),
-    /// The body is larger than 64 kibibytes.
+    /// The body is larger than 64 KiB.
     #[response(status = 413)]
     TooLarge(Detail),
 }
 
-/// What every call may be refused with that asks the database.
+/// Error responses of every operation that uses the database.
 #[derive(IntoResponses)]
-#[expect(dead_code, reason = "read by the description alone")]
+#[expect(dead_code, reason = "used only by the OpenAPI document")]
 pub(crate) enum StoreRefusals {
-    /// Something failed here.
+    /// Internal error.
     #[response(status = 500)]
     Fault(Detail),
     /// The database is unavailable.
@@ -80,5 +80,5 @@ pub(crate) enum StoreRefusals {
 /// The user has no task with this id.
 #[derive(IntoResponses)]
 #[response(status = 404)]
-#[expect(dead_code, reason = "read by the description alone")]
+#[expect(dead_code, reason = "used only by the OpenAPI document")]
 pub(super) struct TaskUnknown(Detail);

@@ -1,4 +1,4 @@
-//! The one table of refusals: status and text. No text of a library goes to a client.
+//! Table of error responses: status and detail. No error text of a library reaches a client.
 
 use axum::Json;
 use axum::http::header::WWW_AUTHENTICATE;
@@ -11,15 +11,15 @@ use crate::auth::HashError;
 use crate::chain;
 use crate::store::StoreError;
 
-/// The body of every refusal.
+/// Body of every error response.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Detail {
-    /// Why, in words.
-    #[schema(example = "there is no such task")]
+    /// Cause of the error.
+    #[schema(example = "task not found")]
     pub(crate) detail: &'static str,
 }
 
-/// Why a call was not answered as asked.
+/// Reason for an error response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
     UserMissing,
@@ -50,7 +50,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    fn answer(self) -> (StatusCode, &'static str) {
+    fn response(self) -> (StatusCode, &'static str) {
         use StatusCode as Status;
         match self {
             Self::UserMissing => (Status::UNAUTHORIZED, "the X-User-Id header is missing"),
@@ -61,38 +61,35 @@ impl Refusal {
             ),
             Self::UserMismatch => (
                 Status::FORBIDDEN,
-                "the user of the path is not the user of the X-User-Id header",
+                "the user in the path differs from the X-User-Id header",
             ),
-            Self::PathNotText => (Status::BAD_REQUEST, "the path is not UTF-8 text"),
+            Self::PathNotText => (Status::BAD_REQUEST, "the path must be valid UTF-8"),
             Self::TaskIdInvalid => (
                 Status::BAD_REQUEST,
-                "the id of a task must be a positive integer",
+                "the task ID must be a positive integer",
             ),
-            Self::TaskUnknown => (Status::NOT_FOUND, "there is no such task"),
-            Self::BodyUnreadable => (Status::BAD_REQUEST, "the body could not be read"),
+            Self::TaskUnknown => (Status::NOT_FOUND, "task not found"),
+            Self::BodyUnreadable => (Status::BAD_REQUEST, "the body is incomplete"),
             Self::BodyInvalid => (
                 Status::BAD_REQUEST,
-                "the body is not a JSON object with the fields of this call",
+                "the body must be a JSON object with the fields of this operation",
             ),
-            Self::BodyTooLarge => (
-                Status::PAYLOAD_TOO_LARGE,
-                "the body is larger than 64 kibibytes",
-            ),
+            Self::BodyTooLarge => (Status::PAYLOAD_TOO_LARGE, "the body must be at most 64 KiB"),
             Self::TitleInvalid => (
                 Status::BAD_REQUEST,
-                "the title must have 1 to 200 characters, NUL not among them",
+                "the title must have 1 to 200 characters and no NUL",
             ),
             Self::DescriptionInvalid => (
                 Status::BAD_REQUEST,
-                "the description must have at most 1000 characters, NUL not among them",
+                "the description must have at most 1000 characters and no NUL",
             ),
             Self::EmailInvalid => (
                 Status::BAD_REQUEST,
-                "the email must look like name@host and have at most 254 bytes",
+                "the email must have the form name@host and at most 254 bytes",
             ),
             Self::NameInvalid => (
                 Status::BAD_REQUEST,
-                "the name must have 1 to 200 characters, NUL not among them",
+                "the name must have 1 to 200 characters and no NUL",
             ),
             Self::PasswordTooShort => (
                 Status::BAD_REQUEST,
@@ -102,40 +99,37 @@ impl Refusal {
                 Status::BAD_REQUEST,
                 "the password must have at most 72 bytes",
             ),
-            Self::PasswordHasNul => (
-                Status::BAD_REQUEST,
-                "the password must not contain the NUL character",
-            ),
-            Self::EmailTaken => (Status::CONFLICT, "a user with this email exists"),
+            Self::PasswordHasNul => (Status::BAD_REQUEST, "the password must not contain NUL"),
+            Self::EmailTaken => (Status::CONFLICT, "a user with this email already exists"),
             Self::CredentialsWrong => (Status::UNAUTHORIZED, "the email or the password is wrong"),
             Self::TokenMissing => (
                 Status::UNAUTHORIZED,
-                "exactly one bearer token is needed in the Authorization header",
+                "the Authorization header must contain exactly one bearer token",
             ),
             Self::TokenInvalid => (
                 Status::UNAUTHORIZED,
-                "the token is invalid, expired, or of a user who does not exist",
+                "the token is invalid or expired, or its user does not exist",
             ),
-            Self::PathUnknown => (Status::NOT_FOUND, "there is nothing at this path"),
+            Self::PathUnknown => (Status::NOT_FOUND, "path not found"),
             Self::MethodNotAllowed => (
                 Status::METHOD_NOT_ALLOWED,
                 "the method is not allowed at this path",
             ),
             Self::StoreUnavailable => (
                 Status::SERVICE_UNAVAILABLE,
-                "the database is unavailable, try again later",
+                "the database is unavailable; retry later",
             ),
-            Self::Fault => (Status::INTERNAL_SERVER_ERROR, "something failed here"),
+            Self::Fault => (Status::INTERNAL_SERVER_ERROR, "internal error"),
         }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (status, detail) = self.answer();
+        let (status, detail) = self.response();
         let mut response = (status, Json(Detail { detail })).into_response();
         if status == StatusCode::UNAUTHORIZED {
-            // RFC 9110 section 15.5.2: a 401 names a challenge.
+            // RFC 9110 section 15.5.2: a 401 response has a challenge.
             response
                 .headers_mut()
                 .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -146,7 +140,7 @@ impl IntoResponse for Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        tracing::error!("a call failed: {}", chain(&error));
+        tracing::error!("request failed: {}", chain(&error));
         match error {
             StoreError::Unavailable(_) => Self::StoreUnavailable,
             StoreError::Failed(_) => Self::Fault,
@@ -156,7 +150,7 @@ impl From<StoreError> for Refusal {
 
 impl From<HashError> for Refusal {
     fn from(cause: HashError) -> Self {
-        tracing::error!(%cause, "a password could not be hashed");
+        tracing::error!(%cause, "failed to hash a password");
         Self::Fault
     }
 }

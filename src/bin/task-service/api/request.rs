@@ -1,4 +1,4 @@
-//! What a handler takes out of a request: the user, the task id, the body. Each checks once.
+//! Extractors of the user, the task ID and the body.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -9,13 +9,12 @@ use serde::de::DeserializeOwned;
 
 use super::Refusal;
 
-/// The header that says who the user is. Whoever can reach this service is believed, which is why
-/// it listens on loopback, behind a gate that sets the header.
+/// Header with the user. The service trusts it, and therefore listens on loopback, behind a gate that sets the header.
 const X_USER_ID: &str = "x-user-id";
-/// Longer ones do not fit an index entry of every database.
+/// Longer IDs exceed an index entry of some databases.
 const USER_ID_BYTES: usize = 255;
 
-/// The user of a task call: named by the header, and the same in the path.
+/// User of a task operation, equal in the header and in the path.
 pub(crate) struct Owner(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Owner {
@@ -43,26 +42,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Owner {
     }
 }
 
-/// The task id of the path.
+/// Task ID in the path.
 pub(crate) struct TaskId(pub(crate) i64);
 
 impl<S: Send + Sync> FromRequestParts<S> for TaskId {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let written = path_parameter(parts, state, "id").await?;
-        // `parse` alone would take a sign.
-        if !written.bytes().all(|byte| byte.is_ascii_digit()) {
+        let text = path_parameter(parts, state, "id").await?;
+        // `parse` alone accepts a sign.
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(Refusal::TaskIdInvalid);
         }
-        match written.parse() {
+        match text.parse() {
             Ok(id) if id > 0 => Ok(Self(id)),
             Ok(_) | Err(_) => Err(Refusal::TaskIdInvalid),
         }
     }
 }
 
-/// The percent-decoded parameter `name` of the path.
+/// Percent-decoded path parameter `name`.
 async fn path_parameter<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
@@ -74,14 +73,14 @@ async fn path_parameter<S: Send + Sync>(
     let Some((_, value)) = parameters.iter().find(|(key, _)| *key == name) else {
         tracing::error!(
             name,
-            "a route lacks a path parameter that its handler needs"
+            "the route has no path parameter of this name, which its handler needs"
         );
         return Err(Refusal::Fault);
     };
     Ok(value.to_owned())
 }
 
-/// The body, read as JSON whatever its `Content-Type` says.
+/// Request body, parsed as JSON regardless of `Content-Type`.
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {

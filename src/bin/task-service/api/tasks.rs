@@ -1,4 +1,4 @@
-//! The calls under `/api/{user_id}/tasks`.
+//! Operations under `/api/{user_id}/tasks`.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use crate::store::{Task, TaskText};
 const TITLE_CHARACTERS: usize = 200;
 const DESCRIPTION_CHARACTERS: usize = 1000;
 
-/// A task to be made.
+/// New task.
 #[derive(Deserialize, ToSchema)]
 struct CreateTask {
-    /// 1 to 200 characters, the whitespace around it not counted and not kept.
+    /// 1 to 200 characters after trimming whitespace.
     #[schema(min_length = 1, max_length = 200, example = "Buy milk")]
     title: String,
     /// At most 1000 characters.
@@ -30,26 +30,26 @@ struct CreateTask {
     description: Option<String>,
 }
 
-/// A task written anew.
+/// Replacement of a task.
 #[derive(Deserialize, ToSchema)]
 struct ReplaceTask {
-    /// 1 to 200 characters, the whitespace around it not counted and not kept.
+    /// 1 to 200 characters after trimming whitespace.
     #[schema(min_length = 1, max_length = 200, example = "Buy oat milk")]
     title: String,
-    /// At most 1000 characters; without it the task has none.
+    /// At most 1000 characters; removed if absent.
     #[schema(max_length = 1000)]
     description: Option<String>,
-    /// Whether it is done; without it that stays as it is.
+    /// Whether the task is done; unchanged if absent.
     completed: Option<bool>,
 }
 
-/// Whether a task is done.
+/// Completion of a task.
 #[derive(Deserialize, ToSchema)]
 struct CompleteTask {
     completed: bool,
 }
 
-/// The routes of the task calls, with their description.
+/// Routes of the task operations, with their `OpenAPI` description.
 pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new()
         .routes(routes!(list_tasks, create_task))
@@ -57,18 +57,18 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(complete_task))
 }
 
-/// List the tasks of the user, the newest first.
+/// List the tasks of the user, newest first.
 #[utoipa::path(
     get,
     path = "/api/{user_id}/tasks",
     tag = "tasks",
     params(
-        ("user_id" = String, Path, description = "The user, equal to X-User-Id"),
-        ("X-User-Id" = String, Header, description = "The user, set by the gate"),
+        ("user_id" = String, Path, description = "User, equal to X-User-Id"),
+        ("X-User-Id" = String, Header, description = "User, set by the gate"),
     ),
     responses(
-        (status = 200, description = "All tasks of the user", body = [Task]),
-        (status = 400, description = "The path is not text", body = Detail),
+        (status = 200, description = "Tasks of the user", body = [Task]),
+        (status = 400, description = "The path is not valid UTF-8", body = Detail),
         OwnerRefusals,
     ),
 )]
@@ -79,18 +79,18 @@ async fn list_tasks(
     Ok(Json(service.store.list_tasks(&user).await?))
 }
 
-/// Make a task.
+/// Create a task.
 #[utoipa::path(
     post,
     path = "/api/{user_id}/tasks",
     tag = "tasks",
     params(
-        ("user_id" = String, Path, description = "The user, equal to X-User-Id"),
-        ("X-User-Id" = String, Header, description = "The user, set by the gate"),
+        ("user_id" = String, Path, description = "User, equal to X-User-Id"),
+        ("X-User-Id" = String, Header, description = "User, set by the gate"),
     ),
     request_body = CreateTask,
     responses(
-        (status = 201, description = "The task as it was made", body = Task),
+        (status = 201, description = "The created task", body = Task),
         BodyRefusals,
         OwnerRefusals,
     ),
@@ -98,9 +98,9 @@ async fn list_tasks(
 async fn create_task(
     State(service): State<Arc<Service>>,
     Owner(user): Owner,
-    JsonBody(asked): JsonBody<CreateTask>,
+    JsonBody(body): JsonBody<CreateTask>,
 ) -> Result<(StatusCode, Json<Task>), Refusal> {
-    let text = check_text(&asked.title, asked.description)?;
+    let text = check_text(&body.title, body.description)?;
     let task = service
         .store
         .create_task(&user, &text, Moment::now())
@@ -108,19 +108,19 @@ async fn create_task(
     Ok((StatusCode::CREATED, Json(task)))
 }
 
-/// Read one task.
+/// Get a task.
 #[utoipa::path(
     get,
     path = "/api/{user_id}/tasks/{id}",
     tag = "tasks",
     params(
-        ("user_id" = String, Path, description = "The user, equal to X-User-Id"),
-        ("id" = i64, Path, description = "The task", minimum = 1),
-        ("X-User-Id" = String, Header, description = "The user, set by the gate"),
+        ("user_id" = String, Path, description = "User, equal to X-User-Id"),
+        ("id" = i64, Path, description = "Task ID", minimum = 1),
+        ("X-User-Id" = String, Header, description = "User, set by the gate"),
     ),
     responses(
         (status = 200, description = "The task", body = Task),
-        (status = 400, description = "The id is not a positive integer", body = Detail),
+        (status = 400, description = "The task ID is not a positive integer", body = Detail),
         TaskUnknown,
         OwnerRefusals,
     ),
@@ -134,19 +134,19 @@ async fn find_task(
     task.map(Json).ok_or(Refusal::TaskUnknown)
 }
 
-/// Write one task anew.
+/// Replace a task.
 #[utoipa::path(
     put,
     path = "/api/{user_id}/tasks/{id}",
     tag = "tasks",
     params(
-        ("user_id" = String, Path, description = "The user, equal to X-User-Id"),
-        ("id" = i64, Path, description = "The task", minimum = 1),
-        ("X-User-Id" = String, Header, description = "The user, set by the gate"),
+        ("user_id" = String, Path, description = "User, equal to X-User-Id"),
+        ("id" = i64, Path, description = "Task ID", minimum = 1),
+        ("X-User-Id" = String, Header, description = "User, set by the gate"),
     ),
     request_body = ReplaceTask,
     responses(
-        (status = 200, description = "The task as it is now", body = Task),
+        (status = 200, description = "The updated task", body = Task),
         BodyRefusals,
         TaskUnknown,
         OwnerRefusals,
@@ -156,29 +156,29 @@ async fn replace_task(
     State(service): State<Arc<Service>>,
     Owner(user): Owner,
     TaskId(id): TaskId,
-    JsonBody(asked): JsonBody<ReplaceTask>,
+    JsonBody(body): JsonBody<ReplaceTask>,
 ) -> Result<Json<Task>, Refusal> {
-    let text = check_text(&asked.title, asked.description)?;
+    let text = check_text(&body.title, body.description)?;
     let task = service
         .store
-        .replace_task(&user, id, &text, asked.completed, Moment::now())
+        .replace_task(&user, id, &text, body.completed, Moment::now())
         .await?;
     task.map(Json).ok_or(Refusal::TaskUnknown)
 }
 
-/// Delete one task.
+/// Delete a task.
 #[utoipa::path(
     delete,
     path = "/api/{user_id}/tasks/{id}",
     tag = "tasks",
     params(
-        ("user_id" = String, Path, description = "The user, equal to X-User-Id"),
-        ("id" = i64, Path, description = "The task", minimum = 1),
-        ("X-User-Id" = String, Header, description = "The user, set by the gate"),
+        ("user_id" = String, Path, description = "User, equal to X-User-Id"),
+        ("id" = i64, Path, description = "Task ID", minimum = 1),
+        ("X-User-Id" = String, Header, description = "User, set by the gate"),
     ),
     responses(
-        (status = 204, description = "The task is gone"),
-        (status = 400, description = "The id is not a positive integer", body = Detail),
+        (status = 204, description = "The task was deleted"),
+        (status = 400, description = "The task ID is not a positive integer", body = Detail),
         TaskUnknown,
         OwnerRefusals,
     ),
@@ -194,19 +194,19 @@ async fn delete_task(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Mark one task as done, or as not done.
+/// Mark a task as done or not done.
 #[utoipa::path(
     patch,
     path = "/api/{user_id}/tasks/{id}/complete",
     tag = "tasks",
     params(
-        ("user_id" = String, Path, description = "The user, equal to X-User-Id"),
-        ("id" = i64, Path, description = "The task", minimum = 1),
-        ("X-User-Id" = String, Header, description = "The user, set by the gate"),
+        ("user_id" = String, Path, description = "User, equal to X-User-Id"),
+        ("id" = i64, Path, description = "Task ID", minimum = 1),
+        ("X-User-Id" = String, Header, description = "User, set by the gate"),
     ),
     request_body = CompleteTask,
     responses(
-        (status = 200, description = "The task as it is now", body = Task),
+        (status = 200, description = "The updated task", body = Task),
         BodyRefusals,
         TaskUnknown,
         OwnerRefusals,
@@ -216,16 +216,16 @@ async fn complete_task(
     State(service): State<Arc<Service>>,
     Owner(user): Owner,
     TaskId(id): TaskId,
-    JsonBody(asked): JsonBody<CompleteTask>,
+    JsonBody(body): JsonBody<CompleteTask>,
 ) -> Result<Json<Task>, Refusal> {
     let task = service
         .store
-        .complete_task(&user, id, asked.completed, Moment::now())
+        .complete_task(&user, id, body.completed, Moment::now())
         .await?;
     task.map(Json).ok_or(Refusal::TaskUnknown)
 }
 
-/// `PostgreSQL` cannot store NUL in text, so no database is given one.
+/// Checks the length of title and description. Rejects NUL, which `PostgreSQL` cannot store in text.
 fn check_text(title: &str, description: Option<String>) -> Result<TaskText, Refusal> {
     let title = title.trim();
     let length = title.chars().count();
@@ -248,7 +248,7 @@ mod tests {
     use super::check_text;
 
     #[test]
-    fn a_title_is_counted_in_characters_after_trimming() {
+    fn counts_the_characters_of_a_trimmed_title() {
         let cases = [
             ("", false),
             (" \t\n", false),
@@ -258,22 +258,22 @@ mod tests {
             (&format!("  {}  ", "a".repeat(200)), true),
             ("a\0b", false),
         ];
-        for (title, good) in cases {
-            assert_eq!(check_text(title, None).is_ok(), good, "{title:?}");
+        for (title, valid) in cases {
+            assert_eq!(check_text(title, None).is_ok(), valid, "{title:?}");
         }
     }
 
     #[test]
-    fn a_description_has_at_most_1000_characters() {
+    fn limits_a_description_to_1000_characters() {
         let cases = [
             (String::new(), true),
             ("ä".repeat(1000), true),
             ("ä".repeat(1001), false),
             ("\0".to_owned(), false),
         ];
-        for (description, good) in cases {
+        for (description, valid) in cases {
             let checked = check_text("title", Some(description.clone()));
-            assert_eq!(checked.is_ok(), good, "{description:?}");
+            assert_eq!(checked.is_ok(), valid, "{description:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Passwords: which are accepted, and bcrypt with a bound on how many are hashed at once.
+//! Password rules, and bcrypt with a limit on concurrent hashes.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -7,42 +7,42 @@ use tokio::sync::Semaphore;
 
 use crate::api::Refusal;
 
-/// bcrypt reads no further.
+/// bcrypt ignores further bytes.
 const PASSWORD_BYTES: usize = 72;
 const PASSWORD_CHARACTERS: usize = 8;
 
-/// Why a password could not be hashed or compared.
+/// Failure to hash or compare a password.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HashError {
     #[error(transparent)]
     Bcrypt(#[from] bcrypt::BcryptError),
-    #[error("the system has no random numbers: {0}")]
+    #[error("no random numbers from the system: {0}")]
     Random(#[from] getrandom::Error),
-    #[error("the thread that hashes ended early")]
+    #[error("the hashing thread panicked")]
     Thread(#[from] tokio::task::JoinError),
-    #[error("hashing has ended")]
+    #[error("the hashing limit is closed")]
     Ended(#[from] tokio::sync::AcquireError),
 }
 
-/// Hashes passwords off the threads that serve, a bounded number at once.
+/// Hashes passwords on blocking threads, one per CPU at a time.
 pub(super) struct Hasher {
     cost: u32,
-    free: Arc<Semaphore>,
-    /// The hash of a password nobody has: compared with when there is no user.
-    of_nobody: String,
+    permits: Arc<Semaphore>,
+    /// Hash of a random password, compared with if there is no user.
+    dummy: String,
 }
 
 impl Hasher {
-    /// `cost` is the logarithm of the number of rounds.
+    /// `cost` is the binary logarithm of the number of rounds.
     pub(super) fn new(cost: u32) -> Result<Self, HashError> {
         let mut password = [0; 32];
         getrandom::fill(&mut password)?;
         Ok(Self {
             cost,
-            free: Arc::new(Semaphore::new(
+            permits: Arc::new(Semaphore::new(
                 available_parallelism().map_or(1, usize::from),
             )),
-            of_nobody: bcrypt::hash(password, cost)?,
+            dummy: bcrypt::hash(password, cost)?,
         })
     }
 
@@ -51,38 +51,38 @@ impl Hasher {
         self.run(move || bcrypt::hash(password, cost)).await
     }
 
-    /// Whether `hash` is of `password`. Without a hash the answer is no, and costs as much.
+    /// Whether `hash` is the hash of `password`. Without a hash: `false`, after the same work.
     pub(super) async fn verify(
         &self,
         password: String,
         hash: Option<String>,
     ) -> Result<bool, HashError> {
         let known = hash.is_some();
-        // What could not have been a password is no password, even where bcrypt reads it as one:
-        // it stops at 72 bytes, and repeats what it read with a NUL between.
-        let possible = check(&password).is_ok();
-        let hash = hash.unwrap_or_else(|| self.of_nobody.clone());
+        // bcrypt stops at 72 bytes, and repeats a shorter password with a NUL in between, so it accepts some texts that
+        // are invalid as a password.
+        let is_valid = check(&password).is_ok();
+        let hash = hash.unwrap_or_else(|| self.dummy.clone());
         let equal = self.run(move || bcrypt::verify(password, &hash)).await?;
-        Ok(equal && known && possible)
+        Ok(equal && known && is_valid)
     }
 
-    /// Runs `work` once a place is free. The place is given back by the work itself, so a client
-    /// that goes away early does not make room for more.
+    /// Runs `work` with a permit. The work itself releases the permit, so that cancelled requests do not raise the number
+    /// of concurrent hashes.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, bcrypt::BcryptError> + Send + 'static,
     ) -> Result<T, HashError> {
-        let place = Arc::clone(&self.free).acquire_owned().await?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await?;
         let done = tokio::task::spawn_blocking(move || {
             let result = work();
-            drop(place);
+            drop(permit);
             result
         });
         Ok(done.await??)
     }
 }
 
-/// Whether `password` is one a user may choose.
+/// Checks the length and characters of a new password.
 pub(super) fn check(password: &str) -> Result<(), Refusal> {
     if password.chars().count() < PASSWORD_CHARACTERS {
         return Err(Refusal::PasswordTooShort);
@@ -101,7 +101,7 @@ mod tests {
     use super::{Hasher, check};
 
     #[test]
-    fn a_password_has_8_characters_to_72_bytes_and_no_nul() {
+    fn accepts_8_characters_to_72_bytes_without_nul() {
         let cases = [
             ("1234567", false),
             ("12345678", true),
@@ -111,13 +111,13 @@ mod tests {
             (&"ä".repeat(37), false),
             ("1234\x005678", false),
         ];
-        for (password, good) in cases {
-            assert_eq!(check(password).is_ok(), good, "{password:?}");
+        for (password, valid) in cases {
+            assert_eq!(check(password).is_ok(), valid, "{password:?}");
         }
     }
 
     #[tokio::test]
-    async fn only_the_very_password_is_accepted() {
+    async fn accepts_only_the_exact_password() {
         let hasher = Hasher::new(4).unwrap();
         let longest = "a".repeat(72);
         let hash = hasher.hash(longest.clone()).await.unwrap();
@@ -126,14 +126,14 @@ mod tests {
             (format!("{longest}b"), false),
             ("a".repeat(71), false),
         ];
-        for (password, good) in cases {
+        for (password, valid) in cases {
             let equal = hasher.verify(password.clone(), Some(hash.clone())).await;
-            assert_eq!(equal.unwrap(), good, "{password:?}");
+            assert_eq!(equal.unwrap(), valid, "{password:?}");
         }
     }
 
     #[tokio::test]
-    async fn a_password_repeated_around_a_nul_is_another_password() {
+    async fn rejects_a_password_repeated_around_a_nul() {
         let hasher = Hasher::new(4).unwrap();
         let hash = hasher.hash("password".to_owned()).await.unwrap();
         let repeated = "password\0password".to_owned();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_has_no_password() {
+    async fn rejects_any_password_without_a_hash() {
         let hasher = Hasher::new(4).unwrap();
         assert!(!hasher.verify("password".to_owned(), None).await.unwrap());
     }

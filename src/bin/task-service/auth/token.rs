@@ -1,4 +1,4 @@
-//! Tokens: HS256 under one secret, for a number of days. The only file that names `jsonwebtoken`.
+//! HS256 tokens, signed with one secret. The only file that uses `jsonwebtoken`.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -12,25 +12,25 @@ use crate::store::User;
 const SECRET_BYTES: usize = 32;
 const SECONDS_OF_DAY: i64 = 24 * 60 * 60;
 
-/// Why a secret is none.
+/// The secret is too short.
 #[derive(Debug, thiserror::Error)]
-#[error("the secret has {found} bytes, at least {SECRET_BYTES} are needed")]
+#[error("the secret must have at least {SECRET_BYTES} bytes, got {found}")]
 pub(crate) struct SecretTooShort {
     found: usize,
 }
 
-/// What a token says.
+/// Claims of a token.
 #[derive(Debug, Deserialize, Serialize)]
 struct Claims {
     sub: String,
-    /// The subject again, for readers that look here.
+    /// Copy of the subject, for consumers of this claim.
     user_id: String,
     email: String,
     iat: i64,
     exp: i64,
 }
 
-/// Makes tokens, and reads its own.
+/// Signs and verifies tokens.
 pub(super) struct Tokens {
     signing: EncodingKey,
     verifying: DecodingKey,
@@ -53,7 +53,7 @@ impl Tokens {
         })
     }
 
-    /// A token of `user`, good from `now` on.
+    /// Signs a token of `user`, valid from `now`.
     pub(super) fn sign(&self, user: &User, now: Moment) -> Result<String, Refusal> {
         let iat = now.unix_seconds();
         let claims = Claims {
@@ -65,22 +65,22 @@ impl Tokens {
         };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing).map_err(
             |cause| {
-                tracing::error!(%cause, "a token could not be signed");
+                tracing::error!(%cause, "failed to sign a token");
                 Refusal::Fault
             },
         )
     }
 
-    /// The subject of the one bearer token in `headers`, if the token is good now.
+    /// Subject of the only bearer token in `headers`, if the token is valid.
     pub(super) fn subject(&self, headers: &HeaderMap) -> Result<String, Refusal> {
         let token = bearer_token(headers).ok_or(Refusal::TokenMissing)?;
-        let read = jsonwebtoken::decode::<Claims>(token, &self.verifying, &self.validation)
+        let token = jsonwebtoken::decode::<Claims>(token, &self.verifying, &self.validation)
             .map_err(|_| Refusal::TokenInvalid)?;
-        Ok(read.claims.sub)
+        Ok(token.claims.sub)
     }
 }
 
-/// HS256 alone, and no second beyond `exp`.
+/// Accepts only HS256, without leeway after `exp`.
 fn validation() -> Validation {
     let mut validation = Validation::new(Algorithm::HS256);
     validation.leeway = 0;

@@ -1,4 +1,4 @@
-//! The tasks. Every statement names the user, so none can reach another user's task.
+//! Tasks. Every statement filters by user, so none can access the task of another user.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -6,31 +6,31 @@ use utoipa::ToSchema;
 use super::{Store, StoreError, on_pool};
 use crate::clock::Moment;
 
-/// A task of a user.
+/// Task of a user.
 #[derive(Debug, Serialize, ToSchema, sqlx::FromRow)]
 pub(crate) struct Task {
-    /// Unique among all tasks; greater for a newer one.
+    /// Unique among all tasks, increasing.
     #[schema(minimum = 1)]
     id: i64,
-    /// Whose task this is.
+    /// Owner of the task.
     user_id: String,
-    /// What is to be done.
+    /// Title of the task.
     #[schema(min_length = 1, max_length = 200)]
     title: String,
-    /// More about it.
+    /// Details of the task.
     #[schema(max_length = 1000, required)]
     description: Option<String>,
-    /// Whether it is done.
+    /// Whether the task is done.
     completed: bool,
-    /// When the task was made.
+    /// Time of creation.
     #[schema(value_type = String, format = DateTime)]
     created_at: Moment,
-    /// When the task was last changed.
+    /// Time of the last change.
     #[schema(value_type = String, format = DateTime)]
     updated_at: Moment,
 }
 
-/// What a user writes into a task, already checked.
+/// Title and description of a task, already validated.
 #[derive(Debug)]
 pub(crate) struct TaskText {
     pub(crate) title: String,
@@ -60,7 +60,7 @@ impl Store {
             .ok_or(StoreError::Failed(sqlx::Error::RowNotFound))
     }
 
-    /// All tasks of `user`, the newest first.
+    /// Lists all tasks of `user`, newest first.
     pub(crate) async fn list_tasks(&self, user: &str) -> Result<Vec<Task>, StoreError> {
         let tasks = on_pool!(self, pool => sqlx::query_as::<_, Task>(
             "SELECT id, user_id, title, description, completed, created_at, updated_at
@@ -71,7 +71,7 @@ impl Store {
         Ok(tasks)
     }
 
-    /// The task `id`, if `user` has it.
+    /// Finds the task `id` of `user`.
     pub(crate) async fn find_task(&self, user: &str, id: i64) -> Result<Option<Task>, StoreError> {
         let task = on_pool!(self, pool => sqlx::query_as::<_, Task>(
             "SELECT id, user_id, title, description, completed, created_at, updated_at
@@ -83,7 +83,7 @@ impl Store {
         Ok(task)
     }
 
-    /// Writes the task `id` anew, if `user` has it; `completed` stays as it is when not given.
+    /// Replaces the task `id` of `user`; `completed` is unchanged if `None`.
     pub(crate) async fn replace_task(
         &self,
         user: &str,
@@ -108,7 +108,7 @@ impl Store {
         Ok(replaced.pop())
     }
 
-    /// Marks the task `id` as done or not done, if `user` has it.
+    /// Marks the task `id` of `user` as done or not done.
     pub(crate) async fn complete_task(
         &self,
         user: &str,
@@ -129,7 +129,7 @@ impl Store {
         Ok(changed.pop())
     }
 
-    /// Deletes the task `id` and says whether `user` had it.
+    /// Deletes the task `id` of `user`; returns whether it existed.
     pub(crate) async fn delete_task(&self, user: &str, id: i64) -> Result<bool, StoreError> {
         let deleted = on_pool!(self, pool => sqlx::query_scalar::<_, i64>(
             "DELETE FROM tasks WHERE user_id = $1 AND id = $2 RETURNING id",

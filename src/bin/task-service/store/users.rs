@@ -1,4 +1,4 @@
-//! The users who signed up here. With another issuer in front, this table stays empty.
+//! Users of the sign-up. The table stays empty with another issuer.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -6,22 +6,22 @@ use utoipa::ToSchema;
 use super::{Store, StoreError, on_pool};
 use crate::clock::Moment;
 
-/// A user, as the world may see one.
+/// Public data of a user.
 #[derive(Debug, Serialize, ToSchema, sqlx::FromRow)]
 pub(crate) struct User {
-    /// Random, safe in a URL; the subject of the user's tokens.
+    /// Random, URL-safe; the subject of the user's tokens.
     pub(crate) id: String,
     /// In lower case.
     pub(crate) email: String,
-    /// How the user wants to be called.
+    /// Display name.
     #[schema(required)]
     pub(crate) name: Option<String>,
-    /// When the user signed up.
+    /// Time of the sign-up.
     #[schema(value_type = String, format = DateTime)]
     pub(crate) created_at: Moment,
 }
 
-/// A user together with the hash of the password. It has no `Serialize`: the hash stays here.
+/// User with the password hash. Not `Serialize`, so that no response can contain the hash.
 #[derive(sqlx::FromRow)]
 pub(crate) struct UserWithPassword {
     #[sqlx(flatten)]
@@ -29,7 +29,7 @@ pub(crate) struct UserWithPassword {
     pub(crate) password_hash: String,
 }
 
-/// A user who is about to be added.
+/// User to insert.
 pub(crate) struct NewUser {
     pub(crate) id: String,
     pub(crate) email: String,
@@ -38,8 +38,8 @@ pub(crate) struct NewUser {
 }
 
 impl Store {
-    /// Adds a user, or nothing when the email is taken. The database decides, so that of two
-    /// sign-ups at the same moment exactly one wins.
+    /// Inserts a user; returns `None` if the email is taken. The database decides, so that exactly one of two concurrent
+    /// sign-ups succeeds.
     pub(crate) async fn create_user(
         &self,
         new: &NewUser,
@@ -60,7 +60,7 @@ impl Store {
         Ok(created.pop())
     }
 
-    /// The user who signed up with `email`, which is in lower case.
+    /// Finds the user of `email`, in lower case.
     pub(crate) async fn find_user_by_email(
         &self,
         email: &str,
@@ -73,7 +73,7 @@ impl Store {
         Ok(found)
     }
 
-    /// The user `id`.
+    /// Finds the user `id`.
     pub(crate) async fn find_user(&self, id: &str) -> Result<Option<User>, StoreError> {
         let found = on_pool!(self, pool => sqlx::query_as::<_, User>(
             "SELECT id, email, name, created_at FROM users WHERE id = $1",
