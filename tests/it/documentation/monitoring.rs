@@ -1,4 +1,4 @@
-//! The alerts and the dashboard: every metric, label and reason in them exists, and every alert is explained.
+//! Tests of alerts and dashboard: their metrics, labels and reasons exist, and operations.md lists every alert.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::{exposition, labels, read, root, rows};
 
-/// The labels that a scrape adds, and that of a bucket.
-const OF_THE_SCRAPE: [&str; 5] = ["instance", "job", "le", "namespace", "pod"];
+/// Labels that a scrape adds, and the label of a histogram bucket.
+const SCRAPE_LABELS: [&str; 5] = ["instance", "job", "le", "namespace", "pod"];
 
-/// What the gate writes: its metrics, and the reasons that it gives.
+/// Metrics and reasons of the gate.
 struct Known {
     exposition: String,
     reasons: BTreeSet<String>,
@@ -18,7 +18,7 @@ struct Known {
 impl Known {
     fn new() -> Self {
         let mut reasons = BTreeSet::new();
-        for page in ["docs/answers.md", "docs/metrics.md"] {
+        for page in ["docs/reference/responses.md", "docs/reference/metrics.md"] {
             for name in rows(page).concat().join(" ").split('`').skip(1).step_by(2) {
                 reasons.insert(name.to_owned());
             }
@@ -30,7 +30,7 @@ impl Known {
         }
     }
 
-    /// The labels of a metric, if there is one of this name.
+    /// Labels of a metric, if it exists.
     fn labels(&self, metric: &str) -> Option<Vec<String>> {
         let is_sample = |line: &str| {
             let rest = line.strip_prefix(metric);
@@ -42,10 +42,10 @@ impl Known {
         Some(names.map(str::to_owned).collect())
     }
 
-    /// What an expression, and the text that shows its result, name and do not have.
+    /// Unknown metrics, labels and reasons in an expression and in the template of its result.
     fn problems(&self, expression: &str, shown: &str) -> Vec<String> {
         let mut problems = Vec::new();
-        let mut all: BTreeSet<String> = OF_THE_SCRAPE.map(str::to_owned).into();
+        let mut all: BTreeSet<String> = SCRAPE_LABELS.map(str::to_owned).into();
         let mut metrics = 0;
         for (at, _) in expression.match_indices("claimgate_") {
             let rest = &expression[at..];
@@ -53,14 +53,14 @@ impl Known {
             let (metric, rest) = rest.split_at(end.unwrap_or(rest.len()));
             metrics += 1;
             let Some(labels) = self.labels(metric) else {
-                problems.push(format!("there is no metric {metric}"));
+                problems.push(format!("unknown metric {metric}"));
                 continue;
             };
             let matchers = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
             for matcher in matchers.map_or("", |(matchers, _)| matchers).split(',') {
                 let (label, value) = matcher.trim().split_once(['=', '!']).unwrap_or_default();
                 let is_label = labels.iter().any(|known| known == label);
-                if !is_label && !OF_THE_SCRAPE.contains(&label) && !label.is_empty() {
+                if !is_label && !SCRAPE_LABELS.contains(&label) && !label.is_empty() {
                     problems.push(format!("{metric} has no label {label}"));
                 }
                 if label == "reason" {
@@ -80,7 +80,7 @@ impl Known {
         problems.extend(
             grouped
                 .difference(&all)
-                .map(|name| format!("no metric has {name}")),
+                .map(|name| format!("no metric has the label {name}")),
         );
         let left = if expression.contains("by (") {
             &grouped
@@ -97,23 +97,24 @@ impl Known {
         problems
     }
 
-    /// The reasons in the value of a matcher, as in `~"token_.*|overloaded"`, that are never given.
+    /// Unknown reasons in the value of a matcher, as in `~"token_.*|overloaded"`.
     fn unknown_reasons(&self, value: &str) -> Vec<String> {
         let value = value.trim_matches(['=', '~', '"']);
         let unknown = value.split('|').filter(|wanted| {
-            let is_given = |reason: &String| match wanted.strip_suffix(".*") {
+            let matches = |reason: &String| match wanted.strip_suffix(".*") {
                 Some(start) => reason.starts_with(start),
                 None => reason == wanted,
             };
-            !wanted.is_empty() && !self.reasons.iter().any(is_given)
+            !wanted.is_empty() && !self.reasons.iter().any(matches)
         });
         unknown
-            .map(|reason| format!("nothing is refused for {reason}"))
+            .map(|reason| format!("unknown reason {reason}"))
             .collect()
     }
 }
 
-/// The rules of `alerts.yaml`: name, expression, and what it says. It is YAML of a simple kind.
+/// Rules of `alerts.yaml`: name, expression, and the rest with labels and annotations. Reads the simple YAML of this file
+/// only.
 fn alerts() -> Vec<(String, String, String)> {
     let text = read(&root().join("deploy/monitoring/alerts.yaml"));
     let blocks = text.split("- alert: ").skip(1);
@@ -126,7 +127,7 @@ fn alerts() -> Vec<(String, String, String)> {
     blocks.map(alert).collect()
 }
 
-/// Every expression below, with its legend.
+/// Every expression below a value, with its legend.
 fn targets(value: &Value, found: &mut Vec<(String, String)>) {
     if let Some(expression) = value["expr"].as_str() {
         let legend = value["legendFormat"].as_str().unwrap();
@@ -143,7 +144,7 @@ fn targets(value: &Value, found: &mut Vec<(String, String)>) {
 }
 
 #[test]
-fn every_alert_names_what_there_is_and_is_explained() {
+fn every_alert_uses_known_metrics_and_is_listed_in_operations() {
     let (known, alerts) = (Known::new(), alerts());
     assert!(alerts.len() > 10, "{alerts:?}");
     let explained = read(&root().join("docs/operations.md"));
@@ -157,13 +158,13 @@ fn every_alert_names_what_there_is_and_is_explained() {
         );
         assert!(
             tested.contains(&format!("\"{name}\"")),
-            "{name} is never seen to fire"
+            "{name} has no test in alerts.test.yaml"
         );
     }
 }
 
 #[test]
-fn every_panel_of_the_dashboard_names_what_there_is() {
+fn every_dashboard_panel_uses_known_metrics() {
     let known = Known::new();
     let text = read(&root().join("deploy/monitoring/dashboard.json"));
     let dashboard: Value = serde_json::from_str(&text).unwrap();
@@ -177,13 +178,13 @@ fn every_panel_of_the_dashboard_names_what_there_is() {
 }
 
 #[test]
-fn what_there_is_not_would_be_found() {
+fn reports_unknown_metrics_labels_and_reasons() {
     let known = Known::new();
     for (expression, shown, problem) in [
         (
             "rate(claimgate_request_total[5m])",
             "",
-            "there is no metric claimgate_request_total",
+            "unknown metric claimgate_request_total",
         ),
         (
             "claimgate_keys{isuer=\"a\"}",
@@ -193,12 +194,12 @@ fn what_there_is_not_would_be_found() {
         (
             "claimgate_requests_total{reason=~\"token_.*|gone\"}",
             "",
-            "nothing is refused for gone",
+            "unknown reason gone",
         ),
         (
             "sum by (rout) (claimgate_requests_total)",
             "",
-            "no metric has rout",
+            "no metric has the label rout",
         ),
         (
             "sum by (route) (claimgate_requests_total)",

@@ -1,9 +1,9 @@
-//! The documentation: the answers in README.md are the real ones, every configuration in it can be used, and no answer
-//! and no metric is missing from its page.
+//! Documentation tests: README.md shows real responses, every configuration is valid, every link resolves, and the
+//! reference lists every refusal, metric and log field.
 
 mod monitoring;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,14 +24,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-const SECRET: &str = "a secret of the tests, 32 bytes at least";
+const SECRET: &str = "a test secret with at least 32 bytes";
 
-/// A fenced block of a page.
+/// Fenced code block of a page.
 struct Block {
-    /// What stands behind the fence, as in `sh` or `toml fragment`.
+    /// Info string after the opening fence, as in `sh` or `toml fragment`.
     info: String,
     text: String,
-    /// The page and the line, for a message.
+    /// Page and line, for failure messages.
     place: String,
 }
 
@@ -43,19 +43,22 @@ fn read(page: &Path) -> String {
     fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()))
 }
 
-/// README.md and every page of docs/, the decisions included.
+/// The top-level pages, and every page below docs/.
 fn pages() -> Vec<PathBuf> {
-    let mut pages = vec![root().join("README.md"), root().join("CHANGELOG.md")];
-    for folder in ["docs", "docs/decisions"] {
-        let before = pages.len();
-        for entry in fs::read_dir(root().join(folder)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "md") {
-                pages.push(path);
-            }
-        }
-        assert!(pages.len() > before, "{folder} has no pages");
+    let top = [
+        "README.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "deploy/README.md",
+    ];
+    let mut pages: Vec<PathBuf> = top.map(|page| root().join(page)).into();
+    let docs = collect(&root().join("docs"), "md");
+    for folder in ["docs", "docs/reference", "docs/decisions"] {
+        let folder = root().join(folder);
+        let has_page = docs.iter().any(|page| page.parent() == Some(&folder));
+        assert!(has_page, "{} has no pages", folder.display());
     }
+    pages.extend(docs);
     pages
 }
 
@@ -80,11 +83,11 @@ fn blocks(page: &Path) -> Vec<Block> {
         }
     }
     let unclosed = open.map(|block| block.place);
-    assert_eq!(unclosed, None, "a block without an end");
+    assert_eq!(unclosed, None, "a code block has no closing fence");
     blocks
 }
 
-/// Whether `actual` is what `expected` shows: `…` stands for any text within a line, alone for any lines.
+/// Matches `actual` against `expected`: `…` in a line matches any text, `…` alone matches any number of lines.
 fn shows(expected: &[&str], actual: &[&str]) -> bool {
     match expected.split_first() {
         None => actual.is_empty(),
@@ -109,7 +112,7 @@ fn shows_line(expected: &str, actual: &str) -> bool {
 }
 
 #[test]
-fn an_ellipsis_stands_for_anything_and_nothing_else_does() {
+fn an_ellipsis_is_the_only_wildcard() {
     let actual = [
         "HTTP/1.1 200 OK",
         "via: 1.1 claimgate",
@@ -134,10 +137,10 @@ fn an_ellipsis_stands_for_anything_and_nothing_else_does() {
     }
 }
 
-/// Far beyond what anything here takes: reached only when something is broken.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Far above the duration of any step here, so only a failure reaches it.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A program of this build in a folder of its own, and the lines it says.
+/// Process of this build in its own folder, with its output lines.
 struct Program {
     process: Child,
     directory: TempDir,
@@ -145,7 +148,7 @@ struct Program {
 }
 
 impl Program {
-    /// Starts `claimgate` with a configuration, or nothing, in `gate.toml`; reads standard output, or else the log.
+    /// Starts `claimgate` with `config` in `gate.toml`; reads the log with `reads_log`, otherwise standard output.
     fn start(arguments: &[&str], config: &str, reads_log: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("gate.toml"), config).unwrap();
@@ -171,11 +174,11 @@ impl Program {
             .stderr
             .take()
             .map(|it| Box::new(it) as Box<dyn Read + Send>);
-        let said = BufReader::new(stdout.or(stderr).unwrap());
+        let output = BufReader::new(stdout.or(stderr).unwrap());
         let (sender, lines) = channel();
         thread::spawn(move || {
-            for line in said.lines().map_while(Result::ok) {
-                // Read on, even when nobody listens any more.
+            for line in output.lines().map_while(Result::ok) {
+                // Keep reading after the receiver is gone, so that the process never blocks on a full pipe.
                 let _ = sender.send(line);
             }
         });
@@ -186,25 +189,25 @@ impl Program {
         }
     }
 
-    /// Waits for a line that has this text.
+    /// Waits for a line that contains `text`.
     fn wait_for(&self, text: &str) -> String {
-        let mut said = String::new();
+        let mut printed = String::new();
         loop {
-            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
-                panic!("the program did not say `{text}`, but: {said}");
+            let Ok(line) = self.lines.recv_timeout(TIMEOUT) else {
+                panic!("the process did not print `{text}`, but: {printed}");
             };
             if line.contains(text) {
                 return line;
             }
-            said.push_str(&line);
-            said.push('\n');
+            printed.push_str(&line);
+            printed.push('\n');
         }
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Asked to stop, and not killed: it stops the program that it has started itself.
+        // SIGTERM instead of SIGKILL, so that it stops its own child process.
         let _gone = kill_process(Pid::from_child(&self.process), Signal::TERM);
         let _ended = self.process.wait();
     }
@@ -212,11 +215,11 @@ impl Drop for Program {
 
 #[cfg(feature = "task-service")]
 #[test]
-fn every_answer_that_the_readme_shows_is_the_real_one() {
+fn readme_shows_real_responses() {
     let curl = Command::new("sh").args(["-c", "command -v curl"]).output();
     assert!(
         curl.unwrap().status.success(),
-        "this test runs the commands of README.md and needs curl: install it"
+        "curl is missing: this test runs the commands of README.md"
     );
     let page = root().join("README.md");
     assert!(read(&page).contains("\ncargo run -- dev -- cargo run --bin task-service\n"));
@@ -224,14 +227,14 @@ fn every_answer_that_the_readme_shows_is_the_real_one() {
     let blocks = blocks(&page);
     let mut expected = Vec::new();
     let mut script = String::new();
-    let mark = "--- the next block";
+    let mark = "--- next block";
     for (at, block) in blocks.iter().enumerate() {
         if block.info == "sh" && block.text.contains("curl ") {
-            let answer = blocks.get(at + 1).filter(|next| next.info == "text");
-            let answer = answer.unwrap_or_else(|| panic!("{}: shows no answer", block.place));
+            let shown = blocks.get(at + 1).filter(|next| next.info == "text");
+            let shown = shown.unwrap_or_else(|| panic!("{}: shows no response", block.place));
             script.push_str(&block.text);
             writeln!(script, "printf '\\n%s\\n' '{mark}'").unwrap();
-            expected.push((block, answer));
+            expected.push((block, shown));
         }
     }
     assert!(expected.len() >= 8, "README.md shows too few commands");
@@ -250,35 +253,35 @@ fn every_answer_that_the_readme_shows_is_the_real_one() {
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(errors, "", "a command of README.md complained");
+    assert_eq!(errors, "", "a command of README.md printed an error");
     let output = String::from_utf8(output.stdout).unwrap().replace('\r', "");
-    let answers: Vec<&str> = output.split(&format!("{mark}\n")).collect();
-    assert_eq!(answers.len(), expected.len() + 1, "{output}");
-    for ((command, answer), real) in expected.iter().zip(answers) {
-        let wanted: Vec<&str> = answer.text.trim_end().lines().collect();
+    let responses: Vec<&str> = output.split(&format!("{mark}\n")).collect();
+    assert_eq!(responses.len(), expected.len() + 1, "{output}");
+    for ((command, shown), real) in expected.iter().zip(responses) {
+        let wanted: Vec<&str> = shown.text.trim_end().lines().collect();
         let found: Vec<&str> = real.trim_end().lines().collect();
         assert!(
             shows(&wanted, &found),
-            "{}:\n{}was answered\n{real}\nand not\n{}",
-            answer.place,
+            "{}:\n{}returned\n{real}\ninstead of\n{}",
+            shown.place,
             command.text,
-            answer.text
+            shown.text
         );
     }
 }
 
 #[test]
-fn every_field_of_the_access_line_is_described() {
+fn log_page_lists_every_field_of_the_access_log() {
     let gate = Program::start(&["run", "--config", "gate.toml"], GATE, true);
     let serving: Value = serde_json::from_str(&gate.wait_for("\"serving\"")).unwrap();
     let address = serving["address"].as_str().unwrap();
-    // A request that is permitted and fails on the way has every field.
+    // A forwarded request without a reachable upstream has every field.
     get(address, "/api/alice/tasks", &token());
     let line = gate.wait_for("claimgate::access");
     let line: Map<String, Value> = serde_json::from_str(&line).unwrap();
     let found: BTreeSet<String> = line.keys().map(|key| format!("`{key}`")).collect();
 
-    let page = read(&root().join("docs/log.md"));
+    let page = read(&root().join("docs/reference/log.md"));
     let (_, table) = page.split_once("| field |").unwrap();
     let (table, _) = table.split_once("\n\n").unwrap();
     let rows = table.lines().filter_map(|row| row.strip_prefix("| "));
@@ -291,7 +294,7 @@ fn every_field_of_the_access_line_is_described() {
 }
 
 #[test]
-fn every_configuration_in_the_documentation_can_be_used() {
+fn every_configuration_in_the_documentation_is_valid() {
     let mut whole = 0;
     let mut fragments = 0;
     for block in pages().iter().flat_map(|page| blocks(page)) {
@@ -313,7 +316,7 @@ fn every_configuration_in_the_documentation_can_be_used() {
             }
             info => assert!(
                 !info.starts_with("toml"),
-                "{place}: `{info}` is not known here"
+                "{place}: unknown info string `{info}`"
             ),
         }
     }
@@ -321,16 +324,14 @@ fn every_configuration_in_the_documentation_can_be_used() {
 }
 
 #[test]
-fn every_link_in_the_documentation_leads_somewhere() {
+fn every_relative_link_and_its_anchor_resolve() {
     let mut links = 0;
+    let mut broken = Vec::new();
     for page in pages() {
-        let text = read(&page);
-        for target in text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split(')').next())
-        {
-            if target.starts_with("https://") {
+        let text = prose(&read(&page));
+        let targets = text.split("](").skip(1);
+        for target in targets.filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
                 continue;
             }
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
@@ -339,30 +340,82 @@ fn every_link_in_the_documentation_leads_somewhere() {
             } else {
                 page.parent().unwrap().join(file)
             };
-            let place = page.display();
-            assert!(linked.exists(), "{place}: there is no {target}");
-            let found = anchor.is_empty() || anchors(&read(&linked)).contains(anchor);
-            assert!(found, "{place}: {target} is not a heading");
+            let page = page.display();
+            if !linked.exists() {
+                broken.push(format!("{page}: {target}: no such file"));
+            } else if !anchor.is_empty() && !anchors(&read(&linked)).contains(anchor) {
+                broken.push(format!("{page}: {target}: no such heading"));
+            }
             links += 1;
         }
     }
-    assert!(links > 20, "there are only {links} links");
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    assert!(links > 20, "only {links} links");
 }
 
-/// The headings of a page, as links name them.
+/// Text of a page without its code blocks.
+fn prose(text: &str) -> String {
+    let mut is_code = false;
+    let mut prose = String::new();
+    for line in text.lines() {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        if !is_code && !is_fence {
+            prose.push_str(line);
+            prose.push('\n');
+        }
+    }
+    prose
+}
+
+/// Anchors of a page's headings, as GitHub generates them: text in lower case without punctuation, spaces as hyphens,
+/// and a number on every repeated heading.
 fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = text.lines().filter(|line| line.starts_with('#'));
-    let anchor = |heading: &str| -> String {
-        let words = heading.trim_start_matches('#').trim().to_lowercase();
+    let mut anchors = BTreeSet::new();
+    let mut repeated: BTreeMap<String, usize> = BTreeMap::new();
+    for heading in prose(text).lines().filter(|line| line.starts_with('#')) {
+        let words = without_link_targets(heading.trim_start_matches('#').trim()).to_lowercase();
         let kept = words
             .chars()
             .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-    };
-    headings.map(anchor).collect()
+        let slug: String = kept.map(|c| if c == ' ' { '-' } else { c }).collect();
+        let count = repeated.entry(slug.clone()).or_default();
+        anchors.insert(match *count {
+            0 => slug,
+            count => format!("{slug}-{count}"),
+        });
+        *count += 1;
+    }
+    anchors
 }
 
-/// The cells of every row of every table.
+/// Replaces `[text](target)` with `[text]`.
+fn without_link_targets(heading: &str) -> String {
+    let mut parts = heading.split("](");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push(']');
+        text.push_str(part.split_once(')').map_or(part, |(_, rest)| rest));
+    }
+    text
+}
+
+#[test]
+fn anchors_follow_the_rules_of_github() {
+    let text = "# `[[routes]]`\n## mTLS (client certificates)\n```sh\n# no heading\n```\n## A [link](a.md#b), here\n\
+                ## 0.1.0 - x_y\n### Metrics\n### Metrics\n";
+    let expected = [
+        "routes",
+        "mtls-client-certificates",
+        "a-link-here",
+        "010---x_y",
+        "metrics",
+        "metrics-1",
+    ];
+    assert_eq!(anchors(text), expected.map(str::to_owned).into());
+}
+
+/// Cells of every row of every table of a page.
 fn rows(page: &str) -> Vec<Vec<String>> {
     let text = read(&root().join(page));
     let rows = text.lines().filter_map(|line| line.strip_prefix("| "));
@@ -373,7 +426,7 @@ fn rows(page: &str) -> Vec<Vec<String>> {
     .collect()
 }
 
-/// The reasons in the source, so that the list above cannot miss one.
+/// Reasons in the source, so that the examples are complete.
 fn reasons_in_the_source() -> BTreeSet<String> {
     let source = include_str!("../../src/gate/refusal.rs");
     let reasons = source.split(" reason: \"").skip(1);
@@ -382,7 +435,7 @@ fn reasons_in_the_source() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_refusal_has_its_row_in_the_table_of_answers() {
+fn responses_page_lists_every_refusal() {
     let refusals = Refusal::examples();
     let listed: BTreeSet<String> = refusals
         .iter()
@@ -390,15 +443,15 @@ fn every_refusal_has_its_row_in_the_table_of_answers() {
         .collect();
     assert_eq!(listed, reasons_in_the_source());
 
-    let rows: Vec<Vec<String>> = rows("docs/answers.md")
+    let rows: Vec<Vec<String>> = rows("docs/reference/responses.md")
         .into_iter()
-        .filter(|row| row[0].starts_with('`'))
+        .filter(|row| row.len() == 6 && row[0].starts_with('`'))
         .collect();
     let distinct: BTreeSet<_> = refusals
         .iter()
         .map(|it| (it.reason(), it.status()))
         .collect();
-    assert_eq!(rows.len(), distinct.len(), "a row too many or too few");
+    assert_eq!(rows.len(), distinct.len(), "the number of rows differs");
     for refusal in refusals {
         let (status, headers, _) = refusal.response("claimgate");
         let challenge = headers
@@ -410,17 +463,22 @@ fn every_refusal_has_its_row_in_the_table_of_answers() {
             Some(Some((_, rest))) => format!("`{}`", rest.split('"').next().unwrap()),
         };
         let name = format!("`{}`", refusal.reason());
-        let row = [status.as_str(), challenge.as_str(), refusal.detail()];
+        let (status, challenge, detail) = (status.as_str(), challenge.as_str(), refusal.detail());
+        // The fourth cell is the stage.
+        let describes = |cells: &Vec<String>| {
+            cells[0].starts_with(&name)
+                && cells[1] == status
+                && cells[2] == challenge
+                && cells[4] == detail
+        };
         assert!(
-            rows.iter()
-                .any(|cells| cells[0].starts_with(&name) && cells[1..4] == row),
-            "docs/answers.md has no row `| {name} | {} |`",
-            row.join(" | ")
+            rows.iter().any(describes),
+            "docs/reference/responses.md has no row `| {name} | {status} | {challenge} | … | {detail} |`"
         );
     }
 }
 
-/// A gate of two issuers, one of which cannot be reached, before an upstream that is not there.
+/// Configuration with two issuers, one of them unreachable, and an unreachable upstream.
 const GATE: &str = r#"
 [listen]
 address = "127.0.0.1:0"
@@ -448,35 +506,35 @@ path = "/api/{user_id}/{*rest}"
 access = { owner = "user_id" }
 "#;
 
-/// Asks [`GATE`] for a path of an owner.
+/// Sends a request to [`GATE`], which responds with 502.
 fn get(address: &str, path: &str, token: &str) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
 }
 
-/// A token for `alice`.
+/// Token with the subject `alice`.
 fn token() -> String {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let claims = json!({ "sub": "alice", "exp": 4_000_000_000_u64 });
     jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
 }
 
-/// A listener with TLS, whose files are named from the top of the repository.
+/// TLS listener with file paths relative to the root of the repository.
 const LISTENER: &str = r#"
 [[listeners]]
 address = "127.0.0.1:0"
 tls = { certificate = "tests/fixtures/config/tls/gate.crt", key = "tests/fixtures/keys/p256.private.pem", client_ca = "tests/fixtures/config/tls/gate.crt", client_crl = "tests/fixtures/config/tls/gate.crl" }
 "#;
 
-/// What [`GATE`] with [`LISTENER`] counts after a request.
+/// Metrics of [`GATE`] with [`LISTENER`] after one request.
 fn exposition() -> String {
     let text = format!("{GATE}{LISTENER}");
     let mut written = ConfigDocument::parse(Path::new("gate.toml"), &text).unwrap();
@@ -490,37 +548,37 @@ fn exposition() -> String {
 }
 
 #[test]
-fn every_metric_is_described_with_its_type_and_labels() {
+fn metrics_page_lists_every_metric_with_its_type_and_labels() {
     let exposition = exposition();
     let families: Vec<(&str, &str)> = exposition
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
         .collect();
     assert!(families.len() > 10, "{exposition}");
-    let rows: Vec<Vec<String>> = rows("docs/metrics.md")
+    let rows: Vec<Vec<String>> = rows("docs/reference/metrics.md")
         .into_iter()
         .filter(|row| row[0].starts_with("`claimgate_"))
         .collect();
-    assert_eq!(rows.len(), families.len(), "a row too many or too few");
+    assert_eq!(rows.len(), families.len(), "the number of rows differs");
     for (family, kind) in families {
         let name = match kind {
             "counter" => format!("`{family}_total`"),
             _ => format!("`{family}`"),
         };
         let row = rows.iter().find(|row| row[0] == name);
-        let row = row.unwrap_or_else(|| panic!("docs/metrics.md has no row for {name}"));
+        let row = row.unwrap_or_else(|| panic!("docs/reference/metrics.md has no row for {name}"));
         assert_eq!(row[1], kind, "{name}");
         assert_eq!(row[2], labels(&exposition, family), "{name}");
     }
 }
 
-/// The labels of a family in their order, as the page writes them.
+/// Labels of a metric family in their order, as written on the page.
 fn labels(exposition: &str, family: &str) -> String {
     let sample = exposition
         .lines()
         .find(|line| line.starts_with(family))
         .unwrap_or_else(|| panic!("{family} has no sample"));
-    // A value may have braces of its own, as a route has.
+    // A label value may contain braces, such as a route.
     let Some((_, rest)) = sample.split_once('{') else {
         return String::new();
     };
@@ -534,12 +592,10 @@ fn labels(exposition: &str, family: &str) -> String {
 }
 
 #[test]
-fn every_source_and_test_that_the_architecture_names_exists() {
-    let page = read(&root().join("docs/ARCHITECTURE.md"));
-    let mut sources = Vec::new();
-    for folder in ["src", "tests/it"] {
-        collect(&root().join(folder), &mut sources);
-    }
+fn architecture_page_names_existing_sources_and_tests() {
+    let page = read(&root().join("docs/architecture.md"));
+    let folders = ["src", "tests/it"].map(|folder| collect(&root().join(folder), "rs"));
+    let sources = folders.concat();
     assert!(sources.len() > 50, "{sources:?}");
     let code: String = sources.iter().map(|file| read(file)).collect();
     let (mut files, mut tests) = (0, 0);
@@ -547,12 +603,12 @@ fn every_source_and_test_that_the_architecture_names_exists() {
         let is_source = Path::new(name).extension().is_some_and(|it| it == "rs");
         if is_source && !name.starts_with("tests/") {
             let file = name.trim_start_matches("src/");
-            assert!(root().join("src").join(file).exists(), "there is no {name}");
+            assert!(root().join("src").join(file).exists(), "{name} is missing");
             files += 1;
         } else if name.matches('_').count() >= 4 && !name.contains(['.', ' ', '/']) {
             assert!(
                 code.contains(&format!("fn {name}(")),
-                "there is no test {name}"
+                "the test {name} is missing"
             );
             tests += 1;
         }
@@ -560,14 +616,17 @@ fn every_source_and_test_that_the_architecture_names_exists() {
     assert!(files > 30 && tests >= 5, "{files} files and {tests} tests");
 }
 
-/// Every Rust file under a folder.
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+/// Files below a folder with this extension, in the order of their paths.
+fn collect(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.extend(collect(&path, extension));
+        } else if path.extension().is_some_and(|it| it == extension) {
             files.push(path);
         }
     }
+    files.sort();
+    files
 }
