@@ -464,16 +464,17 @@ fn responses_page_lists_every_refusal() {
         };
         let name = format!("`{}`", refusal.reason());
         let (status, challenge, detail) = (status.as_str(), challenge.as_str(), refusal.detail());
-        // The fourth cell is the stage.
+        let stage = refusal.row().stage.name();
         let describes = |cells: &Vec<String>| {
             cells[0].starts_with(&name)
                 && cells[1] == status
                 && cells[2] == challenge
+                && cells[3].contains(stage)
                 && cells[4] == detail
         };
         assert!(
             rows.iter().any(describes),
-            "docs/reference/responses.md has no row `| {name} | {status} | {challenge} | … | {detail} |`"
+            "docs/reference/responses.md has no row `| {name} | {status} | {challenge} | {stage} | {detail} |`"
         );
     }
 }
