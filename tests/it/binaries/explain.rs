@@ -431,7 +431,7 @@ fn explain_names_the_unmet_requirement() {
         (
             &["plan=secret-plan"],
             "/partners",
-            "  FAIL  verification        token_issuer\n                            the route does not accept the issuer \
+            "  FAIL  authorization       token_issuer\n                            the route does not accept the issuer \
              `better-auth`\n",
         ),
     ] {
