@@ -224,7 +224,7 @@ fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Per
                 say(StageResult::within(stage, route.access.limits.by_subject()));
             }
             (Stage::Verification, Caller::Known(caller)) => {
-                say(StageResult::verified(&caller.subject, &caller.issuer));
+                say(StageResult::verified(caller));
             }
             (Stage::Token, Caller::Known(_)) => match permit.source() {
                 None | Some(TokenSource::Authorization) => passed(stage, ""),
@@ -359,8 +359,7 @@ fn print_rejected(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
         is_permitted: false,
         cause: None,
         route: route.as_deref(),
-        subject: caller.as_ref().map(|caller| &caller.subject),
-        issuer: caller.as_ref().map(|caller| &*caller.issuer),
+        caller: caller.as_deref(),
     };
     for result in explanation::stages(&stopped, issuers) {
         say(result);

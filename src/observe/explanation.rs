@@ -3,10 +3,10 @@
 use std::fmt;
 
 use crate::gate::access::{Requirements, Rule};
+use crate::gate::permit::KnownCaller;
 use crate::gate::rate_limit::RateLimit;
 use crate::gate::refusal::Refusal;
 use crate::gate::routes::Route;
-use crate::gate::subject::Subject;
 use crate::gate::verify::Issuer;
 
 use super::log::printable;
@@ -22,10 +22,8 @@ pub struct StoppedRequest<'a> {
     /// Error between gate and upstream.
     pub cause: Option<&'a str>,
     pub route: Option<&'a Route>,
-    /// Subject of a verified token.
-    pub subject: Option<&'a Subject>,
-    /// Name of the issuer of a verified token.
-    pub issuer: Option<&'a str>,
+    /// Caller of a verified token.
+    pub caller: Option<&'a KnownCaller>,
 }
 
 /// Result of one stage. Displays as one line, and a second one for the detail of a failure.
@@ -64,9 +62,9 @@ impl StageResult {
     }
 
     /// Result of a verification that accepted the token.
-    pub fn verified(subject: &Subject, issuer: &str) -> Self {
-        let subject = printable(subject.as_str());
-        let text = format_args!("subject `{subject}`, issuer `{issuer}`");
+    pub fn verified(caller: &KnownCaller) -> Self {
+        let subject = printable(caller.subject.as_str());
+        let text = format_args!("subject `{subject}`, issuer `{}`", caller.issuer);
         Self::passed(Stage::Verification, text)
     }
 
@@ -104,16 +102,15 @@ pub fn stages(stopped: &StoppedRequest<'_>, issuers: &[Issuer]) -> Vec<StageResu
         is_permitted,
         cause,
         route,
-        subject,
-        issuer,
+        caller,
     } = stopped;
     let failed = if *is_permitted {
         Stage::Upstream
     } else {
-        stage_of(refusal, *issuer)
+        stage_of(refusal, *caller)
     };
     let is_public = route.is_some_and(|route| route.access.rule == Rule::Public);
-    let result = |stage| match (stage, route, subject, issuer) {
+    let result = |stage| match (stage, route, caller) {
         (stage, ..) if stage > failed => StageResult::skipped(stage, "not reached"),
         (stage, ..) if stage == failed => {
             StageResult::failed(stage, refusal.reason(), detail(stopped))
@@ -130,9 +127,7 @@ pub fn stages(stopped: &StoppedRequest<'_>, issuers: &[Issuer]) -> Vec<StageResu
         (Stage::SubjectRateLimit, Some(route), ..) => {
             StageResult::within(stage, route.access.limits.by_subject())
         }
-        (Stage::Verification, _, Some(subject), Some(issuer)) => {
-            StageResult::verified(subject, issuer)
-        }
+        (Stage::Verification, _, Some(caller)) => StageResult::verified(caller),
         _ => StageResult::passed(stage, ""),
     };
     let mut results: Vec<StageResult> = Stage::GATE.into_iter().map(result).collect();
@@ -143,9 +138,9 @@ pub fn stages(stopped: &StoppedRequest<'_>, issuers: &[Issuer]) -> Vec<StageResu
     results
 }
 
-/// Stage that ends in this refusal. A token of a verified `issuer` fails at the route's `issuers`, not in verification.
-fn stage_of(refusal: &Refusal, issuer: Option<&str>) -> Stage {
-    match (refusal, issuer) {
+/// Stage that ends in this refusal. A verified token can only fail at the route's `issuers`, in authorization.
+fn stage_of(refusal: &Refusal, caller: Option<&KnownCaller>) -> Stage {
+    match (refusal, caller) {
         (Refusal::TokenIssuer, Some(_)) => Stage::Authorization,
         _ => refusal.row().stage,
     }
@@ -153,15 +148,15 @@ fn stage_of(refusal: &Refusal, issuer: Option<&str>) -> Stage {
 
 /// Detail of a refusal for the operator: the unmet requirement, never the value of a claim.
 fn detail(stopped: &StoppedRequest<'_>) -> Option<String> {
-    match (stopped.refusal, stopped.issuer) {
+    match (stopped.refusal, stopped.caller) {
         (
             Refusal::ClaimDenied { requirement, .. } | Refusal::CertificateDenied { requirement },
             _,
         ) => Some(format!("not met: {requirement}")),
-        // The issuer is known of a verified token only: the route rejects it, not the gate.
-        (Refusal::TokenIssuer, Some(issuer)) => {
-            Some(format!("the route does not accept the issuer `{issuer}`"))
-        }
+        (Refusal::TokenIssuer, Some(caller)) => Some(format!(
+            "the route does not accept the issuer `{}`",
+            caller.issuer
+        )),
         _ => None,
     }
 }

@@ -31,8 +31,7 @@ pub fn write(record: &Record, sample: f64) {
         reason,
         cause,
         is_auth_failure,
-        subject,
-        issuer,
+        caller,
         client,
         request_id,
         elapsed,
@@ -50,7 +49,10 @@ pub fn write(record: &Record, sample: f64) {
     let path = target.as_ref().map_or("*", |target| target.path());
     let path = printable(truncate(path, MAX_PATH_BYTES));
     let route = route.as_ref().map(|route| route.pattern.as_ref());
-    let subject = subject.as_ref().map(|subject| printable(subject.as_str()));
+    let subject = caller
+        .as_ref()
+        .map(|caller| printable(caller.subject.as_str()));
+    let issuer = caller.as_ref().map(|caller| &*caller.issuer);
     let client = client.map(tracing::field::display);
     let upstream_ms = upstream.map(millis);
     let request_id = request_id.to_str().unwrap_or_default();
@@ -66,7 +68,7 @@ pub fn write(record: &Record, sample: f64) {
                 reason,
                 cause = cause.as_deref(),
                 subject = subject.as_deref(),
-                issuer = issuer.as_deref(),
+                issuer,
                 client,
                 duration_ms = millis(*elapsed),
                 upstream_ms,

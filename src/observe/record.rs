@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
 
+use crate::gate::permit::KnownCaller;
 use crate::gate::routes::Route;
-use crate::gate::subject::Subject;
 
 use super::traces::Trace;
 
@@ -29,10 +29,8 @@ pub struct Record {
     pub cause: Option<String>,
     /// True if the refusal is an authentication or authorization failure.
     pub is_auth_failure: bool,
-    /// Subject of a verified token.
-    pub subject: Option<Subject>,
-    /// Name of the issuer of a verified token.
-    pub issuer: Option<Arc<str>>,
+    /// Caller of a verified token.
+    pub caller: Option<Arc<KnownCaller>>,
     /// Client address; `None` on a Unix socket.
     pub client: Option<IpAddr>,
     pub request_id: HeaderValue,
@@ -67,8 +65,7 @@ mod tests {
                 reason: Some("no_route"),
                 cause: None,
                 is_auth_failure: false,
-                subject: None,
-                issuer: None,
+                caller: None,
                 client: None,
                 request_id: HeaderValue::from_str(request_id).unwrap(),
                 elapsed: Duration::ZERO,

@@ -73,8 +73,7 @@ impl Refusals {
             reason: _,
             cause,
             is_auth_failure: _,
-            subject,
-            issuer,
+            caller,
             client,
             request_id,
             elapsed: _,
@@ -90,8 +89,7 @@ impl Refusals {
             is_permitted,
             cause: cause.as_deref(),
             route: route.as_deref(),
-            subject: subject.as_ref(),
-            issuer: issuer.as_deref(),
+            caller: caller.as_deref(),
         };
         let mut stages = String::new();
         for result in explanation::stages(&stopped, issuers) {
@@ -109,9 +107,9 @@ impl Refusals {
             status: status.as_u16(),
             reason: refusal.reason(),
             detail: refusal.detail(),
-            subject: subject
+            subject: caller
                 .as_ref()
-                .map(|subject| printable_start(subject.as_str(), MAX_TEXT_BYTES)),
+                .map(|caller| printable_start(caller.subject.as_str(), MAX_TEXT_BYTES)),
             client: *client,
             stages: truncate(&stages, MAX_STAGES_BYTES).into(),
         });

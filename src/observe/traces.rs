@@ -15,8 +15,8 @@ use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use crate::gate::inbound::Scheme;
+use crate::gate::permit::KnownCaller;
 use crate::gate::routes::Route;
-use crate::gate::subject::Subject;
 
 use super::Record;
 use super::log::{MAX_PATH_BYTES, method_label, truncate};
@@ -122,8 +122,7 @@ struct SampledExchange {
     route: Option<Arc<Route>>,
     status: StatusCode,
     reason: Option<&'static str>,
-    subject: Option<Subject>,
-    issuer: Option<Arc<str>>,
+    caller: Option<Arc<KnownCaller>>,
     client: Option<IpAddr>,
     request_id: Box<str>,
     elapsed: Duration,
@@ -145,8 +144,7 @@ impl SampledExchange {
             reason,
             cause: _,
             is_auth_failure: _,
-            subject,
-            issuer,
+            caller,
             client,
             request_id,
             elapsed,
@@ -167,8 +165,7 @@ impl SampledExchange {
             route,
             status,
             reason,
-            subject,
-            issuer,
+            caller,
             client,
             request_id: request_id.to_str().unwrap_or_default().into(),
             elapsed,

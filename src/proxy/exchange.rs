@@ -340,7 +340,6 @@ impl Exchange {
         };
         let elapsed = now - self.started;
         let uploaded = || self.upload.as_ref().map_or(0, |upload| upload.bytes());
-        let caller = self.caller.as_ref();
         let record = Record {
             method: self.method.clone(),
             target: self.target.take(),
@@ -349,8 +348,7 @@ impl Exchange {
             reason,
             cause: self.cause.take(),
             is_auth_failure,
-            subject: caller.map(|caller| caller.subject.clone()),
-            issuer: caller.map(|caller| Arc::clone(&caller.issuer)),
+            caller: self.caller.take(),
             client: self.client,
             request_id: self.request_id.clone(),
             elapsed,
