@@ -122,11 +122,13 @@ impl Gate {
 
     /// Returns the same gate with other keys for one issuer.
     #[must_use]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "an id is made for an issuer of this gate"
+    )]
     pub fn with_ring(&self, issuer: IssuerId, ring: Arc<KeyRing>) -> Self {
         let mut gate = self.clone();
-        if let Some(issuer) = gate.issuers.get_mut(issuer.0) {
-            issuer.ring = ring;
-        }
+        gate.issuers[issuer.0].ring = ring;
         gate
     }
 
@@ -291,8 +293,10 @@ impl<'a> Routed<'a> {
     /// tokens or passwords is slow.
     pub fn client_buckets(&self) -> Option<Buckets<'a>> {
         let limits = self.route.access.limits.by_client();
-        let owner = BucketOwner::address(self.inbound.client);
-        (!limits.is_empty()).then_some(Buckets { limits, owner })
+        (!limits.is_empty()).then(|| {
+            let owner = BucketOwner::address(self.inbound.client);
+            Buckets { limits, owner }
+        })
     }
 
     /// Finds the one token of the request and verifies it. A public route needs none.

@@ -3,6 +3,7 @@
 mod config;
 mod durations;
 mod exposition;
+mod families;
 mod issuers;
 mod registry;
 mod summary;

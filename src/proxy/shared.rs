@@ -67,10 +67,19 @@ impl Policy {
         kid: Option<&str>,
         since: &mut Option<u64>,
     ) -> RefreshOutcome {
-        match self.refreshers.get(issuer.0) {
-            Some(Some(refresher)) => refresher.ask(kid, since).await,
-            Some(None) | None => RefreshOutcome::Fetched,
+        match self.refresher(issuer) {
+            Some(refresher) => refresher.ask(kid, since).await,
+            // Local keys never change without a newer policy.
+            None => RefreshOutcome::Fetched,
         }
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the gate and the refreshers of a policy have the same issuers"
+    )]
+    fn refresher(&self, issuer: IssuerId) -> Option<&Arc<Refresher>> {
+        self.refreshers[issuer.0].as_ref()
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::clock::UnixTime;
 
-use super::exposition::{counters, gauge, gauges};
+use super::families::{counters, gauge, gauges};
 
 /// Generation in force and outcomes of configuration reloads.
 #[derive(Debug, Default)]

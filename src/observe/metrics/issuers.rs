@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::observe::log::printable;
 
-use super::exposition::{counters, gauges};
+use super::families::{counters, gauges};
 use super::{MetricsRegistry, Named};
 
 /// Metrics of one issuer's keys. Times are in Unix seconds; 0 means never.

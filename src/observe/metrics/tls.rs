@@ -10,7 +10,7 @@ use prometheus_client::registry::Unit;
 
 use crate::clock::UnixTime;
 
-use super::exposition::{counters, gauges};
+use super::families::{counters, gauges};
 
 /// TLS files with the expiry of their contents.
 pub type Expiries = BTreeMap<PathBuf, Option<UnixTime>>;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use prometheus_client::encoding::DescriptorEncoder;
 use serde_json::{Value, json};
 
-use super::exposition::{counters, gauges};
+use super::families::{counters, gauges};
 use super::{MetricsRegistry, Named};
 
 /// Metrics of one upstream.
