@@ -371,6 +371,7 @@ fn print_rejected(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
     } else {
         say(format_args!("\nresponse {}: {detail}", refusal.status()));
     }
+    say(format_args!("fix: {}", refusal.row().hint));
 }
 
 fn passed(stage: Stage, text: impl Display) {

@@ -53,6 +53,8 @@ pub struct RefusalRecord {
     pub reason: &'static str,
     /// Text of the response.
     pub detail: &'static str,
+    /// Fix, for the operator.
+    pub hint: &'static str,
     /// Subject of a verified token.
     pub subject: Option<Box<str>>,
     /// Client address; `None` on a Unix socket.
@@ -107,6 +109,7 @@ impl Refusals {
             status: status.as_u16(),
             reason: refusal.reason(),
             detail: refusal.detail(),
+            hint: refusal.row().hint,
             subject: caller
                 .as_ref()
                 .map(|caller| printable_start(caller.subject.as_str(), MAX_TEXT_BYTES)),
@@ -163,13 +166,16 @@ impl RefusalRecord {
             status,
             reason: _,
             detail,
+            hint,
             subject: _,
             client,
             stages,
         } = self;
         let client = client.map_or_else(|| "a Unix socket".to_owned(), |client| client.to_string());
         let time = self.time(now);
-        format!("{time} {method} {path} from {client}\n\n{stages}\nresponse {status}: {detail}\n")
+        format!(
+            "{time} {method} {path} from {client}\n\n{stages}\nresponse {status}: {detail}\nfix: {hint}\n"
+        )
     }
 
     fn bytes(&self) -> usize {
