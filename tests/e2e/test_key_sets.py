@@ -124,7 +124,7 @@ def test_a_clusters_keys_are_fetched_with_its_authority_and_a_token(cluster, cla
     said = doctor(claimgate, cluster.directory, f"{place.format(cluster.url)}, {beside(cluster)}", cluster.token("ada"))
     assert said.returncode == 0, said.stdout + said.stderr
     assert "issuer `cluster`: 1 key (`cluster` for RS256)" in said.stdout
-    assert "accepted: a token of the issuer `cluster` about `ada`" in said.stdout
+    assert "accepted: issuer `cluster`, subject `ada`" in said.stdout
     assert LEASE not in said.stdout + said.stderr
 
 
@@ -148,5 +148,5 @@ def test_the_description_of_another_issuer_is_not_taken(cluster, claimgate):
     keys = f'discovery = "{cluster.url}/.well-known/openid-configuration", {beside(cluster)}'
     said = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
     assert said.returncode == 1
-    assert "discovery: it is about `https://elsewhere.example`" in said.stdout, said.stdout
+    assert "discovery: the document has the issuer `https://elsewhere.example`" in said.stdout, said.stdout
     assert cluster.heard == ["/.well-known/openid-configuration"]

@@ -156,7 +156,7 @@ def test_each_counts_for_itself_while_redis_is_away(tmp_path, upstream, redis):
                 gate.ask("GET", "/login")
                 time.sleep(0.1)
             assert counted(gate, "success") > before
-            gate.program.wait_for("requests are counted in Redis again")
+            gate.program.wait_for("Redis rate limiting resumed")
 
 
 def test_redis_is_spoken_to_with_tls_and_must_prove_who_it_is(tmp_path, upstream):
