@@ -14,7 +14,7 @@ import httpx
 
 START_SECONDS = 60
 STOP_SECONDS = 60
-ANSWER_SECONDS = 30
+RESPONSE_SECONDS = 30
 ENV_FILE = ".claimgate-dev.env"
 UVICORN = pathlib.Path(sys.executable).with_name("uvicorn")
 
@@ -39,13 +39,13 @@ class Dev:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True,  # so that what is left over can be ended without ending pytest
         )
-        self.output: list[str] = []
+        self.lines_read: list[str] = []
         self.lines: queue.SimpleQueue = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self):
         for line in self.process.stdout:
-            self.output.append(line)
+            self.lines_read.append(line)
             self.lines.put(line)
 
     def wait_until(self, what: str, condition, seconds: float):
@@ -53,14 +53,14 @@ class Dev:
         deadline = time.monotonic() + seconds
         while not (found := condition()):
             ended = self.process.poll()
-            assert ended is None, f"claimgate dev ended with {ended} before {what}:\n{self.said()}"
-            assert time.monotonic() < deadline, f"no {what} within {seconds} s:\n{self.said()}"
+            assert ended is None, f"claimgate dev ended with {ended} before {what}:\n{self.output()}"
+            assert time.monotonic() < deadline, f"no {what} within {seconds} s:\n{self.output()}"
             with contextlib.suppress(queue.Empty):
                 self.lines.get(timeout=0.1)
         return found
 
-    def said(self) -> str:
-        return "".join(self.output)
+    def output(self) -> str:
+        return "".join(self.lines_read)
 
     def settings(self) -> dict | None:
         """The lines of the env file, once all of them are there."""
@@ -78,13 +78,13 @@ class Dev:
         self.token, self.expired = settings["TOKEN"], settings["EXPIRED"]
         # The environment's proxies are not asked: all traffic stays on loopback.
         self.client = httpx.Client(
-            base_url=self.url, timeout=ANSWER_SECONDS, trust_env=False, http1=not self.http2, http2=self.http2)
+            base_url=self.url, timeout=RESPONSE_SECONDS, trust_env=False, http1=not self.http2, http2=self.http2)
         return self
 
     def get(self, path: str, token: str | None = None, headers=()) -> httpx.Response:
-        return self.ask("GET", path, token, headers)
+        return self.request("GET", path, token, headers)
 
-    def ask(self, method: str, path: str, token: str | None = None, headers=(), **more) -> httpx.Response:
+    def request(self, method: str, path: str, token: str | None = None, headers=(), **more) -> httpx.Response:
         credential = [("Authorization", f"Bearer {token}")] if token is not None else []
         return self.client.request(method, path, headers=[*credential, *headers], **more)
 

@@ -40,17 +40,17 @@ access = { owner = "user_id" }
 
 
 # What a token lasts whose end a test awaits: longer than it takes to open a stream, however slow the machine is.
-SOON = 12
+SHORT_LIFETIME = 12
 
 
-def minted(subject: str = "alice", seconds: float = 600, secret: str = SECRET, **claims) -> str:
+def sign_token(subject: str = "alice", seconds: float = 600, secret: str = SECRET, **claims) -> str:
     now = int(time.time())
     claims = {"sub": subject, "iat": now, "exp": int(time.time() + seconds), **claims}
     return jwt.encode({name: value for name, value in claims.items() if value is not None}, secret, algorithm="HS256")
 
 
 @contextlib.contextmanager
-def gate_before(directory: pathlib.Path, url: str, routes: str = ROUTES):
+def running_gate(directory: pathlib.Path, url: str, routes: str = ROUTES):
     """`claimgate run` before the upstream at this URL."""
     (directory / "secret").write_text(SECRET)
     (directory / "secret").chmod(0o600)

@@ -17,7 +17,7 @@ import httpx
 LIFETIME = 2400
 START_SECONDS = 60
 STOP_SECONDS = 30
-ANSWER_SECONDS = 30
+RESPONSE_SECONDS = 30
 BROWSER_MILLISECONDS = 120_000
 NODE = pathlib.Path(sys.executable).with_name("node")
 HIDDEN = {"BETTER_AUTH_SECRET", "DATABASE_URL", "PORT"}
@@ -45,7 +45,7 @@ def wait_until(condition, seconds: float = START_SECONDS) -> float:
 
 def http_client(url: str) -> httpx.Client:
     """One that does not ask the environment's proxies: all traffic stays on loopback."""
-    return httpx.Client(base_url=url, timeout=ANSWER_SECONDS, trust_env=False)
+    return httpx.Client(base_url=url, timeout=RESPONSE_SECONDS, trust_env=False)
 
 
 class Program:
@@ -62,7 +62,7 @@ class Program:
                 start_new_session=True,  # so that what is left over can be ended without ending pytest
             )
 
-    def said(self) -> str:
+    def output(self) -> str:
         """All lines that are whole."""
         text, end, _ = self.written.read_text(errors="replace").rpartition("\n")
         return text + end
@@ -73,11 +73,11 @@ class Program:
         while True:
             # What it has written before its end is still read.
             over = self.process.poll() is not None or time.monotonic() > deadline
-            if found := re.search(pattern, self.said(), re.MULTILINE):
+            if found := re.search(pattern, self.output(), re.MULTILINE):
                 return found
             if over:
                 self.stop()
-                raise AssertionError(f"{self.written.stem} never wrote {pattern}:\n{self.said()}")
+                raise AssertionError(f"{self.written.stem} never wrote {pattern}:\n{self.output()}")
             time.sleep(0.02)
 
     def stop(self):
@@ -144,14 +144,14 @@ class User:
         client.cookies.clear()
 
     def _post(self, what: str, body: dict) -> httpx.Response:
-        answer = self.client.post(f"/api/auth/{what}/email", json=body, headers=self.headers)
-        assert answer.status_code == 200, answer.text
-        return answer
+        response = self.client.post(f"/api/auth/{what}/email", json=body, headers=self.headers)
+        assert response.status_code == 200, response.text
+        return response
 
     def token(self) -> str:
-        answer = self.client.get("/api/auth/token", headers=self.headers | {"Cookie": self.cookie})
-        assert answer.status_code == 200, answer.text
-        return answer.json()["token"]
+        response = self.client.get("/api/auth/token", headers=self.headers | {"Cookie": self.cookie})
+        assert response.status_code == 200, response.text
+        return response.json()["token"]
 
 
 class Gate:
@@ -171,12 +171,12 @@ class Gate:
         return self.admin.get("/readyz").status_code == 200
 
     def stop(self):
-        # A gate that stops gives its clients a moment to read the last answer.
+        # A gate that stops gives its clients a moment to read the last response.
         self.client.close()
         self.admin.close()
         self.program.stop()
 
-    def ask(self, method: str, path: str, token: str | None = None, **more) -> httpx.Response:
+    def request(self, method: str, path: str, token: str | None = None, **more) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         return self.client.request(method, path, headers=headers, **more)
 

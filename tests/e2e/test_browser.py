@@ -101,7 +101,7 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
 class ApiHandler(http.server.BaseHTTPRequestHandler):
     """Notes every request, tells events, and leaves all else to the task service."""
 
-    def answer(self):
+    def response(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.noted.append((self.command, self.path, dict(self.headers)))
         if self.path.startswith("/events/"):
@@ -112,16 +112,16 @@ class ApiHandler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(f"data: for {self.headers['X-User-Id']}\n\n".encode())
             return
         headers = {name: self.headers[name] for name in ("X-User-Id", "Content-Type") if name in self.headers}
-        answer = httpx.request(self.command, self.tasks + self.path, headers=headers, content=body, trust_env=False)
-        self.send_response(answer.status_code)
-        self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
+        response = httpx.request(self.command, self.tasks + self.path, headers=headers, content=body, trust_env=False)
+        self.send_response(response.status_code)
+        self.send_header("Content-Type", response.headers.get("Content-Type", "text/plain"))
         # A library of the API's own that says the wrong thing.
         self.send_header("Access-Control-Allow-Origin", "https://elsewhere.example")
-        self.send_header("Content-Length", str(len(answer.content)))
+        self.send_header("Content-Length", str(len(response.content)))
         self.end_headers()
-        self.wfile.write(answer.content)
+        self.wfile.write(response.content)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = response
 
 
 @pytest.fixture(scope="module")

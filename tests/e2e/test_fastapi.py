@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import jwt
 import pytest
 
-from dev import ANSWER_SECONDS, START_SECONDS, UVICORN, dev
-from gate import SECRET, minted
+from dev import RESPONSE_SECONDS, START_SECONDS, UVICORN, dev
+from gate import SECRET, sign_token
 from programs import free_port
 
 APP = pathlib.Path(__file__).parent / "fastapi"
@@ -72,11 +72,11 @@ def gate(request, tmp_path_factory):
         yield running
 
 
-def problem(answer, status: int, reason: str) -> str:
+def problem(response, status: int, reason: str) -> str:
     """Asserts a refusal of the gate, and returns the text that clients of FastAPI read."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"].split(";")[0] == "application/problem+json"
-    body = answer.json()
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"].split(";")[0] == "application/problem+json"
+    body = response.json()
     assert body["reason"] == reason
     assert isinstance(body["detail"], str) and body["detail"]
     return body["detail"]
@@ -87,26 +87,26 @@ def folded(headers: list) -> list:
     return [(re.sub(r"[^a-z0-9]", "-", name.lower()), value) for name, value in headers]
 
 
-def seen_by_the_app(answer) -> list:
-    assert answer.status_code == 200, answer.text
-    headers = folded(answer.json())
+def seen_by_the_app(response) -> list:
+    assert response.status_code == 200, response.text
+    headers = folded(response.json())
     assert any(name == "host" for name, _ in headers), "the app saw no headers: the check would pass on nothing"
     return headers
 
 
-def identities(answer) -> list:
-    return [value for name, value in seen_by_the_app(answer) if name == "x-user-id"]
+def identities(response) -> list:
+    return [value for name, value in seen_by_the_app(response) if name == "x-user-id"]
 
 
 def as_written(gate, target: str, **headers: str) -> http.client.HTTPResponse:
     """A GET over HTTP/1.1 whose target and headers no client library has tidied up."""
     place = urlsplit(gate.url)
-    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=ANSWER_SECONDS)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=RESPONSE_SECONDS)
     connection.request("GET", target, headers={"Authorization": f"Bearer {gate.token}"} | headers)
-    answer = connection.getresponse()
-    answer.read()
+    response = connection.getresponse()
+    response.read()
     connection.close()
-    return answer
+    return response
 
 
 # --- what dev gives to the developer
@@ -121,14 +121,14 @@ def test_the_env_file_is_for_its_owner_only(gate):
 
 
 def test_curl_lines_are_printed_and_the_secret_is_not(gate):
-    gate.wait_until("curl line", lambda: "curl " in gate.said(), START_SECONDS)
-    assert SECRET not in gate.said()
+    gate.wait_until("curl line", lambda: "curl " in gate.output(), START_SECONDS)
+    assert SECRET not in gate.output()
 
 
 # --- who may do what
 
 def test_a_user_writes_and_reads_notes_of_their_own(gate):
-    written = gate.ask("POST", "/api/alice/notes", gate.token, json={"text": "milk, žito 😀"})
+    written = gate.request("POST", "/api/alice/notes", gate.token, json={"text": "milk, žito 😀"})
     assert written.status_code == 201, written.text
     assert written.json() == {"path": "alice", "caller": "alice", "text": "milk, žito 😀"}
     read = gate.get("/api/alice/notes", gate.token)
@@ -138,14 +138,14 @@ def test_a_user_writes_and_reads_notes_of_their_own(gate):
 
 
 def test_the_answer_of_the_app_to_a_bad_body_is_passed_on(gate):
-    answer = gate.ask("POST", "/api/alice/notes", gate.token, json={"wrong": 1})
-    assert answer.status_code == 422
-    assert answer.headers["content-type"] == "application/json"
+    response = gate.request("POST", "/api/alice/notes", gate.token, json={"wrong": 1})
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
 def test_another_users_path_is_forbidden(gate, method):
-    detail = problem(gate.ask(method, "/api/bob/notes", gate.token), 403, "subject_mismatch")
+    detail = problem(gate.request(method, "/api/bob/notes", gate.token), 403, "subject_mismatch")
     assert "alice" not in detail and "bob" not in detail
 
 
@@ -163,17 +163,17 @@ def test_a_path_with_two_readings_is_refused(gate, target):
 
 
 def test_no_token_is_a_challenge_without_an_error(gate):
-    answer = gate.get("/api/alice/notes")
-    problem(answer, 401, "token_missing")
-    challenge = answer.headers["www-authenticate"]
+    response = gate.get("/api/alice/notes")
+    problem(response, 401, "token_missing")
+    challenge = response.headers["www-authenticate"]
     assert challenge.split(" ")[0] == "Bearer" and "error=" not in challenge
 
 
 def test_an_expired_token_is_told_so(gate):
-    answer = gate.get("/api/alice/notes", gate.expired)
-    detail = problem(answer, 401, "token_expired")
+    response = gate.get("/api/alice/notes", gate.expired)
+    detail = problem(response, 401, "token_expired")
     assert detail == "Token has expired. Please sign in again."
-    challenge = answer.headers["www-authenticate"]
+    challenge = response.headers["www-authenticate"]
     assert challenge.startswith("Bearer ") and 'error="invalid_token"' in challenge
 
 
@@ -183,17 +183,17 @@ def test_two_tokens_are_refused(gate):
 
 
 def test_a_token_that_the_python_library_made_is_good(gate):
-    answer = gate.get("/api/bob/notes", minted("bob"))
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["caller"] == "bob"
+    response = gate.get("/api/bob/notes", sign_token("bob"))
+    assert response.status_code == 200, response.text
+    assert response.json()["caller"] == "bob"
 
 
 def test_a_token_with_user_id_in_place_of_sub_is_good(gate):
-    assert gate.get("/api/bob/notes", minted(None, user_id="bob")).json()["caller"] == "bob"
+    assert gate.get("/api/bob/notes", sign_token(None, user_id="bob")).json()["caller"] == "bob"
 
 
 def test_a_token_under_another_secret_is_refused(gate):
-    problem(gate.get("/api/alice/notes", minted(secret=SECRET.upper())), 401, "token_signature")
+    problem(gate.get("/api/alice/notes", sign_token(secret=SECRET.upper())), 401, "token_signature")
 
 
 def test_an_unsigned_token_is_refused(gate):
@@ -202,8 +202,8 @@ def test_an_unsigned_token_is_refused(gate):
 
 
 def test_health_is_public(gate):
-    answer = gate.get("/health")
-    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    response = gate.get("/health")
+    assert (response.status_code, response.json()["status"]) == (200, "ok")
 
 
 @pytest.mark.parametrize("path", ["/", "/api", "/docs", "/openapi.json", "/healthz", "/API/alice/notes"])
@@ -233,16 +233,16 @@ def test_the_app_sees_the_caller_and_not_the_credential(gate):
     [("X-User-Id", "")],
 ], ids=lambda headers: ", ".join(f"{name}={value}" for name, value in headers))
 def test_a_spoofed_identity_does_not_arrive(gate, spoofed):
-    answer = gate.get("/api/alice/headers", gate.token, spoofed)
-    assert identities(answer) == ["alice"]
-    assert "mallory" not in answer.text
+    response = gate.get("/api/alice/headers", gate.token, spoofed)
+    assert identities(response) == ["alice"]
+    assert "mallory" not in response.text
 
 
 def test_a_spoofed_identity_does_not_arrive_on_a_public_route(gate):
     spoofed = [("X-User-Id", "mallory"), ("x_user_id", "mallory")]
-    answer = gate.get("/api/auth/headers", headers=spoofed)
-    assert identities(answer) == []
-    assert "mallory" not in answer.text
+    response = gate.get("/api/auth/headers", headers=spoofed)
+    assert identities(response) == []
+    assert "mallory" not in response.text
 
 
 def test_a_spoofed_identity_is_no_token(gate):
@@ -251,9 +251,9 @@ def test_a_spoofed_identity_is_no_token(gate):
 
 @pytest.mark.parametrize("listed", ["X-User-Id", "x-user-id", "close, X-User-Id"])
 def test_the_identity_cannot_be_declared_hop_by_hop(gate, listed):
-    answer = as_written(gate, "/api/alice/headers", Connection=listed)
-    assert answer.status == 400
-    assert answer.headers["content-type"].split(";")[0] == "application/problem+json"
+    response = as_written(gate, "/api/alice/headers", Connection=listed)
+    assert response.status == 400
+    assert response.headers["content-type"].split(";")[0] == "application/problem+json"
 
 
 def test_other_headers_arrive_as_they_were(gate):
@@ -285,12 +285,12 @@ def test_an_app_that_is_gone_is_a_bad_gateway(tmp_path):
     shell = f'"{UVICORN}" app:app --app-dir "{APP}" --host 127.0.0.1 --port "$PORT"; exec sleep 600'
     with dev(tmp_path, ["sh", "-c", shell], SECRET) as gate:
         os.kill(gate.get("/health").json()["pid"], signal.SIGKILL)
-        # A connection from before may still be open for a moment; each answer must be a 502 all the same.
+        # A connection from before may still be open for a moment; each response must be a 502 all the same.
         for _ in range(3):
-            answer = gate.get("/api/alice/notes", gate.token)
-            assert answer.status_code == 502, answer.text
-            assert answer.headers["content-type"].split(";")[0] == "application/problem+json"
-            assert answer.json()["reason"] in ("upstream_unreachable", "upstream_invalid_response")
+            response = gate.get("/api/alice/notes", gate.token)
+            assert response.status_code == 502, response.text
+            assert response.headers["content-type"].split(";")[0] == "application/problem+json"
+            assert response.json()["reason"] in ("upstream_unreachable", "upstream_invalid_response")
         problem(gate.get("/api/bob/notes", gate.token), 403, "subject_mismatch")
         assert gate.stop() == 0
 
@@ -300,7 +300,7 @@ def test_a_signal_ends_the_app_and_the_gate(tmp_path, how):
     with dev(tmp_path, COMMAND, SECRET) as gate:
         app = gate.get("/health").json()["pid"]
         gate.client.close()
-        assert gate.stop(how) == 0, gate.said()
+        assert gate.stop(how) == 0, gate.output()
         assert not gate.env_file.exists()
         assert not runs(app), "the app is still there"
         place = urlsplit(gate.url)

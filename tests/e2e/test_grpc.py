@@ -9,12 +9,12 @@ import grpc
 import pytest
 
 from authority import Authority
-from gate import SOON, gate_before, minted
+from gate import SHORT_LIFETIME, running_gate, sign_token
 from grpc_notes import SERVICE
 from programs import Program, free_port
 
 SERVER = pathlib.Path(__file__).with_name("grpc_notes.py")
-PATIENCE = 60
+TIMEOUT = 60
 ROUTES = f"""
 [[routes]]
 path = "/{SERVICE}/{{method}}"
@@ -37,7 +37,7 @@ def gate(request, tmp_path_factory):
     server = Program(tmp_path_factory.mktemp("server"), [sys.executable, SERVER, address], {})
     try:
         server.wait_for("listening on port")
-        with gate_before(tmp_path_factory.mktemp("gate"), url, ROUTES) as running:
+        with running_gate(tmp_path_factory.mktemp("gate"), url, ROUTES) as running:
             yield running
     finally:
         server.stop()
@@ -55,7 +55,7 @@ class Caller:
             credentials = grpc.ssl_channel_credentials(authority)
             options.append(("grpc.ssl_target_name_override", "gate.test"))
             self.channel = grpc.secure_channel(target, credentials, options)
-        self.more = {"timeout": PATIENCE, "metadata": [("x-user-id", "mallory"), ("x_user_id", "mallory")]}
+        self.more = {"timeout": TIMEOUT, "metadata": [("x-user-id", "mallory"), ("x_user_id", "mallory")]}
         if token is not None:
             self.more["metadata"].append(("authorization", f"Bearer {token}"))
 
@@ -87,25 +87,25 @@ class Caller:
 
 @pytest.fixture
 def alice(gate):
-    with Caller(gate, minted()) as caller:
+    with Caller(gate, sign_token()) as caller:
         yield caller
 
 
 def test_every_kind_of_call_names_its_user(alice):
-    answer, call = alice.write_with_call("hello")
-    assert answer == "x-user-id=alice: 5 hello"
+    response, call = alice.write_with_call("hello")
+    assert response == "x-user-id=alice: 5 hello"
     assert ("x-written", "in the end") in [(name, value) for name, value in call.trailing_metadata()]
     assert list(alice.read("3")) == ["x-user-id=alice", "0", "1", "2"]
     assert alice.collect(["a", "bc", ""]) == "x-user-id=alice: 3"
 
     said: queue.SimpleQueue = queue.SimpleQueue()
-    answers = alice.talk(iter(said.get, None))
+    responses = alice.talk(iter(said.get, None))
     for text in ["one", "two"]:
-        # Each is said only after the answer to the one before.
+        # Each is said only after the response to the one before.
         said.put(text)
-        assert next(answers) == f"x-user-id=alice: {text}"
+        assert next(responses) == f"x-user-id=alice: {text}"
     said.put(None)
-    assert list(answers) == []
+    assert list(responses) == []
 
 
 def test_an_error_of_the_service_arrives_as_it_is(alice):
@@ -119,16 +119,16 @@ def test_an_error_of_the_service_arrives_as_it_is(alice):
 # The tokens are made when they are used: with the table they would grow old.
 @pytest.mark.parametrize("token, service, code", [
     (lambda: None, SERVICE, grpc.StatusCode.UNAUTHENTICATED),
-    (lambda: minted(seconds=-60), SERVICE, grpc.StatusCode.UNAUTHENTICATED),
-    (lambda: minted(secret="another secret, and long enough as well"), SERVICE, grpc.StatusCode.UNAUTHENTICATED),
-    (lambda: minted("bob"), "users/alice", grpc.StatusCode.PERMISSION_DENIED),
-    (lambda: minted(), "other.Service", grpc.StatusCode.UNIMPLEMENTED),
+    (lambda: sign_token(seconds=-60), SERVICE, grpc.StatusCode.UNAUTHENTICATED),
+    (lambda: sign_token(secret="another secret, and long enough as well"), SERVICE, grpc.StatusCode.UNAUTHENTICATED),
+    (lambda: sign_token("bob"), "users/alice", grpc.StatusCode.PERMISSION_DENIED),
+    (lambda: sign_token(), "other.Service", grpc.StatusCode.UNIMPLEMENTED),
 ], ids=["no token", "expired", "forged", "another user", "no route"])
 def test_a_refusal_is_a_status(gate, token, service, code):
     with Caller(gate, token()) as caller, pytest.raises(grpc.RpcError) as raised:
         caller.write("hello", service)
     assert raised.value.code() == code
-    # A client that gets no status makes one up from the answer of HTTP, and says so.
+    # A client that gets no status makes one up from the response of HTTP, and says so.
     assert raised.value.details() and "http" not in raised.value.details().lower()
 
 
@@ -139,18 +139,18 @@ def test_large_messages_pass(alice):
 
 
 def test_a_stream_ends_with_its_token(gate):
-    with Caller(gate, minted(seconds=SOON)) as caller:
-        answers = caller.read("0")
-        assert next(answers) == "x-user-id=alice"
+    with Caller(gate, sign_token(seconds=SHORT_LIFETIME)) as caller:
+        responses = caller.read("0")
+        assert next(responses) == "x-user-id=alice"
         with pytest.raises(grpc.RpcError) as raised:
-            next(answers)
+            next(responses)
         assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
         assert "expired" in raised.value.details()
 
 
 def test_calls_of_several_users_at_once_each_name_their_own(gate):
     users = [f"user-{number}" for number in range(4)]
-    callers = {user: Caller(gate, minted(user)) for user in users}
+    callers = {user: Caller(gate, sign_token(user)) for user in users}
 
     def call(number: int):
         user = users[number % len(users)]
@@ -187,7 +187,7 @@ server_name = "notes.test"
 """
     try:
         server.wait_for("listening on port")
-        with gate_before(tmp_path_factory.mktemp("gate"), f"https://127.0.0.1:{port}", ROUTES + tls) as running:
+        with running_gate(tmp_path_factory.mktemp("gate"), f"https://127.0.0.1:{port}", ROUTES + tls) as running:
             yield running
     finally:
         server.stop()
@@ -195,7 +195,7 @@ server_name = "notes.test"
 
 def test_calls_over_tls_on_both_sides(gate_with_tls, authority):
     trusted = (authority.directory / "ca.crt").read_bytes()
-    with Caller(gate_with_tls, minted(), trusted) as alice:
+    with Caller(gate_with_tls, sign_token(), trusted) as alice:
         assert alice.write("hello") == "x-user-id=alice: 5 hello"
         assert list(alice.read("2")) == ["x-user-id=alice", "0", "1"]
         assert alice.collect("z" * 100_000 for _ in range(40)) == "x-user-id=alice: 4000000"
@@ -207,7 +207,7 @@ def test_calls_over_tls_on_both_sides(gate_with_tls, authority):
 
 def test_an_authority_that_is_not_trusted_ends_the_call(gate_with_tls, tmp_path):
     stranger = Authority(tmp_path)
-    with Caller(gate_with_tls, minted(), (stranger.directory / "ca.crt").read_bytes()) as alice, \
+    with Caller(gate_with_tls, sign_token(), (stranger.directory / "ca.crt").read_bytes()) as alice, \
             pytest.raises(grpc.RpcError) as raised:
         alice.write("hello")
     assert raised.value.code() == grpc.StatusCode.UNAVAILABLE

@@ -6,8 +6,8 @@ import shutil
 import httpx
 import pytest
 
-from gate import CONFIGURATION, ROUTES, SECRET, minted
-from programs import ANSWER_SECONDS, Gate, Program, free_port
+from gate import CONFIGURATION, ROUTES, SECRET, sign_token
+from programs import RESPONSE_SECONDS, Gate, Program, free_port
 
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 
@@ -55,18 +55,18 @@ def front(request, tmp_path, upstream):
 def test_the_client_is_the_one_before_the_proxy(front, http2):
     gate, url = front
     transport = httpx.HTTPTransport(local_address=CLIENT, retries=8, http1=not http2, http2=http2)
-    headers = {"Authorization": f"Bearer {minted()}", "X-Forwarded-For": "198.51.100.1"}
-    with httpx.Client(base_url=url, transport=transport, timeout=ANSWER_SECONDS, trust_env=False) as client:
+    headers = {"Authorization": f"Bearer {sign_token()}", "X-Forwarded-For": "198.51.100.1"}
+    with httpx.Client(base_url=url, transport=transport, timeout=RESPONSE_SECONDS, trust_env=False) as client:
         for _ in range(3):
-            answer = client.get("/api/alice/headers", headers=headers)
-            assert answer.status_code == 200, answer.text
-            assert answer.json()["x-forwarded-for"] == CLIENT
+            response = client.get("/api/alice/headers", headers=headers)
+            assert response.status_code == 200, response.text
+            assert response.json()["x-forwarded-for"] == CLIENT
     gate.program.wait_for(f'"client":"{CLIENT}"')
 
 
 def test_whoever_says_nothing_is_not_heard(front):
     gate, _ = front
     with pytest.raises(httpx.TransportError):
-        gate.ask("GET", "/health")
+        gate.request("GET", "/health")
     gate.program.wait_for('"reason":"proxy_protocol_malformed"')
     assert gate.metric('claimgate_request_heads_rejected_total{reason="proxy_protocol_malformed"}') >= 1

@@ -44,14 +44,14 @@ class Cluster:
             def do_GET(self):
                 cluster.heard.append(self.path)
                 if self.headers.get("Authorization") != f"Bearer {LEASE}":
-                    return self.answer(401, {})
+                    return self.response(401, {})
                 if self.path == "/.well-known/openid-configuration":
                     issuer = cluster.described or cluster.url
-                    return self.answer(200, {"issuer": issuer, "jwks_uri": f"{cluster.url}/openid/v1/jwks"})
+                    return self.response(200, {"issuer": issuer, "jwks_uri": f"{cluster.url}/openid/v1/jwks"})
                 public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(cluster.key.public_key()))
-                return self.answer(200, {"keys": [public | {"kid": "cluster", "use": "sig", "alg": "RS256"}]})
+                return self.response(200, {"keys": [public | {"kid": "cluster", "use": "sig", "alg": "RS256"}]})
 
-            def answer(self, status, body):
+            def response(self, status, body):
                 text = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
@@ -121,32 +121,32 @@ def beside(cluster) -> str:
 @pytest.mark.parametrize("place", ["jwks_url = \"{}/openid/v1/jwks\"", "discovery = \"{}/.well-known/openid-configuration\""],
                          ids=["named", "found"])
 def test_a_clusters_keys_are_fetched_with_its_authority_and_a_token(cluster, claimgate, place):
-    said = doctor(claimgate, cluster.directory, f"{place.format(cluster.url)}, {beside(cluster)}", cluster.token("ada"))
-    assert said.returncode == 0, said.stdout + said.stderr
-    assert "issuer `cluster`: 1 key (`cluster` for RS256)" in said.stdout
-    assert "accepted: issuer `cluster`, subject `ada`" in said.stdout
-    assert LEASE not in said.stdout + said.stderr
+    result = doctor(claimgate, cluster.directory, f"{place.format(cluster.url)}, {beside(cluster)}", cluster.token("ada"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "issuer `cluster`: 1 key (`cluster` for RS256)" in result.stdout
+    assert "accepted: issuer `cluster`, subject `ada`" in result.stdout
+    assert LEASE not in result.stdout + result.stderr
 
 
 def test_another_authority_proves_nothing(cluster, claimgate):
     keys = f'jwks_url = "{cluster.url}/openid/v1/jwks", token_file = "{cluster.directory}/token"'
-    said = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
-    assert said.returncode == 1
-    assert "TLS: " in said.stdout and "UnknownIssuer" in said.stdout, said.stdout
-    assert "keys_unavailable" in said.stdout
+    result = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
+    assert result.returncode == 1
+    assert "TLS: " in result.stdout and "UnknownIssuer" in result.stdout, result.stdout
+    assert "keys_unavailable" in result.stdout
     assert cluster.heard == [], "nothing is asked of a server that has proven nothing"
 
 
 def test_without_its_token_the_cluster_gives_no_keys(cluster, claimgate):
     keys = f'jwks_url = "{cluster.url}/openid/v1/jwks", ca_file = "{cluster.directory}/ca.pem"'
-    said = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
-    assert said.returncode == 1 and "status: 401" in said.stdout, said.stdout
+    result = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
+    assert result.returncode == 1 and "status: 401" in result.stdout, result.stdout
 
 
 def test_the_description_of_another_issuer_is_not_taken(cluster, claimgate):
     cluster.described = "https://elsewhere.example"
     keys = f'discovery = "{cluster.url}/.well-known/openid-configuration", {beside(cluster)}'
-    said = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
-    assert said.returncode == 1
-    assert "discovery: the document has the issuer `https://elsewhere.example`" in said.stdout, said.stdout
+    result = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
+    assert result.returncode == 1
+    assert "discovery: the document has the issuer `https://elsewhere.example`" in result.stdout, result.stdout
     assert cluster.heard == ["/.well-known/openid-configuration"]

@@ -12,14 +12,14 @@ import time
 import pytest
 
 from dev import UVICORN
-from gate import gate_before, minted
+from gate import running_gate, sign_token
 from programs import Program, free_port
 
 APP = pathlib.Path(__file__).parent / "fastapi"
 MEBIBYTES = int(os.environ.get("MEBIBYTES", "64"))
 # What the allocator may keep, and the windows of one connection.
 GROWTH_KIB = 8 * 1024
-PATIENCE = 60 + 2 * MEBIBYTES
+TIMEOUT = 60 + 2 * MEBIBYTES
 VERSIONS = {"1.1": "--http1.1", "2": "--http2-prior-knowledge"}
 ROUTES = """
 [[routes]]
@@ -41,7 +41,7 @@ def gate(request, tmp_path_factory):
     app = Program(tmp_path_factory.mktemp("app"), [*command, place], {})
     try:
         app.wait_for(started)
-        with gate_before(tmp_path_factory.mktemp("gate"), f"{scheme}://127.0.0.1:{port}", ROUTES) as running:
+        with running_gate(tmp_path_factory.mktemp("gate"), f"{scheme}://127.0.0.1:{port}", ROUTES) as running:
             yield running
     finally:
         app.stop()
@@ -68,9 +68,9 @@ def peak_kib(gate) -> int:
 
 
 def curl(gate, version: str, path: str, *arguments: str) -> str:
-    command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", str(PATIENCE),
-               VERSIONS[version], "-H", f"Authorization: Bearer {minted()}", *arguments, f"{gate.url}/api/alice/{path}"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE + 10)
+    command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", str(TIMEOUT),
+               VERSIONS[version], "-H", f"Authorization: Bearer {sign_token()}", *arguments, f"{gate.url}/api/alice/{path}"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT + 10)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -81,8 +81,8 @@ def download(gate, version: str, mebibytes: int, *arguments: str):
 
 
 def upload(gate, version: str, zeros, mebibytes: int):
-    answer = curl(gate, version, "sink", "--upload-file", str(zeros(mebibytes)))
-    assert answer == f'{{"mebibytes":{mebibytes:.1f}}}'
+    response = curl(gate, version, "sink", "--upload-file", str(zeros(mebibytes)))
+    assert response == f'{{"mebibytes":{mebibytes:.1f}}}'
 
 
 def grows_little(gate, what: str, move):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from gate import CONFIGURATION, SECRET, minted
+from gate import CONFIGURATION, SECRET, sign_token
 from programs import Gate, Program, free_port
 
 # Debian has the server and the checker of its files in one program, which goes by its name.
@@ -96,7 +96,7 @@ def redis(tmp_path):
     redis.stop()
 
 
-# Longer than anybody waits for an answer.
+# Longer than anybody waits for an response.
 PATIENT = 'timeout = "2m"'
 
 
@@ -106,15 +106,15 @@ def counted(gate: Gate, outcome: str) -> float:
 
 def test_two_gates_count_together(tmp_path, upstream, redis):
     with gates(tmp_path, upstream, f"redis://127.0.0.1:{redis.port}", PATIENT) as (one, other):
-        statuses = [gate.ask("GET", "/login").status_code for _ in range(8) for gate in (one, other)]
+        statuses = [gate.request("GET", "/login").status_code for _ in range(8) for gate in (one, other)]
         assert statuses == [200] * 10 + [429] * 6
-        refused = other.ask("GET", "/login")
+        refused = other.request("GET", "/login")
         # Of 10 in an hour, one flows out in 360 seconds.
         assert 300 < int(refused.headers["retry-after"]) <= 360
         assert refused.headers["ratelimit-policy"] == '"client-address-3600s";q=10;w=3600'
-        statuses = [gate.ask("GET", "/api/alice/x", minted()).status_code for _ in range(4) for gate in (one, other)]
+        statuses = [gate.request("GET", "/api/alice/x", sign_token()).status_code for _ in range(4) for gate in (one, other)]
         assert statuses == [200] * 5 + [429] * 3
-        left = one.ask("GET", "/api/bob/x", minted("bob")).headers["ratelimit"]
+        left = one.request("GET", "/api/bob/x", sign_token("bob")).headers["ratelimit"]
         assert left.startswith('"subject-3600s";r=4;t=720, "subject-86400s";r=999;'), left
         assert counted(one, "success") + counted(other, "success") == 26
         assert counted(one, "failure") + counted(other, "failure") == 0
@@ -127,7 +127,7 @@ def test_counts_outlive_a_gate_and_are_gone_when_they_say_nothing(tmp_path, upst
     for directory in ("first", "second"):
         with gates(tmp_path / directory, upstream, url, PATIENT, requests=1, count=1) as (gate,):
             expected = 200 if directory == "first" else 429
-            assert gate.ask("GET", "/login").status_code == expected
+            assert gate.request("GET", "/login").status_code == expected
     command = ["redis-cli", "-p", str(redis.port), "--no-auth-warning"]
     asked = lambda *words: subprocess.run(
         [*command, *words], env=os.environ | {"REDISCLI_AUTH": PASSWORD}, capture_output=True, text=True, check=True,
@@ -140,20 +140,20 @@ def test_counts_outlive_a_gate_and_are_gone_when_they_say_nothing(tmp_path, upst
 
 def test_each_counts_for_itself_while_redis_is_away(tmp_path, upstream, redis):
     with gates(tmp_path, upstream, f"redis://127.0.0.1:{redis.port}", PATIENT, requests=4) as both:
-        assert both[0].ask("GET", "/login").status_code == 200
+        assert both[0].request("GET", "/login").status_code == 200
         redis.stop()
         for gate in both:
             # Nobody waits for what is known to be away: the client would give up long before the gate.
-            statuses = [gate.ask("GET", "/login").status_code for _ in range(6)]
+            statuses = [gate.request("GET", "/login").status_code for _ in range(6)]
             assert statuses == [200] * 4 + [429] * 2
             gate.program.wait_for("failed to count requests in Redis at 127.0.0.1")
-            assert gate.program.said().count("failed to count requests in Redis") == 1
+            assert gate.program.output().count("failed to count requests in Redis") == 1
         redis.start()
         for gate in both:
             deadline = time.monotonic() + 60
             before = counted(gate, "success")
             while counted(gate, "success") == before and time.monotonic() < deadline:
-                gate.ask("GET", "/login")
+                gate.request("GET", "/login")
                 time.sleep(0.1)
             assert counted(gate, "success") > before
             gate.program.wait_for("Redis rate limiting resumed")
@@ -167,12 +167,12 @@ def test_redis_is_spoken_to_with_tls_and_must_prove_who_it_is(tmp_path, upstream
     try:
         trusted = f'{PATIENT}\nca_file = "{tmp_path / "redis.crt"}"'
         with gates(tmp_path / "trusting", upstream, url, trusted, requests=1) as (one, other):
-            assert [gate.ask("GET", "/login").status_code for gate in (one, other)] == [200, 429]
+            assert [gate.request("GET", "/login").status_code for gate in (one, other)] == [200, 429]
         # Nobody has vouched for it here.
         refusing = f'{PATIENT}\nwhen_unavailable = "refuse"'
         with gates(tmp_path / "strange", upstream, url, refusing, count=1) as (gate,):
-            answer = gate.ask("GET", "/login")
-            assert (answer.status_code, answer.json()["reason"]) == (503, "rate_limit_unavailable")
+            response = gate.request("GET", "/login")
+            assert (response.status_code, response.json()["reason"]) == (503, "rate_limit_unavailable")
             gate.program.wait_for("failed to count requests in Redis.*certificate")
     finally:
         redis.stop()
@@ -184,6 +184,6 @@ def test_a_wrong_password_is_no_redis_and_is_not_shown(tmp_path, upstream, redis
     (tmp_path / "again").mkdir()
     wrong = f'{PATIENT}\nwhen_unavailable = "allow"\nusername = "nobody"'
     with gates(tmp_path / "again", upstream, f"redis://127.0.0.1:{redis.port}", wrong, requests=1, count=1) as (gate,):
-        assert [gate.ask("GET", "/login").status_code for _ in range(3)] == [200] * 3
+        assert [gate.request("GET", "/login").status_code for _ in range(3)] == [200] * 3
         gate.program.wait_for("failed to count requests in Redis")
-        assert PASSWORD not in gate.program.said()
+        assert PASSWORD not in gate.program.output()

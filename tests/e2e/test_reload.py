@@ -1,4 +1,4 @@
-"""A long watch: steady load while configuration, secret, certificate and upstream change. Every answer must be the one of
+"""A long watch: steady load while configuration, secret, certificate and upstream change. Every response must be the one of
 a policy that was in force between its request and itself.
 
 `WATCH_SECONDS=60 tests/e2e/run -k test_reload -s` watches for a minute, and prints what it has seen.
@@ -18,14 +18,14 @@ import time
 import pytest
 
 from authority import Authority
-from gate import SECRET, minted
+from gate import SECRET, sign_token
 from programs import Gate, Program, free_port
 
 SECONDS = int(os.environ.get("WATCH_SECONDS", "10"))
 # Those that are good, those that are broken, and those of the secret.
 GOOD, BROKEN, ROTATION = 16, 2, 2
 CLIENTS = 6
-PATIENCE = 60
+TIMEOUT = 60
 NEW_SECRET = "another secret of the end-to-end tests, of sixty-four bytes or more"
 
 CONFIGURATION = """
@@ -66,7 +66,7 @@ KINDS = [
 
 
 def expected(policy: Policy, kind: Kind) -> tuple:
-    """Status, reason and number of the answer to a request."""
+    """Status, reason and number of the response to a request."""
     if kind.secret is None:
         served = kind.path == "/health" and policy.number % 2 == 0
         return (200, "", "") if served else (404, "no_route", "")
@@ -110,16 +110,16 @@ class Watch:
         self.context = ssl.create_default_context(cafile=str(ca))
         self.stopping = threading.Event()
         self.seen, self.wrong = collections.Counter(), []
-        self.tokens = {secret: minted("alice", 3600, secret) for secret in (SECRET, NEW_SECRET)}
+        self.tokens = {secret: sign_token("alice", 3600, secret) for secret in (SECRET, NEW_SECRET)}
         self.connections = 0
         self.threads = [threading.Thread(target=self.ask, args=(number,)) for number in range(CLIENTS)]
 
     def connect(self, encrypted: bool):
         self.connections += 1
         if encrypted:
-            connection = http.client.HTTPSConnection("localhost", self.tls_port, context=self.context, timeout=PATIENCE)
+            connection = http.client.HTTPSConnection("localhost", self.tls_port, context=self.context, timeout=TIMEOUT)
         else:
-            connection = http.client.HTTPConnection("127.0.0.1", self.plain, timeout=PATIENCE)
+            connection = http.client.HTTPConnection("127.0.0.1", self.plain, timeout=TIMEOUT)
         connection.connect()
         return connection
 
@@ -133,18 +133,18 @@ class Watch:
                 asked += 1
                 self.ask_once(connection, random.choice(KINDS))
                 time.sleep(0.002)
-        except Exception as error:  # noqa: BLE001: whatever it is, it is no answer
+        except Exception as error:  # noqa: BLE001: whatever it is, it is no response
             self.wrong.append((f"client {number}", repr(error)))
 
     def ask_once(self, connection, kind: Kind):
         headers = {"Authorization": f"Bearer {self.tokens[kind.secret]}"} if kind.secret else {}
         mark = self.moments.now()
         connection.request("GET", kind.path, headers=headers)
-        answer = connection.getresponse()
-        body = answer.read()
-        is_refusal = answer.headers["Content-Type"] == "application/problem+json"
+        response = connection.getresponse()
+        body = response.read()
+        is_refusal = response.headers["Content-Type"] == "application/problem+json"
         reason = json.loads(body)["reason"] if is_refusal else ""
-        found = answer.status, reason, answer.headers["X-Number"] or ""
+        found = response.status, reason, response.headers["X-Number"] or ""
         allowed = set()
         for policy, down in self.moments.since(mark):
             right = expected(policy, kind)
@@ -205,9 +205,9 @@ class Conductor:
         self.moments.may_be(policy)
 
     def wait(self, is_so):
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not is_so():
-            assert time.monotonic() < deadline, self.gate.program.said()[-2000:]
+            assert time.monotonic() < deadline, self.gate.program.output()[-2000:]
             time.sleep(0.02)
 
     def renumber(self, number: int):
@@ -233,7 +233,7 @@ class Conductor:
         (self.directory / "task-service.log").unlink()
         self.upstream.stop()
         self.upstream = self.start_upstream()
-        self.wait(lambda: self.gate.ask("GET", "/health").status_code != 502 and self.gate.ask("GET", "/api/alice/tasks", minted()).status_code == 200)
+        self.wait(lambda: self.gate.request("GET", "/health").status_code != 502 and self.gate.request("GET", "/api/alice/tasks", sign_token()).status_code == 200)
         self.moments.may_be(self.policy)
 
 
@@ -270,9 +270,9 @@ def test_every_answer_is_that_of_the_moment(conductor):
     total = sum(watch.seen.values())
     good = conductor.gate.metric('claimgate_config_reloads_total{outcome="success"}')
     bad = conductor.gate.metric('claimgate_config_reloads_total{outcome="failure"}')
-    print(f"\n{total} answers in {took:.0f} s over {watch.connections} connections, {good:.0f} changes taken, {bad:.0f} refused")
+    print(f"\n{total} responses in {took:.0f} s over {watch.connections} connections, {good:.0f} changes taken, {bad:.0f} refused")
     print(", ".join(f"{count} x {what}" for what, count in watch.seen.most_common()))
-    print(f"answers of another policy than that of the moment: {len(watch.wrong)}")
+    print(f"responses of another policy than that of the moment: {len(watch.wrong)}")
     assert not watch.wrong, watch.wrong[:10]
     assert (good, bad) == (GOOD + ROTATION, BROKEN)
     assert total > 20 * SECONDS, "hardly anybody has asked"

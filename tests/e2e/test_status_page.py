@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import sync_playwright
 
-from gate import gate_before, minted
+from gate import running_gate, sign_token
 from programs import BROWSER_MILLISECONDS
 
 CHROMIUM = shutil.which("chromium")
@@ -21,9 +21,9 @@ MARKUP = "<img src=x onerror=document.title='owned'>"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A gate with something to show, and its page."""
-    with gate_before(tmp_path_factory.mktemp("gate"), "http://127.0.0.1:1") as gate, sync_playwright() as playwright:
-        assert gate.ask("GET", "/health").status_code == 502
-        assert gate.ask("GET", "/api/alice/tasks", minted(MARKUP)).status_code == 403
+    with running_gate(tmp_path_factory.mktemp("gate"), "http://127.0.0.1:1") as gate, sync_playwright() as playwright:
+        assert gate.request("GET", "/health").status_code == 502
+        assert gate.request("GET", "/api/alice/tasks", sign_token(MARKUP)).status_code == 403
         chromium = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--no-proxy-server"], timeout=BROWSER_MILLISECONDS,
         )
@@ -58,7 +58,7 @@ def test_the_page_shows_what_has_happened(world):
 
 
 def test_the_page_goes_on_by_itself(world):
-    assert world.gate.ask("GET", "/nowhere").status_code == 404
+    assert world.gate.request("GET", "/nowhere").status_code == 404
     world.page.wait_for_function("() => document.querySelector('#reasons').innerText.includes('no_route')")
 
 
@@ -91,7 +91,7 @@ def test_a_page_elsewhere_cannot_read_or_frame_it(world):
     page.set_default_timeout(BROWSER_MILLISECONDS)
     page.route("http://evil.test/", lambda route: route.fulfill(content_type="text/html", body="<!doctype html>"))
     page.goto("http://evil.test/")
-    read = "url => fetch(url).then(answer => answer.text(), error => error.name)"
+    read = "url => fetch(url).then(response => response.text(), error => error.name)"
     assert page.evaluate(read, f"{world.gate.admin_url}/status.json") == "TypeError"
     page.close()
 

@@ -12,10 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 
 from authority import Authority
-from gate import SECRET, minted
+from gate import SECRET, sign_token
 from programs import Program
 
-PATIENCE = 60
+TIMEOUT = 60
 
 CONFIGURATION = """
 [listen]
@@ -73,17 +73,17 @@ def openssl(authority: Authority, port: str, *arguments: str) -> str:
     """What `openssl s_client` says of a handshake."""
     command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-servername", "gate.test",
                "-CAfile", "ca.crt", "-verify_return_error", *arguments]
-    ended = subprocess.run(command, cwd=authority.directory, input=b"", timeout=PATIENCE,
+    ended = subprocess.run(command, cwd=authority.directory, input=b"", timeout=TIMEOUT,
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return ended.stdout.decode(errors="replace")
 
 
 def curl(authority: Authority, port: str, path: str, *arguments: str) -> tuple[str, dict]:
     """The version and the status, and the body if it is JSON."""
-    command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(PATIENCE),
+    command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(TIMEOUT),
                "--resolve", f"gate.test:{port}:127.0.0.1", "--cacert", "ca.crt",
                "--write-out", "\n%{http_version} %{http_code}", *arguments, f"https://gate.test:{port}{path}"]
-    ended = subprocess.run(command, cwd=authority.directory, timeout=PATIENCE + 10, capture_output=True)
+    ended = subprocess.run(command, cwd=authority.directory, timeout=TIMEOUT + 10, capture_output=True)
     assert ended.returncode == 0, ended.stderr.decode()
     body, _, line = ended.stdout.decode().rpartition("\n")
     return line, json.loads(body)
@@ -101,13 +101,13 @@ def test_the_versions_that_are_spoken_with_a_key_of_each_form(authority, upstrea
     authority.issue("gate", "gate.test", kind, form)
     with serving(authority, upstream) as port:
         for version, spoken in [("tls1_1", None), ("tls1_2", "TLSv1.2"), ("tls1_3", "TLSv1.3")]:
-            said = openssl(authority, port, f"-{version}", *OLD, "-alpn", "h2,http/1.1")
+            output = openssl(authority, port, f"-{version}", *OLD, "-alpn", "h2,http/1.1")
             if spoken is None:
-                assert re.search("alert (protocol version|handshake failure)", said), said
+                assert re.search("alert (protocol version|handshake failure)", output), output
             else:
-                assert f"New, {spoken}" in said or f"Protocol  : {spoken}" in said, said
-                assert "ALPN protocol: h2" in said, said
-                assert "Verify return code: 0 (ok)" in said, said
+                assert f"New, {spoken}" in output or f"Protocol  : {spoken}" in output, output
+                assert "ALPN protocol: h2" in output, output
+                assert "Verify return code: 0 (ok)" in output, output
         assert curl(authority, port, "/health")[0] == "2 200"
         assert curl(authority, port, "/health", "--http1.1")[0] == "1.1 200"
 
@@ -133,14 +133,14 @@ def test_a_client_certificate_is_asked_for_and_told_to_the_upstream(authority, u
             forged = ["--header", "X-Client: CN=root"]
             return curl(authority, port, "/me", version, "--header", f"Authorization: Bearer {token}", *shown, *forged)
 
-        line, told = ask(minted(), "web")
+        line, told = ask(sign_token(), "web")
         assert line == f"{http_version} 200"
         assert (told["x-client"], told["x-client-hash"]) == ("CN=web.example", thumbprint)
         assert told["x-forwarded-proto"] == "https"
-        line, told = ask(minted())
+        line, told = ask(sign_token())
         assert line == f"{http_version} 200" and "x-client" not in told
 
-        bound = minted(cnf={"x5t#S256": thumbprint})
+        bound = sign_token(cnf={"x5t#S256": thumbprint})
         for _ in range(2):
             assert ask(bound, "web")[0] == f"{http_version} 200"
             for line, told in [ask(bound, "other"), ask(bound)]:
@@ -154,17 +154,17 @@ def test_nobody_comes_in_without_a_certificate_that_is_required(authority, upstr
     stranger.issue("web", "web.example")
     foreign = ["-cert", str(stranger.directory / "web.crt"), "-key", str(stranger.directory / "web.key")]
     with serving(authority, upstream, 'client_ca = "ca.crt"') as port:
-        said = openssl(authority, port, "-tls1_2")
-        assert re.search(r"alert (handshake failure|certificate required)", said), said
+        output = openssl(authority, port, "-tls1_2")
+        assert re.search(r"alert (handshake failure|certificate required)", output), output
         # Its authority has the same name, and another key.
-        said = openssl(authority, port, "-tls1_2", *foreign)
-        assert "alert decrypt error" in said, said
-        said = openssl(authority, port, "-tls1_2", "-cert", "web.crt", "-key", "web.key")
-        assert "New, TLSv1.2" in said and " alert " not in said, said
+        output = openssl(authority, port, "-tls1_2", *foreign)
+        assert "alert decrypt error" in output, output
+        output = openssl(authority, port, "-tls1_2", "-cert", "web.crt", "-key", "web.key")
+        assert "New, TLSv1.2" in output and " alert " not in output, output
 
 
 def until(is_so, what: str):
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not is_so():
         assert time.monotonic() < deadline, what
         time.sleep(0.1)
@@ -176,9 +176,9 @@ def test_a_certificate_that_was_revoked_comes_in_no_more(authority, upstream):
     authority.revoke("gate")
     with serving(authority, upstream, 'client_ca = "ca.crt"\nclient_crl = "ca.crl"') as port:
         def comes_in(file):
-            said = openssl(authority, port, "-tls1_2", "-cert", f"{file}.crt", "-key", f"{file}.key")
-            assert "New, TLSv1.2" in said or "alert certificate revoked" in said, said
-            return " alert " not in said
+            output = openssl(authority, port, "-tls1_2", "-cert", f"{file}.crt", "-key", f"{file}.key")
+            assert "New, TLSv1.2" in output or "alert certificate revoked" in output, output
+            return " alert " not in output
 
         assert comes_in("web") and comes_in("batch")
         authority.revoke("gate", "web")
@@ -199,9 +199,9 @@ def test_a_renewed_certificate_is_shown(authority, upstream):
     authority.issue("gate", "gate.test")
     with serving(authority, upstream) as port:
         def shown():
-            said = openssl(authority, port)
-            assert "Verify return code: 0 (ok)" in said, said
-            return said.partition("-----BEGIN CERTIFICATE-----")[2].partition("-----END")[0]
+            output = openssl(authority, port)
+            assert "Verify return code: 0 (ok)" in output, output
+            return output.partition("-----BEGIN CERTIFICATE-----")[2].partition("-----END")[0]
 
         before = shown()
         authority.issue("gate", "gate.test", "rsa")
