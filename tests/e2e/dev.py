@@ -1,4 +1,4 @@
-"""`claimgate dev` as a test uses it: started, waited for, asked, stopped."""
+"""`claimgate dev` in a test: start, wait until ready, send requests, stop."""
 
 import contextlib
 import os
@@ -20,9 +20,9 @@ UVICORN = pathlib.Path(sys.executable).with_name("uvicorn")
 
 
 class Dev:
-    """One running `claimgate dev`, in a directory of its own."""
+    """One running `claimgate dev`, in its own directory."""
 
-    # Whether it is asked over HTTP/2, by prior knowledge.
+    # If true, the client uses HTTP/2 with prior knowledge.
     http2 = False
 
     def __init__(self, directory: pathlib.Path, command: list, secret: str | None, listen: str, config: str | None):
@@ -37,7 +37,7 @@ class Dev:
         self.process = subprocess.Popen(
             [*gate, *map(str, command)], cwd=directory, env=environment, text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that what is left over can be ended without ending pytest
+            start_new_session=True,  # lets `clean_up` kill the whole group without killing pytest
         )
         self.lines_read: list[str] = []
         self.lines: queue.SimpleQueue = queue.SimpleQueue()
@@ -49,7 +49,7 @@ class Dev:
             self.lines.put(line)
 
     def wait_until(self, what: str, condition, seconds: float):
-        """Asks again at each line of output, and ten times a second where there is none."""
+        """Polls the condition at each line of output, and at least every 100 ms."""
         deadline = time.monotonic() + seconds
         while not (found := condition()):
             ended = self.process.poll()
@@ -63,20 +63,20 @@ class Dev:
         return "".join(self.lines_read)
 
     def settings(self) -> dict | None:
-        """The lines of the env file, once all of them are there."""
+        """Variables of the env file, or None while it is incomplete."""
         try:
             text = self.env_file.read_text()
         except FileNotFoundError:
             return None
         found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-        whole = text.endswith("\n") and {"GATE", "USER_ID", "TOKEN", "EXPIRED"} <= found.keys()
-        return found if whole else None
+        complete = text.endswith("\n") and {"GATE", "USER_ID", "TOKEN", "EXPIRED"} <= found.keys()
+        return found if complete else None
 
     def ready(self) -> "Dev":
         settings = self.wait_until("env file", self.settings, START_SECONDS)
         self.url, self.user = settings["GATE"], settings["USER_ID"]
         self.token, self.expired = settings["TOKEN"], settings["EXPIRED"]
-        # The environment's proxies are not asked: all traffic stays on loopback.
+        # Ignores proxy variables, so that all traffic stays on loopback.
         self.client = httpx.Client(
             base_url=self.url, timeout=RESPONSE_SECONDS, trust_env=False, http1=not self.http2, http2=self.http2)
         return self
@@ -84,12 +84,12 @@ class Dev:
     def get(self, path: str, token: str | None = None, headers=()) -> httpx.Response:
         return self.request("GET", path, token, headers)
 
-    def request(self, method: str, path: str, token: str | None = None, headers=(), **more) -> httpx.Response:
+    def request(self, method: str, path: str, token: str | None = None, headers=(), **options) -> httpx.Response:
         credential = [("Authorization", f"Bearer {token}")] if token is not None else []
-        return self.client.request(method, path, headers=[*credential, *headers], **more)
+        return self.client.request(method, path, headers=[*credential, *headers], **options)
 
-    def stop(self, how=signal.SIGTERM) -> int:
-        self.process.send_signal(how)
+    def stop(self, signal_number=signal.SIGTERM) -> int:
+        self.process.send_signal(signal_number)
         return self.process.wait(STOP_SECONDS)
 
     def clean_up(self):
