@@ -43,7 +43,7 @@ def mounted(container, path):
 
 
 def check_container(container, pod, problems):
-    """Security context, resources, probe ports and mounts of a container."""
+    """Checks security context, resources, probe ports and mounts of a container."""
     name = container["name"]
     context = {**pod.get("securityContext", {}), **container.get("securityContext", {})}
 
@@ -77,12 +77,12 @@ def check_container(container, pod, problems):
         volume = volumes.get(mount["name"])
         require(volume is not None, f"mounts {mount['name']}, but the pod has no such volume")
         if volume is not None and ("configMap" in volume or "secret" in volume):
-            require("subPath" not in mount, f"mounts {mount['name']} by subPath, which does not follow changes")
+            require("subPath" not in mount, f"mounts {mount['name']} by subPath, which prevents hot reload")
             require("fsGroup" in pod.get("securityContext", {}), f"needs an fsGroup to read {mount['name']}")
 
 
 def check_gate(gate, pod, problems):
-    """Probes on the admin port, the preStop hook and the configuration folder of the gate."""
+    """Checks the probes, the preStop hook and the configuration directory of the gate."""
     def require(truth, text):
         if not truth:
             problems.append(f"the gate: {text}")
@@ -106,11 +106,11 @@ def check_gate(gate, pod, problems):
 
     folders = [mount["name"] for mount in gate.get("volumeMounts", []) if mount["mountPath"] == CONFIG]
     maps = {volume["name"] for volume in pod.get("volumes", []) if "configMap" in volume}
-    require(len(folders) == 1 and set(folders) <= maps, f"{CONFIG} must be one ConfigMap mounted as a folder")
+    require(len(folders) == 1 and set(folders) <= maps, f"{CONFIG} must be one ConfigMap mounted as a directory")
 
 
 def check_pod(pod, problems):
-    """Pod: one gate, at least one app, termination order, no way around the gate."""
+    """Checks a pod: one gate, at least one app, termination order, no bypass of the gate."""
     if len(gates(pod)) != 1 or not apps(pod):
         problems.append("the pod must have one container `claimgate` and an app")
         return
@@ -127,13 +127,13 @@ def check_pod(pod, problems):
         if any(mount["name"] == "claimgate-secret" for mount in app.get("volumeMounts", [])):
             problems.append(f"container {app['name']}: mounts the gate's Secret, which has two lines during a rotation")
         if app.get("ports"):
-            problems.append(f"container {app['name']}: has ports, which suggests a way around the gate")
+            problems.append(f"container {app['name']}: has ports, which clients could use to bypass the gate")
     if pod.get("automountServiceAccountToken") is not False:
         problems.append("automountServiceAccountToken must be false")
 
 
 def check_config(config, pod, problems):
-    """Ports, files, sockets and paths of the configuration, compared with the pod."""
+    """Compares ports, files, sockets and paths of the configuration with the pod."""
     gate = gates(pod)[0]
 
     def require(truth, text):
@@ -171,7 +171,7 @@ def check_config(config, pod, problems):
 
 
 def check_alike(variants, problems):
-    """Gates of all variants, compared with the first one."""
+    """Compares the gates of all variants with the first one."""
     first, *others = [{key: gate[key] for key in gate if key not in OWN} for gate in variants]
     for other in others:
         for key in sorted(first.keys() | other.keys()):
@@ -180,7 +180,7 @@ def check_alike(variants, problems):
 
 
 def check_service(service, deployments, problems):
-    """Selector of a Service, and its named target port."""
+    """Checks the selector of a Service, and its named target port."""
     name = service["metadata"]["name"]
     selector = service["spec"]["selector"].items()
     found = [item for item in deployments if selector <= item["spec"]["template"]["metadata"]["labels"].items()]
@@ -194,7 +194,7 @@ def check_service(service, deployments, problems):
 
 
 def check_beside(item, deployments, problems):
-    """References of other objects to a Deployment: labels, name, containers and ports."""
+    """Checks the references of other objects to a Deployment: labels, name, containers and ports."""
     name = f"{item['kind']} {item['metadata']['name']}"
     spec = item["spec"]
     selector = spec.get("podSelector", spec.get("selector", {})).get("matchLabels", {}).items()

@@ -9,7 +9,7 @@ import sys
 
 
 def expressions(panels):
-    """Yields the expressions of all panels, also of panels in a row."""
+    """Yields the expressions of all panels, including panels in rows."""
     for panel in panels:
         yield from expressions(panel.get("panels", []))
         for target in panel.get("targets", []):
@@ -25,7 +25,7 @@ def main():
         {"record": f"panel:{number}", "expr": text.replace("$__rate_interval", "5m")}
         for number, text in enumerate(found)
     ]
-    # JSON is YAML.
+    # JSON is valid YAML.
     json.dump({"groups": [{"name": "dashboard", "rules": rules}]}, sys.stdout)
 
 

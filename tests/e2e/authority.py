@@ -1,4 +1,4 @@
-"""An authority and its certificates, made by the cryptography library, which has no part in the gate."""
+"""A certificate authority for tests, on the cryptography library, which the gate does not use."""
 
 import base64
 import datetime
@@ -12,25 +12,25 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 
-def private(kind: str):
+def private_key(kind: str):
     if kind == "rsa":
         return rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return ec.generate_private_key(ec.SECP256R1())
 
 
 class Authority:
-    """Signs certificates, into a directory."""
+    """Writes its certificate, and those it signs, to a directory."""
 
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
-        self.key = private("ec")
+        self.key = private_key("ec")
         self.name = "authority"
         self.certificate = self._sign("authority", self.key, [], is_authority=True)
         (directory / "ca.crt").write_bytes(self.certificate.public_bytes(Encoding.PEM))
 
     def issue(self, file: str, name: str, kind: str = "ec", form: PrivateFormat = PrivateFormat.PKCS8) -> str:
-        """Writes FILE.crt and FILE.key, and gives the thumbprint as RFC 8705 has it."""
-        key = private(kind)
+        """Writes FILE.crt and FILE.key, and returns the thumbprint (`x5t#S256`, RFC 8705 section 3.1)."""
+        key = private_key(kind)
         certificate = self._sign(name, key, [x509.DNSName(name)], is_authority=False)
         (self.directory / f"{file}.key").write_bytes(key.private_bytes(Encoding.PEM, form, NoEncryption()))
         (self.directory / f"{file}.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
@@ -54,7 +54,7 @@ class Authority:
         return builder.sign(self.key, hashes.SHA256())
 
     def revoke(self, *files: str, number: int | None = 1):
-        """Writes ca.crl, a list that takes back these certificates and no others. It should have a number."""
+        """Writes ca.crl, which revokes exactly these certificates. `number=None` omits the required CRL number."""
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
@@ -68,6 +68,7 @@ class Authority:
             builder = builder.add_revoked_certificate(revoked.revocation_date(now).build())
         if number is not None:
             builder = builder.add_extension(x509.CRLNumber(number), critical=False)
-        whole = self.directory / "new.crl"
-        whole.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM))
-        whole.rename(self.directory / "ca.crl")
+        new = self.directory / "new.crl"
+        new.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        # Atomic, so that the gate never reads half a list.
+        new.rename(self.directory / "ca.crl")

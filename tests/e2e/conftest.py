@@ -1,4 +1,4 @@
-"""What the tests of several files have in common."""
+"""Fixtures shared by several test files."""
 
 import http.server
 import json
@@ -8,7 +8,7 @@ import pytest
 
 
 class Headers(http.server.BaseHTTPRequestHandler):
-    """Answers with the headers that it was asked with."""
+    """Returns the request headers as a JSON object, names in lower case."""
 
     def do_GET(self):
         body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()

@@ -1,4 +1,4 @@
-"""A gate with a shared secret before any upstream, and the tokens that it takes."""
+"""A gate with a shared secret in front of any upstream, and tokens signed with that secret."""
 
 import contextlib
 import pathlib
@@ -10,7 +10,7 @@ from programs import Gate
 
 SECRET = "a secret of the end-to-end tests, of sixty-four bytes or a few more"
 
-# One token may be as good as run out, and is: no leeway.
+# No leeway, so that tokens expire at `exp` and tests need not wait longer.
 CONFIGURATION = """
 [listen]
 address = "127.0.0.1:0"
@@ -39,19 +39,20 @@ access = { owner = "user_id" }
 """
 
 
-# What a token lasts whose end a test awaits: longer than it takes to open a stream, however slow the machine is.
-SOON = 12
+# Lifetime in seconds of tokens that expire during a test. Long enough to open a stream on a slow machine.
+SHORT_LIFETIME = 12
 
 
-def minted(subject: str = "alice", seconds: float = 600, secret: str = SECRET, **claims) -> str:
+def sign_token(subject: str = "alice", seconds: float = 600, secret: str = SECRET, **claims) -> str:
+    """HS256 token. A claim with the value None is omitted."""
     now = int(time.time())
     claims = {"sub": subject, "iat": now, "exp": int(time.time() + seconds), **claims}
     return jwt.encode({name: value for name, value in claims.items() if value is not None}, secret, algorithm="HS256")
 
 
 @contextlib.contextmanager
-def gate_before(directory: pathlib.Path, url: str, routes: str = ROUTES):
-    """`claimgate run` before the upstream at this URL."""
+def running_gate(directory: pathlib.Path, url: str, routes: str = ROUTES):
+    """`claimgate run` in front of the upstream at this URL."""
     (directory / "secret").write_text(SECRET)
     (directory / "secret").chmod(0o600)
     gate = Gate(directory, CONFIGURATION.format(url=url) + routes)

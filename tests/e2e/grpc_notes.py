@@ -1,7 +1,7 @@
-"""A gRPC service of Python's own library, without a generator: its messages are texts.
+"""A gRPC service on grpcio, without generated code: each message is a string.
 
-    python grpc_notes.py ADDRESS                    an address as the library takes it: 127.0.0.1:0 or unix:/path
-    python grpc_notes.py ADDRESS KEY CERTIFICATE    the same over TLS
+    python grpc_notes.py ADDRESS                    a gRPC address: 127.0.0.1:0 or unix:/path
+    python grpc_notes.py ADDRESS KEY CERTIFICATE    the same with TLS
 """
 
 import pathlib
@@ -14,8 +14,8 @@ import grpc
 SERVICE = "claimgate.e2e.Notes"
 
 
-def told(context: grpc.ServicerContext) -> str:
-    """Who is calling, by every name that could say so, and whether a credential has come along."""
+def identity_of(context: grpc.ServicerContext) -> str:
+    """Identity and credential headers of a call, in any spelling of their names."""
     named = [f"{name}={value}" for name, value in context.invocation_metadata()
              if name.replace("_", "-").replace(".", "-") in ("x-user-id", "authorization")]
     return " ".join(named)
@@ -27,27 +27,27 @@ def write(text: str, context: grpc.ServicerContext) -> str:
         context.abort(grpc.StatusCode.NOT_FOUND, "žádná poznámka")
     if text == "large":
         return "x" * (1024 * 1024)
-    return f"{told(context)}: {len(text)} {text[:100]}"
+    return f"{identity_of(context)}: {len(text)} {text[:100]}"
 
 
 def read(text: str, context: grpc.ServicerContext):
-    yield told(context)
+    yield identity_of(context)
     for number in range(int(text)):
         yield str(number)
     if text == "0":
-        # Until the caller, or the gate, ends it.
+        # Open until the client or the gate ends it.
         ended = threading.Event()
         context.add_callback(ended.set)
         ended.wait(60)
 
 
 def collect(texts, context: grpc.ServicerContext) -> str:
-    return f"{told(context)}: {sum(len(text) for text in texts)}"
+    return f"{identity_of(context)}: {sum(len(text) for text in texts)}"
 
 
 def talk(texts, context: grpc.ServicerContext):
     for text in texts:
-        yield f"{told(context)}: {text}"
+        yield f"{identity_of(context)}: {text}"
 
 
 def main(address: str, *pair: str):

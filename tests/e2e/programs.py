@@ -1,4 +1,4 @@
-"""The programs of a test: started, waited for, asked, stopped. Each ends by itself after `LIFETIME` seconds."""
+"""Programs of a test: start, wait for output, send requests, stop. Each ends after `LIFETIME` seconds at the latest."""
 
 import contextlib
 import os
@@ -13,19 +13,20 @@ import time
 
 import httpx
 
-# A machine with much else to do makes all of it slow: none of these is met by a program that is well.
+# Generous, because a busy machine is slow. A healthy program reaches none of these timeouts.
 LIFETIME = 2400
 START_SECONDS = 60
 STOP_SECONDS = 30
-ANSWER_SECONDS = 30
+RESPONSE_SECONDS = 30
 BROWSER_MILLISECONDS = 120_000
 NODE = pathlib.Path(sys.executable).with_name("node")
+# Variables that the programs of a test do not inherit.
 HIDDEN = {"BETTER_AUTH_SECRET", "DATABASE_URL", "PORT"}
 
 
 def free_port() -> int:
-    """A port that nobody has now; for a program that must be told its port, or must come back on it. It is below those
-    that the system gives to connections and to whoever asks for any port: nobody is given it in the meantime."""
+    """A free port, for a program that needs a fixed one. It is below the ephemeral range, so that the system does not
+    assign it to another socket in the meantime."""
     first = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = random.randrange(first // 2, first)
@@ -35,7 +36,7 @@ def free_port() -> int:
 
 
 def wait_until(condition, seconds: float = START_SECONDS) -> float:
-    """Asks twenty times a second, and returns how long it took."""
+    """Polls the condition every 50 ms, and returns the seconds until it was true."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() < began + seconds, f"not within {seconds} s"
@@ -44,40 +45,40 @@ def wait_until(condition, seconds: float = START_SECONDS) -> float:
 
 
 def http_client(url: str) -> httpx.Client:
-    """One that does not ask the environment's proxies: all traffic stays on loopback."""
-    return httpx.Client(base_url=url, timeout=ANSWER_SECONDS, trust_env=False)
+    """Client that ignores proxy variables, so that all traffic stays on loopback."""
+    return httpx.Client(base_url=url, timeout=RESPONSE_SECONDS, trust_env=False)
 
 
 class Program:
-    """One running program. What it writes goes to a file, so that it never waits for a reader."""
+    """One running program. Its output goes to a file, so that a full pipe never blocks it."""
 
     def __init__(self, directory: pathlib.Path, command: list, environment: dict):
-        self.written = directory / f"{pathlib.Path(command[0]).name}.log"
+        self.log = directory / f"{pathlib.Path(command[0]).name}.log"
         inherited = {name: value for name, value in os.environ.items() if name not in HIDDEN}
-        with self.written.open("wb") as output:
+        with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 ["timeout", "--kill-after=5", str(LIFETIME), *map(str, command)],
                 cwd=directory, env=inherited | environment,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that what is left over can be ended without ending pytest
+                start_new_session=True,  # lets `stop` kill the whole group without killing pytest
             )
 
-    def said(self) -> str:
-        """All lines that are whole."""
-        text, end, _ = self.written.read_text(errors="replace").rpartition("\n")
+    def output(self) -> str:
+        """All complete lines."""
+        text, end, _ = self.log.read_text(errors="replace").rpartition("\n")
         return text + end
 
     def wait_for(self, pattern: str) -> re.Match:
-        """Waits until it has written a line like this."""
+        """Waits for a line that matches the pattern."""
         deadline = time.monotonic() + START_SECONDS
         while True:
-            # What it has written before its end is still read.
+            # Decided before the search, so that output written just before the exit is still found.
             over = self.process.poll() is not None or time.monotonic() > deadline
-            if found := re.search(pattern, self.said(), re.MULTILINE):
+            if found := re.search(pattern, self.output(), re.MULTILINE):
                 return found
             if over:
                 self.stop()
-                raise AssertionError(f"{self.written.stem} never wrote {pattern}:\n{self.said()}")
+                raise AssertionError(f"{self.log.stem} never wrote {pattern}:\n{self.output()}")
             time.sleep(0.02)
 
     def stop(self):
@@ -91,9 +92,9 @@ class Program:
 
 
 class Issuer:
-    """A Better Auth server. Stopped and started again it is the same: its port, accounts, sessions and keys stay."""
+    """A Better Auth server. Port, accounts, sessions and keys survive `stop` and `start`."""
 
-    def __init__(self, directory: pathlib.Path, algorithm: str = "EdDSA", origin: str | None = None, **more):
+    def __init__(self, directory: pathlib.Path, algorithm: str = "EdDSA", origin: str | None = None, **options):
         self.directory = directory
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -103,7 +104,7 @@ class Issuer:
             "PORT": str(self.port), "ORIGIN": self.origin, "ALGORITHM": algorithm,
             "DATABASE": str(directory / "auth.sqlite3"),
             "BETTER_AUTH_SECRET": "mC0xq8Yw3kTfZ6uJr1LsVb9dNgHp5eAi",
-        } | more
+        } | options
         self.client = http_client(self.url)
         self.start()
 
@@ -116,42 +117,42 @@ class Issuer:
         self.program.stop()
 
     def rotate(self):
-        """From now on no key signs: the next token makes a new one."""
+        """Expires every signing key, so that the next token creates a new one."""
         self.client.post("/rotate").raise_for_status()
 
-    def fetched(self) -> int:
-        """How often it has given out the key set since it was started."""
-        return int(self.client.get("/fetched").text)
+    def key_set_fetches(self) -> int:
+        """Number of key set requests since the start."""
+        return int(self.client.get("/fetches").text)
 
     def sign_up(self, email: str = "ada@example.com") -> "User":
         return User(self, self.client, email)
 
 
 class User:
-    """Somebody with an account, signed in, over whatever client reaches the issuer."""
+    """A user with an account and a session. The client must reach the issuer, directly or through the gate."""
 
     def __init__(self, issuer: Issuer, client: httpx.Client, email: str):
         self.client = client
-        # As a browser says it; with a cookie and without it, Better Auth refuses.
+        # Browsers send it. Better Auth rejects a request with a cookie and no Origin.
         self.headers = {"Origin": issuer.origin}
         account = {"email": email, "password": "correct horse battery staple"}
         self._post("sign-up", account | {"name": "Ada Lovelace, žena"})
         signed_in = self._post("sign-in", account)
         self.id = signed_in.json()["user"]["id"]
         self.session = signed_in.json()["token"]
-        # Not left in the jar: other users have the same client.
+        # Removed from the cookie jar, because other users share the client.
         self.cookie = signed_in.headers["set-cookie"].split(";")[0]
         client.cookies.clear()
 
-    def _post(self, what: str, body: dict) -> httpx.Response:
-        answer = self.client.post(f"/api/auth/{what}/email", json=body, headers=self.headers)
-        assert answer.status_code == 200, answer.text
-        return answer
+    def _post(self, action: str, body: dict) -> httpx.Response:
+        response = self.client.post(f"/api/auth/{action}/email", json=body, headers=self.headers)
+        assert response.status_code == 200, response.text
+        return response
 
     def token(self) -> str:
-        answer = self.client.get("/api/auth/token", headers=self.headers | {"Cookie": self.cookie})
-        assert answer.status_code == 200, answer.text
-        return answer.json()["token"]
+        response = self.client.get("/api/auth/token", headers=self.headers | {"Cookie": self.cookie})
+        assert response.status_code == 200, response.text
+        return response.json()["token"]
 
 
 class Gate:
@@ -171,14 +172,14 @@ class Gate:
         return self.admin.get("/readyz").status_code == 200
 
     def stop(self):
-        # A gate that stops gives its clients a moment to read the last answer.
+        # A stopping gate leaves its clients time to read the last response. Closing them first saves that time.
         self.client.close()
         self.admin.close()
         self.program.stop()
 
-    def ask(self, method: str, path: str, token: str | None = None, **more) -> httpx.Response:
+    def request(self, method: str, path: str, token: str | None = None, **options) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
-        return self.client.request(method, path, headers=headers, **more)
+        return self.client.request(method, path, headers=headers, **options)
 
     def metric(self, series: str) -> float:
         exposition = self.admin.get("/metrics").text
@@ -191,12 +192,12 @@ class Gate:
 
 
 class TaskService:
-    """The API behind the gate. Its own tokens are under another secret, and nobody asks for one."""
+    """The API behind the gate. It signs tokens with a different secret, which no test uses."""
 
     def __init__(self, directory: pathlib.Path):
         self.program = Program(directory, [os.environ["TASK_SERVICE"]], {
             "TASK_SERVICE_ADDRESS": "127.0.0.1:0", "DATABASE_URL": "sqlite::memory:",
-            "BETTER_AUTH_SECRET": "the secret of the task service, and of nobody else",
+            "BETTER_AUTH_SECRET": "the secret of the task service, and of no other program",
         })
         self.url = "http://" + self.program.wait_for(r"listening on (127\.0\.0\.1:\d+)")[1]
 

@@ -1,4 +1,4 @@
-"""The gate in front of a real Better Auth server: its tokens, the rotation of its keys, its absence, a flood."""
+"""The gate with a real Better Auth server: tokens, key rotation, an issuer outage, and floods of unknown keys."""
 
 import asyncio
 import base64
@@ -16,12 +16,12 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from programs import ANSWER_SECONDS, Gate, Issuer, TaskService, User, free_port, wait_until
+from programs import RESPONSE_SECONDS, Gate, Issuer, TaskService, User, free_port, wait_until
 
-PATIENCE = 60
-# How many clients ask for a new token at the same moment. All fifty would keep the issuer from giving out its keys for
-# longer than the gate lets a request wait, on a machine that has much else to do.
-AT_ONCE = 8
+TIMEOUT = 60
+# Concurrent requests for new tokens. With all fifty clients at once, a busy machine serves the key set later than the
+# gate lets a request wait.
+TOKEN_REQUESTS = 8
 
 CONFIGURATION = """
 [listen]
@@ -57,12 +57,12 @@ upstream = "tasks"
 
 @contextlib.contextmanager
 def programs(directory):
-    """Gives a function that starts programs in this directory. All are stopped at the end, the last first."""
+    """Yields a function that starts programs in this directory. All stop at the end, in reverse order."""
     with contextlib.ExitStack() as stack:
-        def start(kind, *arguments, **more):
-            place = directory / kind.__name__
-            place.mkdir()
-            started = kind(place, *arguments, **more)
+        def start(kind, *arguments, **options):
+            subdirectory = directory / kind.__name__
+            subdirectory.mkdir()
+            started = kind(subdirectory, *arguments, **options)
             stack.callback(started.stop)
             return started
         yield start
@@ -80,7 +80,7 @@ def tasks(tmp_path_factory):
         yield start(TaskService)
 
 
-def configured(issuer, tasks, refresh: str = "5m", port: int = 0) -> str:
+def configuration_for(issuer, tasks, refresh: str = "5m", port: int = 0) -> str:
     return CONFIGURATION.format(issuer=issuer, tasks=tasks, refresh=refresh, port=port)
 
 
@@ -88,91 +88,91 @@ def path(user) -> str:
     return f"/api/{user.id}/tasks"
 
 
-def reason(answer) -> str:
-    return answer.json().get("reason", "") if "problem+json" in answer.headers.get("content-type", "") else ""
+def reason(response) -> str:
+    return response.json().get("reason", "") if "problem+json" in response.headers.get("content-type", "") else ""
 
 
-def outcome(answer) -> str:
+def outcome(response) -> str:
     """`200`, or `401 token_expired`."""
-    return f"{answer.status_code} {reason(answer)}".strip()
+    return f"{response.status_code} {reason(response)}".strip()
 
 
-def started(gate) -> Gate:
+def ready(gate) -> Gate:
     wait_until(gate.ready)
     return gate
 
 
-def told(capsys, text: str):
-    """The counts are for people too: they are shown whether the test fails or not."""
+def report(capsys, text: str):
+    """Prints counts, also for a test that passes."""
     with capsys.disabled():
         print(f"\n    {text}", end="")
 
 
-# --- its tokens
+# --- tokens
 
 @pytest.fixture(scope="module", params=["EdDSA", "ES256", "ES512", "RS256", "PS256"])
 def signed_in(request, tmp_path_factory, tasks):
     with programs(tmp_path_factory.mktemp(request.param)) as start:
         issuer = start(Issuer, algorithm=request.param)
-        gate = started(start(Gate, configured(issuer, tasks)))
+        gate = ready(start(Gate, configuration_for(issuer, tasks)))
         user = issuer.sign_up()
         token = user.token()
         assert jwt.get_unverified_header(token)["alg"] == request.param
         yield SimpleNamespace(gate=gate, user=user, token=token)
 
 
-def test_a_user_makes_a_task_and_lists_it(signed_in):
-    made = signed_in.gate.ask("POST", path(signed_in.user), signed_in.token, json={"title": "Buy milk"})
-    assert made.status_code == 201, made.text
-    listed = signed_in.gate.ask("GET", path(signed_in.user), signed_in.token)
+def test_a_user_creates_a_task_and_lists_it(signed_in):
+    created = signed_in.gate.request("POST", path(signed_in.user), signed_in.token, json={"title": "Buy milk"})
+    assert created.status_code == 201, created.text
+    listed = signed_in.gate.request("GET", path(signed_in.user), signed_in.token)
     assert listed.status_code == 200, listed.text
     assert [(task["title"], task["user_id"]) for task in listed.json()] == [("Buy milk", signed_in.user.id)]
 
 
-def test_another_users_path_is_forbidden(signed_in):
-    answer = signed_in.gate.ask("GET", f"/api/{signed_in.user.id.swapcase()}/tasks", signed_in.token)
-    assert outcome(answer) == "403 subject_mismatch"
+def test_rejects_the_path_of_another_user(signed_in):
+    response = signed_in.gate.request("GET", f"/api/{signed_in.user.id.swapcase()}/tasks", signed_in.token)
+    assert outcome(response) == "403 subject_mismatch"
 
 
-def test_the_session_token_is_not_taken_for_a_jwt(signed_in):
+def test_rejects_a_session_token_with_a_hint(signed_in):
     signed = unquote(signed_in.user.cookie.split("=", 1)[1])
     assert signed.split(".")[0] == signed_in.user.session
     for session in (signed_in.user.session, signed):
-        answer = signed_in.gate.ask("GET", path(signed_in.user), session)
-        assert outcome(answer) == "401 token_opaque"
-        assert "exchange it at /api/auth/token" in answer.json()["detail"]
+        response = signed_in.gate.request("GET", path(signed_in.user), session)
+        assert outcome(response) == "401 token_opaque"
+        assert "exchange it at /api/auth/token" in response.json()["detail"]
 
 
-@pytest.mark.parametrize("place", [0, 20, -1])
-def test_a_flipped_byte_of_the_signature_is_seen(signed_in, place):
+@pytest.mark.parametrize("index", [0, 20, -1])
+def test_rejects_a_signature_with_a_flipped_bit(signed_in, index):
     content, _, signature = signed_in.token.rpartition(".")
     flipped = bytearray(base64.urlsafe_b64decode(signature + "=="))
-    flipped[place] ^= 1
+    flipped[index] ^= 1
     token = f"{content}.{base64.urlsafe_b64encode(flipped).decode().rstrip('=')}"
-    assert outcome(signed_in.gate.ask("GET", path(signed_in.user), token)) == "401 token_signature"
-    assert outcome(signed_in.gate.ask("GET", path(signed_in.user), signed_in.token)) == "200"
+    assert outcome(signed_in.gate.request("GET", path(signed_in.user), token)) == "401 token_signature"
+    assert outcome(signed_in.gate.request("GET", path(signed_in.user), signed_in.token)) == "200"
 
 
-# --- many clients at once
+# --- concurrent clients
 
 class Crowd:
-    """Clients that call the gate again and again, each with tokens of its own, and what they were answered."""
+    """Clients that send requests in a loop, each with its own tokens, and counts of the responses."""
 
     def __init__(self, gate: Gate, issuer: Issuer, users: list, size: int):
         self.issuer, self.size = issuer, size
-        self.users = [users[place % len(users)] for place in range(size)]
+        self.users = [users[index % len(users)] for index in range(size)]
         self.tokens = [[user.token()] for user in self.users]
-        self.answers = collections.Counter()
+        self.responses = collections.Counter()
         self.slowest = collections.Counter()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        self.http = httpx.AsyncClient(base_url=gate.url, timeout=ANSWER_SECONDS, trust_env=False, limits=limits)
+        self.http = httpx.AsyncClient(base_url=gate.url, timeout=RESPONSE_SECONDS, trust_env=False, limits=limits)
 
-    async def _call_until(self, ended: asyncio.Event, place: int):
+    async def _call_until(self, ended: asyncio.Event, index: int):
         while not ended.is_set():
-            for age, token in enumerate(self.tokens[place]):
+            for age, token in enumerate(self.tokens[index]):
                 began = time.monotonic()
-                answer = await self.http.get(path(self.users[place]), headers={"Authorization": f"Bearer {token}"})
-                self.answers[f"token {age}: {outcome(answer)}"] += 1
+                response = await self.http.get(path(self.users[index]), headers={"Authorization": f"Bearer {token}"})
+                self.responses[f"token {age}: {outcome(response)}"] += 1
                 self.slowest[f"token {age}"] = max(self.slowest[f"token {age}"], time.monotonic() - began)
             await asyncio.sleep(0.1)
 
@@ -180,7 +180,7 @@ class Crowd:
     async def calling(self):
         ended = asyncio.Event()
         async with self.http:
-            calls = [asyncio.create_task(self._call_until(ended, place)) for place in range(self.size)]
+            calls = [asyncio.create_task(self._call_until(ended, index)) for index in range(self.size)]
             try:
                 yield
             finally:
@@ -188,17 +188,17 @@ class Crowd:
                 await asyncio.gather(*calls)
 
     async def new_tokens(self):
-        """Each client fetches a new token, several at once, and uses it beside those it has."""
-        turn = asyncio.Semaphore(AT_ONCE)
-        async with httpx.AsyncClient(base_url=self.issuer.url, timeout=ANSWER_SECONDS, trust_env=False) as http:
-            async def fetch(place: int):
-                async with turn:
-                    answer = await http.get("/api/auth/token", headers={"Cookie": self.users[place].cookie})
-                self.tokens[place].append(answer.json()["token"])
+        """Fetches a new token for each client, which then uses it in addition to its others."""
+        limit = asyncio.Semaphore(TOKEN_REQUESTS)
+        async with httpx.AsyncClient(base_url=self.issuer.url, timeout=RESPONSE_SECONDS, trust_env=False) as http:
+            async def fetch(index: int):
+                async with limit:
+                    response = await http.get("/api/auth/token", headers={"Cookie": self.users[index].cookie})
+                self.tokens[index].append(response.json()["token"])
             await asyncio.gather(*map(fetch, range(self.size)))
 
-    def said(self) -> str:
-        counts = ", ".join(f"{count} × {answer}" for answer, count in sorted(self.answers.items()))
+    def report(self) -> str:
+        counts = ", ".join(f"{count} × {response}" for response, count in sorted(self.responses.items()))
         slowest = ", ".join(f"{token} {seconds * 1000:.0f} ms" for token, seconds in sorted(self.slowest.items()))
         return f"{counts}; slowest: {slowest}"
 
@@ -206,17 +206,17 @@ class Crowd:
         return {jwt.get_unverified_header(token)["kid"] for tokens in self.tokens for token in tokens}
 
     def failures(self) -> dict:
-        return {answer: count for answer, count in self.answers.items() if not answer.endswith(" 200")}
+        return {response: count for response, count in self.responses.items() if not response.endswith(" 200")}
 
 
 def crowd(gate: Gate, issuer: Issuer, size: int) -> Crowd:
     return Crowd(gate, issuer, [issuer.sign_up(f"user{number}@example.com") for number in range(10)], size)
 
 
-def test_nobody_notices_a_rotation(start, tasks, capsys):
+def test_a_key_rotation_causes_no_failed_request(start, tasks, capsys):
     issuer = start(Issuer)
     issuer.sign_up().token()
-    gate = started(start(Gate, configured(issuer, tasks)))
+    gate = ready(start(Gate, configuration_for(issuer, tasks)))
     fifty = crowd(gate, issuer, 50)
 
     async def rotation():
@@ -228,114 +228,115 @@ def test_nobody_notices_a_rotation(start, tasks, capsys):
             await asyncio.sleep(3)
 
     asyncio.run(rotation())
-    told(capsys, f"{len(fifty.kids())} keys, {gate.fetches('success')} fetches: {fifty.said()}")
+    report(capsys, f"{len(fifty.kids())} keys, {gate.fetches('success')} fetches: {fifty.report()}")
     assert len(fifty.kids()) == 2
     assert not fifty.failures()
 
 
-def test_nobody_notices_a_rotation_right_after_another_with_many_new_keys(start, tasks, capsys):
+def test_two_key_rotations_with_many_new_keys_cause_no_failed_request(start, tasks, capsys):
     issuer = start(Issuer)
     issuer.sign_up().token()
-    gate = started(start(Gate, configured(issuer, tasks)))
+    gate = ready(start(Gate, configuration_for(issuer, tasks)))
     forty = crowd(gate, issuer, 40)
 
     async def rotations():
         async with forty.calling():
             for _ in range(2):
                 issuer.rotate()
-                # Better Auth makes a key for each of the first tokens that are asked for at the same moment.
+                # Better Auth creates one key for each of the first concurrent token requests.
                 await forty.new_tokens()
                 await asyncio.sleep(2)
 
     asyncio.run(rotations())
-    told(capsys, f"{len(forty.kids())} keys, {gate.fetches('success')} fetches: {forty.said()}")
+    report(capsys, f"{len(forty.kids())} keys, {gate.fetches('success')} fetches: {forty.report()}")
     assert len(forty.kids()) >= 3
     assert not forty.failures()
 
 
-def test_every_key_is_known_of_a_set_as_long_as_better_auth_gives_out(start, tasks):
+def test_accepts_every_key_of_the_largest_better_auth_key_set(start, tasks):
     issuer = start(Issuer)
     user = issuer.sign_up()
     tokens = [user.token()]
-    # It reads a hundred rows. With more, it does not find its own newest keys.
+    # Better Auth reads a hundred rows. With more, it does not find its own newest keys.
     for _ in range(99):
         issuer.rotate()
         tokens.append(user.token())
-    gate = started(start(Gate, configured(issuer, tasks)))
+    gate = ready(start(Gate, configuration_for(issuer, tasks)))
     assert gate.metric('claimgate_keys{issuer="better-auth"}') == 100
-    assert {outcome(gate.ask("GET", path(user), token)) for token in tokens} == {"200"}
+    assert {outcome(gate.request("GET", path(user), token)) for token in tokens} == {"200"}
 
 
-# --- its absence
+# --- issuer outage
 
-def test_users_with_known_keys_do_not_notice_that_the_issuer_is_away(start, tasks, capsys):
+def test_accepts_tokens_of_known_keys_during_an_issuer_outage(start, tasks, capsys):
     issuer = start(Issuer)
     issuer.sign_up().token()
-    gate = started(start(Gate, configured(issuer, tasks, refresh="1s")))
+    gate = ready(start(Gate, configuration_for(issuer, tasks, refresh="1s")))
     twenty = crowd(gate, issuer, 20)
     readiness = collections.Counter()
-    foreign = stranger()(issuer.origin, twenty.users[0].id)
+    forged = forger()(issuer.origin, twenty.users[0].id)
 
-    async def absence():
-        async with twenty.calling(), httpx.AsyncClient(base_url=gate.admin_url, timeout=ANSWER_SECONDS, trust_env=False) as admin:
+    async def outage():
+        async with (twenty.calling(), httpx.AsyncClient(
+                base_url=gate.admin_url, timeout=RESPONSE_SECONDS, trust_env=False) as admin):
             await asyncio.sleep(1)
             await asyncio.to_thread(issuer.stop)
             for _ in range(20):
                 readiness[(await admin.get("/readyz")).status_code] += 1
                 await asyncio.sleep(0.5)
-            # All the while, the gate has tried again.
+            # The gate retried during the outage.
             await asyncio.to_thread(wait_until, lambda: gate.fetches("failure") >= 3)
 
-    asyncio.run(absence())
+    asyncio.run(outage())
     failed = gate.fetches("failure")
-    told(capsys, f"{failed} fetches failed: {twenty.said()}")
+    report(capsys, f"{failed} fetches failed: {twenty.report()}")
     assert not twenty.failures()
     assert readiness == {200: 20}
 
-    # A key that is not known may be a new one: that cannot be decided now.
-    assert outcome(gate.ask("GET", path(twenty.users[0]), foreign)) == "503 keys_unavailable"
+    # An unknown key may be a new one, which the gate cannot decide now.
+    assert outcome(gate.request("GET", path(twenty.users[0]), forged)) == "503 keys_unavailable"
 
     issuer.start()
     issuer.rotate()
     token = twenty.users[0].token()
-    answers = collections.Counter()
+    responses = collections.Counter()
 
-    def is_known() -> bool:
-        answer = outcome(gate.ask("GET", path(twenty.users[0]), token))
-        answers[answer] += 1
-        return answer == "200"
+    def is_accepted() -> bool:
+        response = outcome(gate.request("GET", path(twenty.users[0]), token))
+        responses[response] += 1
+        return response == "200"
 
-    took = wait_until(is_known)
-    told(capsys, f"a new key was known {took:.1f} s after the return: {dict(answers)}")
-    assert set(answers) <= {"200", "503 keys_unavailable"}
+    took = wait_until(is_accepted)
+    report(capsys, f"a new key was accepted {took:.1f} s after the end of the outage: {dict(responses)}")
+    assert set(responses) <= {"200", "503 keys_unavailable"}
 
 
-def test_a_gate_that_was_there_before_the_issuer_waits_for_it(start, tasks, capsys):
+def test_a_gate_started_before_the_issuer_becomes_ready_later(start, tasks, capsys):
     issuer = start(Issuer)
     user = issuer.sign_up()
     token = user.token()
     issuer.stop()
-    gate = start(Gate, configured(issuer, tasks))
+    gate = start(Gate, configuration_for(issuer, tasks))
 
     readiness = gate.admin.get("/readyz")
     assert readiness.status_code == 503
     assert "better-auth" in readiness.text
-    answer = gate.ask("GET", path(user), token)
-    assert outcome(answer) == "503 keys_unavailable"
-    assert int(answer.headers["retry-after"]) > 0
-    assert "www-authenticate" not in answer.headers
-    assert gate.client.get("/api/auth/ok").status_code == 502, "a public route does not wait for keys"
+    response = gate.request("GET", path(user), token)
+    assert outcome(response) == "503 keys_unavailable"
+    assert int(response.headers["retry-after"]) > 0
+    assert "www-authenticate" not in response.headers
+    assert gate.client.get("/api/auth/ok").status_code == 502, "a public route needs no keys"
 
     issuer.start()
     took = wait_until(gate.ready)
-    told(capsys, f"ready {took:.1f} s after the issuer")
-    assert outcome(gate.ask("GET", path(user), token)) == "200"
+    report(capsys, f"ready {took:.1f} s after the start of the issuer")
+    assert outcome(gate.request("GET", path(user), token)) == "200"
 
 
-# --- a flood
+# --- floods of unknown keys
 
-def stranger():
-    """Gives a function that makes tokens that look right, by nobody known, each with a new `kid` or the one given."""
+def forger():
+    """Returns a function that signs plausible tokens with an unknown key, each with a new `kid` or the given one."""
     key = Ed25519PrivateKey.generate()
     now = int(time.time())
 
@@ -347,14 +348,14 @@ def stranger():
     return token
 
 
-async def ask_in_a_row(url: str, path: str, tokens: list, answers: collections.Counter):
-    """Sends all requests over one connection without waiting, and reads the answers as they come."""
-    place = urlsplit(url)
-    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+async def pipeline(url: str, path: str, tokens: list, responses: collections.Counter):
+    """Sends all requests on one connection without waiting, and reads the responses as they arrive."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
 
     async def send():
         for token in tokens:
-            head = f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: Bearer {token}\r\n\r\n"
+            head = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {token}\r\n\r\n"
             writer.write(head.encode())
             await writer.drain()
 
@@ -364,7 +365,7 @@ async def ask_in_a_row(url: str, path: str, tokens: list, answers: collections.C
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             length = int(re.search(r"content-length: (\d+)", head, re.IGNORECASE)[1])
             body = json.loads(await reader.readexactly(length))
-            answers[f"{head.split()[1]} {body['reason']}"] += 1
+            responses[f"{head.split()[1]} {body['reason']}"] += 1
         await sending
     finally:
         sending.cancel()
@@ -372,96 +373,96 @@ async def ask_in_a_row(url: str, path: str, tokens: list, answers: collections.C
 
 
 class Flood:
-    """A hundred connections with a hundred tokens each, none of which the issuer has made."""
+    """A hundred connections with a hundred forged tokens each."""
 
     def __init__(self, issuer: Issuer, user: User):
-        token = stranger()
+        token = forger()
         self.path = path(user)
         self.tokens = [[token(issuer.origin, user.id) for _ in range(100)] for _ in range(100)]
-        self.answers = collections.Counter()
+        self.responses = collections.Counter()
         self.seconds = 0.0
 
     async def run(self, gate: Gate, at_most: float):
-        """It is over when every token was answered, or after this many seconds."""
+        """Ends after the last response, or after `at_most` seconds."""
         began = time.monotonic()
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(at_most):
-                    calls = [ask_in_a_row(gate.url, self.path, tokens, self.answers) for tokens in self.tokens]
+                    calls = [pipeline(gate.url, self.path, tokens, self.responses) for tokens in self.tokens]
                     await asyncio.gather(*calls)
         finally:
             self.seconds = time.monotonic() - began
 
-    def said(self) -> str:
-        return f"the flood was told {dict(self.answers)} in {self.seconds:.1f} s"
+    def report(self) -> str:
+        return f"responses to the flood: {dict(self.responses)} in {self.seconds:.1f} s"
 
 
-def test_a_flood_of_unknown_keys_reaches_neither_the_issuer_nor_the_users(start, tasks, capsys):
+def test_a_flood_of_unknown_keys_affects_neither_the_issuer_nor_the_users(start, tasks, capsys):
     issuer = start(Issuer)
     issuer.sign_up().token()
-    gate = started(start(Gate, configured(issuer, tasks)))
+    gate = ready(start(Gate, configuration_for(issuer, tasks)))
     ten = crowd(gate, issuer, 10)
     flood = Flood(issuer, ten.users[0])
-    before, began = issuer.fetched(), time.monotonic()
+    before, began = issuer.key_set_fetches(), time.monotonic()
 
     async def flooded():
         async with ten.calling():
             await flood.run(gate, at_most=12)
 
     asyncio.run(flooded())
-    fetched = issuer.fetched() - before
+    fetched = issuer.key_set_fetches() - before
     seconds = time.monotonic() - began
-    told(capsys, f"{flood.said()}, {fetched} fetches; meanwhile {ten.said()}")
+    report(capsys, f"{flood.report()}, {fetched} fetches; meanwhile {ten.report()}")
     assert not ten.failures()
-    assert flood.answers.total() > 100 and set(flood.answers) <= {"401 token_key_unknown", "503 keys_unavailable"}
+    assert flood.responses.total() > 100 and set(flood.responses) <= {"401 token_key_unknown", "503 keys_unavailable"}
     assert 1 <= fetched <= 4 + seconds / 5
 
 
-def test_a_new_key_in_the_middle_of_a_flood_is_not_called_unknown(start, tasks, capsys):
+def test_never_reports_a_new_key_as_unknown_during_a_flood(start, tasks, capsys):
     issuer = start(Issuer)
     user = issuer.sign_up()
     user.token()
     flood = Flood(issuer, user)
-    gate = started(start(Gate, configured(issuer, tasks)))
-    answers = collections.Counter()
+    gate = ready(start(Gate, configuration_for(issuer, tasks)))
+    responses = collections.Counter()
 
     async def flooded() -> float:
-        flooding = asyncio.create_task(flood.run(gate, at_most=PATIENCE + 5))
+        flooding = asyncio.create_task(flood.run(gate, at_most=TIMEOUT + 5))
         await asyncio.sleep(2.5)
         issuer.rotate()
         token = user.token()
         began = time.monotonic()
-        async with httpx.AsyncClient(base_url=gate.url, timeout=ANSWER_SECONDS, trust_env=False) as http:
-            while answers["200"] == 0 and time.monotonic() < began + PATIENCE:
-                answer = await http.get(path(user), headers={"Authorization": f"Bearer {token}"})
-                answers[outcome(answer)] += 1
+        async with httpx.AsyncClient(base_url=gate.url, timeout=RESPONSE_SECONDS, trust_env=False) as http:
+            while responses["200"] == 0 and time.monotonic() < began + TIMEOUT:
+                response = await http.get(path(user), headers={"Authorization": f"Bearer {token}"})
+                responses[outcome(response)] += 1
                 await asyncio.sleep(0.1)
         flooding.cancel()
         await asyncio.gather(flooding, return_exceptions=True)
         return time.monotonic() - began
 
     took = asyncio.run(flooded())
-    told(capsys, f"{dict(answers)} within {took:.1f} s; {flood.said()}")
-    assert answers["200"] == 1
-    assert set(answers) <= {"200", "503 keys_unavailable"}
+    report(capsys, f"{dict(responses)} within {took:.1f} s; {flood.report()}")
+    assert responses["200"] == 1
+    assert set(responses) <= {"200", "503 keys_unavailable"}
 
 
-def test_nobody_can_make_the_name_of_the_next_key_a_bad_one(start, tasks):
+def test_a_forged_key_id_does_not_block_a_later_key(start, tasks):
     issuer = start(Issuer, IDS="serial")
     user = issuer.sign_up()
     assert jwt.get_unverified_header(user.token())["kid"] == "1"
-    gate = started(start(Gate, configured(issuer, tasks)))
-    forged = stranger()(issuer.origin, user.id, kid="2")
-    assert outcome(gate.ask("GET", path(user), forged)) == "401 token_key_unknown"
+    gate = ready(start(Gate, configuration_for(issuer, tasks)))
+    forged = forger()(issuer.origin, user.id, kid="2")
+    assert outcome(gate.request("GET", path(user), forged)) == "401 token_key_unknown"
     issuer.rotate()
     token = user.token()
     assert jwt.get_unverified_header(token)["kid"] == "2"
-    assert outcome(gate.ask("GET", path(user), token)) in ("200", "503 keys_unavailable")
+    assert outcome(gate.request("GET", path(user), token)) in ("200", "503 keys_unavailable")
 
 
-# --- other ways to say whose tokens are good
+# --- other issuer settings
 
-def test_one_line_is_enough_for_a_better_auth_server(start, tasks):
+def test_configures_better_auth_with_one_setting(start, tasks):
     issuer = start(Issuer)
     user = issuer.sign_up()
     others = start(type("Others", (Issuer,), {}))
@@ -478,19 +479,19 @@ better_auth = "{issuer.url}"
 path = "/api/{{user_id}}/tasks/{{*rest}}"
 access = {{ owner = "user_id" }}
 """
-    gate = started(start(Gate, configuration))
-    assert outcome(gate.ask("GET", path(user), user.token())) == "200"
-    stranger_there = others.sign_up()
-    assert outcome(gate.ask("GET", path(stranger_there), stranger_there.token())) == "401 token_issuer"
+    gate = ready(start(Gate, configuration))
+    assert outcome(gate.request("GET", path(user), user.token())) == "200"
+    other_user = others.sign_up()
+    assert outcome(gate.request("GET", path(other_user), other_user.token())) == "401 token_issuer"
 
 
-def test_a_cached_session_is_a_token_if_the_operator_says_so_and_an_email_link_is_none(start, tasks):
+def test_accepts_a_configured_session_cache_cookie_but_no_email_link(start, tasks):
     issuer = start(Issuer, CACHE="jwt")
     account = {"email": "ada@example.com", "password": "correct horse battery staple", "name": "Ada"}
-    answer = issuer.client.post("/api/auth/sign-up/email", json=account, headers={"Origin": issuer.origin})
-    assert answer.status_code == 200, answer.text
-    user = SimpleNamespace(id=answer.json()["user"]["id"])
-    cookies = dict(line.split(";")[0].split("=", 1) for line in answer.headers.get_list("set-cookie"))
+    response = issuer.client.post("/api/auth/sign-up/email", json=account, headers={"Origin": issuer.origin})
+    assert response.status_code == 200, response.text
+    user = SimpleNamespace(id=response.json()["user"]["id"])
+    cookies = dict(line.split(";")[0].split("=", 1) for line in response.headers.get_list("set-cookie"))
     session = cookies["better-auth.session_data"]
     secret = issuer.environment["BETTER_AUTH_SECRET"]
     (issuer.directory / "secret").write_text(secret)
@@ -511,51 +512,51 @@ access = {{ owner = "user_id" }}
 tokens = [{{ cookie = "better-auth.session_data" }}]
 origins = ["{issuer.origin}"]
 """
-    gate = started(start(Gate, configuration))
+    gate = ready(start(Gate, configuration))
 
-    def ask(method, token, **headers):
+    def send(method, token, **headers):
         headers = {"Cookie": f"theme=dark; better-auth.session_data={token}", **headers}
         return outcome(gate.client.request(method, path(user), headers=headers, json={"title": "Buy milk"}))
 
-    assert ask("GET", session) == "200"
-    assert ask("POST", session, Origin=issuer.origin) == "201"
-    assert ask("POST", session, Origin="https://evil.example") == "403 origin_not_allowed"
-    assert ask("POST", session) == "403 origin_not_allowed"
+    assert send("GET", session) == "200"
+    assert send("POST", session, Origin=issuer.origin) == "201"
+    assert send("POST", session, Origin="https://evil.example") == "403 origin_not_allowed"
+    assert send("POST", session) == "403 origin_not_allowed"
     now = int(time.time())
     link = jwt.encode({"email": account["email"], "userId": user.id, "iat": now, "exp": now + 200}, secret, "HS256")
-    assert ask("GET", link) == "401 token_subject"
+    assert send("GET", link) == "401 token_subject"
 
 
 # --- Better Auth behind the gate
 
-def test_better_auth_itself_may_be_behind_the_gate(start, tasks):
+def test_serves_better_auth_through_the_gate(start, tasks):
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
     issuer = start(Issuer, origin=origin)
-    gate = started(start(Gate, configured(issuer, tasks, port=port)))
+    gate = ready(start(Gate, configuration_for(issuer, tasks, port=port)))
     assert gate.url == origin
 
-    answer = gate.client.post(
+    response = gate.client.post(
         "/api/auth/sign-up/email", headers={"Origin": origin, "X-User-Id": "mallory"},
         json={"email": "ada@example.com", "password": "correct horse battery staple", "name": "Ada"},
     )
-    assert answer.status_code == 200, answer.text
-    cookie = answer.headers["set-cookie"]
+    assert response.status_code == 200, response.text
+    cookie = response.headers["set-cookie"]
     assert cookie.startswith("better-auth.session_token=") and "HttpOnly" in cookie
-    user = SimpleNamespace(id=answer.json()["user"]["id"])
+    user = SimpleNamespace(id=response.json()["user"]["id"])
 
-    # The client's jar has the cookie now, and gives it back as it came.
+    # The client now sends the session cookie from its cookie jar.
     session = gate.client.get("/api/auth/get-session")
     assert session.json()["user"]["id"] == user.id
     token = gate.client.get("/api/auth/token").json()["token"]
     assert session.headers["set-auth-jwt"].count(".") == 2
     claims = jwt.decode(token, options={"verify_signature": False})
     assert (claims["iss"], claims["aud"], claims["sub"]) == (origin, origin, user.id)
-    assert outcome(gate.ask("GET", path(user), token)) == "200"
+    assert outcome(gate.request("GET", path(user), token)) == "200"
 
-    # A session is no token: the cookie alone opens nothing.
+    # A session is not a token, so the cookie alone grants no access.
     assert gate.client.cookies
-    assert outcome(gate.ask("GET", path(user))) == "401 token_missing"
+    assert outcome(gate.request("GET", path(user))) == "401 token_missing"
 
     signed_out = gate.client.post("/api/auth/sign-out", headers={"Origin": origin}, json={})
     assert signed_out.status_code == 200, signed_out.text

@@ -1,4 +1,4 @@
-"""A real browser: pages of one origin that sign in with the client of Better Auth and call the gate on another."""
+"""A real browser: pages on one origin sign in with the Better Auth client and call the gate on another origin."""
 
 import contextlib
 import http.server
@@ -19,7 +19,7 @@ CHROMIUM = shutil.which("chromium")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 
-# Everything is `localhost`, on ports of its own: one site of several origins, so that a cookie is sent.
+# All servers are on `localhost` with different ports: several origins, but one site, so that the browser sends cookies.
 CONFIGURATION = """
 [listen]
 address = "127.0.0.1:{port}"
@@ -70,10 +70,10 @@ tokens = [{{ websocket = "bearer" }}]
 
 
 class Server:
-    """A server on a free port, whose handler may know it."""
+    """A server on a free port. The keyword arguments become attributes of the handler class."""
 
-    def __init__(self, handler, **known):
-        kind = type("Handler", (handler,), known | {"log_message": lambda *_: None, "protocol_version": "HTTP/1.1"})
+    def __init__(self, handler, **attributes):
+        kind = type("Handler", (handler,), attributes | {"log_message": lambda *_: None, "protocol_version": "HTTP/1.1"})
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
         self.server.daemon_threads = True
         self.port = self.server.server_port
@@ -85,12 +85,13 @@ class Server:
 
 
 class PageHandler(http.server.BaseHTTPRequestHandler):
-    """The pages of an application: one, and its script."""
+    """Serves one page and its script."""
 
     def do_GET(self):
         kind, body = "text/html", b"<!doctype html><script src=/page.js></script>"
         if self.path == "/page.js":
-            kind, body = "text/javascript", pathlib.Path(os.environ["BETTER_AUTH_SERVER"]).with_name("page.js").read_bytes()
+            script = pathlib.Path(os.environ["BETTER_AUTH_SERVER"]).with_name("page.js")
+            kind, body = "text/javascript", script.read_bytes()
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -99,11 +100,11 @@ class PageHandler(http.server.BaseHTTPRequestHandler):
 
 
 class ApiHandler(http.server.BaseHTTPRequestHandler):
-    """Notes every request, tells events, and leaves all else to the task service."""
+    """Records every request, streams events, and forwards the rest to the task service."""
 
-    def answer(self):
+    def respond(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.noted.append((self.command, self.path, dict(self.headers)))
+        self.received.append((self.command, self.path, dict(self.headers)))
         if self.path.startswith("/events/"):
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
@@ -112,24 +113,24 @@ class ApiHandler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(f"data: for {self.headers['X-User-Id']}\n\n".encode())
             return
         headers = {name: self.headers[name] for name in ("X-User-Id", "Content-Type") if name in self.headers}
-        answer = httpx.request(self.command, self.tasks + self.path, headers=headers, content=body, trust_env=False)
-        self.send_response(answer.status_code)
-        self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
-        # A library of the API's own that says the wrong thing.
+        response = httpx.request(self.command, self.tasks + self.path, headers=headers, content=body, trust_env=False)
+        self.send_response(response.status_code)
+        self.send_header("Content-Type", response.headers.get("Content-Type", "text/plain"))
+        # A wrong CORS header of the API, which the gate must replace.
         self.send_header("Access-Control-Allow-Origin", "https://elsewhere.example")
-        self.send_header("Content-Length", str(len(answer.content)))
+        self.send_header("Content-Length", str(len(response.content)))
         self.end_headers()
-        self.wfile.write(answer.content)
+        self.wfile.write(response.content)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = respond
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Everything that is running, and two pages of which one may call."""
+    """All programs, a page on an allowed origin, and a page on another one."""
     with contextlib.ExitStack() as stack:
-        def start(kind, *arguments, **more):
-            started = kind(*arguments, **more)
+        def start(kind, *arguments, **options):
+            started = kind(*arguments, **options)
             stack.callback(started.stop)
             return started
 
@@ -141,8 +142,8 @@ def world(tmp_path_factory):
 
         pages, others, port = start(Server, PageHandler), start(Server, PageHandler), free_port()
         issuer = start(Issuer, directory("issuer"), origin=localhost(port), PAGES=localhost(pages.port))
-        tasks, noted = start(TaskService, directory("tasks")), []
-        api = start(Server, ApiHandler, noted=noted, tasks=tasks.url)
+        tasks, received = start(TaskService, directory("tasks")), []
+        api = start(Server, ApiHandler, received=received, tasks=tasks.url)
         api.url = f"http://127.0.0.1:{api.port}"
         script = pathlib.Path(os.environ["WEBSOCKET"]) / "server.mjs"
         live = start(Program, directory("live"), [NODE, script], {})
@@ -164,16 +165,16 @@ def world(tmp_path_factory):
 
         page = opened(pages)
         signed_in = page.evaluate("gate => signIn(gate)", localhost(port))
-        # The first to sign in made the key, and the gate fetches it.
+        # The first sign-in created the key, which the gate then fetches.
         wait_until(gate.ready)
         yield SimpleNamespace(
-            gate=gate, url=localhost(port), noted=noted, page=page, other=opened(others), chromium=chromium,
+            gate=gate, url=localhost(port), received=received, page=page, other=opened(others), chromium=chromium,
             origin=localhost(pages.port), signed_in=signed_in, user=signed_in["user"], token=signed_in["token"],
         )
 
 
-def ask(page, *arguments):
-    return page.evaluate("asked => ask(...asked)", list(arguments))
+def send(page, *arguments):
+    return page.evaluate("values => send(...values)", list(arguments))
 
 
 def tasks_of(world, user=None) -> str:
@@ -189,96 +190,96 @@ def preflights(world, route: str, outcome: str) -> float:
 TASKS = "/api/{user_id}/tasks/{*rest}"
 
 
-def test_a_page_signs_in_with_the_client_of_better_auth(world):
+def test_signs_in_with_the_better_auth_client(world):
     assert world.signed_in["same"]
     assert world.token.count(".") == 2
-    # It came in a header that is not for every page to read: `expose` says that this one is.
-    assert world.signed_in["beside"].count(".") == 2
+    # Only `expose` allows the page to read this response header.
+    assert world.signed_in["header_token"].count(".") == 2
     assert preflights(world, "/api/auth/{*rest}", 'status="204",reason=""') > 0
 
 
-def test_a_page_makes_a_task_and_lists_it_and_the_api_sees_no_preflight(world):
-    before = len(world.noted)
-    made = ask(world.page, tasks_of(world), world.token, {"method": "POST", "json": {"title": "Buy milk"}})
-    assert made["status"] == 201, made
-    listed = ask(world.page, tasks_of(world), world.token)
+def test_creates_and_lists_a_task_without_a_preflight_at_the_api(world):
+    before = len(world.received)
+    created = send(world.page, tasks_of(world), world.token, {"method": "POST", "json": {"title": "Buy milk"}})
+    assert created["status"] == 201, created
+    listed = send(world.page, tasks_of(world), world.token)
     assert (listed["status"], [task["title"] for task in listed["body"]]) == (200, ["Buy milk"])
-    task = f"{tasks_of(world)}/{made['body']['id']}"
-    assert ask(world.page, task, world.token, {"method": "DELETE"})["status"] == 204
+    task = f"{tasks_of(world)}/{created['body']['id']}"
+    assert send(world.page, task, world.token, {"method": "DELETE"})["status"] == 204
 
-    noted = world.noted[before:]
-    assert [method for method, _, _ in noted] == ["POST", "GET", "DELETE"]
-    for _, _, headers in noted:
+    received = world.received[before:]
+    assert [method for method, _, _ in received] == ["POST", "GET", "DELETE"]
+    for _, _, headers in received:
         headers = {name.lower(): value for name, value in headers.items()}
         assert headers["x-user-id"] == world.user
         assert headers["origin"] == world.origin
-        # The session's cookie is for whoever asks with credentials, which this page does at Better Auth alone.
+        # The page sends the session cookie to Better Auth only.
         assert not {"cookie", "authorization"} & headers.keys()
     assert preflights(world, TASKS, 'status="204",reason=""') >= 2
 
 
-def test_a_page_can_read_why_it_was_refused(world):
-    before = len(world.noted)
-    missing = ask(world.page, tasks_of(world))
+def test_a_page_can_read_the_reason_of_a_rejection(world):
+    before = len(world.received)
+    missing = send(world.page, tasks_of(world))
     assert (missing["status"], missing["body"]["reason"]) == (401, "token_missing")
     assert missing["headers"]["www-authenticate"] == 'Bearer realm="claimgate"'
     assert missing["headers"]["x-request-id"]
-    bad = ask(world.page, tasks_of(world), world.token[:-4] + "AAAA")
-    assert (bad["status"], bad["body"]["reason"]) == (401, "token_signature")
-    anothers = ask(world.page, tasks_of(world, "bob"), world.token)
-    assert (anothers["status"], anothers["body"]["reason"]) == (403, "subject_mismatch")
-    nowhere = ask(world.page, f"{world.url}/nowhere")
-    assert (nowhere["status"], nowhere["body"]["reason"]) == (404, "no_route")
-    assert len(world.noted) == before
+    forged = send(world.page, tasks_of(world), world.token[:-4] + "AAAA")
+    assert (forged["status"], forged["body"]["reason"]) == (401, "token_signature")
+    of_bob = send(world.page, tasks_of(world, "bob"), world.token)
+    assert (of_bob["status"], of_bob["body"]["reason"]) == (403, "subject_mismatch")
+    unknown = send(world.page, f"{world.url}/nowhere")
+    assert (unknown["status"], unknown["body"]["reason"]) == (404, "no_route")
+    assert len(world.received) == before
 
 
-def test_a_page_of_another_origin_is_stopped_by_the_browser(world):
-    before = len(world.noted)
-    assert ask(world.other, tasks_of(world), world.token) == {"failed": "TypeError"}
-    made = {"method": "POST", "json": {"title": "Buy nothing"}}
-    assert ask(world.other, tasks_of(world), world.token, made) == {"failed": "TypeError"}
-    assert len(world.noted) == before
+def test_the_browser_blocks_a_page_of_another_origin(world):
+    before = len(world.received)
+    assert send(world.other, tasks_of(world), world.token) == {"failed": "TypeError"}
+    create = {"method": "POST", "json": {"title": "Buy nothing"}}
+    assert send(world.other, tasks_of(world), world.token, create) == {"failed": "TypeError"}
+    assert len(world.received) == before
     assert preflights(world, TASKS, 'status="403",reason="preflight_origin"') >= 2
-    # Neither can it read what needs no preflight, nor use the session that the browser has.
-    assert ask(world.other, tasks_of(world)) == {"failed": "TypeError"}
+    # The page cannot read responses that need no preflight either, nor use the session of the browser.
+    assert send(world.other, tasks_of(world)) == {"failed": "TypeError"}
     session = f"{world.url}/api/auth/token"
-    assert ask(world.other, session, None, {"credentials": "include"}) == {"failed": "TypeError"}
-    assert ask(world.page, session, None, {"credentials": "include"})["body"]["token"].count(".") == 2
+    assert send(world.other, session, None, {"credentials": "include"}) == {"failed": "TypeError"}
+    assert send(world.page, session, None, {"credentials": "include"})["body"]["token"].count(".") == 2
 
 
-def test_a_page_without_an_origin_is_stopped_by_the_browser(world):
+def test_the_browser_blocks_a_page_with_a_null_origin(world):
     page = world.chromium.new_page()
     page.set_default_timeout(BROWSER_MILLISECONDS)
     page.goto(world.origin)
     frame = "<iframe sandbox=allow-scripts src=/></iframe>"
     page.evaluate("html => document.body.insertAdjacentHTML('beforeend', html)", frame)
-    boxed = page.wait_for_selector("iframe").content_frame()
-    # Until its script is there, it is another document with another origin.
-    boxed.wait_for_function("() => globalThis.ask")
-    assert boxed.evaluate("() => origin") == "null"
-    assert ask(boxed, tasks_of(world), world.token) == {"failed": "TypeError"}
+    sandboxed = page.wait_for_selector("iframe").content_frame()
+    # Before its script runs, the frame is still the initial document, with another origin.
+    sandboxed.wait_for_function("() => globalThis.send")
+    assert sandboxed.evaluate("() => origin") == "null"
+    assert send(sandboxed, tasks_of(world), world.token) == {"failed": "TypeError"}
     page.close()
 
 
-def test_a_page_sends_no_header_that_is_not_named(world):
-    before = len(world.noted)
-    asked = ask(world.page, tasks_of(world), world.token, {"headers": {"X-Debug": "1"}})
-    assert asked == {"failed": "TypeError"}
-    assert len(world.noted) == before
+def test_the_browser_blocks_a_request_header_that_cors_does_not_allow(world):
+    before = len(world.received)
+    blocked = send(world.page, tasks_of(world), world.token, {"headers": {"X-Debug": "1"}})
+    assert blocked == {"failed": "TypeError"}
+    assert len(world.received) == before
     assert preflights(world, TASKS, 'status="403",reason="preflight_headers"') == 1
 
 
-def test_a_page_opens_a_websocket_with_its_token(world):
+def test_opens_a_websocket_with_the_token_as_subprotocol(world):
     url = f"{world.url}/live/{world.user}".replace("http:", "ws:")
-    told = world.page.evaluate("asked => talk(...asked)", [url, world.token, "who"])
-    assert told["protocol"] == "bearer"
-    headers = json.loads(told["data"])
+    reply = world.page.evaluate("values => exchange(...values)", [url, world.token, "headers"])
+    assert reply["protocol"] == "bearer"
+    headers = json.loads(reply["data"])
     assert headers["x-user-id"] == world.user
-    anothers = world.page.evaluate("asked => talk(...asked)", [url.replace(world.user, "bob"), world.token, "who"])
-    assert anothers == {"closed": 1006}
+    path_of_bob = [url.replace(world.user, "bob"), world.token, "headers"]
+    assert world.page.evaluate("values => exchange(...values)", path_of_bob) == {"closed": 1006}
 
 
-def test_a_page_hears_events_and_a_page_of_another_origin_does_not(world):
+def test_streams_events_to_the_allowed_origin_only(world):
     url = f"{world.url}/events/{world.user}?access_token={world.token}"
-    assert world.page.evaluate("url => listen(url)", url) == {"data": f"for {world.user}"}
-    assert world.other.evaluate("url => listen(url)", url) == {"failed": True}
+    assert world.page.evaluate("url => firstEvent(url)", url) == {"data": f"for {world.user}"}
+    assert world.other.evaluate("url => firstEvent(url)", url) == {"failed": True}

@@ -1,4 +1,4 @@
-"""What curl sees of a FastAPI application behind the gate: answers with and without a body, and events as they come."""
+"""A FastAPI application behind the gate, with curl as client: responses with and without a body, and event streams."""
 
 import contextlib
 import pathlib
@@ -9,12 +9,12 @@ import time
 import pytest
 
 from dev import UVICORN
-from gate import ROUTES, SOON, gate_before, minted
+from gate import ROUTES, SHORT_LIFETIME, running_gate, sign_token
 from programs import Program, free_port
 
 APP = pathlib.Path(__file__).parent / "fastapi"
 VERSIONS = {"1.1": "--http1.1", "2": "--http2-prior-knowledge"}
-PATIENCE = 60
+TIMEOUT = 60
 
 KEPT = """
 [[routes]]
@@ -32,7 +32,7 @@ def gate(tmp_path_factory):
     app = Program(tmp_path_factory.mktemp("app"), command, {})
     try:
         app.wait_for("Uvicorn running")
-        with gate_before(tmp_path_factory.mktemp("gate"), f"http://127.0.0.1:{port}", ROUTES + KEPT) as running:
+        with running_gate(tmp_path_factory.mktemp("gate"), f"http://127.0.0.1:{port}", ROUTES + KEPT) as running:
             yield running
     finally:
         app.stop()
@@ -45,15 +45,15 @@ def version(request):
 
 def curl(gate, version: str, path: str, *arguments: str, token: str | None = None) -> list[str]:
     credential = ["-H", f"Authorization: Bearer {token}"] if token is not None else []
-    return ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(PATIENCE), VERSIONS[version],
+    return ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(TIMEOUT), VERSIONS[version],
             *credential, *arguments, gate.url + path]
 
 
-class Answer:
-    """What curl has got: `-i` and its exit code."""
+class Response:
+    """A response that curl received."""
 
     def __init__(self, command: list[str]):
-        ended = subprocess.run([command[0], "--include", *command[1:]], capture_output=True, timeout=PATIENCE + 10)
+        ended = subprocess.run([command[0], "--include", *command[1:]], capture_output=True, timeout=TIMEOUT + 10)
         assert ended.returncode == 0, ended.stderr.decode()
         head, _, self.body = ended.stdout.decode().partition("\r\n\r\n")
         status, *fields = head.split("\r\n")
@@ -64,60 +64,59 @@ class Answer:
         return self.version == f"HTTP/{version}"
 
 
-def test_a_page_and_its_head_and_its_tag(gate, version):
-    token = minted()
-    page = Answer(curl(gate, version, "/api/alice/page", token=token))
+def test_forwards_get_head_and_conditional_requests(gate, version):
+    token = sign_token()
+    page = Response(curl(gate, version, "/api/alice/page", token=token))
     assert page.is_of(version)
     assert (page.status, page.body, page.headers["etag"]) == ("200", "the page of alice", '"alice"')
-    head = Answer(curl(gate, version, "/api/alice/page", "--head", token=token))
+    head = Response(curl(gate, version, "/api/alice/page", "--head", token=token))
     assert (head.status, head.body, head.headers["etag"]) == ("200", "", '"alice"')
     assert head.headers["content-length"] == str(len(page.body))
-    known = Answer(curl(gate, version, "/api/alice/page", "-H", 'If-None-Match: "alice"', token=token))
+    known = Response(curl(gate, version, "/api/alice/page", "-H", 'If-None-Match: "alice"', token=token))
     assert (known.status, known.body, known.headers["etag"]) == ("304", "", '"alice"')
 
 
-def test_a_note_is_written_and_forgotten(gate, version):
-    token = minted("bob")
+def test_forwards_201_and_204(gate, version):
+    token = sign_token("bob")
     sent = ["--data", '{"text": "milk"}', "-H", "Content-Type: application/json"]
-    written = Answer(curl(gate, version, "/api/bob/notes", *sent, token=token))
+    written = Response(curl(gate, version, "/api/bob/notes", *sent, token=token))
     assert written.status == "201", written.body
     assert '"caller":"bob"' in written.body
-    gone = Answer(curl(gate, version, "/api/bob/notes", "-X", "DELETE", token=token))
+    gone = Response(curl(gate, version, "/api/bob/notes", "-X", "DELETE", token=token))
     assert (gone.status, gone.body) == ("204", "")
     assert "content-length" not in gone.headers
 
 
-def test_a_refusal_has_a_body_that_curl_shows(gate, version):
+def test_rejects_with_a_problem_body(gate, version):
     for arguments, token, status, reason in [
         ([], None, "401", "token_missing"),
-        ([], minted(seconds=-60), "401", "token_expired"),
-        ([], minted("bob"), "403", "subject_mismatch"),
-        (["--data", "a body that nobody reads"], minted("bob"), "403", "subject_mismatch"),
-        (["--path-as-is"], minted(), "400", "path_not_canonical"),
+        ([], sign_token(seconds=-60), "401", "token_expired"),
+        ([], sign_token("bob"), "403", "subject_mismatch"),
+        (["--data", "a body that the gate does not read"], sign_token("bob"), "403", "subject_mismatch"),
+        (["--path-as-is"], sign_token(), "400", "path_not_canonical"),
     ]:
-        # Over HTTP/2, curl 7.88 forgets the answer if its stream ends before it has sent the body, which it must not
-        # (RFC 9113 section 8.1).
+        # Over HTTP/2, curl 7.88 discards a response that ends before the request body, contrary to RFC 9113 section 8.1.
         if version == "2" and "--data" in arguments:
             continue
         path = "/api/alice/../bob/page" if arguments == ["--path-as-is"] else "/api/alice/page"
-        answer = Answer(curl(gate, version, path, *arguments, token=token))
-        assert answer.is_of(version)
-        assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
-        assert f'"reason":"{reason}"' in answer.body
+        response = Response(curl(gate, version, path, *arguments, token=token))
+        assert response.is_of(version)
+        assert (response.status, response.headers["content-type"]) == (status, "application/problem+json")
+        assert f'"reason":"{reason}"' in response.body
 
 
-def test_a_hundred_answers_over_one_connection(gate):
-    # Over HTTP/1.1 alone: curl 7.88 cannot use a connection by prior knowledge twice, whoever serves.
+def test_serves_a_hundred_requests_on_one_connection(gate):
+    # HTTP/1.1 only: curl 7.88 cannot reuse an HTTP/2 connection with prior knowledge, with any server.
     command = curl(gate, "1.1", "/api/alice/page?number=[1-100]", "--write-out", "\n%{num_connects} %{http_code}\n",
-                   token=minted())
-    said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE + 10)
-    lines = said.stdout.split("\n")
-    assert lines.count("the page of alice") == 100, said.stdout
+                   token=sign_token())
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT + 10)
+    lines = result.stdout.split("\n")
+    assert lines.count("the page of alice") == 100, result.stdout
     assert lines.count("1 200") == 1 and lines.count("0 200") == 99
 
 
-class Listening:
-    """curl at a stream of events, which it writes down as they come."""
+class Listener:
+    """curl on an event stream, and the lines received so far."""
 
     def __init__(self, command: list[str]):
         self.process = subprocess.Popen([command[0], "--no-buffer", *command[1:]], stdout=subprocess.PIPE, text=True)
@@ -129,74 +128,75 @@ class Listening:
         for line in self.process.stdout:
             self.lines.append(line.rstrip("\n"))
 
-    def hears(self, line: str):
-        """Waits until this line has come."""
-        deadline = time.monotonic() + PATIENCE
+    def wait_for(self, line: str):
+        """Waits until this line has arrived."""
+        deadline = time.monotonic() + TIMEOUT
         while line not in self.lines:
-            # What it has said before its end is still read.
+            # The thread first reads all output that curl wrote before its exit.
             assert self.thread.is_alive(), f"curl ended with {self.process.poll()} after {self.lines}"
             assert time.monotonic() < deadline, f"no {line!r} in {self.lines}"
             time.sleep(0.01)
 
-    def ended(self) -> int:
-        return self.process.wait(PATIENCE)
+    def exit_code(self) -> int:
+        return self.process.wait(TIMEOUT)
 
 
 @contextlib.contextmanager
 def listening(command: list[str]):
-    listener = Listening(command)
+    listener = Listener(command)
     try:
         yield listener
     finally:
         listener.process.kill()
         listener.process.wait()
-        listener.thread.join(PATIENCE)
+        listener.thread.join(TIMEOUT)
 
 
 def write(gate, user: str, text: str):
-    answer = gate.ask("POST", f"/api/{user}/notes", minted(user), json={"text": text})
-    assert answer.status_code == 201, answer.text
+    response = gate.request("POST", f"/api/{user}/notes", sign_token(user), json={"text": text})
+    assert response.status_code == 201, response.text
 
 
-def test_events_come_one_by_one_while_the_stream_is_open(gate, version):
+def test_streams_each_event_without_delay(gate, version):
     user = f"carol-{version}"
-    command = curl(gate, version, f"/api/{user}/events", token=minted(user))
+    command = curl(gate, version, f"/api/{user}/events", token=sign_token(user))
     with listening(command) as listener:
-        listener.hears(f"data: {user}")
+        listener.wait_for(f"data: {user}")
         for text in ["one", "two", "three"]:
-            # Each is only written once the one before has arrived: nobody on the way collects them.
+            # Written only after the previous event has arrived, so the gate must not buffer events.
             write(gate, user, text)
-            listener.hears(f"data: {text}")
+            listener.wait_for(f"data: {text}")
         write(gate, user, "end")
-        assert listener.ended() == 0
+        assert listener.exit_code() == 0
 
 
-def test_a_listener_that_leaves_is_gone_for_the_app_too(gate, version):
+def test_closes_the_upstream_stream_when_the_client_disconnects(gate, version):
     user = f"dave-{version}"
-    with listening(curl(gate, version, f"/api/{user}/events", token=minted(user))) as listener:
-        listener.hears(f"data: {user}")
-    deadline = time.monotonic() + PATIENCE
-    while gate.ask("GET", f"/api/{user}/listeners", minted(user)).json() > 0:
+    with listening(curl(gate, version, f"/api/{user}/events", token=sign_token(user))) as listener:
+        listener.wait_for(f"data: {user}")
+    deadline = time.monotonic() + TIMEOUT
+    while gate.request("GET", f"/api/{user}/listeners", sign_token(user)).json() > 0:
         assert time.monotonic() < deadline, "the app still has a listener"
         time.sleep(0.05)
 
 
-def test_events_end_well_with_the_token(gate, version):
+def test_ends_the_event_stream_cleanly_when_the_token_expires(gate, version):
     user = f"grace-{version}"
-    with listening(curl(gate, version, f"/api/{user}/events", token=minted(user, seconds=SOON))) as listener:
-        listener.hears(f"data: {user}")
+    token = sign_token(user, seconds=SHORT_LIFETIME)
+    with listening(curl(gate, version, f"/api/{user}/events", token=token)) as listener:
+        listener.wait_for(f"data: {user}")
         write(gate, user, "one")
-        listener.hears("data: one")
-        assert listener.ended() == 0
+        listener.wait_for("data: one")
+        assert listener.exit_code() == 0
 
 
-def test_events_outlive_a_token_where_the_route_says_so(gate, version):
+def test_keeps_the_event_stream_after_token_expiry_with_at_expiry_keep(gate, version):
     user = f"heidi-{version}"
-    token = minted(user, seconds=SOON)
-    with listening(curl(gate, version, f"/api/{user}/events", token=token)) as ended, \
+    token = sign_token(user, seconds=SHORT_LIFETIME)
+    with listening(curl(gate, version, f"/api/{user}/events", token=token)) as ending, \
             listening(curl(gate, version, f"/kept/{user}/events", token=token)) as kept:
-        ended.hears(f"data: {user}")
-        kept.hears(f"data: {user}")
-        assert ended.ended() == 0
+        ending.wait_for(f"data: {user}")
+        kept.wait_for(f"data: {user}")
+        assert ending.exit_code() == 0
         write(gate, user, "after")
-        kept.hears("data: after")
+        kept.wait_for("data: after")

@@ -1,4 +1,4 @@
-"""gRPC as Python's library speaks it, on both sides of the gate, over TCP, over a Unix socket and over TLS."""
+"""gRPC with grpcio on both sides of the gate, over TCP, a Unix socket and TLS."""
 
 import pathlib
 import queue
@@ -9,12 +9,12 @@ import grpc
 import pytest
 
 from authority import Authority
-from gate import SOON, gate_before, minted
+from gate import SHORT_LIFETIME, running_gate, sign_token
 from grpc_notes import SERVICE
 from programs import Program, free_port
 
 SERVER = pathlib.Path(__file__).with_name("grpc_notes.py")
-PATIENCE = 60
+TIMEOUT = 60
 ROUTES = f"""
 [[routes]]
 path = "/{SERVICE}/{{method}}"
@@ -37,17 +37,17 @@ def gate(request, tmp_path_factory):
     server = Program(tmp_path_factory.mktemp("server"), [sys.executable, SERVER, address], {})
     try:
         server.wait_for("listening on port")
-        with gate_before(tmp_path_factory.mktemp("gate"), url, ROUTES) as running:
+        with running_gate(tmp_path_factory.mktemp("gate"), url, ROUTES) as running:
             yield running
     finally:
         server.stop()
 
 
 class Caller:
-    """A client with a token, which also tries to be somebody else."""
+    """A client with a token, which also sends forged identity headers."""
 
     def __init__(self, gate, token: str | None, authority: bytes | None = None):
-        # The environment's proxies are not asked.
+        # Ignores proxy variables.
         target, options = gate.url.removeprefix("http://"), [("grpc.enable_http_proxy", 0)]
         if authority is None:
             self.channel = grpc.insecure_channel(target, options)
@@ -55,9 +55,9 @@ class Caller:
             credentials = grpc.ssl_channel_credentials(authority)
             options.append(("grpc.ssl_target_name_override", "gate.test"))
             self.channel = grpc.secure_channel(target, credentials, options)
-        self.more = {"timeout": PATIENCE, "metadata": [("x-user-id", "mallory"), ("x_user_id", "mallory")]}
+        self.options = {"timeout": TIMEOUT, "metadata": [("x-user-id", "mallory"), ("x_user_id", "mallory")]}
         if token is not None:
-            self.more["metadata"].append(("authorization", f"Bearer {token}"))
+            self.options["metadata"].append(("authorization", f"Bearer {token}"))
 
     def __enter__(self):
         return self
@@ -70,45 +70,45 @@ class Caller:
         return make(path, request_serializer=str.encode, response_deserializer=bytes.decode)
 
     def write(self, text: str, service: str = SERVICE) -> str:
-        return self._method("unary_unary", f"/{service}/Write")(text, **self.more)
+        return self._method("unary_unary", f"/{service}/Write")(text, **self.options)
 
     def write_with_call(self, text: str):
-        return self._method("unary_unary", f"/{SERVICE}/Write").with_call(text, **self.more)
+        return self._method("unary_unary", f"/{SERVICE}/Write").with_call(text, **self.options)
 
     def read(self, text: str):
-        return self._method("unary_stream", f"/{SERVICE}/Read")(text, **self.more)
+        return self._method("unary_stream", f"/{SERVICE}/Read")(text, **self.options)
 
     def collect(self, texts) -> str:
-        return self._method("stream_unary", f"/{SERVICE}/Collect")(iter(texts), **self.more)
+        return self._method("stream_unary", f"/{SERVICE}/Collect")(iter(texts), **self.options)
 
     def talk(self, texts):
-        return self._method("stream_stream", f"/{SERVICE}/Talk")(texts, **self.more)
+        return self._method("stream_stream", f"/{SERVICE}/Talk")(texts, **self.options)
 
 
 @pytest.fixture
 def alice(gate):
-    with Caller(gate, minted()) as caller:
+    with Caller(gate, sign_token()) as caller:
         yield caller
 
 
-def test_every_kind_of_call_names_its_user(alice):
-    answer, call = alice.write_with_call("hello")
-    assert answer == "x-user-id=alice: 5 hello"
+def test_forwards_all_four_call_types_with_the_user_id(alice):
+    response, call = alice.write_with_call("hello")
+    assert response == "x-user-id=alice: 5 hello"
     assert ("x-written", "in the end") in [(name, value) for name, value in call.trailing_metadata()]
     assert list(alice.read("3")) == ["x-user-id=alice", "0", "1", "2"]
     assert alice.collect(["a", "bc", ""]) == "x-user-id=alice: 3"
 
-    said: queue.SimpleQueue = queue.SimpleQueue()
-    answers = alice.talk(iter(said.get, None))
+    messages: queue.SimpleQueue = queue.SimpleQueue()
+    responses = alice.talk(iter(messages.get, None))
     for text in ["one", "two"]:
-        # Each is said only after the answer to the one before.
-        said.put(text)
-        assert next(answers) == f"x-user-id=alice: {text}"
-    said.put(None)
-    assert list(answers) == []
+        # Sent only after the response to the previous message.
+        messages.put(text)
+        assert next(responses) == f"x-user-id=alice: {text}"
+    messages.put(None)
+    assert list(responses) == []
 
 
-def test_an_error_of_the_service_arrives_as_it_is(alice):
+def test_forwards_the_status_of_the_service_unchanged(alice):
     with pytest.raises(grpc.RpcError) as raised:
         alice.write("fail")
     assert raised.value.code() == grpc.StatusCode.NOT_FOUND
@@ -116,41 +116,41 @@ def test_an_error_of_the_service_arrives_as_it_is(alice):
     assert ("x-written", "in the end") in [(name, value) for name, value in raised.value.trailing_metadata()]
 
 
-# The tokens are made when they are used: with the table they would grow old.
+# Functions, so that each token is signed at its test and not at collection, when it would expire.
 @pytest.mark.parametrize("token, service, code", [
     (lambda: None, SERVICE, grpc.StatusCode.UNAUTHENTICATED),
-    (lambda: minted(seconds=-60), SERVICE, grpc.StatusCode.UNAUTHENTICATED),
-    (lambda: minted(secret="another secret, and long enough as well"), SERVICE, grpc.StatusCode.UNAUTHENTICATED),
-    (lambda: minted("bob"), "users/alice", grpc.StatusCode.PERMISSION_DENIED),
-    (lambda: minted(), "other.Service", grpc.StatusCode.UNIMPLEMENTED),
+    (lambda: sign_token(seconds=-60), SERVICE, grpc.StatusCode.UNAUTHENTICATED),
+    (lambda: sign_token(secret="another secret, and long enough as well"), SERVICE, grpc.StatusCode.UNAUTHENTICATED),
+    (lambda: sign_token("bob"), "users/alice", grpc.StatusCode.PERMISSION_DENIED),
+    (lambda: sign_token(), "other.Service", grpc.StatusCode.UNIMPLEMENTED),
 ], ids=["no token", "expired", "forged", "another user", "no route"])
-def test_a_refusal_is_a_status(gate, token, service, code):
+def test_rejects_with_a_grpc_status(gate, token, service, code):
     with Caller(gate, token()) as caller, pytest.raises(grpc.RpcError) as raised:
         caller.write("hello", service)
     assert raised.value.code() == code
-    # A client that gets no status makes one up from the answer of HTTP, and says so.
+    # Without `grpc-status`, the client derives a status from the HTTP status, and mentions HTTP in its details.
     assert raised.value.details() and "http" not in raised.value.details().lower()
 
 
-def test_large_messages_pass(alice):
+def test_forwards_large_messages(alice):
     assert len(alice.write("large")) == 1024 * 1024
     assert alice.write("y" * 1024 * 1024).startswith("x-user-id=alice: 1048576 ")
     assert alice.collect("z" * 100_000 for _ in range(40)) == "x-user-id=alice: 4000000"
 
 
-def test_a_stream_ends_with_its_token(gate):
-    with Caller(gate, minted(seconds=SOON)) as caller:
-        answers = caller.read("0")
-        assert next(answers) == "x-user-id=alice"
+def test_ends_a_stream_when_the_token_expires(gate):
+    with Caller(gate, sign_token(seconds=SHORT_LIFETIME)) as caller:
+        responses = caller.read("0")
+        assert next(responses) == "x-user-id=alice"
         with pytest.raises(grpc.RpcError) as raised:
-            next(answers)
+            next(responses)
         assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
         assert "expired" in raised.value.details()
 
 
-def test_calls_of_several_users_at_once_each_name_their_own(gate):
+def test_keeps_the_user_ids_of_concurrent_calls_apart(gate):
     users = [f"user-{number}" for number in range(4)]
-    callers = {user: Caller(gate, minted(user)) for user in users}
+    callers = {user: Caller(gate, sign_token(user)) for user in users}
 
     def call(number: int):
         user = users[number % len(users)]
@@ -169,7 +169,7 @@ def authority(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gate_with_tls(tmp_path_factory, authority):
-    """TLS on both sides, and HTTP/2 agreed on in both handshakes."""
+    """TLS on both sides, with HTTP/2 negotiated by ALPN."""
     authority.issue("gate", "gate.test")
     authority.issue("notes", "notes.test")
     files = authority.directory
@@ -187,27 +187,27 @@ server_name = "notes.test"
 """
     try:
         server.wait_for("listening on port")
-        with gate_before(tmp_path_factory.mktemp("gate"), f"https://127.0.0.1:{port}", ROUTES + tls) as running:
+        with running_gate(tmp_path_factory.mktemp("gate"), f"https://127.0.0.1:{port}", ROUTES + tls) as running:
             yield running
     finally:
         server.stop()
 
 
-def test_calls_over_tls_on_both_sides(gate_with_tls, authority):
+def test_forwards_calls_with_tls_on_both_sides(gate_with_tls, authority):
     trusted = (authority.directory / "ca.crt").read_bytes()
-    with Caller(gate_with_tls, minted(), trusted) as alice:
+    with Caller(gate_with_tls, sign_token(), trusted) as alice:
         assert alice.write("hello") == "x-user-id=alice: 5 hello"
         assert list(alice.read("2")) == ["x-user-id=alice", "0", "1"]
         assert alice.collect("z" * 100_000 for _ in range(40)) == "x-user-id=alice: 4000000"
         assert list(alice.talk(iter(["one", "two"]))) == ["x-user-id=alice: one", "x-user-id=alice: two"]
-    with Caller(gate_with_tls, None, trusted) as nobody, pytest.raises(grpc.RpcError) as raised:
-        nobody.write("hello")
+    with Caller(gate_with_tls, None, trusted) as anonymous, pytest.raises(grpc.RpcError) as raised:
+        anonymous.write("hello")
     assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_an_authority_that_is_not_trusted_ends_the_call(gate_with_tls, tmp_path):
+def test_the_client_rejects_a_certificate_of_an_untrusted_authority(gate_with_tls, tmp_path):
     stranger = Authority(tmp_path)
-    with Caller(gate_with_tls, minted(), (stranger.directory / "ca.crt").read_bytes()) as alice, \
+    with Caller(gate_with_tls, sign_token(), (stranger.directory / "ca.crt").read_bytes()) as alice, \
             pytest.raises(grpc.RpcError) as raised:
         alice.write("hello")
     assert raised.value.code() == grpc.StatusCode.UNAVAILABLE

@@ -1,4 +1,4 @@
-"""A key set as a cluster has it: behind an own authority, for a bearer token, found by the issuer's description."""
+"""The key set of a Kubernetes cluster: private authority, bearer token, OIDC discovery."""
 
 import datetime
 import http.server
@@ -17,41 +17,42 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-LEASE = "the-token-of-the-gate"
+# Bearer token of the gate for the key set.
+GATE_TOKEN = "the-token-of-the-gate"
 
 
 class Cluster:
-    """An https server on loopback with a certificate of its own authority; its key set needs a bearer token."""
+    """An HTTPS server on loopback with a certificate of a private authority. Its key set requires a bearer token."""
 
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        self.heard: list[str] = []
-        self.described: str | None = None
+        self.requested: list[str] = []
+        self.discovered_issuer: str | None = None
         authority = ec.generate_private_key(ec.SECP256R1())
         server = ec.generate_private_key(ec.SECP256R1())
         certificate = self._certificate("authority", authority, "authority", authority, is_authority=True)
         (directory / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        mine = self._certificate("server", server, "authority", authority, is_authority=False)
+        server_certificate = self._certificate("server", server, "authority", authority, is_authority=False)
         (directory / "server.pem").write_bytes(
             server.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
                                  serialization.NoEncryption())
-            + mine.public_bytes(serialization.Encoding.PEM))
-        (directory / "token").write_text(f"{LEASE}\n")
+            + server_certificate.public_bytes(serialization.Encoding.PEM))
+        (directory / "token").write_text(f"{GATE_TOKEN}\n")
         cluster = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                cluster.heard.append(self.path)
-                if self.headers.get("Authorization") != f"Bearer {LEASE}":
-                    return self.answer(401, {})
+                cluster.requested.append(self.path)
+                if self.headers.get("Authorization") != f"Bearer {GATE_TOKEN}":
+                    return self.respond(401, {})
                 if self.path == "/.well-known/openid-configuration":
-                    issuer = cluster.described or cluster.url
-                    return self.answer(200, {"issuer": issuer, "jwks_uri": f"{cluster.url}/openid/v1/jwks"})
+                    issuer = cluster.discovered_issuer or cluster.url
+                    return self.respond(200, {"issuer": issuer, "jwks_uri": f"{cluster.url}/openid/v1/jwks"})
                 public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(cluster.key.public_key()))
-                return self.answer(200, {"keys": [public | {"kid": "cluster", "use": "sig", "alg": "RS256"}]})
+                return self.respond(200, {"keys": [public | {"kid": "cluster", "use": "sig", "alg": "RS256"}]})
 
-            def answer(self, status, body):
+            def respond(self, status, body):
                 text = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
@@ -68,7 +69,7 @@ class Cluster:
         self.url = f"https://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def _certificate(self, subject, key, issuer, issuers_key, is_authority):
+    def _certificate(self, subject, key, issuer, issuer_key, is_authority):
         def name(text):
             return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
         now = datetime.datetime.now(datetime.timezone.utc)
@@ -79,7 +80,7 @@ class Cluster:
             .not_valid_before(now - datetime.timedelta(minutes=5)).not_valid_after(now + datetime.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
             .add_extension(address, critical=False))
-        return builder.sign(issuers_key, hashes.SHA256())
+        return builder.sign(issuer_key, hashes.SHA256())
 
     def token(self, subject: str) -> str:
         now = int(time.time())
@@ -114,39 +115,42 @@ def claimgate():
     return os.environ["CLAIMGATE"]
 
 
-def beside(cluster) -> str:
+def credentials(cluster) -> str:
+    """Settings that the gate needs besides the URL."""
     return f'ca_file = "{cluster.directory}/ca.pem", token_file = "{cluster.directory}/token"'
 
 
-@pytest.mark.parametrize("place", ["jwks_url = \"{}/openid/v1/jwks\"", "discovery = \"{}/.well-known/openid-configuration\""],
-                         ids=["named", "found"])
-def test_a_clusters_keys_are_fetched_with_its_authority_and_a_token(cluster, claimgate, place):
-    said = doctor(claimgate, cluster.directory, f"{place.format(cluster.url)}, {beside(cluster)}", cluster.token("ada"))
-    assert said.returncode == 0, said.stdout + said.stderr
-    assert "issuer `cluster`: 1 key (`cluster` for RS256)" in said.stdout
-    assert "accepted: a token of the issuer `cluster` about `ada`" in said.stdout
-    assert LEASE not in said.stdout + said.stderr
+@pytest.mark.parametrize("source", [
+    'jwks_url = "{}/openid/v1/jwks"', 'discovery = "{}/.well-known/openid-configuration"',
+], ids=["jwks_url", "discovery"])
+def test_fetches_keys_with_a_private_authority_and_a_bearer_token(cluster, claimgate, source):
+    keys = f"{source.format(cluster.url)}, {credentials(cluster)}"
+    result = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "issuer `cluster`: 1 key (`cluster` for RS256)" in result.stdout
+    assert "accepted: issuer `cluster`, subject `ada`" in result.stdout
+    assert GATE_TOKEN not in result.stdout + result.stderr
 
 
-def test_another_authority_proves_nothing(cluster, claimgate):
+def test_sends_no_request_to_a_server_with_an_untrusted_certificate(cluster, claimgate):
     keys = f'jwks_url = "{cluster.url}/openid/v1/jwks", token_file = "{cluster.directory}/token"'
-    said = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
-    assert said.returncode == 1
-    assert "TLS: " in said.stdout and "UnknownIssuer" in said.stdout, said.stdout
-    assert "keys_unavailable" in said.stdout
-    assert cluster.heard == [], "nothing is asked of a server that has proven nothing"
+    result = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
+    assert result.returncode == 1
+    assert "TLS: " in result.stdout and "UnknownIssuer" in result.stdout, result.stdout
+    assert "keys_unavailable" in result.stdout
+    assert cluster.requested == [], "the gate sent a request to an untrusted server"
 
 
-def test_without_its_token_the_cluster_gives_no_keys(cluster, claimgate):
+def test_reports_the_status_of_a_key_set_request_without_the_token(cluster, claimgate):
     keys = f'jwks_url = "{cluster.url}/openid/v1/jwks", ca_file = "{cluster.directory}/ca.pem"'
-    said = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
-    assert said.returncode == 1 and "status: 401" in said.stdout, said.stdout
+    result = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
+    assert result.returncode == 1 and "status: 401" in result.stdout, result.stdout
 
 
-def test_the_description_of_another_issuer_is_not_taken(cluster, claimgate):
-    cluster.described = "https://elsewhere.example"
-    keys = f'discovery = "{cluster.url}/.well-known/openid-configuration", {beside(cluster)}'
-    said = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
-    assert said.returncode == 1
-    assert "discovery: it is about `https://elsewhere.example`" in said.stdout, said.stdout
-    assert cluster.heard == ["/.well-known/openid-configuration"]
+def test_rejects_a_discovery_document_of_another_issuer(cluster, claimgate):
+    cluster.discovered_issuer = "https://elsewhere.example"
+    keys = f'discovery = "{cluster.url}/.well-known/openid-configuration", {credentials(cluster)}'
+    result = doctor(claimgate, cluster.directory, keys, cluster.token("ada"))
+    assert result.returncode == 1
+    assert "discovery: the document has the issuer `https://elsewhere.example`" in result.stdout, result.stdout
+    assert cluster.requested == ["/.well-known/openid-configuration"]

@@ -1,7 +1,7 @@
-"""What large bodies cost the gate: no more memory than small ones, whichever version each side speaks, and however slowly
-somebody reads.
+"""Memory of the gate with large bodies: no more than with small ones, in every combination of HTTP versions, and with a
+slow reader.
 
-`MEBIBYTES=1024 tests/e2e/run -k test_memory -s` moves a gigabyte each time, and prints what it cost.
+`MEBIBYTES=1024 tests/e2e/run -k test_memory -s` transfers 1 GiB in each test, and prints time and memory.
 """
 
 import os
@@ -12,14 +12,14 @@ import time
 import pytest
 
 from dev import UVICORN
-from gate import gate_before, minted
+from gate import running_gate, sign_token
 from programs import Program, free_port
 
 APP = pathlib.Path(__file__).parent / "fastapi"
 MEBIBYTES = int(os.environ.get("MEBIBYTES", "64"))
-# What the allocator may keep, and the windows of one connection.
+# Allowance for memory kept by the allocator, and for the flow-control windows of one connection.
 GROWTH_KIB = 8 * 1024
-PATIENCE = 60 + 2 * MEBIBYTES
+TIMEOUT = 60 + 2 * MEBIBYTES
 VERSIONS = {"1.1": "--http1.1", "2": "--http2-prior-knowledge"}
 ROUTES = """
 [[routes]]
@@ -37,11 +37,11 @@ SERVERS = {
 def gate(request, tmp_path_factory):
     command, scheme, started = SERVERS[request.param]
     port = free_port()
-    place = str(port) if request.param == "1.1" else f"127.0.0.1:{port}"
-    app = Program(tmp_path_factory.mktemp("app"), [*command, place], {})
+    address = str(port) if request.param == "1.1" else f"127.0.0.1:{port}"
+    app = Program(tmp_path_factory.mktemp("app"), [*command, address], {})
     try:
         app.wait_for(started)
-        with gate_before(tmp_path_factory.mktemp("gate"), f"{scheme}://127.0.0.1:{port}", ROUTES) as running:
+        with running_gate(tmp_path_factory.mktemp("gate"), f"{scheme}://127.0.0.1:{port}", ROUTES) as running:
             yield running
     finally:
         app.stop()
@@ -49,17 +49,17 @@ def gate(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def zeros(tmp_path_factory):
-    """A file of so many MiB that takes no place."""
-    def of(mebibytes: int) -> pathlib.Path:
+    """Creates sparse files of a given size in MiB."""
+    def create(mebibytes: int) -> pathlib.Path:
         file = tmp_path_factory.mktemp("zeros") / "zeros"
-        with file.open("wb") as written:
-            written.truncate(mebibytes * 1024 * 1024)
+        with file.open("wb") as sparse:
+            sparse.truncate(mebibytes * 1024 * 1024)
         return file
-    return of
+    return create
 
 
 def peak_kib(gate) -> int:
-    """The most memory that the gate has had so far."""
+    """Peak resident memory of the gate, in KiB."""
     parent = gate.program.process.pid
     process = pathlib.Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0]
     status = pathlib.Path(f"/proc/{process}/status").read_text()
@@ -68,9 +68,10 @@ def peak_kib(gate) -> int:
 
 
 def curl(gate, version: str, path: str, *arguments: str) -> str:
-    command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", str(PATIENCE),
-               VERSIONS[version], "-H", f"Authorization: Bearer {minted()}", *arguments, f"{gate.url}/api/alice/{path}"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE + 10)
+    command = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", str(TIMEOUT),
+               VERSIONS[version], "-H", f"Authorization: Bearer {sign_token()}", *arguments,
+               f"{gate.url}/api/alice/{path}"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT + 10)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -81,33 +82,33 @@ def download(gate, version: str, mebibytes: int, *arguments: str):
 
 
 def upload(gate, version: str, zeros, mebibytes: int):
-    answer = curl(gate, version, "sink", "--upload-file", str(zeros(mebibytes)))
-    assert answer == f'{{"mebibytes":{mebibytes:.1f}}}'
+    response = curl(gate, version, "sink", "--upload-file", str(zeros(mebibytes)))
+    assert response == f'{{"mebibytes":{mebibytes:.1f}}}'
 
 
-def grows_little(gate, what: str, move):
-    """Moves a little and then much, and compares what it took."""
-    move(2)
+def assert_little_growth(gate, what: str, transfer):
+    """Transfers a small body and then a large one, and compares the peaks of memory."""
+    transfer(2)
     before, began = peak_kib(gate), time.monotonic()
-    move(MEBIBYTES)
+    transfer(MEBIBYTES)
     growth, seconds = peak_kib(gate) - before, time.monotonic() - began
-    print(f"\n{what}: {MEBIBYTES} MiB in {seconds:.1f} s, {before} KiB at most before, {growth} KiB more after")
+    print(f"\n{what}: {MEBIBYTES} MiB in {seconds:.1f} s, peak {before} KiB before, {growth} KiB more after")
     assert growth < GROWTH_KIB, f"{growth} KiB"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_download_takes_no_memory(gate, version):
-    grows_little(gate, f"download over {version}", lambda mebibytes: download(gate, version, mebibytes))
+def test_streams_a_download_without_buffering_it(gate, version):
+    assert_little_growth(gate, f"download over {version}", lambda mebibytes: download(gate, version, mebibytes))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_upload_takes_no_memory(gate, version, zeros):
-    grows_little(gate, f"upload over {version}", lambda mebibytes: upload(gate, version, zeros, mebibytes))
+def test_streams_an_upload_without_buffering_it(gate, version, zeros):
+    assert_little_growth(gate, f"upload over {version}", lambda mebibytes: upload(gate, version, zeros, mebibytes))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_client_that_reads_slowly_takes_no_memory(gate, version):
-    # Slower than anybody writes: what is not read has to wait at the source.
-    slowly = ["--limit-rate", f"{MEBIBYTES // 3}M"]
-    grows_little(gate, f"slow download over {version}",
-                 lambda mebibytes: download(gate, version, mebibytes, *slowly))
+def test_applies_backpressure_for_a_slow_client(gate, version):
+    # Slower than the source writes, so unread data must stay at the source.
+    slow = ["--limit-rate", f"{MEBIBYTES // 3}M"]
+    assert_little_growth(gate, f"slow download over {version}",
+                 lambda mebibytes: download(gate, version, mebibytes, *slow))

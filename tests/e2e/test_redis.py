@@ -1,4 +1,4 @@
-"""Two gates that count together in a real Redis, which goes away and comes back."""
+"""Two gates that share rate limits in a real Redis, also across a Redis outage."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from gate import CONFIGURATION, SECRET, minted
+from gate import CONFIGURATION, SECRET, sign_token
 from programs import Gate, Program, free_port
 
-# Debian has the server and the checker of its files in one program, which goes by its name.
+# On Debian, redis-check-rdb is the server binary, which selects its role by its name.
 SERVER = shutil.which("redis-server") or shutil.which("redis-check-rdb")
 
 pytestmark = pytest.mark.skipif(not SERVER, reason="redis-tools is missing")
@@ -36,7 +36,7 @@ rate_limit = [
 
 
 class Redis:
-    """On a port of its own, which it keeps when it is started again; nothing is kept on the disk."""
+    """A Redis server without persistence. It keeps its port over `stop` and `start`."""
 
     def __init__(self, directory: pathlib.Path, tls: bool = False):
         self.directory = directory
@@ -48,7 +48,7 @@ class Redis:
             subprocess.run([
                 "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
                 "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-                # By itself openssl makes an authority, which is no server.
+                # By default openssl creates a CA certificate, which rustls rejects for a server.
                 "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", certificate,
             ], check=True, capture_output=True)
             self.lines += f"port 0\ntls-port {self.port}\ntls-auth-clients no\n"
@@ -71,7 +71,7 @@ class Redis:
 
 @contextlib.contextmanager
 def gates(tmp_path: pathlib.Path, upstream: str, url: str, more: str = "", requests: int = 10, count: int = 2):
-    """Gates that do not know of each other, each with two workers."""
+    """Independent gates, each with two workers."""
     redis = f"[redis]\nurl = \"{url}\"\npassword_file = \"password\"\n{more}\n"
     configuration = CONFIGURATION.format(url=upstream).replace("workers = 1", "workers = 2")
     configuration += redis + ROUTES.format(requests=requests)
@@ -96,94 +96,95 @@ def redis(tmp_path):
     redis.stop()
 
 
-# Longer than anybody waits for an answer.
-PATIENT = 'timeout = "2m"'
+# Longer than the timeout of the client.
+LONG_TIMEOUT = 'timeout = "2m"'
 
 
 def counted(gate: Gate, outcome: str) -> float:
     return gate.metric(f'claimgate_rate_limit_redis_total{{outcome="{outcome}"}}')
 
 
-def test_two_gates_count_together(tmp_path, upstream, redis):
-    with gates(tmp_path, upstream, f"redis://127.0.0.1:{redis.port}", PATIENT) as (one, other):
-        statuses = [gate.ask("GET", "/login").status_code for _ in range(8) for gate in (one, other)]
+def test_two_gates_share_rate_limits(tmp_path, upstream, redis):
+    with gates(tmp_path, upstream, f"redis://127.0.0.1:{redis.port}", LONG_TIMEOUT) as (one, other):
+        statuses = [gate.request("GET", "/login").status_code for _ in range(8) for gate in (one, other)]
         assert statuses == [200] * 10 + [429] * 6
-        refused = other.ask("GET", "/login")
-        # Of 10 in an hour, one flows out in 360 seconds.
-        assert 300 < int(refused.headers["retry-after"]) <= 360
-        assert refused.headers["ratelimit-policy"] == '"client-address-3600s";q=10;w=3600'
-        statuses = [gate.ask("GET", "/api/alice/x", minted()).status_code for _ in range(4) for gate in (one, other)]
+        rejected = other.request("GET", "/login")
+        # At 10 per hour, the bucket drains by one in 360 seconds.
+        assert 300 < int(rejected.headers["retry-after"]) <= 360
+        assert rejected.headers["ratelimit-policy"] == '"client-address-3600s";q=10;w=3600'
+        token = sign_token()
+        statuses = [gate.request("GET", "/api/alice/x", token).status_code for _ in range(4) for gate in (one, other)]
         assert statuses == [200] * 5 + [429] * 3
-        left = one.ask("GET", "/api/bob/x", minted("bob")).headers["ratelimit"]
+        left = one.request("GET", "/api/bob/x", sign_token("bob")).headers["ratelimit"]
         assert left.startswith('"subject-3600s";r=4;t=720, "subject-86400s";r=999;'), left
         assert counted(one, "success") + counted(other, "success") == 26
         assert counted(one, "failure") + counted(other, "failure") == 0
 
 
-def test_counts_outlive_a_gate_and_are_gone_when_they_say_nothing(tmp_path, upstream, redis):
+def test_buckets_survive_a_restart_of_the_gate_and_expire(tmp_path, upstream, redis):
     url = f"redis://127.0.0.1:{redis.port}"
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     for directory in ("first", "second"):
-        with gates(tmp_path / directory, upstream, url, PATIENT, requests=1, count=1) as (gate,):
+        with gates(tmp_path / directory, upstream, url, LONG_TIMEOUT, requests=1, count=1) as (gate,):
             expected = 200 if directory == "first" else 429
-            assert gate.ask("GET", "/login").status_code == expected
+            assert gate.request("GET", "/login").status_code == expected
     command = ["redis-cli", "-p", str(redis.port), "--no-auth-warning"]
-    asked = lambda *words: subprocess.run(
+    redis_cli = lambda *words: subprocess.run(
         [*command, *words], env=os.environ | {"REDISCLI_AUTH": PASSWORD}, capture_output=True, text=True, check=True,
     ).stdout.split()
-    names = asked("KEYS", "*")
+    names = redis_cli("KEYS", "*")
     assert len(names) == 1 and names[0].startswith("claimgate:{"), names
     assert "127" not in names[0]
-    assert 3_500_000 < int(asked("PTTL", names[0])[0]) <= 3_600_000
+    assert 3_500_000 < int(redis_cli("PTTL", names[0])[0]) <= 3_600_000
 
 
-def test_each_counts_for_itself_while_redis_is_away(tmp_path, upstream, redis):
-    with gates(tmp_path, upstream, f"redis://127.0.0.1:{redis.port}", PATIENT, requests=4) as both:
-        assert both[0].ask("GET", "/login").status_code == 200
+def test_each_gate_counts_on_its_own_while_redis_is_unavailable(tmp_path, upstream, redis):
+    with gates(tmp_path, upstream, f"redis://127.0.0.1:{redis.port}", LONG_TIMEOUT, requests=4) as both:
+        assert both[0].request("GET", "/login").status_code == 200
         redis.stop()
         for gate in both:
-            # Nobody waits for what is known to be away: the client would give up long before the gate.
-            statuses = [gate.ask("GET", "/login").status_code for _ in range(6)]
+            # Requests must not wait for an unavailable Redis: the client timeout is shorter than that of the gate.
+            statuses = [gate.request("GET", "/login").status_code for _ in range(6)]
             assert statuses == [200] * 4 + [429] * 2
             gate.program.wait_for("failed to count requests in Redis at 127.0.0.1")
-            assert gate.program.said().count("failed to count requests in Redis") == 1
+            assert gate.program.output().count("failed to count requests in Redis") == 1
         redis.start()
         for gate in both:
             deadline = time.monotonic() + 60
             before = counted(gate, "success")
             while counted(gate, "success") == before and time.monotonic() < deadline:
-                gate.ask("GET", "/login")
+                gate.request("GET", "/login")
                 time.sleep(0.1)
             assert counted(gate, "success") > before
-            gate.program.wait_for("requests are counted in Redis again")
+            gate.program.wait_for("Redis rate limiting resumed")
 
 
-def test_redis_is_spoken_to_with_tls_and_must_prove_who_it_is(tmp_path, upstream):
+def test_connects_with_tls_to_a_trusted_redis_only(tmp_path, upstream):
     redis = Redis(tmp_path, tls=True)
     url = f"rediss://localhost:{redis.port}"
-    (tmp_path / "trusting").mkdir()
-    (tmp_path / "strange").mkdir()
+    (tmp_path / "trusted").mkdir()
+    (tmp_path / "untrusted").mkdir()
     try:
-        trusted = f'{PATIENT}\nca_file = "{tmp_path / "redis.crt"}"'
-        with gates(tmp_path / "trusting", upstream, url, trusted, requests=1) as (one, other):
-            assert [gate.ask("GET", "/login").status_code for gate in (one, other)] == [200, 429]
-        # Nobody has vouched for it here.
-        refusing = f'{PATIENT}\nwhen_unavailable = "refuse"'
-        with gates(tmp_path / "strange", upstream, url, refusing, count=1) as (gate,):
-            answer = gate.ask("GET", "/login")
-            assert (answer.status_code, answer.json()["reason"]) == (503, "rate_limit_unavailable")
+        trusted = f'{LONG_TIMEOUT}\nca_file = "{tmp_path / "redis.crt"}"'
+        with gates(tmp_path / "trusted", upstream, url, trusted, requests=1) as (one, other):
+            assert [gate.request("GET", "/login").status_code for gate in (one, other)] == [200, 429]
+        # Without `ca_file`, the certificate is not trusted.
+        refusing = f'{LONG_TIMEOUT}\nwhen_unavailable = "refuse"'
+        with gates(tmp_path / "untrusted", upstream, url, refusing, count=1) as (gate,):
+            response = gate.request("GET", "/login")
+            assert (response.status_code, response.json()["reason"]) == (503, "rate_limit_unavailable")
             gate.program.wait_for("failed to count requests in Redis.*certificate")
     finally:
         redis.stop()
 
 
-def test_a_wrong_password_is_no_redis_and_is_not_shown(tmp_path, upstream, redis):
-    with gates(tmp_path, upstream, f"redis://127.0.0.1:{redis.port}", PATIENT, requests=2, count=1) as (gate,):
+def test_a_wrong_redis_user_fails_without_logging_the_password(tmp_path, upstream, redis):
+    with gates(tmp_path, upstream, f"redis://127.0.0.1:{redis.port}", LONG_TIMEOUT, requests=2, count=1) as (gate,):
         pass
     (tmp_path / "again").mkdir()
-    wrong = f'{PATIENT}\nwhen_unavailable = "allow"\nusername = "nobody"'
+    wrong = f'{LONG_TIMEOUT}\nwhen_unavailable = "allow"\nusername = "nobody"'
     with gates(tmp_path / "again", upstream, f"redis://127.0.0.1:{redis.port}", wrong, requests=1, count=1) as (gate,):
-        assert [gate.ask("GET", "/login").status_code for _ in range(3)] == [200] * 3
+        assert [gate.request("GET", "/login").status_code for _ in range(3)] == [200] * 3
         gate.program.wait_for("failed to count requests in Redis")
-        assert PASSWORD not in gate.program.said()
+        assert PASSWORD not in gate.program.output()

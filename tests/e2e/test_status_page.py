@@ -1,4 +1,4 @@
-"""The status page of the gate, in a real browser."""
+"""The status page of the gate in a real browser."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import sync_playwright
 
-from gate import gate_before, minted
+from gate import running_gate, sign_token
 from programs import BROWSER_MILLISECONDS
 
 CHROMIUM = shutil.which("chromium")
@@ -20,26 +20,26 @@ MARKUP = "<img src=x onerror=document.title='owned'>"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A gate with something to show, and its page."""
-    with gate_before(tmp_path_factory.mktemp("gate"), "http://127.0.0.1:1") as gate, sync_playwright() as playwright:
-        assert gate.ask("GET", "/health").status_code == 502
-        assert gate.ask("GET", "/api/alice/tasks", minted(MARKUP)).status_code == 403
+    """A gate after one failed and one rejected request, and its status page."""
+    with running_gate(tmp_path_factory.mktemp("gate"), "http://127.0.0.1:1") as gate, sync_playwright() as playwright:
+        assert gate.request("GET", "/health").status_code == 502
+        assert gate.request("GET", "/api/alice/tasks", sign_token(MARKUP)).status_code == 403
         chromium = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--no-proxy-server"], timeout=BROWSER_MILLISECONDS,
         )
         page = chromium.new_page()
         page.set_default_timeout(BROWSER_MILLISECONDS)
-        asked, complaints = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        requested, errors = [], []
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{gate.admin_url}/")
         page.wait_for_selector("#upstreams td")
-        yield SimpleNamespace(gate=gate, page=page, chromium=chromium, asked=asked, complaints=complaints)
+        yield SimpleNamespace(gate=gate, page=page, chromium=chromium, requested=requested, errors=errors)
         chromium.close()
 
 
-def test_the_page_shows_what_has_happened(world):
+def test_shows_routes_reasons_issuers_upstreams_and_latency(world):
     page = world.page
     assert page.inner_text("#state") == "ready"
     assert "generation 1" in page.inner_text("#generation")
@@ -52,29 +52,29 @@ def test_the_page_shows_what_has_happened(world):
     assert "403 subject_mismatch: GET /api/alice/tasks" in last.inner_text()
     last.click()
     assert "FAIL  authorization       subject_mismatch" in page.locator("#refusals pre").first.inner_text()
-    # Below target/, for whoever wants to look at it.
+    # Kept in the target directory, for manual inspection.
     folder = pathlib.Path(os.environ["CLAIMGATE"]).parent
     page.screenshot(path=folder / "status-page.png", full_page=True)
 
 
-def test_the_page_goes_on_by_itself(world):
-    assert world.gate.ask("GET", "/nowhere").status_code == 404
+def test_updates_without_a_reload(world):
+    assert world.gate.request("GET", "/nowhere").status_code == 404
     world.page.wait_for_function("() => document.querySelector('#reasons').innerText.includes('no_route')")
 
 
-def test_what_a_caller_has_chosen_is_text(world):
+def test_shows_markup_of_a_client_as_text(world):
     assert MARKUP in world.page.locator("#refusals summary").last.inner_text() + world.page.inner_text("#refusals")
     assert world.page.title() == "claimgate"
     assert world.page.locator("#refusals img").count() == 0
 
 
-def test_the_page_asks_nobody_else_and_breaks_no_rule_of_its_own(world):
-    outside = [url for url in world.asked if not url.startswith((world.gate.admin_url, "data:"))]
-    assert world.asked and not outside
-    assert world.complaints == []
+def test_sends_requests_to_the_gate_only_and_obeys_its_content_security_policy(world):
+    outside = [url for url in world.requested if not url.startswith((world.gate.admin_url, "data:"))]
+    assert world.requested and not outside
+    assert world.errors == []
 
 
-def test_nothing_foreign_runs_in_the_page(world):
+def test_blocks_injected_markup_and_foreign_images(world):
     with pytest.raises(Exception, match="TrustedHTML|Trusted Types|violates"):
         world.page.evaluate("markup => { document.body.innerHTML = markup }", MARKUP)
     blocked = world.page.evaluate("""() => new Promise(resolve => {
@@ -83,20 +83,20 @@ def test_nothing_foreign_runs_in_the_page(world):
         image.src = "http://127.0.0.1:1/leak";
     })""")
     assert blocked == "img-src"
-    world.complaints.clear()
+    world.errors.clear()
 
 
-def test_a_page_elsewhere_cannot_read_or_frame_it(world):
+def test_a_page_of_another_origin_cannot_read_the_status(world):
     page = world.chromium.new_page()
     page.set_default_timeout(BROWSER_MILLISECONDS)
     page.route("http://evil.test/", lambda route: route.fulfill(content_type="text/html", body="<!doctype html>"))
     page.goto("http://evil.test/")
-    read = "url => fetch(url).then(answer => answer.text(), error => error.name)"
+    read = "url => fetch(url).then(response => response.text(), error => error.name)"
     assert page.evaluate(read, f"{world.gate.admin_url}/status.json") == "TypeError"
     page.close()
 
 
-def test_without_a_script_it_says_where_to_look(world):
+def test_links_to_the_data_without_javascript(world):
     context = world.chromium.new_context(java_script_enabled=False)
     context.set_default_timeout(BROWSER_MILLISECONDS)
     page = context.new_page()

@@ -1,4 +1,4 @@
-"""One trace through three programs: a client and an API with OpenTelemetry for Python, and the gate between them."""
+"""Traces through three programs: a client and an API with OpenTelemetry for Python, and the gate between them."""
 
 import contextlib
 import gzip
@@ -21,12 +21,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind
 
 from authority import Authority
-from gate import ROUTES, gate_before, minted
+from gate import ROUTES, running_gate, sign_token
 from programs import Program, free_port
 
 UVICORN = pathlib.Path(sys.executable).with_name("uvicorn")
 APP = pathlib.Path(__file__).parent / "fastapi"
-PATIENCE = 60
+TIMEOUT = 60
 
 TRACING = """
 [tracing]
@@ -35,10 +35,10 @@ url = "{url}"
 
 
 class Collector:
-    """Takes spans as a collector of OpenTelemetry does, and keeps them by the name of their service."""
+    """An OTLP/HTTP collector that keeps each span with the name of its service."""
 
     def __init__(self, identity: pathlib.Path | None = None):
-        """With an identity, a folder with collector.crt and collector.key, over TLS."""
+        """`identity` is a directory with collector.crt and collector.key. It turns on TLS."""
         self.spans = []
         self.changed = threading.Condition()
         collector = self
@@ -75,10 +75,10 @@ class Collector:
     def wait_for(self, service: str, kind: int) -> Span:
         """The only span of this service and kind."""
         def found():
-            return [span for whose, span in self.spans if (whose, span.kind) == (service, kind)]
+            return [span for name, span in self.spans if (name, span.kind) == (service, kind)]
 
         with self.changed:
-            assert self.changed.wait_for(found, PATIENCE), self.spans
+            assert self.changed.wait_for(found, TIMEOUT), self.spans
             [span] = found()
             return span
 
@@ -99,7 +99,7 @@ def traced_api(directory: pathlib.Path, collector: Collector):
     port = free_port()
     command = [UVICORN, "traced:app", "--app-dir", APP, "--host", "127.0.0.1", "--port", port]
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_SERVICE_NAME": "notes",
-                   "OTEL_EXPORTER_OTLP_TIMEOUT": str(PATIENCE)}
+                   "OTEL_EXPORTER_OTLP_TIMEOUT": str(TIMEOUT)}
     api = Program(directory, command, environment)
     try:
         api.wait_for("Uvicorn running")
@@ -112,17 +112,17 @@ def attributes(span: Span) -> dict:
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
 
 
-def test_a_trace_goes_from_the_client_through_the_gate_to_the_api(tmp_path, collector):
+def test_continues_the_trace_of_the_client_to_the_api(tmp_path, collector):
     provider = TracerProvider(resource=Resource({"service.name": "shop"}))
-    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{collector.url}/v1/traces", timeout=PATIENCE)))
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{collector.url}/v1/traces", timeout=TIMEOUT)))
     tracer = provider.get_tracer("test")
     with (traced_api(tmp_path, collector) as url,
-          gate_before(tmp_path, url, TRACING.format(url=collector.url) + ROUTES) as gate):
+          running_gate(tmp_path, url, TRACING.format(url=collector.url) + ROUTES) as gate):
         with tracer.start_as_current_span("buy", kind=SpanKind.CLIENT):
-            headers = {"Authorization": f"Bearer {minted()}", "X-Request-Id": "one"}
+            headers = {"Authorization": f"Bearer {sign_token()}", "X-Request-Id": "one"}
             propagate.inject(headers)
-            answer = gate.client.get("/api/alice/notes?q=hidden", headers=headers)
-            assert answer.status_code == 200, answer.text
+            response = gate.client.get("/api/alice/notes?q=hidden", headers=headers)
+            assert response.status_code == 200, response.text
         shop = collector.wait_for("shop", Span.SPAN_KIND_CLIENT)
         server = collector.wait_for("claimgate", Span.SPAN_KIND_SERVER)
         client = collector.wait_for("claimgate", Span.SPAN_KIND_CLIENT)
@@ -134,56 +134,56 @@ def test_a_trace_goes_from_the_client_through_the_gate_to_the_api(tmp_path, coll
     assert {span.trace_id for span in (server, client, notes)} == {shop.trace_id}
     assert line["trace_id"] == shop.trace_id.hex()
     assert server.name == "GET /api/{user_id}/{*rest}"
-    said = attributes(server)
-    assert (said["enduser.id"], said["url.path"], said["http.response.status_code"]) == (
+    values = attributes(server)
+    assert (values["enduser.id"], values["url.path"], values["http.response.status_code"]) == (
         "alice", "/api/alice/notes", 200)
-    # All of them read the same clock.
+    # All programs read the same clock.
     order = [(span.start_time_unix_nano, span.end_time_unix_nano) for span in (shop, server, client)]
     assert order[0][0] <= order[1][0] <= order[2][0] <= order[2][1] <= order[1][1], order
-    # And it is the time of day.
+    # The times are Unix times.
     assert abs(time.time_ns() - shop.start_time_unix_nano) < 600e9
     assert b"hidden" not in b"".join(span.SerializeToString() for span in (server, client))
 
 
-def test_a_refusal_is_in_the_trace_of_its_client_and_no_api_hears_of_it(tmp_path, collector):
-    with gate_before(tmp_path, "http://127.0.0.1:1", TRACING.format(url=collector.url) + ROUTES) as gate:
-        assert gate.ask("GET", "/api/bob/notes", minted("alice")).status_code == 403
+def test_records_the_reason_of_a_rejection_and_the_error_of_the_upstream(tmp_path, collector):
+    with running_gate(tmp_path, "http://127.0.0.1:1", TRACING.format(url=collector.url) + ROUTES) as gate:
+        assert gate.request("GET", "/api/bob/notes", sign_token("alice")).status_code == 403
         server = collector.wait_for("claimgate", Span.SPAN_KIND_SERVER)
         assert attributes(server)["claimgate.reason"] == "subject_mismatch"
         assert server.status.code == Status.STATUS_CODE_UNSET
-        assert gate.ask("GET", "/api/alice/notes", minted("alice")).status_code == 502
+        assert gate.request("GET", "/api/alice/notes", sign_token("alice")).status_code == 502
         client = collector.wait_for("claimgate", Span.SPAN_KIND_CLIENT)
         assert client.status.code == Status.STATUS_CODE_ERROR
         assert attributes(client)["error.type"] == "upstream_unreachable"
 
 
-def test_a_gate_that_stops_sends_its_last_spans(tmp_path, collector):
-    with gate_before(tmp_path, "http://127.0.0.1:1", TRACING.format(url=collector.url) + ROUTES) as gate:
-        assert gate.ask("GET", "/api/alice/notes").status_code == 401
+def test_exports_the_last_spans_on_graceful_shutdown(tmp_path, collector):
+    with running_gate(tmp_path, "http://127.0.0.1:1", TRACING.format(url=collector.url) + ROUTES) as gate:
+        assert gate.request("GET", "/api/alice/notes").status_code == 401
     collector.wait_for("claimgate", Span.SPAN_KIND_SERVER)
 
 
-def test_spans_go_over_tls_to_a_collector_that_proves_who_it_is(tmp_path):
+def test_exports_spans_over_tls_to_a_trusted_collector_only(tmp_path):
     (tmp_path / "ca").mkdir()
     authority = Authority(tmp_path / "ca")
     authority.issue("collector", "localhost")
     collector = Collector(authority.directory)
     tracing = TRACING.format(url=collector.url)
     try:
-        with gate_before(tmp_path, "http://127.0.0.1:1", f'{tracing}ca_file = "ca/ca.crt"\n{ROUTES}') as gate:
-            assert gate.ask("GET", "/api/alice/notes").status_code == 401
+        with running_gate(tmp_path, "http://127.0.0.1:1", f'{tracing}ca_file = "ca/ca.crt"\n{ROUTES}') as gate:
+            assert gate.request("GET", "/api/alice/notes").status_code == 401
             collector.wait_for("claimgate", Span.SPAN_KIND_SERVER)
-        with gate_before(tmp_path, "http://127.0.0.1:1", tracing + ROUTES) as gate:
-            assert gate.ask("GET", "/api/alice/notes").status_code == 401
+        with running_gate(tmp_path, "http://127.0.0.1:1", tracing + ROUTES) as gate:
+            assert gate.request("GET", "/api/alice/notes").status_code == 401
             gate.program.wait_for('"message":"failed to send spans: TLS: ')
     finally:
         collector.stop()
 
 
-def test_a_collector_that_is_away_is_told_of_once_and_missed_by_nobody(tmp_path):
+def test_logs_an_unreachable_collector_once_and_still_serves_requests(tmp_path):
     away = f"http://127.0.0.1:{free_port()}"
-    with gate_before(tmp_path, "http://127.0.0.1:1", TRACING.format(url=away) + ROUTES) as gate:
+    with running_gate(tmp_path, "http://127.0.0.1:1", TRACING.format(url=away) + ROUTES) as gate:
         for _ in range(50):
-            assert gate.ask("GET", "/api/alice/notes").status_code == 401
+            assert gate.request("GET", "/api/alice/notes").status_code == 401
         gate.program.wait_for('"message":"failed to send spans: connect: ')
-    assert gate.program.said().count("failed to send spans") == 1
+    assert gate.program.output().count("failed to send spans") == 1

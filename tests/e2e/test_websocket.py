@@ -1,5 +1,5 @@
-"""WebSockets between Node programs: the library `ws` on both sides, over HTTP/1.1 and over HTTP/2, and the client that
-Node shares with browsers."""
+"""WebSockets between Node programs: `ws` as server, and as clients `ws` over HTTP/1.1 and HTTP/2, and the browser API of
+Node."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from authority import Authority
-from gate import SOON, gate_before, minted
+from gate import SHORT_LIFETIME, running_gate, sign_token
 from programs import NODE, Program
 
 ROUTES = """
@@ -39,7 +39,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory, server):
-    with gate_before(tmp_path_factory.mktemp("gate"), f"http://127.0.0.1:{server.port}", ROUTES) as running:
+    with running_gate(tmp_path_factory.mktemp("gate"), f"http://127.0.0.1:{server.port}", ROUTES) as running:
         yield running
 
 
@@ -47,8 +47,8 @@ def script(name: str) -> pathlib.Path:
     return pathlib.Path(os.environ["WEBSOCKET"]) / name
 
 
-def connected(gate, kind: str, path: str, token: str, *steps: str, authority: Authority | None = None) -> list[dict]:
-    """What a client tells of its steps."""
+def run_client(gate, kind: str, path: str, token: str, *steps: str, authority: Authority | None = None) -> list[dict]:
+    """Runs the client with these steps, and returns its output lines."""
     url, environment = gate.url.replace("http:", "ws:") + path, dict(os.environ)
     if authority is not None:
         url = url.replace("ws://127.0.0.1:", "wss://localhost:")
@@ -60,54 +60,57 @@ def connected(gate, kind: str, path: str, token: str, *steps: str, authority: Au
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_messages_pass_and_the_server_knows_the_user(gate, kind):
-    opened, who, talked, closed = connected(gate, kind, "/live/alice", minted(), "who", "talk", "close")
+def test_forwards_messages_and_the_user_id(gate, kind):
+    opened, identity, echoed, closed = run_client(
+        gate, kind, "/live/alice", sign_token(), "headers", "echo", "close")
     assert opened == {"open": True, "protocol": "bearer" if kind == "native" else ""}
-    headers = who["headers"]
+    headers = identity["headers"]
     assert headers["x-user-id"] == "alice"
     assert not {"authorization", "x_user_id", "sec-websocket-protocol"} & headers.keys()
-    assert talked == {"talked": True}
+    assert echoed == {"echoed": True}
     assert closed == {"closed": 4002, "reason": "bye"}
 
 
 @pytest.mark.parametrize("kind", ["ws", "http2"])
-def test_a_ping_is_answered_by_the_other_side(gate, kind):
-    _, pong = connected(gate, kind, "/live/alice", minted(), "ping")
+def test_forwards_ping_and_pong(gate, kind):
+    _, pong = run_client(gate, kind, "/live/alice", sign_token(), "ping")
     assert pong == {"pong": "are you there"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_side_learns_how_the_other_closes(gate, server, kind):
-    _, closed = connected(gate, kind, f"/live/erin-{kind}", minted(f"erin-{kind}"), "ask to close")
+def test_forwards_the_close_code_in_both_directions(gate, server, kind):
+    _, closed = run_client(gate, kind, f"/live/erin-{kind}", sign_token(f"erin-{kind}"), "request close")
     assert closed == {"closed": 4001, "reason": "enough"}
-    # As browsers do, the client of Node gives the code back, and the reason not.
+    # Like browsers, the native client of Node echoes the close code but not the reason.
     server.wait_for(f"erin-{kind} closed 4001 $" if kind == "native" else f"erin-{kind} closed 4001 enough$")
-    connected(gate, kind, f"/live/frank-{kind}", minted(f"frank-{kind}"), "close")
+    run_client(gate, kind, f"/live/frank-{kind}", sign_token(f"frank-{kind}"), "close")
     server.wait_for(f"frank-{kind} closed 4002 bye")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("user, seconds, status", [("bob", 60, 403), ("alice", -60, 401)])
-def test_a_refused_socket_does_not_open(gate, kind, user, seconds, status):
-    told = connected(gate, kind, "/live/alice", minted(user, seconds), "who")
-    assert len(told) == 1 and told[0]["open"] is not True
+def test_rejects_the_handshake_without_a_valid_token_of_the_owner(gate, kind, user, seconds, status):
+    lines = run_client(gate, kind, "/live/alice", sign_token(user, seconds), "headers")
+    assert len(lines) == 1 and lines[0]["open"] is not True
     if kind != "native":
-        assert told[0]["open"] == f"Unexpected server response: {status}"
+        assert lines[0]["open"] == f"Unexpected server response: {status}"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_socket_is_closed_with_its_token(gate, server, kind):
+def test_closes_the_websocket_when_the_token_expires(gate, server, kind):
     user = f"judy-{kind}"
-    _, who, closed = connected(gate, kind, f"/live/{user}", minted(user, SOON), "who", "wait")
-    assert who["headers"]["x-user-id"] == user
+    _, identity, closed = run_client(
+        gate, kind, f"/live/{user}", sign_token(user, SHORT_LIFETIME), "headers", "wait")
+    assert identity["headers"]["x-user-id"] == user
     assert closed["closed"] == 1008 and "expired" in closed["reason"]
     server.wait_for(f"{user} closed 1008 .*expired")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_socket_outlives_its_token_where_the_route_says_so(gate, kind):
-    token = minted(seconds=SOON)
-    _, first, second, closed = connected(gate, kind, "/kept/alice", token, "who", "pause", "who", "close")
+def test_keeps_the_websocket_after_token_expiry_with_at_expiry_keep(gate, kind):
+    token = sign_token(seconds=SHORT_LIFETIME)
+    _, first, second, closed = run_client(
+        gate, kind, "/kept/alice", token, "headers", "pause", "headers", "close")
     assert first["headers"]["x-user-id"] == second["headers"]["x-user-id"] == "alice"
     assert closed == {"closed": 4002, "reason": "bye"}
 
@@ -126,13 +129,13 @@ def gate_with_tls(tmp_path_factory, server, authority):
 certificate = "{files / 'gate.crt'}"
 key = "{files / 'gate.key'}"
 """
-    with gate_before(tmp_path_factory.mktemp("gate"), f"http://127.0.0.1:{server.port}", ROUTES + tls) as running:
+    with running_gate(tmp_path_factory.mktemp("gate"), f"http://127.0.0.1:{server.port}", ROUTES + tls) as running:
         yield running
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_messages_pass_over_tls(gate_with_tls, authority, kind):
-    opened, _, talked, closed = connected(
-        gate_with_tls, kind, "/live/alice", minted(), "who", "talk", "close", authority=authority)
-    assert opened["open"] is True and talked == {"talked": True}
+def test_forwards_messages_over_tls(gate_with_tls, authority, kind):
+    opened, _, echoed, closed = run_client(
+        gate_with_tls, kind, "/live/alice", sign_token(), "headers", "echo", "close", authority=authority)
+    assert opened["open"] is True and echoed == {"echoed": True}
     assert closed == {"closed": 4002, "reason": "bye"}

@@ -1,5 +1,5 @@
-// The script of a page, bundled for browsers: the client of Better Auth, and what a page does with a token. Every
-// answer that it gives can cross to Python as it is.
+// The script of a page, bundled for browsers: the Better Auth client, and requests with a token. All return values are
+// JSON, for Python.
 
 import { createAuthClient } from "better-auth/client";
 import { jwtClient } from "better-auth/client/plugins";
@@ -8,68 +8,68 @@ function client(gate) {
   return createAuthClient({ baseURL: gate, plugins: [jwtClient()] });
 }
 
-function whole({ data, error }) {
+function unwrap({ data, error }) {
   if (error) throw new Error(JSON.stringify(error));
   return data;
 }
 
-// Makes an account, signs in with it, and gives the user and two tokens: that of the client's plugin, and that which
-// comes with the session, in a header that the page may read.
+// Creates an account, signs in, and returns the user and two tokens: one from the client plugin, and one from a response
+// header of the session.
 async function signIn(gate) {
   const account = { email: "ada@example.com", password: "correct horse battery staple" };
   const auth = client(gate);
-  whole(await auth.signUp.email({ ...account, name: "Ada" }));
-  whole(await auth.signOut());
-  const { user } = whole(await auth.signIn.email(account));
-  const { token } = whole(await auth.token());
-  let beside = null;
-  const onSuccess = ({ response }) => (beside = response.headers.get("set-auth-jwt"));
-  const session = whole(await auth.getSession({ fetchOptions: { onSuccess } }));
-  return { user: session.user.id, same: session.user.id === user.id, token, beside };
+  unwrap(await auth.signUp.email({ ...account, name: "Ada" }));
+  unwrap(await auth.signOut());
+  const { user } = unwrap(await auth.signIn.email(account));
+  const { token } = unwrap(await auth.token());
+  let headerToken = null;
+  const onSuccess = ({ response }) => (headerToken = response.headers.get("set-auth-jwt"));
+  const session = unwrap(await auth.getSession({ fetchOptions: { onSuccess } }));
+  return { user: session.user.id, same: session.user.id === user.id, token, header_token: headerToken };
 }
 
-// What a page learns of an answer; or that it learns nothing.
-async function ask(url, token, options = {}) {
+// Sends a request, and returns the response as the page sees it, or the name of the error.
+async function send(url, token, options = {}) {
   const headers = { ...options.headers };
   if (token) headers.Authorization = `Bearer ${token}`;
   if (options.json) headers["Content-Type"] = "application/json";
   const body = options.json && JSON.stringify(options.json);
   try {
-    const answer = await fetch(url, { ...options, headers, body });
+    const response = await fetch(url, { ...options, headers, body });
     return {
-      status: answer.status,
-      headers: Object.fromEntries(answer.headers),
-      body: JSON.parse((await answer.text()) || "null"),
+      status: response.status,
+      headers: Object.fromEntries(response.headers),
+      body: JSON.parse((await response.text()) || "null"),
     };
   } catch (error) {
     return { failed: error.name };
   }
 }
 
-// The answer to one message, or the code of the close.
-function talk(url, token, message) {
-  return new Promise((told) => {
+// Sends one message over a WebSocket, and returns the reply or the close code.
+function exchange(url, token, message) {
+  return new Promise((resolve) => {
     const socket = new WebSocket(url, ["bearer", token]);
     socket.onopen = () => socket.send(message);
     socket.onmessage = ({ data }) => {
-      told({ protocol: socket.protocol, data });
+      resolve({ protocol: socket.protocol, data });
       socket.close();
     };
-    socket.onclose = ({ code }) => told({ closed: code });
+    socket.onclose = ({ code }) => resolve({ closed: code });
   });
 }
 
-// The first event, or that there is none.
-function listen(url) {
-  return new Promise((told) => {
+// Returns the first event of a stream, or its failure.
+function firstEvent(url) {
+  return new Promise((resolve) => {
     const source = new EventSource(url);
-    const end = (what) => {
+    const end = (result) => {
       source.close();
-      told(what);
+      resolve(result);
     };
     source.onmessage = ({ data }) => end({ data });
     source.onerror = () => end({ failed: true });
   });
 }
 
-Object.assign(globalThis, { signIn, ask, talk, listen });
+Object.assign(globalThis, { signIn, send, exchange, firstEvent });

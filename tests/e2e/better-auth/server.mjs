@@ -1,18 +1,18 @@
-// A Better Auth server as an application has one: accounts, sessions and keys in SQLite, tokens by jwt().
+// A Better Auth server: accounts, sessions and keys in SQLite, tokens by the jwt() plugin.
 //
 // From the environment:
-//   PORT       where to listen, on 127.0.0.1
-//   ORIGIN     its public address, if that is another (it is what `iss` and `aud` say)
-//   PAGES      the origin of pages that may sign in, if it is another
-//   ALGORITHM  what a new key is for: EdDSA, ES256, ES512, RS256, PS256
-//   DATABASE   the SQLite file; it outlives the server
-//   IDS        "serial" for 1, 2, 3 as the names of users, sessions and keys; else they are random
-//   CACHE      "jwt" for a cookie with the session in it, signed with the secret
+//   PORT       port on 127.0.0.1
+//   ORIGIN     public URL if it differs; becomes `iss` and `aud`
+//   PAGES      origin of pages that may sign in, if it differs
+//   ALGORITHM  algorithm of new keys: EdDSA, ES256, ES512, RS256, PS256
+//   DATABASE   SQLite file, kept after the server ends
+//   IDS        "serial" for the IDs 1, 2, 3 of users, sessions and keys; else random
+//   CACHE      "jwt" for a session cache cookie, signed with the secret
 //   BETTER_AUTH_SECRET
 //
-// For the tests alone, beside /api/auth:
-//   POST /rotate   the end of every key that signs, as of `rotationInterval`: the next token makes a new one
-//   GET /fetched   how often the key set was given out
+// For the tests, next to /api/auth:
+//   POST /rotate   expires every signing key, like `rotationInterval`: the next token creates a new one
+//   GET /fetches   number of key set requests
 
 import { createServer } from "node:http";
 import { DatabaseSync } from "node:sqlite";
@@ -41,9 +41,9 @@ const options = {
 };
 const { runMigrations } = await getMigrations(options);
 await runMigrations();
-const betterAuthAnswers = toNodeHandler(betterAuth(options));
+const handleBetterAuth = toNodeHandler(betterAuth(options));
 
-let fetched = 0;
+let fetches = 0;
 
 createServer((request, response) => {
   switch (`${request.method} ${request.url}`) {
@@ -52,12 +52,12 @@ createServer((request, response) => {
         .prepare("UPDATE jwks SET expiresAt = ? WHERE expiresAt IS NULL")
         .run(new Date(Date.now() - 1).toISOString());
       return response.end();
-    case "GET /fetched":
-      return response.end(String(fetched));
+    case "GET /fetches":
+      return response.end(String(fetches));
     case "GET /api/auth/jwks":
-      fetched += 1;
+      fetches += 1;
   }
-  betterAuthAnswers(request, response);
+  handleBetterAuth(request, response);
 }).listen(Number(PORT), "127.0.0.1", () => console.log(`listening on port ${PORT} as ${origin}`));
 
 process.on("SIGTERM", () => process.exit(0));

@@ -1,4 +1,4 @@
-"""A notes API of somebody who has never heard of the gate, and trusts one header."""
+"""A notes API without authentication of its own. It trusts the header `X-User-Id`."""
 
 import asyncio
 import os
@@ -53,11 +53,11 @@ def page(x_user_id: Annotated[str, Header()], if_none_match: Annotated[str | Non
 
 @app.get("/api/{user_id}/events")
 async def events(x_user_id: Annotated[str, Header()]):
-    """Each new note of the caller as an event, from the moment of the call; a note `end` is the last."""
+    """Streams each new note of the caller as an event, until a note `end`."""
     listener = asyncio.Queue()
     listeners[x_user_id].append(listener)
 
-    async def told():
+    async def stream():
         try:
             yield f"event: user\ndata: {x_user_id}\n\n"
             while (text := await listener.get()) != "end":
@@ -65,7 +65,7 @@ async def events(x_user_id: Annotated[str, Header()]):
         finally:
             listeners[x_user_id].remove(listener)
 
-    return StreamingResponse(told(), media_type="text/event-stream")
+    return StreamingResponse(stream(), media_type="text/event-stream")
 
 
 @app.get("/api/{user_id}/listeners")
@@ -93,5 +93,5 @@ async def sink(request: Request):
 @app.get("/api/auth/headers")
 @app.get("/api/{user_id}/headers")
 def echo_headers(request: Request):
-    """Every header as it came, in its order; repeated ones repeated."""
+    """All request headers in order, with duplicates."""
     return [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers.raw]

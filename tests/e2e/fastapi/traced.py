@@ -1,4 +1,4 @@
-"""The notes API with the spans that OpenTelemetry gives it."""
+"""The notes API with OpenTelemetry instrumentation."""
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
@@ -9,7 +9,7 @@ from app import app
 
 __all__ = ["app"]
 
-# Where, and under which name, the environment says.
+# Endpoint and service name come from the environment.
 provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
 FastAPIInstrumentor.instrument_app(app, tracer_provider=provider)

@@ -1,5 +1,5 @@
-// A WebSocket server on a free port of 127.0.0.1. It gives every message back; `who` is answered with the user, and
-// `close` with a close of its own. How each socket has ended is written as a line.
+// A WebSocket server on a free port of 127.0.0.1. It echoes every message, except `headers`, to which it replies with the
+// request headers as JSON, and `close`, on which it closes. It writes a line about the end of each socket.
 
 import { WebSocketServer } from "ws";
 
@@ -11,7 +11,7 @@ server.on("connection", (socket, request) => {
   const user = request.headers["x-user-id"];
   socket.on("message", (data, isBinary) => {
     const text = isBinary ? undefined : data.toString();
-    if (text === "who") socket.send(JSON.stringify(request.headers));
+    if (text === "headers") socket.send(JSON.stringify(request.headers));
     else if (text === "close") socket.close(4001, "enough");
     else socket.send(data, { binary: isBinary });
   });
