@@ -65,7 +65,7 @@ impl Policy {
         since: &mut Option<u64>,
     ) -> RefreshOutcome {
         match self.refreshers.get(issuer.0) {
-            Some(Some(refresher)) => refresher.ask(kid, since).await,
+            Some(Some(refresher)) => refresher.refresh(kid, since).await,
             Some(None) | None => RefreshOutcome::Fetched,
         }
     }
