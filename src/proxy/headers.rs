@@ -53,7 +53,7 @@ pub struct HeaderPolicy {
     pub managed: Arc<ManagedNames>,
     /// Forwarding or removal of a verified token.
     pub credential: Credential,
-    /// Networks of the proxies with trusted forwarding headers.
+    /// Networks of the trusted proxies.
     pub trusted_proxies: Vec<IpNet>,
     /// Set after the warning about an untrusted proxy.
     pub has_warned: Arc<AtomicBool>,

@@ -83,7 +83,8 @@ impl InformationalResponses {
         (Arc::clone(&responses), InformationalGuard(responses))
     }
 
-    /// Forwards one response, up to [`MAX_RESPONSES`]. Drops 100, which the gate sends itself, and 101, which is final.
+    /// Forwards one response, up to [`MAX_RESPONSES`]. Drops 100, which the gate sends itself, and 101, which
+    /// is delivered as the response.
     pub(super) fn forward(&self, status: StatusCode, headers: &HeaderMap) {
         let is_closed = self.is_closed.load(Ordering::Relaxed);
         let is_forwardable = status.is_informational()

@@ -49,7 +49,7 @@ pub struct Redis {
     pub timeout: Duration,
     /// Handling of requests while Redis is unavailable.
     pub when_unavailable: WhenUnavailable,
-    /// Set while the last attempt of a worker has failed.
+    /// Set after a failure of any worker, until the next success.
     pub is_unavailable: AtomicBool,
     /// Configuration and file contents of this value, to detect changes.
     pub source: (config::Redis, Fingerprint),

@@ -41,7 +41,7 @@ impl StreamDeadlines {
     /// Notes progress. Returns the reason if a deadline has passed.
     pub fn note_progress(&mut self) -> Option<Refusal> {
         self.idle_since = None;
-        // Most responses have neither deadline, or end before them: they need no clock.
+        // Most responses have no such deadline and need no clock.
         if self.expiry.is_none() && self.deadline.is_none() {
             return None;
         }
