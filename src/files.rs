@@ -131,7 +131,7 @@ impl Contents {
         all.filter(move |file| print(self, file) != print(other, file))
     }
 
-    /// Whether both snapshots have the same files with the same content.
+    /// Returns whether both snapshots have the same files with the same content.
     pub fn is_like(&self, other: &Self) -> bool {
         self.differences(other).next().is_none()
     }

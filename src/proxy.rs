@@ -1,4 +1,4 @@
-//! The proxy: takes a request, has the gate decide, forwards or responds, and records the exchange.
+//! The proxy: receives a request, calls the gate, forwards the request or responds, and records the exchange.
 
 mod deadline_timer;
 pub mod exchange;
@@ -9,10 +9,10 @@ pub mod inbound;
 mod informational;
 pub mod redis;
 pub mod request_body;
-mod respond;
+pub mod respond;
 pub mod response_body;
 pub mod shared;
-mod snapshot;
+pub mod snapshot;
 pub mod stream_deadlines;
 mod stream_policy;
 pub mod tasks;
@@ -68,16 +68,16 @@ pub struct Proxy {
     snapshot: RefCell<Rc<Snapshot>>,
 }
 
-/// A response of the gate or of the upstream. The exchange is boxed because the response is moved many times.
+/// Response of the gate or of the upstream. The exchange is boxed because the response is moved many times.
 pub type ClientResponse = Response<ResponseBody<Box<Exchange>>>;
 
-/// A call ready to be sent to an upstream.
+/// Request to an upstream, ready to send.
 struct Call {
     request: Box<Request<RequestBody>>,
     handshake: Option<Handshake>,
 }
 
-/// A response head of the upstream, with everything that delivers it.
+/// Response of the upstream, with the state needed to deliver it.
 struct Delivery<'a> {
     snapshot: &'a Snapshot,
     forwarding: &'a Forwarding,
@@ -125,7 +125,7 @@ impl Proxy {
             form,
             now,
         ));
-        let (snapshot, decision) = self.judge(snapshot, &inbound, &mut exchange).await;
+        let (snapshot, decision) = self.decide(snapshot, &inbound, &mut exchange).await;
         let refused = match decision {
             Ok(permit) => {
                 return self
@@ -145,8 +145,8 @@ impl Proxy {
         self.refuse(exchange, refusal)
     }
 
-    /// Decides, and waits for keys where the decision needs them. Returns the snapshot that decided.
-    async fn judge(
+    /// Decides, and waits for keys if the decision needs them. Returns the snapshot of the decision.
+    async fn decide(
         &self,
         mut snapshot: Rc<Snapshot>,
         inbound: &Inbound,
@@ -161,7 +161,7 @@ impl Proxy {
         }
         let mut wait = KeyWait::default();
         loop {
-            let decision = self.decide(&snapshot, inbound, exchange).await;
+            let decision = self.run_stages(&snapshot, inbound, exchange).await;
             self.count_tokens(&snapshot);
             let needs = match decision {
                 Err(Stop::NeedsKeys(needs)) => needs,
@@ -169,15 +169,15 @@ impl Proxy {
             };
             // Boxed: a wait for keys is rare, and every request would carry its size.
             match Box::pin(self.newer_snapshot(&snapshot, &needs, &mut wait)).await {
-                // Newer keys are a newer policy, which decides from the start.
+                // Newer keys come with a newer policy: the decision starts over.
                 Some(newer) => snapshot = newer,
                 None => return (snapshot, Err(wait.give_up(*needs))),
             }
         }
     }
 
-    /// Runs the stages of the decision, and counts the rate limits between them.
-    async fn decide(
+    /// Runs the stages of the gate, with the rate limits between them.
+    async fn run_stages(
         &self,
         snapshot: &Snapshot,
         inbound: &Inbound,
@@ -224,14 +224,14 @@ impl Proxy {
         let table = &self.shared.rate_limits;
         let now = self.shared.ticks(exchange.started());
         let statuses = match &snapshot.redis {
-            // Boxed, so that requests without a limit do not carry its size.
+            // Boxed: requests without a limit would carry its size.
             Some(redis) => Box::pin(redis.take(buckets, table, now)).await?,
             None => table.take(buckets, now),
         };
         exchange.limits().record(buckets, &statuses)
     }
 
-    /// Waits until the keys of an issuer are newer than this snapshot's. Returns `None` if no newer keys come.
+    /// Waits until the keys of an issuer are newer than this snapshot's. Returns `None` if the fetch brings no newer keys.
     async fn newer_snapshot(
         &self,
         snapshot: &Rc<Snapshot>,
@@ -285,11 +285,11 @@ impl Proxy {
             Err(refusal) => return self.refuse(exchange, refusal),
         };
         let Call { request, handshake } = call;
-        // A response to a gRPC call may be a stream that has not begun.
+        // The response to a gRPC call may be a stream that has not started.
         let expiry = exchange.is_grpc().then(|| streams.expiry(&self.shared));
         let sent = send(snapshot, upstream, request, permit, forwarding, &exchange);
-        // Pinned here, so that it is not moved into the deadline.
-        let sent = within(expiry.flatten(), exchange.overdue(), pin!(sent)).await;
+        // Pinned here: otherwise it would be moved into the timeout.
+        let sent = within(expiry.flatten(), exchange.deadline(), pin!(sent)).await;
         exchange.head_received();
         let (response, connection) = match sent {
             Ok(Ok(sent)) => sent,
@@ -343,12 +343,13 @@ impl Proxy {
         self.finish(&exchange, headers);
         let kind = BodyKind::of(&head.headers);
         let is_stream = kind != BodyKind::Plain || body.size_hint().exact().is_none();
-        let idle = delivery.upstream.policy().idle_timeout;
-        let overdue = exchange.overdue();
+        let idle_timeout = delivery.upstream.policy().idle_timeout;
+        let deadline = exchange.deadline();
         let deadlines = if is_stream {
-            delivery.streams.response(&self.shared, kind, idle, overdue)
+            let streams = delivery.streams;
+            streams.response(&self.shared, kind, idle_timeout, deadline)
         } else {
-            StreamDeadlines::new(idle, overdue)
+            StreamDeadlines::new(idle_timeout, deadline)
         };
         let exchange = exchange.responding(head.status, delivery.connection);
         let body = ResponseBody::upstream(body, kind, deadlines, exchange);
@@ -370,22 +371,23 @@ impl Proxy {
         delivery.forwarding.response_headers.apply(headers);
         self.finish(&exchange, headers);
         let client = handshake.complete(&mut head);
-        let idle = delivery.upstream.policy().idle_timeout;
-        let overdue = exchange.overdue();
-        let deadlines = delivery.streams.websocket(&self.shared, idle, overdue);
+        let idle_timeout = delivery.upstream.policy().idle_timeout;
+        let deadline = exchange.deadline();
+        let streams = delivery.streams;
+        let deadlines = streams.websocket(&self.shared, idle_timeout, deadline);
         let upstream = head.extensions.remove::<OnUpgrade>();
         let upgraded = delivery.connection.detach();
         spawn_local(async move {
             if let Some(upstream) = upstream {
-                let tunnelled = tunnel::join(client, upstream, deadlines).await;
-                exchange.tunnelled(tunnelled);
+                let summary = tunnel::join(client, upstream, deadlines).await;
+                exchange.tunnel_ended(summary);
                 drop(upgraded);
             }
         });
         Response::from_parts(head, ResponseBody::none())
     }
 
-    /// Reports the connections to the current upstreams.
+    /// Updates the connection pool metrics.
     pub fn note_pools(&self) {
         let snapshot = self.snapshot();
         let pools = snapshot.upstreams().iter();
@@ -407,20 +409,20 @@ impl Proxy {
 /// Wait of one request for newer keys.
 #[derive(Debug, Default)]
 struct KeyWait {
-    /// Fetch that the first wait began with.
+    /// Number of the last fetch begun before the first wait.
     since: Option<u64>,
     /// Outcome of the last fetch.
     outcome: Option<RefreshOutcome>,
 }
 
 impl KeyWait {
-    /// Whether a fetch has ended that is newer than the request.
+    /// Returns whether a fetch newer than the request has ended.
     fn is_over(&self) -> bool {
         self.outcome
             .is_some_and(|outcome| outcome != RefreshOutcome::Newer)
     }
 
-    /// Refuses the request: 503 if the fetch left it open whether the key exists.
+    /// Refuses the request, with 503 if the fetch could not establish whether the key exists.
     fn give_up(&self, mut needs: NeedsKeys) -> Stop {
         if self.outcome == Some(RefreshOutcome::Undecided) {
             needs.otherwise.refusal = Refusal::KeysUnavailable;
@@ -429,7 +431,7 @@ impl KeyWait {
     }
 }
 
-/// Turns the judged head into the head that is sent, and the body into one that is counted and limited.
+/// Builds the request to the upstream: rewrites the head, and counts and limits the body.
 fn prepare(
     snapshot: &Snapshot,
     forwarding: &Forwarding,
@@ -458,7 +460,7 @@ fn prepare(
     );
     let upstream = snapshot.upstream(forwarding.upstream);
     exchange.trace_call(&upstream.policy().name, &mut head.headers);
-    let subprotocol = policy.headers.kept_subprotocol(permit);
+    let subprotocol = policy.headers.stripped_subprotocol(permit);
     let handshake = opens_websocket
         .then(|| Handshake::begin(&mut head, exchange.is_http2(), subprotocol))
         .flatten();
@@ -467,7 +469,7 @@ fn prepare(
     let body = RequestBody::new(body, limit, timeout);
     exchange.sending(body.upload());
     Ok(Call {
-        // Boxed: it moves from future to future, and each would have to hold its size.
+        // Boxed: it moves between futures, and each would carry its size.
         request: Box::new(Request::from_parts(head, body)),
         handshake,
     })
@@ -505,7 +507,7 @@ async fn forward_informational(
         let mut headers = response.headers().clone();
         policy.headers.to_client(&mut headers);
         headers.insert(X_REQUEST_ID, id.clone());
-        responses.pass(response.status(), &headers);
+        responses.forward(response.status(), &headers);
     });
     guard
 }

@@ -183,7 +183,7 @@ fn certificate_field(
             path,
             format!("must be one of `certificate:{known}`, got `certificate:{field}`"),
         );
-    } else if !tls::asks_for_certificates(document) {
+    } else if !tls::requests_certificates(document) {
         document.report(path, tls::NOT_ASKED);
     }
     found.map(IdentityClaim::Certificate)

@@ -51,7 +51,7 @@ pub enum FetchError {
     #[error("status: {status}")]
     Status {
         status: StatusCode,
-        /// Delay that the issuer asks for.
+        /// Delay requested by the issuer.
         retry_after: Option<Duration>,
     },
     /// The body has no usable key.
@@ -66,7 +66,7 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// Delay that the issuer asks for.
+    /// Delay requested by the issuer.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         if let Self::Status { retry_after, .. } = self {
             return *retry_after;

@@ -45,7 +45,7 @@ pub enum RefreshOutcome {
 /// Coalesces key refreshes of one issuer and wakes waiting requests when a fetch completes.
 #[derive(Debug)]
 pub struct Refresher {
-    wanted: Notify,
+    requested: Notify,
     /// Number of fetches begun.
     begun: AtomicU64,
     /// Last completed fetch.
@@ -76,7 +76,7 @@ struct FinishedFetch {
 impl Default for Refresher {
     fn default() -> Self {
         Self {
-            wanted: Notify::new(),
+            requested: Notify::new(),
             begun: AtomicU64::new(0),
             ended: watch::Sender::default(),
             waiting: AtomicUsize::new(0),
@@ -88,8 +88,8 @@ impl Default for Refresher {
 
 impl Refresher {
     /// Requests a fetch for an unknown `kid`, or for an issuer without keys, and waits for it. A request keeps `since`
-    /// between its calls: it tells a fetch that began before the request from a later one.
-    pub async fn ask(&self, kid: Option<&str>, since: &mut Option<u64>) -> RefreshOutcome {
+    /// between its calls, to distinguish a fetch that began before the request from a later one.
+    pub async fn refresh(&self, kid: Option<&str>, since: &mut Option<u64>) -> RefreshOutcome {
         let kid = kid.map(|kid| self.hasher.hash_one(kid));
         if let Some(known) = kid.and_then(|kid| self.known(kid)) {
             return known;
@@ -105,7 +105,7 @@ impl Refresher {
         let is_running = begun > ended.borrow().number;
         let awaited = if is_running { begun } else { begun + 1 };
         if !is_running {
-            self.wanted.notify_one();
+            self.requested.notify_one();
         }
         let fetched = timeout(
             WAIT_TIMEOUT,
@@ -129,9 +129,9 @@ impl Refresher {
         }
     }
 
-    /// Waits until a request asks for a fetch.
-    pub(super) async fn wanted(&self) {
-        self.wanted.notified().await;
+    /// Waits until a request needs a fetch.
+    pub(super) async fn requested(&self) {
+        self.requested.notified().await;
     }
 
     /// Records the start of a fetch, which serves every request made so far.
@@ -139,7 +139,7 @@ impl Refresher {
         self.begun.fetch_add(1, Ordering::Relaxed);
         tokio::select! {
             biased;
-            () = self.wanted.notified() => {}
+            () = self.requested.notified() => {}
             () = std::future::ready(()) => {}
         }
     }

@@ -21,7 +21,7 @@ use super::{Algorithm, KeyRing, VerificationKey};
 /// Delay before the first retry of a failed fetch. Each further failure doubles it.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// Maximum delay before a retry, unless the issuer asks for a longer one.
+/// Maximum delay before a retry, unless the issuer requests a longer one.
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
 /// Maximum delay accepted from `Retry-After`.
@@ -202,7 +202,7 @@ async fn wait_until_due(refresher: &Refresher, pause: Duration, throttle: &mut F
     let due = Instant::now() + pause;
     tokio::select! {
         () = sleep_until(due) => return,
-        () = refresher.wanted() => {}
+        () = refresher.requested() => {}
     }
     sleep_until(due.min(throttle.next(Instant::now()))).await;
     throttle.take(Instant::now());

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use http::Method;
 use tracing::{info, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::config::{Log, LogFormat, LogLevel};
 
@@ -145,12 +146,7 @@ pub fn start(settings: &Log) -> (WorkerGuard, ErrorCounter) {
         .buffered_lines_limit(BUFFERED_LINES)
         .finish(std::io::stderr());
     let dropped = writer.error_counter();
-    let level = match settings.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-    };
+    let level = level_filter(settings.level);
     let lines = tracing_subscriber::fmt()
         .with_writer(writer)
         .with_max_level(level);
@@ -161,10 +157,11 @@ pub fn start(settings: &Log) -> (WorkerGuard, ErrorCounter) {
                 .flatten_event(true)
                 .with_current_span(false)
                 .with_span_list(false);
-            tracing::subscriber::set_global_default(lines.finish())
+            tracing::subscriber::set_global_default(lines.finish().with(targets(level)))
         }
         LogFormat::Text => {
-            tracing::subscriber::set_global_default(lines.with_ansi(false).compact().finish())
+            let lines = lines.with_ansi(false).compact();
+            tracing::subscriber::set_global_default(lines.finish().with(targets(level)))
         }
     };
     if started.is_err() {
@@ -173,9 +170,59 @@ pub fn start(settings: &Log) -> (WorkerGuard, ErrorCounter) {
     (guard, dropped)
 }
 
+fn level_filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    }
+}
+
+/// Filter by target: lines of the gate at `level`, of libraries at most warnings. At debug, h2 writes lines for every
+/// frame, and the gate has no control over the content of such lines.
+fn targets(level: LevelFilter) -> Targets {
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target(env!("CARGO_CRATE_NAME"), level)
+}
+
 #[cfg(test)]
 mod tests {
+    use tracing::{Level, Subscriber};
+
     use super::*;
+
+    #[test]
+    fn limits_the_lines_of_libraries_to_warnings() {
+        let debug = targets(level_filter(LogLevel::Debug));
+        for target in ["claimgate", "claimgate::access", "claimgate::proxy"] {
+            assert!(debug.would_enable(target, &Level::DEBUG), "{target}");
+            assert!(!debug.would_enable(target, &Level::TRACE), "{target}");
+        }
+        assert!(debug.would_enable("h2::codec", &Level::WARN));
+        assert!(!debug.would_enable("h2::codec", &Level::INFO));
+
+        let error = targets(level_filter(LogLevel::Error));
+        for target in ["claimgate::access", "h2::codec"] {
+            assert!(error.would_enable(target, &Level::ERROR), "{target}");
+            assert!(!error.would_enable(target, &Level::WARN), "{target}");
+        }
+    }
+
+    #[test]
+    fn the_filter_keeps_the_maximum_level_as_a_static_hint() {
+        for (level, hint) in [
+            (LogLevel::Error, LevelFilter::ERROR),
+            (LogLevel::Warn, LevelFilter::WARN),
+            (LogLevel::Info, LevelFilter::INFO),
+            (LogLevel::Debug, LevelFilter::DEBUG),
+        ] {
+            let level = level_filter(level);
+            let lines = tracing_subscriber::fmt().with_max_level(level).finish();
+            assert_eq!(lines.with(targets(level)).max_level_hint(), Some(hint));
+        }
+    }
 
     #[test]
     fn escapes_characters_that_could_forge_a_line() {

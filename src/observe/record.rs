@@ -18,7 +18,7 @@ use super::traces::Trace;
 #[derive(Debug, Clone)]
 pub struct Record {
     pub method: Method,
-    /// Request target as judged by the gate.
+    /// Request target of the decision.
     pub target: Option<PathAndQuery>,
     pub route: Option<Arc<Route>>,
     /// Status of the response; 499 if the client closed the request before.

@@ -25,13 +25,13 @@ use super::inbound::connection::Connection;
 use super::request_body::Upload;
 use super::response_body::BodyObserver;
 use super::snapshot::Snapshot;
-use super::tunnel::Tunnelled;
+use super::tunnel::TunnelSummary;
 use super::upstream::{PooledConnection, Target, UpstreamError};
 
-/// Status in the log for a client that closed the request before its response, as nginx has it. It is never sent.
+/// Logged status of an exchange whose client closed the connection before the response, as in nginx. Never sent.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Facts of one exchange. It is recorded once, however it ends.
+/// Facts of one exchange, recorded once at its end.
 #[derive(Debug)]
 pub struct Exchange {
     metrics: Arc<WorkerMetrics>,
@@ -51,7 +51,7 @@ pub struct Exchange {
     form: RequestForm,
     is_grpc: bool,
     /// End of the route's `request_timeout`.
-    overdue: Option<Instant>,
+    deadline: Option<Instant>,
     upload: Option<Rc<Upload>>,
     sent: Option<Instant>,
     upstream: Option<Duration>,
@@ -61,16 +61,16 @@ pub struct Exchange {
     is_permitted: bool,
     /// Boxed: most gates have no traces.
     trace: Option<Box<Trace>>,
-    /// End of the exchange. Once set, it is recorded.
+    /// End of the exchange, set when it is recorded.
     ended: Option<Instant>,
 }
 
 /// Properties of a request that its head does not show after the conversion from HTTP/2.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestForm {
-    /// Whether a body follows the head.
+    /// A body follows the head.
     pub(super) has_body: bool,
-    /// Whether the client can read informational (1xx) responses.
+    /// The client can read informational (1xx) responses.
     pub(super) accepts_informational: bool,
 }
 
@@ -82,8 +82,8 @@ enum Outcome {
     /// A response of the upstream, or to a preflight.
     Responded(StatusCode),
     Refused(Refusal),
-    /// A response of the upstream that the gate cut off.
-    Cut(StatusCode, Refusal),
+    /// A response of the upstream that the gate aborted.
+    Aborted(StatusCode, Refusal),
 }
 
 impl Exchange {
@@ -123,7 +123,7 @@ impl Exchange {
             limits: RequestLimits::default(),
             form,
             is_grpc: headers::is_grpc(&head.headers),
-            overdue: None,
+            deadline: None,
             upload: None,
             sent: None,
             upstream: None,
@@ -152,17 +152,17 @@ impl Exchange {
         self.form.accepts_informational
     }
 
-    /// Whether the connection carries several exchanges at once.
+    /// Returns whether the connection carries several exchanges at once.
     pub(super) fn is_http2(&self) -> bool {
         self.connection.is_http2()
     }
 
-    /// Whether this is a gRPC call, whose refusals are trailers.
+    /// Returns whether this is a gRPC call. Its refusals are sent as trailers.
     pub(super) fn is_grpc(&self) -> bool {
         self.is_grpc
     }
 
-    /// Whether the connection becomes a WebSocket tunnel as a whole; over HTTP/2, only its stream does.
+    /// Returns whether the connection as a whole becomes a WebSocket tunnel; over HTTP/2, only its stream does.
     pub(super) fn is_upgraded(&self) -> bool {
         let switched = Outcome::Responded(StatusCode::SWITCHING_PROTOCOLS);
         self.outcome == switched && !self.is_http2()
@@ -173,29 +173,29 @@ impl Exchange {
     }
 
     /// Deadline of the whole exchange, if its route has one.
-    pub(super) fn overdue(&self) -> Option<Instant> {
-        self.overdue
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     pub(super) fn limits(&mut self) -> &mut RequestLimits {
         &mut self.limits
     }
 
-    /// Refusal that this exchange responds with.
+    /// Refusal in the response of this exchange.
     pub(super) fn refusal(&self) -> Option<&Refusal> {
         match &self.outcome {
             Outcome::Refused(refusal) => Some(refusal),
-            Outcome::Pending | Outcome::Responded(_) | Outcome::Cut(..) => None,
+            Outcome::Pending | Outcome::Responded(_) | Outcome::Aborted(..) => None,
         }
     }
 
-    /// Whether part of the body is unread and precedes the next request. hyper closes such a connection, and a client
-    /// that is not told loses its next request.
+    /// Returns whether part of the body is unread and precedes the next request. hyper closes such a connection, and a
+    /// client without `Connection: close` loses its next request.
     pub(super) fn leaves_body_unread(&self) -> bool {
         let is_read = self
             .upload
             .as_ref()
-            .is_some_and(|upload| upload.over_since().is_some());
+            .is_some_and(|upload| upload.finished_at().is_some());
         !self.is_http2() && self.form.has_body && !is_read
     }
 
@@ -219,7 +219,7 @@ impl Exchange {
     pub(super) fn permitted(&mut self, permit: &Permit, request_timeout: Option<Duration>) {
         self.is_permitted = true;
         self.route = Some(Arc::clone(permit.route()));
-        self.overdue = request_timeout.map(|limit| self.started + limit);
+        self.deadline = request_timeout.map(|limit| self.started + limit);
         if let Caller::Known(caller) = permit.caller() {
             self.caller = Some(Arc::clone(caller));
         }
@@ -247,7 +247,7 @@ impl Exchange {
         self.sent = Some(Instant::now());
     }
 
-    /// Notes that the head of the upstream's response arrived, or will not.
+    /// Notes the end of the wait for the upstream's response head.
     pub(super) fn head_received(&mut self) {
         self.upstream = self.sent.map(|sent| sent.elapsed());
     }
@@ -272,17 +272,17 @@ impl Exchange {
     }
 
     /// Records the end of a WebSocket tunnel.
-    pub(super) fn tunnelled(&mut self, tunnelled: Tunnelled) {
-        let Tunnelled {
+    pub(super) fn tunnel_ended(&mut self, summary: TunnelSummary) {
+        let TunnelSummary {
             from_client,
             to_client,
-            whole,
-            cut,
-        } = tunnelled;
-        if let Some(refusal) = cut {
-            self.outcome = Outcome::Cut(StatusCode::SWITCHING_PROTOCOLS, refusal);
+            complete,
+            closed_by_gate,
+        } = summary;
+        if let Some(refusal) = closed_by_gate {
+            self.outcome = Outcome::Aborted(StatusCode::SWITCHING_PROTOCOLS, refusal);
         }
-        self.record(Some(from_client), to_client, whole);
+        self.record(Some(from_client), to_client, complete);
     }
 
     /// Notes a refusal of the gate and the facts established before it.
@@ -307,7 +307,7 @@ impl Exchange {
         self.outcome = Outcome::Refused(refusal);
     }
 
-    /// Notes a failed call to the upstream. A client whose body was at fault gets that refusal instead.
+    /// Notes a failed call to the upstream. A fault of the client's body takes precedence as the refusal.
     pub(super) fn upstream_failed(&mut self, error: &UpstreamError) -> Refusal {
         if let Some(fault) = self.upload.as_ref().and_then(|upload| upload.fault()) {
             return fault.into();
@@ -319,7 +319,7 @@ impl Exchange {
         error.refusal()
     }
 
-    fn record(&mut self, request_bytes: Option<u64>, response_bytes: u64, whole: bool) {
+    fn record(&mut self, request_bytes: Option<u64>, response_bytes: u64, complete: bool) {
         if self.ended.is_some() {
             return;
         }
@@ -331,7 +331,7 @@ impl Exchange {
                 (status, Some(observe::log::CLIENT_CLOSED_REQUEST), false)
             }
             Outcome::Responded(status) => (*status, None, false),
-            Outcome::Cut(status, refusal) => (*status, Some(refusal.reason()), false),
+            Outcome::Aborted(status, refusal) => (*status, Some(refusal.reason()), false),
             Outcome::Refused(refusal) => (
                 refusal.status(),
                 Some(refusal.reason()),
@@ -356,12 +356,12 @@ impl Exchange {
             upstream: self.upstream,
             request_bytes: request_bytes.unwrap_or_else(uploaded),
             response_bytes,
-            complete: whole,
+            complete,
             trace: self.trace.take(),
         };
         self.metrics.count(&record);
         observe::log::write(&record, self.snapshot.policy.log_sample);
-        if let Outcome::Refused(refusal) | Outcome::Cut(_, refusal) = &self.outcome {
+        if let Outcome::Refused(refusal) | Outcome::Aborted(_, refusal) = &self.outcome {
             let issuers = self.snapshot.policy.gate.issuers();
             let refusals = &self.metrics.refusals;
             refusals.push(&record, refusal, self.is_permitted, issuers);
@@ -373,29 +373,29 @@ impl Exchange {
 }
 
 impl BodyObserver for Box<Exchange> {
-    fn ended(mut self, bytes: u64, whole: bool) {
-        let upload_is_over = self
+    fn ended(mut self, bytes: u64, complete: bool) {
+        let is_upload_finished = self
             .upload
             .as_ref()
-            .is_none_or(|upload| upload.over_since().is_some());
+            .is_none_or(|upload| upload.finished_at().is_some());
         if let Some(connection) = self.upstream_connection.take()
-            && whole
-            && upload_is_over
+            && complete
+            && is_upload_finished
         {
             connection.release();
         }
-        self.record(None, bytes, whole);
+        self.record(None, bytes, complete);
     }
 
-    fn cut(mut self, bytes: u64, refusal: &Refusal) {
+    fn aborted(mut self, bytes: u64, refusal: &Refusal) {
         if let Outcome::Responded(status) = self.outcome {
-            self.outcome = Outcome::Cut(status, refusal.clone());
+            self.outcome = Outcome::Aborted(status, refusal.clone());
         }
         self.record(None, bytes, false);
     }
 
-    fn clean(&self, trailers: &mut HeaderMap) {
-        self.snapshot.policy.headers.clean_trailers(trailers);
+    fn filter_trailers(&self, trailers: &mut HeaderMap) {
+        self.snapshot.policy.headers.filter_trailers(trailers);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Forwarding of a route: everything the proxy needs to know beyond the permit.
+//! Forwarding settings of a route.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct Forwarding {
     pub response_headers: HeaderEdits,
 }
 
-/// Events that end a stream (a response of unknown length, or a WebSocket) before its two sides do.
+/// Events that end a stream (a response of unknown length, or a WebSocket) before either side closes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamEnds {
     /// Expiry of the token.

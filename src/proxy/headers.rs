@@ -1,4 +1,4 @@
-//! Header work in both directions: the head as judged becomes the head as sent.
+//! Header rewriting in both directions: the head of the decision becomes the forwarded head.
 
 pub mod edits;
 mod forwarded;
@@ -32,42 +32,42 @@ use hop_by_hop::{is_hop_by_hop, named_by_connection};
 
 pub use peer::Peer;
 
-/// The name of a request in every log it passes.
+/// Request ID, shared by the logs of all hops.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How this proxy names itself in `Via` (RFC 9110 section 7.6.3).
+/// Entry of this proxy in `Via` (RFC 9110 section 7.6.3).
 const VIA_CLAIMGATE: HeaderValue = HeaderValue::from_static("1.1 claimgate");
 pub(super) const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
-/// About how many headers are written.
-const WRITTEN: usize = 8;
+/// Approximate number of headers added to a forwarded head.
+const ADDED_HEADERS: usize = 8;
 
-/// The longest request id that is passed on, in bytes.
+/// Size limit of an accepted request ID, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// What header work needs to know of the configuration.
+/// Header rules of the configuration.
 #[derive(Debug, Clone)]
 pub struct HeaderPolicy {
-    /// The names that only the gate may write.
+    /// Managed headers: a client cannot set them.
     pub managed: Arc<ManagedNames>,
-    /// Whether the upstream sees a token that the gate has verified.
+    /// Forwarding or removal of a verified token.
     pub credential: Credential,
-    /// The peers whose forwarding headers are believed.
+    /// Networks of the trusted proxies.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether it was said that a proxy stands in front which is not among them.
+    /// Set after the warning about an untrusted proxy.
     pub has_warned: Arc<AtomicBool>,
 }
 
 impl HeaderPolicy {
-    /// Whether what a peer at this address says about others is believed.
+    /// Returns whether a peer at this address is a trusted proxy.
     pub(super) fn trusts(&self, address: IpAddr) -> bool {
         self.trusted_proxies
             .iter()
             .any(|network| network.contains(&address))
     }
 
-    /// The address of the client: the peer's, or if the peer is trusted the last in `X-Forwarded-For` that is not.
+    /// Client address: the peer's, or behind a trusted peer the last untrusted address in `X-Forwarded-For`.
     pub fn client_address(&self, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
         let peer = peer.address?;
         if !self.trusts(peer) {
@@ -88,8 +88,8 @@ impl HeaderPolicy {
         Some(client)
     }
 
-    /// Says, once for each configuration, that clients were counted as one because nobody believes the proxy before them.
-    /// Where some proxies are trusted, a client may have written such a header itself.
+    /// Warns, once per configuration, that an untrusted proxy makes its clients share one rate limit. If some proxies are
+    /// trusted, the header may come from a client, so there is no warning.
     pub(super) fn warn_about_untrusted_proxy(&self, peer: &Peer, headers: &HeaderMap) {
         let Some(peer) = peer.address.filter(|_| self.trusted_proxies.is_empty()) else {
             return;
@@ -98,13 +98,13 @@ impl HeaderPolicy {
         if is_forwarded && !self.has_warned.swap(true, Ordering::Relaxed) {
             warn!(
                 %peer,
-                "requests come through a proxy that is not in `listen.trusted_proxies`: for a limit by client address, \
-                 all clients behind it are one"
+                "requests come through a proxy that is not in `listen.trusted_proxies`: all clients behind it share one \
+                 client rate limit"
             );
         }
     }
 
-    /// Builds the input of the gate. A trusted peer may state the client's address and scheme.
+    /// Builds the input of the gate. A trusted peer can set the client's address and scheme.
     pub fn inbound(&self, peer: &Peer, head: Parts) -> Inbound {
         Inbound {
             scheme: self.scheme(peer, &head.headers),
@@ -128,16 +128,16 @@ impl HeaderPolicy {
         }
     }
 
-    /// The subprotocol that stood before the token, and that the upstream has not seen.
-    pub fn kept_subprotocol(&self, permit: &Permit) -> Option<HeaderValue> {
+    /// WebSocket subprotocol removed together with the token. The client offered it, the upstream never received it.
+    pub fn stripped_subprotocol(&self, permit: &Permit) -> Option<HeaderValue> {
         match (permit.source()?, self.credential) {
             (TokenSource::WebSocket(name), Credential::Strip) => Some(name.header_value().clone()),
             _ => None,
         }
     }
 
-    /// Turns the head that was judged into the head that is sent: removes what concerns this connection alone and
-    /// what only the gate may write, then writes it.
+    /// Turns the head of the decision into the forwarded head: removes hop-by-hop and managed headers, then writes the
+    /// gate's own.
     pub fn to_upstream(
         &self,
         head: &mut Parts,
@@ -148,7 +148,7 @@ impl HeaderPolicy {
         opens_websocket: bool,
     ) {
         let chunked = head.headers.contains_key(TRANSFER_ENCODING);
-        let takes_trailers = takes_trailers(&head.headers) && is_grpc(&head.headers);
+        let accepts_trailers = accepts_trailers(&head.headers) && is_grpc(&head.headers);
         let trusted = peer.address.is_some_and(|address| self.trusts(address));
         let from = ForwardedFrom::read(trusted, &head.headers);
         let named = named_by_connection(&head.headers);
@@ -157,7 +157,7 @@ impl HeaderPolicy {
             let managed = self.managed.covers(name.as_str()) && !is_kept_from_trusted;
             managed || is_hop_by_hop(name) || *name == EXPECT || named.contains(name)
         });
-        head.headers.reserve(WRITTEN);
+        head.headers.reserve(ADDED_HEADERS);
         reduce_to_origin_form(head);
         if let Some(rewrite) = &forwarding.path_rewrite {
             rewrite.apply(&mut head.uri);
@@ -176,25 +176,25 @@ impl HeaderPolicy {
         head.headers.append(VIA, VIA_CLAIMGATE);
         head.headers.insert(X_REQUEST_ID, request_id.clone());
         if chunked {
-            // Without it, a GET would lose its body on the way.
+            // Without it, hyper would send a GET without its body.
             head.headers.insert(TRANSFER_ENCODING, CHUNKED);
             head.headers.remove(CONTENT_LENGTH);
         }
         if opens_websocket {
             websocket::write_upgrade(&mut head.headers);
         }
-        if takes_trailers {
+        if accepts_trailers {
             head.headers.insert(TE, TRAILERS);
         }
         head.version = Version::HTTP_11;
     }
 
-    /// Takes out of trailers what a client must not see or would have to obey: the names of the gate, and what RFC 9110
-    /// section 6.5.1 does not let trailers say.
-    pub fn clean_trailers(&self, trailers: &mut HeaderMap) {
+    /// Removes managed headers from trailers, and fields that trailers must not carry (RFC 9110 section 6.5.1).
+    pub fn filter_trailers(&self, trailers: &mut HeaderMap) {
         remove_each(trailers, |name| {
-            let frames = [&CONTENT_LENGTH, &HOST, &SET_COOKIE, &WWW_AUTHENTICATE].contains(&name);
-            frames || is_hop_by_hop(name) || self.managed.covers(name.as_str())
+            let is_forbidden =
+                [&CONTENT_LENGTH, &HOST, &SET_COOKIE, &WWW_AUTHENTICATE].contains(&name);
+            is_forbidden || is_hop_by_hop(name) || self.managed.covers(name.as_str())
         });
     }
 
@@ -203,7 +203,7 @@ impl HeaderPolicy {
         let named = named_by_connection(headers);
         remove_each(headers, |name| {
             let managed = self.managed.is_identity(name.as_str());
-            // It announces trailers, which are forwarded.
+            // `Trailer` announces the trailers, which are forwarded.
             let hop_by_hop = is_hop_by_hop(name) && *name != TRAILER;
             managed || hop_by_hop || named.contains(name)
         });
@@ -211,15 +211,15 @@ impl HeaderPolicy {
     }
 }
 
-/// Removes every header whose name is like that.
-fn remove_each(headers: &mut HeaderMap, is_to_go: impl Fn(&HeaderName) -> bool) {
-    let names = headers.keys().filter(|name| is_to_go(name));
+/// Removes every header with a matching name.
+fn remove_each(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
+    let names = headers.keys().filter(|name| is_removed(name));
     for name in names.cloned().collect::<Vec<_>>() {
         headers.remove(name);
     }
 }
 
-/// RFC 9112 section 3.2.1: to an origin server goes the path alone, as it was judged.
+/// Reduces the target to origin form, as an origin server expects it (RFC 9112 section 3.2.1). The path is unchanged.
 fn reduce_to_origin_form(head: &mut Parts) {
     if head.uri.authority().is_none() {
         return;
@@ -229,15 +229,15 @@ fn reduce_to_origin_form(head: &mut Parts) {
     }
 }
 
-/// Whether a message is one of gRPC. gRPC-Web has its trailers in the body, but an answer without a body has its status
-/// in the same place.
+/// Returns whether a message is gRPC or gRPC-Web. gRPC-Web sends trailers in the body, but the status of a response
+/// without a body in the same headers as gRPC.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
-/// Whether the client takes trailers (RFC 9110 section 10.1.4), which servers of gRPC ask for.
-fn takes_trailers(headers: &HeaderMap) -> bool {
+/// Returns whether the client accepts trailers (RFC 9110 section 10.1.4), as gRPC servers require.
+fn accepts_trailers(headers: &HeaderMap) -> bool {
     let values = headers.get_all(TE).iter();
     let mut codings = values
         .filter_map(|value| value.to_str().ok())
@@ -245,7 +245,7 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
     codings.any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
-/// The request's own id if it has a plain one, or a new one.
+/// Request ID of the client if it is valid and the only one, otherwise a new one.
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     let mut ids = headers.get_all(X_REQUEST_ID).iter();
     if let (Some(id), None) = (ids.next(), ids.next())
@@ -265,10 +265,10 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// Whether a client may name its request like that.
+/// Returns whether this is a valid request ID.
 pub fn is_request_id(id: &[u8]) -> bool {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
-    !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES && id.iter().all(plain)
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
+    !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES && id.iter().all(is_allowed)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Interim answers (1xx, RFC 9110 section 15.2) on their way to a client over HTTP/1.1. hyper's server knows none but
-//! 100, so they go past it: into the socket, between what hyper writes.
+//! Informational responses (1xx, RFC 9110 section 15.2) to HTTP/1.1 clients. hyper's server sends none but 100, so they
+//! bypass it: the socket writes them between two writes of hyper.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,25 +7,25 @@ use std::task::Waker;
 
 use http::{HeaderMap, StatusCode};
 
-/// The most interim answers to one request.
-const MAX_ANSWERS: usize = 8;
+/// Limit of informational responses to one request.
+const MAX_RESPONSES: usize = 8;
 
-/// The most that waits for a client, in bytes.
-const MAX_BYTES: usize = 16 * 1024;
+/// Size limit of the queue of one connection, in bytes.
+const MAX_QUEUED_BYTES: usize = 16 * 1024;
 
-/// What waits to be written to one connection.
+/// Informational responses that wait to be written to one connection.
 ///
-/// The callback of hyper could be called from another thread, and never is.
+/// Thread-safe because hyper requires a `Send` callback, which it calls on the worker's own thread.
 #[derive(Debug, Default)]
 pub(super) struct InformationalQueue {
-    waits: AtomicBool,
+    is_pending: AtomicBool,
     heads: Mutex<Vec<u8>>,
 }
 
 impl InformationalQueue {
-    /// What waits, and now does not any more.
+    /// Takes the encoded heads out of the queue.
     pub(super) fn take(&self) -> Vec<u8> {
-        if !self.waits.swap(false, Ordering::Relaxed) {
+        if !self.is_pending.swap(false, Ordering::Relaxed) {
             return Vec::new();
         }
         std::mem::take(&mut *self.heads.lock().unwrap_or_else(PoisonError::into_inner))
@@ -42,57 +42,61 @@ impl InformationalQueue {
         }
         head.extend(b"\r\n\r\n");
         let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-        if heads.len() + head.len() <= MAX_BYTES {
+        if heads.len() + head.len() <= MAX_QUEUED_BYTES {
             heads.extend(head);
-            self.waits.store(true, Ordering::Relaxed);
+            self.is_pending.store(true, Ordering::Relaxed);
         }
     }
 }
 
-/// The interim answers to one request, as long as its answer has not begun.
+/// Informational responses to one request, forwarded until its final response.
 #[derive(Debug)]
 pub(super) struct InformationalResponses {
-    to: Arc<InformationalQueue>,
-    /// The task of the connection, which has to write them.
+    queue: Arc<InformationalQueue>,
+    /// Waker of the connection's task, which writes the queue.
     waker: Waker,
-    is_over: AtomicBool,
+    is_closed: AtomicBool,
     count: AtomicUsize,
 }
 
-/// Ends the interim answers to one request when it is dropped: whatever comes then would fall into another answer.
+/// Stops the informational responses to one request when dropped: a later one would fall into the next response.
 #[derive(Debug)]
 pub(super) struct InformationalGuard(Arc<InformationalResponses>);
 
 impl Drop for InformationalGuard {
     fn drop(&mut self) {
-        self.0.is_over.store(true, Ordering::Relaxed);
+        self.0.is_closed.store(true, Ordering::Relaxed);
     }
 }
 
 impl InformationalResponses {
     pub(super) fn begin(
-        to: Arc<InformationalQueue>,
+        queue: Arc<InformationalQueue>,
         waker: Waker,
     ) -> (Arc<Self>, InformationalGuard) {
-        let answers = Arc::new(Self {
-            to,
+        let responses = Arc::new(Self {
+            queue,
             waker,
-            is_over: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
             count: AtomicUsize::new(0),
         });
-        (Arc::clone(&answers), InformationalGuard(answers))
+        (Arc::clone(&responses), InformationalGuard(responses))
     }
 
-    /// Passes one on, unless there were too many. 100 is the gate's own to give, and 101 is no interim answer.
-    pub(super) fn pass(&self, status: StatusCode, headers: &HeaderMap) {
-        let is_late = self.is_over.load(Ordering::Relaxed);
-        let is_one = status.is_informational()
+    /// Forwards one response, up to [`MAX_RESPONSES`]. Drops 100, which the gate sends itself, and 101, which
+    /// is delivered as the response.
+    pub(super) fn forward(&self, status: StatusCode, headers: &HeaderMap) {
+        let is_closed = self.is_closed.load(Ordering::Relaxed);
+        let is_forwardable = status.is_informational()
             && status != StatusCode::CONTINUE
             && status != StatusCode::SWITCHING_PROTOCOLS;
-        if is_late || !is_one || self.count.fetch_add(1, Ordering::Relaxed) >= MAX_ANSWERS {
+        if is_closed
+            || !is_forwardable
+            || self.count.fetch_add(1, Ordering::Relaxed) >= MAX_RESPONSES
+        {
             return;
         }
-        self.to.add(status, headers);
+        self.queue.add(status, headers);
         self.waker.wake_by_ref();
     }
 }
@@ -111,44 +115,44 @@ mod tests {
     }
 
     #[test]
-    fn interim_answers_wait_until_they_are_taken() {
-        let interim = Arc::new(InformationalQueue::default());
-        assert!(interim.take().is_empty());
-        let (answers, until) =
-            InformationalResponses::begin(Arc::clone(&interim), Waker::noop().clone());
-        answers.pass(StatusCode::EARLY_HINTS, &early_hints());
-        answers.pass(StatusCode::PROCESSING, &HeaderMap::new());
-        answers.pass(StatusCode::CONTINUE, &HeaderMap::new());
-        answers.pass(StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new());
+    fn queues_informational_responses_until_the_final_response() {
+        let queue = Arc::new(InformationalQueue::default());
+        assert!(queue.take().is_empty());
+        let (responses, guard) =
+            InformationalResponses::begin(Arc::clone(&queue), Waker::noop().clone());
+        responses.forward(StatusCode::EARLY_HINTS, &early_hints());
+        responses.forward(StatusCode::PROCESSING, &HeaderMap::new());
+        responses.forward(StatusCode::CONTINUE, &HeaderMap::new());
+        responses.forward(StatusCode::SWITCHING_PROTOCOLS, &HeaderMap::new());
         let hints = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
         let expected = format!("{hints}HTTP/1.1 102 Processing\r\n\r\n");
-        assert_eq!(interim.take(), expected.as_bytes());
-        assert!(interim.take().is_empty());
-        drop(until);
-        answers.pass(StatusCode::EARLY_HINTS, &early_hints());
+        assert_eq!(queue.take(), expected.as_bytes());
+        assert!(queue.take().is_empty());
+        drop(guard);
+        responses.forward(StatusCode::EARLY_HINTS, &early_hints());
         assert!(
-            interim.take().is_empty(),
-            "it would fall into another answer"
+            queue.take().is_empty(),
+            "it would fall into the next response"
         );
     }
 
     #[test]
-    fn interim_answers_are_few_and_small() {
-        let interim = Arc::new(InformationalQueue::default());
-        let (answers, _until) =
-            InformationalResponses::begin(Arc::clone(&interim), Waker::noop().clone());
+    fn limits_the_number_and_size_of_informational_responses() {
+        let queue = Arc::new(InformationalQueue::default());
+        let (responses, _guard) =
+            InformationalResponses::begin(Arc::clone(&queue), Waker::noop().clone());
         for _ in 0..100 {
-            answers.pass(StatusCode::PROCESSING, &HeaderMap::new());
+            responses.forward(StatusCode::PROCESSING, &HeaderMap::new());
         }
         let one = b"HTTP/1.1 102 Processing\r\n\r\n".len();
-        assert_eq!(interim.take().len(), MAX_ANSWERS * one);
-        let (answers, _until) =
-            InformationalResponses::begin(Arc::clone(&interim), Waker::noop().clone());
-        let large = HeaderValue::from_str(&"x".repeat(MAX_BYTES)).unwrap();
-        answers.pass(
+        assert_eq!(queue.take().len(), MAX_RESPONSES * one);
+        let (responses, _guard) =
+            InformationalResponses::begin(Arc::clone(&queue), Waker::noop().clone());
+        let large = HeaderValue::from_str(&"x".repeat(MAX_QUEUED_BYTES)).unwrap();
+        responses.forward(
             StatusCode::PROCESSING,
             &[(LINK, large)].into_iter().collect(),
         );
-        assert!(interim.take().is_empty());
+        assert!(queue.take().is_empty());
     }
 }

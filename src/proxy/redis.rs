@@ -45,13 +45,13 @@ pub struct Redis {
     pub password: Option<Secret>,
     /// Prefix of every key.
     pub prefix: String,
-    /// Longest wait of a request.
+    /// Time limit of one count.
     pub timeout: Duration,
     /// Handling of requests while Redis is unavailable.
     pub when_unavailable: WhenUnavailable,
-    /// Whether the last attempt of some worker failed.
+    /// Set after a failure of any worker, until the next success.
     pub is_unavailable: AtomicBool,
-    /// Configuration and file contents that this was built from.
+    /// Configuration and file contents of this value, to detect changes.
     pub source: (config::Redis, Fingerprint),
 }
 
@@ -70,7 +70,7 @@ enum State {
     Unavailable,
 }
 
-/// Reason why a request could not be counted.
+/// Failure to count a request.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("connect: {0}")]
@@ -106,7 +106,7 @@ impl RedisLimiter {
         local: &RateLimitTable,
         now: Ticks,
     ) -> Result<Vec<RateLimitStatus>, Refusal> {
-        if let Some(statuses) = self.ask(buckets).await {
+        if let Some(statuses) = self.try_take(buckets).await {
             return Ok(statuses);
         }
         match self.redis.when_unavailable {
@@ -116,22 +116,22 @@ impl RedisLimiter {
         }
     }
 
-    async fn ask(self: &Rc<Self>, buckets: Buckets<'_>) -> Option<Vec<RateLimitStatus>> {
+    async fn try_take(self: &Rc<Self>, buckets: Buckets<'_>) -> Option<Vec<RateLimitStatus>> {
         if matches!(*self.state.borrow(), State::Unavailable) {
             self.metrics.count_redis(RedisOutcome::Skipped);
             return None;
         }
         let limit = self.redis.timeout;
-        let asked = timeout(limit, self.run(buckets)).await;
-        match asked.unwrap_or(Err(Failure::Timeout(limit))) {
+        let result = timeout(limit, self.run(buckets)).await;
+        match result.unwrap_or(Err(Failure::Timeout(limit))) {
             Ok(statuses) => {
                 self.metrics.count_redis(RedisOutcome::Success);
-                self.recovered();
+                self.mark_available();
                 Some(statuses)
             }
             Err(failure) => {
                 self.metrics.count_redis(RedisOutcome::Failure);
-                self.lose(&failure);
+                self.mark_unavailable(&failure);
                 None
             }
         }
@@ -161,27 +161,27 @@ impl RedisLimiter {
         let response: Vec<i64> = call.invoke_async(&mut connection).await?;
         let response: Result<Vec<u64>, _> = response.into_iter().map(u64::try_from).collect();
         let response = response.map_err(|_| Failure::InvalidResponse)?;
-        let (refusing, held) = response.split_first().ok_or(Failure::InvalidResponse)?;
-        let refusing = usize::try_from(*refusing).map_err(|_| Failure::InvalidResponse)?;
-        if refusing > limits.len() {
+        let (exceeded, levels) = response.split_first().ok_or(Failure::InvalidResponse)?;
+        let exceeded = usize::try_from(*exceeded).map_err(|_| Failure::InvalidResponse)?;
+        if exceeded > limits.len() {
             return Err(Failure::InvalidResponse);
         }
-        let statuses: Vec<RateLimitStatus> = if refusing == 0 {
-            let held = limits.iter().zip(held);
-            held.map(|(limit, held)| limit.allowed(*held)).collect()
+        let statuses: Vec<RateLimitStatus> = if exceeded == 0 {
+            let levels = limits.iter().zip(levels);
+            levels.map(|(limit, level)| limit.allowed(*level)).collect()
         } else {
-            let before = limits.iter().take(refusing - 1);
+            let before = limits.iter().take(exceeded - 1);
             let before = before.map(|limit| limit.allowed(0));
-            let refused = held
+            let refused = levels
                 .iter()
                 .take(1)
                 .map(|wait| RateLimitStatus::refused(*wait));
             before.chain(refused).collect()
         };
-        let expected = if refusing == 0 {
+        let expected = if exceeded == 0 {
             limits.len()
         } else {
-            refusing
+            exceeded
         };
         (statuses.len() == expected)
             .then_some(statuses)
@@ -189,7 +189,7 @@ impl RedisLimiter {
     }
 
     /// Stops using the connection and reconnects in the background.
-    fn lose(self: &Rc<Self>, failure: &Failure) {
+    fn mark_unavailable(self: &Rc<Self>, failure: &Failure) {
         if matches!(self.state.replace(State::Unavailable), State::Unavailable) {
             return;
         }
@@ -200,8 +200,8 @@ impl RedisLimiter {
         spawn_local(reconnect(Rc::downgrade(self)));
     }
 
-    /// Redis is available again when it has counted a request: it may respond to PING and still refuse to count.
-    fn recovered(&self) {
+    /// Notes a counted request. A response to PING alone is not enough: Redis may still refuse to count.
+    fn mark_available(&self) {
         let is_unavailable = &self.redis.is_unavailable;
         if is_unavailable.load(Ordering::Relaxed) && is_unavailable.swap(false, Ordering::Relaxed) {
             info!("Redis rate limiting resumed");

@@ -1,4 +1,4 @@
-//! Request bodies on their way to the upstream: counted, limited and timed, never collected.
+//! Request bodies, streamed to the upstream: counted, limited and timed, never collected.
 
 use std::cell::Cell;
 use std::fmt;
@@ -16,49 +16,50 @@ use crate::gate::refusal::Refusal;
 
 use super::deadline_timer::DeadlineTimer;
 
-/// After waiting this long for a body in all, its client must keep up [`SLOWEST`].
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Total wait for a client's body before [`MIN_UPLOAD_RATE`] applies.
+const RATE_GRACE_PERIOD: Duration = Duration::from_secs(10);
 
-/// The slowest accepted upload, in bytes a second.
-const SLOWEST: u64 = 1024;
+/// Minimum upload rate, in bytes per second.
+const MIN_UPLOAD_RATE: u64 = 1024;
 
-/// How much of a body is kept to be sent again, in bytes.
-const KEPT: usize = 64 * 1024;
+/// Size limit of the replay buffer, in bytes.
+const REPLAY_LIMIT: usize = 64 * 1024;
 
-/// The body of a request on its way to the upstream. Trailers are not passed on: they could carry a managed name.
+/// Body of a request to the upstream. Trailers are not forwarded: they could carry a managed header.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Option<Incoming>,
     limit: u64,
-    /// How long it may stand still; none where a body is a stream, which may.
+    /// Timeout between two reads; `None` for a stream, which may pause.
     timeout: Option<Duration>,
     upload: Rc<Upload>,
     timer: DeadlineTimer,
     waiting_since: Option<Instant>,
     waited: Duration,
-    /// What has passed, as long as all of it is kept: a copy, because a piece holds all of the buffer it was read into.
-    kept: Option<Vec<u8>>,
-    /// What passes once more, before anything else.
-    again: Bytes,
+    /// Copy of all data sent so far; `None` if replay is disabled or the data exceeds [`REPLAY_LIMIT`]. A copy, because
+    /// each chunk keeps the whole buffer alive that it was read into.
+    replay_buffer: Option<Vec<u8>>,
+    /// Data to send again before any further data.
+    replay: Bytes,
 }
 
-/// What is known about an upload while it runs and after.
+/// Progress of an upload, readable after its body is gone.
 #[derive(Debug, Default)]
 pub struct Upload {
     bytes: Cell<u64>,
     awaits_client: Cell<bool>,
-    over_since: Cell<Option<Instant>>,
+    finished_at: Cell<Option<Instant>>,
     fault: Cell<Option<UploadFault>>,
 }
 
-/// Why the body of a client could not be passed on whole.
+/// Fault of a client that ended its upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UploadFault {
-    /// It is larger than allowed.
+    /// Larger than the limit.
     TooLarge,
-    /// It is not framed as it was announced, or broke off.
+    /// Invalid framing, or incomplete.
     Malformed,
-    /// It came too slowly.
+    /// Idle for longer than the timeout, or slower than the minimum rate.
     TooSlow,
 }
 
@@ -81,30 +82,29 @@ impl fmt::Display for UploadFault {
 impl std::error::Error for UploadFault {}
 
 impl Upload {
-    /// How much has come, in bytes.
+    /// Bytes received.
     pub fn bytes(&self) -> u64 {
         self.bytes.get()
     }
 
-    /// Whether the client has to send more before anything moves. Otherwise the upstream has to read.
+    /// Returns whether the upload waits for data from the client. Otherwise it waits for the upstream to read.
     pub fn awaits_client(&self) -> bool {
         self.awaits_client.get()
     }
 
-    /// When all of it had come, if it has.
-    pub fn over_since(&self) -> Option<Instant> {
-        self.over_since.get()
+    /// Time at which the last byte arrived.
+    pub fn finished_at(&self) -> Option<Instant> {
+        self.finished_at.get()
     }
 
-    /// What went wrong, if something did.
     pub fn fault(&self) -> Option<UploadFault> {
         self.fault.get()
     }
 }
 
 impl RequestBody {
-    /// A body of at most `limit` bytes (0: any) that may stand still for `timeout`, or if there is none, may come as it
-    /// will.
+    /// Body of at most `limit` bytes, 0 for unlimited. `timeout` limits the wait for each read and enables the minimum
+    /// upload rate.
     pub fn new(incoming: Incoming, limit: u64, timeout: Option<Duration>) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
@@ -117,10 +117,9 @@ impl RequestBody {
         }
     }
 
-    /// A body without anything in it.
     pub fn empty() -> Self {
         let body = Self::unfinished();
-        body.upload.over_since.set(Some(Instant::now()));
+        body.upload.finished_at.set(Some(Instant::now()));
         body
     }
 
@@ -133,46 +132,46 @@ impl RequestBody {
             timer: DeadlineTimer::default(),
             waiting_since: None,
             waited: Duration::ZERO,
-            kept: None,
-            again: Bytes::new(),
+            replay_buffer: None,
+            replay: Bytes::new(),
         }
     }
 
-    /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.incoming.is_none() && self.again.is_empty()
+        self.incoming.is_none() && self.replay.is_empty()
     }
 
-    /// Keeps what passes from now on, if it is not too much, so that it can be sent again.
-    pub fn keep(&mut self) {
-        self.kept = Some(Vec::new());
+    /// Keeps a copy of all further data, up to 64 KiB, for [`Self::rewind`].
+    pub fn enable_replay(&mut self) {
+        self.replay_buffer = Some(Vec::new());
     }
 
-    /// It will not be sent again.
-    pub fn forget(&mut self) {
-        self.kept = None;
+    /// Frees the replay buffer.
+    pub fn disable_replay(&mut self) {
+        self.replay_buffer = None;
     }
 
-    /// The same from its beginning; nothing if more has passed than was kept.
-    pub fn rewound(mut self) -> Option<Self> {
-        let mut again = self.kept.take()?;
-        again.extend_from_slice(&self.again);
-        self.again = again.into();
-        // Until it has passed again, nobody waits for the client.
+    /// Returns the body from its start, or `None` if the replay buffer does not hold all data sent so far.
+    pub fn rewind(mut self) -> Option<Self> {
+        let mut replay = self.replay_buffer.take()?;
+        replay.extend_from_slice(&self.replay);
+        self.replay = replay.into();
+        // The replay does not wait for the client.
         self.upload.awaits_client.set(false);
         self.stop_waiting();
         Some(self)
     }
 
-    /// What can be asked about it after it is gone.
     pub fn upload(&self) -> Rc<Upload> {
         Rc::clone(&self.upload)
     }
 
-    fn pass(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        match &mut self.kept {
-            Some(kept) if kept.len() + data.len() <= KEPT => kept.extend_from_slice(&data),
-            Some(_) | None => self.kept = None,
+    fn send(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        match &mut self.replay_buffer {
+            Some(buffer) if buffer.len() + data.len() <= REPLAY_LIMIT => {
+                buffer.extend_from_slice(&data);
+            }
+            Some(_) | None => self.replay_buffer = None,
         }
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
@@ -197,12 +196,12 @@ impl RequestBody {
             return self.fail(UploadFault::TooLarge);
         }
         if self.timeout.is_some()
-            && self.waited > PATIENCE
-            && bytes < SLOWEST.saturating_mul(self.waited.as_secs())
+            && self.waited > RATE_GRACE_PERIOD
+            && bytes < MIN_UPLOAD_RATE.saturating_mul(self.waited.as_secs())
         {
             return self.fail(UploadFault::TooSlow);
         }
-        self.pass(data)
+        self.send(data)
     }
 }
 
@@ -214,9 +213,9 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        if !self.again.is_empty() {
-            let again = std::mem::take(&mut self.again);
-            return self.pass(again);
+        if !self.replay.is_empty() {
+            let replay = std::mem::take(&mut self.replay);
+            return self.send(replay);
         }
         loop {
             let Some(incoming) = &mut self.incoming else {
@@ -228,7 +227,7 @@ impl Body for RequestBody {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         if self.is_end_stream() {
-                            self.upload.over_since.set(Some(Instant::now()));
+                            self.upload.finished_at.set(Some(Instant::now()));
                         }
                         return self.count(data);
                     }
@@ -236,7 +235,7 @@ impl Body for RequestBody {
                 Poll::Ready(Some(Err(_))) => return self.fail(UploadFault::Malformed),
                 Poll::Ready(None) => {
                     self.incoming = None;
-                    self.upload.over_since.set(Some(Instant::now()));
+                    self.upload.finished_at.set(Some(Instant::now()));
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
@@ -252,17 +251,17 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.again.is_empty() && self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        self.replay.is_empty() && self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         let rest = self.incoming.as_ref();
         let rest = rest.map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
-        let again = self.again.len() as u64;
+        let replay = self.replay.len() as u64;
         let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower() + again);
+        hint.set_lower(rest.lower() + replay);
         if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + again);
+            hint.set_upper(upper + replay);
         }
         hint
     }

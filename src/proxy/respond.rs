@@ -17,12 +17,11 @@ use super::{ClientResponse, Proxy};
 const REALM: &str = "claimgate";
 
 impl Proxy {
-    /// Adds to a response head everything that the gate says in every response: request ID, CORS, rate limits, the end of
-    /// the connection and HSTS.
+    /// Adds the gate's fields to a response head: request ID, CORS, rate limits, the end of the connection and HSTS.
     pub(super) fn finish(&self, exchange: &Exchange, headers: &mut HeaderMap) {
         headers.insert(X_REQUEST_ID, exchange.request_id().clone());
         exchange.write_cors(headers);
-        // A response that hides the owner must look like one for no route, which has no limit.
+        // A response that hides the owner must look like the response without a route, which has no limit.
         if exchange.refusal() != Some(&Refusal::SubjectMismatch(Mismatch::NotFound)) {
             exchange.write_limits(headers);
         }
@@ -34,10 +33,10 @@ impl Proxy {
         }
     }
 
-    /// Whether the connection ends with this response: the gate drains, or the rest of the request cannot be told from
-    /// the next one. Over HTTP/2, streams keep requests apart.
+    /// Returns whether the connection ends with this response: the gate drains, or the rest of the request is
+    /// indistinguishable from the next request. Over HTTP/2, streams separate requests.
     fn closes_connection(&self, exchange: &Exchange) -> bool {
-        let (is_turned_away, is_unclear) = match exchange.refusal() {
+        let (is_unavailable, is_ambiguous) = match exchange.refusal() {
             Some(Refusal::Overloaded | Refusal::Draining) => (true, false),
             Some(
                 Refusal::RequestMalformed
@@ -53,8 +52,8 @@ impl Proxy {
             return false;
         }
         self.shared.phase() != Phase::Serving
-            || is_turned_away
-            || (is_unclear && !exchange.is_http2())
+            || is_unavailable
+            || (is_ambiguous && !exchange.is_http2())
             || exchange.leaves_body_unread()
     }
 
@@ -92,7 +91,7 @@ impl Proxy {
         body: Bytes,
     ) -> ClientResponse {
         self.finish(&exchange, &mut headers);
-        let mut response = Response::new(ResponseBody::own(body, exchange));
+        let mut response = Response::new(ResponseBody::local(body, exchange));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response

@@ -1,4 +1,4 @@
-//! Response bodies on their way to the client: counted and timed, never collected.
+//! Response bodies, streamed to the client: counted and timed, never collected.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,39 +13,39 @@ use crate::gate::refusal::Refusal;
 
 use super::stream_deadlines::StreamDeadlines;
 
-/// The body of an answer: one of the gate's own, or the upstream's on its way.
+/// Body of a response: a local body of the gate, or a forwarded body of the upstream.
 #[derive(Debug)]
-pub struct ResponseBody<E: BodyObserver> {
+pub struct ResponseBody<O: BodyObserver> {
     source: BodySource,
-    ending: Option<E>,
+    observer: Option<O>,
     bytes: u64,
 }
 
-/// What has a part in the end of an answer's body.
+/// Notified when a response body ends. `bytes` is the number of bytes sent.
 pub trait BodyObserver: Unpin {
-    /// The body is out, whole or not, with this many bytes.
-    fn ended(self, bytes: u64, whole: bool);
+    /// The body has ended. Not `complete` if its source or the client broke off.
+    fn ended(self, bytes: u64, complete: bool);
 
-    /// The gate has ended the body after this many bytes, and why.
-    fn cut(self, bytes: u64, refusal: &Refusal);
+    /// The gate has aborted the body for this reason.
+    fn aborted(self, bytes: u64, refusal: &Refusal);
 
-    /// Takes out of the trailers of the upstream what a client must not see.
-    fn clean(&self, trailers: &mut HeaderMap);
+    /// Removes the fields of the upstream's trailers that a client must not receive.
+    fn filter_trailers(&self, trailers: &mut HeaderMap);
 }
 
-/// What an answer is made of, which decides how it can be ended before its time.
+/// Kind of a response body. Determines the form in which the gate can abort it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyKind {
-    /// Server-sent events: any end is a good end, and the client comes back by itself.
+    /// Server-sent events: an end between two events is a normal end, and the client reconnects by itself.
     Events,
-    /// gRPC: trailers say how it ended.
+    /// gRPC: trailers carry the final status.
     Grpc,
-    /// Anything else. Cut short, it must not look whole.
+    /// Any other body. Aborted, it must not look complete.
     Plain,
 }
 
 impl BodyKind {
-    /// The kind of an answer, by its head.
+    /// Kind of a body by the `Content-Type` of its response.
     pub fn of(headers: &HeaderMap) -> Self {
         let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
         let is = |name: &[u8]| {
@@ -65,131 +65,131 @@ impl BodyKind {
     }
 }
 
-/// Why the body of an answer broke off.
+/// Cause of an incomplete response body.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// The upstream broke off.
     #[error(transparent)]
     Upstream(#[from] hyper::Error),
-    /// The gate did.
-    #[error("the answer was cut short")]
-    Cut,
+    #[error("response aborted by the gate")]
+    Aborted,
 }
 
 #[derive(Debug)]
 enum BodySource {
-    Own(Option<Bytes>),
+    Local(Option<Bytes>),
     Upstream {
         incoming: Incoming,
         kind: BodyKind,
-        lifetime: StreamDeadlines,
+        deadlines: StreamDeadlines,
     },
 }
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
-impl<E: BodyObserver> ResponseBody<E> {
-    /// A body of the gate's own.
-    pub fn own(bytes: Bytes, ending: E) -> Self {
+impl<O: BodyObserver> ResponseBody<O> {
+    /// Body of a response of the gate.
+    pub fn local(bytes: Bytes, observer: O) -> Self {
         let mut body = Self {
-            source: BodySource::Own((!bytes.is_empty()).then_some(bytes)),
-            ending: Some(ending),
+            source: BodySource::Local((!bytes.is_empty()).then_some(bytes)),
+            observer: Some(observer),
             bytes: 0,
         };
-        body.end_if_over();
+        body.end_if_complete();
         body
     }
 
-    /// No body, and nobody to tell.
+    /// Empty body without an observer.
     pub fn none() -> Self {
         Self {
-            source: BodySource::Own(None),
-            ending: None,
+            source: BodySource::Local(None),
+            observer: None,
             bytes: 0,
         }
     }
 
-    /// A body of the upstream, for as long as `lifetime` lets it.
+    /// Body of the upstream, aborted at the first of the deadlines.
     pub fn upstream(
         incoming: Incoming,
         kind: BodyKind,
-        lifetime: StreamDeadlines,
-        ending: E,
+        deadlines: StreamDeadlines,
+        observer: O,
     ) -> Self {
         let mut body = Self {
             source: BodySource::Upstream {
                 incoming,
                 kind,
-                lifetime,
+                deadlines,
             },
-            ending: Some(ending),
+            observer: Some(observer),
             bytes: 0,
         };
-        body.end_if_over();
+        body.end_if_complete();
         body
     }
 
-    fn end_if_over(&mut self) {
+    fn end_if_complete(&mut self) {
         if self.is_end_stream() {
             self.end(true);
         }
     }
 
-    fn end(&mut self, whole: bool) {
-        if let Some(ending) = self.ending.take() {
-            ending.ended(self.bytes, whole);
+    fn end(&mut self, complete: bool) {
+        if let Some(observer) = self.observer.take() {
+            observer.ended(self.bytes, complete);
         }
     }
 
-    fn cut(&mut self, kind: BodyKind, refusal: &Refusal) -> Polled {
-        self.source = BodySource::Own(None);
-        if let Some(ending) = self.ending.take() {
-            ending.cut(self.bytes, refusal);
+    fn abort(&mut self, kind: BodyKind, refusal: &Refusal) -> Polled {
+        self.source = BodySource::Local(None);
+        if let Some(observer) = self.observer.take() {
+            observer.aborted(self.bytes, refusal);
         }
         Poll::Ready(match kind {
-            // What stands still or takes too long may be half an event.
+            // A stream that exceeds a timeout may be inside an event.
             BodyKind::Events if *refusal != Refusal::UpstreamTimeout => None,
             BodyKind::Grpc => Some(Ok(Frame::trailers(refusal.grpc_trailers()))),
-            BodyKind::Events | BodyKind::Plain => Some(Err(BodyError::Cut)),
+            BodyKind::Events | BodyKind::Plain => Some(Err(BodyError::Aborted)),
         })
     }
 }
 
-impl<E: BodyObserver> Body for ResponseBody<E> {
+impl<O: BodyObserver> Body for ResponseBody<O> {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
         let mut polled = match &mut self.source {
-            BodySource::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            BodySource::Local(bytes) => {
+                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+            }
             BodySource::Upstream {
                 incoming,
                 kind,
-                lifetime,
+                deadlines,
             } => {
                 let polled = Pin::new(incoming).poll_frame(context);
-                let too_late = match &polled {
-                    Poll::Ready(_) => lifetime.moves(),
-                    Poll::Pending => match lifetime.poll_end(context) {
+                let ended_by = match &polled {
+                    Poll::Ready(_) => deadlines.note_progress(),
+                    Poll::Pending => match deadlines.poll_end(context) {
                         Poll::Ready(refusal) => Some(refusal),
                         Poll::Pending => None,
                     },
                 };
-                if let Some(refusal) = too_late {
+                if let Some(refusal) = ended_by {
                     let kind = *kind;
-                    return self.cut(kind, &refusal);
+                    return self.abort(kind, &refusal);
                 }
                 polled.map_err(BodyError::Upstream)
             }
         };
         match &mut polled {
             Poll::Ready(Some(Ok(frame))) => {
-                if let (Some(trailers), Some(ending)) = (frame.trailers_mut(), &self.ending) {
-                    ending.clean(trailers);
+                if let (Some(trailers), Some(observer)) = (frame.trailers_mut(), &self.observer) {
+                    observer.filter_trailers(trailers);
                 }
                 self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                // hyper may not ask again after the last byte.
-                self.end_if_over();
+                // hyper may not poll again after the last byte.
+                self.end_if_complete();
             }
             Poll::Ready(Some(Err(_))) => self.end(false),
             Poll::Ready(None) => self.end(true),
@@ -200,14 +200,14 @@ impl<E: BodyObserver> Body for ResponseBody<E> {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            BodySource::Own(bytes) => bytes.is_none(),
+            BodySource::Local(bytes) => bytes.is_none(),
             BodySource::Upstream { incoming, .. } => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            BodySource::Own(bytes) => {
+            BodySource::Local(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             BodySource::Upstream { incoming, .. } => incoming.size_hint(),
@@ -215,10 +215,10 @@ impl<E: BodyObserver> Body for ResponseBody<E> {
     }
 }
 
-impl<E: BodyObserver> Drop for ResponseBody<E> {
+impl<O: BodyObserver> Drop for ResponseBody<O> {
     fn drop(&mut self) {
-        // A body that hyper never asked for, as that of a HEAD, ends whole.
-        let whole = self.is_end_stream() || matches!(self.source, BodySource::Own(_));
-        self.end(whole);
+        // hyper never polls the body of a HEAD response: such a body is complete.
+        let complete = self.is_end_stream() || matches!(self.source, BodySource::Local(_));
+        self.end(complete);
     }
 }

@@ -1,4 +1,4 @@
-//! What every worker reads and nobody but the control thread writes.
+//! State shared by all threads: every worker reads it, the control thread alone writes it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -22,32 +22,29 @@ use super::inbound::limits::ConnectionLimits;
 use super::redis::Redis;
 use super::upstream::SharedUpstream;
 
-/// All that decides about a request: one immutable value, swapped whole.
+/// Compiled configuration and keys, for the decision and the forwarding of requests. Immutable and swapped as a whole.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// What judges it.
     pub gate: Gate,
-    /// What becomes of its headers.
     pub headers: HeaderPolicy,
-    /// Where it is counted together with other gates, if anywhere.
+    /// Redis for shared rate limits; `None` counts in this process.
     pub redis: Option<Arc<Redis>>,
     /// In the order of [`UpstreamId`](super::upstream::UpstreamId).
     pub upstreams: Vec<SharedUpstream>,
     /// In the order of the routes' [`RouteId`](crate::gate::routes::RouteId).
     pub forwarding: Arc<[Forwarding]>,
-    /// The largest body in bytes, unless its route says otherwise; 0 is no limit.
+    /// Largest request body in bytes, for routes without their own limit; 0 is unlimited.
     pub max_body_bytes: u64,
-    /// What a connection is held to from its start to its end.
     pub limits: ConnectionLimits,
-    /// How many connections may be open at once.
+    /// Limit of open connections.
     pub max_connections: usize,
-    /// How long what is in flight may take to finish when the gate stops.
+    /// Grace period of requests in flight during shutdown.
     pub grace: Duration,
-    /// The share of good answers that are logged.
+    /// Logged share of successful exchanges, 0 to 1.
     pub log_sample: f64,
-    /// Where the spans of requests go, if anywhere.
+    /// Span export; `None` disables traces.
     pub tracing: Option<Arc<Tracing>>,
-    /// Who fetches the keys of each issuer, in their order; none for keys that are not fetched.
+    /// In the order of [`IssuerId`]; `None` for keys that are not fetched.
     pub refreshers: Vec<Option<Arc<Refresher>>>,
 }
 
@@ -60,7 +57,7 @@ impl Policy {
         &self.forwarding[route.id.0]
     }
 
-    /// Has the keys of an issuer fetched, and waits for that a bounded time.
+    /// Fetches the keys of an issuer and waits for the result for a bounded time.
     pub async fn fetch_keys(
         &self,
         issuer: IssuerId,
@@ -68,7 +65,7 @@ impl Policy {
         since: &mut Option<u64>,
     ) -> RefreshOutcome {
         match self.refresher(issuer) {
-            Some(refresher) => refresher.ask(kid, since).await,
+            Some(refresher) => refresher.refresh(kid, since).await,
             // Local keys never change without a newer policy.
             None => RefreshOutcome::Fetched,
         }
@@ -83,35 +80,32 @@ impl Policy {
     }
 }
 
-/// Where the process is in its life.
+/// Phase in the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Everything is as it should be.
     Serving,
-    /// Not ready for more, but serving all that comes.
+    /// Not ready, but still serving new requests.
     Draining,
-    /// Finishing what is in flight.
+    /// Finishing requests in flight.
     Stopping,
 }
 
-/// What the threads of the process share.
+/// State shared by the threads of the process.
 #[derive(Debug)]
 pub struct Shared {
     policy: ArcSwap<Policy>,
-    /// The same as the last of `phases`, for every request to read.
+    /// Copy of the value of `phases`, cheap enough to read on every request.
     phase: AtomicU8,
     phases: watch::Sender<Phase>,
     policies: watch::Sender<()>,
     connections: AtomicUsize,
-    /// The time of day.
     pub clock: Clock,
-    /// How often callers have come to routes with a limit. It outlives every policy.
+    /// Rate limit buckets. They outlive the policy.
     pub rate_limits: RateLimitTable,
     started: Instant,
 }
 
 impl Shared {
-    /// Begins with a policy.
     pub fn new(policy: Policy, clock: Clock) -> Self {
         Self {
             policy: ArcSwap::from_pointee(policy),
@@ -125,32 +119,31 @@ impl Shared {
         }
     }
 
-    /// A moment, for what is counted. A clock that a test sets goes by whole seconds here too.
-    pub fn ticks(&self, moment: Instant) -> Ticks {
+    /// Converts an instant to the time of the rate limits. A test's clock provides whole seconds here too.
+    pub fn ticks(&self, instant: Instant) -> Ticks {
         let since = match &self.clock {
-            Clock::System => moment.saturating_duration_since(self.started),
+            Clock::System => instant.saturating_duration_since(self.started),
             Clock::Set(_) => self.clock.now().since(UnixTime(0)),
         };
         Ticks(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// The policy in force.
+    /// Current policy.
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.load_full()
     }
 
-    /// Puts another policy in force for every request that begins from now on.
+    /// Replaces the policy for all later requests.
     pub fn change_policy(&self, change: impl Fn(&Policy) -> Policy) {
         self.policy.rcu(|policy| change(policy));
         self.policies.send_replace(());
     }
 
-    /// Says when another policy is in force.
+    /// Subscribes to policy changes.
     pub fn policies(&self) -> watch::Receiver<()> {
         self.policies.subscribe()
     }
 
-    /// Where the process is in its life.
     pub fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Relaxed) {
             0 => Phase::Serving,
@@ -159,7 +152,7 @@ impl Shared {
         }
     }
 
-    /// Goes on to a later phase; never back.
+    /// Advances to a later phase. An earlier phase has no effect.
     pub fn advance(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
         self.phases.send_if_modified(|current| {
@@ -169,34 +162,31 @@ impl Shared {
         });
     }
 
-    /// Waits until it is in this phase or a later one.
+    /// Waits for this phase or a later one.
     pub async fn reaches(&self, phase: Phase) {
         let mut phases = self.phases.subscribe();
-        // It cannot fail: the sender lives as long as `self`.
+        // Infallible: the sender lives as long as `self`.
         let _reached = phases.wait_for(|now| *now >= phase).await;
     }
 
-    /// What a connection that begins now is held to.
+    /// Limits of a new connection.
     pub(super) fn limits(&self) -> ConnectionLimits {
         self.policy.load().limits
     }
 
-    /// How many connections may be open at once.
     pub(super) fn max_connections(&self) -> usize {
         self.policy.load().max_connections
     }
 
-    /// Counts a connection more.
     pub(super) fn connection_opened(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many connections there are.
+    /// Number of open connections.
     pub(super) fn open_connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection less.
     pub(super) fn connection_closed(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }

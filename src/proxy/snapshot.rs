@@ -40,9 +40,11 @@ impl Snapshot {
         redis: Option<&Rc<RedisLimiter>>,
         metrics: &Arc<WorkerMetrics>,
     ) -> Self {
-        let pool = |wanted: &SharedUpstream| {
-            let kept = before.iter().find(|upstream| upstream.can_serve(wanted));
-            kept.map_or_else(|| Rc::new(Upstream::new(wanted.clone())), Rc::clone)
+        let pool = |configured: &SharedUpstream| {
+            let kept = before
+                .iter()
+                .find(|upstream| upstream.can_serve(configured));
+            kept.map_or_else(|| Rc::new(Upstream::new(configured.clone())), Rc::clone)
         };
         let upstreams = policy.upstreams.iter().map(pool).collect();
         let redis = policy.redis.as_ref().map(|configured| {

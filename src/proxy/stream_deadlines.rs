@@ -1,4 +1,4 @@
-//! How long an answer or a WebSocket may go on.
+//! Deadlines of a response body or a WebSocket.
 
 use std::fmt;
 use std::future::Future;
@@ -12,42 +12,43 @@ use crate::gate::refusal::Refusal;
 
 use super::deadline_timer::DeadlineTimer;
 
-/// What ends an answer or a WebSocket that goes on for too long, whatever its two sides want.
+/// Limits on the life of a response body or a WebSocket. The gate ends the stream at the first of them.
 #[derive(Default)]
 pub struct StreamDeadlines {
-    /// When the token that allows it expires.
+    /// Expiry of the token that permits the stream.
     pub expiry: Option<Instant>,
-    /// When the whole exchange must be over.
-    pub overdue: Option<Instant>,
-    /// How long it may stand still; zero is no limit.
-    pub idle: Duration,
-    /// Tells that it is not allowed any more, and why.
+    /// Deadline of the whole exchange.
+    pub deadline: Option<Instant>,
+    /// Longest time without progress; zero is unlimited.
+    pub idle_timeout: Duration,
+    /// Resolves with the reason when the permission ends for another cause.
     pub revocation: Option<Pin<Box<dyn Future<Output = Refusal>>>>,
-    moved: Option<Instant>,
+    /// First poll without progress since the last progress.
+    idle_since: Option<Instant>,
     timer: DeadlineTimer,
 }
 
 impl StreamDeadlines {
-    /// One that ends when nothing has moved for `idle`, or when the exchange is overdue.
-    pub fn new(idle: Duration, overdue: Option<Instant>) -> Self {
+    /// Deadlines without expiry or revocation.
+    pub fn new(idle_timeout: Duration, deadline: Option<Instant>) -> Self {
         Self {
-            overdue,
-            idle,
+            deadline,
+            idle_timeout,
             ..Self::default()
         }
     }
 
-    /// Something has come. Tells whether it comes too late.
-    pub fn moves(&mut self) -> Option<Refusal> {
-        self.moved = None;
-        // The time is asked only if somebody set one: most answers are over before.
-        if self.expiry.is_none() && self.overdue.is_none() {
+    /// Notes progress. Returns the reason if a deadline has passed.
+    pub fn note_progress(&mut self) -> Option<Refusal> {
+        self.idle_since = None;
+        // Most responses have no such deadline and need no clock.
+        if self.expiry.is_none() && self.deadline.is_none() {
             return None;
         }
         self.passed(Instant::now())
     }
 
-    /// Nothing has come. Tells when that has lasted too long, or when it must end for another reason.
+    /// Notes a poll without progress. Ready with the reason when the stream must end.
     pub fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Refusal> {
         if let Some(revocation) = &mut self.revocation
             && let Poll::Ready(refusal) = revocation.as_mut().poll(context)
@@ -55,15 +56,15 @@ impl StreamDeadlines {
             self.revocation = None;
             return Poll::Ready(refusal);
         }
-        let moved = *self.moved.get_or_insert_with(Instant::now);
-        let idle = (!self.idle.is_zero()).then(|| moved + self.idle);
-        let earliest = [self.expiry, self.overdue, idle]
+        let idle_since = *self.idle_since.get_or_insert_with(Instant::now);
+        let idle = (!self.idle_timeout.is_zero()).then(|| idle_since + self.idle_timeout);
+        let earliest = [self.expiry, self.deadline, idle]
             .into_iter()
             .flatten()
             .min();
         match earliest {
-            Some(deadline) if self.timer.elapsed(deadline, context) => {
-                Poll::Ready(self.passed(deadline).unwrap_or(Refusal::UpstreamTimeout))
+            Some(earliest) if self.timer.elapsed(earliest, context) => {
+                Poll::Ready(self.passed(earliest).unwrap_or(Refusal::UpstreamTimeout))
             }
             Some(_) | None => Poll::Pending,
         }
@@ -73,7 +74,7 @@ impl StreamDeadlines {
         let is_past = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
         if is_past(self.expiry) {
             Some(Refusal::TokenExpired)
-        } else if is_past(self.overdue) {
+        } else if is_past(self.deadline) {
             Some(Refusal::UpstreamTimeout)
         } else {
             None
@@ -85,8 +86,8 @@ impl fmt::Debug for StreamDeadlines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamDeadlines")
             .field("expiry", &self.expiry)
-            .field("overdue", &self.overdue)
-            .field("idle", &self.idle)
+            .field("deadline", &self.deadline)
+            .field("idle_timeout", &self.idle_timeout)
             .finish_non_exhaustive()
     }
 }

@@ -70,31 +70,31 @@ impl StreamPolicy {
         self,
         shared: &Arc<Shared>,
         kind: BodyKind,
-        idle: Duration,
-        overdue: Option<Instant>,
+        idle_timeout: Duration,
+        deadline: Option<Instant>,
     ) -> StreamDeadlines {
         // Readers of events reconnect by themselves, to another instance; other streams get the drain period.
-        self.deadlines(shared, kind == BodyKind::Events, idle, overdue)
+        self.deadlines(shared, kind == BodyKind::Events, idle_timeout, deadline)
     }
 
     /// Deadlines of a WebSocket.
     pub(super) fn websocket(
         self,
         shared: &Arc<Shared>,
-        idle: Duration,
-        overdue: Option<Instant>,
+        idle_timeout: Duration,
+        deadline: Option<Instant>,
     ) -> StreamDeadlines {
-        self.deadlines(shared, true, idle, overdue)
+        self.deadlines(shared, true, idle_timeout, deadline)
     }
 
     fn deadlines(
         self,
         shared: &Arc<Shared>,
         ends_at_shutdown: bool,
-        idle: Duration,
-        overdue: Option<Instant>,
+        idle_timeout: Duration,
+        deadline: Option<Instant>,
     ) -> StreamDeadlines {
-        let mut deadlines = StreamDeadlines::new(idle, overdue);
+        let mut deadlines = StreamDeadlines::new(idle_timeout, deadline);
         deadlines.expiry = self.expiry(shared);
         if ends_at_shutdown || self.recheck.is_some() {
             let revocation = revocation(Arc::clone(shared), ends_at_shutdown, self.recheck);
@@ -160,17 +160,17 @@ impl RecheckedRequest {
     }
 }
 
-/// Runs `work` until the token expires or the exchange is overdue.
+/// Runs `work` until the token expires or the deadline of the exchange passes.
 pub(super) async fn within<T>(
     expiry: Option<Instant>,
-    overdue: Option<Instant>,
+    deadline: Option<Instant>,
     work: impl Future<Output = T>,
 ) -> Result<T, Refusal> {
-    let Some(deadline) = [expiry, overdue].into_iter().flatten().min() else {
+    let Some(earliest) = [expiry, deadline].into_iter().flatten().min() else {
         return Ok(work.await);
     };
-    timeout_at(deadline, work).await.map_err(|_| {
-        if expiry == Some(deadline) {
+    timeout_at(earliest, work).await.map_err(|_| {
+        if expiry == Some(earliest) {
             Refusal::TokenExpired
         } else {
             Refusal::UpstreamTimeout

@@ -28,15 +28,15 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Outcome of a tunnel.
 #[derive(Debug, Clone, Default)]
-pub struct Tunnelled {
+pub struct TunnelSummary {
     /// Bytes from the client.
     pub from_client: u64,
     /// Bytes to the client.
     pub to_client: u64,
     /// Set if both sides closed cleanly.
-    pub whole: bool,
+    pub complete: bool,
     /// Reason if the gate closed the tunnel.
-    pub cut: Option<Refusal>,
+    pub closed_by_gate: Option<Refusal>,
 }
 
 /// Copies in both directions until one side closes, or the gate closes the WebSocket at one of the deadlines.
@@ -44,14 +44,14 @@ pub async fn join(
     client: OnUpgrade,
     upstream: OnUpgrade,
     mut deadlines: StreamDeadlines,
-) -> Tunnelled {
+) -> TunnelSummary {
     let (client, upstream) = tokio::join!(client, upstream);
     let (Ok(client), Ok(upstream)) = (client, upstream) else {
-        return Tunnelled::default();
+        return TunnelSummary::default();
     };
     let (mut client, mut upstream) = (Side::new(client), Side::new(upstream));
     let (to_client, to_upstream) = (Rc::clone(&client.written), Rc::clone(&upstream.written));
-    let mut cut = None;
+    let mut closed_by_gate = None;
     let copied = {
         let mut copying = pin!(copy_bidirectional(&mut client, &mut upstream));
         let copied = poll_fn(|context| {
@@ -60,12 +60,12 @@ pub async fn join(
                 return copied.map(Some);
             }
             let is_active = to_client.is_active.take() | to_upstream.is_active.take();
-            let ended = match is_active.then(|| deadlines.moves()).flatten() {
+            let ended = match is_active.then(|| deadlines.note_progress()).flatten() {
                 Some(refusal) => Poll::Ready(refusal),
                 None => deadlines.poll_end(context),
             };
             ended.map(|refusal| {
-                cut = Some(refusal);
+                closed_by_gate = Some(refusal);
                 None
             })
         })
@@ -85,14 +85,14 @@ pub async fn join(
         }
         copied
     };
-    if let Some(refusal) = &cut {
+    if let Some(refusal) = &closed_by_gate {
         tokio::join!(client.close(refusal, false), upstream.close(refusal, true));
     }
-    Tunnelled {
+    TunnelSummary {
         from_client: to_upstream.bytes.get(),
         to_client: to_client.bytes.get(),
-        whole: copied.is_some_and(|copied| copied.is_ok()),
-        cut,
+        complete: copied.is_some_and(|copied| copied.is_ok()),
+        closed_by_gate,
     }
 }
 

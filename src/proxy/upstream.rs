@@ -138,8 +138,8 @@ impl Upstream {
     }
 
     /// Returns true if the pooled connections and the retry budget fit this configuration.
-    pub fn can_serve(&self, wanted: &SharedUpstream) -> bool {
-        self.shared.shares_state(wanted)
+    pub fn can_serve(&self, configured: &SharedUpstream) -> bool {
+        self.shared.shares_state(configured)
     }
 
     pub fn policy(&self) -> &UpstreamPolicy {
@@ -187,8 +187,8 @@ impl Upstream {
             let now = Instant::now();
             let is_moving = upload.awaits_client() || upload.bytes() > uploaded;
             uploaded = upload.bytes();
-            deadline = match upload.over_since() {
-                Some(over) => over.max(began) + response_timeout,
+            deadline = match upload.finished_at() {
+                Some(finished) => finished.max(began) + response_timeout,
                 None if is_moving => now + response_timeout,
                 None => now,
             };

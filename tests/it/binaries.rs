@@ -5,6 +5,7 @@
 
 mod commands;
 mod explain;
+mod log_levels;
 mod passed_sockets;
 mod program;
 mod reloading;

@@ -92,9 +92,9 @@ fn hsts(tls: Option<&Tls>) -> Option<HeaderValue> {
 }
 
 fn check_listener(document: &mut ConfigDocument, path: &KeyPath, entry: &ListenerConfig) {
-    let trusts_nobody = document.config.listen.trusted_proxies.is_empty()
+    let trusts_no_proxy = document.config.listen.trusted_proxies.is_empty()
         && !document.is_invalid(&KeyPath::of("listen").key("trusted_proxies"));
-    if entry.proxy_protocol && trusts_nobody && matches!(entry.address, Address::Tcp(_)) {
+    if entry.proxy_protocol && trusts_no_proxy && matches!(entry.address, Address::Tcp(_)) {
         document.report(
             path.key("proxy_protocol"),
             "requires `trusted_proxies` in [listen]: the PROXY protocol is accepted only from trusted proxies",

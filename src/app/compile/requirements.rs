@@ -116,7 +116,7 @@ fn attribute(
             }
         },
         (None, Some(field)) => {
-            if !tls::asks_for_certificates(document) {
+            if !tls::requests_certificates(document) {
                 document.report(path.key("certificate"), tls::NOT_ASKED);
             }
             Some(Attribute::Certificate(field))

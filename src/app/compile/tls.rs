@@ -12,7 +12,7 @@ pub(super) const NOT_ASKED: &str = "has no effect: no listener requests client c
      listener";
 
 /// True if a listener has a `client_ca`, even an invalid one.
-pub(super) fn asks_for_certificates(document: &ConfigDocument) -> bool {
+pub(super) fn requests_certificates(document: &ConfigDocument) -> bool {
     let list = KeyPath::of("listeners");
     let more = (0..).map(|index| list.index(index));
     let more = more.take_while(|listener| document.has(listener));

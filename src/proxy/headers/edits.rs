@@ -1,26 +1,25 @@
-//! What a route sets and removes in the headers that pass.
+//! Header edits of a route.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::gate::managed_headers::alike;
 
-/// Headers to set and headers to remove. None of them is one that the gate writes or reads itself.
+/// Headers to set and to remove. None of them is a header that the gate writes or reads itself.
 #[derive(Debug, Clone, Default)]
 pub struct HeaderEdits {
-    /// The one value that a header has from now on.
+    /// Headers and their only values.
     pub set: Vec<(HeaderName, HeaderValue)>,
-    /// The headers that are taken away, by their exact names.
+    /// Headers to remove, by exact name.
     pub remove: Vec<HeaderName>,
 }
 
 impl HeaderEdits {
-    /// Edits the headers of a message.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {
             headers.remove(name);
         }
         for (name, value) in &self.set {
-            // A value that the upstream is to rely on must not come from the client in another spelling.
+            // The upstream relies on this value: a client must not supply it in another spelling.
             let alike = |other: &&HeaderName| alike(other.as_str(), name.as_str());
             let spellings: Vec<HeaderName> = headers.keys().filter(alike).cloned().collect();
             for spelling in spellings {
@@ -36,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_set_is_the_only_value_and_what_is_removed_is_gone() {
+    fn a_set_header_has_one_value_in_one_spelling() {
         let edits = HeaderEdits {
             set: vec![(
                 HeaderName::from_static("x-tenant"),

@@ -1,5 +1,5 @@
-//! The start of a path that the upstream knows under another name: the one way in which the path that is sent is not
-//! the path that was judged (docs/decisions/0019).
+//! Prefix replacement: the one difference between the path of the decision and the forwarded path
+//! (docs/decisions/0019).
 
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -7,37 +7,37 @@ use http::uri::PathAndQuery;
 use crate::gate::MAX_TARGET_BYTES;
 use crate::gate::path::CanonicalPath;
 
-/// What every path of a route begins with, and what is sent in its place.
+/// Prefix of every path of a route, and its replacement.
 ///
-/// Both are whole segments without a `/` at the end, and what is sent has one reading. What follows is copied as it was
-/// judged, so the path that comes out has one reading too.
+/// Both consist of whole segments without a trailing `/`, and the replacement is a canonical path. The rest of the path
+/// is copied unchanged, so the result is canonical too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrefixRewrite {
     from: String,
     to: String,
 }
 
-/// Why a start of a path cannot be replaced.
+/// Problem in a prefix replacement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixProblem {
-    /// Not every path of the route begins with it.
+    /// Not a prefix of every path of the route.
     #[error(
-        "must be what the route's `path` begins with, in whole segments and without a parameter, as in `/api`"
+        "must be a prefix of the route's `path`: whole segments without a parameter, as in `/api`"
     )]
     From,
-    /// What would be sent has more than one reading, or is too long.
+    /// Not canonical, or too long.
     #[error(
-        "must be a path with one reading that starts with `/` and does not end in one, as in `/v1`; `/` takes the \
-         start away"
+        "must be a canonical path that starts with `/` and does not end with `/`, as in `/v1`; `/` alone removes the \
+         prefix"
     )]
     To,
-    /// The same twice.
-    #[error("is what the path begins with already")]
+    /// Equal to the prefix.
+    #[error("must differ from `from`")]
     Same,
 }
 
 impl PrefixRewrite {
-    /// Takes a rewrite for a route of this pattern. `/` is no start at all, as the empty text is.
+    /// Creates a rewrite for a route with this pattern. `/` means the empty prefix.
     pub fn new(pattern: &str, from: &str, to: &str) -> Result<Self, PrefixProblem> {
         let (from, to) = (without_root(from), without_root(to));
         let rest = pattern.strip_prefix(from);
@@ -45,8 +45,8 @@ impl PrefixRewrite {
         if !is_whole || from.ends_with('/') || from.contains(['{', '}']) {
             return Err(PrefixProblem::From);
         }
-        let has_one_reading = to.is_empty() || CanonicalPath::parse(to).is_ok();
-        if !has_one_reading || to.ends_with('/') || to.len() > MAX_TARGET_BYTES {
+        let is_canonical = to.is_empty() || CanonicalPath::parse(to).is_ok();
+        if !is_canonical || to.ends_with('/') || to.len() > MAX_TARGET_BYTES {
             return Err(PrefixProblem::To);
         }
         if from == to {
@@ -63,15 +63,15 @@ impl PrefixRewrite {
             Some(query) => format!("{target}?{query}"),
             None => target,
         };
-        // Two parts of targets, and no longer than the longest: this cannot fail.
+        // Infallible: both parts are valid in a target, and `http` allows their total length.
         if let Ok(target) = PathAndQuery::try_from(target) {
             *uri = Uri::from(target);
         }
     }
 
-    /// The path, or the pattern, that the upstream sees instead of this one.
+    /// Forwarded form of a path or a pattern.
     pub fn replaced(&self, path: &str) -> String {
-        // Whatever the route matches begins with it.
+        // Every path that the route matches has the prefix.
         let rest = path.strip_prefix(&self.from).unwrap_or(path);
         let start = if rest.is_empty() && self.to.is_empty() {
             "/"
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_is_replaced_and_the_rest_is_copied() {
+    fn replaces_the_prefix_and_copies_the_rest() {
         let cases = [
             ("/api", "/v1", "/api/alice/tasks", "/v1/alice/tasks"),
             (
@@ -117,13 +117,13 @@ mod tests {
             ("/", "/v1", "/api/alice", "/v1/api/alice"),
             ("", "/v1", "/api", "/v1/api"),
         ];
-        for (from, to, target, wanted) in cases {
-            assert_eq!(sent(from, to, target), wanted, "{from} to {to}: {target}");
+        for (from, to, target, expected) in cases {
+            assert_eq!(sent(from, to, target), expected, "{from} to {to}: {target}");
         }
     }
 
     #[test]
-    fn a_start_is_whole_segments_of_the_pattern_without_a_parameter() {
+    fn rejects_a_prefix_that_is_not_whole_literal_segments_of_the_pattern() {
         for pattern_and_from in [
             ("/api/{*rest}", "/ap"),
             ("/api/{*rest}", "/api/"),
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_instead_has_one_reading() {
+    fn rejects_a_replacement_that_is_not_canonical() {
         for to in [
             "v1", "/v1/", "//v1", "/../v1", "/%61", "/v1?x", "/v1#", "/v 1", "*",
         ] {

@@ -66,7 +66,7 @@ fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_clients_own_user_id_is_replaced_in_every_spelling() {
+fn replaces_a_clients_identity_header_in_every_spelling() {
     let policy = policy(Credential::Strip, "10.0.0.0/8");
     let spoofed = [
         ("x-user-id", "mallory"),
@@ -87,7 +87,7 @@ fn a_clients_own_user_id_is_replaced_in_every_spelling() {
 }
 
 #[test]
-fn what_concerns_one_connection_alone_stays_on_it() {
+fn strips_hop_by_hop_headers() {
     let policy = policy(Credential::Strip, "10.0.0.0/8");
     let headers = sent(
         &policy,
@@ -127,11 +127,11 @@ fn what_concerns_one_connection_alone_stays_on_it() {
 }
 
 #[test]
-fn the_credential_is_passed_on_only_if_asked_or_if_nobody_verified_it() {
+fn forwards_a_credential_only_if_configured_or_unverified() {
     let token = [("authorization", "Bearer a.b.c"), ("cookie", "a=b")];
     let strip = policy(Credential::Strip, "10.0.0.0/8");
     let forward = policy(Credential::Forward, "10.0.0.0/8");
-    for (policy, caller, passed) in [
+    for (policy, caller, is_forwarded) in [
         (&strip, alice(), false),
         (&strip, Caller::Anonymous, true),
         (&forward, alice(), true),
@@ -139,7 +139,7 @@ fn the_credential_is_passed_on_only_if_asked_or_if_nobody_verified_it() {
         let headers = sent(policy, &caller, &token);
         assert_eq!(
             headers.contains_key(AUTHORIZATION),
-            passed,
+            is_forwarded,
             "{policy:?} {caller:?}"
         );
         assert!(headers.contains_key(COOKIE));
@@ -147,7 +147,7 @@ fn the_credential_is_passed_on_only_if_asked_or_if_nobody_verified_it() {
 }
 
 #[test]
-fn forwarding_is_told_anew_for_a_peer_that_is_not_trusted() {
+fn replaces_the_forwarding_headers_of_an_untrusted_peer() {
     let policy = policy(Credential::Strip, "10.0.0.0/8");
     let headers = sent(
         &policy,
@@ -171,19 +171,19 @@ fn forwarding_is_told_anew_for_a_peer_that_is_not_trusted() {
         values(&headers, "forwarded"),
         ["for=192.0.2.7;host=\"api.example\";proto=http"]
     );
-    for gone in [
+    for removed in [
         "x-forwarded-prefix",
         "x_forwarded_for",
         "x-real-ip",
         "x-original-url",
         "remote-user",
     ] {
-        assert!(!headers.contains_key(gone), "{gone}");
+        assert!(!headers.contains_key(removed), "{removed}");
     }
 }
 
 #[test]
-fn forwarding_goes_on_from_what_a_trusted_peer_tells() {
+fn extends_the_forwarding_headers_of_a_trusted_peer() {
     let policy = policy(Credential::Strip, "192.0.2.0/24");
     let headers = sent(
         &policy,
@@ -212,7 +212,7 @@ fn forwarding_goes_on_from_what_a_trusted_peer_tells() {
 }
 
 #[test]
-fn the_client_is_the_last_address_that_is_not_a_trusted_proxy() {
+fn the_client_is_the_last_address_outside_the_trusted_proxies() {
     let policy = policy(Credential::Strip, "192.0.2.0/24");
     let peer = Peer::at(Some(CLIENT));
     for (chain, client) in [
@@ -231,9 +231,9 @@ fn the_client_is_the_last_address_that_is_not_a_trusted_proxy() {
         let found = policy.client_address(&peer, &head(&fields).headers);
         assert_eq!(found, client.parse().ok(), "{chain:?}");
     }
-    let stranger = Peer::at("198.51.100.1".parse().ok());
-    let found = policy.client_address(&stranger, &head(&[("x-forwarded-for", "1.1.1.1")]).headers);
-    assert_eq!(found, stranger.address);
+    let untrusted = Peer::at("198.51.100.1".parse().ok());
+    let found = policy.client_address(&untrusted, &head(&[("x-forwarded-for", "1.1.1.1")]).headers);
+    assert_eq!(found, untrusted.address);
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn a_chunked_body_stays_chunked() {
 }
 
 #[test]
-fn an_answer_is_cleaned_too() {
+fn strips_hop_by_hop_and_identity_headers_of_a_response() {
     let policy = policy(Credential::Strip, "10.0.0.0/8");
     let mut headers = head(&[
         ("connection", "keep-alive, x-once"),
@@ -264,7 +264,7 @@ fn an_answer_is_cleaned_too() {
 }
 
 #[test]
-fn only_a_plain_request_id_is_passed_on() {
+fn replaces_an_invalid_or_repeated_request_id() {
     let id = |fields: &[(&str, &str)]| {
         request_id(&head(fields).headers)
             .to_str()
@@ -272,11 +272,11 @@ fn only_a_plain_request_id_is_passed_on() {
             .to_owned()
     };
     assert_eq!(id(&[("x-request-id", "abc-123")]), "abc-123");
-    for bad in ["", "a b", "a\"b", "é", &"a".repeat(129)] {
-        let made = id(&[("x-request-id", bad)]);
+    for invalid in ["", "a b", "a\"b", "é", &"a".repeat(129)] {
+        let generated = id(&[("x-request-id", invalid)]);
         assert!(
-            made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()),
-            "{made}"
+            generated.len() == 32 && generated.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{generated}"
         );
     }
     assert_ne!(id(&[("x-request-id", "a"), ("x-request-id", "b")]), "a");
@@ -285,20 +285,20 @@ fn only_a_plain_request_id_is_passed_on() {
 
 #[test]
 fn recognizes_only_a_websocket_upgrade() {
-    let asks = |fields: &[(&str, &str)]| websocket::is_opened_by(&head(fields));
-    assert!(asks(&[
+    let opens = |fields: &[(&str, &str)]| websocket::is_opened_by(&head(fields));
+    assert!(opens(&[
         ("connection", "keep-alive, Upgrade"),
         ("upgrade", "WebSocket")
     ]));
-    assert!(!asks(&[("connection", "upgrade"), ("upgrade", "h2c")]));
-    assert!(!asks(&[
+    assert!(!opens(&[("connection", "upgrade"), ("upgrade", "h2c")]));
+    assert!(!opens(&[
         ("connection", "upgrade"),
         ("upgrade", "websocket, h2c")
     ]));
-    assert!(!asks(&[
+    assert!(!opens(&[
         ("connection", "upgrade"),
         ("upgrade", "websocket"),
         ("upgrade", "h2c")
     ]));
-    assert!(!asks(&[("upgrade", "websocket")]));
+    assert!(!opens(&[("upgrade", "websocket")]));
 }

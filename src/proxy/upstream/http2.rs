@@ -129,13 +129,13 @@ impl Http2Stream {
         let is_replayable = is_replayable(&request);
         let head_copy = clone_head(&request);
         let (head, mut body) = request.into_parts();
-        body.keep();
+        body.enable_replay();
         let head = to_http2(head, &self.connection.scheme);
         let upload = RevocableBody::new(body);
         self.upload = Some(upload.clone());
         let mut sender = self.connection.sender.clone();
         let sent = sender.try_send_request(Request::from_parts(head, upload.clone()));
-        let sent = sent.await.inspect(|_| upload.forget());
+        let sent = sent.await.inspect(|_| upload.disable_replay());
         sent.map_err(|mut error| {
             if error.take_message().is_some()
                 && let Some(body) = upload.take()
@@ -144,7 +144,7 @@ impl Http2Stream {
             }
             let error = error.into_error();
             if was_not_processed(&error) {
-                let body = upload.take().and_then(RequestBody::rewound);
+                let body = upload.take().and_then(RequestBody::rewind);
                 return SendError::NotProcessed {
                     error,
                     retry: body.map(|body| with_body(head_copy, body)),

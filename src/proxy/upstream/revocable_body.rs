@@ -42,10 +42,10 @@ impl RevocableBody {
         self.0.body.borrow_mut().take()
     }
 
-    /// Drops the copy kept for a retry.
-    pub(super) fn forget(&self) {
+    /// Frees the replay buffer of the body.
+    pub(super) fn disable_replay(&self) {
         if let Some(body) = self.0.body.borrow_mut().as_mut() {
-            body.forget();
+            body.disable_replay();
         }
     }
 

@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn two_patterns_overlap_if_one_path_is_in_both() {
-        for (one, other, wanted) in [
+        for (one, other, expected) in [
             ("/a", "/a", true),
             ("/a", "/b", false),
             ("/a", "/a/b", false),
@@ -220,7 +220,7 @@ mod tests {
             ("/a/{id}", "/b/{id}", false),
             ("/a/{id}/c", "/a/{id}", false),
         ] {
-            assert_eq!(overlap(one, other), wanted, "{one} and {other}");
+            assert_eq!(overlap(one, other), expected, "{one} and {other}");
         }
     }
 }
