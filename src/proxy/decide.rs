@@ -1,0 +1,165 @@
+//! The decision about one request: runs the gate's stages and waits between them, for keys or for a shared rate limit.
+
+use std::rc::Rc;
+
+use tracing::debug;
+
+use crate::gate::inbound::Inbound;
+use crate::gate::permit::Permit;
+use crate::gate::rate_limit::Buckets;
+use crate::gate::refusal::Refusal;
+use crate::gate::stop::{NeedsKeys, Stop};
+use crate::keys::refresh::RefreshOutcome;
+use crate::observe::log::printable;
+
+use super::Proxy;
+use super::exchange::Exchange;
+use super::snapshot::Snapshot;
+
+impl Proxy {
+    /// Decides, and waits for keys if the decision needs them. Returns the snapshot of the decision.
+    pub(super) async fn decide(
+        &self,
+        mut snapshot: Rc<Snapshot>,
+        inbound: &Inbound,
+        exchange: &mut Exchange,
+    ) -> (Rc<Snapshot>, Result<Permit, Stop>) {
+        if let Some(refusal) = exchange.connection().refuses_all() {
+            return (snapshot, Err(refusal.into()));
+        }
+        if let Some(port) = exchange.connection().listener().redirect_to_https {
+            let refusal = snapshot.policy.gate.redirect(&inbound.head, port);
+            return (snapshot, Err(refusal.into()));
+        }
+        let mut wait = KeyWait::default();
+        loop {
+            let decision = self.run_stages(&snapshot, inbound, exchange).await;
+            self.count_tokens(&snapshot);
+            let needs = match decision {
+                Err(Stop::NeedsKeys(needs)) => needs,
+                Ok(_) | Err(Stop::Refuse(_) | Stop::Preflight(_)) => return (snapshot, decision),
+            };
+            // Boxed: a wait for keys is rare, and every request would carry its size.
+            match Box::pin(self.newer_snapshot(&snapshot, &needs, &mut wait)).await {
+                // Newer keys come with a newer policy: the decision starts over.
+                Some(newer) => snapshot = newer,
+                None => return (snapshot, Err(wait.give_up(*needs))),
+            }
+        }
+    }
+
+    /// Runs the stages of the gate, with the rate limits between them.
+    async fn run_stages(
+        &self,
+        snapshot: &Snapshot,
+        inbound: &Inbound,
+        exchange: &mut Exchange,
+    ) -> Result<Permit, Stop> {
+        let routed = snapshot.policy.gate.route(inbound)?;
+        debug!(route = &*routed.route().pattern, "route matched");
+        if let Some(buckets) = routed.client_buckets()
+            && !exchange.limits().is_client_counted()
+        {
+            exchange.limits().set_client_counted();
+            let headers = &snapshot.policy.headers;
+            headers.warn_about_untrusted_proxy(exchange.peer(), &inbound.head.headers);
+            self.count(snapshot, buckets, exchange)
+                .await
+                .map_err(|refusal| routed.refuse(refusal))?;
+        }
+        let now = self.shared.clock.now();
+        let authenticated = routed.authenticate(now, &mut snapshot.tokens.borrow_mut())?;
+        if let Some(caller) = authenticated.caller() {
+            debug!(
+                subject = &*printable(caller.subject.as_str()),
+                issuer = &*caller.issuer,
+                "token verified"
+            );
+        }
+        if let Some(buckets) = authenticated.subject_buckets() {
+            self.count(snapshot, buckets, exchange)
+                .await
+                .map_err(|refusal| authenticated.refuse(refusal))?;
+        }
+        let permit = authenticated.authorize()?;
+        debug!("request permitted");
+        Ok(permit)
+    }
+
+    /// Adds the request to its buckets, in Redis if the policy shares them.
+    async fn count(
+        &self,
+        snapshot: &Snapshot,
+        buckets: Buckets<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<(), Refusal> {
+        let table = &self.shared.rate_limits;
+        let now = self.shared.ticks(exchange.started());
+        let statuses = match &snapshot.redis {
+            // Boxed: requests without a limit would carry its size.
+            Some(redis) => Box::pin(redis.take(buckets, table, now)).await?,
+            None => table.take(buckets, now),
+        };
+        exchange.limits().record(buckets, &statuses)
+    }
+
+    /// Waits until the keys of an issuer are newer than this snapshot's. Returns `None` if the fetch brings no newer keys.
+    async fn newer_snapshot(
+        &self,
+        snapshot: &Rc<Snapshot>,
+        needs: &NeedsKeys,
+        wait: &mut KeyWait,
+    ) -> Option<Rc<Snapshot>> {
+        if wait.is_over() {
+            return None;
+        }
+        loop {
+            // Keys that arrived during the decision need no fetch.
+            let newest = self.snapshot();
+            if !Rc::ptr_eq(&newest, snapshot) {
+                return Some(newest);
+            }
+            let kid = needs.kid.as_deref();
+            let policy = &snapshot.policy;
+            let outcome = policy.fetch_keys(needs.issuer, kid, &mut wait.since).await;
+            wait.outcome = Some(outcome);
+            let newest = self.snapshot();
+            if !Rc::ptr_eq(&newest, snapshot) {
+                return Some(newest);
+            }
+            if outcome != RefreshOutcome::Newer {
+                return None;
+            }
+        }
+    }
+
+    fn count_tokens(&self, snapshot: &Snapshot) {
+        let counts = snapshot.tokens.borrow_mut().take_counted();
+        self.metrics.count_tokens(counts);
+    }
+}
+
+/// Wait of one request for newer keys.
+#[derive(Debug, Default)]
+struct KeyWait {
+    /// Number of the last fetch begun before the first wait.
+    since: Option<u64>,
+    /// Outcome of the last fetch.
+    outcome: Option<RefreshOutcome>,
+}
+
+impl KeyWait {
+    /// Returns whether a fetch newer than the request has ended.
+    fn is_over(&self) -> bool {
+        self.outcome
+            .is_some_and(|outcome| outcome != RefreshOutcome::Newer)
+    }
+
+    /// Refuses the request, with 503 if the fetch could not establish whether the key exists.
+    fn give_up(&self, mut needs: NeedsKeys) -> Stop {
+        if self.outcome == Some(RefreshOutcome::Undecided) {
+            needs.otherwise.refusal = Refusal::KeysUnavailable;
+        }
+        Stop::Refuse(needs.otherwise)
+    }
+}
