@@ -89,6 +89,11 @@ impl Claims {
         self.0.get(name)
     }
 
+    /// Value at a claim path.
+    pub fn find(&self, path: &ClaimPath) -> Option<&Value> {
+        path.find(&self.0)
+    }
+
     /// Forgets every claim but these.
     pub(super) fn keep_only(&mut self, names: &BTreeSet<String>) {
         self.0.retain(|name, _| names.contains(name));
@@ -201,7 +206,7 @@ impl Claims {
     }
 
     fn subject(&self, policy: &ClaimPolicy) -> Result<Subject, Refusal> {
-        let claim = policy.subject.iter().find_map(|claim| claim.find(self));
+        let claim = policy.subject.iter().find_map(|claim| self.find(claim));
         let subject = claim.and_then(Value::as_str).and_then(Subject::new);
         subject.ok_or(Refusal::TokenSubject)
     }

@@ -26,7 +26,7 @@ impl IdentityClaim {
     pub(super) fn value(&self, subject: &Subject, claims: &Claims) -> Option<HeaderValue> {
         match self {
             Self::Subject => Some(subject.to_header_value()),
-            Self::Named(pointer) => field_value(pointer.find(claims)?),
+            Self::Named(path) => field_value(claims.find(path)?),
             Self::Certificate(_) => None,
         }
     }

@@ -51,7 +51,7 @@ impl Requirement {
     pub(super) fn holds(&self, claims: &Claims, certificate: Option<&ClientCertificate>) -> bool {
         match &self.attribute {
             Attribute::Claim(path) => {
-                let claim = path.find(claims);
+                let claim = claims.find(path);
                 claim.is_some_and(|claim| self.expected.matches_claim(claim))
             }
             Attribute::Certificate(field) => {
