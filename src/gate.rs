@@ -1,4 +1,4 @@
-//! The gate: decides about a request from its head, its connection's facts and the time.
+//! The gate: decides about a request from its head, the facts of its connection and the time.
 //!
 //! The decision is a row of stages, each consuming the one before: [`Gate::route`], [`Routed::authenticate`],
 //! [`Authenticated::authorize`], which yields the [`Permit`]. Rate limits are counted by the caller between the stages.
@@ -80,7 +80,7 @@ pub struct Routed<'a> {
     owner: Option<BoundSegment<'a>>,
 }
 
-/// A routed request whose caller is known: the subject of a verified token, or anyone on a public route.
+/// A routed request with a known caller: the subject of a verified token, or any client on a public route.
 #[derive(Debug)]
 pub struct Authenticated<'a> {
     routed: Routed<'a>,
@@ -215,7 +215,7 @@ impl Gate {
         }
     }
 
-    /// Verifies a token, or finds it in the cache. The cache must have seen no other gate.
+    /// Verifies a token, or finds it in the cache. The cache must belong to this gate.
     fn identify(
         &self,
         token: BearerToken<'_>,
@@ -225,7 +225,7 @@ impl Gate {
     ) -> Result<CachedToken, Unverified> {
         let digest = TokenCache::digest(token);
         if let Some(known) = cache.find(&digest) {
-            // Expired keys vouch for nothing, not even for the tokens they verified before.
+            // Expired keys verify no token, not even one that they verified before.
             let issuer = self.issuers.get(known.issuer.0);
             if issuer.is_some_and(|issuer| issuer.ring.is_usable(now)) {
                 known.validity.check(now)?;
@@ -315,7 +315,7 @@ impl<'a> Routed<'a> {
         let found = tokens
             .find(self.inbound)
             .map_err(|refusal| self.refuse(refusal))?;
-        // A cached token says nothing about the page that sends it this time.
+        // The page differs between requests with the same cached token.
         tokens
             .check_origin(&found, self.inbound)
             .map_err(|refusal| self.refuse(refusal))?;

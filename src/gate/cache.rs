@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    fn remembered(subject: &str) -> CachedToken {
+    fn cached(subject: &str) -> CachedToken {
         let policy = ClaimPolicy {
             audience: None,
             authorized_party: None,
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn finds_a_token_by_all_of_its_bytes() {
         let mut cache = TokenCache::default();
-        cache.insert(digest("a.b.c"), remembered("alice"));
+        cache.insert(digest("a.b.c"), cached("alice"));
         let found = cache.find(&digest("a.b.c")).unwrap();
         assert_eq!(found.caller.subject.as_str(), "alice");
         for other in ["a.b.d", "a.b.", "A.b.c", "a.b.cc"] {
@@ -196,11 +196,11 @@ mod tests {
     #[test]
     fn stays_bounded_and_keeps_tokens_in_use() {
         let mut cache = TokenCache::default();
-        let favourite = digest("favourite");
-        cache.insert(favourite, remembered("alice"));
+        let in_use = digest("in_use");
+        cache.insert(in_use, cached("alice"));
         for number in 0..10 * MAX_TOKENS {
-            cache.insert(digest(&number.to_string()), remembered("bob"));
-            assert!(cache.find(&favourite).is_some(), "{number}");
+            cache.insert(digest(&number.to_string()), cached("bob"));
+            assert!(cache.find(&in_use).is_some(), "{number}");
             assert!(cache.young.tokens.len() + cache.old.tokens.len() <= 2 * MAX_TOKENS);
         }
         assert!(cache.find(&digest("0")).is_none());
@@ -210,7 +210,7 @@ mod tests {
     fn large_callers_fill_a_generation_sooner() {
         let mut cache = TokenCache::default();
         let large = "x".repeat(256);
-        let mut largest = remembered(&large);
+        let mut largest = cached(&large);
         let value = http::HeaderValue::from_str(&"y".repeat(8000)).unwrap();
         Arc::make_mut(&mut largest.caller).headers = vec![(http::header::COOKIE, value); 4].into();
         for number in 0..MAX_TOKENS {
@@ -225,7 +225,7 @@ mod tests {
         let claims = Claims::parse(format!(r#"{{"role":[{objects}]}}"#).as_bytes()).unwrap();
         let largest = CachedToken {
             claims: Arc::new(claims),
-            ..remembered("alice")
+            ..cached("alice")
         };
         let mut cache = TokenCache::default();
         for number in 0..100 {
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn debug_shows_nothing_of_a_token() {
         let mut cache = TokenCache::default();
-        cache.insert(digest("a.b.c"), remembered("alice"));
+        cache.insert(digest("a.b.c"), cached("alice"));
         assert_eq!(format!("{cache:?}"), "TokenCache(1 tokens)");
     }
 }

@@ -17,8 +17,8 @@ use crate::config::CertificateField;
 
 use super::refusal::Refusal;
 
-/// Attributes of a verified client certificate (RFC 5280). The TLS handshake has proven that the client holds the private
-/// key and that a trusted authority signed the certificate.
+/// Attributes of a verified client certificate (RFC 5280). The TLS handshake has proven that the client holds the
+/// private key and that a trusted authority signed the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// Subject as text (RFC 4514); empty without a subject.
@@ -66,7 +66,7 @@ impl ClientCertificate {
     }
 }
 
-/// Reports whether a text is a thumbprint: 32 bytes in canonical base64url.
+/// Returns whether a text is a thumbprint: 32 bytes in canonical base64url.
 pub fn is_thumbprint(text: &str) -> bool {
     let bytes = URL_SAFE_NO_PAD.decode(text);
     bytes.is_ok_and(|bytes| bytes.len() == SHA256.output_len())
@@ -79,7 +79,7 @@ const THUMBPRINT: &str = "x5t#S256";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
     thumbprint: Arc<str>,
-    /// Reject clients without a certificate.
+    /// True if clients without a certificate are rejected.
     is_required: bool,
 }
 
@@ -94,9 +94,9 @@ impl Binding {
         })
     }
 
-    /// Binding with `allow_bound`, which permits any `cnf`: a client may present no certificate, but not one that differs
-    /// from the thumbprint.
-    pub fn if_shown(cnf: &Value) -> Option<Self> {
+    /// Binding with `allow_bound`, which permits any `cnf`: a client may present no certificate, but not one that
+    /// differs from the thumbprint.
+    pub fn if_presented(cnf: &Value) -> Option<Self> {
         let thumbprint = cnf.as_object()?.get(THUMBPRINT)?.as_str();
         // An invalid thumbprint matches no certificate.
         let thumbprint = thumbprint.filter(|text| is_thumbprint(text));
@@ -239,7 +239,7 @@ mod tests {
             (json!({ "x5t#S256": "" }), false),
             (json!({ "x5t#S256": null, "jkt": "x" }), false),
         ] {
-            let binding = Binding::if_shown(&cnf).unwrap();
+            let binding = Binding::if_presented(&cnf).unwrap();
             assert_eq!(binding.check(Some(&presented)).is_ok(), matches, "{cnf}");
             assert_eq!(binding.check(None), Ok(()), "{cnf}");
             let other = certificate(&[], Vec::new());
@@ -252,7 +252,7 @@ mod tests {
             json!(thumbprint),
             json!({ "jkt": thumbprint }),
         ] {
-            assert_eq!(Binding::if_shown(&cnf), None, "{cnf}");
+            assert_eq!(Binding::if_presented(&cnf), None, "{cnf}");
         }
     }
 }

@@ -1,13 +1,11 @@
-//! The way to a claim: its name, names with dots between them, or a JSON pointer.
+//! Claim paths: the name of a claim, a dotted path or a JSON Pointer.
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::claims::Claims;
-
-/// Names a claim, or a part of one: `role`, `realm_access.roles`, or `/resource_access/my-app/roles` (RFC 6901).
+/// Path to a claim or a member of one: `role`, `realm_access.roles` or `/resource_access/my-app/roles` (RFC 6901).
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClaimPath {
     written: Box<str>,
@@ -15,86 +13,89 @@ pub struct ClaimPath {
     rest: Vec<String>,
 }
 
-/// Why a text names no claim.
+/// Reason why a text is not a claim path.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ClaimPathError {
-    /// There is nothing.
-    #[error("needs the name of a claim")]
-    Nothing,
-    /// RFC 6901 section 3 knows only two escapes.
-    #[error("has a `~` that is not `~0` (for `~`) or `~1` (for `/`)")]
-    Escape,
-    /// Most often a name that is a URL, whose dots are no steps.
+    #[error("must name a claim, such as `sub`, got an empty string")]
+    Empty,
+    /// RFC 6901 section 3 defines two escapes.
+    #[error("`{path}` has an invalid escape; write `~0` for `~` and `~1` for `/`")]
+    InvalidEscape { path: String },
+    /// Usually a claim name that is a URL: its dots do not separate members.
     #[error(
-        "has a `/` and does not begin with one; for a claim of that very name, write `{pointer}`"
+        "`{path}` contains `/` but does not start with it; for a claim with exactly this name, write `{pointer}`"
     )]
-    Slash {
-        /// The JSON pointer that names it.
+    InnerSlash {
+        path: String,
+        /// JSON Pointer to the claim with this name.
         pointer: String,
     },
-    /// Two dots, or one at an end.
     #[error(
-        "has nothing before, after or between its dots; for a claim of that very name, write `{pointer}`"
+        "`{path}` has an empty name before or after a dot; for a claim with exactly this name, write `{pointer}`"
     )]
-    Dot {
-        /// The JSON pointer that names it.
+    EmptyName {
+        path: String,
+        /// JSON Pointer to the claim with this name.
         pointer: String,
     },
 }
 
 impl ClaimPath {
-    /// Reads a pointer as the configuration has it.
+    /// Parses a claim path as written in the configuration.
     pub fn parse(written: &str) -> Result<Self, ClaimPathError> {
         if written.is_empty() {
-            return Err(ClaimPathError::Nothing);
+            return Err(ClaimPathError::Empty);
         }
-        let steps: Vec<String> = match written.strip_prefix('/') {
-            Some(steps) => steps.split('/').map(unescape).collect::<Option<_>>(),
+        let path = || written.to_owned();
+        let names: Vec<String> = match written.strip_prefix('/') {
+            Some(tokens) => tokens.split('/').map(unescape).collect::<Option<_>>(),
             None => Some(written.split('.').map(str::to_owned).collect()),
         }
-        .ok_or(ClaimPathError::Escape)?;
+        .ok_or_else(|| ClaimPathError::InvalidEscape { path: path() })?;
         if !written.starts_with('/') {
             let pointer = format!("/{}", written.replace('~', "~0").replace('/', "~1"));
             if written.contains('/') {
-                return Err(ClaimPathError::Slash { pointer });
+                let path = path();
+                return Err(ClaimPathError::InnerSlash { path, pointer });
             }
-            if steps.iter().any(String::is_empty) {
-                return Err(ClaimPathError::Dot { pointer });
+            if names.iter().any(String::is_empty) {
+                let path = path();
+                return Err(ClaimPathError::EmptyName { path, pointer });
             }
         }
-        let mut steps = steps.into_iter();
+        let mut names = names.into_iter();
         Ok(Self {
             written: written.into(),
-            first: steps.next().ok_or(ClaimPathError::Nothing)?,
-            rest: steps.collect(),
+            first: names.next().ok_or(ClaimPathError::Empty)?,
+            rest: names.collect(),
         })
     }
 
-    /// The claim that it begins with.
+    /// Name of the claim at the top level.
     pub fn first(&self) -> &str {
         &self.first
     }
 
-    /// Whether it names this claim, and no part of it.
+    /// Returns whether the path is this claim as a whole.
     pub fn is(&self, claim: &str) -> bool {
         self.first == claim && self.rest.is_empty()
     }
 
-    /// What it names, if it is there.
-    pub fn find<'a>(&self, claims: &'a Claims) -> Option<&'a Value> {
+    /// Value at the path, if present.
+    pub fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
         let claim = claims.get(&self.first)?;
         let mut rest = self.rest.iter();
-        rest.try_fold(claim, |value, step| match value {
-            Value::Object(members) => members.get(step),
-            Value::Array(items) => items.get(index(step)?),
+        rest.try_fold(claim, |value, name| match value {
+            Value::Object(members) => members.get(name),
+            Value::Array(items) => items.get(index(name)?),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
         })
     }
 }
 
-/// RFC 6901 section 4: `~1` is `/` and `~0` is `~`, in this order, so that `~01` is `~1`.
-fn unescape(step: &str) -> Option<String> {
-    let mut pieces = step.split('~');
+/// Decodes a reference token (RFC 6901 section 4): `~1` is `/`, `~0` is `~`, and `~01` is `~1`.
+fn unescape(token: &str) -> Option<String> {
+    let mut pieces = token.split('~');
     let mut text = pieces.next()?.to_owned();
     for piece in pieces {
         let (escaped, rest) = piece.split_at_checked(1)?;
@@ -108,11 +109,11 @@ fn unescape(step: &str) -> Option<String> {
     Some(text)
 }
 
-/// RFC 6901 section 4: the digits of a place in a list, without a zero in front.
-fn index(step: &str) -> Option<usize> {
-    let is_plain = step.bytes().all(|byte| byte.is_ascii_digit());
-    let has_zero_in_front = step.len() > 1 && step.starts_with('0');
-    (is_plain && !has_zero_in_front).then(|| step.parse().ok())?
+/// Parses an array index (RFC 6901 section 4): digits without a leading zero.
+fn index(token: &str) -> Option<usize> {
+    let is_number = token.bytes().all(|byte| byte.is_ascii_digit());
+    let has_leading_zero = token.len() > 1 && token.starts_with('0');
+    (is_number && !has_leading_zero).then(|| token.parse().ok())?
 }
 
 impl FromStr for ClaimPath {
@@ -143,26 +144,25 @@ mod tests {
         "role": "admin",
         "realm_access": {"roles": ["a", "b"]},
         "resource_access": {"my-app": {"roles": ["c"]}, "my.app": {"roles": ["d"]}},
-        "realm_access.roles": "not this one",
+        "realm_access.roles": "another claim",
         "https://app.example/roles": ["e"],
         "a/b": 1, "m~n": 2, "~1": 3, " ": 4, "": 5, "list": [[1, 2], {"0": 3}], "null": null
     }"#;
 
-    fn found(pointer: &str) -> Option<String> {
-        let claims = Claims::parse(CLAIMS.as_bytes()).unwrap();
-        let pointer =
-            ClaimPath::parse(pointer).unwrap_or_else(|error| panic!("{pointer}: {error}"));
-        pointer.find(&claims).map(Value::to_string)
+    fn found(path: &str) -> Option<String> {
+        let claims = serde_json::from_str(CLAIMS).unwrap();
+        let path = ClaimPath::parse(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        path.find(&claims).map(Value::to_string)
     }
 
     #[test]
-    fn a_pointer_leads_to_one_place_or_nowhere() {
-        for (pointer, expected) in [
+    fn finds_the_value_at_a_path() {
+        for (path, expected) in [
             ("role", Some(r#""admin""#)),
             ("/role", Some(r#""admin""#)),
             ("realm_access.roles", Some(r#"["a","b"]"#)),
             ("/realm_access/roles", Some(r#"["a","b"]"#)),
-            ("/realm_access.roles", Some(r#""not this one""#)),
+            ("/realm_access.roles", Some(r#""another claim""#)),
             ("/resource_access/my-app/roles", Some(r#"["c"]"#)),
             ("resource_access.my-app.roles", Some(r#"["c"]"#)),
             ("resource_access.my.app.roles", None),
@@ -191,29 +191,29 @@ mod tests {
             ("missing", None),
             ("missing.x", None),
         ] {
-            assert_eq!(found(pointer).as_deref(), expected, "{pointer}");
+            assert_eq!(found(path).as_deref(), expected, "{path}");
         }
     }
 
     #[test]
-    fn a_text_that_names_no_claim_is_told_what_would() {
+    fn suggests_a_fix_for_an_invalid_path() {
         for (text, expected) in [
-            ("", "needs the name of a claim"),
-            ("/a~", "has a `~` that is not"),
-            ("/a~2b", "has a `~` that is not"),
-            ("/~é", "has a `~` that is not"),
+            ("", "must name a claim, such as `sub`, got an empty string"),
+            ("/a~", "`/a~` has an invalid escape"),
+            ("/a~2b", "`/a~2b` has an invalid escape"),
+            ("/~é", "`/~é` has an invalid escape"),
             (
                 "https://app.example/roles",
-                "has a `/` and does not begin with one; for a claim of that very name, write \
-                 `/https:~1~1app.example~1roles`",
+                "`https://app.example/roles` contains `/` but does not start with it; for a claim with exactly this \
+                 name, write `/https:~1~1app.example~1roles`",
             ),
-            ("a/b", "has a `/`"),
-            (".", "has nothing before, after or between its dots"),
-            ("a..b", "has nothing before, after or between its dots"),
-            (".a", "has nothing before, after or between its dots"),
+            ("a/b", "`a/b` contains `/`"),
+            (".", "`.` has an empty name"),
+            ("a..b", "`a..b` has an empty name"),
+            (".a", "`.a` has an empty name"),
             (
                 "a.",
-                "has nothing before, after or between its dots; for a claim of that very name, write `/a.`",
+                "`a.` has an empty name before or after a dot; for a claim with exactly this name, write `/a.`",
             ),
         ] {
             let problem = ClaimPath::parse(text).unwrap_err().to_string();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_claim_is_told_from_a_part_of_one() {
+    fn distinguishes_a_whole_claim_from_a_member() {
         assert!(ClaimPath::parse("scope").unwrap().is("scope"));
         assert!(ClaimPath::parse("/scope").unwrap().is("scope"));
         for other in ["scope.x", "x.scope", "Scope"] {

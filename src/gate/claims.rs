@@ -1,4 +1,4 @@
-//! The claims of a token, typed.
+//! Claims of a token, and their checks by the policy of its issuer.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,54 +13,53 @@ use super::claim_path::ClaimPath;
 use super::refusal::Refusal;
 use super::subject::Subject;
 
-/// The claims of a token: a JSON object in which no name stands twice, at any depth.
+/// Claims of a token: a JSON object without duplicate names, at any depth.
 ///
-/// RFC 7519 section 4 leaves duplicates to the parser; two parsers that choose differently are an attack.
+/// RFC 7519 section 4 lets a parser reject duplicates or use the last one. Two parsers that choose differently read
+/// different claims from one token.
 #[derive(Clone, PartialEq, Default)]
 pub struct Claims(Map<String, Value>);
 
-/// What an issuer's claims must fulfil.
+/// Requirements for the claims of an issuer's tokens.
 #[derive(Debug, Clone)]
 pub struct ClaimPolicy {
-    /// The accepted `aud`; any if none.
+    /// Accepted `aud` values; `None` accepts any, and a token without `aud`.
     pub audience: Option<Vec<String>>,
-    /// The accepted `azp`; any, and none, if nothing is said.
+    /// Accepted `azp` values; `None` accepts any, and a token without `azp`.
     pub authorized_party: Option<Vec<String>>,
-    /// Whether a token may be bound to anything (`cnf`), also to what nobody here can check.
+    /// True if sender-constrained tokens (`cnf`) are accepted even if the gate cannot check their key.
     pub allow_bound: bool,
-    /// The claims that name the subject, the first that is present counts.
+    /// Claims that name the subject; the first one present decides.
     pub subject: Vec<ClaimPath>,
-    /// How far clocks may differ, in seconds.
+    /// Tolerated clock difference, in seconds.
     pub leeway: i64,
-    /// The longest time from `iat` to `exp`, in seconds.
+    /// Longest accepted time from `iat` to `exp`, in seconds.
     pub max_lifetime: Option<i64>,
 }
 
-/// What claims that fulfil the policy say.
+/// Results of the checks of a policy.
 #[derive(Debug)]
-pub struct Checked {
-    /// Who the token is about.
+pub struct CheckedClaims {
     pub subject: Subject,
-    /// How long it is good.
     pub validity: Validity,
-    /// The certificate that its caller must show, or must not show another than.
+    /// Certificate that the token is bound to.
     pub binding: Option<Binding>,
 }
 
-/// From when until when a token is good, the leeway included.
+/// Period in which a token is valid, leeway included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     from: Option<UnixTime>,
+    /// First second after the period.
     until: UnixTime,
 }
 
 impl Validity {
-    /// From when on it is not good any more.
+    /// First second at which the token is expired.
     pub fn until(self) -> UnixTime {
         self.until
     }
 
-    /// Whether it is good now.
     pub fn check(self, now: UnixTime) -> Result<(), Refusal> {
         if now >= self.until {
             return Err(Refusal::TokenExpired);
@@ -72,46 +71,50 @@ impl Validity {
     }
 }
 
-/// What an allocation takes beside what was asked for, in bytes.
+/// Overhead of a heap allocation, in bytes.
 const ALLOCATION: usize = 16;
 
-/// The last second of the year 9999; a time after it is a mistake or an attack.
+/// Last second of the year 9999. A later time is a mistake or an attack.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
 impl Claims {
-    /// Reads a JSON object.
+    /// Parses a JSON object.
     pub fn parse(json: &[u8]) -> Result<Self, Refusal> {
         serde_json::from_slice(json).map_err(|_| Refusal::TokenMalformed)
     }
 
-    /// A claim by its name.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
 
-    /// Forgets every claim but these.
+    /// Value at a claim path.
+    pub fn find(&self, path: &ClaimPath) -> Option<&Value> {
+        path.find(&self.0)
+    }
+
+    /// Removes all claims except these.
     pub(super) fn keep_only(&mut self, names: &BTreeSet<String>) {
         self.0.retain(|name, _| names.contains(name));
     }
 
-    /// About how much memory they take, in bytes.
+    /// Approximate memory of the claims, in bytes.
     pub(super) fn bytes(&self) -> usize {
         object_bytes(&self.0)
     }
 
-    /// A claim that must be text.
+    /// Value of a claim that is a string.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.get(name).and_then(Value::as_str)
     }
 
-    /// Checks times, audience, what it is bound to and subject (RFC 7519 sections 4.1.2 to 4.1.6).
-    pub fn check(&self, policy: &ClaimPolicy, now: UnixTime) -> Result<Checked, Refusal> {
+    /// Checks times, audience, authorized party, binding and subject (RFC 7519 sections 4.1.2 to 4.1.6).
+    pub fn check(&self, policy: &ClaimPolicy, now: UnixTime) -> Result<CheckedClaims, Refusal> {
         let validity = self.validity(policy)?;
         validity.check(now)?;
         self.check_lifetime(policy)?;
         self.check_audience(policy)?;
         self.check_authorized_party(policy)?;
-        Ok(Checked {
+        Ok(CheckedClaims {
             binding: self.binding(policy)?,
             subject: self.subject(policy)?,
             validity,
@@ -142,7 +145,7 @@ impl Claims {
         }
     }
 
-    /// A time. CVE-2026-25537 was one of the wrong type taken as absent.
+    /// Time of a claim. A value of another type is malformed, never absent (CVE-2026-25537).
     fn time(&self, name: &str) -> Result<Option<NumericDate>, Refusal> {
         match self.get(name) {
             None => Ok(None),
@@ -159,22 +162,22 @@ impl Claims {
             return Ok(());
         };
         let is_accepted = |name: &str| accepted.iter().any(|accepted| accepted == name);
-        let good = match self.get("aud") {
+        let is_for_us = match self.get("aud") {
             Some(Value::String(one)) => is_accepted(one),
-            // Every element must be text, or it is not an audience list at all.
+            // RFC 7519 section 4.1.3: every element is a string, or the value is no audience list.
             Some(Value::Array(all)) if all.iter().all(Value::is_string) => {
                 all.iter().filter_map(Value::as_str).any(is_accepted)
             }
             _ => false,
         };
-        if good {
+        if is_for_us {
             Ok(())
         } else {
             Err(Refusal::TokenAudience)
         }
     }
 
-    /// `OpenID` Connect Core section 2: `azp` is the client that the token was made for.
+    /// Checks `azp`, the client that the token was issued to (`OpenID` Connect Core section 2).
     fn check_authorized_party(&self, policy: &ClaimPolicy) -> Result<(), Refusal> {
         let Some(accepted) = &policy.authorized_party else {
             return Ok(());
@@ -187,32 +190,32 @@ impl Claims {
         }
     }
 
-    /// RFC 7800 section 3.1: whoever shows a token with `cnf` must show what it is bound to as well, or may have stolen
-    /// it. A certificate can be shown; with anything else the mere presence of the claim counts.
+    /// Binding of a sender-constrained token. RFC 7800 section 3.1: its presenter must prove possession of the key in
+    /// `cnf`. The gate can check a certificate; it rejects every other `cnf` unless the policy allows it.
     fn binding(&self, policy: &ClaimPolicy) -> Result<Option<Binding>, Refusal> {
         let Some(cnf) = self.get("cnf") else {
             return Ok(None);
         };
         if policy.allow_bound {
-            return Ok(Binding::if_shown(cnf));
+            return Ok(Binding::if_presented(cnf));
         }
         let binding = Binding::of(cnf).ok_or(Refusal::TokenConfirmation)?;
         Ok(Some(binding))
     }
 
     fn subject(&self, policy: &ClaimPolicy) -> Result<Subject, Refusal> {
-        let claim = policy.subject.iter().find_map(|claim| claim.find(self));
+        let claim = policy.subject.iter().find_map(|claim| self.find(claim));
         let subject = claim.and_then(Value::as_str).and_then(Subject::new);
         subject.ok_or(Refusal::TokenSubject)
     }
 }
 
-/// A time of a token (RFC 7519 section 2), which may lie between two seconds of the clock.
+/// Time in a token (RFC 7519 section 2), possibly with a fraction of a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct NumericDate {
-    /// The second it is in: what a token is good for or may last counts in whole ones.
+    /// Whole seconds: expiry and lifetime ignore the fraction.
     second: i64,
-    /// Whether it is later than the start of that second.
+    /// True if the time is later than the start of that second.
     has_fraction: bool,
 }
 
@@ -234,19 +237,19 @@ impl NumericDate {
         })
     }
 
-    /// The first whole second that is not before it.
+    /// First whole second that is not before this time.
     fn first_second(self) -> i64 {
         self.second + i64::from(self.has_fraction)
     }
 }
 
-/// What a value takes beside its own place. An attacker who chooses a claim chooses what takes most.
+/// Heap memory of a value, in bytes, as an upper estimate: an attacker would choose the most expensive shape.
 fn value_bytes(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
         Value::String(text) => text.len() + ALLOCATION,
         Value::Array(items) => {
-            // A list that has grown has room for up to as many again.
+            // The capacity of a grown vector is up to twice its length.
             let room = 2 * items.len() * size_of::<Value>() + ALLOCATION;
             room + items.iter().map(value_bytes).sum::<usize>()
         }
@@ -255,14 +258,14 @@ fn value_bytes(value: &Value) -> usize {
 }
 
 fn object_bytes(members: &Map<String, Value>) -> usize {
-    // A node of a B-tree has places for eleven, and at least five of them are taken, but for the first node.
+    // A B-tree node has room for eleven entries and holds at least five, except for the root.
     let node = 11 * size_of::<(String, Value)>() + ALLOCATION;
     let nodes = members.len().div_ceil(5) * node;
     let names = members.keys().map(|name| name.len() + ALLOCATION);
     nodes + names.sum::<usize>() + members.values().map(value_bytes).sum::<usize>()
 }
 
-/// Claims are never shown: they are about a person.
+/// Prints no claims: they are personal data.
 impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Claims(..)")
@@ -271,17 +274,17 @@ impl fmt::Debug for Claims {
 
 impl<'de> Deserialize<'de> for Claims {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        if let Value::Object(object) = source.deserialize_any(Unique)? {
+        if let Value::Object(object) = source.deserialize_any(UniqueNames)? {
             return Ok(Self(object));
         }
-        Err(de::Error::custom("not an object"))
+        Err(de::Error::custom("expected an object"))
     }
 }
 
-/// Reads any JSON value in which no name of an object stands twice.
-struct Unique;
+/// Parses any JSON value without duplicate names in an object.
+struct UniqueNames;
 
-impl<'de> de::DeserializeSeed<'de> for Unique {
+impl<'de> de::DeserializeSeed<'de> for UniqueNames {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Value, D::Error> {
@@ -289,11 +292,11 @@ impl<'de> de::DeserializeSeed<'de> for Unique {
     }
 }
 
-impl<'de> Visitor<'de> for Unique {
+impl<'de> Visitor<'de> for UniqueNames {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
+        f.write_str("a JSON value")
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
@@ -333,7 +336,7 @@ impl<'de> Visitor<'de> for Unique {
         while let Some(name) = members.next_key::<String>()? {
             let value = members.next_value_seed(Self)?;
             if object.insert(name, value).is_some() {
-                return Err(de::Error::custom("a name stands twice"));
+                return Err(de::Error::custom("duplicate name"));
             }
         }
         Ok(Value::Object(object))

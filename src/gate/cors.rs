@@ -1,7 +1,7 @@
-//! Which pages of other origins may call and read the answers (CORS, in the Fetch standard).
+//! CORS (Fetch standard): access of pages of other origins.
 //!
-//! A browser asks before it lets a page send what a form could not (a preflight), and lets the page read an answer only
-//! if its headers say so. No token is looked at for either: a preflight has none.
+//! A browser sends a preflight before a page may send more than a form could, and lets the page read a response only if
+//! its headers allow that. Neither check reads a token: a preflight carries none.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::origin::Origin;
 use super::refusal::Refusal;
 
-/// What answers of the gate say beside their bodies, so that a page can always read it.
+/// Response headers of the gate, which a page can always read.
 const EXPOSED: [&str; 7] = [
     "www-authenticate",
     "retry-after",
@@ -32,7 +32,7 @@ const VARY_OF_PREFLIGHT: HeaderValue = HeaderValue::from_static(
     "origin, access-control-request-method, access-control-request-headers",
 );
 
-/// What pages of other origins may do on a route.
+/// CORS policy of a route.
 #[derive(Debug, Clone)]
 pub struct Cors {
     origins: Origins,
@@ -45,48 +45,44 @@ pub struct Cors {
     max_age: HeaderValue,
 }
 
-/// Whose pages.
+/// Allowed origins.
 #[derive(Debug, Clone)]
 pub enum Origins {
-    /// Everybody's.
     Any,
-    /// Those of these origins.
-    Of(Vec<OriginPattern>),
+    Listed(Vec<OriginPattern>),
 }
 
-/// One origin, or those of all hosts one name below another.
+/// One origin, or all origins of a wildcard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OriginPattern {
-    /// This one.
-    One(Origin),
-    /// `https://*.example.com`: the origins that begin and end so, with one name in between.
-    Below {
-        /// `https://`
+    Exact(Origin),
+    /// `https://*.example.com`: the origins with one label in place of the `*`.
+    Wildcard {
+        /// Text before the label: `https://`.
         start: String,
-        /// `.example.com`, and the port if there is one.
+        /// Text after the label: `.example.com`, with the port if there is one.
         end: String,
     },
 }
 
-/// What a request says about the page that sent it.
+/// CORS fields of a request.
 #[derive(Debug, Clone)]
 pub struct CorsRequest {
-    /// Its origin, if the browser says one.
+    /// `Origin`, if there is exactly one.
     origin: Option<HeaderValue>,
     is_preflight: bool,
 }
 
-/// A browser's question whether a page may send a request.
+/// CORS preflight: asks whether a page may send a request.
 #[derive(Debug)]
 pub struct PreflightRequest<'a> {
     origin: &'a HeaderValue,
-    /// The method of the request.
+    /// Method of the request to come.
     pub method: Method,
     headers: &'a HeaderMap,
 }
 
 impl Cors {
-    /// Puts the parts together.
     pub fn new(
         origins: Origins,
         credentials: bool,
@@ -109,9 +105,9 @@ impl Cors {
         }
     }
 
-    /// The same for a route that has these methods.
+    /// Returns the policy of a route with these methods.
     #[must_use]
-    pub fn of_methods(&self, methods: &[Method]) -> Self {
+    pub fn limited_to(&self, methods: &[Method]) -> Self {
         let both = self.methods.iter().filter(|it| methods.contains(it));
         let both: Vec<Method> = both.cloned().collect();
         Self {
@@ -121,15 +117,18 @@ impl Cors {
         }
     }
 
-    /// Answers a browser that asks.
+    /// Headers of the response to a preflight.
     pub fn preflight(&self, preflight: &PreflightRequest<'_>) -> Result<HeaderMap, Refusal> {
-        let Some(origin) = self.allowed(Some(preflight.origin)) else {
+        let Some(origin) = self.allow_origin(Some(preflight.origin)) else {
             return Err(Refusal::PreflightOrigin);
         };
         if !self.methods.contains(&preflight.method) {
             return Err(Refusal::PreflightMethod);
         }
-        if !preflight.names().all(|name| self.takes(name)) {
+        if !preflight
+            .header_names()
+            .all(|name| self.allows_header(name))
+        {
             return Err(Refusal::PreflightHeaders);
         }
         let mut headers = HeaderMap::with_capacity(8);
@@ -146,22 +145,22 @@ impl Cors {
         Ok(headers)
     }
 
-    /// Lets the page read an answer, if it may. What the upstream says about that is taken away: two answers to one
-    /// question would be read in two ways.
+    /// Writes the CORS headers of a response. Removes those of the upstream, so that only one policy
+    /// applies.
     pub fn write_headers(&self, request: &CorsRequest, headers: &mut HeaderMap) {
-        let theirs = |name: &&HeaderName| name.as_str().starts_with("access-control-");
-        let theirs: Vec<HeaderName> = headers.keys().filter(theirs).cloned().collect();
-        for name in theirs {
+        let is_cors = |name: &&HeaderName| name.as_str().starts_with("access-control-");
+        let upstream: Vec<HeaderName> = headers.keys().filter(is_cors).cloned().collect();
+        for name in upstream {
             headers.remove(name);
         }
         if request.is_preflight {
             vary(headers, VARY_OF_PREFLIGHT);
             return;
         }
-        if matches!(self.origins, Origins::Of(_)) {
+        if matches!(self.origins, Origins::Listed(_)) {
             vary(headers, VARY_BY_ORIGIN);
         }
-        if let Some(origin) = self.allowed(request.origin.as_ref()) {
+        if let Some(origin) = self.allow_origin(request.origin.as_ref()) {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             if self.credentials {
                 headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
@@ -170,63 +169,62 @@ impl Cors {
         }
     }
 
-    /// What `Access-Control-Allow-Origin` says to this origin; nothing if its pages may not.
-    fn allowed(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
+    /// Value of `Access-Control-Allow-Origin`; `None` if the origin is not allowed.
+    fn allow_origin(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         match &self.origins {
             Origins::Any => Some(ANY),
-            Origins::Of(patterns) => {
+            Origins::Listed(patterns) => {
                 let origin = origin?;
                 let text = origin.to_str().ok()?;
-                let is_one = patterns.iter().any(|pattern| pattern.matches(text));
-                is_one.then(|| origin.clone())
+                let is_listed = patterns.iter().any(|pattern| pattern.matches(text));
+                is_listed.then(|| origin.clone())
             }
         }
     }
 
-    fn takes(&self, name: &str) -> bool {
+    fn allows_header(&self, name: &str) -> bool {
         let mut headers = self.headers.iter();
-        headers.any(|known| known.as_str().eq_ignore_ascii_case(name))
+        headers.any(|allowed| allowed.as_str().eq_ignore_ascii_case(name))
     }
 }
 
 impl OriginPattern {
-    /// Takes an origin, or one whose host begins with `*.` and has two names or more after it.
+    /// Parses an origin, or an origin with `*` as the first of at least three host labels.
     pub fn new(text: &str) -> Option<Self> {
-        let Some((start, below)) = text.split_once("*.") else {
-            return Origin::new(text).map(Self::One);
+        let Some((start, domain)) = text.split_once("*.") else {
+            return Origin::new(text).map(Self::Exact);
         };
-        let host = below.split(':').next()?;
+        let host = domain.split(':').next()?;
         let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
         let is_name = host.contains('.') && !host.split('.').any(str::is_empty);
         let is_address = host.rsplit('.').next().is_some_and(is_number);
         let valid = start.ends_with("://")
             && is_name
             && !is_address
-            && Origin::new(&format!("{start}{below}")).is_some();
-        valid.then(|| Self::Below {
+            && Origin::new(&format!("{start}{domain}")).is_some();
+        valid.then(|| Self::Wildcard {
             start: start.to_owned(),
-            end: format!(".{below}"),
+            end: format!(".{domain}"),
         })
     }
 
-    /// Browsers write an origin in one way (RFC 6454 section 6.2), so bytes are compared.
+    /// Compares bytes: every browser serializes an origin alike (RFC 6454 section 6.2).
     fn matches(&self, origin: &str) -> bool {
         match self {
-            Self::One(one) => one.as_str() == origin,
-            Self::Below { start, end } => {
-                let name = origin.strip_prefix(start.as_str());
-                let name = name.and_then(|rest| rest.strip_suffix(end.as_str()));
+            Self::Exact(exact) => exact.as_str() == origin,
+            Self::Wildcard { start, end } => {
+                let label = origin.strip_prefix(start.as_str());
+                let label = label.and_then(|rest| rest.strip_suffix(end.as_str()));
                 let plain = |byte: u8| {
                     byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte)
                 };
-                name.is_some_and(|name| !name.is_empty() && name.bytes().all(plain))
+                label.is_some_and(|label| !label.is_empty() && label.bytes().all(plain))
             }
         }
     }
 }
 
 impl CorsRequest {
-    /// Reads what the browser says.
     pub fn of(head: &Parts) -> Self {
         Self {
             origin: only(&head.headers, &ORIGIN).cloned(),
@@ -236,8 +234,8 @@ impl CorsRequest {
 }
 
 impl<'a> PreflightRequest<'a> {
-    /// A preflight is OPTIONS with an origin and with the method of the request that is to come. Whatever else has
-    /// OPTIONS is a request like any other.
+    /// Recognizes a preflight: OPTIONS with `Origin` and `Access-Control-Request-Method`. Any other OPTIONS request is
+    /// an ordinary one.
     pub fn of(head: &'a Parts) -> Option<Self> {
         if head.method != Method::OPTIONS {
             return None;
@@ -250,8 +248,8 @@ impl<'a> PreflightRequest<'a> {
         })
     }
 
-    /// The names of the headers that the page wants to send. One that is not text is none that is allowed.
-    fn names(&self) -> impl Iterator<Item = &'a str> {
+    /// Names of the headers that the page wants to send. A field that is not ASCII becomes `?`, which no policy allows.
+    fn header_names(&self) -> impl Iterator<Item = &'a str> {
         let fields = self.headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
         fields
             .flat_map(|field| field.to_str().unwrap_or("?").split(','))
@@ -260,7 +258,7 @@ impl<'a> PreflightRequest<'a> {
     }
 }
 
-/// Adds to what the answer depends on already.
+/// Adds names to `Vary`.
 fn vary(headers: &mut HeaderMap, by: HeaderValue) {
     if !headers.contains_key(VARY) {
         headers.insert(VARY, by);
@@ -284,7 +282,7 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> HeaderValue {
     HeaderValue::from_str(&names.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// The one field of this name.
+/// Value of a field that occurs exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;

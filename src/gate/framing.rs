@@ -1,12 +1,12 @@
-//! Where a message ends (RFC 9112 section 6.3): said in one way, or not accepted.
+//! Message length (RFC 9112 section 6.3), which a head must state unambiguously.
 
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
-/// Whether a head says in at most one way where its body ends: one length, or `chunked` alone.
+/// Returns whether a head states at most one message length: one `Content-Length`, or `chunked` alone.
 ///
-/// hyper goes by the chunks if there is a length too, and passes the length on. What another coding than `chunked` did
-/// to the body would be lost on the way.
+/// With both, hyper reads chunks and forwards the length. `Transfer-Encoding` is hop-by-hop, so the upstream would not
+/// learn of any other coding.
 pub fn has_unambiguous_length(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_has_one_end_or_none() {
+    fn accepts_at_most_one_message_length() {
         let head = |fields: &[(&'static str, &'static str)]| {
             let mut head = HeaderMap::new();
             for (name, value) in fields {
@@ -39,15 +39,15 @@ mod tests {
             head
         };
         let (length, coding) = ("content-length", "transfer-encoding");
-        for good in [
+        for valid in [
             &[][..],
             &[(length, "4")],
             &[(coding, "chunked")],
             &[(coding, "Chunked")],
         ] {
-            assert!(has_unambiguous_length(&head(good)), "{good:?}");
+            assert!(has_unambiguous_length(&head(valid)), "{valid:?}");
         }
-        for bad in [
+        for invalid in [
             &[(length, "4"), (length, "4")][..],
             &[(length, "4, 4")],
             &[(length, "+4")],
@@ -56,7 +56,7 @@ mod tests {
             &[(coding, "chunked"), (coding, "chunked")],
             &[(coding, "identity")],
         ] {
-            assert!(!has_unambiguous_length(&head(bad)), "{bad:?}");
+            assert!(!has_unambiguous_length(&head(invalid)), "{invalid:?}");
         }
     }
 }

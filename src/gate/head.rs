@@ -51,8 +51,8 @@ fn head_bytes(head: &Parts) -> usize {
         + fields.sum::<usize>()
 }
 
-/// Rejects a `Connection` field that names a header the gate writes or the request needs: RFC 9110 section 7.6.1 makes a
-/// proxy remove the fields it names.
+/// Rejects a `Connection` field that names a header the gate writes or the request needs: RFC 9110 section 7.6.1 makes
+/// a proxy remove the fields it names.
 fn check_connection(headers: &HeaderMap, managed: &ManagedNames) -> Result<(), Refusal> {
     for value in headers.get_all(CONNECTION) {
         let names = value.to_str().map_err(|_| Refusal::RequestMalformed)?;

@@ -1,4 +1,4 @@
-//! What the upstream is told about the caller: claims as the values of header fields.
+//! Identity headers: claims and certificate fields as header values for the upstream.
 
 use http::HeaderValue;
 use serde_json::Value;
@@ -10,32 +10,32 @@ use super::claim_path::ClaimPath;
 use super::claims::Claims;
 use super::subject::{self, Subject};
 
-/// What an identity header carries.
+/// Content of an identity header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityClaim {
-    /// The subject, whichever claim it came from.
+    /// Subject of the token.
     Subject,
-    /// A claim, or a part of one.
+    /// A claim or a member of one.
     Named(ClaimPath),
-    /// What the certificate of the connection says.
+    /// A field of the client certificate.
     Certificate(CertificateField),
 }
 
 impl IdentityClaim {
-    /// The value that the token gives, if it can have one.
+    /// Value from the token; `None` if the claim is missing or has no unambiguous header value.
     pub(super) fn value(&self, subject: &Subject, claims: &Claims) -> Option<HeaderValue> {
         match self {
             Self::Subject => Some(subject.to_header_value()),
-            Self::Named(pointer) => field_value(pointer.find(claims)?),
+            Self::Named(path) => field_value(claims.find(path)?),
             Self::Certificate(_) => None,
         }
     }
 
-    /// The value that the certificate gives, if it can have one.
+    /// Value from the certificate; `None` if the field is missing or has no unambiguous header value.
     pub(super) fn certificate_value(&self, certificate: &ClientCertificate) -> Option<HeaderValue> {
         match self {
             Self::Subject | Self::Named(_) => None,
-            // One text, which is no list though it has commas.
+            // A distinguished name is one value: its commas separate no list elements.
             Self::Certificate(CertificateField::Subject) => {
                 subject::field_value(certificate.values(CertificateField::Subject).first()?)
             }
@@ -47,7 +47,7 @@ impl IdentityClaim {
     }
 }
 
-/// A claim as a field value that an upstream can read in one way only, or nothing.
+/// Header value of a claim; `None` if an upstream could read it in more than one way.
 fn field_value(claim: &Value) -> Option<HeaderValue> {
     match claim {
         Value::String(text) => subject::field_value(text),
@@ -57,7 +57,7 @@ fn field_value(claim: &Value) -> Option<HeaderValue> {
     }
 }
 
-/// Every element, or nothing.
+/// Joins the elements of a list; `None` if it is empty or any element has no header value.
 fn list(items: impl Iterator<Item = Option<String>>) -> Option<HeaderValue> {
     let items: Option<Vec<String>> = items.collect();
     let list = items.filter(|items| !items.is_empty())?;
@@ -72,8 +72,8 @@ fn list_item(item: &Value) -> Option<String> {
     }
 }
 
-/// RFC 9110 section 5.6.1: a comma is where an element ends, space around an element is not part of it, and an empty
-/// element is none. An element that would read differently has no place in a list.
+/// Returns whether a text reads the same as a list element. RFC 9110 section 5.6.1: commas separate elements, and
+/// recipients ignore empty elements and the space around an element.
 fn is_list_item(text: &str) -> bool {
     !text.is_empty() && text.trim() == text && !text.contains(',')
 }
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_is_a_header_that_reads_in_one_way_or_none() {
+    fn writes_a_claim_only_if_its_header_has_one_reading() {
         for (claim, expected) in [
             (r#""a@example.com""#, Some("a@example.com")),
             (r#""Zoë 用户""#, Some("Zoë 用户")),

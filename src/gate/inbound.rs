@@ -12,13 +12,13 @@ use super::certificate::ClientCertificate;
 pub struct Inbound {
     /// Request head, in the form of HTTP/1.1.
     pub head: Parts,
-    /// Scheme the client used, as seen here or as told by a trusted proxy.
+    /// Scheme that the client used, as observed or as reported by a trusted proxy.
     pub scheme: Scheme,
     /// Client address; `None` over a Unix socket.
     pub client: Option<IpAddr>,
     /// Client certificate that the TLS handshake verified.
     pub certificate: Option<Arc<ClientCertificate>>,
-    /// Whether the request opens a WebSocket (RFC 6455 section 4.1).
+    /// True if the request opens a WebSocket (RFC 6455 section 4.1).
     pub opens_websocket: bool,
 }
 

@@ -1,8 +1,8 @@
-//! The header names that only the gate may write, in every spelling that some upstream takes for the same.
+//! Managed headers: names that only the gate may write, in every spelling that an upstream may treat as equal.
 
 use http::HeaderName;
 
-/// Names that say who a request is from or where it went, whoever the proxy in front was.
+/// Names that proxies use for the client, the user or the original target of a request.
 const FORWARDING: [&str; 11] = [
     "forwarded",
     "remote-user",
@@ -17,10 +17,10 @@ const FORWARDING: [&str; 11] = [
     "x-rewrite-url",
 ];
 
-/// As [`FORWARDING`], by what they start with.
+/// Prefixes of further names like those in [`FORWARDING`].
 const FORWARDING_FAMILIES: [&str; 2] = ["x-auth-request-", "x-forwarded-"];
 
-/// Names that a `Connection` field must not have removed: the request would mean something else without them.
+/// Names that a `Connection` field must not remove: without them the request has another meaning.
 const PROTECTED: [&str; 8] = [
     "authorization",
     "content-length",
@@ -32,17 +32,17 @@ const PROTECTED: [&str; 8] = [
     "x-request-id",
 ];
 
-/// The header names that only the gate may write.
+/// Names of the managed headers.
 ///
-/// Two names are the same if they differ in case or in which separators they have: CGI and WSGI make
-/// `X_User_Id` and `X.User.Id` the same variable as `X-User-Id` (CVE-2025-64484, CVE-2026-39858).
+/// Names are equal if they differ only in case or separators: CGI and WSGI map `X_User_Id` and `X.User.Id` to the same
+/// variable as `X-User-Id` (CVE-2025-64484, CVE-2026-39858).
 #[derive(Debug, Clone)]
 pub struct ManagedNames {
     identity: Vec<Vec<u8>>,
 }
 
 impl ManagedNames {
-    /// The identity headers of a configuration, and all that speak of forwarding.
+    /// Manages the identity headers of a configuration and all forwarding headers.
     pub fn new<'a>(identity: impl IntoIterator<Item = &'a HeaderName>) -> Self {
         let folded = |name: &HeaderName| name.as_str().bytes().map(fold).collect();
         Self {
@@ -50,19 +50,19 @@ impl ManagedNames {
         }
     }
 
-    /// Whether this name, in any spelling, is one of the identity headers.
+    /// Returns whether a name, in any spelling, is an identity header.
     pub fn is_identity(&self, name: &str) -> bool {
         let name = without_cgi_prefix(name.as_bytes());
         self.identity.iter().any(|managed| same(name, managed))
     }
 
-    /// Whether only the gate may write a header of this name.
+    /// Returns whether only the gate may write a header with this name.
     pub fn covers(&self, name: &str) -> bool {
         if self.is_identity(name) {
             return true;
         }
         let name = without_cgi_prefix(name.as_bytes());
-        // Most headers of most requests start with none of these letters.
+        // Fast path: most headers of most requests start with another letter.
         if !matches!(
             name.first().map(u8::to_ascii_lowercase),
             Some(b'f' | b'r' | b't' | b'x')
@@ -78,16 +78,16 @@ impl ManagedNames {
             })
     }
 
-    /// Whether a `Connection` field that names this header is an attack (CVE-2024-45410, CVE-2025-48865).
+    /// Returns whether a `Connection` field that names this header is an attack (CVE-2024-45410, CVE-2025-48865).
     pub fn must_not_be_dropped(&self, name: &str) -> bool {
         self.covers(name)
             || PROTECTED
                 .iter()
-                .any(|kept| same(name.as_bytes(), kept.as_bytes()))
+                .any(|protected| same(name.as_bytes(), protected.as_bytes()))
     }
 }
 
-/// Whether some upstream takes the first name for the second.
+/// Returns whether an upstream may treat the first name as the second.
 pub fn alike(name: &str, other: &str) -> bool {
     let (name, other) = (without_cgi_prefix(name.as_bytes()), other.as_bytes());
     name.len() == other.len()
@@ -97,7 +97,7 @@ pub fn alike(name: &str, other: &str) -> bool {
             .all(|(one, other)| fold(*one) == fold(*other))
 }
 
-/// Compares a name with one that is folded already.
+/// Compares a name with a folded name.
 fn same(name: &[u8], folded: &[u8]) -> bool {
     name.len() == folded.len()
         && name
@@ -114,7 +114,7 @@ fn fold(byte: u8) -> u8 {
     }
 }
 
-/// `HTTP_X_USER_ID` is how CGI spells `X-User-Id` (RFC 3875 section 4.1.18).
+/// Removes the prefix of CGI variables: `HTTP_X_USER_ID` is `X-User-Id` (RFC 3875 section 4.1.18).
 fn without_cgi_prefix(name: &[u8]) -> &[u8] {
     match name.split_at_checked(5) {
         Some((prefix, rest)) if same(prefix, b"http-") => rest,
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_of_a_managed_name_is_covered() {
+    fn covers_every_spelling_of_a_managed_name() {
         let identity = [
             HeaderName::from_static("x-user-id"),
             HeaderName::from_static("subject_name"),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_field_cannot_name_what_the_request_needs() {
+    fn protects_headers_from_removal_by_a_connection_field() {
         let names = ManagedNames::new(&[HeaderName::from_static("x-user-id")]);
         for name in [
             "X-User-Id",

@@ -1,6 +1,6 @@
-//! Where pages come from, and which of them may send a cookie.
+//! Web origins, and the check that an allowed page sent a cookie (CSRF).
 //!
-//! A browser sends a cookie along with whatever any page makes it send. Which page it was, only the browser can say.
+//! A browser attaches cookies to the requests of every page. Only the headers that the browser adds identify the page.
 
 use std::fmt;
 
@@ -14,12 +14,13 @@ use super::refusal::Refusal;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// A web origin as browsers write it (RFC 6454 section 6.2).
+/// Web origin, serialized as browsers do (RFC 6454 section 6.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(String);
 
 impl Origin {
-    /// Takes what a browser could send: scheme and host in lower case, and a port unless it is the scheme's own.
+    /// Parses an origin in the form that browsers send: scheme and host in lowercase, and the port unless it is the
+    /// default.
     pub fn new(text: &str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let mut letters = scheme.bytes();
@@ -48,7 +49,7 @@ impl Origin {
         valid.then(|| Self(text.to_owned()))
     }
 
-    /// The origin that a person most likely meant: without what follows the host, and in lower case.
+    /// Closest origin to an invalid text, as a suggestion: lowercase, without path, query and default port.
     pub fn nearest(text: &str) -> Option<Self> {
         let text = text.trim().to_ascii_lowercase();
         let (scheme, rest) = text.split_once("://")?;
@@ -63,7 +64,6 @@ impl Origin {
         Self::new(&format!("{scheme}://{authority}"))
     }
 
-    /// As browsers send it.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -75,17 +75,18 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Whether a request that is who it is by a cookie may do what it is about to.
+/// Checks the page of a request that a cookie authenticates. Safe methods need no check.
 pub(super) fn check(inbound: &Inbound, allowed: &[Origin]) -> Result<(), Refusal> {
     let head = &inbound.head;
     let is_safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
-    // A WebSocket begins with a GET, and no browser holds pages back from opening one elsewhere.
+    // A WebSocket handshake is a GET, and browsers let every page open a WebSocket to any host.
     if is_safe && !inbound.opens_websocket {
         return Ok(());
     }
     let is_allowed = match only(head, &ORIGIN)? {
         Some(origin) => {
-            allowed.iter().any(|allowed| origin == allowed.as_str()) || is_own(origin, inbound)
+            allowed.iter().any(|allowed| origin == allowed.as_str())
+                || is_same_origin(origin, inbound)
         }
         None => only(head, &SEC_FETCH_SITE)?.is_some_and(|site| site == "same-origin"),
     };
@@ -96,8 +97,8 @@ pub(super) fn check(inbound: &Inbound, allowed: &[Origin]) -> Result<(), Refusal
     }
 }
 
-/// Whether the page is of the scheme and the host that the request itself is for.
-fn is_own(origin: &HeaderValue, inbound: &Inbound) -> bool {
+/// Returns whether the page has the scheme and host of the request.
+fn is_same_origin(origin: &HeaderValue, inbound: &Inbound) -> bool {
     let scheme = inbound.scheme;
     let host = inbound
         .head
@@ -108,11 +109,11 @@ fn is_own(origin: &HeaderValue, inbound: &Inbound) -> bool {
         return false;
     };
     let host = host.strip_suffix(scheme.default_port()).unwrap_or(host);
-    let named = origin.strip_prefix(scheme.url_prefix());
-    named.is_some_and(|named| named.eq_ignore_ascii_case(host))
+    let origin_host = origin.strip_prefix(scheme.url_prefix());
+    origin_host.is_some_and(|origin_host| origin_host.eq_ignore_ascii_case(host))
 }
 
-/// The one field of this name, if there is any.
+/// Value of a field; `None` if it is absent. Refuses a repeated field.
 fn only<'a>(head: &'a Parts, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Refusal> {
     let mut values = head.headers.get_all(name).iter();
     let value = values.next();

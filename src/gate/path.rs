@@ -1,26 +1,26 @@
-//! A path that has one reading, or a refusal.
+//! Canonical paths: paths with exactly one reading.
 //!
-//! Nothing is ever decoded, merged or resolved on the way to the upstream: a path that two parsers
-//! could read in two ways is refused, and every other is sent as it came.
+//! The gate decodes, merges and resolves nothing on the way to the upstream. It rejects a path that two parsers could
+//! read differently, and forwards every other path as received.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// The path of a request target (RFC 3986 section 3.3) that every parser reads the same way.
+/// Path of a request target (RFC 3986 section 3.3) that every parser reads alike.
 ///
-/// It starts with `/`; it has only the characters that RFC 3986 allows in a path; no segment is empty
-/// but the last; no segment is `.` or `..`, plain or before a `;`; nothing is percent-encoded that need not be
-/// (letters, digits and `-._~`); nothing in it decodes to `/`, `\`, a control character, text that is not UTF-8, or another percent-encoding.
+/// It starts with `/`, has only characters that RFC 3986 allows in a path, and no empty segment except the last. No
+/// segment is `.` or `..`, alone or before a `;`. No unreserved character (letters, digits, `-._~`) is percent-encoded.
+/// Nothing decodes to `/`, `\`, a control character, invalid UTF-8 or another percent-encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CanonicalPath<'a>(&'a str);
 
-/// A path that has more than one reading.
+/// Error of a path with more than one reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotCanonical;
 
 impl<'a> CanonicalPath<'a> {
-    /// Checks a path, without its query.
+    /// Checks a path without its query.
     pub fn parse(path: &'a str) -> Result<Self, NotCanonical> {
         let segments = path.strip_prefix('/').ok_or(NotCanonical)?;
         if !path.bytes().all(is_path_byte) {
@@ -38,18 +38,18 @@ impl<'a> CanonicalPath<'a> {
         Ok(Self(path))
     }
 
-    /// The text, byte for byte as it came.
+    /// Path as received, byte for byte.
     pub fn as_str(self) -> &'a str {
         self.0
     }
 }
 
-/// One segment of a [`CanonicalPath`] that stands for a parameter of a route.
+/// Segment of a [`CanonicalPath`] that is bound to a path parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BoundSegment<'a>(&'a str);
 
 impl<'a> BoundSegment<'a> {
-    /// Takes a segment. Refuses a `;`, plain or encoded: some parsers end the segment there.
+    /// Binds a segment. Rejects a `;`, plain or encoded: some parsers end the segment there.
     pub(super) fn new(segment: &'a str) -> Result<Self, NotCanonical> {
         if decoded(segment)?.contains(';') {
             return Err(NotCanonical);
@@ -57,7 +57,7 @@ impl<'a> BoundSegment<'a> {
         Ok(Self(segment))
     }
 
-    /// Whether the segment, percent-decoded once as UTF-8, is this subject, byte for byte.
+    /// Compares the segment, percent-decoded once as UTF-8, with a subject byte for byte.
     pub fn names(self, subject: &str) -> bool {
         decoded(self.0).is_ok_and(|name| name == subject)
     }
@@ -67,7 +67,7 @@ fn check_segment(segment: &str) -> Result<(), NotCanonical> {
     if !segment.contains(['%', '.']) {
         return Ok(());
     }
-    // RFC 3986 section 6.2.2.2: an encoded letter is the letter. An upstream would find another route than the gate.
+    // RFC 3986 section 6.2.2.2: an encoded letter equals the letter. The upstream could match another route.
     let mut bytes = percent_encoded(segment);
     if bytes.any(|byte| byte.is_none_or(is_unreserved)) {
         return Err(NotCanonical);
@@ -75,7 +75,7 @@ fn check_segment(segment: &str) -> Result<(), NotCanonical> {
     let text = decoded(segment)?;
     let mut escapes = text.split('%').skip(1);
     let ambiguous = text.contains(|c: char| c == '/' || c == '\\' || c.is_control())
-        // `%252e` decodes to `%2e`, and a second decoder would go on.
+        // `%252e` decodes to `%2e`, which a second decoder decodes again.
         || escapes.any(starts_with_two_hex_digits)
         || is_dot_segment(&text);
     if ambiguous {
@@ -84,13 +84,13 @@ fn check_segment(segment: &str) -> Result<(), NotCanonical> {
     Ok(())
 }
 
-/// Every byte that is written in percent-encoding; none for one that is not written right.
+/// Percent-encoded bytes of a segment; `None` for an invalid escape.
 fn percent_encoded(segment: &str) -> impl Iterator<Item = Option<u8>> {
     let escapes = segment.split('%').skip(1);
     escapes.map(|escape| u8::from_str_radix(escape.get(..2)?, 16).ok())
 }
 
-/// RFC 3986 section 2.3: what never needs percent-encoding.
+/// Unreserved characters (RFC 3986 section 2.3).
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
@@ -116,7 +116,7 @@ fn starts_with_two_hex_digits(text: &str) -> bool {
     hex() && hex()
 }
 
-/// RFC 3986 section 3.3: `pchar` and `/`.
+/// `pchar` and `/` (RFC 3986 section 3.3).
 fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte)
 }
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_with_one_reading_pass_as_they_are() {
+    fn accepts_paths_with_one_reading() {
         for path in [
             "/",
             "/a",
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_with_two_readings_are_refused() {
+    fn rejects_paths_with_two_readings() {
         for path in [
             "",
             "a",
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_segment_is_decoded_once_and_compared_byte_for_byte() {
+    fn decodes_a_bound_segment_once_and_compares_bytes() {
         let cases = [
             ("alice", "alice", true),
             ("alice%40example.com", "alice@example.com", true),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_in_a_bound_segment_is_refused() {
+    fn rejects_a_parameter_in_a_bound_segment() {
         for segment in ["alice;x=1", "alice;", ";alice", "alice%3Bx"] {
             assert_eq!(BoundSegment::new(segment), Err(NotCanonical), "{segment}");
         }

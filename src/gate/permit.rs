@@ -1,4 +1,4 @@
-//! Proof that the gate let a request through.
+//! Permits: the proof that forwarding needs.
 
 use std::sync::Arc;
 
@@ -10,8 +10,7 @@ use super::routes::Route;
 use super::subject::Subject;
 use super::token::TokenSource;
 
-/// Proof that the gate let a request through, and as whose. Only the gate can make one; the act of
-/// forwarding uses it up.
+/// Proof that the gate accepted a request, with its caller. Only the gate creates one, and forwarding consumes it.
 ///
 /// ```compile_fail,E0624
 /// # use std::sync::Arc;
@@ -27,25 +26,24 @@ pub struct Permit {
     source: Option<usize>,
 }
 
-/// Who asked.
+/// Caller of a permitted request.
 #[derive(Debug, Clone)]
 pub enum Caller {
-    /// Nobody had to say: the route is public.
+    /// Unauthenticated caller of a public route.
     Anonymous,
-    /// The subject of a verified token.
+    /// Subject of a verified token.
     Known(Arc<KnownCaller>),
 }
 
-/// What a verified token says about the caller.
+/// Caller identified by a verified token.
 #[derive(Debug, Clone)]
 pub struct KnownCaller {
-    /// The subject.
     pub subject: Subject,
-    /// The name of the issuer, as the configuration has it.
+    /// Name of the issuer in the configuration.
     pub issuer: Arc<str>,
-    /// From when on the token is not good any more, the leeway included.
+    /// Time at which the token expires, leeway included.
     pub expires: UnixTime,
-    /// The identity headers for the upstream.
+    /// Identity headers for the upstream.
     pub headers: Arc<[(HeaderName, HeaderValue)]>,
 }
 
@@ -58,17 +56,16 @@ impl Permit {
         }
     }
 
-    /// Who asked.
     pub fn caller(&self) -> &Caller {
         &self.caller
     }
 
-    /// Where the token was, if one was looked for.
+    /// Source of the token; `None` on a public route.
     pub fn source(&self) -> Option<&TokenSource> {
         self.route.access.tokens.sources.get(self.source?)
     }
 
-    /// The route that lets the request through.
+    /// Matched route.
     pub fn route(&self) -> &Arc<Route> {
         &self.route
     }
@@ -79,7 +76,7 @@ mod tests {
     use super::*;
 
     impl Permit {
-        /// A permit that no gate gave, for tests of what is done with one.
+        /// Permit without a gate, for tests of forwarding.
         pub(crate) fn forged(caller: Caller, route: Route) -> Self {
             Self {
                 caller,

@@ -1,7 +1,7 @@
-//! Rate limits: the buckets of a route's callers, and the fields that tell a client about them.
+//! Rate limits: the buckets of a route's callers, and the response fields that report them.
 //!
-//! A bucket drains steadily (GCRA, the generic cell rate algorithm of ITU-T I.371). Its state is one number: the time at
-//! which it is empty again.
+//! A bucket drains steadily (GCRA, the generic cell rate algorithm of ITU-T I.371). Its state is one number: the time
+//! at which it is empty again.
 
 mod table;
 
@@ -62,7 +62,7 @@ pub struct RateLimitStatus {
 /// Owner of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BucketOwner<'a> {
-    /// Every client without an address, which came over a Unix socket.
+    /// Every client without an address, as over a Unix socket.
     NoAddress,
     V4(Ipv4Addr),
     /// An IPv6 network of 64 bits: the least that a provider assigns to one customer.
@@ -244,7 +244,7 @@ impl Buckets<'_> {
 }
 
 impl RequestLimits {
-    /// Whether the request was counted for its client. It is counted once, even if its decision starts over.
+    /// Returns whether the request was counted for its client. It is counted once, even if its decision starts over.
     pub fn is_client_counted(&self) -> bool {
         self.is_client_counted
     }

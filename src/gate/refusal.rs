@@ -602,7 +602,7 @@ impl Refusal {
         self.row().detail
     }
 
-    /// Whether the log counts this refusal as an authentication failure: the caller is not one that the route accepts.
+    /// Returns whether the log counts this refusal as an authentication failure: the route does not accept the caller.
     pub fn is_auth_failure(&self) -> bool {
         self.row().challenge != Challenge::None
             || matches!(

@@ -37,7 +37,7 @@ pub enum Expected {
     Equals(Value),
 }
 
-/// Bound above which not every integer has its own `f64` (2^53).
+/// 2^53: below it every integer has its own `f64`.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Returns whether the text is one scope token (RFC 6749 section 3.3).
@@ -51,12 +51,12 @@ impl Requirement {
     pub(super) fn holds(&self, claims: &Claims, certificate: Option<&ClientCertificate>) -> bool {
         match &self.attribute {
             Attribute::Claim(path) => {
-                let claim = path.find(claims);
+                let claim = claims.find(path);
                 claim.is_some_and(|claim| self.expected.matches_claim(claim))
             }
-            Attribute::Certificate(field) => {
-                certificate.is_some_and(|shown| self.expected.matches_values(shown.values(*field)))
-            }
+            Attribute::Certificate(field) => certificate.is_some_and(|certificate| {
+                self.expected.matches_values(certificate.values(*field))
+            }),
         }
     }
 }
@@ -81,7 +81,7 @@ impl Expected {
 }
 
 /// Returns whether a text contains the word, or a list the element. Spaces (RFC 6749 section 3.3) and commas separate
-/// words; elements of a list are compared whole. A list with an element that is no string matches nothing.
+/// words; elements of a list are compared whole. A list with an element that is not a string matches nothing.
 fn has(claim: &Value, wanted: &str) -> bool {
     match claim {
         Value::String(words) => words.split([' ', ',']).any(|word| word == wanted),

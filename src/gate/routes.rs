@@ -1,4 +1,4 @@
-//! The route table: which requests exist. The only file that names matchit.
+//! Route table: routes by path and method. The only file that uses matchit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::access::{Access, Rule};
 use super::path::{BoundSegment, CanonicalPath};
 use super::refusal::Refusal;
 
-/// The methods that a route may have. CONNECT and TRACE are never served.
+/// Methods that a route can have. CONNECT and TRACE are never served.
 pub const METHODS: [Method; 7] = [
     Method::GET,
     Method::HEAD,
@@ -36,63 +36,59 @@ pub struct Route {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RouteId(pub usize);
 
-/// Every route by path and method. What is not in it does not exist.
+/// Routes by path and method. The gate forwards no request without a route.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     paths: Router<usize>,
     entries: Vec<PathEntry>,
 }
 
-/// All that is at one path.
+/// Routes of one path.
 #[derive(Debug)]
 struct PathEntry {
     routes: Vec<Arc<Route>>,
+    /// `Allow` of the path.
     allow: HeaderValue,
 }
 
-/// A route that has the path and the method of a request.
+/// Route of a request.
 #[derive(Debug)]
 pub struct RouteMatch<'a> {
-    /// The route.
     pub route: &'a Arc<Route>,
-    /// The segment that names the owner, if the route has one.
+    /// Segment that names the owner, on a route with an owner rule.
     pub owner: Option<BoundSegment<'a>>,
 }
 
-/// Why a route cannot be in the table.
+/// Reason why the table rejects a route.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RouteProblem {
-    /// The path is not one that matchit can read.
-    #[error("{0}")]
-    Path(&'static str),
-    /// One name stands for two segments, of which only one would be looked at.
-    #[error("has two segments `{{{parameter}}}`: give each a name of its own")]
-    TwoSegments {
-        /// The name of both.
-        parameter: String,
+    #[error("must start with `/`, got an empty string")]
+    Empty,
+    #[error("`{pattern}` {fault}")]
+    Path {
+        pattern: String,
+        fault: &'static str,
     },
-    /// Another route has the same requests.
-    #[error("conflicts with the route `{with}`: some requests would belong to both")]
+    /// An owner rule would compare only one of the two segments.
+    #[error("`{pattern}` has two parameters `{{{parameter}}}`; give each a different name")]
+    DuplicateParameter { pattern: String, parameter: String },
+    #[error(
+        "`{pattern}` conflicts with route `{with}`: some requests match both; use the same parameter names, or make the \
+         paths distinct"
+    )]
     Conflict {
-        /// The other route's path.
+        pattern: String,
+        /// Path of the other route.
         with: String,
     },
-    /// The same path and method twice.
-    #[error("is there already: two routes have the path `{pattern}` and the method {method}")]
-    Repeated {
-        /// The path of both.
-        pattern: String,
-        /// A method of both.
-        method: Method,
-    },
-    /// The owner is not a part of the path.
-    #[error("its owner is `{{{parameter}}}`, but its path `{pattern}` has no such segment")]
-    NoSuchParameter {
-        /// The name that was asked for.
-        parameter: String,
-        /// The path.
-        pattern: String,
-    },
+    #[error(
+        "another route has the path `{pattern}` and the method {method}; remove the method from one of them"
+    )]
+    Duplicate { pattern: String, method: Method },
+    #[error(
+        "`{pattern}` has no segment `{{{parameter}}}`, which `owner` names; add the segment or change `owner`"
+    )]
+    MissingOwner { pattern: String, parameter: String },
 }
 
 impl Route {
@@ -108,7 +104,7 @@ impl Route {
 }
 
 impl RouteTable {
-    /// Builds the table. Gives every route that cannot be in it, with its place in `routes`.
+    /// Builds the table. Returns each rejected route as its index in `routes` and the reason.
     pub fn new(routes: Vec<Route>) -> (Self, Vec<(usize, RouteProblem)>) {
         let mut table = Self::default();
         let mut problems = Vec::new();
@@ -141,7 +137,7 @@ impl RouteTable {
         }
         let number = self.entries.len();
         let inserted = self.paths.insert(route.pattern.as_ref(), number);
-        inserted.map_err(|error| explain(&error))?;
+        inserted.map_err(|error| insert_problem(&route.pattern, &error))?;
         by_pattern.insert(Arc::clone(&route.pattern), number);
         let allow = allow(std::slice::from_ref(&route));
         self.entries.push(PathEntry {
@@ -151,20 +147,20 @@ impl RouteTable {
         Ok(())
     }
 
-    /// `/x/{*rest}` also covers `/x` and `/x/`, unless a route of their own does.
+    /// Lets `/x/{*rest}` match `/x` and `/x/` too, unless other routes match them.
     fn add_bare_forms(&mut self, pattern: &str, entry: usize) {
         let Some((bare, _)) = pattern.rsplit_once("/{*") else {
             return;
         };
         for form in [bare.to_owned(), format!("{bare}/")] {
             if !form.is_empty() {
-                // A conflict is a route of its own: it was put in first and stays.
-                let _own_route = self.paths.insert(form, entry);
+                // A conflict means that another route has this path. It was inserted first and stays.
+                let _other_route = self.paths.insert(form, entry);
             }
         }
     }
 
-    /// Finds the route of a request.
+    /// Finds the route of a request and binds its owner segment.
     pub fn find<'a>(
         &'a self,
         method: &Method,
@@ -191,14 +187,13 @@ impl RouteTable {
         })
     }
 
-    /// Whether browsers are answered here for some route of this path.
+    /// Returns whether any route of this path has a CORS policy.
     pub(super) fn has_cors_at(&self, path: CanonicalPath<'_>) -> bool {
         let found = self.paths.at(path.as_str()).ok();
         let entry = found.and_then(|found| self.entries.get(*found.value));
         entry.is_some_and(|entry| entry.routes.iter().any(|route| route.access.cors.is_some()))
     }
 
-    /// Every route.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.entries.iter().flat_map(|entry| &entry.routes)
     }
@@ -212,7 +207,7 @@ impl PathEntry {
                 .iter()
                 .any(|other| other.methods.contains(method))
             {
-                return Err(RouteProblem::Repeated {
+                return Err(RouteProblem::Duplicate {
                     pattern: route.pattern.as_ref().to_owned(),
                     method: method.clone(),
                 });
@@ -224,7 +219,7 @@ impl PathEntry {
     }
 }
 
-/// The value of `Allow` (RFC 9110 section 10.2.1).
+/// Value of `Allow` (RFC 9110 section 10.2.1).
 fn allow(routes: &[Arc<Route>]) -> HeaderValue {
     let has = |method: &&Method| routes.iter().any(|route| route.methods.contains(method));
     let names: Vec<&str> = METHODS.iter().filter(has).map(Method::as_str).collect();
@@ -239,16 +234,19 @@ fn check_parameter(route: &Route) -> Result<(), RouteProblem> {
     if route.pattern.split('/').any(|segment| segment == wanted) {
         return Ok(());
     }
-    Err(RouteProblem::NoSuchParameter {
-        parameter: parameter.clone(),
+    Err(RouteProblem::MissingOwner {
         pattern: route.pattern.as_ref().to_owned(),
+        parameter: parameter.clone(),
     })
 }
 
-/// A request is matched only after its path was found to have one reading.
+/// Rejects a pattern that no canonical path matches: the gate matches only canonical paths.
 fn check_pattern(pattern: &str) -> Result<(), RouteProblem> {
+    if pattern.is_empty() {
+        return Err(RouteProblem::Empty);
+    }
     if !pattern.starts_with('/') {
-        return Err(RouteProblem::Path("must start with `/`"));
+        return Err(invalid_path(pattern, "must start with `/`"));
     }
     let mut example = String::new();
     let mut names = BTreeSet::new();
@@ -256,35 +254,51 @@ fn check_pattern(pattern: &str) -> Result<(), RouteProblem> {
     while let Some((text, after)) = rest.split_once('{') {
         let (name, after) = after.split_once('}').unwrap_or((after, ""));
         if !names.insert(name) {
-            let parameter = name.to_owned();
-            return Err(RouteProblem::TwoSegments { parameter });
+            return Err(RouteProblem::DuplicateParameter {
+                pattern: pattern.to_owned(),
+                parameter: name.to_owned(),
+            });
         }
         example.extend([text, "x"]);
         rest = after;
     }
     example.push_str(rest);
     if CanonicalPath::parse(&example).is_err() {
-        return Err(RouteProblem::Path(
-            "matches no request: a path with dot segments, empty segments or characters that RFC 3986 does not allow \
-             is refused before",
+        return Err(invalid_path(
+            pattern,
+            "matches no request; remove dot segments, empty segments and characters that RFC 3986 does not allow in \
+             a path",
         ));
     }
     Ok(())
 }
 
-fn explain(error: &InsertError) -> RouteProblem {
-    match error {
-        InsertError::Conflict { with } => RouteProblem::Conflict { with: with.clone() },
+fn insert_problem(pattern: &str, error: &InsertError) -> RouteProblem {
+    let fault = match error {
+        InsertError::Conflict { with } => {
+            return RouteProblem::Conflict {
+                pattern: pattern.to_owned(),
+                with: with.clone(),
+            };
+        }
         InsertError::InvalidParamSegment => {
-            RouteProblem::Path("has two parameters in one segment: give each a segment of its own")
+            "has two parameters in one segment; use one parameter per segment"
         }
-        InsertError::InvalidParam => RouteProblem::Path(
-            "has a parameter without a name or without its braces: write `{name}`",
-        ),
+        InsertError::InvalidParam => {
+            "has a parameter without a name or a closing brace; write `{name}`"
+        }
         InsertError::InvalidCatchAll => {
-            RouteProblem::Path("has `{*…}` before its end: it can only be the last segment")
+            "has a wildcard `{*…}` before its end; only the last segment can be a wildcard"
         }
-        _ => RouteProblem::Path("is not a path that can be matched"),
+        _ => "is not a valid route path",
+    };
+    invalid_path(pattern, fault)
+}
+
+fn invalid_path(pattern: &str, fault: &'static str) -> RouteProblem {
+    RouteProblem::Path {
+        pattern: pattern.to_owned(),
+        fault,
     }
 }
 

@@ -16,7 +16,7 @@ pub enum Stop {
     Refuse(Refused),
     /// The gate responds to a CORS preflight.
     Preflight(Box<Preflight>),
-    /// The decision depends on keys that are not there yet.
+    /// The decision depends on keys that are not available yet.
     NeedsKeys(Box<NeedsKeys>),
 }
 

@@ -1,22 +1,22 @@
-//! The name of a caller, once it is safe to compare, to log and to send.
+//! Subjects that are safe to compare, log and send.
 
 use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderValue;
 
-/// The longest subject, in bytes.
+/// Longest accepted subject, in bytes.
 const MAX_SUBJECT_BYTES: usize = 256;
 
-/// The subject of a verified token.
+/// Subject of a verified token.
 ///
-/// It is not empty, has no control characters and no space at its ends, so that it means the same as
-/// the value of a header field (RFC 9110 section 5.5) as in the token. Text beyond ASCII is sent as UTF-8.
+/// It is not empty and has no control characters and no space at its ends, so a header field carries it unchanged
+/// (RFC 9110 section 5.5). Text beyond ASCII is sent as UTF-8.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Subject(HeaderValue, Arc<str>);
 
 impl Subject {
-    /// Takes the value of a claim, if it can be a subject.
+    /// Checks the value of a claim.
     pub fn new(text: &str) -> Option<Self> {
         if text.is_empty() || text.len() > MAX_SUBJECT_BYTES {
             return None;
@@ -24,21 +24,19 @@ impl Subject {
         Some(Self(field_value(text)?, text.into()))
     }
 
-    /// The subject as text.
     pub fn as_str(&self) -> &str {
         &self.1
     }
 
-    /// The subject as the value of a header field.
     pub fn to_header_value(&self) -> HeaderValue {
         self.0.clone()
     }
 }
 
-/// Text as a field value that arrives as it is, or nothing.
+/// Header value of a text; `None` if a recipient could read another text.
 pub(super) fn field_value(text: &str) -> Option<HeaderValue> {
-    let changes_on_the_way = text.contains(char::is_control) || text.trim() != text;
-    if changes_on_the_way {
+    let would_change = text.contains(char::is_control) || text.trim() != text;
+    if would_change {
         return None;
     }
     HeaderValue::from_bytes(text.as_bytes()).ok()
@@ -55,8 +53,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subject_is_what_a_header_can_carry_unchanged() {
-        for good in [
+    fn accepts_a_subject_that_a_header_carries_unchanged() {
+        for valid in [
             "alice",
             "alice@example.com",
             "Zoë",
@@ -65,9 +63,9 @@ mod tests {
             "a\"b,c;d",
             "x".repeat(256).as_str(),
         ] {
-            assert!(Subject::new(good).is_some(), "{good:?}");
+            assert!(Subject::new(valid).is_some(), "{valid:?}");
         }
-        for bad in [
+        for invalid in [
             "",
             " alice",
             "alice ",
@@ -79,7 +77,7 @@ mod tests {
             "\u{a0}alice",
             "x".repeat(257).as_str(),
         ] {
-            assert!(Subject::new(bad).is_none(), "{bad:?}");
+            assert!(Subject::new(invalid).is_none(), "{invalid:?}");
         }
     }
 }

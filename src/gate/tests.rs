@@ -101,7 +101,7 @@ fn decided(gate: &Gate, head: &Parts) -> String {
 }
 
 #[test]
-fn a_head_goes_in_and_a_decision_comes_out() {
+fn decides_from_a_request_head() {
     let gate = with_secret();
     let alice = format!("Bearer {}", token("alice"));
     let mail = format!("Bearer {}", token("a+b@example.com"));
@@ -159,7 +159,7 @@ fn a_head_goes_in_and_a_decision_comes_out() {
 }
 
 #[test]
-fn a_host_that_is_not_one_authority_is_refused() {
+fn rejects_an_invalid_host() {
     let gate = with_secret();
     for host in [
         "",
@@ -182,7 +182,7 @@ fn a_host_that_is_not_one_authority_is_refused() {
 }
 
 #[test]
-fn what_is_too_long_is_refused_before_it_means_anything() {
+fn rejects_an_oversized_target_or_head() {
     let gate = with_secret();
     let target = format!("/{}", "a".repeat(MAX_TARGET_BYTES));
     assert_eq!(decided(&gate, &head(&target, &[])), "target_too_long");
@@ -194,7 +194,7 @@ fn what_is_too_long_is_refused_before_it_means_anything() {
 }
 
 #[test]
-fn without_keys_nothing_is_decided_against_a_token() {
+fn needs_keys_to_decide_about_a_token() {
     let gate = gate(KeyRing::awaited());
     let bearer = format!("Bearer {}", token("alice"));
     let head = head("/me", &[("authorization", &bearer)]);
@@ -202,7 +202,7 @@ fn without_keys_nothing_is_decided_against_a_token() {
 }
 
 #[test]
-fn claims_become_headers() {
+fn writes_claims_as_identity_headers() {
     let gate = with_secret();
     let bearer = format!("Bearer {}", token("alice"));
     let head = head("/me", &[("authorization", &bearer)]);
@@ -222,7 +222,7 @@ fn claims_become_headers() {
 }
 
 #[test]
-fn a_token_that_is_remembered_still_expires() {
+fn expires_a_cached_token() {
     let gate = with_secret();
     let mut cache = TokenCache::default();
     let bearer = format!("Bearer {}", token("alice"));
@@ -242,7 +242,7 @@ fn a_token_that_is_remembered_still_expires() {
 }
 
 #[test]
-fn of_a_remembered_token_only_the_claims_of_rules_are_kept() {
+fn caches_only_the_claims_that_requirements_read() {
     let gate = with_secret();
     let mut cache = TokenCache::default();
     let bearer = token("alice");
@@ -270,7 +270,7 @@ fn of_a_remembered_token_only_the_claims_of_rules_are_kept() {
 }
 
 #[test]
-fn a_remembered_token_is_bound_to_each_path_anew() {
+fn checks_the_owner_for_every_request_of_a_cached_token() {
     let gate = with_secret();
     let mut cache = TokenCache::default();
     let bearer = format!("Bearer {}", token("alice"));

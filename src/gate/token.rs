@@ -1,4 +1,4 @@
-//! Exactly one token, or the reason why not.
+//! Token sources: find exactly one bearer token in a request.
 
 mod cookie;
 mod query;
@@ -19,41 +19,40 @@ use super::inbound::Inbound;
 use super::origin::{self, Origin};
 use super::refusal::Refusal;
 
-/// The largest token that is looked at, in bytes.
+/// Longest accepted token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// Where a route takes its token from. What it does not name is not looked at.
+/// Token sources of a route. The gate reads no other place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSources {
-    /// Each place; of all together, one may have a token.
+    /// Sources that together must hold one token.
     pub sources: Vec<TokenSource>,
-    /// The origins of pages that may send a cookie, beside the request's own.
+    /// Origins of pages that may send a cookie, in addition to the request's own.
     pub origins: Vec<Origin>,
 }
 
-/// A place where a token may stand.
+/// Place of a token in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenSource {
     /// `Authorization: Bearer TOKEN` (RFC 6750 section 2.1).
     Authorization,
-    /// Another header, which has the token alone, or `Bearer TOKEN`.
+    /// Another header: `TOKEN` or `Bearer TOKEN`.
     Header(HeaderName),
-    /// A cookie.
     Cookie(CookieName),
-    /// A parameter of the query.
+    /// Query parameter.
     Query(ParameterName),
-    /// The subprotocol after this one, when a WebSocket is asked for.
+    /// Subprotocol that follows this one in a WebSocket handshake.
     WebSocket(Subprotocol),
 }
 
-/// The one token of a request, and where it was.
+/// Token of a request and its source.
 pub(super) struct FoundToken<'a> {
     text: Cow<'a, str>,
-    /// By its place among the route's sources.
+    /// Index among the route's token sources.
     pub(super) source: usize,
 }
 
-/// A bearer token as it came, not yet verified (RFC 6750 section 2.1). Never shown.
+/// Bearer token as received, not yet verified (RFC 6750 section 2.1). Never printed.
 #[derive(Clone, Copy)]
 pub struct BearerToken<'a>(&'a str);
 
@@ -69,26 +68,26 @@ impl Default for TokenSources {
 impl TokenSources {
     /// Finds the one token of a request.
     pub(super) fn find<'a>(&self, inbound: &'a Inbound) -> Result<FoundToken<'a>, Refusal> {
-        let mut taken = Err(Refusal::TokenMissing);
+        let mut found = Err(Refusal::TokenMissing);
         for (source, token_source) in self.sources.iter().enumerate() {
-            let found = match token_source.find(inbound) {
+            let token = match token_source.find(inbound) {
                 Ok(None) => continue,
                 Ok(Some(text)) => Ok(FoundToken { text, source }),
                 Err(refusal) => Err(refusal),
             };
-            // RFC 6750 section 2: a client must not use more than one way. Which of them counts is not for the gate
-            // to guess: the upstream may guess otherwise.
-            if !matches!(taken, Err(Refusal::TokenMissing)) {
+            // RFC 6750 section 2: a client must not use more than one method. The gate does not choose one: the
+            // upstream could choose the other.
+            if !matches!(found, Err(Refusal::TokenMissing)) {
                 return Err(Refusal::TokenRepeated);
             }
-            taken = found;
+            found = token;
         }
-        let taken = taken?;
-        BearerToken::new(&taken.text)?;
-        Ok(taken)
+        let found = found?;
+        BearerToken::new(&found.text)?;
+        Ok(found)
     }
 
-    /// Whether the page that sent the token may: only a cookie is sent without the page's doing.
+    /// Checks that the page may send this token. Only cookies need it: a browser attaches them by itself.
     pub(super) fn check_origin(
         &self,
         found: &FoundToken<'_>,
@@ -105,7 +104,7 @@ impl TokenSources {
         }
     }
 
-    /// Takes everything out of a head, its target in origin form, that could be the token of this route.
+    /// Removes everything that could be a token of this route from a head, whose target is in origin form.
     pub fn strip(&self, head: &mut Parts, websocket: bool) {
         for source in &self.sources {
             match source {
@@ -124,20 +123,20 @@ impl TokenSources {
 }
 
 impl TokenSource {
-    /// What stands here. An empty value is none.
+    /// Reads the source. An empty value counts as absent.
     fn find<'a>(&self, inbound: &'a Inbound) -> Result<Option<Cow<'a, str>>, Refusal> {
         let head = &inbound.head;
         let found = match self {
-            Self::Authorization => bearer(&head.headers)?,
-            Self::Header(name) => bare(&head.headers, name)?,
-            Self::Cookie(name) => name.take(&head.headers)?,
-            Self::Query(name) => name.take(&head.uri)?,
-            Self::WebSocket(name) => name.take(inbound)?,
+            Self::Authorization => bearer_token(&head.headers)?,
+            Self::Header(name) => header_token(&head.headers, name)?,
+            Self::Cookie(name) => name.find(&head.headers)?,
+            Self::Query(name) => name.find(&head.uri)?,
+            Self::WebSocket(name) => name.find(inbound)?,
         };
         Ok(found.filter(|text| !text.is_empty()))
     }
 
-    /// Whether one token could be in both.
+    /// Returns whether one token could be in both sources.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Cookie(one), Self::Cookie(other)) => one.overlaps(other),
@@ -152,36 +151,39 @@ impl fmt::Display for TokenSource {
             Self::Authorization => write!(f, "`Authorization`"),
             Self::Header(name) => write!(f, "the header `{name}`"),
             Self::Cookie(name) => write!(f, "the cookie `{}`", name.as_str()),
-            Self::Query(name) => write!(f, "the parameter `{}` of the query", name.as_str()),
+            Self::Query(name) => write!(f, "the query parameter `{}`", name.as_str()),
             Self::WebSocket(name) => write!(f, "the subprotocol after `{}`", name.as_str()),
         }
     }
 }
 
-/// What `Authorization` has.
-fn bearer(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Refusal> {
+/// Token of `Authorization`.
+fn bearer_token(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Refusal> {
     let Some(text) = only(headers, &AUTHORIZATION)? else {
         return Ok(None);
     };
     Ok(after_bearer(text).map(Cow::from))
 }
 
-/// What another header has.
-fn bare<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Cow<'a, str>>, Refusal> {
+/// Token of another header.
+fn header_token<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<Cow<'a, str>>, Refusal> {
     let Some(text) = only(headers, name)? else {
         return Ok(None);
     };
     Ok(Some(after_bearer(text).unwrap_or(text).into()))
 }
 
-/// What comes after the scheme, if the scheme is this one.
+/// Text after the `Bearer` scheme; `None` for another scheme.
 fn after_bearer(text: &str) -> Option<&str> {
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
     // RFC 9110 section 11.1: scheme names are case-insensitive.
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
-/// The one field of this name, if there is any.
+/// Value of a field; `None` if it is absent. Refuses a repeated field.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
@@ -194,42 +196,41 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
     Ok(Some(text))
 }
 
-/// RFC 9110 section 5.6.2: what names are made of.
-fn is_name_byte(byte: u8) -> bool {
+/// `tchar` (RFC 9110 section 5.6.2).
+fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 impl FoundToken<'_> {
-    /// The token.
     pub(super) fn token(&self) -> BearerToken<'_> {
         BearerToken(&self.text)
     }
 }
 
 impl<'a> BearerToken<'a> {
-    /// Takes a token that has its header's or its flag's wrapping off.
+    /// Checks the form of a token without its scheme.
     pub fn new(token: &'a str) -> Result<Self, Refusal> {
         if is_session_token(token) {
             return Err(Refusal::TokenOpaque);
         }
-        // Without stopping at the first that is wrong, many are looked at in one step.
+        // `all` stops at the first invalid byte; without that branch, the loop can be vectorized.
         let is_plain = token
             .bytes()
-            .fold(true, |so_far, byte| so_far & is_token_byte(byte));
+            .fold(true, |valid, byte| valid & is_token_byte(byte));
         if token.len() > MAX_TOKEN_BYTES || !is_plain {
             return Err(Refusal::TokenMalformed);
         }
         Ok(Self(token))
     }
 
-    /// The token itself: for the verifier alone.
+    /// Text of the token, for verification only.
     pub(super) fn expose(self) -> &'a str {
         self.0
     }
 }
 
-/// What sign-in at Better Auth gives: 32 letters and digits, alone or with a dot and an HMAC-SHA256 in base64, which may
-/// be percent-encoded. Its users send it by mistake.
+/// Returns whether a text is a session token of Better Auth, which clients send by mistake: 32 letters and digits,
+/// alone or with a dot and an HMAC-SHA256 in base64, possibly percent-encoded.
 fn is_session_token(token: &str) -> bool {
     let (name, signature) = token.split_once('.').unwrap_or((token, ""));
     let is_name = name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -241,7 +242,7 @@ fn is_session_token(token: &str) -> bool {
     is_name && is_signature
 }
 
-/// RFC 7515 section 7.1: base64url parts, joined by dots.
+/// Bytes of a compact JWS: base64url and dots (RFC 7515 section 7.1).
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }

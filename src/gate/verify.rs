@@ -57,14 +57,14 @@ pub struct Unverified {
     pub refusal: Refusal,
     /// Selected issuer, if one was selected.
     pub issuer: Option<IssuerId>,
-    /// Whether newer keys of that issuer could change the result.
+    /// True if newer keys of that issuer could change the result.
     pub newer_keys_may_help: bool,
     /// Unknown key ID, if that is the reason.
     pub kid: Option<String>,
 }
 
 impl Unverified {
-    /// Whether the token could not be verified because its key is missing.
+    /// Returns whether the key of the token is missing.
     pub(super) fn lacks_a_key(&self) -> bool {
         matches!(
             self.refusal,
@@ -163,7 +163,7 @@ pub fn verify(
 }
 
 impl Issuer {
-    /// x
+    /// Compares `typ` as a media type (RFC 7515 section 4.1.9).
     fn accepts_type(&self, typ: Option<&str>) -> bool {
         let typ = media_type(typ.unwrap_or("JWT"));
         let mut accepted = self.types.iter();
@@ -217,7 +217,7 @@ impl<'a> Jws<'a> {
         let (header, payload) = (decode(header)?, decode(payload)?);
         // An unsecured token (RFC 7515 appendix A.5) has an empty signature, which no key made.
         decode(signature)?;
-        // A malformed payload is reported before anything the header says.
+        // A malformed payload is reported before any fault of the header.
         let claims = Claims::parse(&payload)?;
         Ok(Self {
             header: Header::parse(&header)?,
@@ -231,8 +231,8 @@ impl<'a> Jws<'a> {
 impl Header {
     fn parse(json: &[u8]) -> Result<Self, Refusal> {
         let members = Claims::parse(json)?;
-        // They would change the meaning of the rest: RFC 7515 section 4.1.11, RFC 7797 section 3, RFC 7516
-        // section 4.1.3. Nothing that `crit` could name is understood here.
+        // These change the meaning of the token (RFC 7515 section 4.1.11, RFC 7797 section 3, RFC 7516 section 4.1.3),
+        // and the gate supports no extension that `crit` could name.
         if ["crit", "b64", "zip"]
             .iter()
             .any(|name| members.get(name).is_some())
@@ -250,7 +250,7 @@ impl Header {
         }
         let is_jwt = |typ: &str| typ.eq_ignore_ascii_case("JWT");
         let (typ, cty) = (text("typ")?, text("cty")?);
-        // RFC 7519 section 5.2: `cty` of `JWT` says that the payload is another token. RFC 7515 section 4.1.10:
+        // RFC 7519 section 5.2: `cty` of `JWT` marks a nested token. RFC 7515 section 4.1.10:
         // `application/jwt` is the same.
         let is_nested = cty.is_some_and(|cty| cty.rsplit('/').next().is_some_and(is_jwt));
         if is_nested {

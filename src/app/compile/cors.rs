@@ -87,13 +87,13 @@ fn origins(
                 ),
             },
             text => match origin(text) {
-                Ok(origin) => patterns.push(OriginPattern::One(origin)),
+                Ok(origin) => patterns.push(OriginPattern::Exact(origin)),
                 Err(problem) => document.report(element, problem),
             },
         }
     }
     let Some(element) = any else {
-        return Origins::Of(patterns);
+        return Origins::Listed(patterns);
     };
     if credentials {
         document.report(

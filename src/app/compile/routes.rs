@@ -98,7 +98,7 @@ fn one(
         response_headers,
     };
     let access = access::Access {
-        cors: cors.map(|cors| cors.of_methods(&methods)),
+        cors: cors.map(|cors| cors.limited_to(&methods)),
         requirements: requirements::compile(document, path, &route),
         limits: limits::compile(document, path, &route, &methods),
         rule: match route.access {

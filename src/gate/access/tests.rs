@@ -33,7 +33,7 @@ fn alice() -> Subject {
 }
 
 #[test]
-fn requires_everything_and_lets_only_the_owner_be_exempted() {
+fn exempts_a_caller_from_the_owner_check_only() {
     let owner = Rule::Owner {
         parameter: "user_id".into(),
         mismatch: Mismatch::NotFound,
@@ -139,7 +139,7 @@ fn names_every_scope_of_the_route_when_one_is_missing() {
         (vec![equals("scope", json!(""))], None),
         (vec![equals("scope", json!(7))], None),
     ] {
-        let shown = format!("{require:?}");
-        assert_eq!(scope_of(require).as_deref(), expected, "{shown}");
+        let label = format!("{require:?}");
+        assert_eq!(scope_of(require).as_deref(), expected, "{label}");
     }
 }

@@ -18,14 +18,14 @@ fn check(json: &str, policy: &ClaimPolicy, now: i64) -> Result<String, Refusal> 
 }
 
 #[test]
-fn a_token_is_good_until_exp_and_leeway() {
+fn accepts_a_token_until_exp_plus_leeway() {
     let json = r#"{"sub":"a","exp":100}"#;
     assert_eq!(check(json, &policy(), 129), Ok("a".into()));
     assert_eq!(check(json, &policy(), 130), Err(Refusal::TokenExpired));
 }
 
 #[test]
-fn a_time_of_another_type_is_never_taken_as_absent() {
+fn rejects_a_time_of_another_type() {
     for time in [
         "\"100\"",
         "null",
@@ -59,7 +59,7 @@ fn a_time_of_another_type_is_never_taken_as_absent() {
 }
 
 #[test]
-fn a_token_of_the_future_is_not_valid_yet() {
+fn rejects_a_token_before_nbf_or_iat() {
     for claim in ["nbf", "iat"] {
         let json = format!(r#"{{"sub":"a","exp":1000,"{claim}":131}}"#);
         assert_eq!(
@@ -78,7 +78,7 @@ fn a_token_of_the_future_is_not_valid_yet() {
 }
 
 #[test]
-fn a_lifetime_is_measured_from_iat() {
+fn measures_the_lifetime_from_iat() {
     let policy = ClaimPolicy {
         max_lifetime: Some(10),
         ..policy()
@@ -100,12 +100,12 @@ fn a_lifetime_is_measured_from_iat() {
 }
 
 #[test]
-fn an_audience_is_one_text_or_a_list_of_texts() {
+fn accepts_an_audience_as_a_string_or_a_list_of_strings() {
     let policy = ClaimPolicy {
         audience: Some(vec!["api".into()]),
         ..policy()
     };
-    for (aud, good) in [
+    for (aud, is_accepted) in [
         (r#""api""#, true),
         (r#"["web","api"]"#, true),
         (r#"["api"]"#, true),
@@ -118,7 +118,7 @@ fn an_audience_is_one_text_or_a_list_of_texts() {
         ("null", false),
     ] {
         let json = format!(r#"{{"sub":"a","exp":100,"aud":{aud}}}"#);
-        let expected = if good {
+        let expected = if is_accepted {
             Ok("a".into())
         } else {
             Err(Refusal::TokenAudience)
@@ -132,7 +132,7 @@ fn an_audience_is_one_text_or_a_list_of_texts() {
 }
 
 #[test]
-fn an_authorized_party_that_is_demanded_is_one_text() {
+fn requires_the_authorized_party_as_one_string() {
     let policy = ClaimPolicy {
         authorized_party: Some(vec!["web".into(), "app".into()]),
         ..policy()
@@ -153,7 +153,7 @@ fn an_authorized_party_that_is_demanded_is_one_text() {
 }
 
 #[test]
-fn a_token_that_is_bound_to_a_key_is_refused_unless_it_may_be() {
+fn rejects_a_bound_token_unless_the_policy_allows_it() {
     let lenient = ClaimPolicy {
         allow_bound: true,
         ..policy()
@@ -167,7 +167,7 @@ fn a_token_that_is_bound_to_a_key_is_refused_unless_it_may_be() {
 }
 
 #[test]
-fn the_first_subject_claim_that_is_present_decides() {
+fn takes_the_subject_from_the_first_claim_present() {
     for (json, expected) in [
         (r#"{"exp":100,"sub":"a","user_id":"b"}"#, Ok("a".into())),
         (r#"{"exp":100,"user_id":"b"}"#, Ok("b".into())),
@@ -190,29 +190,29 @@ fn the_first_subject_claim_that_is_present_decides() {
 }
 
 #[test]
-fn claims_are_weighed_with_all_that_is_in_them() {
+fn counts_the_memory_of_nested_claims() {
     let bytes = |json: &str| Claims::parse(json.as_bytes()).unwrap().bytes();
     assert_eq!(bytes("{}"), 0);
     let text = "x".repeat(1000);
     assert!(bytes(&format!(r#"{{"a":"{text}"}}"#)) > 1000);
     assert!(bytes(&format!(r#"{{"a":[[{{"b":["{text}"]}}]]}}"#)) > 1000);
     assert!(bytes(&format!(r#"{{"{text}":1}}"#)) > 1000);
-    // The most memory for a byte of a token: a node of a tree for each `{"":0}`.
+    // The most memory per byte of a token: a tree node for each `{"":0}`.
     let objects = vec![r#"{"":0}"#; 1000].join(",");
     assert!(bytes(&format!(r#"{{"a":[{objects}]}}"#)) > 500_000);
 }
 
 #[test]
-fn claims_that_nobody_asks_for_are_forgotten() {
+fn keeps_only_the_named_claims() {
     let mut claims = Claims::parse(br#"{"sub":"a","email":"b","role":"c"}"#).unwrap();
     claims.keep_only(&BTreeSet::from(["role".to_owned(), "scope".to_owned()]));
     assert_eq!(claims.text("role"), Some("c"));
     assert_eq!((claims.get("sub"), claims.get("email")), (None, None));
 }
 
-/// Better Auth's cached session names its user inside, and its e-mail links name one outside.
+/// Better Auth puts the user of a cached session inside `user`, and the user of an e-mail link at the top level.
 #[test]
-fn a_subject_may_stand_inside_another_claim() {
+fn takes_a_subject_from_inside_another_claim() {
     let policy = ClaimPolicy {
         subject: vec!["/user/id".parse().unwrap()],
         ..policy()
@@ -234,7 +234,7 @@ fn a_subject_may_stand_inside_another_claim() {
 }
 
 #[test]
-fn a_name_that_stands_twice_is_refused_at_any_depth() {
+fn rejects_duplicate_names_at_any_depth() {
     for json in [
         r#"{"sub":"a","sub":"b"}"#,
         r#"{"a":{"b":1,"b":2}}"#,

@@ -3,16 +3,16 @@ use http::Request;
 use super::*;
 
 #[test]
-fn a_pattern_is_an_origin_or_one_name_below_another() {
-    for good in [
+fn accepts_an_origin_or_a_wildcard_for_one_label() {
+    for valid in [
         "https://app.example",
         "http://localhost:3000",
         "https://*.app.example",
         "http://*.app.example:8080",
     ] {
-        assert!(OriginPattern::new(good).is_some(), "{good}");
+        assert!(OriginPattern::new(valid).is_some(), "{valid}");
     }
-    for bad in [
+    for invalid in [
         "",
         "*",
         "*.app.example",
@@ -33,12 +33,12 @@ fn a_pattern_is_an_origin_or_one_name_below_another() {
         "https://*.app.example:443",
         "*://app.example",
     ] {
-        assert_eq!(OriginPattern::new(bad), None, "{bad}");
+        assert_eq!(OriginPattern::new(invalid), None, "{invalid}");
     }
 }
 
 #[test]
-fn an_origin_is_compared_byte_for_byte() {
+fn compares_origins_byte_for_byte() {
     for (pattern, origin, expected) in [
         ("https://app.example", "https://app.example", true),
         ("https://app.example", "http://app.example", false),
@@ -90,7 +90,7 @@ fn an_origin_is_compared_byte_for_byte() {
 }
 
 #[test]
-fn only_what_the_fetch_standard_calls_one_is_a_preflight() {
+fn recognizes_a_preflight_by_method_origin_and_requested_method() {
     let origin = ("origin", "https://app.example");
     let method = ("access-control-request-method", "PUT");
     for (verb, fields, expected) in [
@@ -126,7 +126,7 @@ fn only_what_the_fetch_standard_calls_one_is_a_preflight() {
 }
 
 #[test]
-fn what_an_answer_varies_by_is_added_to_what_is_there() {
+fn appends_to_an_existing_vary() {
     for (before, expected) in [
         (&[][..], "origin"),
         (&["Accept-Encoding"], "Accept-Encoding, origin"),

@@ -11,8 +11,8 @@ fn inbound(head: Parts, scheme: Scheme) -> Inbound {
 }
 
 #[test]
-fn an_origin_is_written_as_browsers_write_it() {
-    for good in [
+fn accepts_an_origin_in_the_form_that_browsers_send() {
+    for valid in [
         "https://app.example",
         "http://localhost:3000",
         "https://app.example:80",
@@ -22,11 +22,11 @@ fn an_origin_is_written_as_browsers_write_it() {
         "chrome-extension://abcdef",
     ] {
         assert_eq!(
-            Origin::new(good).map(|origin| origin.0).as_deref(),
-            Some(good)
+            Origin::new(valid).map(|origin| origin.0).as_deref(),
+            Some(valid)
         );
     }
-    for bad in [
+    for invalid in [
         "",
         "*",
         "null",
@@ -47,19 +47,19 @@ fn an_origin_is_written_as_browsers_write_it() {
         "https://*.example",
         "https://app.example https://b.example",
     ] {
-        assert_eq!(Origin::new(bad), None, "{bad}");
+        assert_eq!(Origin::new(invalid), None, "{invalid}");
     }
 }
 
 #[test]
-fn a_cookie_is_for_pages_that_may_send_it() {
+fn accepts_a_cookie_only_from_an_allowed_page() {
     let allowed = [Origin::new("https://app.example").unwrap()];
     let (own, https) = (
         ("origin", "http://api.example:8080"),
         ("origin", "https://api.example:8080"),
     );
     let cases: &[(&str, Fields<'_>, Scheme, bool)] = &[
-        // What changes nothing.
+        // Safe methods.
         ("GET", &[], Scheme::Http, true),
         (
             "HEAD",
@@ -73,7 +73,7 @@ fn a_cookie_is_for_pages_that_may_send_it() {
             Scheme::Http,
             true,
         ),
-        // What may.
+        // Unsafe methods.
         ("POST", &[], Scheme::Http, false),
         (
             "POST",
@@ -150,7 +150,7 @@ fn a_cookie_is_for_pages_that_may_send_it() {
             Scheme::Http,
             false,
         ),
-        // Without an origin.
+        // Without `Origin`.
         (
             "POST",
             &[("sec-fetch-site", "same-origin")],
@@ -188,7 +188,7 @@ fn a_cookie_is_for_pages_that_may_send_it() {
             Scheme::Http,
             false,
         ),
-        // A WebSocket.
+        // WebSocket handshakes.
         (
             "GET",
             &[("connection", "upgrade"), ("upgrade", "websocket")],
@@ -230,7 +230,7 @@ fn a_cookie_is_for_pages_that_may_send_it() {
 }
 
 #[test]
-fn the_usual_port_is_the_same_origin() {
+fn treats_the_default_port_as_the_same_origin() {
     for (host, scheme, origin, expected) in [
         ("API.example:80", Scheme::Http, "http://api.example", true),
         (

@@ -21,43 +21,43 @@ fn buckets<'a>(limit: &'a RateLimit, owner: BucketOwner<'a>) -> Buckets<'a> {
     Buckets { limits, owner }
 }
 
-fn passes(counts: &RateLimitTable, limit: &RateLimit, key: BucketOwner<'_>, now: u64) -> bool {
-    let statuses = counts.take(buckets(limit, key), Ticks(now));
+fn is_allowed(table: &RateLimitTable, limit: &RateLimit, key: BucketOwner<'_>, now: u64) -> bool {
+    let statuses = table.take(buckets(limit, key), Ticks(now));
     statuses[0].is_allowed
 }
 
-/// Whether requests at these times pass.
-fn pass_at(limit: &RateLimit, times: &[u64]) -> Vec<bool> {
-    let counts = RateLimitTable::default();
+/// Results of requests at these times.
+fn allowed_at(limit: &RateLimit, times: &[u64]) -> Vec<bool> {
+    let table = RateLimitTable::default();
     let times = times.iter();
     times
-        .map(|time| passes(&counts, limit, v4(1), NOW + time))
+        .map(|time| is_allowed(&table, limit, v4(1), NOW + time))
         .collect()
 }
 
 #[test]
-fn so_many_may_come_at_once_and_one_more_when_the_first_has_flowed_out() {
+fn allows_a_burst_and_then_one_request_per_interval() {
     let limit = limit(10, 60, 10);
     let mut times = vec![0; 11];
     times.extend([6 * SECOND - 1, 6 * SECOND, 6 * SECOND, 12 * SECOND]);
     let mut expected = vec![true; 10];
     expected.extend([false, false, true, false, true]);
-    assert_eq!(pass_at(&limit, &times), expected);
+    assert_eq!(allowed_at(&limit, &times), expected);
 }
 
 #[test]
-fn a_smaller_burst_lets_fewer_come_at_once_and_as_many_in_the_long_run() {
+fn allows_a_smaller_burst_at_the_same_average_rate() {
     let limit = limit(10, 60, 2);
-    assert_eq!(pass_at(&limit, &[0, 0, 0]), [true, true, false]);
+    assert_eq!(allowed_at(&limit, &[0, 0, 0]), [true, true, false]);
     let steady: Vec<u64> = (0..100).map(|number| number * 6 * SECOND).collect();
-    assert!(pass_at(&limit, &steady).into_iter().all(|passed| passed));
+    assert!(allowed_at(&limit, &steady).into_iter().all(|passed| passed));
 }
 
 #[test]
-fn a_caller_is_told_how_it_stands() {
+fn reports_remaining_requests_and_wait() {
     let limit = limit(10, 60, 10);
-    let (counts, key) = (RateLimitTable::default(), v4(1));
-    let take = |now| counts.take(buckets(&limit, key), Ticks(NOW + now))[0];
+    let (table, key) = (RateLimitTable::default(), v4(1));
+    let take = |now| table.take(buckets(&limit, key), Ticks(NOW + now))[0];
     let status = |is_allowed, remaining, wait| RateLimitStatus {
         is_allowed,
         remaining,
@@ -74,15 +74,15 @@ fn a_caller_is_told_how_it_stands() {
 }
 
 #[test]
-fn a_clock_that_goes_back_lets_nobody_through_sooner() {
+fn allows_no_request_sooner_when_the_clock_goes_back() {
     let limit = limit(1, 60, 1);
     let times = [120 * SECOND, 0, 60 * SECOND, 180 * SECOND];
-    assert_eq!(pass_at(&limit, &times), [true, false, false, true]);
+    assert_eq!(allowed_at(&limit, &times), [true, false, false, true]);
 }
 
 #[test]
-fn callers_do_not_disturb_each_other() {
-    let (counts, limit) = (RateLimitTable::default(), limit(1, 60, 1));
+fn counts_every_caller_separately() {
+    let (table, limit) = (RateLimitTable::default(), limit(1, 60, 1));
     let of = |subject| BucketOwner::Subject {
         issuer: "app",
         subject,
@@ -92,13 +92,13 @@ fn callers_do_not_disturb_each_other() {
         subject: "alice",
     };
     for key in [v4(1), v4(2), of("alice"), of("bob"), other_issuer] {
-        assert!(passes(&counts, &limit, key, NOW), "{key:?}");
-        assert!(!passes(&counts, &limit, key, NOW), "{key:?}");
+        assert!(is_allowed(&table, &limit, key, NOW), "{key:?}");
+        assert!(!is_allowed(&table, &limit, key, NOW), "{key:?}");
     }
 }
 
 #[test]
-fn an_address_is_known_in_every_form_and_ipv6_by_its_network() {
+fn equates_all_forms_of_an_address_and_groups_ipv6_by_network() {
     let key = |text: &str| BucketOwner::address(Some(text.parse().unwrap()));
     assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
     assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
@@ -111,10 +111,10 @@ fn an_address_is_known_in_every_form_and_ipv6_by_its_network() {
 }
 
 #[test]
-fn equal_limits_of_one_place_share_their_counts_and_others_do_not() {
-    let counts = RateLimitTable::default();
-    assert!(passes(&counts, &limit(2, 60, 1), v4(1), NOW));
-    assert!(!passes(&counts, &limit(2, 60, 1), v4(1), NOW));
+fn shares_buckets_only_between_equal_limits_of_one_route() {
+    let table = RateLimitTable::default();
+    assert!(is_allowed(&table, &limit(2, 60, 1), v4(1), NOW));
+    assert!(!is_allowed(&table, &limit(2, 60, 1), v4(1), NOW));
     let minute = Duration::from_mins(1);
     for other in [
         limit(3, 60, 1),
@@ -123,48 +123,48 @@ fn equal_limits_of_one_place_share_their_counts_and_others_do_not() {
         RateLimit::new("GET /login", RateKey::ClientAddress, 2, minute, 1),
         RateLimit::new("POST /login", RateKey::Subject, 2, minute, 1),
     ] {
-        assert!(passes(&counts, &other, v4(1), NOW), "{other:?}");
+        assert!(is_allowed(&table, &other, v4(1), NOW), "{other:?}");
     }
 }
 
 #[test]
-fn what_one_limit_refuses_is_counted_for_no_other() {
-    let counts = RateLimitTable::default();
+fn counts_a_refused_request_for_no_other_limit() {
+    let table = RateLimitTable::default();
     let limits = [limit(100, 3600, 100), limit(1, 60, 1)];
-    let first = counts.take(by_client(&limits), Ticks(NOW));
+    let first = table.take(by_client(&limits), Ticks(NOW));
     assert_eq!((first[0].remaining, first[1].remaining), (99, 0));
     for _ in 0..50 {
-        let refused = counts.take(by_client(&limits), Ticks(NOW));
+        let refused = table.take(by_client(&limits), Ticks(NOW));
         assert!(!refused[1].is_allowed);
     }
-    let next = counts.take(by_client(&limits), Ticks(NOW + 60 * SECOND));
+    let next = table.take(by_client(&limits), Ticks(NOW + 60 * SECOND));
     assert!(next[1].is_allowed);
     assert_eq!(next[0].remaining, 99);
 }
 
 #[test]
-fn a_million_callers_take_no_more_space_and_do_not_clear_a_full_count() {
-    let (counts, limit) = (RateLimitTable::default(), limit(10, 60, 10));
+fn keeps_a_full_bucket_among_a_million_callers() {
+    let (table, limit) = (RateLimitTable::default(), limit(10, 60, 10));
     for _ in 0..10 {
-        assert!(passes(&counts, &limit, v4(1), NOW));
+        assert!(is_allowed(&table, &limit, v4(1), NOW));
     }
     for number in 0..1_000_000_u64 {
-        assert!(passes(&counts, &limit, BucketOwner::V6(number), NOW));
+        assert!(is_allowed(&table, &limit, BucketOwner::V6(number), NOW));
     }
-    assert!(!passes(&counts, &limit, v4(1), NOW));
-    let (used, evicted) = counts.used_and_evicted(Ticks(NOW));
+    assert!(!is_allowed(&table, &limit, v4(1), NOW));
+    let (used, evicted) = table.used_and_evicted(Ticks(NOW));
     assert_eq!(used, MAX_BUCKETS);
     assert_eq!(evicted, 1_000_001 - MAX_BUCKETS as u64);
-    assert_eq!(counts.used_and_evicted(Ticks(NOW + 60 * SECOND)).0, 0);
+    assert_eq!(table.used_and_evicted(Ticks(NOW + 60 * SECOND)).0, 0);
 }
 
 #[test]
-fn a_limit_holds_for_all_threads_together() {
-    let (counts, limit) = (RateLimitTable::default(), limit(100, 3600, 100));
+fn enforces_a_limit_across_threads() {
+    let (table, limit) = (RateLimitTable::default(), limit(100, 3600, 100));
     let passed = thread::scope(|scope| {
         let one = || {
             (0..1000)
-                .filter(|_| passes(&counts, &limit, v4(1), NOW))
+                .filter(|_| is_allowed(&table, &limit, v4(1), NOW))
                 .count()
         };
         let all: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
@@ -250,58 +250,58 @@ fn names_buckets_alike_in_every_process_and_without_the_address() {
 }
 
 proptest! {
-    /// The model is a bucket with a hole, filled and emptied step by step.
+    /// The model is a leaky bucket, filled and drained step by step.
     #[test]
-    fn a_limit_lets_through_what_a_leaking_bucket_has_room_for(
+    fn allows_the_requests_that_a_leaky_bucket_has_room_for(
         requests in 1..50_u64,
         seconds in 1..100_u64,
         burst in 1..50_u64,
         pauses in proptest::collection::vec(0..20_000_000_u64, 1..200),
     ) {
         let limit = limit(requests, seconds, burst.min(requests));
-        let drop = seconds * SECOND / requests;
-        let room = drop * burst.min(requests);
-        let (counts, mut level, mut now) = (RateLimitTable::default(), 0_u64, NOW);
+        let interval = seconds * SECOND / requests;
+        let capacity = interval * burst.min(requests);
+        let (table, mut level, mut now) = (RateLimitTable::default(), 0_u64, NOW);
         let mut passed = Vec::new();
         for pause in pauses {
             now += pause;
             level = level.saturating_sub(pause);
-            let fits = level + drop <= room;
-            level += if fits { drop } else { 0 };
-            let status = counts.take(buckets(&limit, v4(1)), Ticks(now))[0];
+            let fits = level + interval <= capacity;
+            level += if fits { interval } else { 0 };
+            let status = table.take(buckets(&limit, v4(1)), Ticks(now))[0];
             prop_assert_eq!(status.is_allowed, fits);
             if fits {
                 passed.push(now);
-                prop_assert_eq!(status.remaining, (room - level) / drop);
+                prop_assert_eq!(status.remaining, (capacity - level) / interval);
                 prop_assert_eq!(status.wait, level);
             } else {
-                prop_assert_eq!(status.wait, level + drop - room);
+                prop_assert_eq!(status.wait, level + interval - capacity);
             }
         }
-        // Whatever the model says: never more than this in any time.
-        for (place, first) in passed.iter().enumerate() {
-            let within = passed[place..].iter().filter(|time| *time - first < seconds * SECOND);
-            prop_assert!(within.count() as u64 <= burst.min(requests) + seconds * SECOND / drop);
+        // Independent of the model: the limit of any window.
+        for (index, first) in passed.iter().enumerate() {
+            let within = passed[index..].iter().filter(|time| *time - first < seconds * SECOND);
+            prop_assert!(within.count() as u64 <= burst.min(requests) + seconds * SECOND / interval);
         }
     }
 
     #[test]
-    fn whoever_waits_as_told_is_let_through_and_nobody_who_waits_less(
+    fn allows_a_request_after_the_reported_wait_and_not_before(
         requests in 1..50_u64,
         seconds in 1..100_u64,
         early in 1..SECOND,
     ) {
-        let (counts, limit) = (RateLimitTable::default(), limit(requests, seconds, requests));
+        let (table, limit) = (RateLimitTable::default(), limit(requests, seconds, requests));
         let mut now = NOW;
         for _ in 0..requests {
-            prop_assert!(passes(&counts, &limit, v4(1), now));
+            prop_assert!(is_allowed(&table, &limit, v4(1), now));
         }
         for _ in 0..5 {
-            let told = counts.take(buckets(&limit, v4(1)), Ticks(now))[0];
-            prop_assert!(!told.is_allowed);
-            prop_assert!(!passes(&counts, &limit, v4(1), now + told.wait - early.min(told.wait)));
-            now += told.wait;
-            prop_assert!(passes(&counts, &limit, v4(1), now));
+            let status = table.take(buckets(&limit, v4(1)), Ticks(now))[0];
+            prop_assert!(!status.is_allowed);
+            prop_assert!(!is_allowed(&table, &limit, v4(1), now + status.wait - early.min(status.wait)));
+            now += status.wait;
+            prop_assert!(is_allowed(&table, &limit, v4(1), now));
         }
     }
 }

@@ -27,7 +27,7 @@ fn claims(json: &str) -> Claims {
 }
 
 impl Requirement {
-    /// Whether it holds for claims, without a certificate.
+    /// Returns whether claims satisfy the requirement without a certificate.
     fn holds_for(&self, claims: &Claims) -> bool {
         self.holds(claims, None)
     }
@@ -115,7 +115,7 @@ fn equals_compares_values_of_the_same_json_type() {
     }
     for wanted in [json!(""), json!(0), json!(false)] {
         let missing = equals("plan", wanted).holds_for(&claims(r#"{"plans":""}"#));
-        assert!(!missing, "a claim that is missing is nothing");
+        assert!(!missing, "a missing claim equals nothing");
     }
 }
 

@@ -29,7 +29,7 @@ fn found(table: &RouteTable, path: &str) -> String {
 }
 
 #[test]
-fn the_rest_of_a_path_may_be_nothing() {
+fn matches_an_empty_rest() {
     let table = table(vec![route(
         "/api/{user_id}/tasks/{*rest}",
         &METHODS,
@@ -60,7 +60,7 @@ fn the_rest_of_a_path_may_be_nothing() {
 }
 
 #[test]
-fn a_route_of_its_own_comes_before_the_rest_of_another() {
+fn prefers_an_exact_path_to_the_rest_of_another_route() {
     let table = table(vec![
         route("/x/{*rest}", &METHODS, Rule::Authenticated),
         route("/x", &METHODS, Rule::Public),
@@ -70,7 +70,7 @@ fn a_route_of_its_own_comes_before_the_rest_of_another() {
 }
 
 #[test]
-fn names_that_look_like_a_template_have_no_special_meaning() {
+fn treats_template_syntax_in_a_request_as_plain_text() {
     let table = table(vec![route("/api/{user_id}/tasks", &METHODS, owner())]);
     let path = CanonicalPath::parse("/api/:user_id/tasks").unwrap();
     let owner = table.find(&Method::GET, path).unwrap().owner.unwrap();
@@ -78,7 +78,7 @@ fn names_that_look_like_a_template_have_no_special_meaning() {
 }
 
 #[test]
-fn another_method_is_told_which_there_are() {
+fn lists_the_allowed_methods_for_another_method() {
     let table = table(vec![
         route("/a", &[Method::GET, Method::HEAD], Rule::Public),
         route("/a", &[Method::POST], Rule::Authenticated),
@@ -96,7 +96,7 @@ fn another_method_is_told_which_there_are() {
 }
 
 #[test]
-fn a_conflict_names_the_other_route() {
+fn names_the_conflicting_route() {
     let (_, problems) = RouteTable::new(vec![
         route("/api/{user_id}/tasks", &METHODS, owner()),
         route("/api/{id}/tasks", &METHODS, Rule::Public),
@@ -110,32 +110,35 @@ fn a_conflict_names_the_other_route() {
     assert_eq!(
         texts,
         [
-            "1: conflicts with the route `/api/{user_id}/tasks`: some requests would belong to both",
-            "2: is there already: two routes have the path `/api/{user_id}/tasks` and the method GET",
-            "3: its owner is `{user_id}`, but its path `/notes/{id}` has no such segment",
+            "1: `/api/{id}/tasks` conflicts with route `/api/{user_id}/tasks`: some requests match both; use the same \
+             parameter names, or make the paths distinct",
+            "2: another route has the path `/api/{user_id}/tasks` and the method GET; remove the method from \
+             one of them",
+            "3: `/notes/{id}` has no segment `{user_id}`, which `owner` names; add the segment or change `owner`",
         ]
     );
 }
 
 #[test]
-fn a_path_that_no_request_can_have_is_refused() {
+fn rejects_a_path_that_matches_no_request() {
     for (pattern, expected) in [
         ("api", "must start with `/`"),
-        ("", "must start with `/`"),
         ("/a//b", "matches no request"),
         ("/a/../b", "matches no request"),
         ("/a/{x}/.", "matches no request"),
         ("/Zoë", "matches no request"),
         ("/a?b=c", "matches no request"),
         ("/a/{{x}}", "matches no request"),
-        ("/{x}/a/{x}", "has two segments `{x}`"),
+        ("/{x}/a/{x}", "has two parameters `{x}`"),
     ] {
         let (_, problems) = RouteTable::new(vec![route(pattern, &METHODS, Rule::Public)]);
         let [(0, problem)] = problems.as_slice() else {
             panic!("{pattern}: {problems:?}");
         };
         assert!(
-            problem.to_string().starts_with(expected),
+            problem
+                .to_string()
+                .starts_with(&format!("`{pattern}` {expected}")),
             "{pattern}: {problem}"
         );
     }
@@ -152,7 +155,7 @@ fn a_path_that_no_request_can_have_is_refused() {
 }
 
 #[test]
-fn a_parameter_in_the_owners_segment_is_refused() {
+fn rejects_a_parameter_in_the_owner_segment() {
     let table = table(vec![route("/api/{user_id}/tasks", &METHODS, owner())]);
     assert_eq!(found(&table, "/api/alice;x/tasks"), "path_not_canonical");
 }

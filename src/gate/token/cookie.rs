@@ -1,4 +1,4 @@
-//! A token in a cookie, in one piece or in several (RFC 6265 section 4.2.1).
+//! Token in a cookie, whole or in pieces (RFC 6265 section 4.2.1).
 
 use std::borrow::Cow;
 
@@ -7,30 +7,30 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::gate::refusal::Refusal;
 
-use super::is_name_byte;
+use super::is_tchar;
 
-/// What a browser lets only a secure page set (draft-ietf-httpbis-rfc6265bis section 4.1.3).
+/// Prefixes of cookies that only a secure page can set (draft-ietf-httpbis-rfc6265bis section 4.1.3).
 const PREFIXES: [&str; 2] = ["__Secure-", "__Host-"];
 
-/// The name of a cookie that carries a token: as configured, and with a prefix before it.
+/// Name of a cookie that carries a token, with or without a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CookieName {
+    /// Configured name, then its prefixed forms.
     spellings: Vec<String>,
 }
 
-/// Which part of a token a cookie has.
+/// Part of a token in one cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
-    /// All of it.
     Whole,
-    /// One of several pieces, counted from 0: what does not fit into one cookie is split into `name.0`, `name.1`, ….
+    /// Piece of a token that does not fit into one cookie, split into `name.0`, `name.1`, ….
     Piece(usize),
 }
 
 impl CookieName {
-    /// Takes a name that a cookie can have.
+    /// Checks a cookie name.
     pub fn new(name: &str) -> Option<Self> {
-        if name.is_empty() || !name.bytes().all(is_name_byte) {
+        if name.is_empty() || !name.bytes().all(is_tchar) {
             return None;
         }
         let mut spellings = vec![name.to_owned()];
@@ -40,12 +40,12 @@ impl CookieName {
         Some(Self { spellings })
     }
 
-    /// The name as configured.
+    /// Configured name.
     pub fn as_str(&self) -> &str {
         self.spellings.first().map_or("", String::as_str)
     }
 
-    /// Whether one cookie could be of both names.
+    /// Returns whether one cookie could match both names.
     pub fn overlaps(&self, other: &Self) -> bool {
         let has = |one: &Self, other: &Self| {
             let mut names = other.spellings.iter();
@@ -54,8 +54,8 @@ impl CookieName {
         has(self, other) || has(other, self)
     }
 
-    /// The token, if there is one.
-    pub(super) fn take<'a>(&self, headers: &'a HeaderMap) -> Result<Option<Cow<'a, str>>, Refusal> {
+    /// Token of the request, if there is one.
+    pub(super) fn find<'a>(&self, headers: &'a HeaderMap) -> Result<Option<Cow<'a, str>>, Refusal> {
         let values = headers.get_all(COOKIE).iter();
         let pairs = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
         let mut parts: Vec<(Part, usize, &[u8])> = pairs
@@ -75,11 +75,11 @@ impl CookieName {
         }
     }
 
-    /// Takes the token's cookies out, and leaves every other as it came.
+    /// Removes the token's cookies and leaves the others unchanged.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
-        let came: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
+        let received: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
         headers.remove(COOKIE);
-        for value in came {
+        for value in received {
             if let Some(rest) = self.without(value) {
                 headers.append(COOKIE, rest);
             }
@@ -101,13 +101,13 @@ impl CookieName {
         HeaderValue::from_bytes(rest).ok()
     }
 
-    /// In which spelling this is the name, and of which part.
+    /// Spelling and part that a cookie name matches.
     fn part(&self, name: &[u8]) -> Option<(usize, Part)> {
         let mut spellings = self.spellings.iter().enumerate();
         spellings.find_map(|(spelling, accepted)| {
             let part = match name.strip_prefix(accepted.as_bytes())? {
                 [] => Part::Whole,
-                [b'.', digits @ ..] => Part::Piece(number(digits)?),
+                [b'.', digits @ ..] => Part::Piece(piece_number(digits)?),
                 _ => return None,
             };
             Some((spelling, part))
@@ -115,8 +115,8 @@ impl CookieName {
     }
 }
 
-/// `0` to `99`, in one way: nobody splits a token that is looked at into more.
-fn number(digits: &[u8]) -> Option<usize> {
+/// Parses a piece number: 0 to 99, without a leading zero. No accepted token needs more pieces.
+fn piece_number(digits: &[u8]) -> Option<usize> {
     let digit = |byte: u8| usize::from(byte - b'0');
     match *digits {
         [one @ b'0'..=b'9'] => Some(digit(one)),
@@ -125,7 +125,7 @@ fn number(digits: &[u8]) -> Option<usize> {
     }
 }
 
-/// Name and value of a cookie.
+/// Splits a cookie into name and value.
 fn split(pair: &[u8]) -> (&[u8], &[u8]) {
     let mut halves = pair.splitn(2, |byte| *byte == b'=');
     let mut half = || halves.next().unwrap_or_default().trim_ascii();
@@ -136,7 +136,7 @@ fn text(value: &[u8]) -> Result<&str, Refusal> {
     std::str::from_utf8(value).map_err(|_| Refusal::TokenMalformed)
 }
 
-/// Joins the pieces of one token, which are in the order of their numbers.
+/// Joins the pieces of one token, sorted by number.
 fn join<'a>(parts: &[(Part, usize, &[u8])]) -> Result<Cow<'a, str>, Refusal> {
     for pair in parts.windows(2) {
         let [(part, spelling, _), (next, next_spelling, _)] = pair else {
@@ -147,8 +147,8 @@ fn join<'a>(parts: &[(Part, usize, &[u8])]) -> Result<Cow<'a, str>, Refusal> {
         }
     }
     let mut joined = String::new();
-    for (place, (part, _, value)) in parts.iter().enumerate() {
-        if *part != Part::Piece(place) {
+    for (number, (part, _, value)) in parts.iter().enumerate() {
+        if *part != Part::Piece(number) {
             return Err(Refusal::TokenMalformed);
         }
         joined.push_str(text(value)?);

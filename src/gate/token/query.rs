@@ -1,4 +1,4 @@
-//! A token in a parameter of the query (RFC 6750 section 2.3).
+//! Token in a query parameter (RFC 6750 section 2.3).
 
 use std::borrow::Cow;
 
@@ -8,24 +8,23 @@ use percent_encoding::percent_decode_str;
 
 use crate::gate::refusal::Refusal;
 
-/// The name of a parameter that carries a token.
+/// Name of a query parameter that carries a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParameterName(String);
 
 impl ParameterName {
-    /// Takes a name that needs no percent-encoding (RFC 3986 section 2.3).
+    /// Checks a name: it must need no percent-encoding (RFC 3986 section 2.3).
     pub fn new(name: &str) -> Option<Self> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
         (!name.is_empty() && name.bytes().all(plain)).then(|| Self(name.to_owned()))
     }
 
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The token, if there is one.
-    pub(super) fn take<'a>(&self, uri: &'a Uri) -> Result<Option<Cow<'a, str>>, Refusal> {
+    /// Token of the request, if there is one.
+    pub(super) fn find<'a>(&self, uri: &'a Uri) -> Result<Option<Cow<'a, str>>, Refusal> {
         let parameters = uri.query().unwrap_or_default().split('&');
         let mut named = parameters.filter(|parameter| self.names(parameter));
         let Some(parameter) = named.next() else {
@@ -41,7 +40,7 @@ impl ParameterName {
         Ok(Some(value.into()))
     }
 
-    /// Takes the parameter out of a target in origin form, and leaves the path and the rest of the query as they came.
+    /// Removes the parameter from a target in origin form and leaves the rest unchanged.
     pub(super) fn strip(&self, uri: &mut Uri) {
         let Some(query) = uri.query() else { return };
         let others: Vec<&str> = query
@@ -57,13 +56,13 @@ impl ParameterName {
         if target.len() == path.len() + 1 + query.len() {
             return;
         }
-        // What is left of a target is a target: this cannot fail.
+        // Cannot fail: a valid target without one parameter is valid.
         if let Ok(target) = PathAndQuery::try_from(target) {
             *uri = Uri::from(target);
         }
     }
 
-    /// Whether this is the parameter, in any spelling: an upstream would decode it.
+    /// Returns whether a parameter has this name, in any percent-encoding: an upstream would decode it.
     fn names(&self, parameter: &str) -> bool {
         let name = parameter
             .split_once('=')

@@ -1,4 +1,4 @@
-//! A token among the subprotocols of a WebSocket: a browser cannot set any other header of its handshake.
+//! Token among the subprotocols of a WebSocket handshake: a page can set no other header there.
 
 use std::borrow::Cow;
 
@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderValue};
 use crate::gate::inbound::Inbound;
 use crate::gate::refusal::Refusal;
 
-use super::is_name_byte;
+use super::is_tchar;
 
-/// The subprotocol after which the token stands, as in `Sec-WebSocket-Protocol: bearer, TOKEN`.
+/// Subprotocol that precedes the token, as in `Sec-WebSocket-Protocol: bearer, TOKEN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subprotocol {
     name: String,
@@ -18,9 +18,9 @@ pub struct Subprotocol {
 }
 
 impl Subprotocol {
-    /// Takes a name that a subprotocol can have (RFC 6455 section 4.1).
+    /// Checks a subprotocol name (RFC 6455 section 4.1).
     pub fn new(name: &str) -> Option<Self> {
-        if name.is_empty() || !name.bytes().all(is_name_byte) {
+        if name.is_empty() || !name.bytes().all(is_tchar) {
             return None;
         }
         let value = HeaderValue::from_str(name).ok()?;
@@ -28,19 +28,18 @@ impl Subprotocol {
         Some(Self { name, value })
     }
 
-    /// The name.
     pub fn as_str(&self) -> &str {
         &self.name
     }
 
-    /// What the answer to a handshake chooses, if the upstream has chosen nothing: browsers close a WebSocket for which
-    /// they have offered subprotocols and got none.
+    /// Subprotocol of the handshake response if the upstream selects none. A browser closes a WebSocket if it offered
+    /// subprotocols and the response selects none.
     pub fn header_value(&self) -> &HeaderValue {
         &self.value
     }
 
-    /// The token, if there is one.
-    pub(super) fn take<'a>(&self, inbound: &'a Inbound) -> Result<Option<Cow<'a, str>>, Refusal> {
+    /// Token of the request, if there is one.
+    pub(super) fn find<'a>(&self, inbound: &'a Inbound) -> Result<Option<Cow<'a, str>>, Refusal> {
         if !inbound.opens_websocket {
             return Ok(None);
         }
@@ -57,7 +56,7 @@ impl Subprotocol {
         Ok(Some(token.into()))
     }
 
-    /// Takes the pair out, and leaves the other subprotocols in their order.
+    /// Removes this subprotocol and its token, and keeps the others in order.
     pub(super) fn strip(&self, headers: &mut HeaderMap, websocket: bool) {
         let mut others: Vec<&[u8]> = Vec::new();
         let (mut is_token, mut found) = (false, false);
@@ -73,7 +72,7 @@ impl Subprotocol {
         if !found {
             return;
         }
-        // Without a handshake nobody has judged them, and they mean nothing.
+        // Outside a handshake no source has been checked, and subprotocols have no meaning.
         let rest = if websocket {
             others.join(&b", "[..])
         } else {
@@ -86,7 +85,7 @@ impl Subprotocol {
     }
 }
 
-/// Every subprotocol of every field, in order.
+/// Subprotocols of all fields, in order.
 fn offered(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let names = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));

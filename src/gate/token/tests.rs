@@ -14,7 +14,7 @@ fn head(method: &str, target: &str, fields: Fields<'_>) -> Parts {
 }
 
 #[test]
-fn exactly_one_bearer_token_is_taken() {
+fn accepts_exactly_one_bearer_token() {
     let long = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1));
     let cases: &[(&[&str], Result<&str, Refusal>)] = &[
         (&["Bearer a.b.c"], Ok("a.b.c")),
@@ -50,14 +50,14 @@ fn exactly_one_bearer_token_is_taken() {
             .collect();
         let inbound = Inbound::plain(head("GET", "/", &fields));
         let sources = TokenSources::default();
-        let taken = sources.find(&inbound);
-        let taken = taken.map(|taken| taken.text.into_owned());
+        let found = sources.find(&inbound);
+        let found = found.map(|found| found.text.into_owned());
         let expected = expected.clone().map(str::to_owned);
-        assert_eq!(taken, expected, "{values:?}");
+        assert_eq!(found, expected, "{values:?}");
     }
 }
 
-/// Every kind of source at once.
+/// One source of each kind.
 fn every_source() -> TokenSources {
     TokenSources {
         sources: vec![
@@ -74,24 +74,24 @@ fn every_source() -> TokenSources {
 const AUTHORIZATION: &str = "authorization";
 const UPGRADE: [(&str, &str); 2] = [("connection", "upgrade"), ("upgrade", "websocket")];
 
-/// The token and where it was, or the reason.
-fn taken(head: &Parts) -> String {
+/// Token and source, or the reason of the refusal.
+fn found(head: &Parts) -> String {
     let sources = every_source();
     match sources.find(&Inbound::plain(head.clone())) {
-        Ok(taken) => format!(
+        Ok(found) => format!(
             "{} in {}",
-            taken.token().expose(),
-            sources.sources[taken.source]
+            found.token().expose(),
+            sources.sources[found.source]
         ),
         Err(refusal) => refusal.reason().to_owned(),
     }
 }
 
 #[test]
-fn each_source_has_its_form() {
+fn reads_each_source_in_its_own_form() {
     let of_a_cookie = "a.b.c in the cookie `session`";
     let of_a_header = "a.b.c in the header `x-token`";
-    let of_the_query = "a.b.c in the parameter `access_token` of the query";
+    let of_the_query = "a.b.c in the query parameter `access_token`";
     let (missing, malformed, repeated) = ("token_missing", "token_malformed", "token_repeated");
     let cases: &[(&str, Fields<'_>, &str)] = &[
         ("/", &[], missing),
@@ -100,7 +100,7 @@ fn each_source_has_its_form() {
             &[(AUTHORIZATION, "Bearer a.b.c")],
             "a.b.c in `Authorization`",
         ),
-        // A header of its own.
+        // Another header.
         ("/", &[("x-token", "a.b.c")], of_a_header),
         ("/", &[("x-token", "Bearer a.b.c")], of_a_header),
         ("/", &[("x-token", "BEARER a.b.c")], of_a_header),
@@ -111,7 +111,7 @@ fn each_source_has_its_form() {
         ("/", &[("x-token", "ä")], malformed),
         ("/", &[("x-token", "a.b.c"), ("x-token", "a.b.c")], repeated),
         ("/", &[("x_token", "a.b.c")], missing),
-        // A cookie.
+        // Cookie.
         ("/", &[("cookie", "session=a.b.c")], of_a_cookie),
         ("/", &[("cookie", "a=1;session=a.b.c ; b=2;")], of_a_cookie),
         (
@@ -157,7 +157,7 @@ fn each_source_has_its_form() {
             &[("cookie", "session=a.b.c; __Host-session=a.b.c")],
             repeated,
         ),
-        // A cookie in pieces.
+        // Cookie in pieces.
         (
             "/",
             &[("cookie", "session.0=a.; session.1=b.c")],
@@ -208,7 +208,7 @@ fn each_source_has_its_form() {
             )],
             missing,
         ),
-        // The query.
+        // Query.
         ("/?access_token=a.b.c", &[], of_the_query),
         ("/?a=1&access_token=a.b.c&b", &[], of_the_query),
         ("/?access_token=", &[], missing),
@@ -259,21 +259,21 @@ fn each_source_has_its_form() {
         ),
     ];
     for (target, fields, expected) in cases {
-        let found = taken(&head("GET", target, fields));
-        assert_eq!(found, *expected, "{target} {fields:?}");
+        let result = found(&head("GET", target, fields));
+        assert_eq!(result, *expected, "{target} {fields:?}");
     }
 }
 
 #[test]
-fn a_subprotocol_is_a_token_of_a_websocket_alone() {
-    let found = "a.b.c in the subprotocol after `bearer`";
+fn reads_a_subprotocol_only_in_a_websocket_handshake() {
+    let token = "a.b.c in the subprotocol after `bearer`";
     let (missing, malformed, repeated) = ("token_missing", "token_malformed", "token_repeated");
     let cases: &[(&[&str], &str)] = &[
-        (&["bearer, a.b.c"], found),
-        (&["bearer,a.b.c,chat"], found),
-        (&["chat, bearer, a.b.c, other"], found),
-        (&["chat", "bearer", "a.b.c"], found),
-        (&["bearer,, a.b.c"], found),
+        (&["bearer, a.b.c"], token),
+        (&["bearer,a.b.c,chat"], token),
+        (&["chat, bearer, a.b.c, other"], token),
+        (&["chat", "bearer", "a.b.c"], token),
+        (&["bearer,, a.b.c"], token),
         (&["bearer"], missing),
         (&["chat, bearer"], missing),
         (&["Bearer, a.b.c"], missing),
@@ -290,14 +290,14 @@ fn a_subprotocol_is_a_token_of_a_websocket_alone() {
             .map(|value| ("sec-websocket-protocol", *value));
         let handshake: Vec<_> = UPGRADE.into_iter().chain(fields.clone()).collect();
         assert_eq!(
-            taken(&head("GET", "/", &handshake)),
+            found(&head("GET", "/", &handshake)),
             *expected,
             "{offered:?}"
         );
         let plain: Vec<_> = fields.collect();
-        assert_eq!(taken(&head("GET", "/", &plain)), missing, "{offered:?}");
+        assert_eq!(found(&head("GET", "/", &plain)), missing, "{offered:?}");
         assert_eq!(
-            taken(&head("POST", "/", &handshake)),
+            found(&head("POST", "/", &handshake)),
             missing,
             "{offered:?}"
         );
@@ -305,7 +305,7 @@ fn a_subprotocol_is_a_token_of_a_websocket_alone() {
 }
 
 #[test]
-fn only_the_token_is_taken_out() {
+fn strips_only_the_token() {
     let left = |method: &str, target: &str, fields: &[(&str, &str)]| {
         let mut head = head(method, target, fields);
         let websocket = crate::proxy::websocket::is_opened_by(&head);
@@ -352,7 +352,7 @@ fn only_the_token_is_taken_out() {
             )],
             &["cookie: __host-session=a"],
         ),
-        // Without a handshake, nobody has looked.
+        // Outside a handshake.
         (&[("sec-websocket-protocol", "bearer, a.b.c, chat")], &[]),
         (
             &[("sec-websocket-protocol", "chat, a.b.c")],
@@ -399,7 +399,7 @@ fn only_the_token_is_taken_out() {
 }
 
 #[test]
-fn what_one_cookie_could_be_twice_overlaps() {
+fn finds_cookie_names_that_overlap() {
     let name = |name| CookieName::new(name).unwrap();
     for other in [
         "session",
@@ -418,7 +418,7 @@ fn what_one_cookie_could_be_twice_overlaps() {
 }
 
 #[test]
-fn a_session_token_is_told_apart() {
+fn recognizes_a_session_token() {
     let name = "sVeJ2xKq0NzYwLb7Rt5Hc9Mf3Gp1Du8A";
     let signed = format!("{name}.3q2+7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
     let encoded = signed.replace('+', "%2B").replace('=', "%3D");
@@ -443,7 +443,7 @@ fn a_session_token_is_told_apart() {
 }
 
 #[test]
-fn a_token_is_never_shown() {
+fn never_prints_a_token() {
     let token = BearerToken::new("secret.secret.secret").unwrap();
     assert_eq!(format!("{token:?}"), "BearerToken(..)");
 }

@@ -467,7 +467,7 @@ fn explain_names_the_token_source_and_hides_the_token() {
     let forwarding = Directory::with(&forwarding);
     for directory in [directory, forwarding] {
         let ended = directory.call(&["explain", "GET", &in_the_query]);
-        let ok = "ok    token               in the parameter `access_token` of the query";
+        let ok = "ok    token               in the query parameter `access_token`";
         for text in [
             "GET /any/alice?a=1\n",
             ok,
