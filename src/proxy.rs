@@ -135,9 +135,10 @@ impl Proxy {
             Err(Stop::Refuse(refused)) => refused,
             Err(Stop::NeedsKeys(needs)) => needs.otherwise,
         };
+        let stage = refused.refusal.stage(refused.caller.is_some());
         let refusal = exchange.stopped(refused);
         debug!(
-            stage = refusal.row().stage.name(),
+            stage = stage.name(),
             reason = refusal.reason(),
             "request refused"
         );

@@ -101,6 +101,9 @@ fn is_dot_segment(text: &str) -> bool {
 }
 
 fn decoded(segment: &str) -> Result<Cow<'_, str>, NotCanonical> {
+    if !segment.contains('%') {
+        return Ok(Cow::Borrowed(segment));
+    }
     let mut escapes = segment.split('%').skip(1);
     if !escapes.all(starts_with_two_hex_digits) {
         return Err(NotCanonical);

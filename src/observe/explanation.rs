@@ -107,7 +107,7 @@ pub fn stages(stopped: &StoppedRequest<'_>, issuers: &[Issuer]) -> Vec<StageResu
     let failed = if *is_permitted {
         Stage::Upstream
     } else {
-        stage_of(refusal, *caller)
+        refusal.stage(caller.is_some())
     };
     let is_public = route.is_some_and(|route| route.access.rule == Rule::Public);
     let result = |stage| match (stage, route, caller) {
@@ -136,14 +136,6 @@ pub fn stages(stopped: &StoppedRequest<'_>, issuers: &[Issuer]) -> Vec<StageResu
         results.push(StageResult::failed(failed, refusal.reason(), cause));
     }
     results
-}
-
-/// Stage that ends in this refusal. A verified token can only fail at the route's `issuers`, in authorization.
-fn stage_of(refusal: &Refusal, caller: Option<&KnownCaller>) -> Stage {
-    match (refusal, caller) {
-        (Refusal::TokenIssuer, Some(_)) => Stage::Authorization,
-        _ => refusal.row().stage,
-    }
 }
 
 /// Detail of a refusal for the operator: the unmet requirement, never the value of a claim.

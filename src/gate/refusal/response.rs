@@ -1,0 +1,161 @@
+//! Responses of refusals: problem documents with their challenges, and gRPC trailers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde_json::json;
+
+use super::{Challenge, Mismatch, Refusal, Row};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// `Retry-After` of a 503, in seconds.
+const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(5);
+
+impl Refusal {
+    /// Status of a gRPC call, after the gRPC project's "HTTP to gRPC Status Code Mapping"; for a status without an entry
+    /// there, the nearest in meaning.
+    pub fn grpc_status(&self) -> u8 {
+        match self.status() {
+            StatusCode::BAD_REQUEST => 13,
+            StatusCode::UNAUTHORIZED => 16,
+            StatusCode::FORBIDDEN => 7,
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => 12,
+            StatusCode::REQUEST_TIMEOUT => 4,
+            StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::URI_TOO_LONG
+            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => 8,
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => 14,
+            _ => 2,
+        }
+    }
+
+    /// Trailers that end a gRPC call.
+    pub fn grpc_trailers(&self) -> HeaderMap {
+        let mut fields = HeaderMap::with_capacity(8);
+        fields.insert(
+            GRPC_STATUS,
+            HeaderValue::from(u16::from(self.grpc_status())),
+        );
+        // The texts are printable ASCII without a percent sign, so gRPC needs no escapes.
+        fields.insert(GRPC_MESSAGE, HeaderValue::from_static(self.detail()));
+        fields
+    }
+
+    /// Trailers-only response to a gRPC call: status 200, and the reason in `grpc-status`. A gRPC client reduces every
+    /// other status to a code and loses the text.
+    pub fn grpc_response(&self, realm: &str) -> (StatusCode, HeaderMap) {
+        let (_, mut headers, _) = self.response(realm);
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.extend(self.grpc_trailers());
+        (StatusCode::OK, headers)
+    }
+
+    /// Response with a problem document (RFC 9457) and, where the row has one, a challenge for `realm`.
+    pub fn response(&self, realm: &str) -> (StatusCode, HeaderMap, Bytes) {
+        let row = self.row();
+        // A 404 for a mismatch must not differ from one for no route, or it hides nothing.
+        let hides_owner = *self == Self::SubjectMismatch(Mismatch::NotFound);
+        let reason = if hides_owner {
+            Self::NoRoute.reason()
+        } else {
+            row.reason
+        };
+        let body = json!({
+            "type": "about:blank",
+            "title": row.status.canonical_reason().unwrap_or_default(),
+            "status": row.status.as_u16(),
+            "detail": row.detail,
+            "reason": reason,
+        });
+        // The line end keeps a shell prompt off the body's line.
+        let body = Bytes::from(format!("{body}\n"));
+        let mut headers = HeaderMap::with_capacity(5);
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if let Some(text) = self.challenge(realm)
+            && let Ok(value) = HeaderValue::from_str(&text)
+        {
+            headers.insert(WWW_AUTHENTICATE, value);
+        }
+        if let Self::MethodNotAllowed(allow) = self {
+            headers.insert(ALLOW, allow.clone());
+        }
+        if let Self::HttpsRequired(location) = self {
+            headers.insert(LOCATION, location.clone());
+        }
+        if let Self::RateLimited { wait, .. } = self {
+            headers.insert(RETRY_AFTER, HeaderValue::from(*wait));
+        }
+        if row.status == StatusCode::SERVICE_UNAVAILABLE {
+            let wait = RETRY_AFTER_UNAVAILABLE.as_secs();
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait));
+        }
+        (row.status, headers, body)
+    }
+
+    fn challenge(&self, realm: &str) -> Option<String> {
+        let Row {
+            challenge, detail, ..
+        } = self.row();
+        let error = match challenge {
+            Challenge::None => return None,
+            Challenge::Plain => return Some(format!("Bearer realm=\"{realm}\"")),
+            Challenge::InvalidRequest => "invalid_request",
+            Challenge::InvalidToken => "invalid_token",
+            Challenge::InsufficientScope => "insufficient_scope",
+        };
+        let mut text =
+            format!("Bearer realm=\"{realm}\", error=\"{error}\", error_description=\"{detail}\"");
+        if let Self::ClaimDenied {
+            scope: Some(scope), ..
+        } = self
+        {
+            text.extend([", scope=\"", scope.as_ref(), "\""]);
+        }
+        Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_a_missing_token_without_an_error() {
+        let (status, headers, _) = Refusal::TokenMissing.response("claimgate");
+        assert_eq!(status, 401);
+        assert_eq!(headers[WWW_AUTHENTICATE], "Bearer realm=\"claimgate\"");
+    }
+
+    #[test]
+    fn names_the_expiry_in_challenge_and_body() {
+        let (status, headers, body) = Refusal::TokenExpired.response("claimgate");
+        assert_eq!(status, 401);
+        let challenge = headers[WWW_AUTHENTICATE].to_str().unwrap();
+        assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["detail"], "Token has expired. Please sign in again.");
+        assert_eq!(body["reason"], "token_expired");
+        assert_eq!(body["status"], 401);
+    }
+
+    #[test]
+    fn responds_to_a_hidden_mismatch_as_to_a_path_without_a_route() {
+        let hidden = Refusal::SubjectMismatch(Mismatch::NotFound).response("claimgate");
+        assert_eq!(hidden, Refusal::NoRoute.response("claimgate"));
+    }
+}
