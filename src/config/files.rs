@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Config, Issuer, Keys, Listen, Listener, Redis, Tls, Tracing, Upstream, UpstreamTls};
 
 impl Config {
-    /// Files whose contents belong to the policy. A change to one of them reloads the configuration.
+    /// Files with contents that belong to the policy. A change to one of them reloads the configuration.
     pub fn files(&self) -> Vec<&Path> {
         let mut files = Vec::new();
         for Issuer { keys, .. } in self.issuers.values() {

@@ -13,7 +13,7 @@ pub const DEFAULT_REFRESH: Duration = Duration::from_mins(5);
 /// Default of `max_stale`.
 pub const DEFAULT_MAX_STALE: Duration = Duration::from_hours(24);
 
-/// Base path of a Better Auth server whose URL has no path.
+/// Base path of a Better Auth server if its URL has no path.
 pub const BETTER_AUTH_BASE_PATH: &str = "/api/auth";
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -35,7 +35,7 @@ pub struct Listen {
     /// Largest request body, in bytes; 0 for no limit.
     #[serde(deserialize_with = "units::size")]
     pub max_body_bytes: u64,
-    /// Trusted proxies: networks whose `X-Forwarded-*` and `Forwarded` headers are accepted.
+    /// Trusted proxies: `X-Forwarded-*` and `Forwarded` headers from these networks are accepted.
     pub trusted_proxies: Vec<Network>,
     /// TLS. Without it, the listener serves plaintext HTTP. Read once at start; certificate files are hot reloaded.
     pub tls: Option<Tls>,

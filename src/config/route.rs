@@ -120,7 +120,7 @@ fn keep() -> StreamEnd {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenSource {
-    /// Header: `Authorization`, or one whose value is the bare token.
+    /// Header: `Authorization`, or one with the bare token as its value.
     pub header: Option<String>,
     /// Cookie name.
     pub cookie: Option<String>,

@@ -104,7 +104,7 @@ impl TokenSources {
         }
     }
 
-    /// Removes everything that could be a token of this route from a head, whose target is in origin form.
+    /// Removes everything that could be a token of this route from a head with a target in origin form.
     pub fn strip(&self, head: &mut Parts, websocket: bool) {
         for source in &self.sources {
             match source {

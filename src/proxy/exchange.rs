@@ -28,7 +28,7 @@ use super::snapshot::Snapshot;
 use super::tunnel::TunnelSummary;
 use super::upstream::{PooledConnection, Target, UpstreamError};
 
-/// Logged status of an exchange whose client closed the connection before the response, as in nginx. Never sent.
+/// Logged status if the client closed the connection before the response, as in nginx. Never sent.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Facts of one exchange, recorded once at its end.

@@ -13,7 +13,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::headers::hop_by_hop::named_by_connection;
 
-/// Suffix of the key whose digest accepts a handshake (RFC 6455 section 1.3).
+/// Suffix that is hashed with the key to accept a handshake (RFC 6455 section 1.3).
 const HANDSHAKE_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");

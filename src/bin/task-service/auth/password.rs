@@ -51,7 +51,7 @@ impl Hasher {
         self.run(move || bcrypt::hash(password, cost)).await
     }
 
-    /// Whether `hash` is the hash of `password`. Without a hash: `false`, after the same work.
+    /// Returns whether `hash` is the hash of `password`. Without a hash: `false`, after the same work.
     pub(super) async fn verify(
         &self,
         password: String,
