@@ -3,7 +3,7 @@
 use http::Version;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, VARY};
 
-use crate::harness::either::{self, Either, VERSIONS};
+use crate::harness::hyper_client::{self, Either, VERSIONS};
 use crate::harness::{
     Answer, Request, Upstream, get, post, request, start, start_before, start_with,
 };
@@ -409,10 +409,10 @@ fn a_page_that_may_send_cookies_may_read_by_one_and_change_what_its_route_lets_i
 
 #[test]
 fn browsers_are_answered_alike_over_both_versions() {
-    let address = either::serve(|_| async { http::Response::new(either::text("")) });
-    let (sidecar, _issuer) = start_before(&either::tasks(Version::HTTP_2, address), POLICY);
+    let address = hyper_client::serve(|_| async { http::Response::new(hyper_client::text("")) });
+    let (sidecar, _issuer) = start_before(&hyper_client::tasks(Version::HTTP_2, address), POLICY);
     for version in VERSIONS {
-        either::run(async {
+        hyper_client::run(async {
             let mut client = Either::connect(sidecar.address, version).await;
             for (method, status) in [("GET", 204), ("PUT", 405)] {
                 let asked = http::Request::builder()
@@ -421,7 +421,7 @@ fn browsers_are_answered_alike_over_both_versions() {
                     .header("origin", APP)
                     .header("access-control-request-method", method);
                 let seen = client
-                    .ask(asked.body(either::text("")).unwrap())
+                    .ask(asked.body(hyper_client::text("")).unwrap())
                     .await
                     .unwrap();
                 assert_eq!(seen.status, status, "{version:?} {method}");

@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::harness::either::{run, tasks};
+use crate::harness::hyper_client::{run, tasks};
 use crate::harness::{Issuer, NOW, Sidecar, Upstream, start_before};
 use service::{MESSAGE, Note};
 

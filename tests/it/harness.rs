@@ -6,9 +6,9 @@
 
 pub(crate) mod authority;
 pub(crate) mod client;
-pub(crate) mod either;
 pub(crate) mod frames;
 pub(crate) mod http2;
+pub(crate) mod hyper_client;
 pub(crate) mod issuer;
 pub(crate) mod sidecar;
 pub(crate) mod upstream;

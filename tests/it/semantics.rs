@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use tokio_stream::iter;
 
-use crate::harness::either::{AnyBody, Either, Seen, VERSIONS, run, serve, tasks, text};
+use crate::harness::hyper_client::{AnyBody, Either, Seen, VERSIONS, run, serve, tasks, text};
 use crate::harness::issuer::Window;
 use crate::harness::{
     Issuer, Key, Latch, Next, ROUTES, Sidecar, Upstream, get, post, request, start, start_before,

@@ -15,7 +15,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::harness::either::runtime;
+use crate::harness::hyper_client::runtime;
 
 /// The messages of every call, in both directions.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::task::JoinSet;
 
-use crate::harness::either::{AnyBody, Either, VERSIONS, run, serve, tasks, text};
+use crate::harness::hyper_client::{AnyBody, Either, VERSIONS, run, serve, tasks, text};
 use crate::harness::{ROUTES, start_before};
 
 /// To each kind of upstream.
