@@ -116,14 +116,14 @@ fn a_plaintext_listener_redirects_every_request_to_https() {
             (get("/").host(Some("[::1]:80")), "[::1]", "/"),
             (get("http://gate.test/x?y"), "gate.test", "/x?y"),
         ] {
-            let answer = client.call(&request);
-            answer.refused(308, "https_required");
+            let response = client.call(&request);
+            response.refused(308, "https_required");
             let location = format!("https://{host}{suffix}{target}");
-            assert_eq!(answer.header("location"), Some(location));
+            assert_eq!(response.header("location"), Some(location));
         }
-        let answer = client.call(&post("/open/page", b"body"));
-        answer.refused(308, "https_required");
-        upstream.untouched();
+        let response = client.call(&post("/open/page", b"body"));
+        response.refused(308, "https_required");
+        upstream.assert_untouched();
         let counted = "claimgate_requests_total{route=\"\",method=\"POST\",status=\"308\",reason=\"https_required\"}";
         assert_eq!(sidecar.metric(counted), Some(1.0));
         // The other listener still serves.
@@ -152,9 +152,9 @@ fn does_not_redirect_ambiguous_requests() {
             "method_not_allowed",
         ),
     ] {
-        let answer = Client::connect(address).call(&request);
-        answer.refused(status, reason);
-        assert_eq!(answer.header("location"), None);
+        let response = Client::connect(address).call(&request);
+        response.refused(status, reason);
+        assert_eq!(response.header("location"), None);
     }
 }
 

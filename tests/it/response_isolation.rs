@@ -1,4 +1,4 @@
-//! Many requests of several users at once, over both versions and with clients that give up: nobody gets what is another's.
+//! Concurrent requests of several users over both versions, some abandoned: no response reaches another user.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,44 +8,44 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::task::JoinSet;
 
-use crate::harness::hyper_client::{AnyBody, Either, VERSIONS, run, serve, tasks, text};
+use crate::harness::hyper_client::{AnyBody, HyperClient, VERSIONS, run, serve, tasks, text};
 use crate::harness::{ROUTES, start_before};
 
-/// To each kind of upstream.
+/// Number of requests per version of the upstream.
 const REQUESTS: usize = 5_000;
-/// Requests that follow each other, over a connection or as the streams of one.
+/// Number of sequences of requests, each over a connection or as streams of one.
 const LANES: usize = 25;
 const USERS: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
 
-/// Answers with the user, the path and the body, and so often that it does not fit into one frame.
+/// Responds with the user, the path and the body, for some paths larger than one frame.
 async fn echo(request: Request<Incoming>) -> Response<AnyBody> {
     let (head, body) = request.into_parts();
-    // A body that breaks off is one of a client that has given up.
+    // A truncated body comes from an abandoned request.
     let body = body
         .collect()
         .await
         .map(http_body_util::Collected::to_bytes);
     let body = String::from_utf8(body.unwrap_or_default().to_vec()).unwrap();
     let user = head.headers["x-user-id"].to_str().unwrap();
-    let named = named(user, head.uri.path(), &body);
-    Response::new(text(named))
+    let body = expected_body(user, head.uri.path(), &body);
+    Response::new(text(body))
 }
 
-fn named(user: &str, path: &str, body: &str) -> String {
+fn expected_body(user: &str, path: &str, body: &str) -> String {
     format!("{user} {path} {body}\n").repeat(if path.ends_with('7') { 500 } else { 1 })
 }
 
-/// What becomes of a request.
+/// Outcome of a request.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    Answered,
-    /// Given up before its answer.
-    Unheard,
-    /// Given up in its answer.
-    Unread,
+    Completed,
+    /// Abandoned before the response.
+    AbandonedBefore,
+    /// Abandoned during the response.
+    AbandonedDuring,
 }
 
-async fn one(client: &mut Either, number: usize, tokens: &[String]) -> End {
+async fn one(client: &mut HyperClient, number: usize, tokens: &[String]) -> End {
     let user = number % USERS.len();
     let path = format!("/api/{}/tasks/{number}", USERS[user]);
     let (method, body) = if number.is_multiple_of(3) {
@@ -66,69 +66,78 @@ async fn one(client: &mut Either, number: usize, tokens: &[String]) -> End {
         3 => {
             tokio::select! {
                 biased;
-                _answered = client.send(request) => {}
-                // The request has gone by then, or a part of it.
+                _responded = client.send(request) => {}
+                // The request, or a part of it, is sent by then.
                 () = tokio::task::yield_now() => {}
             }
-            End::Unheard
+            End::AbandonedBefore
         }
         7 => {
             drop(client.send(request).await.unwrap());
-            End::Unread
+            End::AbandonedDuring
         }
         _ => {
-            let seen = client.ask(request).await.unwrap();
-            assert_eq!(seen.status, 200, "{seen:?}");
-            let wanted = named(USERS[user], &path, &body);
+            let response = client.call(request).await.unwrap();
+            assert_eq!(response.status, 200, "{response:?}");
+            let expected = expected_body(USERS[user], &path, &body);
             assert!(
-                seen.body == wanted,
-                "{} and not {wanted}",
-                String::from_utf8_lossy(&seen.body)
+                response.body == expected,
+                "{} and not {expected}",
+                String::from_utf8_lossy(&response.body)
             );
-            End::Answered
+            End::Completed
         }
     }
 }
 
-/// Sends its share of the requests, one after the other: how many were answered.
-async fn lane(gate: SocketAddr, mut client: Either, lane: usize, tokens: Arc<[String]>) -> usize {
-    let mut answered = 0;
+/// Sends the requests of one lane in sequence. Returns the number of complete responses.
+async fn lane(
+    gate: SocketAddr,
+    mut client: HyperClient,
+    lane: usize,
+    tokens: Arc<[String]>,
+) -> usize {
+    let mut completed = 0;
     for number in (0..REQUESTS).filter(|number| number % LANES == lane) {
-        // So that each of its requests is of another kind.
+        // Consecutive requests of a lane are of different kinds.
         let end = one(&mut client, number / LANES * 7 + lane, &tokens).await;
-        answered += usize::from(end == End::Answered);
-        if end != End::Answered && client.sharing().is_none() {
-            client = Either::connect(gate, Version::HTTP_11).await;
+        completed += usize::from(end == End::Completed);
+        if end != End::Completed && client.share_connection().is_none() {
+            client = HyperClient::connect(gate, Version::HTTP_11).await;
         }
     }
-    answered
+    completed
 }
 
 #[test]
-fn each_of_ten_thousand_answers_names_the_user_who_asked() {
+fn every_response_reaches_its_own_user_over_every_pair_of_versions() {
     let address = serve(echo);
-    for behind in VERSIONS {
+    for upstream_version in VERSIONS {
         let config = format!("[listen]\nworkers = 2\n{ROUTES}");
-        let (sidecar, issuer) = start_before(&tasks(behind, address), &config);
+        let (sidecar, issuer) = start_before(&tasks(upstream_version, address), &config);
         let gate = sidecar.address;
         let tokens: Arc<[String]> = USERS.map(|user| issuer.token(user)).into();
-        let answered = run(async {
-            // Half of the lanes have a connection of their own, the others share two.
+        let completed = run(async {
+            // Half of the lanes have their own connection, the others share two.
             let shared = [
-                Either::connect(gate, Version::HTTP_2).await,
-                Either::connect(gate, Version::HTTP_2).await,
+                HyperClient::connect(gate, Version::HTTP_2).await,
+                HyperClient::connect(gate, Version::HTTP_2).await,
             ];
             let mut lanes = JoinSet::new();
             for number in 0..LANES {
                 let client = match shared.get(number % 4) {
-                    Some(shared) => shared.sharing().unwrap(),
-                    None => Either::connect(gate, Version::HTTP_11).await,
+                    Some(shared) => shared.share_connection().unwrap(),
+                    None => HyperClient::connect(gate, Version::HTTP_11).await,
                 };
                 lanes.spawn(lane(gate, client, number, Arc::clone(&tokens)));
             }
             lanes.join_all().await.into_iter().sum::<usize>()
         });
-        // One in ten was given up.
-        assert_eq!(answered, REQUESTS / 10 * 9, "to an upstream of {behind:?}");
+        // Two kinds of twenty abandon the request.
+        assert_eq!(
+            completed,
+            REQUESTS / 10 * 9,
+            "to an upstream of {upstream_version:?}"
+        );
     }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use claimgate::gate::refusal::Refusal;
 use serde_json::json;
 
-use crate::harness::issuer::{SECRET, Window, claims};
+use crate::harness::issuer::{JwksResponse, SECRET, claims};
 use crate::harness::{
-    Answer, Dialogue, Issuer, Key, Latch, NOW, Next, ROUTES, Request, Sidecar, Upstream,
+    Exchange, Issuer, Key, Latch, NOW, Next, ROUTES, Request, Response, Sidecar, Upstream,
     eventually, get, post, request, start, start_with,
 };
 
@@ -89,9 +89,9 @@ fn headed(header: &str) -> String {
 
 /// Asserts what every answer of the gate's own has.
 #[track_caller]
-fn assert_row(answer: &Answer, status: u16, reason: &str) {
-    answer.refused(status, reason);
-    let body = answer.json();
+fn assert_row(response: &Response, status: u16, reason: &str) {
+    response.refused(status, reason);
+    let body = response.json();
     assert_eq!(body["type"], "about:blank", "{reason}");
     assert_eq!(body["status"], status, "{reason}");
     assert!(!body["title"].as_str().unwrap().is_empty(), "{reason}");
@@ -99,7 +99,7 @@ fn assert_row(answer: &Answer, status: u16, reason: &str) {
     assert!(!detail.is_empty(), "{reason}");
     assert_eq!(body.as_object().unwrap().len(), 5, "{reason}: {body}");
     assert_eq!(
-        answer.header("cache-control").as_deref(),
+        response.header("cache-control").as_deref(),
         Some("no-store"),
         "{reason}"
     );
@@ -118,11 +118,15 @@ fn assert_row(answer: &Answer, status: u16, reason: &str) {
         }
         _ => None,
     };
-    assert_eq!(answer.header("www-authenticate"), challenge, "{reason}");
-    let retry = answer.header("retry-after");
+    assert_eq!(response.header("www-authenticate"), challenge, "{reason}");
+    let retry = response.header("retry-after");
     assert_eq!(retry.is_some(), status == 503, "{reason}: {retry:?}");
-    assert_eq!(answer.header("allow").is_some(), status == 405, "{reason}");
-    assert!(answer.header("x-request-id").is_some(), "{reason}");
+    assert_eq!(
+        response.header("allow").is_some(),
+        status == 405,
+        "{reason}"
+    );
+    assert!(response.header("x-request-id").is_some(), "{reason}");
 }
 
 fn table() -> Vec<(u16, &'static str, Request)> {
@@ -250,11 +254,11 @@ fn every_refusal_is_its_row_of_the_table_and_touches_no_upstream() {
     let (sidecar, upstream, _issuer) = start(STRICT);
     for (status, reason, request) in table() {
         assert_row(&sidecar.call(&request), status, reason);
-        upstream.untouched();
+        upstream.assert_untouched();
     }
     // The same gate lets the same user in.
-    let answer = sidecar.call(&get(TASKS).bearer(&with("sub", json!("alice"))));
-    assert_eq!(answer.outcome(), (200, String::new()));
+    let response = sidecar.call(&get(TASKS).bearer(&with("sub", json!("alice"))));
+    assert_eq!(response.outcome(), (200, String::new()));
     upstream.only();
 }
 
@@ -274,10 +278,10 @@ fn an_expired_token_is_told_so_in_words() {
     let token = issuer.token("alice");
     assert_eq!(sidecar.call(&get(TASKS).bearer(&token)).status, 200);
     sidecar.set_time(NOW + 3600 + 30);
-    let answer = sidecar.call(&get(TASKS).bearer(&token));
-    answer.refused(401, "token_expired");
+    let response = sidecar.call(&get(TASKS).bearer(&token));
+    response.refused(401, "token_expired");
     assert_eq!(
-        answer.json()["detail"],
+        response.json()["detail"],
         "Token has expired. Please sign in again."
     );
 }
@@ -285,10 +289,10 @@ fn an_expired_token_is_told_so_in_words() {
 #[test]
 fn a_path_that_has_another_method_says_which() {
     let (sidecar, upstream, _issuer) = start(STRICT);
-    let answer = sidecar.call(&request("PUT", TASKS));
-    answer.refused(405, "method_not_allowed");
-    assert_eq!(answer.header("allow").as_deref(), Some("GET, HEAD, POST"));
-    upstream.untouched();
+    let response = sidecar.call(&request("PUT", TASKS));
+    response.refused(405, "method_not_allowed");
+    assert_eq!(response.header("allow").as_deref(), Some("GET, HEAD, POST"));
+    upstream.assert_untouched();
 }
 
 #[test]
@@ -296,22 +300,22 @@ fn a_hidden_mismatch_looks_like_a_path_that_does_not_exist() {
     let (sidecar, upstream, _issuer) = start(STRICT);
     let token = with("sub", json!("alice"));
     let plain = |target: &str| {
-        let answer = sidecar.call(&get(target).bearer(&token).line("X-Request-Id: same"));
-        let head = answer.head.text();
+        let response = sidecar.call(&get(target).bearer(&token).line("X-Request-Id: same"));
+        let head = response.head.text();
         let dated = |line: &&str| line.to_ascii_lowercase().starts_with("date:");
         let kept: Vec<&str> = head.lines().filter(|line| !dated(line)).collect();
         assert_eq!(kept.len() + 1, head.lines().count(), "{head}");
-        (kept.join("\n"), answer.text())
+        (kept.join("\n"), response.text())
     };
     let hidden = plain("/hidden/bob");
     assert_eq!(hidden, plain("/nowhere"));
     assert!(hidden.1.contains("no_route"), "{}", hidden.1);
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
 fn a_key_that_nobody_has_is_a_row_of_its_own() {
-    let issuer = Issuer::publishing(Window::Keys(vec![Key::ed25519("one")]));
+    let issuer = Issuer::publishing(JwksResponse::Keys(vec![Key::ed25519("one")]));
     let upstream = Upstream::start();
     let sidecar = Sidecar::start_fetching(ROUTES, &upstream, &issuer);
     let known = Key::ed25519("one").sign(&claims("alice"));
@@ -327,7 +331,7 @@ fn a_key_that_nobody_has_is_a_row_of_its_own() {
 
 #[test]
 fn without_keys_nobody_is_told_that_the_token_is_bad() {
-    let issuer = Issuer::publishing(Window::Closed);
+    let issuer = Issuer::publishing(JwksResponse::Closed);
     let upstream = Upstream::start();
     let sidecar = Sidecar::start_fetching(ROUTES, &upstream, &issuer);
     let token = Key::ed25519("one").sign(&claims("alice"));
@@ -336,40 +340,40 @@ fn without_keys_nobody_is_told_that_the_token_is_bad() {
         503,
         "keys_unavailable",
     );
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
 fn an_upstream_that_cannot_be_reached_is_502() {
-    let (sidecar, _upstream, issuer) = start_with(ROUTES, Upstream::nowhere());
-    let answer = sidecar.call(&get(TASKS).bearer(&issuer.token("alice")));
-    assert_row(&answer, 502, "upstream_unreachable");
+    let (sidecar, _upstream, issuer) = start_with(ROUTES, Upstream::unreachable());
+    let response = sidecar.call(&get(TASKS).bearer(&issuer.token("alice")));
+    assert_row(&response, 502, "upstream_unreachable");
 }
 
 #[test]
 fn an_upstream_that_does_not_speak_http_is_502() {
-    let upstream = Upstream::answering(|dialogue: &mut Dialogue| {
-        dialogue.write("SSH-2.0-OpenSSH_9.2\r\n\r\n");
+    let upstream = Upstream::responding(|exchange: &mut Exchange| {
+        exchange.write("SSH-2.0-OpenSSH_9.2\r\n\r\n");
         Next::Close
     });
     let (sidecar, _upstream, issuer) = start_with(ROUTES, upstream);
-    let answer = sidecar.call(&get(TASKS).bearer(&issuer.token("alice")));
-    assert_row(&answer, 502, "upstream_invalid_response");
+    let response = sidecar.call(&get(TASKS).bearer(&issuer.token("alice")));
+    assert_row(&response, 502, "upstream_invalid_response");
 }
 
 #[test]
 fn an_upstream_that_does_not_answer_is_504() {
     let latch = Latch::default();
     let silent = latch.clone();
-    let upstream = Upstream::answering(move |_: &mut Dialogue| {
+    let upstream = Upstream::responding(move |_: &mut Exchange| {
         silent.wait();
         Next::Close
     });
     let config = format!("[upstreams.tasks]\nresponse_timeout = \"100ms\"\n{ROUTES}");
     let (sidecar, _upstream, issuer) = start_with(&config, upstream);
-    let answer = sidecar.call(&get(TASKS).bearer(&issuer.token("alice")));
+    let response = sidecar.call(&get(TASKS).bearer(&issuer.token("alice")));
     latch.open();
-    assert_row(&answer, 504, "upstream_timeout");
+    assert_row(&response, 504, "upstream_timeout");
 }
 
 #[test]
@@ -389,9 +393,9 @@ fn a_connection_above_the_limit_is_503_and_touches_no_upstream() {
     let mut first = sidecar.connect();
     let request = get(TASKS).bearer(&issuer.token("alice"));
     assert_eq!(first.call(&request).status, 200);
-    let answer = sidecar.call(&request);
-    assert_row(&answer, 503, "overloaded");
-    assert_eq!(answer.header("connection").as_deref(), Some("close"));
+    let response = sidecar.call(&request);
+    assert_row(&response, 503, "overloaded");
+    assert_eq!(response.header("connection").as_deref(), Some("close"));
     assert_eq!(first.call(&request).status, 200);
     assert_eq!(upstream.arrived().len(), 2);
 }
@@ -400,9 +404,9 @@ fn a_connection_above_the_limit_is_503_and_touches_no_upstream() {
 fn a_connection_that_comes_during_the_stop_is_503() {
     let latch = Latch::default();
     let slow = latch.clone();
-    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
+    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
         slow.wait();
-        dialogue.echo()
+        exchange.echo()
     });
     let (sidecar, upstream, issuer) =
         start_with(&format!("[drain]\ngrace = \"10m\"\n{ROUTES}"), upstream);
@@ -416,15 +420,15 @@ fn a_connection_that_comes_during_the_stop_is_503() {
         let mut late = sidecar.connect();
         late.send(get("/nowhere").bytes());
         match late.read(false) {
-            Ok(answer) if answer.status == 503 => {
-                assert_row(&answer, 503, "draining");
+            Ok(response) if response.status == 503 => {
+                assert_row(&response, 503, "draining");
                 true
             }
             Ok(_) | Err(_) => false,
         }
     });
     latch.open();
-    assert_eq!(in_flight.answer().status, 200);
+    assert_eq!(in_flight.response().status, 200);
     assert_eq!(upstream.arrived().len(), 1);
     assert_eq!(sidecar.wait(), 0);
 }
