@@ -5,11 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::harness::issuer::{JwksResponse, claims};
 use crate::harness::{
-    Issuer, Key, Latch, ROUTES, Sidecar, Upstream, eventually, get, post, request, start,
+    Issuer, Key, Latch, ROUTES, Sidecar, TASKS, Upstream, eventually, get, post, request, start,
     start_with,
 };
-
-const TASKS: &str = "/api/alice/tasks";
 
 /// Parses an exposition into the value of every series and the type of every family.
 fn parse(exposition: &str) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
@@ -224,13 +222,7 @@ fn counts_every_request_by_route_method_status_and_reason() {
 #[test]
 fn the_gate_duration_ends_when_the_request_is_forwarded() {
     let released = Latch::default();
-    let upstream = Upstream::responding({
-        let released = released.clone();
-        move |request| {
-            released.wait();
-            request.echo()
-        }
-    });
+    let upstream = Upstream::held(&released);
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
     let mut client = sidecar.connect();
     let began = Instant::now();

@@ -29,10 +29,7 @@ fn attributes(pair: &Pair) -> ClientCertificate {
 
 /// Configuration of a gate that requests client certificates.
 fn requesting(authority: &Authority, mode: &str, routes: &str) -> String {
-    let ca = authority.file("ca.crt");
-    let ca = ca.display();
-    let lines = format!("client_ca = \"{ca}\"\nclient_certificate = \"{mode}\"");
-    format!("{}{routes}", authority.listen(&lines))
+    authority.listen_mtls(mode) + routes
 }
 
 /// Sends one request over a new connection. Fails if the gate rejects the client.

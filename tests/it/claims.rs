@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::issuer::{SECRET, claims};
-use crate::harness::{Key, NOW, Sidecar, get, start};
+use crate::harness::{Key, NOW, Sidecar, TASKS, get, start};
 
 /// One route of each kind of rule.
 const RULES: &str = r#"
@@ -28,8 +28,6 @@ require = [{ claim = "realm_access.roles", any = ["editor", "admin"] }]
 path = "/me"
 access = "authenticated"
 "#;
-
-const TASKS: &str = "/api/alice/tasks";
 
 fn with(subject: &str, members: &[(&str, Value)]) -> String {
     let mut claims = claims(subject);

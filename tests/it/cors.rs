@@ -5,7 +5,8 @@ use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, VARY};
 
 use crate::harness::hyper_client::{self, HyperClient, VERSIONS};
 use crate::harness::{
-    Request, Response, Upstream, get, post, request, start, start_before, start_with,
+    Request, Response, TASKS, Upstream, get, post, preflight, request, start, start_before,
+    start_with,
 };
 
 const APP: &str = "https://app.example";
@@ -46,14 +47,6 @@ path = "/own/{*rest}"
 access = "public"
 cors = false
 "#;
-
-const TASKS: &str = "/api/alice/tasks";
-
-/// Builds a CORS preflight.
-fn preflight(origin: &str, method: &str, target: &str) -> Request {
-    let method = format!("Access-Control-Request-Method: {method}");
-    from(origin, request("OPTIONS", target).line(&method))
-}
 
 fn from(origin: &str, request: Request) -> Request {
     request.line(&format!("Origin: {origin}"))

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::harness::{ROUTES, get, start};
-
-const TASKS: &str = "/api/alice/tasks";
+use crate::harness::{ROUTES, TASKS, get, start};
 
 const TRUSTING: &str = "[listen]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n";
 

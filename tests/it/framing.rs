@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::harness::{Latch, Next, ROUTES, Upstream, get, post, request, start, start_with};
-
-const TASKS: &str = "/api/alice/tasks";
+use crate::harness::{Latch, Next, ROUTES, TASKS, Upstream, get, post, request, start, start_with};
 
 fn head(lines: &str, token: &str) -> String {
     format!(

@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 pub(crate) use authority::{Authority, Connector};
-pub(crate) use client::{Client, Request, Response, get, post, request};
+pub(crate) use client::{Client, Request, Response, get, post, preflight, request};
 pub(crate) use http2::Http2Upstream;
 pub(crate) use issuer::{Issuer, Key};
 pub(crate) use sidecar::Sidecar;
@@ -30,6 +30,9 @@ pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Initial clock of every sidecar.
 pub(crate) const NOW: i64 = 1_800_000_000;
+
+/// Target of the owner route in [`ROUTES`], for `alice`.
+pub(crate) const TASKS: &str = "/api/alice/tasks";
 
 /// One route of each kind of access.
 pub(crate) const ROUTES: &str = r#"

@@ -19,11 +19,7 @@ fn listening(lines: &str) -> String {
 /// Upstream that responds once the latch opens.
 fn slow() -> (Upstream, Latch) {
     let latch = Latch::default();
-    let waits = latch.clone();
-    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
-        waits.wait();
-        exchange.echo()
-    });
+    let upstream = Upstream::held(&latch);
     (upstream, latch)
 }
 

@@ -2,9 +2,9 @@
 
 use crate::harness::issuer::{JwksResponse, claims};
 use crate::harness::wire::Wire;
-use crate::harness::{Issuer, Key, Latch, ROUTES, Request, Sidecar, Upstream, eventually, get};
-
-const TASKS: &str = "/api/alice/tasks";
+use crate::harness::{
+    Issuer, Key, Latch, ROUTES, Request, Sidecar, TASKS, Upstream, eventually, get,
+};
 
 fn fetching(window: JwksResponse) -> (Sidecar, Upstream, Issuer) {
     let (upstream, issuer) = (Upstream::start(), Issuer::publishing(window));

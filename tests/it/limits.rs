@@ -3,10 +3,9 @@
 use std::io::ErrorKind;
 
 use crate::harness::{
-    Exchange, Latch, Next, ROUTES, Upstream, eventually, get, post, request, start, start_with,
+    Exchange, Latch, Next, ROUTES, TASKS, Upstream, eventually, get, post, request, start,
+    start_with,
 };
-
-const TASKS: &str = "/api/alice/tasks";
 
 fn listening(lines: &str) -> String {
     format!("[listen]\n{lines}\n{ROUTES}")
@@ -84,11 +83,7 @@ fn idle_timeout_closes_a_connection_without_a_request() {
 #[test]
 fn idle_timeout_starts_after_a_long_request() {
     let latch = Latch::default();
-    let slow = latch.clone();
-    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
-        slow.wait();
-        exchange.echo()
-    });
+    let upstream = Upstream::held(&latch);
     let config = listening("header_timeout = \"1s\"\nidle_timeout = \"2s\"");
     let (sidecar, upstream, _issuer) = start_with(&config, upstream);
     let mut client = sidecar.connect();
@@ -106,11 +101,7 @@ fn idle_timeout_starts_after_a_long_request() {
 #[test]
 fn a_slow_upstream_is_not_an_idle_client() {
     let latch = Latch::default();
-    let slow = latch.clone();
-    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
-        slow.wait();
-        exchange.echo()
-    });
+    let upstream = Upstream::held(&latch);
     let config = listening("idle_timeout = \"1s\"\nheader_timeout = \"1s\"\nbody_timeout = \"1s\"");
     let (sidecar, upstream, _issuer) = start_with(&config, upstream);
     let mut waiting = sidecar.connect();
@@ -144,11 +135,7 @@ fn body_timeout_responds_408_and_closes_the_connection() {
 fn a_half_closed_connection_counts_as_closed() {
     // A FIN does not tell whether the client still reads, and a request of a disconnected client must end.
     let latch = Latch::default();
-    let slow = latch.clone();
-    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
-        slow.wait();
-        exchange.echo()
-    });
+    let upstream = Upstream::held(&latch);
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
     let mut client = sidecar.connect();
     client.send(get("/open/page").bytes());

@@ -3,8 +3,8 @@
 use crate::harness::issuer::{JwksResponse, claims};
 use crate::harness::sidecar::compile;
 use crate::harness::{
-    Issuer, Key, NOW, Next, ROUTES, Request, Response, Sidecar, Upstream, eventually, get, post,
-    start, start_with,
+    Issuer, Key, NOW, Next, ROUTES, Request, Response, Sidecar, TASKS, Upstream, eventually, get,
+    post, start, start_with,
 };
 
 /// Routes with a limit by address, by subject, by both, and without a limit.
@@ -31,8 +31,6 @@ rate_limit = [
 path = "/open/{*rest}"
 access = "public"
 "#;
-
-const TASKS: &str = "/api/alice/tasks";
 
 fn behind_a_proxy(trusted: &str) -> (Sidecar, Upstream, Issuer) {
     start(&format!(

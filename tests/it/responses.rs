@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::harness::issuer::{JwksResponse, SECRET, claims};
 use crate::harness::{
-    Exchange, Issuer, Key, Latch, NOW, Next, ROUTES, Request, Response, Sidecar, Upstream,
+    Exchange, Issuer, Key, Latch, NOW, Next, ROUTES, Request, Response, Sidecar, TASKS, Upstream,
     eventually, get, post, request, start, start_with,
 };
 
@@ -66,7 +66,6 @@ access = { owner = "user_id" }
 tokens = [{ cookie = "session" }]
 "#;
 
-const TASKS: &str = "/api/alice/tasks";
 const INVALID: &str = "Bearer realm=\"claimgate\", error=\"invalid_token\", error_description=\"";
 
 /// Claims that everybody accepts, but for what a test changes.
@@ -403,11 +402,7 @@ fn a_connection_above_the_limit_is_503_and_touches_no_upstream() {
 #[test]
 fn a_connection_that_comes_during_the_stop_is_503() {
     let latch = Latch::default();
-    let slow = latch.clone();
-    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
-        slow.wait();
-        exchange.echo()
-    });
+    let upstream = Upstream::held(&latch);
     let (sidecar, upstream, issuer) =
         start_with(&format!("[drain]\ngrace = \"10m\"\n{ROUTES}"), upstream);
     let request = get(TASKS).bearer(&issuer.token("alice"));

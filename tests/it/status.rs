@@ -8,10 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::harness::{
-    Issuer, ROUTES, Response, Sidecar, Upstream, eventually, get, post, request, start,
+    Issuer, ROUTES, Response, Sidecar, TASKS, Upstream, eventually, get, post, request, start,
 };
-
-const TASKS: &str = "/api/alice/tasks";
 
 /// Sends a request like a browser on the same machine.
 fn fetch(sidecar: &Sidecar, path: &str) -> Response {

@@ -1,20 +1,14 @@
 //! Graceful shutdown: requests in flight finish, idle connections close, the rest closes after the grace period.
 
 use crate::harness::{
-    Client, Exchange, Issuer, Latch, ROUTES, Sidecar, Upstream, eventually, get, post, start,
+    Client, Issuer, Latch, ROUTES, Sidecar, TASKS, Upstream, eventually, get, post, start,
     start_with,
 };
-
-const TASKS: &str = "/api/alice/tasks";
 
 /// Gate with an upstream that responds when the latch is open.
 fn slow(grace: &str) -> (Sidecar, Upstream, Issuer, Latch) {
     let latch = Latch::default();
-    let waits = latch.clone();
-    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
-        waits.wait();
-        exchange.echo()
-    });
+    let upstream = Upstream::held(&latch);
     let config = format!("[listen]\nworkers = 2\n[drain]\ngrace = \"{grace}\"\n{ROUTES}");
     let (sidecar, upstream, issuer) = start_with(&config, upstream);
     (sidecar, upstream, issuer, latch)
@@ -164,9 +158,7 @@ fn sends_going_away_to_websockets() {
     });
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
     let mut client = sidecar.connect();
-    let handshake = get("/open/socket")
-        .line("Connection: upgrade")
-        .line("Upgrade: websocket");
+    let handshake = get("/open/socket").websocket();
     assert_eq!(client.call(&handshake).status, 101);
     sidecar.stop();
     let frame = client.until_closed();

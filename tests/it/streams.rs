@@ -5,8 +5,7 @@ use serde_json::json;
 use crate::harness::frames::{END_HEADERS, Frame, Frames, HEADERS, SETTINGS, head};
 use crate::harness::issuer::{JwksResponse, claims};
 use crate::harness::{
-    Client, Exchange, Issuer, Key, Latch, NOW, Next, Request, Sidecar, Upstream, eventually, get,
-    start_with,
+    Client, Exchange, Issuer, Key, Latch, NOW, Next, Sidecar, Upstream, eventually, get, start_with,
 };
 
 const ROUTES: &str = r#"
@@ -77,17 +76,11 @@ fn expiring_token(issuer: &Issuer) -> String {
     issuer.sign(&json!({ "sub": "alice", "iat": NOW - 60, "exp": NOW + 3 }))
 }
 
-fn websocket(target: &str) -> Request {
-    get(target)
-        .line("Connection: upgrade")
-        .line("Upgrade: websocket")
-}
-
 /// Opens a stream and reads its head.
 fn open(sidecar: &Sidecar, target: &str, token: &str) -> Client {
     let mut client = sidecar.connect();
     let request = if target.ends_with("socket") {
-        websocket(target)
+        get(target).websocket()
     } else {
         get(target)
     };

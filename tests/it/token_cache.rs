@@ -4,9 +4,7 @@ use serde_json::json;
 
 use crate::harness::issuer::claims;
 use crate::harness::sidecar::compile;
-use crate::harness::{Key, NOW, ROUTES, get, start};
-
-const TASKS: &str = "/api/alice/tasks";
+use crate::harness::{Key, NOW, ROUTES, TASKS, get, start};
 
 #[test]
 fn checks_the_validity_period_of_a_cached_token() {

@@ -67,16 +67,8 @@ fn everywhere(token: &str) -> Vec<(Request, Vec<String>)> {
 
 fn handshake(subprotocols: &str) -> (Request, Vec<String>) {
     let line = format!("Sec-WebSocket-Protocol: {subprotocols}");
-    let request = upgrade(get("/any/alice?a=%20&b").line(&line));
+    let request = get("/any/alice?a=%20&b").line(&line).websocket();
     (request, vec![line])
-}
-
-fn upgrade(request: Request) -> Request {
-    request
-        .line("Connection: Upgrade")
-        .line("Upgrade: websocket")
-        .line("Sec-WebSocket-Version: 13")
-        .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
 }
 
 fn last(upstream: &Upstream) -> Arrived {
@@ -175,14 +167,15 @@ fn rejects_two_tokens_in_any_sources() {
     for query in [String::new(), format!("?access_token={token}")] {
         for one in &lines {
             for other in &lines {
-                let any = upgrade(get(&format!("/any/alice{query}")))
+                let any = get(&format!("/any/alice{query}"))
+                    .websocket()
                     .line(one)
                     .line(other);
                 sidecar.call(&any).refused(400, "token_repeated");
                 checked += 1;
             }
             if !query.is_empty() {
-                let any = upgrade(get(&format!("/any/alice{query}"))).line(one);
+                let any = get(&format!("/any/alice{query}")).websocket().line(one);
                 sidecar.call(&any).refused(400, "token_repeated");
             }
         }
@@ -390,7 +383,7 @@ fn takes_the_token_of_a_websocket_from_its_subprotocols() {
         let (sidecar, _upstream, issuer) = start_with(config, switching(""));
         let token = issuer.token("alice");
         let request = if in_the_query {
-            upgrade(get(&format!("/any/alice?access_token={token}")))
+            get(&format!("/any/alice?access_token={token}")).websocket()
         } else {
             handshake(&format!("bearer, {token}")).0
         };
@@ -418,7 +411,7 @@ fn ignores_subprotocols_without_a_websocket_handshake() {
 fn rejects_a_websocket_with_a_cookie_from_another_origin() {
     let (sidecar, upstream, issuer) = start_with(SOURCES, switching(""));
     let cookie = format!("Cookie: session={}", issuer.token("alice"));
-    let socket = || upgrade(get("/page/alice").line(&cookie));
+    let socket = || get("/page/alice").line(&cookie).websocket();
     for request in [socket(), socket().line("Origin: https://evil.test")] {
         sidecar.call(&request).refused(403, "origin_not_allowed");
     }

@@ -380,13 +380,7 @@ fn until_counted(sidecar: &Sidecar, outcome: &str, spans: f64) {
 #[test]
 fn a_silent_collector_delays_no_request() {
     let released = Latch::default();
-    let collector = Upstream::responding({
-        let released = released.clone();
-        move |exchange: &mut Exchange| {
-            released.wait();
-            exchange.echo()
-        }
-    });
+    let collector = Upstream::held(&released);
     let (sidecar, upstream, _issuer) = start(&tracing(&collector, ""));
     let mut client = sidecar.connect();
     assert_eq!(client.call(&get("/open/first")).status, 200);
@@ -470,11 +464,7 @@ fn exports_the_spans_of_a_stream_at_its_end() {
     };
     let (sidecar, _upstream, _issuer) =
         start_with(&tracing(&collector, ""), Upstream::responding(response));
-    let call = get("/open/x")
-        .line("Connection: upgrade")
-        .line("Upgrade: websocket")
-        .line("Sec-WebSocket-Version: 13")
-        .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
+    let call = get("/open/x").websocket();
     let mut client = sidecar.connect();
     assert_eq!(client.call(&call).status, 101);
     client.until_closed();

@@ -157,6 +157,15 @@ impl Authority {
         )
     }
 
+    /// Like [`Authority::listen`], with this mode of `client_certificate`.
+    pub(crate) fn listen_mtls(&self, mode: &str) -> String {
+        let ca = self.file("ca.crt");
+        let ca = ca.display();
+        self.listen(&format!(
+            "client_ca = \"{ca}\"\nclient_certificate = \"{mode}\""
+        ))
+    }
+
     /// Client that trusts this authority and expects `gate.test`.
     pub(crate) fn connector(&self) -> Connector {
         let mut roots = RootCertStore::empty();

@@ -42,6 +42,13 @@ pub(crate) fn get(target: &str) -> Request {
     request("GET", target)
 }
 
+/// Builds a CORS preflight.
+pub(crate) fn preflight(origin: &str, method: &str, target: &str) -> Request {
+    request("OPTIONS", target)
+        .line(&format!("Access-Control-Request-Method: {method}"))
+        .line(&format!("Origin: {origin}"))
+}
+
 /// Builds a POST with `Content-Length`.
 pub(crate) fn post(target: &str, body: &[u8]) -> Request {
     let length = format!("Content-Length: {}", body.len());
@@ -57,6 +64,14 @@ impl Request {
 
     pub(crate) fn bearer(self, token: &str) -> Self {
         self.line(&format!("Authorization: Bearer {token}"))
+    }
+
+    /// Adds the header lines of a WebSocket handshake, with the example key of RFC 6455 section 1.3.
+    pub(crate) fn websocket(self) -> Self {
+        self.line("Connection: Upgrade")
+            .line("Upgrade: websocket")
+            .line("Sec-WebSocket-Version: 13")
+            .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
     }
 
     /// Replaces `Host`, or removes it.

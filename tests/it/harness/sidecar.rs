@@ -61,6 +61,16 @@ impl Sidecar {
         self.clock.store(now, Ordering::Relaxed);
     }
 
+    /// TCP addresses of the listeners, in the order of the configuration.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let addresses = self.running().addresses().iter();
+        let tcp = addresses.filter_map(|address| match address {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) | Address::Passed(_) => None,
+        });
+        tcp.collect()
+    }
+
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.address)
     }

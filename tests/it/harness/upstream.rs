@@ -8,8 +8,8 @@ use std::thread;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use super::TIMEOUT;
 use super::wire::{Head, Wire};
+use super::{Latch, TIMEOUT};
 
 /// HTTP/1.1 server on loopback.
 pub(crate) struct Upstream {
@@ -90,6 +90,15 @@ impl Upstream {
             }
         });
         upstream
+    }
+
+    /// Like [`Upstream::start`], with every response held until the latch opens.
+    pub(crate) fn held(latch: &Latch) -> Self {
+        let latch = latch.clone();
+        Self::responding(move |exchange| {
+            latch.wait();
+            exchange.echo()
+        })
     }
 
     /// Like [`Upstream::start`], on a Unix socket.

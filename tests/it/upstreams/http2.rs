@@ -13,10 +13,9 @@ use crate::harness::frames::{
 };
 use crate::harness::http2::echo;
 use crate::harness::{
-    Http2Upstream, Issuer, ROUTES, Sidecar, TIMEOUT, eventually, get, post, request, start_before,
+    Http2Upstream, Issuer, ROUTES, Sidecar, TASKS, TIMEOUT, eventually, get, post, request,
+    start_before,
 };
-
-const TASKS: &str = "/api/alice/tasks";
 
 fn start(upstream: &Http2Upstream) -> (Sidecar, Issuer) {
     start_before(&format!("url = \"{}\"", upstream.url()), ROUTES)
@@ -333,11 +332,7 @@ fn goaway_under_load_loses_no_request() {
 fn rejects_a_websocket_to_an_http2_upstream() {
     let upstream = Http2Upstream::start();
     let (sidecar, _issuer) = start(&upstream);
-    let request = get("/open/a")
-        .line("Connection: Upgrade")
-        .line("Upgrade: websocket")
-        .line("Sec-WebSocket-Version: 13")
-        .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
+    let request = get("/open/a").websocket();
     sidecar
         .call(&request)
         .refused(502, "upstream_invalid_response");

@@ -5,11 +5,7 @@ use crate::harness::{Exchange, Latch, ROUTES, Sidecar, Upstream, eventually, get
 /// Upstream that responds once the latch opens, with a sidecar.
 fn start(limits: &str) -> (Sidecar, Upstream, Latch) {
     let latch = Latch::default();
-    let held = latch.clone();
-    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
-        held.wait();
-        exchange.echo()
-    });
+    let upstream = Upstream::held(&latch);
     let tasks = format!("url = \"{}\"\n{limits}", upstream.url());
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
     (sidecar, upstream, latch)

@@ -200,11 +200,7 @@ fn a_websocket_gets_an_http1_connection() {
     );
     assert_eq!(sidecar.call(&get("/open/a")).status, 200);
     let mut client = sidecar.connect();
-    let request = get("/open/a")
-        .line("Connection: Upgrade")
-        .line("Upgrade: websocket")
-        .line("Sec-WebSocket-Version: 13")
-        .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
+    let request = get("/open/a").websocket();
     client.send(request.bytes());
     assert_eq!(
         client.wire.read_head().unwrap().unwrap().line(),
