@@ -3,8 +3,8 @@
 use crate::harness::issuer::{JwksResponse, claims};
 use crate::harness::sidecar::compile;
 use crate::harness::{
-    Issuer, Key, NOW, Next, ROUTES, Request, Response, Sidecar, TASKS, Upstream, eventually, get,
-    post, start, start_with,
+    Issuer, Key, Latch, NOW, Next, ROUTES, Request, Response, Sidecar, TASKS, Upstream, eventually,
+    get, post, start, start_with,
 };
 
 /// Routes with a limit by address, by subject, by both, and without a limit.
@@ -247,17 +247,38 @@ fn keeps_the_rate_limit_fields_of_the_upstream() {
 
 #[test]
 fn a_request_that_waits_for_keys_is_counted_once() {
-    let (old, key) = (Key::p256("old"), Key::ed25519("new"));
-    let issuer = Issuer::publishing(JwksResponse::Keys(vec![old]));
-    let sidecar = Sidecar::start_fetching(LIMITED, &Upstream::start(), &issuer);
-    eventually("ready", || sidecar.admin(&get("/readyz")).status == 200);
-    issuer.publish(JwksResponse::Keys(vec![key.clone()]));
-    let request = get("/me/notes").bearer(&key.sign(&claims("alice")));
-    let response = sidecar.call(&request);
-    assert_eq!(response.status, 200);
-    let left = response.header("ratelimit").unwrap();
-    assert!(left.contains("client-address-60s\";r=4"), "{left}");
-    assert!(left.contains("subject-3600s\";r=1"), "{left}");
+    let route = |by: &str| {
+        format!(
+            "[[routes]]\npath = \"/{by}\"\naccess = \"authenticated\"\n\
+             rate_limit = {{ requests = 2, per = \"1m\", by = \"{by}\" }}\n"
+        )
+    };
+    for by in ["client-address", "subject"] {
+        let (old, key) = (Key::p256("old"), Key::ed25519("new"));
+        let issuer = Issuer::publishing(JwksResponse::Keys(vec![old]));
+        let upstream = Upstream::start();
+        let sidecar = Sidecar::start_fetching(&route(by), &upstream, &issuer);
+        eventually("ready", || sidecar.admin(&get("/readyz")).status == 200);
+        let fetched = Latch::default();
+        let rotated = Box::new(JwksResponse::Keys(vec![key.clone()]));
+        issuer.publish(JwksResponse::Delayed(fetched.clone(), rotated));
+
+        // The unknown key ID makes the gate fetch the key set and start the policy over.
+        let request = get(&format!("/{by}")).bearer(&key.sign(&claims("alice")));
+        let mut waiting = sidecar.connect();
+        waiting.send(request.bytes());
+        eventually("the fetch starts", || issuer.fetches() == 2);
+        upstream.assert_untouched();
+        fetched.open();
+        let response = waiting.response();
+        assert_eq!(response.status, 200, "{by}");
+        let left = response.header("ratelimit").unwrap();
+        assert_eq!(left, format!("\"{by}-60s\";r=1;t=30"));
+
+        assert_eq!(sidecar.call(&request).status, 200, "{by}");
+        sidecar.call(&request).refused(429, "rate_limited");
+        assert_eq!(upstream.arrived().len(), 2, "{by}");
+    }
 }
 
 #[test]
