@@ -45,7 +45,7 @@ pub(crate) enum JwksResponse {
 pub(crate) struct Key {
     pub(crate) kid: Option<String>,
     algorithm: Algorithm,
-    key: EncodingKey,
+    signer: EncodingKey,
 }
 
 fn pem(name: &str) -> Vec<u8> {
@@ -58,7 +58,7 @@ impl Key {
         Self {
             kid: None,
             algorithm: Algorithm::HS256,
-            key: EncodingKey::from_secret(secret),
+            signer: EncodingKey::from_secret(secret),
         }
     }
 
@@ -71,7 +71,7 @@ impl Key {
         Self {
             kid: Some(kid.to_owned()),
             algorithm: Algorithm::EdDSA,
-            key: EncodingKey::from_ed_pem(&pem(file)).unwrap(),
+            signer: EncodingKey::from_ed_pem(&pem(file)).unwrap(),
         }
     }
 
@@ -79,7 +79,7 @@ impl Key {
         Self {
             kid: Some(kid.to_owned()),
             algorithm: Algorithm::ES256,
-            key: EncodingKey::from_ec_pem(&pem("p256")).unwrap(),
+            signer: EncodingKey::from_ec_pem(&pem("p256")).unwrap(),
         }
     }
 
@@ -87,12 +87,12 @@ impl Key {
         Self {
             kid: Some(kid.to_owned()),
             algorithm: Algorithm::RS256,
-            key: EncodingKey::from_rsa_pem(&pem("rsa")).unwrap(),
+            signer: EncodingKey::from_rsa_pem(&pem("rsa")).unwrap(),
         }
     }
 
     fn public_jwk(&self) -> Value {
-        let jwk = Jwk::from_encoding_key(&self.key, self.algorithm).unwrap();
+        let jwk = Jwk::from_encoding_key(&self.signer, self.algorithm).unwrap();
         let mut jwk = serde_json::to_value(jwk).unwrap();
         jwk["kid"] = json!(self.kid);
         jwk
@@ -113,7 +113,7 @@ impl Key {
             URL_SAFE_NO_PAD.encode(payload),
         );
         let input = format!("{header}.{payload}");
-        let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &self.key, self.algorithm);
+        let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &self.signer, self.algorithm);
         format!("{input}.{}", signature.unwrap())
     }
 }
