@@ -138,6 +138,8 @@ impl Proxy {
         let stage = refused.refusal.stage(refused.caller.is_some());
         let refusal = exchange.stopped(refused);
         debug!(
+            target: decide::TARGET,
+            request_id = exchange.request_id_text(),
             stage = stage.name(),
             reason = refusal.reason(),
             "request refused"

@@ -16,6 +16,9 @@ use super::Proxy;
 use super::exchange::Exchange;
 use super::snapshot::Snapshot;
 
+/// Log target of the lines about a decision.
+pub(super) const TARGET: &str = "claimgate::decision";
+
 impl Proxy {
     /// Decides, and waits for keys if the decision needs them. Returns the snapshot of the decision.
     pub(super) async fn decide(
@@ -56,7 +59,12 @@ impl Proxy {
         exchange: &mut Exchange,
     ) -> Result<Permit, Stop> {
         let routed = snapshot.policy.gate.route(inbound)?;
-        debug!(route = &*routed.route().pattern, "route matched");
+        debug!(
+            target: TARGET,
+            request_id = exchange.request_id_text(),
+            route = &*routed.route().pattern,
+            "route matched"
+        );
         if let Some(buckets) = routed.client_buckets()
             && !exchange.limits().is_client_counted()
         {
@@ -71,6 +79,8 @@ impl Proxy {
         let authenticated = routed.authenticate(now, &mut snapshot.tokens.borrow_mut())?;
         if let Some(caller) = authenticated.caller() {
             debug!(
+                target: TARGET,
+                request_id = exchange.request_id_text(),
                 subject = &*printable(caller.subject.as_str()),
                 issuer = &*caller.issuer,
                 "token verified"
@@ -82,7 +92,11 @@ impl Proxy {
                 .map_err(|refusal| authenticated.refuse(refusal))?;
         }
         let permit = authenticated.authorize()?;
-        debug!("request permitted");
+        debug!(
+            target: TARGET,
+            request_id = exchange.request_id_text(),
+            "request permitted"
+        );
         Ok(permit)
     }
 

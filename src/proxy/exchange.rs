@@ -144,6 +144,11 @@ impl Exchange {
         &self.peer
     }
 
+    /// Request ID for a log line.
+    pub(super) fn request_id_text(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+
     pub(super) fn request_id(&self) -> &HeaderValue {
         &self.request_id
     }

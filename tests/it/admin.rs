@@ -1,17 +1,15 @@
-//! The admin listener: probes, metrics and the drain.
+//! Admin listener: probes, metrics and `/drain`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::harness::issuer::{Window, claims};
+use crate::harness::issuer::{JwksResponse, claims};
 use crate::harness::{
-    Issuer, Key, Latch, ROUTES, Sidecar, Upstream, eventually, get, post, request, start,
+    Issuer, Key, Latch, ROUTES, Sidecar, TASKS, Upstream, eventually, get, post, request, start,
     start_with,
 };
 
-const TASKS: &str = "/api/alice/tasks";
-
-/// Every series of an exposition with its value, and the type of every family.
+/// Parses an exposition into the value of every series and the type of every family.
 fn parse(exposition: &str) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let (mut series, mut types) = (BTreeMap::new(), BTreeMap::new());
     assert!(exposition.ends_with("# EOF\n"), "{exposition}");
@@ -37,27 +35,27 @@ fn parse(exposition: &str) -> (BTreeMap<String, String>, BTreeMap<String, String
 }
 
 #[test]
-fn the_probes_answer() {
+fn responds_to_probes() {
     let (sidecar, upstream, _issuer) = start(ROUTES);
     for (path, text) in [
         ("/startupz", "started\n"),
         ("/readyz", "ready\n"),
         ("/livez", "alive\n"),
     ] {
-        let answer = sidecar.admin(&get(path));
-        assert_eq!((answer.status, answer.text().as_str()), (200, text));
-        let answer = sidecar.admin(&post(path, b""));
+        let response = sidecar.admin(&get(path));
+        assert_eq!((response.status, response.text().as_str()), (200, text));
+        let response = sidecar.admin(&post(path, b""));
         assert_eq!(
-            (answer.status, answer.header("allow").as_deref()),
+            (response.status, response.header("allow").as_deref()),
             (405, Some("GET, HEAD"))
         );
     }
     assert_eq!(
         sidecar.admin(&get("/open/page")).status,
         404,
-        "it is no way to the upstream"
+        "it does not forward to the upstream"
     );
-    // And their paths mean nothing where requests come in.
+    // The request listener has none of these paths.
     for path in [
         "/startupz",
         "/readyz",
@@ -70,24 +68,24 @@ fn the_probes_answer() {
     }
     sidecar.call(&post("/drain", b"")).refused(404, "no_route");
     assert_eq!(sidecar.admin(&get("/readyz")).status, 200);
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
-fn only_a_command_on_this_machine_starts_the_drain() {
+fn a_drain_needs_a_post_without_an_origin() {
     let (sidecar, _upstream, _issuer) = start(ROUTES);
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
-        let answer = sidecar.admin(&request(method, "/drain"));
+        let response = sidecar.admin(&request(method, "/drain"));
         assert_eq!(
-            (answer.status, answer.header("allow").as_deref()),
+            (response.status, response.header("allow").as_deref()),
             (405, Some("POST")),
             "{method}"
         );
     }
-    // A page that a browser on this machine shows can send a POST, but not without its origin.
+    // A page in a local browser can send a POST, but not without `Origin`.
     for origin in ["http://127.0.0.1:9901", "https://evil.test", "null"] {
-        let answer = sidecar.admin(&post("/drain", b"").line(&format!("Origin: {origin}")));
-        assert_eq!(answer.status, 403, "{origin}");
+        let response = sidecar.admin(&post("/drain", b"").line(&format!("Origin: {origin}")));
+        assert_eq!(response.status, 403, "{origin}");
     }
     assert_eq!(sidecar.admin(&get("/readyz")).status, 200);
     assert_eq!(sidecar.admin(&post("/drain", b"")).status, 200);
@@ -95,7 +93,7 @@ fn only_a_command_on_this_machine_starts_the_drain() {
 }
 
 #[test]
-fn the_metrics_can_be_parsed_and_have_these_names() {
+fn the_exposition_parses_and_has_these_families() {
     let (sidecar, _upstream, issuer) = start(ROUTES);
     assert_eq!(
         sidecar
@@ -103,13 +101,13 @@ fn the_metrics_can_be_parsed_and_have_these_names() {
             .status,
         200
     );
-    let answer = sidecar.admin(&get("/metrics"));
-    let format = answer.header("content-type").unwrap();
+    let response = sidecar.admin(&get("/metrics"));
+    let format = response.header("content-type").unwrap();
     assert!(
         format.starts_with("application/openmetrics-text"),
         "{format}"
     );
-    let (series, types) = parse(&answer.text());
+    let (series, types) = parse(&response.text());
     let types: Vec<_> = types
         .iter()
         .map(|(name, kind)| (name.as_str(), kind.as_str()))
@@ -156,7 +154,7 @@ fn the_metrics_can_be_parsed_and_have_these_names() {
 }
 
 #[test]
-fn every_request_is_counted_by_route_method_status_and_reason() {
+fn counts_every_request_by_route_method_status_and_reason() {
     let (sidecar, _upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     let (owner, public) = ("/api/{user_id}/tasks/{*rest}", "/open/{*rest}");
@@ -222,15 +220,9 @@ fn every_request_is_counted_by_route_method_status_and_reason() {
 }
 
 #[test]
-fn the_share_of_the_gate_is_over_when_the_request_is_with_the_upstream() {
-    let answers = Latch::default();
-    let upstream = Upstream::answering({
-        let answers = answers.clone();
-        move |request| {
-            answers.wait();
-            request.echo()
-        }
-    });
+fn the_gate_duration_ends_when_the_request_is_forwarded() {
+    let released = Latch::default();
+    let upstream = Upstream::held(&released);
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
     let mut client = sidecar.connect();
     let began = Instant::now();
@@ -240,8 +232,8 @@ fn the_share_of_the_gate_is_over_when_the_request_is_with_the_upstream() {
     eventually("some time passes", || {
         arrived.elapsed() > Duration::from_millis(100)
     });
-    answers.open();
-    assert_eq!(client.answer().status, 200);
+    released.open();
+    assert_eq!(client.response().status, 200);
     let sum = |part: &str| {
         let series = format!("claimgate_{part}_duration_seconds_sum{{route=\"/open/{{*rest}}\"}}");
         Duration::from_secs_f64(sidecar.metric(&series).unwrap())
@@ -252,43 +244,43 @@ fn the_share_of_the_gate_is_over_when_the_request_is_with_the_upstream() {
 }
 
 #[test]
-fn tokens_are_counted_by_what_their_verification_came_to() {
+fn counts_token_verifications_by_outcome() {
     let key = Key::ed25519("one");
     let (upstream, issuer) = (
         Upstream::start(),
-        Issuer::publishing(Window::Keys(vec![key.clone()])),
+        Issuer::publishing(JwksResponse::Keys(vec![key.clone()])),
     );
     let sidecar = Sidecar::start_fetching(ROUTES, &upstream, &issuer);
-    let good = key.sign(&claims("alice"));
-    let strange = Key::ed25519_of("ed25519-stranger", "one").sign(&claims("alice"));
+    let valid = key.sign(&claims("alice"));
+    let forged = Key::ed25519_of("ed25519-stranger", "one").sign(&claims("alice"));
     let unknown = Key::ed25519_of("ed25519-second", "two").sign(&claims("alice"));
-    for (token, status) in [(&good, 200), (&good, 200), (&strange, 401), (&strange, 401)] {
+    for (token, status) in [(&valid, 200), (&valid, 200), (&forged, 401), (&forged, 401)] {
         assert_eq!(sidecar.call(&get(TASKS).bearer(token)).status, status);
     }
     let counted = |outcome| {
         let series = format!("claimgate_token_verifications_total{{outcome=\"{outcome}\"}}");
         sidecar.metric(&series).unwrap()
     };
-    let (good, bad, waiting) = (
+    let (successes, failures, waiting) = (
         counted("success"),
         counted("failure"),
         counted("key_missing"),
     );
-    // The first may have come before the keys.
-    assert_eq!((good, bad), (1.0, 2.0));
+    // The first request may arrive before the keys.
+    assert_eq!((successes, failures), (1.0, 2.0));
     sidecar.call(&get(TASKS).bearer(&unknown));
     assert!(counted("key_missing") > waiting);
     assert_eq!((counted("success"), counted("failure")), (1.0, 2.0));
 }
 
 #[test]
-fn connections_to_an_upstream_are_counted_by_whether_they_are_in_use() {
-    let answers = Latch::default();
-    let upstream = Upstream::answering({
-        let answers = answers.clone();
+fn counts_active_and_idle_upstream_connections() {
+    let released = Latch::default();
+    let upstream = Upstream::responding({
+        let released = released.clone();
         move |request| {
             if request.target() == "/open/slow" {
-                answers.wait();
+                released.wait();
             }
             request.echo()
         }
@@ -305,22 +297,22 @@ fn connections_to_an_upstream_are_counted_by_whether_they_are_in_use() {
     };
     assert!(is(0.0, 0.0, 0.0));
     sidecar.call(&get("/open/page"));
-    eventually("one is kept", || is(0.0, 1.0, 0.0));
+    eventually("one is idle", || is(0.0, 1.0, 0.0));
     let mut clients: Vec<_> = (0..2).map(|_| sidecar.connect()).collect();
     for client in &mut clients {
         client.send(get("/open/slow").bytes());
     }
     upstream.wait_for(3);
-    eventually("two are in use", || is(2.0, 0.0, 2.0));
-    answers.open();
+    eventually("two are active", || is(2.0, 0.0, 2.0));
+    released.open();
     for client in &mut clients {
-        assert_eq!(client.answer().status, 200);
+        assert_eq!(client.response().status, 200);
     }
-    eventually("two are kept", || is(0.0, 2.0, 0.0));
+    eventually("two are idle", || is(0.0, 2.0, 0.0));
 }
 
 #[test]
-fn nothing_that_a_client_invents_becomes_a_label() {
+fn no_client_input_becomes_a_label() {
     let (sidecar, _upstream, issuer) = start(ROUTES);
     let mut client = sidecar.connect();
     let names = || parse(&sidecar.admin(&get("/metrics")).text()).0.into_keys();
@@ -351,7 +343,7 @@ fn nothing_that_a_client_invents_becomes_a_label() {
 }
 
 #[test]
-fn what_cannot_be_read_is_counted() {
+fn counts_malformed_heads() {
     let (sidecar, upstream, _issuer) = start(ROUTES);
     for _ in 0..3 {
         let mut client = sidecar.connect();
@@ -366,5 +358,5 @@ fn what_cannot_be_read_is_counted() {
         sidecar.metric("claimgate_connections_open") == Some(0.0)
     });
     assert_eq!(sidecar.metric("claimgate_connections_total"), Some(3.0));
-    upstream.untouched();
+    upstream.assert_untouched();
 }

@@ -4,6 +4,8 @@
 //! After each program exits, its output is searched for every secret and every token of these tests.
 
 mod commands;
+#[cfg(feature = "task-service")]
+mod dev;
 mod explain;
 mod log_levels;
 mod passed_sockets;
@@ -12,8 +14,6 @@ mod reloading;
 mod sampling;
 mod stopping;
 mod upstream;
-#[cfg(feature = "task-service")]
-mod walks;
 mod warnings;
 mod why;
 

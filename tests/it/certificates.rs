@@ -9,7 +9,7 @@ use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 
 use crate::harness::issuer::claims;
-use crate::harness::{Answer, Authority, Connector, Request, eventually, get, post, start};
+use crate::harness::{Authority, Connector, Request, Response, eventually, get, post, start};
 
 const URI: &str = "spiffe://cluster.local/ns/app/sa/web";
 
@@ -29,14 +29,15 @@ fn attributes(pair: &Pair) -> ClientCertificate {
 
 /// Configuration of a gate that requests client certificates.
 fn requesting(authority: &Authority, mode: &str, routes: &str) -> String {
-    let ca = authority.file("ca.crt");
-    let ca = ca.display();
-    let lines = format!("client_ca = \"{ca}\"\nclient_certificate = \"{mode}\"");
-    format!("{}{routes}", authority.listen(&lines))
+    authority.listen_mtls(mode) + routes
 }
 
 /// Sends one request over a new connection. Fails if the gate rejects the client.
-fn call(connector: &Connector, address: SocketAddr, request: &Request) -> std::io::Result<Answer> {
+fn call(
+    connector: &Connector,
+    address: SocketAddr,
+    request: &Request,
+) -> std::io::Result<Response> {
     let mut client = connector.connect(address)?;
     client.send(request.bytes());
     client.read(false)
@@ -80,7 +81,7 @@ fn requires_a_valid_client_certificate() {
         let send = |presented: Option<&Pair>| {
             let mut connector = connector.clone();
             if let Some(pair) = presented {
-                connector = connector.showing(pair);
+                connector = connector.presenting(pair);
             }
             call(&connector, sidecar.address, &request)
         };
@@ -106,9 +107,9 @@ fn an_optional_certificate_may_be_absent_but_not_invalid() {
     let me = get("/me").bearer(&issuer.token("alice"));
     let anonymous = authority.connector();
     assert_eq!(call(&anonymous, sidecar.address, &me).unwrap().status, 200);
-    let known = anonymous.clone().showing(&trusted);
+    let known = anonymous.clone().presenting(&trusted);
     assert_eq!(call(&known, sidecar.address, &me).unwrap().status, 200);
-    let foreign = anonymous.showing(&stranger.issue("foreign", client));
+    let foreign = anonymous.presenting(&stranger.issue("foreign", client));
     assert!(call(&foreign, sidecar.address, &me).is_err());
     let received = upstream.arrived().into_iter();
     let received: Vec<_> = received
@@ -132,7 +133,10 @@ fn closes_the_connection_of_a_trusted_certificate_that_cannot_be_parsed() {
     let error = tls::client_certificate(&malformed.certificate).unwrap_err();
     assert!(error.to_string().ends_with("cannot be parsed"), "{error}");
     for version in [&TLS12, &TLS13] {
-        let connector = authority.connector().speaking(version).showing(&malformed);
+        let connector = authority
+            .connector()
+            .speaking(version)
+            .presenting(&malformed);
         // The handshake itself succeeds, without an alert.
         let mut stream = connector.handshake(sidecar.address).unwrap();
         let read = stream.conn.complete_io(&mut stream.sock);
@@ -140,7 +144,7 @@ fn closes_the_connection_of_a_trusted_certificate_that_cannot_be_parsed() {
         assert!(!alert, "the handshake failed");
         assert!(call(&connector, sidecar.address, &get("/open")).is_err());
     }
-    upstream.untouched();
+    upstream.assert_untouched();
     let series = "claimgate_request_heads_rejected_total{reason=\"tls_handshake\"}";
     eventually("every closed connection is counted", || {
         (sidecar.metric(series).unwrap() - 4.0).abs() < 0.5
@@ -157,7 +161,7 @@ fn a_returning_client_presents_its_certificate_again() {
             .connector()
             .speaking(version)
             .resuming()
-            .showing(&trusted);
+            .presenting(&trusted);
         for _ in 0..3 {
             let mut client = connector.connect(sidecar.address).unwrap();
             assert_eq!(client.call(&get("/open")).status, 200);
@@ -212,14 +216,14 @@ exempt = { certificate = "dns", has = "web.example" }
     let anonymous = authority.connector();
     let other = anonymous
         .clone()
-        .showing(&authority.issue("other", |params| {
+        .presenting(&authority.issue("other", |params| {
             params
                 .distinguished_name
                 .push(DnType::CommonName, "web.example");
             params.subject_alt_names =
                 vec![SanType::DnsName("web.example.evil".try_into().unwrap())];
         }));
-    let trusted = anonymous.clone().showing(&trusted);
+    let trusted = anonymous.clone().presenting(&trusted);
     for target in ["/dns", "/uri", "/subject", "/thumbprint"] {
         assert_eq!(send(&trusted, target).status, 200, "{target}");
         for connector in [&anonymous, &other] {
@@ -246,7 +250,7 @@ headers = { X-Client-Subject = "certificate:subject", X-Client-Name = "certifica
     let pair = authority.issue("trusted", client);
     let anonymous = authority.connector();
     let token = issuer.token("alice");
-    for connector in [anonymous.clone().showing(&pair), anonymous] {
+    for connector in [anonymous.clone().presenting(&pair), anonymous] {
         for target in ["/me", "/open"] {
             let request = get(target)
                 .bearer(&token)
@@ -292,7 +296,7 @@ fn accepts_a_bound_token_with_its_certificate_only() {
     let [own, other] = ["own", "other"].map(|name| authority.issue(name, client));
     let token = issuer.sign(&bound(&json!({ "x5t#S256": attributes(&own).thumbprint })));
     let anonymous = authority.connector();
-    let [own, other] = [own, other].map(|pair| anonymous.clone().showing(&pair));
+    let [own, other] = [own, other].map(|pair| anonymous.clone().presenting(&pair));
     let send = |connector: &Connector| {
         let response = call(connector, sidecar.address, &get("/me").bearer(&token));
         response.unwrap().outcome()
@@ -318,7 +322,7 @@ fn rejects_a_token_with_another_kind_of_binding() {
     let (sidecar, upstream, issuer) = start(&requesting(&authority, "required", PAGES));
     let pair = authority.issue("trusted", client);
     let thumbprint = attributes(&pair).thumbprint;
-    let connector = authority.connector().showing(&pair);
+    let connector = authority.connector().presenting(&pair);
     for cnf in [
         json!(null),
         json!({}),
@@ -336,7 +340,7 @@ fn rejects_a_token_with_another_kind_of_binding() {
             "{cnf}"
         );
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
@@ -353,7 +357,7 @@ allow_bound = true
     let [own, other] = ["own", "other"].map(|name| authority.issue(name, client));
     let thumbprint = attributes(&own).thumbprint;
     let anonymous = authority.connector();
-    let [own, other] = [own, other].map(|pair| anonymous.clone().showing(&pair));
+    let [own, other] = [own, other].map(|pair| anonymous.clone().presenting(&pair));
     let (served, refused) = ((200, String::new()), (401, "token_confirmation".to_owned()));
     for (cnf, expected) in [
         (
@@ -393,7 +397,7 @@ fn a_plain_listener_beside_a_tls_listener_has_no_client_certificate() {
     let pair = authority.issue("trusted", client);
     let token = issuer.sign(&bound(&json!({ "x5t#S256": attributes(&pair).thumbprint })));
     let request = get("/me").bearer(&token);
-    let connector = authority.connector().showing(&pair);
+    let connector = authority.connector().presenting(&pair);
     assert_eq!(
         call(&connector, sidecar.address, &request).unwrap().status,
         200

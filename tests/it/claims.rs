@@ -1,11 +1,11 @@
-//! What claims decide: who may use a route, for whom, and with whose tokens.
+//! Authorization by claims: `require`, `exempt`, `issuers`, and the token rules of each issuer.
 
 use serde_json::{Value, json};
 
 use crate::harness::issuer::{SECRET, claims};
-use crate::harness::{Key, NOW, Sidecar, get, start};
+use crate::harness::{Key, NOW, Sidecar, TASKS, get, start};
 
-/// A route of each kind of rule.
+/// One route of each kind of rule.
 const RULES: &str = r#"
 [[routes]]
 path = "/api/{user_id}/tasks/{*rest}"
@@ -29,8 +29,6 @@ path = "/me"
 access = "authenticated"
 "#;
 
-const TASKS: &str = "/api/alice/tasks";
-
 fn with(subject: &str, members: &[(&str, Value)]) -> String {
     let mut claims = claims(subject);
     for (name, value) in members {
@@ -39,9 +37,9 @@ fn with(subject: &str, members: &[(&str, Value)]) -> String {
     Key::secret(SECRET.as_bytes()).sign(&claims)
 }
 
-/// What the answer is, and who the upstream was told is asking.
+/// Sends a request. Returns status and reason.
 #[track_caller]
-fn asked(sidecar: &Sidecar, target: &str, token: &str) -> (u16, String) {
+fn outcome(sidecar: &Sidecar, target: &str, token: &str) -> (u16, String) {
     sidecar.call(&get(target).bearer(token)).outcome()
 }
 
@@ -49,83 +47,83 @@ fn forwarded() -> (u16, String) {
     (200, String::new())
 }
 
-fn missing() -> (u16, String) {
+fn denied() -> (u16, String) {
     (403, "claim_denied".to_owned())
 }
 
 #[test]
-fn a_route_demands_all_that_it_requires() {
+fn a_route_requires_every_claim() {
     let (sidecar, upstream, _issuer) = start(RULES);
     let pro = || ("plan", json!({ "name": "pro" }));
-    let mut let_through = 0;
+    let mut forwarded_count = 0;
     for (members, expected) in [
         (vec![("scope", json!("tasks")), pro()], forwarded()),
         (vec![("scope", json!("openid tasks")), pro()], forwarded()),
         (vec![("scope", json!(["tasks"])), pro()], forwarded()),
-        (vec![("scope", json!("tasks"))], missing()),
-        (vec![pro()], missing()),
-        (vec![], missing()),
-        (vec![("scope", json!("tasks:read")), pro()], missing()),
-        (vec![("scope", json!("TASKS")), pro()], missing()),
-        (vec![("scope", json!(["tasks", 7])), pro()], missing()),
-        (vec![("scope", json!({ "tasks": true })), pro()], missing()),
-        (vec![("scope", Value::Null), pro()], missing()),
+        (vec![("scope", json!("tasks"))], denied()),
+        (vec![pro()], denied()),
+        (vec![], denied()),
+        (vec![("scope", json!("tasks:read")), pro()], denied()),
+        (vec![("scope", json!("TASKS")), pro()], denied()),
+        (vec![("scope", json!(["tasks", 7])), pro()], denied()),
+        (vec![("scope", json!({ "tasks": true })), pro()], denied()),
+        (vec![("scope", Value::Null), pro()], denied()),
         (
             vec![
                 ("scope", json!("tasks")),
                 ("plan", json!({ "name": ["pro"] })),
             ],
-            missing(),
+            denied(),
         ),
         (
             vec![("scope", json!("tasks")), ("plan", json!("pro"))],
-            missing(),
+            denied(),
         ),
-        // A name that looks like the way to the claim.
+        // A claim whose name is the JSON Pointer itself.
         (
             vec![("scope", json!("tasks")), ("/plan/name", json!("pro"))],
-            missing(),
+            denied(),
         ),
     ] {
         let token = with("alice", &members);
-        let found = asked(&sidecar, TASKS, &token);
+        let found = outcome(&sidecar, TASKS, &token);
         assert_eq!(found, expected, "{members:?}");
-        // The second time, the token is known.
-        assert_eq!(asked(&sidecar, TASKS, &token), expected, "{members:?}");
-        let_through += 2 * usize::from(expected.0 == 200);
-        assert_eq!(upstream.arrived().len(), let_through, "{members:?}");
-        // Elsewhere the same token is good.
-        assert_eq!(asked(&sidecar, "/me", &token), forwarded(), "{members:?}");
-        let_through += 1;
+        // The second time, the token is cached.
+        assert_eq!(outcome(&sidecar, TASKS, &token), expected, "{members:?}");
+        forwarded_count += 2 * usize::from(expected.0 == 200);
+        assert_eq!(upstream.arrived().len(), forwarded_count, "{members:?}");
+        // The same token is valid on another route.
+        assert_eq!(outcome(&sidecar, "/me", &token), forwarded(), "{members:?}");
+        forwarded_count += 1;
     }
 }
 
 #[test]
-fn a_role_is_a_word_of_a_text_or_an_element_of_a_list() {
+fn matches_a_role_in_a_comma_separated_string_or_an_array() {
     let (sidecar, _upstream, _issuer) = start(RULES);
     for (roles, expected) in [
         (json!("editor"), forwarded()),
         (json!("user,editor"), forwarded()),
         (json!("user, editor"), forwarded()),
         (json!(["user", "admin"]), forwarded()),
-        (json!("user,editors"), missing()),
-        (json!("user;editor"), missing()),
-        (json!(["user,editor"]), missing()),
-        (json!([]), missing()),
-        (json!(""), missing()),
+        (json!("user,editors"), denied()),
+        (json!("user;editor"), denied()),
+        (json!(["user,editor"]), denied()),
+        (json!([]), denied()),
+        (json!(""), denied()),
     ] {
         let token = with("alice", &[("realm_access", json!({ "roles": roles }))]);
-        assert_eq!(asked(&sidecar, "/reports/1", &token), expected, "{roles}");
+        assert_eq!(outcome(&sidecar, "/reports/1", &token), expected, "{roles}");
         let elsewhere = with(
             "alice",
             &[("realm_access.roles", roles.clone()), ("roles", roles)],
         );
-        assert_eq!(asked(&sidecar, "/reports/1", &elsewhere), missing());
+        assert_eq!(outcome(&sidecar, "/reports/1", &elsewhere), denied());
     }
 }
 
 #[test]
-fn who_is_exempt_acts_for_every_owner_in_his_own_name() {
+fn an_exempt_subject_accesses_every_owner_under_its_own_user_id() {
     let (sidecar, upstream, _issuer) = start(RULES);
     let granted = |subject: &str, role: Value| {
         let pro = json!({ "name": "pro" });
@@ -146,7 +144,7 @@ fn who_is_exempt_acts_for_every_owner_in_his_own_name() {
     ] {
         let token = granted("carol", role.clone());
         let before = upstream.arrived().len();
-        assert_eq!(asked(&sidecar, TASKS, &token), expected, "{role}");
+        assert_eq!(outcome(&sidecar, TASKS, &token), expected, "{role}");
         let arrived = upstream.arrived();
         assert_eq!(
             arrived.len() - before,
@@ -158,74 +156,74 @@ fn who_is_exempt_acts_for_every_owner_in_his_own_name() {
             assert_eq!(last.head.line(), format!("GET {TASKS} HTTP/1.1"));
         }
     }
-    // What else the route requires holds for everybody.
+    // `exempt` does not replace `require`.
     let token = with("carol", &[("role", json!("admin"))]);
-    assert_eq!(asked(&sidecar, TASKS, &token), missing());
-    // What exempts on one route is nothing on another, and a path still has one reading.
+    assert_eq!(outcome(&sidecar, TASKS, &token), denied());
+    // `exempt` of one route does not apply to another, nor to a path that is not canonical.
     let admin = granted("carol", json!("admin"));
     assert_eq!(
-        asked(&sidecar, "/hidden/alice", &admin),
+        outcome(&sidecar, "/hidden/alice", &admin),
         (404, "no_route".to_owned())
     );
     assert_eq!(
-        asked(&sidecar, "/api/alice;x/tasks", &admin),
+        outcome(&sidecar, "/api/alice;x/tasks", &admin),
         (400, "path_not_canonical".to_owned())
     );
     let staff = with("carol", &[("staff", json!(true))]);
-    assert_eq!(asked(&sidecar, "/hidden/alice", &staff), forwarded());
+    assert_eq!(outcome(&sidecar, "/hidden/alice", &staff), forwarded());
     for staff in [json!("true"), json!(1), json!([true]), json!(false)] {
         let token = with("carol", &[("staff", staff)]);
-        assert_eq!(asked(&sidecar, "/hidden/alice", &token).0, 404);
+        assert_eq!(outcome(&sidecar, "/hidden/alice", &token).0, 404);
     }
 }
 
 #[test]
-fn what_is_missing_is_told_as_rfc_6750_says_and_no_claim_is() {
+fn the_challenge_names_the_scope_and_no_other_claim() {
     let (sidecar, upstream, _issuer) = start(RULES);
-    let about = |target: &str, members: &[(&str, Value)]| {
-        let answer = sidecar.call(&get(target).bearer(&with("alice", members)));
-        answer.refused(403, "claim_denied");
-        let text = format!("{}{}", answer.head.text(), answer.text());
-        for told in [
+    let challenge = |target: &str, members: &[(&str, Value)]| {
+        let response = sidecar.call(&get(target).bearer(&with("alice", members)));
+        response.refused(403, "claim_denied");
+        let text = format!("{}{}", response.head.text(), response.text());
+        for secret in [
             "secret-plan",
             "plan/name",
             "realm_access",
             "editor",
             "alice",
         ] {
-            assert!(!text.contains(told), "{told}: {text}");
+            assert!(!text.contains(secret), "{secret}: {text}");
         }
-        answer.header("www-authenticate").unwrap()
+        response.header("www-authenticate").unwrap()
     };
     let error = "Bearer realm=\"claimgate\", error=\"insufficient_scope\", \
                  error_description=\"The token does not grant access to this path.\"";
     let plan = ("plan", json!({ "name": "secret-plan" }));
     assert_eq!(
-        about(TASKS, std::slice::from_ref(&plan)),
+        challenge(TASKS, std::slice::from_ref(&plan)),
         format!("{error}, scope=\"tasks\"")
     );
-    assert_eq!(about(TASKS, &[("scope", json!("tasks")), plan]), error);
-    assert_eq!(about("/reports/1", &[]), error);
-    upstream.untouched();
+    assert_eq!(challenge(TASKS, &[("scope", json!("tasks")), plan]), error);
+    assert_eq!(challenge("/reports/1", &[]), error);
+    upstream.assert_untouched();
 }
 
 #[test]
-fn a_rule_is_asked_anew_for_each_token_and_each_time() {
+fn evaluates_the_rules_for_each_token_and_each_request() {
     let (sidecar, _upstream, _issuer) = start(RULES);
     let reader = with("alice", &[("realm_access", json!({ "roles": "user" }))]);
     let editor = with("alice", &[("realm_access", json!({ "roles": "editor" }))]);
     for _ in 0..3 {
-        assert_eq!(asked(&sidecar, "/reports/1", &editor), forwarded());
-        assert_eq!(asked(&sidecar, "/reports/1", &reader), missing());
-        assert_eq!(asked(&sidecar, "/me", &reader), forwarded());
+        assert_eq!(outcome(&sidecar, "/reports/1", &editor), forwarded());
+        assert_eq!(outcome(&sidecar, "/reports/1", &reader), denied());
+        assert_eq!(outcome(&sidecar, "/me", &reader), forwarded());
     }
     sidecar.set_time(NOW + 3600 + 30);
     let expired = (401, "token_expired".to_owned());
-    assert_eq!(asked(&sidecar, "/reports/1", &editor), expired);
-    assert_eq!(asked(&sidecar, "/reports/1", &reader), expired);
+    assert_eq!(outcome(&sidecar, "/reports/1", &editor), expired);
+    assert_eq!(outcome(&sidecar, "/reports/1", &reader), expired);
 }
 
-/// Two issuers with one secret, told apart by `iss`.
+/// Issuers with the same secret and different `iss`.
 const ISSUERS: &str = r#"
 [issuers.ours]
 keys = { secret_env = "TEST_SECRET" }
@@ -271,13 +269,13 @@ fn headed(typ: Option<&str>, iss: &str, members: &[(&str, Value)]) -> String {
 }
 
 #[test]
-fn a_route_takes_the_tokens_of_its_issuers_alone() {
+fn a_route_accepts_tokens_of_its_issuers_only() {
     let (sidecar, upstream, _issuer) = start(ISSUERS);
     let web = ("azp", json!("web"));
     let ours = headed(None, "https://ours.test", &[web]);
     let partner = headed(None, "https://partner.test", &[]);
     let test = headed(None, "https://test.test", &[]);
-    let mut let_through = 0;
+    let mut forwarded_count = 0;
     for (target, token, is_forwarded) in [
         ("/ours", &ours, true),
         ("/ours", &partner, false),
@@ -285,7 +283,7 @@ fn a_route_takes_the_tokens_of_its_issuers_alone() {
         ("/both/alice", &ours, true),
         ("/both/alice", &partner, true),
         ("/both/alice", &test, false),
-        // Whose token it is comes before whose path it is.
+        // The issuer is checked before the owner.
         ("/both/bob", &test, false),
         ("/all", &ours, true),
         ("/all", &partner, true),
@@ -297,15 +295,15 @@ fn a_route_takes_the_tokens_of_its_issuers_alone() {
             (401, "token_issuer".to_owned())
         };
         for _ in 0..2 {
-            assert_eq!(asked(&sidecar, target, token), expected, "{target}");
-            let_through += usize::from(is_forwarded);
+            assert_eq!(outcome(&sidecar, target, token), expected, "{target}");
+            forwarded_count += usize::from(is_forwarded);
         }
-        assert_eq!(upstream.arrived().len(), let_through, "{target}");
+        assert_eq!(upstream.arrived().len(), forwarded_count, "{target}");
     }
 }
 
 #[test]
-fn an_issuer_says_which_tokens_of_its_are_good() {
+fn an_issuer_sets_the_rules_for_its_tokens() {
     let (sidecar, _upstream, _issuer) = start(ISSUERS);
     let web = || ("azp", json!("web"));
     let bound = || {
@@ -340,7 +338,7 @@ fn an_issuer_says_which_tokens_of_its_are_good() {
         (None, partner, vec![bound()], forwarded()),
     ] {
         let token = headed(typ, iss, &members);
-        let found = asked(&sidecar, "/all", &token);
+        let found = outcome(&sidecar, "/all", &token);
         assert_eq!(found, expected, "{typ:?} {iss} {members:?}");
     }
 }

@@ -1,11 +1,12 @@
-//! Pages of other origins: what browsers ask before they let one send, and what they need to let it read.
+//! CORS: preflights, and the response headers that let pages of other origins read responses.
 
 use http::Version;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, VARY};
 
-use crate::harness::either::{self, Either, VERSIONS};
+use crate::harness::hyper_client::{self, HyperClient, VERSIONS};
 use crate::harness::{
-    Answer, Request, Upstream, get, post, request, start, start_before, start_with,
+    Request, Response, TASKS, Upstream, get, post, preflight, request, start, start_before,
+    start_with,
 };
 
 const APP: &str = "https://app.example";
@@ -47,21 +48,13 @@ access = "public"
 cors = false
 "#;
 
-const TASKS: &str = "/api/alice/tasks";
-
-/// What a browser asks before a page may send this.
-fn preflight(origin: &str, method: &str, target: &str) -> Request {
-    let method = format!("Access-Control-Request-Method: {method}");
-    from(origin, request("OPTIONS", target).line(&method))
-}
-
 fn from(origin: &str, request: Request) -> Request {
     request.line(&format!("Origin: {origin}"))
 }
 
-/// Everything that an answer says to browsers, and what it varies by.
-fn said(answer: &Answer) -> Vec<String> {
-    let fields = answer.head.fields();
+/// CORS headers and `Vary` of a response, sorted.
+fn cors_headers(response: &Response) -> Vec<String> {
+    let fields = response.head.fields();
     let fields = fields.into_iter().filter(|(name, _)| {
         let name = name.to_ascii_lowercase();
         name == "vary" || name.starts_with("access-control-")
@@ -73,34 +66,35 @@ fn said(answer: &Answer) -> Vec<String> {
     fields
 }
 
-const ASKED: &str = "vary: origin, access-control-request-method, access-control-request-headers";
-const EXPOSED: &str = "access-control-expose-headers: \
+const PREFLIGHT_VARY: &str =
+    "vary: origin, access-control-request-method, access-control-request-headers";
+const EXPOSE: &str = "access-control-expose-headers: \
     www-authenticate, retry-after, ratelimit, ratelimit-policy, x-request-id, grpc-status, grpc-message";
 
 #[test]
-fn a_preflight_is_answered_without_a_token_and_reaches_no_upstream() {
+fn responds_to_a_preflight_without_a_token_or_an_upstream() {
     let (sidecar, upstream, _issuer) = start(POLICY);
-    let asked = preflight(APP, "POST", TASKS)
+    let request = preflight(APP, "POST", TASKS)
         .line("Access-Control-Request-Headers: authorization,content-type")
         .line("Access-Control-Request-Headers: X-Tenant");
-    let answer = sidecar.call(&asked);
-    assert_eq!(answer.status, 204, "{}", answer.head.text());
+    let response = sidecar.call(&request);
+    assert_eq!(response.status, 204, "{}", response.head.text());
     assert_eq!(
-        said(&answer),
+        cors_headers(&response),
         [
             "access-control-allow-headers: authorization, content-type, x-tenant",
             "access-control-allow-methods: GET, HEAD, POST",
             "access-control-allow-origin: https://app.example",
             "access-control-max-age: 3600",
-            ASKED,
+            PREFLIGHT_VARY,
         ]
     );
-    assert!(answer.header("x-request-id").is_some());
-    assert_eq!(answer.header("content-length"), None);
-    // Of two routes of one path, the one that has the method.
-    let answer = sidecar.call(&preflight(APP, "DELETE", TASKS));
+    assert!(response.header("x-request-id").is_some());
+    assert_eq!(response.header("content-length"), None);
+    // Of two routes with the same path, the one with the requested method applies.
+    let response = sidecar.call(&preflight(APP, "DELETE", TASKS));
     assert_eq!(
-        answer.header("access-control-allow-methods").as_deref(),
+        response.header("access-control-allow-methods").as_deref(),
         Some("DELETE, OPTIONS")
     );
     let preview = sidecar.call(&preflight("https://pr-7.preview.example", "GET", TASKS));
@@ -108,7 +102,7 @@ fn a_preflight_is_answered_without_a_token_and_reaches_no_upstream() {
         preview.header("access-control-allow-origin").as_deref(),
         Some("https://pr-7.preview.example")
     );
-    upstream.untouched();
+    upstream.assert_untouched();
     let route = "route=\"/api/{user_id}/tasks/{*rest}\"";
     let rest = "method=\"OPTIONS\",status=\"204\",reason=\"\"";
     let series = &format!("claimgate_requests_total{{{route},{rest}}}");
@@ -116,7 +110,7 @@ fn a_preflight_is_answered_without_a_token_and_reaches_no_upstream() {
 }
 
 #[test]
-fn a_preflight_that_is_not_allowed_is_told_why_and_allows_nothing() {
+fn a_rejected_preflight_has_a_reason_and_no_cors_headers() {
     let (sidecar, upstream, _issuer) = start(POLICY);
     let cases = [
         (
@@ -172,17 +166,17 @@ fn a_preflight_that_is_not_allowed_is_told_why_and_allows_nothing() {
             preflight(APP, "GET", "/api/../x"),
         ),
     ];
-    for (status, reason, asked) in cases {
-        let answer = sidecar.call(&asked);
-        answer.refused(status, reason);
-        let expected: &[&str] = &[ASKED];
-        assert_eq!(said(&answer), expected, "{reason}");
+    for (status, reason, request) in cases {
+        let response = sidecar.call(&request);
+        response.refused(status, reason);
+        let expected: &[&str] = &[PREFLIGHT_VARY];
+        assert_eq!(cors_headers(&response), expected, "{reason}");
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
-fn an_options_request_that_is_no_preflight_is_a_request_like_any_other() {
+fn treats_options_without_preflight_headers_as_a_plain_request() {
     let (sidecar, upstream, issuer) = start(POLICY);
     let options = || request("OPTIONS", TASKS);
     let method = "Access-Control-Request-Method: POST";
@@ -193,16 +187,16 @@ fn an_options_request_that_is_no_preflight_is_a_request_like_any_other() {
         from(APP, from(APP, options())).line(method),
         from(APP, options()).line(method).line(method),
     ];
-    for (place, case) in cases.into_iter().enumerate() {
+    for (index, case) in cases.into_iter().enumerate() {
         sidecar.call(&case).refused(401, "token_missing");
-        assert_eq!(upstream.arrived().len(), place);
-        let answer = sidecar.call(&case.bearer(&issuer.token("alice")));
-        assert_eq!(answer.status, 200, "{place}");
+        assert_eq!(upstream.arrived().len(), index);
+        let response = sidecar.call(&case.bearer(&issuer.token("alice")));
+        assert_eq!(response.status, 200, "{index}");
     }
 }
 
 #[test]
-fn an_allowed_page_can_read_every_answer() {
+fn an_allowed_origin_can_read_every_response() {
     let (sidecar, upstream, issuer) = start(POLICY);
     let alice = issuer.token("alice");
     let cases = [
@@ -230,204 +224,226 @@ fn an_allowed_page_can_read_every_answer() {
     ];
     let expected = [
         "access-control-allow-origin: https://app.example".to_owned(),
-        format!("{EXPOSED}, link"),
+        format!("{EXPOSE}, link"),
         "vary: origin".to_owned(),
     ];
     for (status, reason, case) in cases {
-        let answer = sidecar.call(&from(APP, case.clone()));
-        assert_eq!(answer.outcome(), (status, reason.to_owned()));
-        assert_eq!(said(&answer), expected, "{reason}");
-        // Another page is told nothing, and a cache that the answer is not for everybody.
+        let response = sidecar.call(&from(APP, case.clone()));
+        assert_eq!(response.outcome(), (status, reason.to_owned()));
+        assert_eq!(cors_headers(&response), expected, "{reason}");
+        // Other origins get `Vary` alone, so that caches keep the responses apart.
         for other in ["https://evil.example", "null", "http://app.example"] {
-            let answer = sidecar.call(&from(other, case.clone()));
-            assert_eq!(answer.outcome(), (status, reason.to_owned()));
-            assert_eq!(said(&answer), ["vary: origin"], "{other} {reason}");
+            let response = sidecar.call(&from(other, case.clone()));
+            assert_eq!(response.outcome(), (status, reason.to_owned()));
+            assert_eq!(
+                cors_headers(&response),
+                ["vary: origin"],
+                "{other} {reason}"
+            );
         }
-        assert_eq!(said(&sidecar.call(&case)), ["vary: origin"], "{reason}");
+        assert_eq!(
+            cors_headers(&sidecar.call(&case)),
+            ["vary: origin"],
+            "{reason}"
+        );
         let two = from("https://evil.example", from(APP, case));
-        assert_eq!(said(&sidecar.call(&two)), ["vary: origin"], "{reason}");
+        assert_eq!(
+            cors_headers(&sidecar.call(&two)),
+            ["vary: origin"],
+            "{reason}"
+        );
     }
-    // What is not allowed to read is served all the same: CORS protects nothing from those who are no browsers.
+    // The requests of other origins are served too: CORS restricts browsers only.
     assert_eq!(upstream.arrived().len(), 6);
 }
 
 #[test]
-fn an_allowed_page_can_read_that_it_calls_too_often_and_asking_is_not_counted() {
+fn an_allowed_origin_can_read_a_429_and_preflights_do_not_count() {
     let limited = "[[routes]]\npath = \"/few\"\naccess = \"public\"\n\
                    rate_limit = { requests = 1, per = \"1m\", by = \"client-address\" }\n";
     let (sidecar, upstream, _issuer) = start(&format!("{POLICY}{limited}"));
     for _ in 0..3 {
         assert_eq!(sidecar.call(&preflight(APP, "GET", "/few")).status, 204);
     }
-    let asked = from(APP, get("/few"));
-    assert_eq!(sidecar.call(&asked).status, 200);
-    let answer = sidecar.call(&asked);
-    answer.refused(429, "rate_limited");
+    let request = from(APP, get("/few"));
+    assert_eq!(sidecar.call(&request).status, 200);
+    let response = sidecar.call(&request);
+    response.refused(429, "rate_limited");
     assert_eq!(
-        answer.header("access-control-allow-origin").as_deref(),
+        response.header("access-control-allow-origin").as_deref(),
         Some(APP)
     );
-    assert!(answer.header("retry-after").is_some());
+    assert!(response.header("retry-after").is_some());
     assert_eq!(upstream.arrived().len(), 1);
 }
 
 #[test]
-fn an_allowed_page_can_read_that_the_gate_is_full() {
+fn an_allowed_origin_can_read_a_503_of_a_full_gate() {
     let policy = POLICY.replace("max_body_bytes", "max_connections = 1\nmax_body_bytes");
     let (sidecar, _upstream, issuer) = start(&policy);
-    let asked = from(APP, get(TASKS).bearer(&issuer.token("alice")));
+    let request = from(APP, get(TASKS).bearer(&issuer.token("alice")));
     let mut first = sidecar.connect();
-    assert_eq!(first.call(&asked).status, 200);
-    let answer = sidecar.call(&asked);
-    answer.refused(503, "overloaded");
+    assert_eq!(first.call(&request).status, 200);
+    let response = sidecar.call(&request);
+    response.refused(503, "overloaded");
     assert_eq!(
-        answer.header("access-control-allow-origin").as_deref(),
+        response.header("access-control-allow-origin").as_deref(),
         Some(APP)
     );
 }
 
 #[test]
-fn an_allowed_page_can_read_that_the_upstream_is_away() {
+fn an_allowed_origin_can_read_a_502() {
     let issuer = crate::harness::Issuer::start();
-    let sidecar = crate::harness::Sidecar::start(POLICY, &Upstream::nowhere(), &issuer);
-    let answer = sidecar.call(&from(APP, get(TASKS).bearer(&issuer.token("alice"))));
-    answer.refused(502, "upstream_unreachable");
+    let sidecar = crate::harness::Sidecar::start(POLICY, &Upstream::unreachable(), &issuer);
+    let response = sidecar.call(&from(APP, get(TASKS).bearer(&issuer.token("alice"))));
+    response.refused(502, "upstream_unreachable");
     assert_eq!(
-        answer.header("access-control-allow-origin").as_deref(),
+        response.header("access-control-allow-origin").as_deref(),
         Some(APP)
     );
 }
 
 #[test]
-fn an_allowed_page_can_read_the_refusal_of_a_grpc_call() {
+fn an_allowed_origin_can_read_the_refusal_of_a_grpc_call() {
     let (sidecar, _upstream, _issuer) = start(POLICY);
     let call = post(TASKS, b"").line("Content-Type: application/grpc-web+proto");
-    let answer = sidecar.call(&from(APP, call));
-    assert_eq!(answer.header("grpc-status").as_deref(), Some("16"));
+    let response = sidecar.call(&from(APP, call));
+    assert_eq!(response.header("grpc-status").as_deref(), Some("16"));
     assert_eq!(
-        answer.header("access-control-allow-origin").as_deref(),
+        response.header("access-control-allow-origin").as_deref(),
         Some(APP)
     );
-    let exposed = answer.header("access-control-expose-headers").unwrap();
+    let exposed = response.header("access-control-expose-headers").unwrap();
     assert!(exposed.contains("grpc-status, grpc-message"), "{exposed}");
 }
 
 #[test]
-fn what_the_upstream_tells_browsers_is_replaced() {
+fn replaces_the_cors_headers_of_the_upstream() {
     let lines = "Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Origin: https://evil.example\r\n\
                  ACCESS-CONTROL-ALLOW-CREDENTIALS: true\r\nAccess-Control-Expose-Headers: X-Secret\r\n\
                  Access-Control-Anything: x\r\nVary: Accept-Encoding\r\nVary: Cookie\r\n";
-    let upstream = Upstream::answering(move |dialogue| dialogue.answer("200 OK", lines, "x"));
+    let upstream = Upstream::responding(move |exchange| exchange.respond("200 OK", lines, "x"));
     let (sidecar, upstream, issuer) = start_with(POLICY, upstream);
     let alice = issuer.token("alice");
-    let answer = sidecar.call(&from(APP, get(TASKS).bearer(&alice)));
+    let response = sidecar.call(&from(APP, get(TASKS).bearer(&alice)));
     assert_eq!(
-        said(&answer),
+        cors_headers(&response),
         [
             "access-control-allow-origin: https://app.example".to_owned(),
-            format!("{EXPOSED}, link"),
+            format!("{EXPOSE}, link"),
             "vary: Accept-Encoding, Cookie, origin".to_owned(),
         ]
     );
-    let answer = sidecar.call(&from("https://evil.example", get(TASKS).bearer(&alice)));
-    assert_eq!(said(&answer), ["vary: Accept-Encoding, Cookie, origin"]);
+    let response = sidecar.call(&from("https://evil.example", get(TASKS).bearer(&alice)));
+    assert_eq!(
+        cors_headers(&response),
+        ["vary: Accept-Encoding, Cookie, origin"]
+    );
 
-    // Where the route says `false`, the upstream answers browsers itself, preflights too.
+    // With `cors = false`, the upstream responds to browsers itself, including preflights.
     let before = upstream.arrived().len();
-    for asked in [
+    for request in [
         from("https://evil.example", get("/own/1")),
         preflight("https://evil.example", "PUT", "/own/1"),
     ] {
-        let answer = sidecar.call(&asked);
-        assert_eq!((answer.status, said(&answer).len()), (200, 7), "{answer:?}");
+        let response = sidecar.call(&request);
+        assert_eq!(
+            (response.status, cors_headers(&response).len()),
+            (200, 7),
+            "{response:?}"
+        );
     }
     assert_eq!(upstream.arrived().len(), before + 2);
 }
 
 #[test]
-fn without_a_policy_nothing_is_changed_and_nothing_is_answered() {
+fn without_cors_forwards_preflights_and_cors_headers() {
     let lines = "Access-Control-Allow-Origin: *\r\n";
-    let upstream = Upstream::answering(move |dialogue| dialogue.answer("200 OK", lines, ""));
+    let upstream = Upstream::responding(move |exchange| exchange.respond("200 OK", lines, ""));
     let routes = "[[routes]]\npath = \"/open\"\naccess = \"public\"\n";
     let (sidecar, upstream, _issuer) = start_with(routes, upstream);
-    for asked in [preflight(APP, "GET", "/open"), from(APP, get("/open"))] {
-        let answer = sidecar.call(&asked);
-        assert_eq!(said(&answer), ["access-control-allow-origin: *"]);
+    for request in [preflight(APP, "GET", "/open"), from(APP, get("/open"))] {
+        let response = sidecar.call(&request);
+        assert_eq!(cors_headers(&response), ["access-control-allow-origin: *"]);
     }
     assert_eq!(upstream.arrived().len(), 2);
-    assert!(said(&sidecar.call(&from(APP, get("/nowhere")))).is_empty());
+    assert!(cors_headers(&sidecar.call(&from(APP, get("/nowhere")))).is_empty());
 }
 
 #[test]
-fn what_everybody_may_read_is_the_same_for_everybody() {
+fn any_origin_gets_the_same_response_with_a_wildcard() {
     let (sidecar, upstream, _issuer) = start(POLICY);
-    for asked in [
+    for request in [
         get("/anyone/1"),
         from("https://evil.example", get("/anyone/1")),
         from("null", get("/anyone/1")),
     ] {
-        let answer = sidecar.call(&asked);
-        assert_eq!(said(&answer), ["access-control-allow-origin: *", EXPOSED]);
+        let response = sidecar.call(&request);
+        assert_eq!(
+            cors_headers(&response),
+            ["access-control-allow-origin: *", EXPOSE]
+        );
     }
     assert_eq!(upstream.arrived().len(), 3);
-    let answer = sidecar.call(&preflight("https://evil.example", "PATCH", "/anyone/1"));
-    assert_eq!(answer.status, 204);
+    let response = sidecar.call(&preflight("https://evil.example", "PATCH", "/anyone/1"));
+    assert_eq!(response.status, 204);
     assert_eq!(
-        said(&answer),
+        cors_headers(&response),
         [
             "access-control-allow-methods: GET, HEAD, PATCH",
             "access-control-allow-origin: *",
             "access-control-max-age: 0",
-            ASKED,
+            PREFLIGHT_VARY,
         ]
     );
 }
 
 #[test]
-fn a_page_that_may_send_cookies_may_read_by_one_and_change_what_its_route_lets_it() {
+fn credentials_allow_cookies_and_origins_still_guards_unsafe_methods() {
     let (sidecar, upstream, issuer) = start(POLICY);
     let cookie = format!("Cookie: session={}", issuer.token("alice"));
-    let answer = sidecar.call(&preflight(APP, "GET", "/session/alice"));
+    let response = sidecar.call(&preflight(APP, "GET", "/session/alice"));
     let credentials = "access-control-allow-credentials";
-    assert_eq!(answer.header(credentials).as_deref(), Some("true"));
-    let answer = sidecar.call(&from(APP, get("/session/alice").line(&cookie)));
+    assert_eq!(response.header(credentials).as_deref(), Some("true"));
+    let response = sidecar.call(&from(APP, get("/session/alice").line(&cookie)));
     assert_eq!(
-        (answer.status, answer.header(credentials).as_deref()),
+        (response.status, response.header(credentials).as_deref()),
         (200, Some("true"))
     );
     let evil = from("https://evil.example", get("/session/alice").line(&cookie));
-    assert_eq!(said(&sidecar.call(&evil)), ["vary: origin"]);
-    // `origins` of the route is about what changes something, and does not name this page.
-    let answer = sidecar.call(&from(APP, post("/session/alice", b"").line(&cookie)));
-    answer.refused(403, "origin_not_allowed");
-    assert_eq!(answer.header(credentials).as_deref(), Some("true"));
-    // A token that a page has to send itself needs no cookie.
-    let answer = sidecar.call(&preflight(APP, "GET", TASKS));
-    assert_eq!(answer.header(credentials), None);
+    assert_eq!(cors_headers(&sidecar.call(&evil)), ["vary: origin"]);
+    // `origins` of the route guards unsafe methods and does not name this origin.
+    let response = sidecar.call(&from(APP, post("/session/alice", b"").line(&cookie)));
+    response.refused(403, "origin_not_allowed");
+    assert_eq!(response.header(credentials).as_deref(), Some("true"));
+    // A route without cookies does not allow credentials.
+    let response = sidecar.call(&preflight(APP, "GET", TASKS));
+    assert_eq!(response.header(credentials), None);
     assert_eq!(upstream.arrived().len(), 2);
 }
 
 #[test]
-fn browsers_are_answered_alike_over_both_versions() {
-    let address = either::serve(|_| async { http::Response::new(either::text("")) });
-    let (sidecar, _issuer) = start_before(&either::tasks(Version::HTTP_2, address), POLICY);
+fn responds_to_preflights_over_both_versions() {
+    let address = hyper_client::serve(|_| async { http::Response::new(hyper_client::text("")) });
+    let (sidecar, _issuer) = start_before(&hyper_client::tasks(Version::HTTP_2, address), POLICY);
     for version in VERSIONS {
-        either::run(async {
-            let mut client = Either::connect(sidecar.address, version).await;
+        hyper_client::run(async {
+            let mut client = HyperClient::connect(sidecar.address, version).await;
             for (method, status) in [("GET", 204), ("PUT", 405)] {
-                let asked = http::Request::builder()
+                let request = http::Request::builder()
                     .method("OPTIONS")
                     .uri(TASKS)
                     .header("origin", APP)
                     .header("access-control-request-method", method);
-                let seen = client
-                    .ask(asked.body(either::text("")).unwrap())
+                let response = client
+                    .call(request.body(hyper_client::text("")).unwrap())
                     .await
                     .unwrap();
-                assert_eq!(seen.status, status, "{version:?} {method}");
-                let allowed = seen.headers.get(ACCESS_CONTROL_ALLOW_ORIGIN);
+                assert_eq!(response.status, status, "{version:?} {method}");
+                let allowed = response.headers.get(ACCESS_CONTROL_ALLOW_ORIGIN);
                 assert_eq!(allowed.is_some(), status == 204, "{version:?} {method}");
-                assert_eq!(seen.headers.get_all(VARY).iter().count(), 1);
+                assert_eq!(response.headers.get_all(VARY).iter().count(), 1);
             }
         });
     }

@@ -258,10 +258,10 @@ fn readme_shows_real_responses() {
     let responses: Vec<&str> = output.split(&format!("{mark}\n")).collect();
     assert_eq!(responses.len(), expected.len() + 1, "{output}");
     for ((command, shown), real) in expected.iter().zip(responses) {
-        let wanted: Vec<&str> = shown.text.trim_end().lines().collect();
+        let expected: Vec<&str> = shown.text.trim_end().lines().collect();
         let found: Vec<&str> = real.trim_end().lines().collect();
         assert!(
-            shows(&wanted, &found),
+            shows(&expected, &found),
             "{}:\n{}returned\n{real}\ninstead of\n{}",
             shown.place,
             command.text,
@@ -295,7 +295,7 @@ fn log_page_lists_every_field_of_the_access_log() {
 
 #[test]
 fn every_configuration_in_the_documentation_is_valid() {
-    let mut whole = 0;
+    let mut complete = 0;
     let mut fragments = 0;
     for block in pages().iter().flat_map(|page| blocks(page)) {
         let place = &block.place;
@@ -305,7 +305,7 @@ fn every_configuration_in_the_documentation_is_valid() {
                 let mut written = parse().unwrap_or_else(|problems| panic!("{problems}"));
                 written.set_variable("BETTER_AUTH_SECRET", SECRET);
                 App::compile(written).unwrap_or_else(|problems| panic!("{problems}"));
-                whole += 1;
+                complete += 1;
             }
             "toml fragment" => {
                 let written = parse().unwrap_or_else(|problems| panic!("{problems}"));
@@ -320,7 +320,10 @@ fn every_configuration_in_the_documentation_is_valid() {
             ),
         }
     }
-    assert!(whole >= 3 && fragments >= 2, "{whole} and {fragments}");
+    assert!(
+        complete >= 3 && fragments >= 2,
+        "{complete} and {fragments}"
+    );
 }
 
 #[test]

@@ -1,15 +1,13 @@
-//! What the upstream is told about the way of a request.
+//! Forwarding headers, `Via`, request IDs, and headers that pass unchanged.
 
 use std::collections::BTreeSet;
 
-use crate::harness::{ROUTES, get, start};
-
-const TASKS: &str = "/api/alice/tasks";
+use crate::harness::{ROUTES, TASKS, get, start};
 
 const TRUSTING: &str = "[listen]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n";
 
-/// What a client or a proxy in front may have written.
-const TOLD: [&str; 9] = [
+/// Forwarding headers of a client or a proxy.
+const FORWARDING: [&str; 9] = [
     "X-Forwarded-For: 192.0.2.1, 10.1.1.1",
     "X-Forwarded-Proto: https",
     "X-Forwarded-Host: app.test",
@@ -22,11 +20,11 @@ const TOLD: [&str; 9] = [
 ];
 
 #[test]
-fn a_peer_that_is_not_trusted_has_nothing_to_say_about_the_way() {
+fn replaces_the_forwarding_headers_of_an_untrusted_peer() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     for target in [TASKS, "/me/notes", "/open/page"] {
         let mut request = get(target).bearer(&issuer.token("alice"));
-        for line in TOLD {
+        for line in FORWARDING {
             request = request.line(line);
         }
         assert_eq!(sidecar.call(&request).status, 200);
@@ -37,17 +35,17 @@ fn a_peer_that_is_not_trusted_has_nothing_to_say_about_the_way() {
         let forwarded = "for=127.0.0.1;host=\"gate.test\";proto=http";
         assert_eq!(head.values("forwarded"), [forwarded]);
         let text = head.text();
-        for gone in ["192.0.2", "app.test", "/app", "bob", "https"] {
-            assert!(!text.contains(gone), "{gone} in\n{text}");
+        for removed in ["192.0.2", "app.test", "/app", "bob", "https"] {
+            assert!(!text.contains(removed), "{removed} in\n{text}");
         }
     }
 }
 
 #[test]
-fn a_trusted_proxy_is_believed_and_gone_on_with() {
+fn extends_the_forwarding_headers_of_a_trusted_proxy() {
     let (sidecar, upstream, issuer) = start(&format!("{TRUSTING}{ROUTES}"));
     let mut request = get(TASKS).bearer(&issuer.token("alice"));
-    for line in TOLD {
+    for line in FORWARDING {
         request = request.line(line);
     }
     assert_eq!(sidecar.call(&request).status, 200);
@@ -64,14 +62,14 @@ fn a_trusted_proxy_is_believed_and_gone_on_with() {
         ["for=192.0.2.1;proto=https;host=app.test, for=127.0.0.1;host=\"gate.test\";proto=http"]
     );
     let text = head.text();
-    // What speaks of the way in another spelling, or of the caller, is nobody's but the gate's.
-    for gone in ["192.0.2.9", "bob", "Real-IP", "real-ip"] {
-        assert!(!text.contains(gone), "{gone} in\n{text}");
+    // Other spellings, and headers that name the caller, are removed from a trusted proxy too.
+    for removed in ["192.0.2.9", "bob", "Real-IP", "real-ip"] {
+        assert!(!text.contains(removed), "{removed} in\n{text}");
     }
 }
 
 #[test]
-fn a_trusted_proxy_that_says_nothing_changes_nothing() {
+fn sets_forwarding_headers_if_a_trusted_proxy_sends_none() {
     let (sidecar, upstream, issuer) = start(&format!("{TRUSTING}{ROUTES}"));
     assert_eq!(
         sidecar
@@ -86,7 +84,7 @@ fn a_trusted_proxy_that_says_nothing_changes_nothing() {
 }
 
 #[test]
-fn several_fields_of_a_trusted_proxy_are_one_list() {
+fn merges_repeated_forwarding_headers_of_a_trusted_proxy() {
     let (sidecar, upstream, _issuer) = start(&format!("{TRUSTING}{ROUTES}"));
     let request = get("/open/page")
         .line("X-Forwarded-For: 192.0.2.1")
@@ -104,18 +102,18 @@ fn several_fields_of_a_trusted_proxy_are_one_list() {
 }
 
 #[test]
-fn both_sides_are_told_that_there_is_a_proxy() {
+fn adds_via_in_both_directions() {
     let (sidecar, upstream, _issuer) = start(ROUTES);
-    let answer = sidecar.call(&get("/open/page").line("Via: 1.0 front"));
+    let response = sidecar.call(&get("/open/page").line("Via: 1.0 front"));
     assert_eq!(
         upstream.only().head.values("via"),
         ["1.0 front", "1.1 claimgate"]
     );
-    assert_eq!(answer.head.values("via"), ["1.1 claimgate"]);
+    assert_eq!(response.head.values("via"), ["1.1 claimgate"]);
 }
 
 #[test]
-fn a_plain_request_id_is_passed_on_and_any_other_replaced() {
+fn keeps_a_valid_request_id_and_replaces_any_other() {
     let (sidecar, upstream, _issuer) = start(ROUTES);
     let long = "x".repeat(129);
     let plain = [
@@ -125,13 +123,13 @@ fn a_plain_request_id_is_passed_on_and_any_other_replaced() {
         &long[1..],
     ];
     for id in plain {
-        let answer = sidecar.call(&get("/open/page").line(&format!("X-Request-Id: {id}")));
+        let response = sidecar.call(&get("/open/page").line(&format!("X-Request-Id: {id}")));
         let arrived = upstream.arrived().pop().unwrap();
         assert_eq!(arrived.head.values("x-request-id"), [id]);
-        assert_eq!(answer.head.values("x-request-id"), [id]);
+        assert_eq!(response.head.values("x-request-id"), [id]);
     }
-    let mut made = BTreeSet::new();
-    let odd: [&[&str]; 7] = [
+    let mut generated = BTreeSet::new();
+    let invalid: [&[&str]; 7] = [
         &[],
         &["X-Request-Id:"],
         &["X-Request-Id: a b"],
@@ -140,15 +138,15 @@ fn a_plain_request_id_is_passed_on_and_any_other_replaced() {
         &["X-Request-Id: one", "X-Request-Id: two"],
         &[&format!("X-Request-Id: {long}")],
     ];
-    for lines in odd {
+    for lines in invalid {
         let request = lines
             .iter()
             .fold(get("/open/page"), |request, line| request.line(line));
-        let answer = sidecar.call(&request);
+        let response = sidecar.call(&request);
         let arrived = upstream.arrived().pop().unwrap();
         let id = arrived.head.value("x-request-id").unwrap();
         assert_eq!(
-            answer.header("x-request-id").as_deref(),
+            response.header("x-request-id").as_deref(),
             Some(id.as_str()),
             "{lines:?}"
         );
@@ -157,15 +155,15 @@ fn a_plain_request_id_is_passed_on_and_any_other_replaced() {
             id.bytes().all(|byte| byte.is_ascii_hexdigit()),
             "{lines:?}: {id}"
         );
-        assert!(made.insert(id), "{lines:?}: made twice");
+        assert!(generated.insert(id), "{lines:?}: generated twice");
     }
-    // A refusal has one too: it is how a user's complaint is found in the log.
-    let answer = sidecar.call(&get(TASKS).line("X-Request-Id: mine"));
-    assert_eq!(answer.head.values("x-request-id"), ["mine"]);
+    // A refusal has one too, to find the request in the log.
+    let response = sidecar.call(&get(TASKS).line("X-Request-Id: mine"));
+    assert_eq!(response.head.values("x-request-id"), ["mine"]);
 }
 
 #[test]
-fn what_means_nothing_to_the_gate_passes_in_both_directions() {
+fn forwards_other_request_headers_unchanged() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let lines = [
         "Accept: text/html, */*;q=0.1",

@@ -1,12 +1,10 @@
-//! Where a message ends: for the gate, the client and the upstream the same, or the request is refused.
+//! Message framing (RFC 9112 section 6): one unambiguous length, or a rejection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::harness::{Latch, Next, ROUTES, Upstream, get, post, request, start, start_with};
-
-const TASKS: &str = "/api/alice/tasks";
+use crate::harness::{Latch, Next, ROUTES, TASKS, Upstream, get, post, request, start, start_with};
 
 fn head(lines: &str, token: &str) -> String {
     format!(
@@ -14,16 +12,16 @@ fn head(lines: &str, token: &str) -> String {
     )
 }
 
-/// What of the requests that arrived came to its end, and what is more than it should be.
+/// Asserts that the upstream received no complete request.
 #[track_caller]
-fn assert_nothing_whole(upstream: &Upstream, what: &str) {
+fn assert_none_complete(upstream: &Upstream, what: &str) {
     for arrived in upstream.arrived() {
-        assert!(!arrived.whole, "{what}\n{}", arrived.head.text());
+        assert!(!arrived.complete, "{what}\n{}", arrived.head.text());
     }
 }
 
 #[test]
-fn a_message_with_two_ends_is_refused() {
+fn rejects_a_message_of_ambiguous_length() {
     for (lines, body) in [
         ("Content-Length: 4\r\nContent-Length: 5\r\n", "body!"),
         ("Content-Length: 4, 5\r\n", "body!"),
@@ -73,22 +71,22 @@ fn a_message_with_two_ends_is_refused() {
         let what = format!("{lines:?} {body:?}");
         let mut client = sidecar.connect();
         client.send(head(lines, &issuer.token("alice")) + body);
-        let answer = client
+        let response = client
             .read(false)
             .unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_eq!(answer.status, 400, "{what}: {}", answer.head.text());
+        assert_eq!(response.status, 400, "{what}: {}", response.head.text());
         client.until_closed();
-        assert_nothing_whole(&upstream, &what);
+        assert_none_complete(&upstream, &what);
     }
 }
 
 #[test]
-fn a_length_that_is_said_twice_arrives_once_or_not() {
-    // RFC 9112 section 6.3: equal lengths may be taken for one.
+fn merges_or_rejects_repeated_equal_lengths() {
+    // RFC 9112 section 6.3 allows a recipient to merge equal lengths.
     let (sidecar, upstream, issuer) = start(ROUTES);
     let lines = "Content-Length: 4\r\nContent-Length: 4\r\n";
-    let answer = sidecar.raw(head(lines, &issuer.token("alice")) + "body");
-    assert!(matches!(answer.status, 200 | 400), "{}", answer.status);
+    let response = sidecar.raw(head(lines, &issuer.token("alice")) + "body");
+    assert!(matches!(response.status, 200 | 400), "{}", response.status);
     for arrived in upstream.arrived() {
         assert_eq!(arrived.head.values("content-length"), ["4"]);
         assert_eq!(arrived.body, b"body");
@@ -96,8 +94,8 @@ fn a_length_that_is_said_twice_arrives_once_or_not() {
 }
 
 #[test]
-fn a_length_beside_chunks_does_not_count_and_ends_the_connection() {
-    // RFC 9112 section 6.1: such a message may be an attack. It has one reading here and the connection has no second.
+fn content_length_beside_chunked_is_ignored_and_closes_the_connection() {
+    // RFC 9112 section 6.1: such a message may be request smuggling. The connection serves no second request.
     let (sidecar, upstream, issuer) = start(ROUTES);
     for lines in [
         "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
@@ -107,14 +105,14 @@ fn a_length_beside_chunks_does_not_count_and_ends_the_connection() {
         let mut client = sidecar.connect();
         let smuggled = "0\r\n\r\nGET /open/smuggled HTTP/1.1\r\nHost: gate.test\r\n\r\n";
         client.send(head(lines, &issuer.token("alice")) + smuggled);
-        let answer = client.answer();
+        let response = client.response();
         client.until_closed();
         let arrived = upstream.arrived().split_off(before);
-        if answer.status == 400 {
+        if response.status == 400 {
             assert!(arrived.is_empty(), "{lines:?}: {arrived:#?}");
             continue;
         }
-        assert_eq!(answer.status, 200, "{lines:?}");
+        assert_eq!(response.status, 200, "{lines:?}");
         assert_eq!(arrived.len(), 1, "{lines:?}: {arrived:#?}");
         assert_eq!(arrived[0].head.value("content-length"), None, "{lines:?}");
         assert_eq!(arrived[0].body, b"", "{lines:?}");
@@ -122,7 +120,7 @@ fn a_length_beside_chunks_does_not_count_and_ends_the_connection() {
 }
 
 #[test]
-fn a_request_without_exactly_one_good_host_is_refused() {
+fn rejects_a_request_without_exactly_one_valid_host() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     for lines in [
@@ -144,10 +142,10 @@ fn a_request_without_exactly_one_good_host_is_refused() {
         "Host: g\u{e9}te.test\r\n",
     ] {
         let text = format!("GET {TASKS} HTTP/1.1\r\n{lines}Authorization: Bearer {token}\r\n\r\n");
-        let answer = sidecar.raw(text);
-        assert_eq!(answer.status, 400, "{lines:?}: {}", answer.text());
+        let response = sidecar.raw(text);
+        assert_eq!(response.status, 400, "{lines:?}: {}", response.text());
     }
-    upstream.untouched();
+    upstream.assert_untouched();
     for host in [
         "gate.test",
         "gate.test:8080",
@@ -155,37 +153,37 @@ fn a_request_without_exactly_one_good_host_is_refused() {
         "[::1]:80",
         "GATE.TEST.",
     ] {
-        let answer = sidecar.call(&get(TASKS).host(Some(host)).bearer(&token));
-        assert_eq!(answer.status, 200, "{host}");
+        let response = sidecar.call(&get(TASKS).host(Some(host)).bearer(&token));
+        assert_eq!(response.status, 200, "{host}");
         let arrived = upstream.arrived().pop().unwrap();
         assert_eq!(arrived.head.value("host").as_deref(), Some(host));
     }
 }
 
 #[test]
-fn http_1_0_is_answered_and_closed() {
+fn responds_to_http_1_0_and_closes_the_connection() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     let mut client = sidecar.connect();
     client.send(format!(
         "GET {TASKS} HTTP/1.0\r\nHost: gate.test\r\nAuthorization: Bearer {token}\r\n\r\n"
     ));
-    let answer = client.answer();
-    assert_eq!((answer.status, answer.text().as_str()), (200, TASKS));
+    let response = client.response();
+    assert_eq!((response.status, response.text().as_str()), (200, TASKS));
     client.until_closed();
     assert_eq!(upstream.only().head.line(), format!("GET {TASKS} HTTP/1.1"));
-    // RFC 9112 section 6.1: HTTP/1.0 has no chunks.
+    // RFC 9112 section 6.1: HTTP/1.0 has no chunked coding.
     let mut client = sidecar.connect();
     client.send(
         head("Transfer-Encoding: chunked\r\n", &token).replace("HTTP/1.1", "HTTP/1.0")
             + "0\r\n\r\n",
     );
-    assert_eq!(client.answer().status, 400);
+    assert_eq!(client.response().status, 400);
     upstream.only();
 }
 
 #[test]
-fn what_is_not_http_1_is_not_served() {
+fn does_not_serve_other_protocols_as_http1() {
     let (sidecar, upstream, _issuer) = start(ROUTES);
     for bytes in [
         "GET /open/page\r\n\r\n",
@@ -197,22 +195,22 @@ fn what_is_not_http_1_is_not_served() {
     ] {
         let mut client = sidecar.connect();
         client.send(bytes);
-        let said = String::from_utf8_lossy(&client.until_closed()).into_owned();
+        let received = String::from_utf8_lossy(&client.until_closed()).into_owned();
         assert!(
-            said.is_empty() || said.starts_with("HTTP/1.1 400"),
-            "{bytes:?}: {said}"
+            received.is_empty() || received.starts_with("HTTP/1.1 400"),
+            "{bytes:?}: {received}"
         );
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
-fn bare_line_feeds_are_written_anew_or_refused() {
+fn normalizes_or_rejects_bare_line_feeds() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     let text = format!("GET {TASKS} HTTP/1.1\nHost: gate.test\nAuthorization: Bearer {token}\n\n");
-    let answer = sidecar.raw(text);
-    assert!(matches!(answer.status, 200 | 400), "{}", answer.status);
+    let response = sidecar.raw(text);
+    assert!(matches!(response.status, 200 | 400), "{}", response.status);
     for arrived in upstream.arrived() {
         let text = arrived.head.text();
         assert_eq!(
@@ -224,40 +222,40 @@ fn bare_line_feeds_are_written_anew_or_refused() {
 }
 
 #[test]
-fn a_body_is_not_asked_for_before_the_token_is_good() {
+fn sends_100_continue_only_after_verification() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let expecting = |token: &str| head("Expect: 100-continue\r\nContent-Length: 4\r\n", token);
     let mut client = sidecar.connect();
     client.send(expecting("not.a.token"));
-    // The first answer is the last one: no 100 came before it.
-    client.answer().refused(401, "token_malformed");
-    upstream.untouched();
+    // The first response is the final one; no 100 precedes it.
+    client.response().refused(401, "token_malformed");
+    upstream.assert_untouched();
 
     let mut client = sidecar.connect();
     client.send(expecting(&issuer.token("alice")));
-    assert_eq!(client.answer().status, 100);
+    assert_eq!(client.response().status, 100);
     client.send("body");
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     let arrived = upstream.only();
     assert_eq!(arrived.body, b"body");
     assert_eq!(arrived.head.value("expect"), None);
 }
 
 #[test]
-fn a_body_over_the_limit_is_refused_by_its_length_at_once() {
+fn rejects_a_large_content_length_at_once() {
     let (sidecar, upstream, issuer) =
         start(&format!("[listen]\nmax_body_bytes = \"10KiB\"\n{ROUTES}"));
     let mut client = sidecar.connect();
     client.send(head("Content-Length: 10241\r\n", &issuer.token("alice")));
-    client.answer().refused(413, "body_too_large");
+    client.response().refused(413, "body_too_large");
     client.until_closed();
-    upstream.untouched();
+    upstream.assert_untouched();
     let fits = post(TASKS, &[b'x'; 10240]).bearer(&issuer.token("alice"));
     assert_eq!(sidecar.call(&fits).status, 200);
 }
 
 #[test]
-fn a_body_over_the_limit_is_refused_by_its_chunks() {
+fn rejects_a_large_chunked_body() {
     let (sidecar, upstream, issuer) =
         start(&format!("[listen]\nmax_body_bytes = \"10KiB\"\n{ROUTES}"));
     let token = issuer.token("alice");
@@ -265,7 +263,7 @@ fn a_body_over_the_limit_is_refused_by_its_chunks() {
         .bearer(&token)
         .chunked(&[b'x'; 10241], "");
     sidecar.call(&large).refused(413, "body_too_large");
-    assert_nothing_whole(&upstream, "10241 bytes");
+    assert_none_complete(&upstream, "10241 bytes");
     let fits = request("POST", TASKS)
         .bearer(&token)
         .chunked(&[b'x'; 10240], "");
@@ -301,47 +299,47 @@ fn a_get_keeps_its_chunked_body() {
 }
 
 #[test]
-fn answers_without_a_body_have_none() {
-    let upstream = Upstream::answering(|dialogue| {
-        match dialogue.target().as_str() {
-            "/open/204" => dialogue.write("HTTP/1.1 204 No Content\r\nA: b\r\n\r\n"),
-            "/open/304" => dialogue
+fn responses_to_head_and_with_204_or_304_have_no_body() {
+    let upstream = Upstream::responding(|exchange| {
+        match exchange.target().as_str() {
+            "/open/204" => exchange.write("HTTP/1.1 204 No Content\r\nA: b\r\n\r\n"),
+            "/open/304" => exchange
                 .write("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 9\r\n\r\n"),
-            _ => dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
+            _ => exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
         }
-        Next::Stay
+        Next::KeepAlive
     });
     let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream);
     let mut client = sidecar.connect();
     for round in 0..3 {
-        let answer = client.call(&request("HEAD", "/open/page"));
-        assert_eq!(answer.status, 200, "{round}");
+        let response = client.call(&request("HEAD", "/open/page"));
+        assert_eq!(response.status, 200, "{round}");
         assert_eq!(
-            answer.header("content-length").as_deref(),
+            response.header("content-length").as_deref(),
             Some("9"),
             "{round}"
         );
-        // A refusal of the gate's own keeps to it as well.
-        let answer = client.call(&request("HEAD", TASKS));
-        assert_eq!(answer.status, 401, "{round}");
+        // A refusal of the gate has no body either.
+        let response = client.call(&request("HEAD", TASKS));
+        assert_eq!(response.status, 401, "{round}");
         assert_eq!(client.call(&get("/open/204")).status, 204, "{round}");
-        let answer = client.call(&get("/open/304"));
-        assert_eq!(answer.status, 304, "{round}");
-        assert_eq!(answer.header("etag").as_deref(), Some("\"x\""), "{round}");
+        let response = client.call(&get("/open/304"));
+        assert_eq!(response.status, 304, "{round}");
+        assert_eq!(response.header("etag").as_deref(), Some("\"x\""), "{round}");
     }
 }
 
 #[test]
-fn an_upstreams_early_answer_to_a_long_upload_reaches_the_client() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.answer(
+fn forwards_an_early_response_to_a_long_upload() {
+    let upstream = Upstream::responding(|exchange| {
+        exchange.respond(
             "413 Content Too Large",
             "Connection: close\r\n",
             "too large",
         );
-        // As a server should, it reads on for a while, so that its answer is not lost.
-        dialogue.wire.shut_sending();
-        dialogue.wire.until_closed();
+        // Reads on for a while, as a server should, so that the response is not lost to a reset.
+        exchange.wire.shut_sending();
+        exchange.wire.until_closed();
         Next::Close
     });
     let config = format!("[listen]\nmax_body_bytes = 0\n{ROUTES}");
@@ -353,40 +351,40 @@ fn an_upstreams_early_answer_to_a_long_upload_reaches_the_client() {
             &issuer.token("alice"),
         ));
         client.send(vec![b'x'; 64 * 1024]);
-        let answer = client.answer();
+        let response = client.response();
         assert_eq!(
-            (answer.status, answer.text().as_str()),
+            (response.status, response.text().as_str()),
             (413, "too large"),
             "{round}"
         );
-        assert_eq!(answer.reason(), "", "it is the upstream's own");
+        assert_eq!(response.reason(), "", "it comes from the upstream");
     }
-    // The rest of the upload is nobody's: the connections to the upstream are cut.
+    // The connections with an incomplete upload are closed.
     upstream.wait_for_closed(20);
 }
 
 #[test]
-fn a_connection_whose_upload_is_not_over_serves_nobody_else() {
-    let upstream = Upstream::answering(|dialogue| {
-        if dialogue.head.line().starts_with("POST ") {
-            return dialogue.answer("200 OK", "", "early");
+fn does_not_reuse_a_connection_with_an_incomplete_upload() {
+    let upstream = Upstream::responding(|exchange| {
+        if exchange.head.line().starts_with("POST ") {
+            return exchange.respond("200 OK", "", "early");
         }
-        dialogue.echo()
+        exchange.echo()
     });
     let (sidecar, upstream, issuer) = start_with(ROUTES, upstream);
     for round in 0..20 {
         let mut uploading = sidecar.connect();
         uploading.send(head("Content-Length: 1000\r\n", &issuer.token("alice")));
         uploading.send("GET /open/smuggled HTTP/1.1\r\nHost: gate.test\r\n\r\n");
-        assert_eq!(uploading.answer().text(), "early", "{round}");
-        let answer = sidecar.call(&get("/open/page"));
+        assert_eq!(uploading.response().text(), "early", "{round}");
+        let response = sidecar.call(&get("/open/page"));
         assert_eq!(
-            (answer.status, answer.text().as_str()),
+            (response.status, response.text().as_str()),
             (200, "/open/page"),
             "{round}"
         );
-        // An upload that was cut off may be written down after what came later, and a piece of it, which this upstream
-        // does not know for one, as a request.
+        // The upstream may record a truncated upload after later requests, and may parse a part of its body as a
+        // request.
         let arrived = upstream.arrived();
         let newest = |line: &str| {
             let mut latest = arrived.iter().rev();
@@ -398,10 +396,10 @@ fn a_connection_whose_upload_is_not_over_serves_nobody_else() {
 }
 
 #[test]
-fn an_upstream_that_neither_reads_nor_answers_is_504() {
+fn responds_504_when_the_upstream_neither_reads_nor_responds() {
     let latch = Latch::default();
     let stuck = latch.clone();
-    let upstream = Upstream::answering(move |_| {
+    let upstream = Upstream::responding(move |_| {
         stuck.wait();
         Next::Close
     });
@@ -414,17 +412,17 @@ fn an_upstream_that_neither_reads_nor_answers_is_504() {
         "Content-Length: 100000000\r\n",
         &issuer.token("alice"),
     ));
-    // More than every buffer on the way holds; the gate stops reading long before its end.
+    // Larger than all buffers on the way; the gate stops reading long before the end.
     let mut uploading = client.wire.try_clone();
     let upload = thread::spawn(move || uploading.write(&vec![b'x'; 100_000_000]));
-    client.answer().refused(504, "upstream_timeout");
+    client.response().refused(504, "upstream_timeout");
     drop(client);
     latch.open();
-    let _cut = upload.join().unwrap();
+    let _closed = upload.join().unwrap();
 }
 
 #[test]
-fn an_answer_that_breaks_off_never_ends_well() {
+fn a_truncated_response_never_looks_complete() {
     for (head, body) in [
         ("Content-Length: 100\r\n", "half"),
         ("Transfer-Encoding: chunked\r\n", "4\r\nhalf\r\n"),
@@ -436,13 +434,13 @@ fn an_answer_that_breaks_off_never_ends_well() {
         ("Transfer-Encoding: chunked\r\n", "4\r\nhalf\r\n0\r\n"),
     ] {
         for next in [Next::Close, Next::Reset] {
-            let whole = Latch::default();
-            let read = whole.clone();
-            let upstream = Upstream::answering(move |dialogue| {
-                dialogue.write(format!("HTTP/1.1 200 OK\r\n{head}\r\n{body}"));
+            let received = Latch::default();
+            let written = received.clone();
+            let upstream = Upstream::responding(move |exchange| {
+                exchange.write(format!("HTTP/1.1 200 OK\r\n{head}\r\n{body}"));
                 if next == Next::Reset {
-                    // A reset may overtake what was written: it waits until that has arrived.
-                    read.wait();
+                    // A reset may overtake the bytes written before; wait until they arrive.
+                    written.wait();
                 }
                 next
             });
@@ -451,30 +449,30 @@ fn an_answer_that_breaks_off_never_ends_well() {
             client.send(get("/open/page").bytes());
             let head = client.wire.read_head().unwrap().unwrap();
             assert!(head.line().starts_with("HTTP/1.1 200"), "{}", head.text());
-            whole.open();
+            received.open();
             let ended = client.wire.read_body(&head);
-            assert!(ended.is_err(), "{body:?} ended well: {ended:?}");
+            assert!(ended.is_err(), "{body:?} looks complete: {ended:?}");
         }
     }
 }
 
 #[test]
-fn an_answer_that_ends_with_its_connection_is_whole() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.write("HTTP/1.0 200 OK\r\n\r\nuntil the end");
+fn forwards_a_response_that_ends_with_its_connection() {
+    let upstream = Upstream::responding(|exchange| {
+        exchange.write("HTTP/1.0 200 OK\r\n\r\nuntil the end");
         Next::Close
     });
     let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream);
-    let answer = sidecar.call(&get("/open/page"));
+    let response = sidecar.call(&get("/open/page"));
     assert_eq!(
-        (answer.status, answer.text().as_str()),
+        (response.status, response.text().as_str()),
         (200, "until the end")
     );
 }
 
 #[test]
-fn what_is_no_answer_is_502_and_the_next_request_is_served() {
-    let answers = [
+fn responds_502_to_an_invalid_response_and_serves_the_next_request() {
+    let responses = [
         "nonsense\r\n\r\n",
         "HTTP/1.1 2000 OK\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxy",
@@ -486,35 +484,35 @@ fn what_is_no_answer_is_502_and_the_next_request_is_served() {
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     ];
-    let upstream = Upstream::answering(move |dialogue| {
-        let target = dialogue.target();
-        match target.strip_prefix("/open/bad/") {
+    let upstream = Upstream::responding(move |exchange| {
+        let target = exchange.target();
+        match target.strip_prefix("/open/invalid/") {
             Some(number) => {
-                dialogue.write(answers[number.parse::<usize>().unwrap()]);
+                exchange.write(responses[number.parse::<usize>().unwrap()]);
                 Next::Close
             }
-            None => dialogue.echo(),
+            None => exchange.echo(),
         }
     });
     let (sidecar, _upstream, issuer) = start_with(ROUTES, upstream);
     let mut client = sidecar.connect();
-    for (number, bytes) in answers.iter().enumerate() {
-        let answer = client.call(&get(&format!("/open/bad/{number}")));
+    for (number, bytes) in responses.iter().enumerate() {
+        let response = client.call(&get(&format!("/open/invalid/{number}")));
         assert_eq!(
-            answer.outcome(),
+            response.outcome(),
             (502, "upstream_invalid_response".to_owned()),
             "{bytes:?}"
         );
-        let good = client.call(&get(TASKS).bearer(&issuer.token("alice")));
+        let next = client.call(&get(TASKS).bearer(&issuer.token("alice")));
         assert_eq!(
-            (good.status, good.text().as_str()),
+            (next.status, next.text().as_str()),
             (200, TASKS),
             "after {bytes:?}"
         );
     }
     let large = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "x".repeat(1_000_000));
-    let upstream = Upstream::answering(move |dialogue| {
-        dialogue.write(&large);
+    let upstream = Upstream::responding(move |exchange| {
+        exchange.write(&large);
         Next::Close
     });
     let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream);
@@ -524,7 +522,7 @@ fn what_is_no_answer_is_502_and_the_next_request_is_served() {
 }
 
 #[test]
-fn an_answer_with_two_ends_is_502() {
+fn responds_502_to_a_response_of_ambiguous_length() {
     for (lines, body) in [
         (
             "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
@@ -549,49 +547,49 @@ fn an_answer_with_two_ends_is_502() {
         ),
         ("Content-Length: 4, 4\r\n", "body"),
     ] {
-        let upstream = Upstream::answering(move |dialogue| {
-            dialogue.write(format!("HTTP/1.1 200 OK\r\n{lines}\r\n{body}"));
+        let upstream = Upstream::responding(move |exchange| {
+            exchange.write(format!("HTTP/1.1 200 OK\r\n{lines}\r\n{body}"));
             Next::Close
         });
         let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream);
-        let answer = sidecar.call(&get("/open/page"));
+        let response = sidecar.call(&get("/open/page"));
         assert_eq!(
-            answer.outcome(),
+            response.outcome(),
             (502, "upstream_invalid_response".to_owned()),
             "{lines:?}: {}",
-            answer.head.text()
+            response.head.text()
         );
     }
 }
 
 #[test]
-fn bytes_after_an_answer_are_never_the_next_answer() {
-    let upstream = Upstream::answering(|dialogue| {
-        let body = dialogue.target();
-        dialogue.write(format!(
+fn bytes_after_a_response_are_not_the_next_response() {
+    let upstream = Upstream::responding(|exchange| {
+        let body = exchange.target();
+        exchange.write(format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
             body.len()
         ));
-        Next::Stay
+        Next::KeepAlive
     });
     let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream);
     let mut client = sidecar.connect();
     for number in 0..200 {
         let target = format!("/open/{number}");
-        let answer = client.call(&get(&target));
+        let response = client.call(&get(&target));
         assert!(
-            (answer.status, answer.text()) == (200, target) || answer.status == 502,
+            (response.status, response.text()) == (200, target) || response.status == 502,
             "{number}: {} {}",
-            answer.status,
-            answer.text()
+            response.status,
+            response.text()
         );
     }
 }
 
 #[test]
-fn a_stale_connection_costs_no_request() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.echo();
+fn a_stale_connection_loses_no_request() {
+    let upstream = Upstream::responding(|exchange| {
+        exchange.echo();
         Next::Close
     });
     let (sidecar, upstream, issuer) = start_with(ROUTES, upstream);
@@ -599,31 +597,31 @@ fn a_stale_connection_costs_no_request() {
     let mut client = sidecar.connect();
     for number in 0..500 {
         let target = format!("{TASKS}/{number}");
-        let answer = client.call(&get(&target).bearer(&token));
-        assert_eq!((answer.status, answer.text()), (200, target));
+        let response = client.call(&get(&target).bearer(&token));
+        assert_eq!((response.status, response.text()), (200, target));
     }
-    // A request that was repeated had found its first connection closed before anything of it was read.
+    // A retried request found its connection closed before the upstream read any of it.
     assert_eq!(upstream.arrived().len(), 500);
 }
 
 #[test]
-fn a_post_that_may_have_been_sent_is_not_sent_twice() {
-    let upstream = Upstream::answering(|dialogue| {
-        if dialogue.head.line().starts_with("POST ") {
-            dialogue.body();
+fn does_not_retry_a_post_that_may_have_been_processed() {
+    let upstream = Upstream::responding(|exchange| {
+        if exchange.head.line().starts_with("POST ") {
+            exchange.body();
             return Next::Close;
         }
-        dialogue.echo()
+        exchange.echo()
     });
     let (sidecar, upstream, issuer) = start_with(ROUTES, upstream);
     let token = issuer.token("alice");
     let mut client = sidecar.connect();
     for number in 1..=20 {
         for body in [&b"once"[..], b""] {
-            // So that there is a connection in the pool, and not a new one.
+            // The POST gets this pooled connection.
             assert_eq!(client.call(&get(TASKS).bearer(&token)).status, 200);
-            let answer = client.call(&post(TASKS, body).bearer(&token));
-            answer.refused(502, "upstream_invalid_response");
+            let response = client.call(&post(TASKS, body).bearer(&token));
+            response.refused(502, "upstream_invalid_response");
         }
         let posts = upstream.arrived().into_iter();
         let posts = posts.filter(|arrived| arrived.head.line().starts_with("POST "));
@@ -632,12 +630,12 @@ fn a_post_that_may_have_been_sent_is_not_sent_twice() {
 }
 
 #[test]
-fn a_get_whose_connection_breaks_is_sent_again_once() {
-    let upstream = Upstream::answering(|dialogue| {
-        if dialogue.target() == "/open/broken" {
+fn retries_a_get_on_a_closed_connection_once() {
+    let upstream = Upstream::responding(|exchange| {
+        if exchange.target() == "/open/broken" {
             return Next::Close;
         }
-        dialogue.echo()
+        exchange.echo()
     });
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
     let mut client = sidecar.connect();
@@ -649,17 +647,17 @@ fn a_get_whose_connection_breaks_is_sent_again_once() {
 }
 
 #[test]
-fn what_concerns_the_upstreams_connection_stays_there() {
-    let upstream = Upstream::answering(|dialogue| {
+fn removes_hop_by_hop_headers_of_the_upstream() {
+    let upstream = Upstream::responding(|exchange| {
         let lines = "Connection: keep-alive, X-Private\r\nConnection: X-Secret\r\nKeep-Alive: timeout=5\r\n\
                      X-Private: 1\r\nX-Secret: 2\r\nProxy-Authenticate: Basic\r\nProxy-Connection: keep-alive\r\n\
                      Upgrade: h2c\r\nTE: trailers\r\nTrailer: A\r\nX-Kept: 3\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\n";
-        dialogue.answer("200 OK", lines, "body")
+        exchange.respond("200 OK", lines, "body")
     });
     let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream);
-    let answer = sidecar.call(&get("/open/page"));
-    assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
-    for gone in [
+    let response = sidecar.call(&get("/open/page"));
+    assert_eq!((response.status, response.text().as_str()), (200, "body"));
+    for name in [
         "connection",
         "keep-alive",
         "x-private",
@@ -669,16 +667,16 @@ fn what_concerns_the_upstreams_connection_stays_there() {
         "upgrade",
         "te",
     ] {
-        assert_eq!(answer.head.values(gone), Vec::<String>::new(), "{gone}");
+        assert_eq!(response.head.values(name), Vec::<String>::new(), "{name}");
     }
-    assert_eq!(answer.header("x-kept").as_deref(), Some("3"));
-    assert_eq!(answer.head.values("set-cookie"), ["a=b", "c=d"]);
+    assert_eq!(response.header("x-kept").as_deref(), Some("3"));
+    assert_eq!(response.head.values("set-cookie"), ["a=b", "c=d"]);
 }
 
 #[test]
-fn what_concerns_the_clients_connection_stays_there() {
+fn removes_hop_by_hop_headers_of_the_client() {
     let (sidecar, upstream, issuer) = start(ROUTES);
-    let answer = sidecar.call(
+    let response = sidecar.call(
         &get(TASKS)
             .bearer(&issuer.token("alice"))
             .line("Connection: keep-alive, X-Private")
@@ -691,9 +689,9 @@ fn what_concerns_the_clients_connection_stays_there() {
             .line("TE: trailers")
             .line("X-Kept: 3"),
     );
-    assert_eq!(answer.status, 200);
+    assert_eq!(response.status, 200);
     let head = upstream.only().head;
-    for gone in [
+    for name in [
         "connection",
         "keep-alive",
         "x-private",
@@ -702,32 +700,32 @@ fn what_concerns_the_clients_connection_stays_there() {
         "proxy-connection",
         "te",
     ] {
-        assert_eq!(head.values(gone), Vec::<String>::new(), "{gone}");
+        assert_eq!(head.values(name), Vec::<String>::new(), "{name}");
     }
     assert_eq!(head.value("x-kept").as_deref(), Some("3"));
 }
 
 #[test]
-fn nobody_ever_gets_anothers_answer() {
-    let upstream = Upstream::answering(|dialogue| {
-        // Half of the answers come in chunks, and some connections end without a word.
-        if dialogue.body().is_none() {
+fn no_response_reaches_another_user() {
+    let upstream = Upstream::responding(|exchange| {
+        // Half of the responses are chunked, and some connections close after a response.
+        if exchange.body().is_none() {
             return Next::Close;
         }
-        let user = dialogue.head.value("x-user-id").unwrap();
-        let body = format!("{user} {}", dialogue.target());
+        let user = exchange.head.value("x-user-id").unwrap();
+        let body = format!("{user} {}", exchange.target());
         if body.len() % 2 == 0 {
             let length = body.len();
-            dialogue.write(format!(
+            exchange.write(format!(
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
             ));
         } else {
-            dialogue.answer("200 OK", "", &body);
+            exchange.respond("200 OK", "", &body);
         }
-        if dialogue.target().ends_with("00") {
+        if exchange.target().ends_with("00") {
             Next::Close
         } else {
-            Next::Stay
+            Next::KeepAlive
         }
     });
     let config = format!("[listen]\nworkers = 2\n{ROUTES}");
@@ -740,14 +738,14 @@ fn nobody_ever_gets_anothers_answer() {
                 let mut client = sidecar.connect();
                 for number in 0..500 {
                     let target = format!("/api/{user}/tasks/{number}");
-                    // Every seventh client leaves in the middle of its answer.
+                    // Every seventh request has a copy that is abandoned.
                     if number % 7 == 3 {
-                        let mut leaving = sidecar.connect();
-                        leaving.send(get(&target).bearer(&token).bytes());
+                        let mut abandoned = sidecar.connect();
+                        abandoned.send(get(&target).bearer(&token).bytes());
                     }
-                    let answer = client.call(&get(&target).bearer(&token));
+                    let response = client.call(&get(&target).bearer(&token));
                     assert_eq!(
-                        (answer.status, answer.text()),
+                        (response.status, response.text()),
                         (200, format!("{user} {target}"))
                     );
                     served.fetch_add(1, Ordering::Relaxed);
@@ -760,9 +758,9 @@ fn nobody_ever_gets_anothers_answer() {
 }
 
 #[test]
-fn a_client_that_leaves_ends_the_work_of_the_upstream() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.wire.until_closed();
+fn a_disconnected_client_closes_the_upstream_connection() {
+    let upstream = Upstream::responding(|exchange| {
+        exchange.wire.until_closed();
         Next::Close
     });
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
@@ -774,78 +772,79 @@ fn a_client_that_leaves_ends_the_work_of_the_upstream() {
 }
 
 #[test]
-fn a_unix_socket_is_an_upstream_like_any_other() {
+fn forwards_to_a_unix_socket_over_one_connection() {
     let (sidecar, upstream, issuer) = start_with(ROUTES, Upstream::on_unix_socket());
     let mut client = sidecar.connect();
     for number in 0..10 {
         let target = format!("{TASKS}/{number}");
-        let answer = client.call(&post(&target, b"body").bearer(&issuer.token("alice")));
-        assert_eq!((answer.status, answer.text()), (200, target));
+        let response = client.call(&post(&target, b"body").bearer(&issuer.token("alice")));
+        assert_eq!((response.status, response.text()), (200, target));
     }
     let over: Vec<usize> = upstream
         .arrived()
         .iter()
         .map(|arrived| arrived.connection)
         .collect();
-    assert_eq!(
-        over, [1; 10],
-        "one connection is enough for requests that come one after the other"
-    );
+    assert_eq!(over, [1; 10], "sequential requests share one connection");
 }
 
 #[test]
-fn a_large_body_passes_whole_in_both_directions() {
-    let upstream = Upstream::answering(|dialogue| {
-        let body = dialogue.body().unwrap();
+fn a_large_body_passes_in_both_directions() {
+    let upstream = Upstream::responding(|exchange| {
+        let body = exchange.body().unwrap();
         let length = body.len();
-        dialogue.write(format!(
+        exchange.write(format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
         ));
-        dialogue.write(body);
-        Next::Stay
+        exchange.write(body);
+        Next::KeepAlive
     });
     let (sidecar, _upstream, issuer) = start_with(ROUTES, upstream);
     let body: Vec<u8> = (0..=u8::MAX).cycle().take(5_000_000).collect();
     let mut client = sidecar.connect();
     for _ in 0..2 {
-        let answer = client.call(&post(TASKS, &body).bearer(&issuer.token("alice")));
-        assert_eq!(answer.status, 200);
-        assert!(answer.body == body, "{} bytes came back", answer.body.len());
+        let response = client.call(&post(TASKS, &body).bearer(&issuer.token("alice")));
+        assert_eq!(response.status, 200);
+        assert!(
+            response.body == body,
+            "{} bytes came back",
+            response.body.len()
+        );
     }
 }
 
-/// hyper closes a connection on which a part of a request is still to come: who was not told would lose the next one.
+/// hyper closes a connection with an unread request body; without `Connection: close`, the client loses its next request.
 #[test]
-fn an_answer_to_half_a_request_says_that_the_connection_ends() {
+fn a_response_to_an_incomplete_request_has_connection_close() {
     let (sidecar, upstream, _issuer) = start(ROUTES);
     let mut half = sidecar.connect();
     half.send("POST /api/alice/tasks HTTP/1.1\r\nHost: gate.test\r\nContent-Length: 5\r\n\r\n");
-    let answer = half.answer();
-    answer.refused(401, "token_missing");
-    assert_eq!(answer.header("connection").as_deref(), Some("close"));
+    let response = half.response();
+    response.refused(401, "token_missing");
+    assert_eq!(response.header("connection").as_deref(), Some("close"));
     half.until_closed();
 
-    let mut whole = sidecar.connect();
+    let mut complete = sidecar.connect();
     for _ in 0..3 {
-        whole.send("GET /api/alice/tasks HTTP/1.1\r\nHost: gate.test\r\n\r\n");
-        let answer = whole.answer();
-        answer.refused(401, "token_missing");
-        assert_eq!(answer.header("connection"), None);
+        complete.send("GET /api/alice/tasks HTTP/1.1\r\nHost: gate.test\r\n\r\n");
+        let response = complete.response();
+        response.refused(401, "token_missing");
+        assert_eq!(response.header("connection"), None);
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
-fn interim_answers_are_passed_on_where_the_upstream_may_give_them() {
+fn forwards_informational_responses_if_the_upstream_allows_them() {
     let latch = Latch::default();
     let upstream = {
         let latch = latch.clone();
-        Upstream::answering(move |dialogue| {
-            dialogue
+        Upstream::responding(move |exchange| {
+            exchange
                 .write("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nX-User-Id: mallory\r\n\r\n");
             latch.wait();
-            dialogue.write("HTTP/1.1 102 Processing\r\n\r\n".repeat(20));
-            dialogue.answer("200 OK", "", "body")
+            exchange.write("HTTP/1.1 102 Processing\r\n\r\n".repeat(20));
+            exchange.respond("200 OK", "", "body")
         })
     };
     let config = format!("[upstreams.tasks]\ninformational = true\n{ROUTES}");
@@ -854,26 +853,26 @@ fn interim_answers_are_passed_on_where_the_upstream_may_give_them() {
     for round in 0..3 {
         client.send(get("/open/page").bytes());
         if round == 0 {
-            // It is there while the answer is not.
+            // The 103 arrives before the final response.
             let head = client.wire.read_head().unwrap().unwrap();
             assert!(head.line().contains(" 103 "), "{}", head.line());
             assert_eq!(head.value("link").as_deref(), Some("</a.css>"));
             assert_eq!(head.value("x-user-id"), None);
             latch.open();
         }
-        let mut interim = 0;
+        let mut informational = 0;
         let status = loop {
             let head = client.wire.read_head().unwrap().unwrap();
             if !head.line().contains(" 10") {
                 assert_eq!(client.wire.read_exact(4).unwrap(), b"body");
                 break head.line();
             }
-            interim += 1;
+            informational += 1;
         };
         assert!(status.contains(" 200 "), "{status}");
-        assert_eq!(interim, if round == 0 { 7 } else { 8 });
+        assert_eq!(informational, if round == 0 { 7 } else { 8 });
     }
-    // A client that knows no HTTP/1.1 knows no interim answers.
+    // An HTTP/1.0 client gets no informational responses.
     let old = sidecar.raw("GET /open/page HTTP/1.0\r\nHost: gate.test\r\n\r\n");
     assert_eq!((old.status, old.text().as_str()), (200, "body"));
 }

@@ -1,4 +1,4 @@
-//! gRPC, as tonic speaks it on both sides: every kind of call, its errors, the gate's refusals, the end of a token.
+//! gRPC between a tonic client and server: every kind of call, errors, refusals and token expiry.
 
 mod service;
 
@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::harness::either::{run, tasks};
+use crate::harness::hyper_client::{run, tasks};
 use crate::harness::{Issuer, NOW, Sidecar, Upstream, start_before};
 use service::{MESSAGE, Note};
 
@@ -45,7 +45,7 @@ fn start_at(upstream: SocketAddr, config: &str) -> (Sidecar, Issuer) {
     start_before(&tasks(Version::HTTP_2, upstream), config)
 }
 
-/// A client with a connection of its own, or with a share in one.
+/// Client; clones share one connection.
 #[derive(Clone)]
 struct Client {
     grpc: Grpc<Channel>,
@@ -69,7 +69,7 @@ impl Client {
         }
     }
 
-    /// A request with the token and with what a client may try.
+    /// Builds a request with the token and with forged identity metadata.
     async fn request<T>(&mut self, message: T) -> Request<T> {
         self.grpc.ready().await.unwrap();
         let mut request = Request::new(message);
@@ -123,27 +123,27 @@ impl Client {
         let path = PathAndQuery::try_from(format!("{service}/Talk")).unwrap();
         let codec = ProstCodec::default();
         let response = self.grpc.streaming(request, path, codec).await?;
-        let answers = response.into_inner();
-        Ok(Talk { sender, answers })
+        let responses = response.into_inner();
+        Ok(Talk { sender, responses })
     }
 }
 
-/// A call in which both sides say what they like when they like.
+/// Bidirectional streaming call.
 struct Talk {
     sender: UnboundedSender<Note>,
-    answers: Streaming<Note>,
+    responses: Streaming<Note>,
 }
 
 impl Talk {
     async fn say(&mut self, text: &str) -> Result<Note, Status> {
         self.sender.send(Note::new(text)).unwrap();
-        let answer = self.answers.message().await?;
-        Ok(answer.expect("an answer"))
+        let response = self.responses.message().await?;
+        Ok(response.expect("a response"))
     }
 }
 
 #[test]
-fn every_kind_of_call_passes_and_names_its_user() {
+fn forwards_every_kind_of_call_with_its_user() {
     let (sidecar, issuer) = start(ROUTES);
     run(async {
         let mut client = Client::connect(&sidecar)
@@ -182,24 +182,24 @@ fn every_kind_of_call_passes_and_names_its_user() {
             assert_eq!((note.text.as_str(), note.user.as_str()), (text, "alice"));
         }
         drop(talk.sender);
-        assert_eq!(talk.answers.message().await.unwrap(), None);
+        assert_eq!(talk.responses.message().await.unwrap(), None);
     });
 }
 
 #[test]
-fn an_error_of_the_service_arrives_as_it_is() {
+fn forwards_an_error_of_the_service_unchanged() {
     let (sidecar, issuer) = start(ROUTES);
     run(async {
         let mut client = Client::connect(&sidecar)
             .await
             .bearer(&issuer.token("alice"));
-        let at_once = client.write("fail").await.unwrap_err();
-        // After two notes the error is in the trailers, and not in the head.
+        let immediate = client.write("fail").await.unwrap_err();
+        // After two messages the error is in the trailers, not in the head.
         let mut notes = client.read(SERVICE, "2 fail").await.unwrap();
         notes.message().await.unwrap().unwrap();
         notes.message().await.unwrap().unwrap();
         let late = notes.message().await.unwrap_err();
-        for error in [at_once, late] {
+        for error in [immediate, late] {
             assert_eq!(error.code(), Code::FailedPrecondition, "{error:?}");
             assert_eq!(error.message(), MESSAGE);
             assert_eq!(error.metadata().get("x-why").unwrap(), "in the end");
@@ -207,7 +207,7 @@ fn an_error_of_the_service_arrives_as_it_is() {
     });
 }
 
-/// Asserts a refusal of the gate that a client of gRPC understands, and not one that it had to guess.
+/// Asserts a gRPC status with the text of the gate, not one derived from the HTTP status.
 #[track_caller]
 fn refused(status: &Status, code: Code, detail: &str) {
     assert_eq!(status.code(), code, "{status:?}");
@@ -215,15 +215,15 @@ fn refused(status: &Status, code: Code, detail: &str) {
 }
 
 #[test]
-fn a_refusal_is_a_status_of_grpc() {
+fn a_refusal_is_a_grpc_status() {
     let (sidecar, issuer) = start(ROUTES);
     run(async {
-        let nobody = Client::connect(&sidecar).await;
-        let alice = nobody.bearer(&issuer.token("alice"));
+        let anonymous = Client::connect(&sidecar).await;
+        let alice = anonymous.bearer(&issuer.token("alice"));
         let expired = issuer.sign(&json!({ "sub": "alice", "exp": NOW - 60 }));
-        let expired = nobody.bearer(&expired);
+        let expired = anonymous.bearer(&expired);
 
-        let missing = nobody.clone().write("x").await.unwrap_err();
+        let missing = anonymous.clone().write("x").await.unwrap_err();
         refused(&missing, Code::Unauthenticated, "token");
         let expired = expired.clone().write("x").await.unwrap_err();
         refused(&expired, Code::Unauthenticated, "expired");
@@ -235,10 +235,10 @@ fn a_refusal_is_a_status_of_grpc() {
         let unknown = alice.clone().unary("/other.Service/Write", note).await;
         refused(&unknown.unwrap_err(), Code::Unimplemented, "");
 
-        // A stream is refused just so, and the connection serves on.
-        let stream = nobody.clone().read(SERVICE, "1 end").await.unwrap_err();
+        // A streaming call is refused likewise, and the connection stays usable.
+        let stream = anonymous.clone().read(SERVICE, "1 end").await.unwrap_err();
         refused(&stream, Code::Unauthenticated, "token");
-        let talk = nobody.clone().talk(SERVICE).await.err().unwrap();
+        let talk = anonymous.clone().talk(SERVICE).await.err().unwrap();
         refused(&talk, Code::Unauthenticated, "token");
         assert_eq!(
             alice.clone().write("x").await.unwrap().into_inner().user,
@@ -248,9 +248,9 @@ fn a_refusal_is_a_status_of_grpc() {
 }
 
 #[test]
-fn a_service_that_is_not_there_is_unavailable() {
-    let nowhere = Upstream::nowhere();
-    let address = nowhere
+fn an_unreachable_service_is_unavailable() {
+    let unreachable = Upstream::unreachable();
+    let address = unreachable
         .url()
         .strip_prefix("http://")
         .unwrap()
@@ -267,7 +267,7 @@ fn a_service_that_is_not_there_is_unavailable() {
 }
 
 #[test]
-fn a_large_message_passes_whole_in_both_directions() {
+fn a_large_message_passes_in_both_directions() {
     let (sidecar, issuer) = start(ROUTES);
     run(async {
         let mut client = Client::connect(&sidecar)
@@ -281,17 +281,17 @@ fn a_large_message_passes_whole_in_both_directions() {
             ..Note::default()
         };
         let path = format!("{SERVICE}/Write");
-        let answer = client
+        let response = client
             .unary(&path, note.clone())
             .await
             .unwrap()
             .into_inner();
         assert!(
-            answer.load == note.load,
+            response.load == note.load,
             "{} bytes came back",
-            answer.load.len()
+            response.load.len()
         );
-        // Three of them are more than any window.
+        // Three messages exceed every flow-control window.
         let all = client.collect(vec![note.clone(); 3]).await.unwrap();
         assert!(
             all.load == note.load.repeat(3),
@@ -302,14 +302,14 @@ fn a_large_message_passes_whole_in_both_directions() {
 }
 
 #[test]
-fn a_thousand_calls_of_several_users_each_name_their_own() {
+fn no_call_reaches_another_user() {
     let (sidecar, issuer) = start(ROUTES);
     let tokens: Vec<(String, String)> = (0..8)
         .map(|number| format!("user-{number}"))
         .map(|user| (issuer.token(&user), user))
         .collect();
     run(async {
-        // Two connections, each with calls of all users at once.
+        // Two connections, each with concurrent calls of all users.
         let connections = [
             Client::connect(&sidecar).await,
             Client::connect(&sidecar).await,
@@ -321,19 +321,19 @@ fn a_thousand_calls_of_several_users_each_name_their_own() {
             let user = user.clone();
             calls.spawn(async move {
                 let text = number.to_string();
-                let (note, wanted) = if number % 3 == 0 {
+                let (note, expected) = if number % 3 == 0 {
                     let mut notes = client
                         .read(SERVICE, &format!("{text} forever"))
                         .await
                         .unwrap();
                     let note = notes.message().await;
-                    // Half of those that have something to read are given up.
+                    // Dropping the stream abandons the call.
                     (note.unwrap(), format!("{text} forever"))
                 } else {
                     (Some(client.write(&text).await.unwrap().into_inner()), text)
                 };
                 if let Some(note) = note {
-                    assert_eq!((note.user, note.text), (user, wanted));
+                    assert_eq!((note.user, note.text), (user, expected));
                 }
             });
         }
@@ -347,8 +347,8 @@ fn a_thousand_calls_of_several_users_each_name_their_own() {
 }
 
 #[test]
-fn a_call_ends_with_its_token_unless_the_route_keeps_it() {
-    // The same service under a second name.
+fn a_call_ends_at_token_expiry_unless_the_route_keeps_it() {
+    // The same service under another path.
     let kept = r#"
 [[routes]]
 path = "/kept/{method}"
@@ -373,10 +373,10 @@ leeway = "0s"
 
         let ended = notes.message().await.unwrap_err();
         refused(&ended, Code::Unauthenticated, "expired");
-        let ended = talk.answers.message().await.unwrap_err();
+        let ended = talk.responses.message().await.unwrap_err();
         refused(&ended, Code::Unauthenticated, "expired");
         assert_eq!(kept.say("after").await.unwrap().text, "after");
-        // The clock of the gate stands still: only the calls that were open have ended.
+        // The clock of the gate is fixed: so far only open calls have ended.
         sidecar.set_time(NOW + 10);
         let late = client.write("x").await.unwrap_err();
         refused(&late, Code::Unauthenticated, "expired");

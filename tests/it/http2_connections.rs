@@ -7,7 +7,7 @@ use crate::harness::frames::{
     HEADERS, INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, WINDOW_UPDATE, head,
 };
 use crate::harness::{
-    Dialogue, Latch, Next, ROUTES, Sidecar, Upstream, eventually, get, post, start, start_with,
+    Exchange, Latch, Next, ROUTES, Sidecar, Upstream, eventually, get, post, start, start_with,
 };
 
 const LATE: &str = "claimgate_request_heads_rejected_total{reason=\"request_timeout\"}";
@@ -19,19 +19,15 @@ fn listening(lines: &str) -> String {
 /// Upstream that responds once the latch opens.
 fn slow() -> (Upstream, Latch) {
     let latch = Latch::default();
-    let waits = latch.clone();
-    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
-        waits.wait();
-        dialogue.echo()
-    });
+    let upstream = Upstream::held(&latch);
     (upstream, latch)
 }
 
 /// Upstream with a response larger than every flow-control window.
 fn large() -> Upstream {
-    Upstream::answering(|dialogue| {
-        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
-        dialogue.write(vec![b'x'; 100_000_000]);
+    Upstream::responding(|exchange| {
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+        exchange.write(vec![b'x'; 100_000_000]);
         Next::Close
     })
 }
@@ -90,7 +86,7 @@ fn serves_http1_requests_that_begin_like_the_preface() {
         client.send(format!(
             "{rest} /nowhere HTTP/1.1\r\nHost: gate.test\r\n\r\n"
         ));
-        assert_eq!(client.answer().status, 404, "{method}");
+        assert_eq!(client.response().status, 404, "{method}");
     }
 }
 
@@ -106,7 +102,7 @@ fn closes_a_connection_without_a_complete_head() {
         client.rest();
         eventually("counted", || sidecar.metric(LATE) == Some(closed));
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
@@ -165,7 +161,7 @@ fn rejects_a_head_in_a_thousand_continuation_frames() {
         }
         client.wire.write(b"").is_err() || matches!(client.read(), Ok(None) | Err(_))
     });
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
@@ -181,7 +177,7 @@ fn a_refusal_does_not_wait_for_the_body_and_resets_only_its_stream() {
     assert_eq!((reset.stream, reset.code()), (1, 0));
     client.send(&Frame::get(3, "/a/../b"));
     assert_eq!(client.status(3), 400);
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
@@ -229,10 +225,10 @@ fn waiting_for_the_upstream_is_not_idle() {
 fn a_slow_response_is_not_a_stalled_client() {
     let latch = Latch::default();
     let waits = latch.clone();
-    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
-        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
         waits.wait();
-        dialogue.write("after");
+        exchange.write("after");
         Next::Close
     });
     let config = listening("body_timeout = \"1s\"\nheader_timeout = \"1s\"");
@@ -248,11 +244,11 @@ fn a_slow_response_is_not_a_stalled_client() {
 
 #[test]
 fn resets_a_stalled_stream_and_serves_the_others() {
-    let upstream = Upstream::answering(|dialogue| {
+    let upstream = Upstream::responding(|exchange| {
         let body = vec![b'x'; 100_000];
-        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
-        dialogue.write(body);
-        Next::Stay
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
+        exchange.write(body);
+        Next::KeepAlive
     });
     for window in [0, 1, 1000, 65_535] {
         let upstream = upstream.url();
@@ -280,10 +276,10 @@ fn resets_a_stalled_stream_and_serves_the_others() {
 
 #[test]
 fn does_not_reset_a_slow_reader() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
-        dialogue.write(vec![b'x'; 100_000]);
-        Next::Stay
+    let upstream = Upstream::responding(|exchange| {
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
+        exchange.write(vec![b'x'; 100_000]);
+        Next::KeepAlive
     });
     let config = listening("body_timeout = \"20s\"\nidle_timeout = \"100ms\"");
     let (sidecar, _upstream, _issuer) = start_with(&config, upstream);

@@ -1,4 +1,4 @@
-//! Who the upstream is told the caller is, whatever the client says of itself.
+//! Identity headers: set by the gate, never by the client.
 
 use serde_json::json;
 
@@ -6,14 +6,14 @@ use crate::harness::issuer::claims;
 use crate::harness::upstream::Arrived;
 use crate::harness::{ROUTES, Upstream, get, request, start};
 
-/// A request to a route of each kind, and who the upstream should hear about.
+/// One target per kind of route, with the expected `X-User-Id`.
 const KINDS: [(&str, Option<&str>); 3] = [
     ("/api/alice/tasks", Some("alice")),
     ("/me/notes", Some("alice")),
     ("/open/page", None),
 ];
 
-/// `X-User-Id` as some upstream could read it.
+/// Spellings that some upstream may read as `X-User-Id`.
 const SPELLINGS: [&[&str]; 12] = [
     &["X-User-Id: bob"],
     &["x-user-id: bob"],
@@ -36,24 +36,24 @@ fn folded(name: &str) -> String {
     dashed.strip_prefix("http-").unwrap_or(&dashed).to_owned()
 }
 
-/// Every value that some upstream could take for that of this header.
-fn heard(arrived: &Arrived, header: &str) -> Vec<String> {
+/// Every value that some upstream may read as this header.
+fn readable_as(arrived: &Arrived, header: &str) -> Vec<String> {
     let fields = arrived
         .head
         .fields()
         .into_iter()
         .chain(arrived.trailers.fields());
-    let heard = fields.filter(|(name, _)| folded(name) == header);
-    heard.map(|(_, value)| value).collect()
+    let matching = fields.filter(|(name, _)| folded(name) == header);
+    matching.map(|(_, value)| value).collect()
 }
 
 #[track_caller]
-fn assert_heard(upstream: &Upstream, subject: Option<&str>, what: &str) {
+fn assert_user(upstream: &Upstream, subject: Option<&str>, what: &str) {
     let arrived = upstream.arrived();
     let last = arrived.last().unwrap();
     let expected: Vec<_> = subject.map(str::to_owned).into_iter().collect();
     assert_eq!(
-        heard(last, "x-user-id"),
+        readable_as(last, "x-user-id"),
         expected,
         "{what}\n{}",
         last.head.text()
@@ -66,7 +66,7 @@ fn assert_heard(upstream: &Upstream, subject: Option<&str>, what: &str) {
 }
 
 #[test]
-fn a_clients_own_user_id_never_arrives_in_any_spelling() {
+fn removes_the_client_user_id_in_every_spelling() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     for (target, subject) in KINDS {
         for spelling in SPELLINGS {
@@ -76,14 +76,14 @@ fn a_clients_own_user_id_never_arrives_in_any_spelling() {
             }
             let what = format!("{target} {spelling:?}");
             assert_eq!(sidecar.call(&spoofed).status, 200, "{what}");
-            assert_heard(&upstream, subject, &what);
+            assert_user(&upstream, subject, &what);
         }
     }
     assert_eq!(upstream.arrived().len(), KINDS.len() * SPELLINGS.len());
 }
 
 #[test]
-fn a_user_id_in_a_trailer_never_arrives() {
+fn removes_a_user_id_in_a_trailer() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     for (target, subject) in KINDS {
         let spoofed = request("POST", target)
@@ -91,7 +91,7 @@ fn a_user_id_in_a_trailer_never_arrives() {
             .line("Trailer: X-User-Id")
             .chunked(b"body", "X-User-Id: bob\r\nx_user_id: bob\r\n");
         assert_eq!(sidecar.call(&spoofed).status, 200, "{target}");
-        assert_heard(&upstream, subject, target);
+        assert_user(&upstream, subject, target);
         let last = upstream.arrived().pop().unwrap();
         assert_eq!(
             (last.body.as_slice(), last.trailers.text()),
@@ -101,10 +101,10 @@ fn a_user_id_in_a_trailer_never_arrives() {
 }
 
 #[test]
-fn a_connection_field_cannot_have_the_user_id_dropped() {
+fn rejects_a_connection_header_that_names_a_managed_header() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     for (target, _) in KINDS {
-        for named in [
+        for option in [
             "X-User-Id",
             "close, x_user_id",
             "HTTP_X_USER_ID",
@@ -113,20 +113,20 @@ fn a_connection_field_cannot_have_the_user_id_dropped() {
         ] {
             let attack = get(target)
                 .bearer(&issuer.token("alice"))
-                .line(&format!("Connection: {named}"));
+                .line(&format!("Connection: {option}"));
             sidecar.call(&attack).refused(400, "request_malformed");
             let second = get(target)
                 .bearer(&issuer.token("alice"))
                 .line("Connection: keep-alive")
-                .line(&format!("Connection: {named}"));
+                .line(&format!("Connection: {option}"));
             sidecar.call(&second).refused(400, "request_malformed");
         }
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
-fn a_subject_is_compared_with_its_segment_decoded_once() {
+fn compares_the_subject_with_the_segment_decoded_once() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     for (subject, segment) in [
         ("alice@example.com", "alice%40example.com"),
@@ -138,9 +138,9 @@ fn a_subject_is_compared_with_its_segment_decoded_once() {
         ("100%", "100%25"),
     ] {
         let target = format!("/api/{segment}/tasks");
-        let answer = sidecar.call(&get(&target).bearer(&issuer.token(subject)));
-        assert_eq!(answer.status, 200, "{subject} {segment}");
-        assert_heard(&upstream, Some(subject), segment);
+        let response = sidecar.call(&get(&target).bearer(&issuer.token(subject)));
+        assert_eq!(response.status, 200, "{subject} {segment}");
+        assert_user(&upstream, Some(subject), segment);
         let line = upstream.arrived().pop().unwrap().head.line();
         assert_eq!(line, format!("GET {target} HTTP/1.1"));
     }
@@ -149,7 +149,7 @@ fn a_subject_is_compared_with_its_segment_decoded_once() {
         ("alice", "Alice"),
         ("alice", "alic%C3%A9"),
         ("alice", "alice%20"),
-        // The same letters, composed and not.
+        // Composed and decomposed forms of the same letters.
         ("Zoë", "Zoe%CC%88"),
         ("k", "%E2%84%AA"),
         ("alice", "alice%E2%80%8B"),
@@ -160,19 +160,19 @@ fn a_subject_is_compared_with_its_segment_decoded_once() {
         ("alice", "me"),
     ] {
         let target = format!("/api/{segment}/tasks");
-        let answer = sidecar.call(&get(&target).bearer(&issuer.token(subject)));
+        let response = sidecar.call(&get(&target).bearer(&issuer.token(subject)));
         assert!(
-            answer.outcome() == (403, "subject_mismatch".to_owned())
-                || answer.outcome() == (400, "path_not_canonical".to_owned()),
+            response.outcome() == (403, "subject_mismatch".to_owned())
+                || response.outcome() == (400, "path_not_canonical".to_owned()),
             "{subject} {segment}: {:?}",
-            answer.outcome()
+            response.outcome()
         );
     }
     assert_eq!(upstream.arrived().len(), before);
 }
 
 #[test]
-fn further_identity_headers_come_from_claims_and_never_from_the_client() {
+fn identity_headers_come_from_claims_only() {
     let config = format!(
         "[identity]\nheaders = {{ \"X-User-Email\" = \"email\", \"X-Tenant\" = \"org\", \"X-Caller\" = \"subject\" }}\n{ROUTES}"
     );
@@ -190,22 +190,26 @@ fn further_identity_headers_come_from_claims_and_never_from_the_client() {
     };
     for (target, subject) in KINDS {
         assert_eq!(sidecar.call(&spoofed(target)).status, 200, "{target}");
-        assert_heard(&upstream, subject, target);
+        assert_user(&upstream, subject, target);
         let last = upstream.arrived().pop().unwrap();
         let email: Vec<_> = subject
             .map(|_| "alice@example.com".to_owned())
             .into_iter()
             .collect();
-        assert_eq!(heard(&last, "x-user-email"), email, "{target}");
+        assert_eq!(readable_as(&last, "x-user-email"), email, "{target}");
         let caller: Vec<_> = subject.map(str::to_owned).into_iter().collect();
-        assert_eq!(heard(&last, "x-caller"), caller, "{target}");
-        // A claim that is an object is no header; the client's own is gone all the same.
-        assert_eq!(heard(&last, "x-tenant"), Vec::<String>::new(), "{target}");
+        assert_eq!(readable_as(&last, "x-caller"), caller, "{target}");
+        // An object sets no header; the header of the client is removed nevertheless.
+        assert_eq!(
+            readable_as(&last, "x-tenant"),
+            Vec::<String>::new(),
+            "{target}"
+        );
     }
 }
 
 #[test]
-fn a_part_of_a_claim_and_a_list_arrive_as_one_header_or_not_at_all() {
+fn a_claim_path_or_array_sets_one_header_or_none() {
     let config = format!(
         "[identity.headers]\n\
          \"X-Roles\" = \"realm_access.roles\"\n\
@@ -226,24 +230,24 @@ fn a_part_of_a_claim_and_a_list_arrive_as_one_header_or_not_at_all() {
         let mut alice = claims("alice");
         alice["realm_access"] = json!({ "roles": roles });
         alice["https://app.example/teams"] = teams;
-        // It stands where a careless reader would look.
+        // A claim whose name equals the dotted path.
         alice["realm_access.roles"] = json!("carol");
         let request = get("/me/notes")
             .bearer(&issuer.sign(&alice))
             .line("X-Roles: bob")
             .line("x_teams: bob");
         assert_eq!(sidecar.call(&request).status, 200, "{alice}");
-        assert_heard(&upstream, Some("alice"), &alice.to_string());
+        assert_user(&upstream, Some("alice"), &alice.to_string());
         let last = upstream.arrived().pop().unwrap();
         for (header, expected) in ["x-roles", "x-teams"].into_iter().zip(expected) {
             let expected: Vec<_> = expected.map(str::to_owned).into_iter().collect();
-            assert_eq!(heard(&last, header), expected, "{header}: {alice}");
+            assert_eq!(readable_as(&last, header), expected, "{header}: {alice}");
         }
     }
 }
 
 #[test]
-fn the_upstream_does_not_see_the_token_unless_it_should() {
+fn forwards_the_token_only_with_credential_forward() {
     for (credential, forwarded) in [
         ("", false),
         ("[identity]\ncredential = \"forward\"\n", true),
@@ -252,34 +256,34 @@ fn the_upstream_does_not_see_the_token_unless_it_should() {
         let token = issuer.token("alice");
         for (target, subject) in KINDS {
             sidecar.call(&get(target).bearer(&token));
-            let seen = upstream
+            let received = upstream
                 .arrived()
                 .pop()
                 .unwrap()
                 .head
                 .value("authorization");
-            // Nobody looked at it on a public route: there it is the upstream's own affair.
+            // A public route does not read the token and forwards it.
             let expected = (forwarded || subject.is_none()).then(|| format!("Bearer {token}"));
-            assert_eq!(seen, expected, "{credential}{target}");
+            assert_eq!(received, expected, "{credential}{target}");
         }
     }
 }
 
 #[test]
-fn an_upstreams_user_id_does_not_reach_the_client() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.answer(
+fn removes_the_user_id_from_a_response() {
+    let upstream = Upstream::responding(|exchange| {
+        exchange.respond(
             "200 OK",
             "X-User-Id: alice\r\nx_user_id: alice\r\nKept: yes\r\n",
             "",
         )
     });
     let (sidecar, _upstream, _issuer) = crate::harness::start_with(ROUTES, upstream);
-    let answer = sidecar.call(&get("/open/page"));
-    assert_eq!(answer.header("kept").as_deref(), Some("yes"));
+    let response = sidecar.call(&get("/open/page"));
+    assert_eq!(response.header("kept").as_deref(), Some("yes"));
     assert!(
-        !answer.head.text().contains("alice"),
+        !response.head.text().contains("alice"),
         "{}",
-        answer.head.text()
+        response.head.text()
     );
 }

@@ -1,4 +1,4 @@
-//! The invariants of the design, for any head and any path.
+//! Invariants of the design, for arbitrary heads and paths.
 
 use std::sync::LazyLock;
 
@@ -25,9 +25,9 @@ use claimgate::proxy::shared::Policy;
 
 use crate::harness::issuer::{SECRET, claims};
 use crate::harness::sidecar::compile;
-use crate::harness::{Dialogue, Issuer, Key, Latch, NOW, ROUTES, Upstream, get, start_with};
+use crate::harness::{Exchange, Issuer, Key, Latch, NOW, ROUTES, Upstream, get, start_with};
 
-/// More than one identity header, and both ways to treat the token.
+/// Policies with several identity headers, one per value of `credential`.
 static STRIPPING: LazyLock<Policy> = LazyLock::new(|| policy("strip"));
 static FORWARDING: LazyLock<Policy> = LazyLock::new(|| policy("forward"));
 
@@ -36,10 +36,10 @@ fn policy(credential: &str) -> Policy {
         "[identity]\ncredential = \"{credential}\"\n\
          headers = {{ \"X-User-Email\" = \"email\", \"Subject_Name\" = \"subject\" }}\n{ROUTES}"
     );
-    compile(&config, &Upstream::nowhere(), &Issuer::start()).policy
+    compile(&config, &Upstream::unreachable(), &Issuer::start()).policy
 }
 
-/// The same routes, each with another start for the upstream.
+/// Policy with a prefix replacement on every route.
 static REWRITING: LazyLock<Policy> = LazyLock::new(|| {
     let mut config = String::new();
     for line in ROUTES.lines() {
@@ -50,7 +50,7 @@ static REWRITING: LazyLock<Policy> = LazyLock::new(|| {
             }
         }
     }
-    compile(&config, &Upstream::nowhere(), &Issuer::start()).policy
+    compile(&config, &Upstream::unreachable(), &Issuer::start()).policy
 });
 
 const REWRITES: [(&str, &str); 3] = [
@@ -76,7 +76,7 @@ const SUBJECTS: [&str; 8] = [
     "100%",
 ];
 
-/// A name that is or looks like one that only the gate may write, or is any other.
+/// Header name: a spelling of a managed header, a standard header, or any other.
 fn name() -> impl Strategy<Value = String> {
     let managed = select(vec![
         "x-user-id",
@@ -136,7 +136,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// A segment of a path: a name in some encoding, or what an attacker puts there.
+/// Path segment: an encoded subject, an attack, or any other.
 fn segment() -> impl Strategy<Value = String> {
     let named = (select(SUBJECTS.to_vec()), 0_usize..100).prop_map(|(subject, style)| {
         let encode = |byte: u8| format!("%{byte:02x}");
@@ -151,7 +151,7 @@ fn segment() -> impl Strategy<Value = String> {
         });
         bytes.collect::<String>()
     });
-    let odd = select(vec![
+    let attack = select(vec![
         "..",
         ".",
         "%2e%2e",
@@ -179,7 +179,7 @@ fn segment() -> impl Strategy<Value = String> {
     ]);
     prop_oneof![
         8 => named,
-        1 => odd.prop_map(str::to_owned),
+        1 => attack.prop_map(str::to_owned),
         1 => "[!-~&&[^#? \"<>`]]{1,8}",
     ]
 }
@@ -198,9 +198,9 @@ fn target() -> impl Strategy<Value = String> {
     })
 }
 
-/// A token that is good, or is not.
+/// `Authorization` value: a valid token, a forged one, any other, or none.
 fn authorization() -> impl Strategy<Value = Option<String>> {
-    let good = select(SUBJECTS.to_vec()).prop_map(|subject| {
+    let valid = select(SUBJECTS.to_vec()).prop_map(|subject| {
         let mut claims = claims(subject);
         claims["email"] = format!("{}@mail.test", subject.len()).into();
         Some(format!(
@@ -208,11 +208,11 @@ fn authorization() -> impl Strategy<Value = Option<String>> {
             Key::secret(SECRET.as_bytes()).sign(&claims)
         ))
     });
-    let strangers = Key::secret(b"another secret, and long enough too").sign(&claims("alice"));
+    let forged = Key::secret(b"another secret, and long enough too").sign(&claims("alice"));
     prop_oneof![
-        6 => good,
+        6 => valid,
         1 => Just(None),
-        1 => Just(Some(format!("Bearer {strangers}"))),
+        1 => Just(Some(format!("Bearer {forged}"))),
         1 => "[ -~]{0,20}".prop_map(Some),
     ]
 }
@@ -241,7 +241,7 @@ fn head() -> impl Strategy<Value = Option<Parts>> {
     })
 }
 
-/// What the upstream would take a name for.
+/// Name as a CGI-style upstream reads it.
 fn folded(name: &HeaderName) -> String {
     let dashed = name
         .as_str()
@@ -249,8 +249,8 @@ fn folded(name: &HeaderName) -> String {
     dashed.strip_prefix("http-").unwrap_or(&dashed).to_owned()
 }
 
-/// What may be written of the way, and only by the gate.
-fn speaks_of_the_way(folded: &str) -> bool {
+/// Reports whether a header describes the client or the proxies before the gate.
+fn is_forwarding_header(folded: &str) -> bool {
     folded.starts_with("x-forwarded-")
         || folded.starts_with("x-auth-request-")
         || ["forwarded", "x-real-ip", "x-original-url", "remote-user"].contains(&folded)
@@ -285,7 +285,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_forwarded_says_who_the_caller_is_and_nothing_else_does(
+    fn a_forwarded_head_names_the_caller_and_only_the_gate_sets_it(
         head in head(),
         strips in any::<bool>(),
     ) {
@@ -293,24 +293,24 @@ proptest! {
         let policy: &Policy = if strips { &STRIPPING } else { &FORWARDING };
         let Ok(permit) = decide(&policy.gate, &head, &mut TokenCache::default()) else { return Ok(()) };
         let sent = send(policy, head.clone(), &permit);
-        let heard = |header: &str| -> Vec<&[u8]> {
-            let heard = sent.headers.iter().filter(|(name, _)| folded(name) == header);
-            heard.map(|(_, value)| value.as_bytes()).collect()
+        let received = |header: &str| -> Vec<&[u8]> {
+            let received = sent.headers.iter().filter(|(name, _)| folded(name) == header);
+            received.map(|(_, value)| value.as_bytes()).collect()
         };
         match permit.caller() {
             Caller::Anonymous => {
                 prop_assert_eq!(&permit.route().access.rule, &Rule::Public);
                 for header in ["x-user-id", "x-user-email", "subject-name"] {
-                    prop_assert!(heard(header).is_empty(), "{header}");
+                    prop_assert!(received(header).is_empty(), "{header}");
                 }
             }
             Caller::Known(caller) => {
                 let subject = caller.subject.as_str();
                 prop_assert_ne!(&permit.route().access.rule, &Rule::Public);
-                prop_assert_eq!(heard("x-user-id"), [subject.as_bytes()]);
-                prop_assert_eq!(heard("subject-name"), [subject.as_bytes()]);
+                prop_assert_eq!(received("x-user-id"), [subject.as_bytes()]);
+                prop_assert_eq!(received("subject-name"), [subject.as_bytes()]);
                 let email = format!("{}@mail.test", subject.len());
-                prop_assert_eq!(heard("x-user-email"), [email.as_bytes()]);
+                prop_assert_eq!(received("x-user-email"), [email.as_bytes()]);
                 prop_assert_eq!(sent.headers.contains_key("authorization"), !strips);
                 if let Rule::Owner { .. } = permit.route().access.rule {
                     let segment = head.uri.path().split('/').nth(2).unwrap();
@@ -319,55 +319,55 @@ proptest! {
                 }
             }
         }
-        // Of the way speaks only what the gate wrote: it knows the peer's address.
+        // Forwarding headers have only values that the gate wrote.
         for (name, value) in &sent.headers {
             let folded = folded(name);
-            if speaks_of_the_way(&folded) {
+            if is_forwarding_header(&folded) {
                 prop_assert_eq!(name.as_str(), folded.as_str());
                 let written = [&b"192.0.2.7"[..], b"http", b"gate.test"].contains(&value.as_bytes())
                     || value.as_bytes().starts_with(b"for=192.0.2.7");
                 prop_assert!(written, "{name}: {value:?}");
             }
         }
-        // What was judged is what is sent.
+        // Method and target are forwarded unchanged.
         prop_assert_eq!(&sent.uri, &head.uri);
         prop_assert_eq!(&sent.method, &head.method);
     }
 
     #[test]
-    fn a_path_whose_start_is_replaced_has_one_reading_and_the_same_end(head in head()) {
+    fn a_rewritten_path_is_canonical_and_keeps_its_remainder(head in head()) {
         let Some(head) = head else { return Ok(()) };
         let policy: &Policy = &REWRITING;
         let Ok(permit) = decide(&policy.gate, &head, &mut TokenCache::default()) else { return Ok(()) };
         let sent = send(policy, head.clone(), &permit);
         prop_assert!(CanonicalPath::parse(sent.uri.path()).is_ok(), "{}", sent.uri);
         prop_assert_eq!(sent.uri.query(), head.uri.query());
-        let (judged, sent) = (head.uri.path(), sent.uri.path());
-        match judged.split('/').nth(1) {
-            Some("api") => prop_assert_eq!(sent.strip_prefix("/v1/%25;x"), judged.strip_prefix("/api")),
-            Some("me") => prop_assert_eq!(sent.strip_prefix("/all"), Some(judged)),
+        let (original, sent) = (head.uri.path(), sent.uri.path());
+        match original.split('/').nth(1) {
+            Some("api") => prop_assert_eq!(sent.strip_prefix("/v1/%25;x"), original.strip_prefix("/api")),
+            Some("me") => prop_assert_eq!(sent.strip_prefix("/all"), Some(original)),
             Some("open") => {
-                let end = judged.strip_prefix("/open").filter(|end| !end.is_empty());
-                prop_assert_eq!(sent, end.unwrap_or("/"));
+                let rest = original.strip_prefix("/open").filter(|rest| !rest.is_empty());
+                prop_assert_eq!(sent, rest.unwrap_or("/"));
             }
-            _ => prop_assert!(false, "{judged}"),
+            _ => prop_assert!(false, "{original}"),
         }
     }
 
     #[test]
-    fn a_decision_is_the_same_twice(head in head()) {
+    fn a_decision_does_not_depend_on_the_token_cache(head in head()) {
         let Some(head) = head else { return Ok(()) };
         let gate = gate();
         let mut cache = TokenCache::default();
         let once = decide(gate, &head, &mut cache);
         let twice = decide(gate, &head, &mut cache);
-        let afresh = decide(&gate.clone(), &head, &mut TokenCache::default());
+        let uncached = decide(&gate.clone(), &head, &mut TokenCache::default());
         prop_assert_eq!(format!("{once:?}"), format!("{twice:?}"));
-        prop_assert_eq!(format!("{once:?}"), format!("{afresh:?}"));
+        prop_assert_eq!(format!("{once:?}"), format!("{uncached:?}"));
     }
 
     #[test]
-    fn without_keys_nobody_is_told_that_a_good_token_is_bad(
+    fn without_keys_no_valid_token_gets_a_401(
         subject in select(SUBJECTS.to_vec()),
         target in target(),
     ) {
@@ -399,7 +399,7 @@ fn gate() -> &'static Gate {
 }
 
 #[test]
-fn the_generated_heads_reach_every_kind_of_decision() {
+fn the_generated_heads_cover_every_kind_of_decision() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
 
@@ -441,13 +441,13 @@ fn the_generated_heads_reach_every_kind_of_decision() {
 }
 
 #[test]
-fn a_policy_that_changes_during_a_request_does_not_change_it() {
+fn a_policy_change_does_not_affect_a_request_in_flight() {
     let latch = Latch::default();
     let slow = latch.clone();
-    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
-        dialogue.body();
+    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
+        exchange.body();
         slow.wait();
-        dialogue.answer(
+        exchange.respond(
             "200 OK",
             "X-User-Id: of the upstream\r\nX-New: of the upstream\r\n",
             "slow",
@@ -463,22 +463,22 @@ fn a_policy_that_changes_during_a_request_does_not_change_it() {
     client.send(upload.bytes());
     upstream.wait_for(1);
 
-    // No route any more, no key, no body, and another header that only the gate may write.
-    let harsh = "[listen]\nmax_body_bytes = 1\n[identity]\nheaders = { \"X-New\" = \"subject\" }\n\
+    // Removes the route and the key, lowers the body limit, and adds a managed header.
+    let strict = "[listen]\nmax_body_bytes = 1\n[identity]\nheaders = { \"X-New\" = \"subject\" }\n\
                  [[routes]]\npath = \"/other\"\naccess = \"public\"\n";
-    let harsh = compile(harsh, &upstream, &issuer).policy;
-    sidecar.running().shared().change_policy(|_| harsh.clone());
+    let strict = compile(strict, &upstream, &issuer).policy;
+    sidecar.running().shared().change_policy(|_| strict.clone());
     sidecar
         .call(&get("/api/alice/tasks").bearer(&token))
         .refused(404, "no_route");
 
     client.send(b"0123456789");
     latch.open();
-    let answer = client.answer();
-    assert_eq!((answer.status, answer.text().as_str()), (200, "slow"));
-    assert_eq!(answer.header("x-user-id"), None);
-    assert_eq!(answer.header("x-new").as_deref(), Some("of the upstream"));
-    // Over the same connection, the next request is judged anew.
+    let response = client.response();
+    assert_eq!((response.status, response.text().as_str()), (200, "slow"));
+    assert_eq!(response.header("x-user-id"), None);
+    assert_eq!(response.header("x-new").as_deref(), Some("of the upstream"));
+    // Over the same connection, the next request is original anew.
     client
         .call(&get("/api/alice/tasks").bearer(&token))
         .refused(404, "no_route");

@@ -1,12 +1,12 @@
 //! Fetched key sets: at startup, after a key rotation and while the issuer is unreachable.
 
-use crate::harness::issuer::{Window, claims};
+use crate::harness::issuer::{JwksResponse, claims};
 use crate::harness::wire::Wire;
-use crate::harness::{Issuer, Key, Latch, ROUTES, Request, Sidecar, Upstream, eventually, get};
+use crate::harness::{
+    Issuer, Key, Latch, ROUTES, Request, Sidecar, TASKS, Upstream, eventually, get,
+};
 
-const TASKS: &str = "/api/alice/tasks";
-
-fn fetching(window: Window) -> (Sidecar, Upstream, Issuer) {
+fn fetching(window: JwksResponse) -> (Sidecar, Upstream, Issuer) {
     let (upstream, issuer) = (Upstream::start(), Issuer::publishing(window));
     let sidecar = Sidecar::start_fetching(ROUTES, &upstream, &issuer);
     (sidecar, upstream, issuer)
@@ -36,7 +36,7 @@ fn wait_for_refetch(sidecar: &Sidecar, issuer: &Issuer, request: &Request) {
 #[test]
 fn fetches_the_key_set_at_startup_and_not_for_each_request() {
     let keys = [one(), Key::p256("ec"), Key::rsa("rsa")];
-    let (sidecar, upstream, issuer) = fetching(Window::Keys(keys.to_vec()));
+    let (sidecar, upstream, issuer) = fetching(JwksResponse::Keys(keys.to_vec()));
     for key in keys.iter().chain(&keys) {
         assert_eq!(
             sidecar.call(&tasks_of_alice(key)).status,
@@ -52,7 +52,7 @@ fn fetches_the_key_set_at_startup_and_not_for_each_request() {
 
 #[test]
 fn retries_an_issuer_that_is_down_at_startup() {
-    let (sidecar, upstream, issuer) = fetching(Window::Closed);
+    let (sidecar, upstream, issuer) = fetching(JwksResponse::Closed);
     let response = sidecar.call(&tasks_of_alice(&one()));
     response.refused(503, "keys_unavailable");
     assert_eq!(response.header("retry-after").as_deref(), Some("5"));
@@ -67,7 +67,7 @@ fn retries_an_issuer_that_is_down_at_startup() {
         "a public route needs no keys"
     );
     assert_eq!(upstream.arrived().len(), 1);
-    issuer.publish(Window::Keys(vec![one()]));
+    issuer.publish(JwksResponse::Keys(vec![one()]));
     eventually("the gate becomes ready", || {
         sidecar.admin(&get("/readyz")).status == 200
     });
@@ -76,7 +76,7 @@ fn retries_an_issuer_that_is_down_at_startup() {
 
 #[test]
 fn coalesces_fifty_requests_with_a_new_key_into_one_fetch() {
-    let (sidecar, _upstream, issuer) = fetching(Window::Keys(vec![one()]));
+    let (sidecar, _upstream, issuer) = fetching(JwksResponse::Keys(vec![one()]));
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
     assert_eq!(issuer.fetches(), 1);
     // The first request waits for a fetch. Further requests with this `kid` are undecided for a while and cause no fetch:
@@ -89,8 +89,8 @@ fn coalesces_fifty_requests_with_a_new_key_into_one_fetch() {
     assert_eq!(issuer.fetches(), 2);
 
     let latch = Latch::default();
-    let rotated = Window::Keys(vec![two()]);
-    issuer.publish(Window::Held(latch.clone(), Box::new(rotated)));
+    let rotated = JwksResponse::Keys(vec![two()]);
+    issuer.publish(JwksResponse::Delayed(latch.clone(), Box::new(rotated)));
     // Connect before the first request, so that no request waits for long.
     let mut waiting: Vec<_> = (0..51).map(|_| sidecar.connect()).collect();
     let mut known = sidecar.connect();
@@ -104,7 +104,7 @@ fn coalesces_fifty_requests_with_a_new_key_into_one_fetch() {
     assert_eq!(known.call(&with_old).status, 200);
     latch.open();
     for client in &mut waiting {
-        assert_eq!(client.answer().status, 200);
+        assert_eq!(client.response().status, 200);
     }
     assert_eq!(issuer.fetches(), 3);
     // A key removed from the set is rejected without another fetch.
@@ -118,22 +118,24 @@ fn coalesces_fifty_requests_with_a_new_key_into_one_fetch() {
 
 #[test]
 fn keeps_fetched_keys_while_the_issuer_is_down() {
-    let (sidecar, _upstream, issuer) = fetching(Window::Keys(vec![one()]));
+    let (sidecar, _upstream, issuer) = fetching(JwksResponse::Keys(vec![one()]));
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
     let html = "<html>down for maintenance</html>";
     let (unavailable, ok) = ("503 Service Unavailable", "200 OK");
     let windows = [
-        ("closed", Window::Closed),
-        ("500", Window::answer(unavailable, html)),
-        ("garbage", Window::answer(ok, html)),
-        ("no keys", Window::answer(ok, r#"{"keys":[]}"#)),
+        ("closed", JwksResponse::Closed),
+        ("500", JwksResponse::with_status(unavailable, html)),
+        ("garbage", JwksResponse::with_status(ok, html)),
+        ("no keys", JwksResponse::with_status(ok, r#"{"keys":[]}"#)),
         (
             "a secret",
-            Window::answer(ok, r#"{"keys":[{"kty":"oct","k":"AAAA","kid":"two"}]}"#),
+            JwksResponse::with_status(ok, r#"{"keys":[{"kty":"oct","k":"AAAA","kid":"two"}]}"#),
         ),
         (
             "cut off",
-            Window::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{\"keys\":[".to_vec()),
+            JwksResponse::Raw(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{\"keys\":[".to_vec(),
+            ),
         ),
     ];
     // A request causes the first fetch; the gate retries the others on its own.
@@ -152,7 +154,7 @@ fn keeps_fetched_keys_while_the_issuer_is_down() {
             .refused(503, "keys_unavailable");
         assert_eq!(sidecar.admin(&get("/readyz")).status, 200, "{what}");
     }
-    issuer.publish(Window::Keys(vec![one(), two()]));
+    issuer.publish(JwksResponse::Keys(vec![one(), two()]));
     eventually("the new key is accepted", || {
         sidecar.call(&tasks_of_alice(&two())).status == 200
     });
@@ -164,16 +166,16 @@ fn keeps_the_key_set_when_a_fetch_brings_an_invalid_one() {
     let ok = "200 OK";
     let huge = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(300 * 1024));
     let gates: Vec<_> = [
-        Window::answer(ok, "<html>"),
-        Window::answer(ok, r#"{"keys":[]}"#),
-        Window::answer(ok, r#"{"keys":[{"kty":"oct","k":"AAAA","kid":"two"}]}"#),
-        Window::answer(ok, &huge),
-        Window::answer("204 No Content", ""),
-        Window::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{\"keys\":[".to_vec()),
+        JwksResponse::with_status(ok, "<html>"),
+        JwksResponse::with_status(ok, r#"{"keys":[]}"#),
+        JwksResponse::with_status(ok, r#"{"keys":[{"kty":"oct","k":"AAAA","kid":"two"}]}"#),
+        JwksResponse::with_status(ok, &huge),
+        JwksResponse::with_status("204 No Content", ""),
+        JwksResponse::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{\"keys\":[".to_vec()),
     ]
     .into_iter()
     .map(|invalid| {
-        let (sidecar, upstream, issuer) = fetching(Window::Keys(vec![one()]));
+        let (sidecar, upstream, issuer) = fetching(JwksResponse::Keys(vec![one()]));
         assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
         issuer.publish(invalid);
         (sidecar, upstream, issuer)
@@ -195,12 +197,12 @@ fn keeps_the_key_set_when_a_fetch_brings_an_invalid_one() {
 
 #[test]
 fn follows_no_redirect() {
-    let elsewhere = Issuer::publishing(Window::Keys(vec![one()]));
+    let elsewhere = Issuer::publishing(JwksResponse::Keys(vec![one()]));
     let redirect = format!(
         "HTTP/1.1 302 Found\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n",
         elsewhere.url()
     );
-    let (sidecar, _upstream, issuer) = fetching(Window::Raw(redirect.into_bytes()));
+    let (sidecar, _upstream, issuer) = fetching(JwksResponse::Raw(redirect.into_bytes()));
     sidecar
         .call(&tasks_of_alice(&one()))
         .refused(503, "keys_unavailable");
@@ -210,14 +212,14 @@ fn follows_no_redirect() {
 
 #[test]
 fn accepts_keys_with_status_200_only() {
-    let keys = Window::Keys(vec![one()]).body();
+    let keys = JwksResponse::Keys(vec![one()]).body();
     for status in [
         "302 Found",
         "500 Internal Server Error",
         "404 Not Found",
         "203 Non-Authoritative Information",
     ] {
-        let (sidecar, _upstream, _issuer) = fetching(Window::answer(status, &keys));
+        let (sidecar, _upstream, _issuer) = fetching(JwksResponse::with_status(status, &keys));
         let response = sidecar.call(&tasks_of_alice(&one()));
         assert_eq!(
             response.outcome(),
@@ -229,15 +231,15 @@ fn accepts_keys_with_status_200_only() {
 
 #[test]
 fn rejects_a_key_set_that_is_too_large() {
-    let mut published = Window::Keys(vec![one()]).body();
+    let mut published = JwksResponse::Keys(vec![one()]).body();
     published.pop();
     let large = format!("{published},\"x\":\"{}\"}}", "x".repeat(256 * 1024));
-    let (sidecar, _upstream, _issuer) = fetching(Window::answer("200 OK", &large));
+    let (sidecar, _upstream, _issuer) = fetching(JwksResponse::with_status("200 OK", &large));
     sidecar
         .call(&tasks_of_alice(&one()))
         .refused(503, "keys_unavailable");
     let fits = format!("{published},\"x\":\"{}\"}}", "x".repeat(128 * 1024));
-    let (sidecar, _upstream, _issuer) = fetching(Window::answer("200 OK", &fits));
+    let (sidecar, _upstream, _issuer) = fetching(JwksResponse::with_status("200 OK", &fits));
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
 }
 
@@ -245,7 +247,7 @@ fn rejects_a_key_set_that_is_too_large() {
 fn expires_keys_after_max_stale() {
     let (upstream, issuer) = (
         Upstream::start(),
-        Issuer::publishing(Window::Keys(vec![one()])),
+        Issuer::publishing(JwksResponse::Keys(vec![one()])),
     );
     let keys = format!(
         "[issuers.test]\nkeys = {{ jwks_url = \"{}\", max_stale = \"10m\" }}\n{ROUTES}",
@@ -253,7 +255,7 @@ fn expires_keys_after_max_stale() {
     );
     let sidecar = Sidecar::start(&keys, &upstream, &issuer);
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
-    issuer.publish(Window::Closed);
+    issuer.publish(JwksResponse::Closed);
     sidecar.set_time(crate::harness::NOW + 599);
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
     sidecar.set_time(crate::harness::NOW + 600);
@@ -266,7 +268,7 @@ fn expires_keys_after_max_stale() {
 #[test]
 fn verifies_only_the_algorithm_of_a_key() {
     let keys = vec![one(), Key::p256("ec"), Key::rsa("rsa")];
-    let (sidecar, upstream, issuer) = fetching(Window::Keys(keys));
+    let (sidecar, upstream, issuer) = fetching(JwksResponse::Keys(keys));
     let published: serde_json::Value = serde_json::from_str(&issuer.body()).unwrap();
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
     let payload = claims("alice").to_string();
@@ -320,9 +322,9 @@ fn verifies_only_the_algorithm_of_a_key() {
 
 #[test]
 fn ignores_key_references_in_a_token_header() {
-    let (sidecar, upstream, issuer) = fetching(Window::Keys(vec![one()]));
+    let (sidecar, upstream, issuer) = fetching(JwksResponse::Keys(vec![one()]));
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
-    let attackers = Issuer::publishing(Window::Keys(vec![two()]));
+    let attackers = Issuer::publishing(JwksResponse::Keys(vec![two()]));
     let jwk: serde_json::Value = serde_json::from_str(&attackers.body()).unwrap();
     let (url, jwk) = (attackers.url(), &jwk["keys"][0]);
     let payload = claims("alice").to_string();
@@ -353,8 +355,9 @@ fn ignores_key_references_in_a_token_header() {
 #[test]
 fn a_slow_issuer_delays_only_requests_that_need_its_keys() {
     let latch = Latch::default();
-    let keys = Window::Keys(vec![one()]);
-    let (sidecar, upstream, issuer) = fetching(Window::Held(latch.clone(), Box::new(keys)));
+    let keys = JwksResponse::Keys(vec![one()]);
+    let (sidecar, upstream, issuer) =
+        fetching(JwksResponse::Delayed(latch.clone(), Box::new(keys)));
     let mut waiting = sidecar.connect();
     let request = tasks_of_alice(&one());
     eventually("a fetch", || issuer.fetches() == 1);
@@ -363,7 +366,7 @@ fn a_slow_issuer_delays_only_requests_that_need_its_keys() {
     assert_eq!(sidecar.call(&get(TASKS)).status, 401);
     assert_eq!(sidecar.admin(&get("/livez")).status, 200);
     latch.open();
-    assert_eq!(waiting.answer().status, 200);
+    assert_eq!(waiting.response().status, 200);
     assert_eq!(upstream.arrived().len(), 2);
 }
 
@@ -372,7 +375,7 @@ trait Body {
     fn body(&self) -> String;
 }
 
-impl Body for Window {
+impl Body for JwksResponse {
     fn body(&self) -> String {
         Issuer::publishing(self.clone()).body()
     }

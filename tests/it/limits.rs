@@ -1,24 +1,23 @@
-//! Limits: whoever is too slow, too large or too many is told, or cut; nobody waits for ever.
+//! Timeouts and size limits of clients, and connection limits.
 
 use std::io::ErrorKind;
 
 use crate::harness::{
-    Dialogue, Latch, Next, ROUTES, Upstream, eventually, get, post, request, start, start_with,
+    Exchange, Latch, Next, ROUTES, TASKS, Upstream, eventually, get, post, request, start,
+    start_with,
 };
-
-const TASKS: &str = "/api/alice/tasks";
 
 fn listening(lines: &str) -> String {
     format!("[listen]\n{lines}\n{ROUTES}")
 }
 
-/// What was sent before the connection was closed.
-fn said(client: &mut crate::harness::Client) -> String {
+/// Reads to the end of the connection.
+fn read_to_close(client: &mut crate::harness::Client) -> String {
     String::from_utf8_lossy(&client.until_closed()).into_owned()
 }
 
 #[test]
-fn a_client_that_never_sends_a_whole_head_is_cut() {
+fn closes_a_connection_without_a_complete_head() {
     let (sidecar, upstream, issuer) = start(&listening("header_timeout = \"2s\""));
     let clients = [
         "",
@@ -33,96 +32,90 @@ fn a_client_that_never_sends_a_whole_head_is_cut() {
         (bytes, client)
     });
     for (bytes, mut client) in clients {
-        let said = said(&mut client);
+        let received = read_to_close(&mut client);
         assert!(
-            said.is_empty() || said.starts_with("HTTP/1.1 4"),
-            "{bytes:?}: {said}"
+            received.is_empty() || received.starts_with("HTTP/1.1 4"),
+            "{bytes:?}: {received}"
         );
     }
-    upstream.untouched();
-    let good = get(TASKS).bearer(&issuer.token("alice"));
-    assert_eq!(sidecar.call(&good).status, 200);
+    upstream.assert_untouched();
+    let valid = get(TASKS).bearer(&issuer.token("alice"));
+    assert_eq!(sidecar.call(&valid).status, 200);
 }
 
 #[test]
-fn a_head_that_drips_is_cut_however_steadily_it_drips() {
+fn header_timeout_covers_a_head_sent_byte_by_byte() {
     let (sidecar, upstream, _issuer) = start(&listening("header_timeout = \"200ms\""));
     let mut client = sidecar.connect();
     client.send("GET /open/page HTTP/1.1\r\nHost: gate.test\r\nA: ");
-    // It goes on until it is cut: the writes fail when nobody reads them any more.
-    eventually("cut", || client.wire.write(b"x").is_err());
-    upstream.untouched();
+    // Writes fail once the gate has closed the connection.
+    eventually("the connection is closed", || {
+        client.wire.write(b"x").is_err()
+    });
+    upstream.assert_untouched();
 }
 
 #[test]
-fn the_second_head_of_a_connection_has_its_time_too() {
+fn header_timeout_covers_a_later_request() {
     let (sidecar, upstream, _issuer) = start(&listening(
         "header_timeout = \"2s\"\nidle_timeout = \"60s\"",
     ));
     let mut client = sidecar.connect();
     assert_eq!(client.call(&get("/open/page")).status, 200);
     client.send("GET /open/page HTTP/1.1\r\n");
-    assert_eq!(said(&mut client), "");
+    assert_eq!(read_to_close(&mut client), "");
     assert_eq!(upstream.arrived().len(), 1);
 }
 
 #[test]
-fn a_connection_without_a_request_is_closed_after_its_time() {
+fn idle_timeout_closes_a_connection_without_a_request() {
     let (sidecar, _upstream, _issuer) = start(&listening(
         "idle_timeout = \"2s\"\nheader_timeout = \"10m\"",
     ));
     let mut client = sidecar.connect();
-    // Another is served in between: by then the gate waits for the first head, which may take much longer.
+    // Another request is served first, so that the gate already waits for a head, which may take much longer.
     assert_eq!(sidecar.call(&get("/nowhere")).status, 404);
     assert_eq!(client.call(&get("/open/page")).status, 200);
     assert_eq!(client.call(&get("/nowhere")).status, 404);
-    assert_eq!(said(&mut client), "");
+    assert_eq!(read_to_close(&mut client), "");
 }
 
 #[test]
-fn a_connection_is_idle_after_a_long_request_too() {
+fn idle_timeout_starts_after_a_long_request() {
     let latch = Latch::default();
-    let slow = latch.clone();
-    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
-        slow.wait();
-        dialogue.echo()
-    });
+    let upstream = Upstream::held(&latch);
     let config = listening("header_timeout = \"1s\"\nidle_timeout = \"2s\"");
     let (sidecar, upstream, _issuer) = start_with(&config, upstream);
     let mut client = sidecar.connect();
     client.send(get("/open/page").bytes());
     upstream.wait_for(1);
-    // Every timer of the connection has rung by the time another has been cut twice over.
+    // Every timer of the first connection has expired by the time three others were closed.
     for _ in 0..3 {
-        assert_eq!(said(&mut sidecar.connect()), "");
+        assert_eq!(read_to_close(&mut sidecar.connect()), "");
     }
     latch.open();
-    assert_eq!(client.answer().status, 200);
-    assert_eq!(said(&mut client), "");
+    assert_eq!(client.response().status, 200);
+    assert_eq!(read_to_close(&mut client), "");
 }
 
 #[test]
 fn a_slow_upstream_is_not_an_idle_client() {
     let latch = Latch::default();
-    let slow = latch.clone();
-    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
-        slow.wait();
-        dialogue.echo()
-    });
+    let upstream = Upstream::held(&latch);
     let config = listening("idle_timeout = \"1s\"\nheader_timeout = \"1s\"\nbody_timeout = \"1s\"");
     let (sidecar, upstream, _issuer) = start_with(&config, upstream);
     let mut waiting = sidecar.connect();
     waiting.send(get("/open/page").bytes());
     upstream.wait_for(1);
-    // Another client runs into its deadline in the meantime.
-    assert_eq!(said(&mut sidecar.connect()), "");
-    assert_eq!(said(&mut sidecar.connect()), "");
+    // Two other clients reach their deadlines in the meantime.
+    assert_eq!(read_to_close(&mut sidecar.connect()), "");
+    assert_eq!(read_to_close(&mut sidecar.connect()), "");
     latch.open();
-    assert_eq!(waiting.answer().status, 200);
+    assert_eq!(waiting.response().status, 200);
 }
 
 #[test]
-fn a_body_that_stands_still_is_answered_and_cut() {
+fn body_timeout_responds_408_and_closes_the_connection() {
     let (sidecar, upstream, issuer) = start(&listening("body_timeout = \"200ms\""));
     for framing in ["Content-Length: 10\r\n", "Transfer-Encoding: chunked\r\n"] {
         let mut client = sidecar.connect();
@@ -130,31 +123,27 @@ fn a_body_that_stands_still_is_answered_and_cut() {
         client.send(format!(
             "POST {TASKS} HTTP/1.1\r\nHost: gate.test\r\nAuthorization: Bearer {token}\r\n{framing}\r\n5\r\nha"
         ));
-        client.answer().refused(408, "request_timeout");
+        client.response().refused(408, "request_timeout");
         client.until_closed();
     }
     for arrived in upstream.arrived() {
-        assert!(!arrived.whole, "{}", arrived.head.text());
+        assert!(!arrived.complete, "{}", arrived.head.text());
     }
 }
 
 #[test]
-fn a_client_that_ends_its_sending_is_taken_for_gone() {
-    // A FIN alone does not say whether the client still reads, and the work of a client that left must end.
+fn a_half_closed_connection_counts_as_closed() {
+    // A FIN does not tell whether the client still reads, and a request of a disconnected client must end.
     let latch = Latch::default();
-    let slow = latch.clone();
-    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
-        slow.wait();
-        dialogue.echo()
-    });
+    let upstream = Upstream::held(&latch);
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
     let mut client = sidecar.connect();
     client.send(get("/open/page").bytes());
     upstream.wait_for(1);
     client.wire.shut_sending();
-    assert_eq!(said(&mut client), "");
-    let gone = "claimgate_requests_total{route=\"/open/{*rest}\",method=\"GET\",status=\"499\",reason=\"client_closed_request\"}";
-    eventually("counted", || sidecar.metric(gone) == Some(1.0));
+    assert_eq!(read_to_close(&mut client), "");
+    let series = "claimgate_requests_total{route=\"/open/{*rest}\",method=\"GET\",status=\"499\",reason=\"client_closed_request\"}";
+    eventually("counted", || sidecar.metric(series) == Some(1.0));
     latch.open();
 }
 
@@ -165,59 +154,59 @@ fn a_refusal_does_not_wait_for_the_body() {
         let mut client = sidecar.connect();
         let announced = request("POST", target).line("Content-Length: 1000000");
         client.send(announced.bytes());
-        assert_eq!(client.answer().status, status, "{target}");
+        assert_eq!(client.response().status, status, "{target}");
         client.until_closed();
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
-fn a_refusal_arrives_though_the_body_is_still_coming() {
+fn a_refusal_reaches_a_client_that_is_still_sending() {
     let (sidecar, upstream, _issuer) = start(ROUTES);
     for round in 0..20 {
         let mut client = sidecar.connect();
         client.send(post(TASKS, &vec![b'x'; 2_000_000]).bytes());
         assert_eq!(
-            client.answer().outcome(),
+            client.response().outcome(),
             (401, "token_missing".to_owned()),
             "{round}"
         );
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
-fn a_client_that_does_not_read_is_cut() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
-        dialogue.write(vec![b'x'; 100_000_000]);
+fn body_timeout_closes_the_connection_of_a_client_that_does_not_read() {
+    let upstream = Upstream::responding(|exchange| {
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+        exchange.write(vec![b'x'; 100_000_000]);
         Next::Close
     });
     let (sidecar, upstream, _issuer) = start_with(&listening("body_timeout = \"300ms\""), upstream);
     let mut client = sidecar.connect();
     client.send(get("/open/large").bytes());
-    // The upstream learns that nobody waits any more.
+    // The gate closes the connection to the upstream.
     upstream.wait_for_closed(1);
     let head = client.wire.read_head().unwrap().unwrap();
-    let broken = client.wire.read_body(&head).unwrap_err();
-    assert_ne!(broken.kind(), ErrorKind::TimedOut);
+    let error = client.wire.read_body(&head).unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::TimedOut);
 }
 
 #[test]
-fn connections_above_the_limit_are_turned_away_and_those_below_served() {
+fn rejects_connections_above_the_limit_and_serves_those_below() {
     let (sidecar, upstream, _issuer) = start(&listening("max_connections = 10"));
     let mut below: Vec<_> = (0..10).map(|_| sidecar.connect()).collect();
     for client in &mut below {
         assert_eq!(client.call(&get("/open/page")).status, 200);
     }
     let mut above: Vec<_> = (0..100).map(|_| sidecar.connect()).collect();
-    let (mut told, mut closed) = (0, 0);
+    let (mut rejected, mut closed) = (0, 0);
     for client in &mut above {
         client.send(get("/open/page").bytes());
         match client.read(false) {
-            Ok(answer) => {
-                answer.refused(503, "overloaded");
-                told += 1;
+            Ok(response) => {
+                response.refused(503, "overloaded");
+                rejected += 1;
             }
             Err(error) => {
                 assert_ne!(error.kind(), ErrorKind::TimedOut);
@@ -225,40 +214,42 @@ fn connections_above_the_limit_are_turned_away_and_those_below_served() {
             }
         }
     }
-    assert!(told > 0, "{told} told, {closed} closed");
+    assert!(rejected > 0, "{rejected} rejected, {closed} closed");
     drop(above);
     for client in &mut below {
         assert_eq!(client.call(&get("/open/page")).status, 200);
     }
     drop(below);
-    eventually("room again", || {
+    eventually("a slot is free", || {
         let mut client = sidecar.connect();
         client.send(get("/open/page").bytes());
-        client.read(false).is_ok_and(|answer| answer.status == 200)
+        client
+            .read(false)
+            .is_ok_and(|response| response.status == 200)
     });
     assert_eq!(upstream.arrived().len(), 21);
 }
 
 #[test]
-fn a_head_or_a_target_that_is_too_large_is_refused_at_every_size() {
+fn rejects_a_large_head_or_target_of_every_size() {
     let (sidecar, upstream, issuer) = start(&listening("max_header_bytes = \"16KiB\""));
     let token = issuer.token("alice");
     for kilobytes in [17, 33, 64, 256, 1024] {
         let long = "x".repeat(kilobytes * 1024);
-        let answer = sidecar.call(&get(TASKS).bearer(&token).line(&format!("A: {long}")));
-        assert_eq!(answer.status, 431, "a header of {kilobytes} KiB");
-        let answer = sidecar.call(&get(&format!("{TASKS}?{long}")).bearer(&token));
+        let response = sidecar.call(&get(TASKS).bearer(&token).line(&format!("A: {long}")));
+        assert_eq!(response.status, 431, "a header of {kilobytes} KiB");
+        let response = sidecar.call(&get(&format!("{TASKS}?{long}")).bearer(&token));
         assert!(
-            matches!(answer.status, 414 | 431),
+            matches!(response.status, 414 | 431),
             "a target of {kilobytes} KiB: {}",
-            answer.status
+            response.status
         );
     }
     let many = (0..200).fold(get(TASKS).bearer(&token), |request, number| {
         request.line(&format!("A{number}: b"))
     });
     assert_eq!(sidecar.call(&many).status, 431, "200 headers");
-    upstream.untouched();
+    upstream.assert_untouched();
     let fits = get(TASKS)
         .bearer(&token)
         .line(&format!("A: {}", "x".repeat(15 * 1024)));
@@ -266,7 +257,7 @@ fn a_head_or_a_target_that_is_too_large_is_refused_at_every_size() {
 }
 
 #[test]
-fn a_route_may_have_limits_of_its_own() {
+fn a_route_overrides_the_body_limit_and_the_timeout() {
     let routes = r#"
 [[routes]]
 path = "/small"
@@ -285,11 +276,11 @@ timeout = "100ms"
 "#;
     let latch = Latch::default();
     let slow = latch.clone();
-    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
-        if dialogue.target() == "/slow" {
+    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
+        if exchange.target() == "/slow" {
             slow.wait();
         }
-        dialogue.echo()
+        exchange.echo()
     });
     let (sidecar, _upstream, _issuer) = start_with(
         &format!("[listen]\nmax_body_bytes = 100\n{routes}"),

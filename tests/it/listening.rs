@@ -1,23 +1,11 @@
 //! Listeners: addresses, connection limits and HTTPS redirects.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-
-use claimgate::config::Address;
 
 use crate::harness::frames::{Frame, Frames, HEADERS};
 use crate::harness::wire::Wire;
 use crate::harness::{Client, ROUTES, Sidecar, get, post, start};
-
-/// TCP addresses of the listeners, in the order of the configuration.
-fn tcp(sidecar: &Sidecar) -> Vec<SocketAddr> {
-    let addresses = sidecar.running().addresses().iter();
-    let tcp = addresses.filter_map(|address| match address {
-        Address::Tcp(address) => Some(*address),
-        Address::Unix(_) | Address::Passed(_) => None,
-    });
-    tcp.collect()
-}
 
 #[test]
 fn serves_requests_on_every_listener() {
@@ -32,7 +20,7 @@ fn serves_requests_on_every_listener() {
     );
     let (sidecar, upstream, issuer) = start(&config);
     let request = get("/api/alice/tasks").bearer(&issuer.token("alice"));
-    let addresses = tcp(&sidecar);
+    let addresses = sidecar.addresses();
     assert_eq!(addresses.len(), 3);
     assert_eq!(addresses[0], sidecar.address);
     for _ in 0..10 {
@@ -59,7 +47,7 @@ fn serves_requests_on_every_listener() {
 fn a_busy_listener_does_not_starve_another() {
     let config = format!("[[listeners]]\naddress = \"127.0.0.1:0\"\n{ROUTES}");
     let (sidecar, _upstream, _issuer) = start(&config);
-    let addresses = tcp(&sidecar);
+    let addresses = sidecar.addresses();
     let busy: Vec<_> = (0..200)
         .map(|_| TcpStream::connect(addresses[0]).unwrap())
         .collect();
@@ -74,7 +62,7 @@ fn the_connection_limit_covers_all_listeners() {
         "[listen]\nmax_connections = 2\n[[listeners]]\naddress = \"127.0.0.1:0\"\n{ROUTES}"
     );
     let (sidecar, _upstream, _issuer) = start(&config);
-    let addresses = tcp(&sidecar);
+    let addresses = sidecar.addresses();
     let mut clients: Vec<Client> = addresses.iter().copied().map(Client::connect).collect();
     for client in &mut clients {
         assert_eq!(client.call(&get("/open/page")).status, 200);
@@ -97,7 +85,7 @@ fn redirecting(port: u16) -> (Sidecar, crate::harness::Upstream, crate::harness:
 fn a_plaintext_listener_redirects_every_request_to_https() {
     for (port, suffix) in [(443, ""), (8443, ":8443")] {
         let (sidecar, upstream, issuer) = redirecting(port);
-        let mut client = Client::connect(tcp(&sidecar)[1]);
+        let mut client = Client::connect(sidecar.addresses()[1]);
         let token = issuer.token("alice");
         for (request, host, target) in [
             (get("/open/page"), "gate.test", "/open/page"),
@@ -116,14 +104,14 @@ fn a_plaintext_listener_redirects_every_request_to_https() {
             (get("/").host(Some("[::1]:80")), "[::1]", "/"),
             (get("http://gate.test/x?y"), "gate.test", "/x?y"),
         ] {
-            let answer = client.call(&request);
-            answer.refused(308, "https_required");
+            let response = client.call(&request);
+            response.refused(308, "https_required");
             let location = format!("https://{host}{suffix}{target}");
-            assert_eq!(answer.header("location"), Some(location));
+            assert_eq!(response.header("location"), Some(location));
         }
-        let answer = client.call(&post("/open/page", b"body"));
-        answer.refused(308, "https_required");
-        upstream.untouched();
+        let response = client.call(&post("/open/page", b"body"));
+        response.refused(308, "https_required");
+        upstream.assert_untouched();
         let counted = "claimgate_requests_total{route=\"\",method=\"POST\",status=\"308\",reason=\"https_required\"}";
         assert_eq!(sidecar.metric(counted), Some(1.0));
         // The other listener still serves.
@@ -134,7 +122,7 @@ fn a_plaintext_listener_redirects_every_request_to_https() {
 #[test]
 fn does_not_redirect_ambiguous_requests() {
     let (sidecar, _upstream, _issuer) = redirecting(443);
-    let address = tcp(&sidecar)[1];
+    let address = sidecar.addresses()[1];
     for (request, status, reason) in [
         (get("/api/../x"), 400, "path_not_canonical"),
         (get("//evil.test/x"), 400, "path_not_canonical"),
@@ -152,16 +140,16 @@ fn does_not_redirect_ambiguous_requests() {
             "method_not_allowed",
         ),
     ] {
-        let answer = Client::connect(address).call(&request);
-        answer.refused(status, reason);
-        assert_eq!(answer.header("location"), None);
+        let response = Client::connect(address).call(&request);
+        response.refused(status, reason);
+        assert_eq!(response.header("location"), None);
     }
 }
 
 #[test]
 fn redirects_http2_clients_too() {
     let (sidecar, _upstream, _issuer) = redirecting(443);
-    let mut client = Frames::connect(tcp(&sidecar)[1]);
+    let mut client = Frames::connect(sidecar.addresses()[1]);
     client.send(&Frame::get(1, "/open/page"));
     client.next(HEADERS);
     let body = String::from_utf8(client.body(1)).unwrap();

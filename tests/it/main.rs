@@ -9,7 +9,6 @@
 )]
 
 mod admin;
-mod answers;
 mod binaries;
 mod certificates;
 mod claims;
@@ -26,17 +25,16 @@ mod invariants;
 mod keys;
 mod limits;
 mod listening;
-mod mixed;
 mod paths;
 mod proxy_protocol;
-mod rates;
+mod rate_limits;
+mod redis_rate_limits;
 mod reloading;
-mod remembered;
+mod response_isolation;
+mod responses;
 mod revocation;
 mod rewrites;
 mod semantics;
-mod shared_rates;
-mod sources;
 mod starting;
 mod status;
 mod stopping;
@@ -45,6 +43,8 @@ mod streams;
 mod task_service;
 mod tidy;
 mod tls;
+mod token_cache;
+mod token_sources;
 mod tokens;
 mod traces;
 mod upstreams;

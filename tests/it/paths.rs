@@ -1,9 +1,9 @@
-//! Request targets: one reading, or a refusal; and what was judged is what is sent.
+//! Request targets: canonical and forwarded unchanged, or rejected.
 
 use crate::harness::{ROUTES, get, request, start};
 
 #[test]
-fn a_target_with_two_readings_is_refused() {
+fn rejects_an_ambiguous_target() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     for target in [
@@ -49,14 +49,14 @@ fn a_target_with_two_readings_is_refused() {
         "gate.test:80",
         "/api/alice/tasks\u{e9}",
     ] {
-        let answer = sidecar.call(&get(target).bearer(&token));
-        assert_eq!(answer.status, 400, "{target}: {}", answer.text());
+        let response = sidecar.call(&get(target).bearer(&token));
+        assert_eq!(response.status, 400, "{target}: {}", response.text());
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
-fn a_target_that_passes_arrives_byte_for_byte() {
+fn forwards_a_canonical_target_byte_for_byte() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     let targets = [
@@ -75,8 +75,8 @@ fn a_target_that_passes_arrives_byte_for_byte() {
         "/api/alice/tasks/?a?b",
     ];
     for target in targets {
-        let answer = sidecar.call(&get(target).bearer(&token));
-        assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+        let response = sidecar.call(&get(target).bearer(&token));
+        assert_eq!(response.status, 200, "{target}: {}", response.text());
         let line = upstream.arrived().pop().unwrap().head.line();
         assert_eq!(line, format!("GET {target} HTTP/1.1"));
     }
@@ -84,7 +84,7 @@ fn a_target_that_passes_arrives_byte_for_byte() {
 }
 
 #[test]
-fn a_fragment_never_arrives() {
+fn forwards_no_fragment() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     let mut passed = 0;
@@ -95,12 +95,12 @@ fn a_fragment_never_arrives() {
         "/open#/../api/bob/tasks",
         "/api/bob/tasks#/open",
     ] {
-        let answer = sidecar.call(&get(target).bearer(&token));
-        passed += usize::from(answer.status == 200);
+        let response = sidecar.call(&get(target).bearer(&token));
+        passed += usize::from(response.status == 200);
         assert!(
-            matches!(answer.status, 200 | 400 | 403),
+            matches!(response.status, 200 | 400 | 403),
             "{target}: {}",
-            answer.status
+            response.status
         );
     }
     let arrived = upstream.arrived();
@@ -112,7 +112,7 @@ fn a_fragment_never_arrives() {
 }
 
 #[test]
-fn an_absolute_target_must_name_its_host_and_is_reduced() {
+fn reduces_an_absolute_target_with_the_same_host_to_its_path() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     for (target, host) in [
@@ -123,8 +123,8 @@ fn an_absolute_target_must_name_its_host_and_is_reduced() {
             "gate.test:8080",
         ),
     ] {
-        let answer = sidecar.call(&get(target).host(Some(host)).bearer(&token));
-        assert_eq!(answer.status, 200, "{target}");
+        let response = sidecar.call(&get(target).host(Some(host)).bearer(&token));
+        assert_eq!(response.status, 200, "{target}");
         let arrived = upstream.arrived().pop().unwrap();
         assert_eq!(arrived.head.line(), "GET /api/alice/tasks?a=b HTTP/1.1");
         assert_eq!(arrived.head.value("host").as_deref(), Some(host));
@@ -142,14 +142,14 @@ fn an_absolute_target_must_name_its_host_and_is_reduced() {
         ("http://gate.test/api/alice/tasks", None),
         ("http:///api/alice/tasks", Some("gate.test")),
     ] {
-        let answer = sidecar.call(&get(target).host(host).bearer(&token));
-        assert_eq!(answer.status, 400, "{target} {host:?}");
+        let response = sidecar.call(&get(target).host(host).bearer(&token));
+        assert_eq!(response.status, 400, "{target} {host:?}");
     }
     assert_eq!(upstream.arrived().len(), before);
 }
 
 #[test]
-fn methods_that_are_not_about_a_path_go_nowhere() {
+fn rejects_methods_without_a_path() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     for (request, status) in [
@@ -161,20 +161,20 @@ fn methods_that_are_not_about_a_path_go_nowhere() {
         (request("PROPFIND", "/open/page"), 405),
         (request("get", "/open/page"), 405),
     ] {
-        let answer = sidecar.call(&request.clone().bearer(&token));
+        let response = sidecar.call(&request.clone().bearer(&token));
         let sent = String::from_utf8(request.bytes()).unwrap();
-        // hyper refuses a target that does not fit its method by itself.
+        // hyper rejects a target that does not fit its method.
         assert!(
-            answer.status == status || answer.status == 400,
+            response.status == status || response.status == 400,
             "{sent}{}",
-            answer.status
+            response.status
         );
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
-fn pipelined_requests_are_each_judged_by_themselves() {
+fn decides_each_pipelined_request_separately() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let alice = get("/api/alice/tasks/1").bearer(&issuer.token("alice"));
     let all = [
@@ -194,16 +194,16 @@ fn pipelined_requests_are_each_judged_by_themselves() {
     client.send(bytes);
     for (request, status) in &all {
         let sent = String::from_utf8(request.bytes()).unwrap();
-        assert_eq!(client.answer().status, *status, "{sent}");
+        assert_eq!(client.response().status, *status, "{sent}");
     }
     let arrived = upstream.arrived();
-    let heard: Vec<_> = arrived
+    let received: Vec<_> = arrived
         .iter()
         .map(|arrived| (arrived.head.line(), arrived.head.value("x-user-id")))
         .collect();
     let line = |target: &str| format!("GET {target} HTTP/1.1");
     assert_eq!(
-        heard,
+        received,
         [
             (line("/api/alice/tasks/1"), Some("alice".to_owned())),
             (line("/open/4"), None),

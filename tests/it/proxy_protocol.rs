@@ -62,7 +62,7 @@ fn ignores_the_client_address_of_a_forwarded_header() {
     assert_eq!(forwarded, "203.0.113.7");
     // A second PROXY header is a malformed request.
     client.send(LINE);
-    assert_eq!(client.answer().status, 400);
+    assert_eq!(client.response().status, 400);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_fragmented_header_consumes_nothing_of_the_request() {
             let mut client = sidecar.connect();
             client.send(&bytes[..at]);
             client.send(&bytes[at..]);
-            assert_eq!(client.answer().status, 200, "{at}");
+            assert_eq!(client.response().status, 200, "{at}");
         }
         let preface = [header, PREFACE].concat();
         let mut client = sidecar.connect();
@@ -120,7 +120,7 @@ fn rejects_connections_without_a_header() {
         sidecar.metric("claimgate_connections_open") == Some(0.0)
     });
     assert_eq!(rejected(&sidecar, "proxy_protocol_malformed"), Some(3.0));
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn rejects_an_untrusted_peer() {
     eventually("counted", || {
         rejected(&sidecar, "peer_not_trusted") == Some(1.0)
     });
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn the_header_timeout_covers_the_proxy_header() {
     eventually("counted", || {
         rejected(&sidecar, "request_timeout") == Some(4.0)
     });
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]

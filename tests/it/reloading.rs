@@ -129,7 +129,10 @@ fn reloads_the_authorities_of_client_certificates() {
     let lines = format!("client_ca = \"{}\"", ca.display());
     let (sidecar, _upstream, _issuer) = start(&format!("{}{ROUTES}", authority.listen(&lines)));
     let is_served = |pair: &Pair| {
-        let client = authority.connector().showing(pair).connect(sidecar.address);
+        let client = authority
+            .connector()
+            .presenting(pair)
+            .connect(sidecar.address);
         client.is_ok_and(|mut client| {
             client.send(get("/open/x").bytes());
             client

@@ -62,7 +62,7 @@ fn rejects_a_revoked_certificate_in_the_handshake() {
         for version in [&TLS12, &TLS13] {
             let client = authority.connector().speaking(version);
             let presenting = |number| {
-                let client = client.clone().showing(&numbered(&authority, number));
+                let client = client.clone().presenting(&numbered(&authority, number));
                 outcome(&sidecar, &client)
             };
             assert_eq!(presenting(1), "200");
@@ -93,14 +93,14 @@ fn rejects_a_certificate_with_an_unknown_revocation_status() {
         (stranger.revoked(&[], 2020, 2100), "HandshakeFailure"),
     ] {
         let (sidecar, _upstream) = gate(&authority, "required", &crls);
-        let client = authority.connector().showing(&numbered(&authority, 1));
+        let client = authority.connector().presenting(&numbered(&authority, 1));
         let error = outcome(&sidecar, &client);
         assert!(error.contains(alert), "{alert}: {error}");
     }
     // An expired CRL beside a current one is ignored.
     let crls = expired + &authority.revoked(&[], 2020, 2100);
     let (sidecar, _upstream) = gate(&authority, "required", &crls);
-    let client = authority.connector().showing(&numbered(&authority, 1));
+    let client = authority.connector().presenting(&numbered(&authority, 1));
     assert_eq!(outcome(&sidecar, &client), "200");
 }
 
@@ -118,7 +118,9 @@ fn the_newest_crl_of_an_issuer_decides() {
     ] {
         let (sidecar, _upstream) = gate(&authority, "required", &crls);
         let presenting = |number| {
-            let client = authority.connector().showing(&numbered(&authority, number));
+            let client = authority
+                .connector()
+                .presenting(&numbered(&authority, number));
             outcome(&sidecar, &client)
         };
         assert_eq!(presenting(1), "200");
@@ -157,9 +159,11 @@ fn rejects_partitioned_crls() {
 fn a_certificate_of_an_intermediate_needs_a_crl_of_each_issuer() {
     let root = Authority::new();
     let intermediate = root.below("intermediate", 9);
-    let client = root.connector().showing(&intermediate.issue("1", |params| {
-        params.serial_number = Some(SerialNumber::from(1));
-    }));
+    let client = root
+        .connector()
+        .presenting(&intermediate.issue("1", |params| {
+            params.serial_number = Some(SerialNumber::from(1));
+        }));
     let intermediate_crl = intermediate.revoked(&[], 2020, 2100);
     for (crls, is_served) in [
         (
@@ -183,8 +187,11 @@ fn a_certificate_of_an_intermediate_needs_a_crl_of_each_issuer() {
 fn reloads_crls_and_keeps_the_previous_ones_after_a_failed_reload() {
     let authority = Authority::new();
     let (sidecar, _upstream) = gate(&authority, "required", &authority.revoked(&[], 2020, 2090));
-    let [one, two] =
-        [1, 2].map(|number| authority.connector().showing(&numbered(&authority, number)));
+    let [one, two] = [1, 2].map(|number| {
+        authority
+            .connector()
+            .presenting(&numbered(&authority, number))
+    });
     let mut open = two.connect(sidecar.address).unwrap();
     assert_eq!(open.call(&get("/open/x")).status, 200);
     let file = authority.file("clients.crl");

@@ -1,6 +1,6 @@
-//! What a route changes on the way: the start of the path, and headers.
+//! Path rewrites and header edits of a route.
 
-use crate::harness::{Dialogue, Upstream, get, post, start, start_with};
+use crate::harness::{Exchange, Upstream, get, post, start, start_with};
 
 const ROUTES: &str = r#"
 [[routes]]
@@ -23,7 +23,7 @@ replace_prefix = { from = "/live", to = "/socket" }
 "#;
 
 #[test]
-fn the_upstream_sees_the_other_start_and_all_else_as_it_came() {
+fn replaces_the_prefix_and_keeps_the_rest_of_the_target() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let token = issuer.token("a@b");
     let cases = [
@@ -42,11 +42,11 @@ fn the_upstream_sees_the_other_start_and_all_else_as_it_came() {
         ("/open?a", "/?a"),
         ("/open/open/1", "/open/1"),
     ];
-    for (target, wanted) in cases {
-        let answer = sidecar.call(&get(target).bearer(&token));
+    for (target, expected) in cases {
+        let response = sidecar.call(&get(target).bearer(&token));
         assert_eq!(
-            (answer.status, answer.text().as_str()),
-            (200, wanted),
+            (response.status, response.text().as_str()),
+            (200, expected),
             "{target}"
         );
     }
@@ -54,7 +54,7 @@ fn the_upstream_sees_the_other_start_and_all_else_as_it_came() {
 }
 
 #[test]
-fn a_rewritten_route_is_judged_by_the_path_that_came() {
+fn matches_a_rewritten_route_by_the_received_path() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     let refused = [
@@ -70,19 +70,19 @@ fn a_rewritten_route_is_judged_by_the_path_that_came() {
             .call(&get(target).bearer(&token))
             .refused(status, reason);
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
-fn a_token_in_the_query_is_taken_out_of_a_rewritten_target() {
+fn removes_a_query_token_from_a_rewritten_target() {
     let (sidecar, _upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
-    let answer = sidecar.call(&get(&format!("/live/alice?a=1&access_token={token}&b=2")));
-    assert_eq!(answer.text(), "/socket/alice?a=1&b=2");
+    let response = sidecar.call(&get(&format!("/live/alice?a=1&access_token={token}&b=2")));
+    assert_eq!(response.text(), "/socket/alice?a=1&b=2");
 }
 
 #[test]
-fn headers_are_set_in_place_of_every_spelling_and_removed_by_name() {
+fn sets_request_headers_over_every_spelling_and_removes_by_name() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let request = post("/api/alice/tasks", b"body")
         .bearer(&issuer.token("alice"))
@@ -107,22 +107,25 @@ fn headers_are_set_in_place_of_every_spelling_and_removed_by_name() {
 }
 
 #[test]
-fn answers_of_the_upstream_are_edited_and_those_of_the_gate_are_not() {
-    let upstream = Upstream::answering(|dialogue: &mut Dialogue| {
-        dialogue.body();
+fn edits_responses_of_the_upstream_and_not_refusals() {
+    let upstream = Upstream::responding(|exchange: &mut Exchange| {
+        exchange.body();
         let lines =
             "Server: uvicorn\r\nCache-Control: public\r\nCache-Control: max-age=9\r\nX-Kept: 1\r\n";
-        dialogue.answer("200 OK", lines, "")
+        exchange.respond("200 OK", lines, "")
     });
     let (sidecar, _upstream, issuer) = start_with(ROUTES, upstream);
     let token = issuer.token("alice");
-    let answer = sidecar.call(&get("/api/alice/tasks").bearer(&token));
-    assert_eq!(answer.head.values("cache-control"), ["no-store"]);
-    assert_eq!(answer.head.values("server"), Vec::<String>::new());
-    assert_eq!(answer.head.values("x-kept"), ["1"]);
-    // Another route has edits of its own, or none.
-    let answer = sidecar.call(&get("/open"));
-    assert_eq!(answer.head.values("cache-control"), ["public", "max-age=9"]);
+    let response = sidecar.call(&get("/api/alice/tasks").bearer(&token));
+    assert_eq!(response.head.values("cache-control"), ["no-store"]);
+    assert_eq!(response.head.values("server"), Vec::<String>::new());
+    assert_eq!(response.head.values("x-kept"), ["1"]);
+    // Another route has its own edits, here none.
+    let response = sidecar.call(&get("/open"));
+    assert_eq!(
+        response.head.values("cache-control"),
+        ["public", "max-age=9"]
+    );
     let own = sidecar.call(&get("/api/bob/tasks").bearer(&token));
     own.refused(403, "subject_mismatch");
     let plain = sidecar.call(&get("/live/bob?access_token=x"));

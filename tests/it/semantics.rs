@@ -1,5 +1,4 @@
-//! What HTTP means is the same whichever version each side speaks: answers without a body, trailers, and what is said
-//! before the answer.
+//! HTTP semantics in every pair of versions: responses without a body, trailers, `Expect: 100-continue` and early hints.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
@@ -8,20 +7,22 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use tokio_stream::iter;
 
-use crate::harness::either::{AnyBody, Either, Seen, VERSIONS, run, serve, tasks, text};
-use crate::harness::issuer::Window;
+use crate::harness::hyper_client::{
+    AnyBody, CompleteResponse, HyperClient, VERSIONS, run, serve, tasks, text,
+};
+use crate::harness::issuer::JwksResponse;
 use crate::harness::{
     Issuer, Key, Latch, Next, ROUTES, Sidecar, Upstream, get, post, request, start, start_before,
     start_with,
 };
 
-/// A server that has one answer of each kind.
-async fn answer(request: Request<Incoming>) -> Response<AnyBody> {
+/// Responds with one response of each kind.
+async fn response(request: Request<Incoming>) -> Response<AnyBody> {
     let (head, body) = request.into_parts();
     let sent = body.collect().await.unwrap().to_bytes();
     let response = Response::builder().header("etag", "\"1\"");
     let none = text("");
-    let answer = match head.uri.path() {
+    let response = match head.uri.path() {
         "/open/none" => response.status(StatusCode::NO_CONTENT).body(none),
         "/open/known" => response.status(StatusCode::NOT_MODIFIED).body(none),
         "/open/trailers" => response
@@ -31,10 +32,10 @@ async fn answer(request: Request<Incoming>) -> Response<AnyBody> {
         _ if head.method == "HEAD" => response.header("content-length", "16").body(none),
         _ => response.body(text(format!("{} and {} bytes", head.method, sent.len()))),
     };
-    answer.unwrap()
+    response.unwrap()
 }
 
-/// A body with trailers, of which one is not the upstream's to write.
+/// Body with trailers, some of them managed by the gate.
 fn trailing() -> AnyBody {
     let mut trailers = HeaderMap::new();
     for (name, value) in [
@@ -54,24 +55,30 @@ fn trailing() -> AnyBody {
     StreamBody::new(iter(frames)).boxed_unsync()
 }
 
-fn ask(sidecar: &Sidecar, version: Version, method: &str, path: &str, body: &'static str) -> Seen {
+fn call(
+    sidecar: &Sidecar,
+    version: Version,
+    method: &str,
+    path: &str,
+    body: &'static str,
+) -> CompleteResponse {
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header("te", "trailers");
     let request = request.body(text(body)).unwrap();
     run(async {
-        let mut client = Either::connect(sidecar.address, version).await;
+        let mut client = HyperClient::connect(sidecar.address, version).await;
         client
-            .ask(request)
+            .call(request)
             .await
             .unwrap_or_else(|error| panic!("{version:?} {method} {path}: {error}"))
     })
 }
 
 #[test]
-fn an_answer_means_the_same_in_every_pair_of_versions() {
-    let address = serve(answer);
+fn a_response_is_the_same_in_every_pair_of_versions() {
+    let address = serve(response);
     let cases = [
         ("GET", "/open/page", "", 200, Some("15"), "GET and 0 bytes"),
         ("HEAD", "/open/page", "", 200, Some("16"), ""),
@@ -88,30 +95,30 @@ fn an_answer_means_the_same_in_every_pair_of_versions() {
         ("GET", "/open/known", "", 304, None, ""),
         ("HEAD", "/open/known", "", 304, None, ""),
     ];
-    for behind in VERSIONS {
-        let (sidecar, _issuer) = start_before(&tasks(behind, address), ROUTES);
-        for before in VERSIONS {
-            for (method, path, body, status, length, answer) in cases {
-                let seen = ask(&sidecar, before, method, path, body);
-                let place = format!("{before:?} to {behind:?}: {method} {path}: {seen:?}");
-                assert_eq!(seen.status.as_u16(), status, "{place}");
-                assert_eq!(seen.body, answer, "{place}");
-                assert_eq!(seen.headers["etag"], "\"1\"", "{place}");
-                let found = seen.headers.get("content-length");
-                assert_eq!(
-                    found.map(|found| found.to_str().unwrap()),
-                    length,
-                    "{place}"
+    for to_upstream in VERSIONS {
+        let (sidecar, _issuer) = start_before(&tasks(to_upstream, address), ROUTES);
+        for from_client in VERSIONS {
+            for (method, path, body, status, length, expected) in cases {
+                let response = call(&sidecar, from_client, method, path, body);
+                let case =
+                    format!("{from_client:?} to {to_upstream:?}: {method} {path}: {response:?}");
+                assert_eq!(response.status.as_u16(), status, "{case}");
+                assert_eq!(response.body, expected, "{case}");
+                assert_eq!(response.headers["etag"], "\"1\"", "{case}");
+                let found = response.headers.get("content-length");
+                assert_eq!(found.map(|found| found.to_str().unwrap()), length, "{case}");
+                assert!(
+                    !response.headers.contains_key("transfer-encoding"),
+                    "{case}"
                 );
-                assert!(!seen.headers.contains_key("transfer-encoding"), "{place}");
             }
         }
     }
 }
 
 #[test]
-fn a_body_where_there_must_be_none_is_not_taken_for_the_next_answer() {
-    // As no server should: over HTTP/2 hyper does as it is told.
+fn a_body_of_a_bodiless_response_is_not_parsed_as_the_next_response() {
+    // Invalid, but hyper sends it over HTTP/2.
     let address = serve(|request| async move {
         let smuggled = text("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nmallory");
         let status = match request.uri().path() {
@@ -135,7 +142,7 @@ fn a_body_where_there_must_be_none_is_not_taken_for_the_next_answer() {
         client.send(get("/open/page").bytes());
         let first = client.read(method == "HEAD").unwrap();
         assert!(first.status < 400, "{method} {path}: {first:?}");
-        let next = client.answer();
+        let next = client.response();
         assert_eq!(
             (next.status, next.text().as_str()),
             (200, "page"),
@@ -143,91 +150,97 @@ fn a_body_where_there_must_be_none_is_not_taken_for_the_next_answer() {
         );
 
         run(async {
-            let mut client = Either::connect(sidecar.address, Version::HTTP_2).await;
-            let asked = |method: &str, path| {
+            let mut client = HyperClient::connect(sidecar.address, Version::HTTP_2).await;
+            let request = |method: &str, path| {
                 let request = Request::builder().method(method).uri(path);
                 request.body(text("")).unwrap()
             };
-            // The stream may break off, but no other.
-            let _answered = client.ask(asked(method, path)).await;
-            let next = client.ask(asked("GET", "/open/page")).await.unwrap();
+            // This stream may be reset, but no other.
+            let _may_fail = client.call(request(method, path)).await;
+            let next = client.call(request("GET", "/open/page")).await.unwrap();
             assert_eq!(next.body, "page", "{method} {path}");
         });
     }
 }
 
 #[test]
-fn trailers_of_a_request_never_arrive() {
-    // Over HTTP/2 on both sides, they could be metadata of a call as well as the head.
+fn removes_the_trailers_of_a_request() {
+    // Over HTTP/2, gRPC treats trailers as metadata like the head.
     let address = serve(|request| async move {
         let (head, body) = request.into_parts();
         let trailers = body.collect().await.unwrap().trailers().cloned();
         let user = head.headers["x-user-id"].to_str().unwrap();
         Response::new(text(format!("{user} {trailers:?}")))
     });
-    for behind in VERSIONS {
-        let (sidecar, issuer) = start_before(&tasks(behind, address), ROUTES);
-        for before in VERSIONS {
+    for to_upstream in VERSIONS {
+        let (sidecar, issuer) = start_before(&tasks(to_upstream, address), ROUTES);
+        for from_client in VERSIONS {
             let request = Request::post("/me/trailers")
                 .header("authorization", format!("Bearer {}", issuer.token("alice")))
                 .header("trailer", "x-sum, x-user-id")
                 .body(trailing())
                 .unwrap();
-            let seen = run(async {
-                let mut client = Either::connect(sidecar.address, before).await;
-                client.ask(request).await.unwrap()
+            let response = run(async {
+                let mut client = HyperClient::connect(sidecar.address, from_client).await;
+                client.call(request).await.unwrap()
             });
-            assert_eq!(seen.body, "alice None", "{before:?} to {behind:?}");
+            assert_eq!(
+                response.body, "alice None",
+                "{from_client:?} to {to_upstream:?}"
+            );
         }
     }
 }
 
 #[test]
-fn trailers_pass_but_for_those_that_are_the_gates_to_write() {
-    let address = serve(answer);
+fn forwards_response_trailers_except_managed_ones() {
+    let address = serve(response);
     let (sidecar, _issuer) = start_before(&tasks(Version::HTTP_2, address), ROUTES);
-    for before in VERSIONS {
-        let seen = ask(&sidecar, before, "GET", "/open/trailers", "");
-        assert_eq!((seen.status.as_u16(), &seen.body[..]), (200, &b"body"[..]));
-        let trailers: Vec<_> = seen.trailers.iter().collect();
+    for from_client in VERSIONS {
+        let response = call(&sidecar, from_client, "GET", "/open/trailers", "");
+        assert_eq!(
+            (response.status.as_u16(), &response.body[..]),
+            (200, &b"body"[..])
+        );
+        let trailers: Vec<_> = response.trailers.iter().collect();
         let sum = HeaderName::from_static("x-sum");
         assert_eq!(
             trailers,
             [(&sum, &HeaderValue::from_static("4"))],
-            "{before:?}"
+            "{from_client:?}"
         );
     }
-    // Over HTTP/1.1 to the upstream they come in the last chunk.
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.write(
+    // An HTTP/1.1 upstream sends them after the last chunk.
+    let upstream = Upstream::responding(|exchange| {
+        exchange.write(
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n\
              4\r\nbody\r\n0\r\nx-sum: 4\r\nX-User-Id: mallory\r\n\r\n",
         );
-        Next::Stay
+        Next::KeepAlive
     });
     let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream);
-    let seen = ask(&sidecar, Version::HTTP_2, "GET", "/open/trailers", "");
-    assert_eq!(seen.trailers.len(), 1, "{:?}", seen.trailers);
-    assert_eq!(seen.trailers["x-sum"], "4");
+    let response = call(&sidecar, Version::HTTP_2, "GET", "/open/trailers", "");
+    assert_eq!(response.trailers.len(), 1, "{:?}", response.trailers);
+    assert_eq!(response.trailers["x-sum"], "4");
 }
 
 #[test]
-fn a_client_that_takes_no_trailers_gets_a_whole_answer_without_them() {
-    let (sidecar, _issuer) = start_before(&tasks(Version::HTTP_2, serve(answer)), ROUTES);
+fn sends_a_complete_response_without_trailers_to_a_client_without_te() {
+    let (sidecar, _issuer) = start_before(&tasks(Version::HTTP_2, serve(response)), ROUTES);
     let mut client = sidecar.connect();
     for _ in 0..2 {
-        let answer = client.call(&get("/open/trailers"));
-        assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
+        let response = client.call(&get("/open/trailers"));
+        assert_eq!((response.status, response.text().as_str()), (200, "body"));
     }
 }
 
 #[test]
-fn a_body_is_asked_for_only_once_its_request_is_let_through() {
+fn sends_100_continue_only_for_a_permitted_request() {
     let (sidecar, upstream, issuer) = start(&format!("[listen]\nmax_body_bytes = 10\n{ROUTES}"));
     let announced = |length: usize| {
         let request = post("/api/alice/tasks", b"").line("Expect: 100-continue");
         let text = String::from_utf8(request.bytes()).unwrap();
-        // The body is still at the client.
+        // The client holds the body back.
         text.replace("Content-Length: 0", &format!("Content-Length: {length}"))
     };
     let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n\r\n");
@@ -244,29 +257,32 @@ fn a_body_is_asked_for_only_once_its_request_is_let_through() {
             "body_too_large",
         ),
     ] {
-        // Its first and only answer: no 100 came before.
+        // The first response is the final one; no 100 precedes it.
         let mut client = sidecar.connect();
-        client.send(request).answer().refused(status, reason);
+        client.send(request).response().refused(status, reason);
         assert_eq!(client.until_closed(), b"", "{reason}");
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 
     let mut client = sidecar.connect();
     client.send(with_token(4, &issuer.token("alice")));
     let head = client.wire.read_head().unwrap().unwrap();
     assert_eq!(head.line(), "HTTP/1.1 100 Continue");
-    let answer = client.send("milk").answer();
-    assert_eq!(answer.status, 200);
+    let response = client.send("milk").response();
+    assert_eq!(response.status, 200);
     let arrived = upstream.only();
     assert_eq!(arrived.body, b"milk");
     assert_eq!(arrived.head.values("expect"), Vec::<String>::new());
 }
 
 #[test]
-fn a_body_is_not_asked_for_while_nobody_knows_the_key() {
+fn sends_no_100_continue_while_the_key_is_fetched() {
     let fetched = Latch::default();
     let key = Key::ed25519("one");
-    let window = Window::Held(fetched.clone(), Box::new(Window::Keys(vec![key.clone()])));
+    let window = JwksResponse::Delayed(
+        fetched.clone(),
+        Box::new(JwksResponse::Keys(vec![key.clone()])),
+    );
     let issuer = Issuer::publishing(window);
     let upstream = Upstream::start();
     let sidecar = Sidecar::start_fetching(ROUTES, &upstream, &issuer);
@@ -274,31 +290,38 @@ fn a_body_is_not_asked_for_while_nobody_knows_the_key() {
     let head = "POST /api/alice/tasks HTTP/1.1\r\nHost: gate.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n";
     let mut client = sidecar.connect();
     client.send(format!("{head}Authorization: Bearer {token}\r\n\r\n"));
-    // By now the head has been read for as long as another request takes.
+    // Another request completes in the meantime.
     assert_eq!(sidecar.call(&get("/open/other")).status, 200);
-    assert_eq!(client.wire.early(), b"");
+    assert_eq!(client.wire.buffered(), b"");
     fetched.open();
     let head = client.wire.read_head().unwrap().unwrap();
     assert_eq!(head.line(), "HTTP/1.1 100 Continue");
-    assert_eq!(client.send("milk").answer().status, 200);
+    assert_eq!(client.send("milk").response().status, 200);
 }
 
 #[test]
-fn early_hints_of_the_upstream_do_not_take_the_place_of_its_answer() {
+fn informational_responses_do_not_replace_the_final_response() {
     let upstream = || {
-        Upstream::answering(|dialogue| {
-            dialogue.body();
-            dialogue.write("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
-            dialogue.write("HTTP/1.1 102 Processing\r\n\r\n");
-            dialogue.answer("200 OK", "", "page")
+        Upstream::responding(|exchange| {
+            exchange.body();
+            exchange.write("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
+            exchange.write("HTTP/1.1 102 Processing\r\n\r\n");
+            exchange.respond("200 OK", "", "page")
         })
     };
-    for before in VERSIONS {
+    for from_client in VERSIONS {
         let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream());
         for _ in 0..2 {
-            let seen = ask(&sidecar, before, "GET", "/open/page", "");
-            assert_eq!((seen.status.as_u16(), &seen.body[..]), (200, &b"page"[..]));
-            assert!(!seen.headers.contains_key("link"), "{:?}", seen.headers);
+            let response = call(&sidecar, from_client, "GET", "/open/page", "");
+            assert_eq!(
+                (response.status.as_u16(), &response.body[..]),
+                (200, &b"page"[..])
+            );
+            assert!(
+                !response.headers.contains_key("link"),
+                "{:?}",
+                response.headers
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The status page: what it shows, to whom, and what it may do in a browser.
+//! Status page: its content, its visibility, and its content security policy.
 
 use std::collections::BTreeMap;
 
@@ -8,23 +8,21 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::harness::{
-    Answer, Issuer, ROUTES, Sidecar, Upstream, eventually, get, post, request, start,
+    Issuer, ROUTES, Response, Sidecar, TASKS, Upstream, eventually, get, post, request, start,
 };
 
-const TASKS: &str = "/api/alice/tasks";
-
-/// As a browser on the same machine asks.
-fn ask(sidecar: &Sidecar, path: &str) -> Answer {
+/// Sends a request like a browser on the same machine.
+fn fetch(sidecar: &Sidecar, path: &str) -> Response {
     sidecar.admin(&get(path).host(Some("127.0.0.1:9901")))
 }
 
 fn status(sidecar: &Sidecar) -> Value {
-    ask(sidecar, "/status.json").json()
+    fetch(sidecar, "/status.json").json()
 }
 
-/// The directives of the content security policy.
-fn policy(answer: &Answer) -> BTreeMap<String, String> {
-    let policy = answer.header("content-security-policy").unwrap();
+/// Directives of the content security policy.
+fn policy(response: &Response) -> BTreeMap<String, String> {
+    let policy = response.header("content-security-policy").unwrap();
     let directives = policy.split("; ");
     let directives = directives.map(|directive| directive.split_once(' ').unwrap());
     directives
@@ -33,7 +31,7 @@ fn policy(answer: &Answer) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_status_tells_of_routes_counts_keys_and_upstreams() {
+fn the_status_contains_routes_requests_keys_and_upstreams() {
     let (sidecar, _upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     assert_eq!(sidecar.call(&get(TASKS).bearer(&token)).status, 200);
@@ -67,7 +65,7 @@ fn the_status_tells_of_routes_counts_keys_and_upstreams() {
 }
 
 #[test]
-fn an_issuer_that_is_away_is_shown_with_the_reason() {
+fn shows_the_error_of_an_unreachable_issuer() {
     let config =
         format!("[issuers.test]\nkeys = {{ jwks_url = \"http://127.0.0.1:1/\" }}\n{ROUTES}");
     let sidecar = Sidecar::start(&config, &Upstream::start(), &Issuer::start());
@@ -86,7 +84,7 @@ fn an_issuer_that_is_away_is_shown_with_the_reason() {
 }
 
 #[test]
-fn single_requests_are_shown_to_this_machine_alone_and_never_a_token() {
+fn shows_refusals_to_loopback_only_and_never_a_token() {
     let (sidecar, _upstream, issuer) = start(ROUTES);
     let token = issuer.token("<b>bob\u{202e}");
     sidecar.call(&get("/api/alice/tasks?t=secret").bearer(&token));
@@ -94,7 +92,7 @@ fn single_requests_are_shown_to_this_machine_alone_and_never_a_token() {
     let last = &status["refusals"][0];
     assert_eq!(last["reason"], "subject_mismatch");
     assert_eq!(last["path"], TASKS);
-    // It is text, and the page sets it as text.
+    // Escaped in JSON, and the page inserts it as text.
     assert_eq!(last["subject"], "<b>bob\\u{202e}");
     let stages = last["stages"].as_str().unwrap();
     assert!(
@@ -113,17 +111,17 @@ fn single_requests_are_shown_to_this_machine_alone_and_never_a_token() {
     let page = get("/status.json")
         .host(Some("127.0.0.1"))
         .line("Origin: https://evil.test");
-    let answer = sidecar.admin(&page);
-    assert_eq!(answer.json()["refusals"], Value::Null);
-    assert_eq!(answer.header("access-control-allow-origin"), None);
+    let response = sidecar.admin(&page);
+    assert_eq!(response.json()["refusals"], Value::Null);
+    assert_eq!(response.header("access-control-allow-origin"), None);
 }
 
 #[test]
-fn nothing_runs_in_the_page_that_is_not_its_own() {
+fn the_policy_allows_only_the_script_and_style_of_the_page() {
     let (sidecar, _upstream, _issuer) = start(ROUTES);
-    let answer = ask(&sidecar, "/");
-    assert_eq!(answer.status, 200);
-    let text = answer.text();
+    let response = fetch(&sidecar, "/");
+    assert_eq!(response.status, 200);
+    let text = response.text();
     let hash = |element: &str| {
         let (_, rest) = text.split_once(&format!("<{element}>")).unwrap();
         let (inside, rest) = rest.split_once(&format!("</{element}>")).unwrap();
@@ -133,7 +131,7 @@ fn nothing_runs_in_the_page_that_is_not_its_own() {
             STANDARD.encode(digest(&SHA256, inside.as_bytes()))
         )
     };
-    let policy = policy(&answer);
+    let policy = policy(&response);
     let allowed = |name: &str| policy[name].as_str();
     assert_eq!(allowed("default-src"), "'none'");
     assert_eq!(allowed("script-src"), hash("script"));
@@ -149,7 +147,7 @@ fn nothing_runs_in_the_page_that_is_not_its_own() {
         ("referrer-policy", "no-referrer"),
         ("cache-control", "no-store"),
     ] {
-        assert_eq!(answer.header(name).as_deref(), Some(value), "{name}");
+        assert_eq!(response.header(name).as_deref(), Some(value), "{name}");
     }
     for word in [
         "innerHTML",
@@ -167,7 +165,7 @@ fn nothing_runs_in_the_page_that_is_not_its_own() {
 }
 
 #[test]
-fn the_page_is_read_and_nothing_else_and_is_no_way_to_the_upstream() {
+fn the_page_is_read_only_and_does_not_forward() {
     let (sidecar, upstream, _issuer) = start(ROUTES);
     for path in ["/", "/status.json"] {
         assert_eq!(sidecar.admin(&post(path, b"")).status, 405, "{path}");
@@ -178,5 +176,5 @@ fn the_page_is_read_and_nothing_else_and_is_no_way_to_the_upstream() {
         );
         sidecar.call(&get(path)).refused(404, "no_route");
     }
-    upstream.untouched();
+    upstream.assert_untouched();
 }

@@ -1,20 +1,14 @@
 //! Graceful shutdown: requests in flight finish, idle connections close, the rest closes after the grace period.
 
 use crate::harness::{
-    Client, Dialogue, Issuer, Latch, ROUTES, Sidecar, Upstream, eventually, get, post, start,
+    Client, Issuer, Latch, ROUTES, Sidecar, TASKS, Upstream, eventually, get, post, start,
     start_with,
 };
-
-const TASKS: &str = "/api/alice/tasks";
 
 /// Gate with an upstream that responds when the latch is open.
 fn slow(grace: &str) -> (Sidecar, Upstream, Issuer, Latch) {
     let latch = Latch::default();
-    let waits = latch.clone();
-    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
-        waits.wait();
-        dialogue.echo()
-    });
+    let upstream = Upstream::held(&latch);
     let config = format!("[listen]\nworkers = 2\n[drain]\ngrace = \"{grace}\"\n{ROUTES}");
     let (sidecar, upstream, issuer) = start_with(&config, upstream);
     (sidecar, upstream, issuer, latch)
@@ -40,7 +34,7 @@ fn finishes_every_request_in_flight() {
     assert_eq!(idle.until_closed(), b"");
     latch.open();
     for (number, client) in clients.iter_mut().enumerate() {
-        let response = client.answer();
+        let response = client.response();
         assert_eq!((response.status, response.text()), (200, target(number)));
         assert_eq!(response.header("connection").as_deref(), Some("close"));
         assert_eq!(client.until_closed(), b"");
@@ -102,8 +96,8 @@ fn a_stopping_gate_is_not_ready_and_rejects_new_requests() {
             .is_ok_and(|response| response.reason() == "draining")
     });
     latch.open();
-    assert_eq!(in_flight.answer().status, 200);
-    let late = late.answer();
+    assert_eq!(in_flight.response().status, 200);
+    let late = late.response();
     assert!(late.status == 200 || late.outcome() == (503, "draining".to_owned()));
     assert_eq!(sidecar.wait(), 0);
 }
@@ -155,18 +149,16 @@ fn a_draining_gate_serves_requests_and_closes_their_connections() {
 
 #[test]
 fn sends_going_away_to_websockets() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.write(
+    let upstream = Upstream::responding(|exchange| {
+        exchange.write(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         );
-        dialogue.wire.until_closed();
+        exchange.wire.until_closed();
         crate::harness::Next::Close
     });
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
     let mut client = sidecar.connect();
-    let handshake = get("/open/socket")
-        .line("Connection: upgrade")
-        .line("Upgrade: websocket");
+    let handshake = get("/open/socket").websocket();
     assert_eq!(client.call(&handshake).status, 101);
     sidecar.stop();
     let frame = client.until_closed();

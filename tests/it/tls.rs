@@ -156,7 +156,7 @@ require = [{ certificate = "dns", has = "web.example" }]
     let token = format!("Bearer {}", issuer.token("alice"));
     for (name, expected) in [("web.example", true), ("other.example", false)] {
         let pair = authority.server("client", &[name]);
-        let connector = authority.connector().offering(&["h2"]).showing(&pair);
+        let connector = authority.connector().offering(&["h2"]).presenting(&pair);
         let wire = Wire::tls(connector.handshake(sidecar.address).unwrap());
         let mut client = Frames::over(wire, &[]);
         // The `head` helper writes short header values only: the token needs a length of two bytes.
@@ -300,9 +300,9 @@ fn header_timeout_covers_the_handshake() {
 #[test]
 fn body_timeout_closes_a_tls_client_that_does_not_read() {
     let authority = Authority::new();
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
-        dialogue.write(vec![b'x'; 100_000_000]);
+    let upstream = Upstream::responding(|exchange| {
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+        exchange.write(vec![b'x'; 100_000_000]);
         Next::Close
     });
     let tls = authority.listen("");
@@ -320,11 +320,11 @@ fn body_timeout_closes_a_tls_client_that_does_not_read() {
 #[test]
 fn sends_hsts_over_tls_only() {
     let authority = Authority::new();
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.write(
+    let upstream = Upstream::responding(|exchange| {
+        exchange.write(
             "HTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=0\r\nContent-Length: 0\r\n\r\n",
         );
-        Next::Stay
+        Next::KeepAlive
     });
     let config = format!(
         "{}[[listeners]]\naddress = \"127.0.0.1:0\"\n{ROUTES}",
@@ -359,14 +359,14 @@ fn timeouts_close_a_client_that_does_not_read_at_every_buffer_level() {
     let authority = Authority::new();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gate.sock");
-    let upstream = Upstream::answering(|dialogue| {
-        let size: usize = dialogue
+    let upstream = Upstream::responding(|exchange| {
+        let size: usize = exchange
             .target()
             .strip_prefix("/open/")
             .unwrap()
             .parse()
             .unwrap();
-        dialogue.answer("200 OK", "", &"x".repeat(size))
+        exchange.respond("200 OK", "", &"x".repeat(size))
     });
     let (pair, address) = (authority.server("gate", &["gate.test"]), path.display());
     let config = format!(

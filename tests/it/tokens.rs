@@ -1,4 +1,4 @@
-//! Tokens that the project's own library did not make, each with its outcome: the files of `fixtures/tokens`.
+//! Tokens made by other libraries, with their expected outcomes: the files of `fixtures/tokens`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 const FILES: [&str; 3] = ["pyjwt.json", "jose.json", "rfc.json"];
 
-/// What a token can be refused for.
+/// Reasons of a rejected token.
 const REASONS: [&str; 12] = [
     "token_malformed",
     "token_signature",
@@ -34,7 +34,7 @@ const REASONS: [&str; 12] = [
     "token_confirmation",
 ];
 
-/// A verifier, a token, a time, and what must come of them; the fixtures' README says what each member means.
+/// Verifier, token, time and expected outcome. The README of the fixtures describes each member.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
@@ -50,7 +50,7 @@ struct Case {
     authorized_party: Option<Vec<String>>,
     #[serde(default)]
     allow_bound: bool,
-    /// Which certificate the client has shown.
+    /// Name of the client certificate.
     certificate: Option<String>,
     now: i64,
     token: String,
@@ -73,7 +73,7 @@ struct File {
 }
 
 #[test]
-fn every_token_made_elsewhere_has_its_outcome() {
+fn every_token_of_another_library_has_its_outcome() {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut refused: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut differences = Vec::new();
@@ -106,11 +106,11 @@ fn every_token_made_elsewhere_has_its_outcome() {
     }
 }
 
-/// The rules are one function of the token: whatever else is sent, the answer never depends on another case.
+/// A second issuer does not change an outcome.
 #[test]
-fn two_issuers_beside_each_other_judge_as_each_alone() {
+fn another_issuer_does_not_change_the_outcome() {
     let cases = read("jose.json");
-    let strangers = Issuer {
+    let other = Issuer {
         name: "stranger".into(),
         accepted: Some(vec!["https://stranger.example".to_owned()]),
         types: vec!["JWT".to_owned()],
@@ -125,8 +125,13 @@ fn two_issuers_beside_each_other_judge_as_each_alone() {
         ring: Arc::new(KeyRing::default()),
     };
     for case in cases {
-        let issuers = [strangers.clone(), case.issuer()];
-        assert_eq!(case.judged_by(&issuers), case.expected(), "{}", case.name);
+        let issuers = [other.clone(), case.issuer()];
+        assert_eq!(
+            case.outcome_with(&issuers),
+            case.expected(),
+            "{}",
+            case.name
+        );
     }
 }
 
@@ -147,18 +152,20 @@ impl Case {
     }
 
     fn outcome(&self) -> String {
-        self.judged_by(&[self.issuer()])
+        self.outcome_with(&[self.issuer()])
     }
 
-    fn judged_by(&self, issuers: &[Issuer]) -> String {
-        let shown = self.certificate.as_ref().map(|name| {
+    fn outcome_with(&self, issuers: &[Issuer]) -> String {
+        let presented = self.certificate.as_ref().map(|name| {
             let file = format!("tests/fixtures/config/tls/{name}.crt");
             let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
             tls::client_certificate(&file).unwrap()
         });
         let verified = BearerToken::new(&self.token)
             .map_err(Unverified::from)
-            .and_then(|token| verify::verify(issuers, token, shown.as_ref(), UnixTime(self.now)));
+            .and_then(|token| {
+                verify::verify(issuers, token, presented.as_ref(), UnixTime(self.now))
+            });
         match verified {
             Ok(verified) => format!("accepted: {}", verified.subject.as_str()),
             Err(unverified) => unverified.refusal.reason().to_owned(),
@@ -167,7 +174,7 @@ impl Case {
 
     fn issuer(&self) -> Issuer {
         let keys = self.keys();
-        let usual = || vec!["sub".to_owned(), "user_id".to_owned()];
+        let default = || vec!["sub".to_owned(), "user_id".to_owned()];
         Issuer {
             name: "fixture".into(),
             accepted: self.issuer.clone(),
@@ -179,16 +186,16 @@ impl Case {
                 subject: self
                     .subject
                     .clone()
-                    .unwrap_or_else(usual)
+                    .unwrap_or_else(default)
                     .iter()
                     .map(|claim| claim.parse().unwrap())
                     .collect(),
                 leeway: self.leeway_seconds,
                 max_lifetime: self.max_lifetime_seconds,
             },
-            ring: Arc::new(KeyRing::local(
-                keys.unwrap_or_else(|error| panic!("{}: its keys: {error}", self.name)),
-            )),
+            ring: Arc::new(KeyRing::local(keys.unwrap_or_else(|error| {
+                panic!("{}: invalid keys: {error}", self.name)
+            }))),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Traces: what the upstream is told of them, and what a collector gets.
+//! Traces: context propagation to the upstream, and export to a collector.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,11 +12,11 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message;
 
 use crate::harness::{
-    Dialogue, Issuer, Latch, NOW, Next, ROUTES, Request, Sidecar, Upstream, eventually, get,
+    Exchange, Issuer, Latch, NOW, Next, ROUTES, Request, Sidecar, Upstream, eventually, get,
     request, start, start_with,
 };
 
-/// The example of W3C Trace Context, section 3.2.3.
+/// Example of W3C Trace Context section 3.2.3.
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const NOT_SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
@@ -29,13 +29,13 @@ fn within(request: Request, parent: &str) -> Request {
     request.line(&format!("traceparent: {parent}"))
 }
 
-/// Everything that has arrived: so many spans, sent before the gate stops. On its way out it waits for little.
+/// Waits until this number of spans is exported, because a shutdown waits only briefly, then returns all spans.
 fn spans(sidecar: Sidecar, collector: &Upstream, count: u32) -> Vec<Span> {
     until_counted(&sidecar, "exported", count.into());
     last_spans(sidecar, collector)
 }
 
-/// Everything that has arrived, once the gate has stopped.
+/// Stops the gate and returns every exported span.
 fn last_spans(sidecar: Sidecar, collector: &Upstream) -> Vec<Span> {
     sidecar.stop();
     sidecar.wait();
@@ -71,7 +71,7 @@ fn attribute(span: &Span, key: &str) -> Option<String> {
     })
 }
 
-/// As `traceparent` has it.
+/// Formats an ID as in `traceparent`.
 fn hex(bytes: &[u8]) -> String {
     let number = bytes
         .iter()
@@ -85,7 +85,7 @@ fn of(spans: &[Span], kind: SpanKind) -> Vec<Span> {
 }
 
 #[track_caller]
-fn has(span: &Span, attributes: &[(&str, &str)]) {
+fn assert_attributes(span: &Span, attributes: &[(&str, &str)]) {
     for (key, value) in attributes {
         assert_eq!(
             attribute(span, key).as_deref(),
@@ -96,7 +96,7 @@ fn has(span: &Span, attributes: &[(&str, &str)]) {
 }
 
 #[test]
-fn an_exchange_has_a_span_and_its_call_of_the_upstream_another() {
+fn exports_a_server_span_and_a_client_span_per_exchange() {
     let collector = Upstream::start();
     let (sidecar, upstream, issuer) = start(&tracing(&collector, ""));
     let call = within(get("/api/alice/tasks/7?q=hidden"), PARENT)
@@ -105,9 +105,9 @@ fn an_exchange_has_a_span_and_its_call_of_the_upstream_another() {
         .bearer(&issuer.token("alice"));
     assert_eq!(sidecar.call(&call).status, 200);
 
-    let told = upstream.only().head;
-    assert_eq!(told.value("tracestate").unwrap(), "rojo=1, congo=2");
-    let traceparent = told.value("traceparent").unwrap();
+    let forwarded = upstream.only().head;
+    assert_eq!(forwarded.value("tracestate").unwrap(), "rojo=1, congo=2");
+    let traceparent = forwarded.value("traceparent").unwrap();
     let parts: Vec<&str> = traceparent.split('-').collect();
     let spans = spans(sidecar, &collector, 2);
     assert_eq!(spans.len(), 2, "{spans:#?}");
@@ -117,7 +117,7 @@ fn an_exchange_has_a_span_and_its_call_of_the_upstream_another() {
     assert_eq!(hex(&server.trace_id), "4bf92f3577b34da6a3ce929d0e0e4736");
     assert_eq!(hex(&server.parent_span_id), "00f067aa0ba902b7");
     assert_eq!(server.name, "GET /api/{user_id}/tasks/{*rest}");
-    has(
+    assert_attributes(
         server,
         &[
             ("http.request.method", "GET"),
@@ -144,7 +144,7 @@ fn an_exchange_has_a_span_and_its_call_of_the_upstream_another() {
     assert_eq!(client.parent_span_id, server.span_id);
     let url = upstream.url();
     let port = url.rsplit(':').next().unwrap();
-    has(
+    assert_attributes(
         client,
         &[
             ("claimgate.upstream", "tasks"),
@@ -163,7 +163,7 @@ fn an_exchange_has_a_span_and_its_call_of_the_upstream_another() {
 }
 
 #[test]
-fn nothing_of_a_token_or_a_query_goes_to_the_collector() {
+fn exports_no_token_query_or_cookie() {
     let collector = Upstream::start();
     let (sidecar, _upstream, issuer) = start(&tracing(&collector, ""));
     let token = issuer.token("alice");
@@ -188,13 +188,13 @@ fn nothing_of_a_token_or_a_query_goes_to_the_collector() {
 }
 
 #[test]
-fn a_refusal_has_a_span_with_its_reason_and_no_call() {
+fn a_refusal_has_a_server_span_with_its_reason_only() {
     let collector = Upstream::start();
     let (sidecar, upstream, issuer) = start(&tracing(&collector, ""));
     sidecar.call(&get("/api/alice/tasks/7").bearer(&issuer.token("bob")));
     sidecar.call(&get("/nowhere"));
     sidecar.call(&request("BREW", "/open/pot"));
-    upstream.untouched();
+    upstream.assert_untouched();
     let spans = spans(sidecar, &collector, 3);
     let found: Vec<_> = spans
         .iter()
@@ -207,7 +207,7 @@ fn a_refusal_has_a_span_with_its_reason_and_no_call() {
             )
         })
         .collect();
-    let wanted = [
+    let expected = [
         (
             "GET /api/{user_id}/tasks/{*rest}",
             "subject_mismatch",
@@ -216,31 +216,31 @@ fn a_refusal_has_a_span_with_its_reason_and_no_call() {
         ("GET", "no_route", "GET"),
         ("HTTP", "method_not_allowed", "_OTHER"),
     ];
-    let wanted = wanted
+    let expected = expected
         .map(|(name, reason, method)| (name.to_owned(), reason.to_owned(), method.to_owned()));
-    assert_eq!(found, wanted);
-    has(
+    assert_eq!(found, expected);
+    assert_attributes(
         &spans[0],
         &[("http.response.status_code", "403"), ("enduser.id", "bob")],
     );
     assert!(
         spans.iter().all(|span| span.status.is_none()),
-        "no fault of the gate"
+        "a refusal is not an error of the gate"
     );
     assert!(spans.iter().all(|span| span.parent_span_id.is_empty()));
 }
 
 #[test]
-fn an_upstream_that_is_away_is_a_fault_in_both_spans() {
+fn an_unreachable_upstream_is_an_error_in_both_spans() {
     let collector = Upstream::start();
-    let nowhere = Upstream::nowhere();
+    let upstream = Upstream::unreachable();
     let issuer = Issuer::start();
-    let sidecar = Sidecar::start(&tracing(&collector, ""), &nowhere, &issuer);
+    let sidecar = Sidecar::start(&tracing(&collector, ""), &upstream, &issuer);
     assert_eq!(sidecar.call(&get("/open/x")).status, 502);
     let spans = spans(sidecar, &collector, 2);
     assert_eq!(spans.len(), 2, "{spans:#?}");
     for span in &spans {
-        has(span, &[("error.type", "upstream_unreachable")]);
+        assert_attributes(span, &[("error.type", "upstream_unreachable")]);
         let status = span.status.clone().unwrap();
         assert_eq!(status.code, i32::from(StatusCode::Error));
         assert_eq!(status.message, "upstream_unreachable");
@@ -250,14 +250,14 @@ fn an_upstream_that_is_away_is_a_fault_in_both_spans() {
 }
 
 #[test]
-fn a_client_that_leaves_ends_both_spans() {
+fn a_disconnected_client_ends_both_spans() {
     let collector = Upstream::start();
     let held = Latch::default();
     let (sidecar, upstream, _issuer) = start_with(
         &tracing(&collector, ""),
-        Upstream::answering({
+        Upstream::responding({
             let held = held.clone();
-            move |_: &mut Dialogue| {
+            move |_: &mut Exchange| {
                 held.wait();
                 Next::Close
             }
@@ -265,29 +265,29 @@ fn a_client_that_leaves_ends_both_spans() {
     );
     let mut client = sidecar.connect();
     client.send(get("/open/x").bytes());
-    let told = upstream.wait_for(1).remove(0).head;
+    let forwarded = upstream.wait_for(1).remove(0).head;
     drop(client);
     let spans = spans(sidecar, &collector, 2);
     held.open();
     let client = &of(&spans, SpanKind::Client)[0];
     assert_eq!(
-        told.value("traceparent").unwrap()[36..52],
+        forwarded.value("traceparent").unwrap()[36..52],
         hex(&client.span_id)
     );
-    has(client, &[("error.type", "client_closed_request")]);
+    assert_attributes(client, &[("error.type", "client_closed_request")]);
     let server = &of(&spans, SpanKind::Server)[0];
-    has(server, &[("claimgate.reason", "client_closed_request")]);
+    assert_attributes(server, &[("claimgate.reason", "client_closed_request")]);
     assert_eq!(attribute(server, "http.response.status_code"), None);
 }
 
 #[test]
-fn what_a_client_says_of_a_trace_is_believed_only_if_it_is_clear() {
+fn continues_only_a_valid_trace_context() {
     let collector = Upstream::start();
     let (sidecar, upstream, _issuer) = start(&tracing(&collector, ""));
     let doubled = format!("{PARENT}\r\ntraceparent: {PARENT}");
     let upper = PARENT.to_ascii_uppercase();
-    for bad in ["", "x", &upper, &doubled, &PARENT[..54]] {
-        let call = within(get("/open/x"), bad).line("tracestate: rojo=1");
+    for invalid in ["", "x", &upper, &doubled, &PARENT[..54]] {
+        let call = within(get("/open/x"), invalid).line("tracestate: rojo=1");
         assert_eq!(sidecar.call(&call).status, 200);
     }
     let unreadable = within(get("/open/x"), PARENT).line("tracestate: rojo");
@@ -308,7 +308,7 @@ fn what_a_client_says_of_a_trace_is_believed_only_if_it_is_clear() {
 }
 
 #[test]
-fn a_trace_that_is_not_sampled_passes_as_it_came_and_sends_nothing() {
+fn forwards_an_unsampled_trace_context_without_export() {
     let collector = Upstream::start();
     let (sidecar, upstream, _issuer) = start(&tracing(&collector, ", sample = 0.0"));
     let call = within(get("/open/x"), NOT_SAMPLED).line("tracestate: rojo=1");
@@ -323,7 +323,7 @@ fn a_trace_that_is_not_sampled_passes_as_it_came_and_sends_nothing() {
     let parents: Vec<String> = parents.collect();
     assert_eq!(parents[0], NOT_SAMPLED);
     assert_eq!(arrived[0].head.value("tracestate").unwrap(), "rojo=1");
-    // Whoever comes next does not begin a trace of his own. Its name is random, which the other flag says.
+    // The next request starts an unsampled trace with the random flag (02).
     assert!(
         parents[1].starts_with("00-") && parents[1].ends_with("-02"),
         "{parents:?}"
@@ -332,36 +332,36 @@ fn a_trace_that_is_not_sampled_passes_as_it_came_and_sends_nothing() {
     assert_eq!(
         spans(sidecar, &collector, 2).len(),
         2,
-        "those of the sampled one"
+        "only spans of the sampled request"
     );
 }
 
 #[test]
-fn every_request_begins_a_trace_where_clients_have_no_say() {
+fn restart_starts_a_new_trace_for_every_request() {
     let collector = Upstream::start();
     let (sidecar, upstream, _issuer) = start(&tracing(&collector, ", restart = true"));
     let call = within(get("/open/x"), NOT_SAMPLED).line("tracestate: rojo=1");
     assert_eq!(sidecar.call(&call).status, 200);
-    let told = upstream.only().head;
-    let traceparent = told.value("traceparent").unwrap();
+    let forwarded = upstream.only().head;
+    let traceparent = forwarded.value("traceparent").unwrap();
     assert_ne!(traceparent[3..35], NOT_SAMPLED[3..35]);
     assert!(traceparent.ends_with("-03"), "{traceparent}");
-    assert_eq!(told.value("tracestate"), None);
+    assert_eq!(forwarded.value("tracestate"), None);
     let spans = spans(sidecar, &collector, 2);
     assert_eq!(spans.len(), 2);
     assert!(of(&spans, SpanKind::Server)[0].parent_span_id.is_empty());
 }
 
 #[test]
-fn without_a_collector_what_a_client_says_passes_untouched() {
+fn without_tracing_forwards_trace_headers_unchanged() {
     let (sidecar, upstream, _issuer) = start(ROUTES);
-    for said in [PARENT, "nonsense"] {
-        let call = within(get("/open/x"), said).line("tracestate: No=Sense=");
+    for value in [PARENT, "nonsense"] {
+        let call = within(get("/open/x"), value).line("tracestate: No=Sense=");
         assert_eq!(sidecar.call(&call).status, 200);
     }
     let arrived = upstream.arrived();
-    for (arrived, said) in arrived.iter().zip([PARENT, "nonsense"]) {
-        assert_eq!(arrived.head.values("traceparent"), [said]);
+    for (arrived, value) in arrived.iter().zip([PARENT, "nonsense"]) {
+        assert_eq!(arrived.head.values("traceparent"), [value]);
         assert_eq!(arrived.head.values("tracestate"), ["No=Sense="]);
     }
 }
@@ -371,22 +371,16 @@ fn counted(sidecar: &Sidecar, outcome: &str) -> f64 {
     sidecar.metric(&series).unwrap()
 }
 
-/// Waits until so many have come to this.
+/// Waits until this number of spans has this outcome.
 fn until_counted(sidecar: &Sidecar, outcome: &str, spans: f64) {
     eventually(outcome, || counted(sidecar, outcome) >= spans);
     assert!((counted(sidecar, outcome) - spans).abs() < 0.5);
 }
 
 #[test]
-fn a_collector_that_does_not_answer_holds_up_nobody() {
+fn a_silent_collector_delays_no_request() {
     let released = Latch::default();
-    let collector = Upstream::answering({
-        let released = released.clone();
-        move |dialogue: &mut Dialogue| {
-            released.wait();
-            dialogue.echo()
-        }
-    });
+    let collector = Upstream::held(&released);
     let (sidecar, upstream, _issuer) = start(&tracing(&collector, ""));
     let mut client = sidecar.connect();
     assert_eq!(client.call(&get("/open/first")).status, 200);
@@ -400,14 +394,14 @@ fn a_collector_that_does_not_answer_holds_up_nobody() {
 }
 
 #[test]
-fn a_collector_that_is_busy_is_asked_once_more() {
-    let collector = Upstream::answering({
-        let asked = AtomicUsize::new(0);
-        move |dialogue: &mut Dialogue| {
-            dialogue.body();
-            match asked.fetch_add(1, Ordering::Relaxed) {
-                0 => dialogue.answer("503 Service Unavailable", "Retry-After: 1\r\n", ""),
-                _ => dialogue.answer("200 OK", "", ""),
+fn retries_an_export_after_a_503() {
+    let collector = Upstream::responding({
+        let attempts = AtomicUsize::new(0);
+        move |exchange: &mut Exchange| {
+            exchange.body();
+            match attempts.fetch_add(1, Ordering::Relaxed) {
+                0 => exchange.respond("503 Service Unavailable", "Retry-After: 1\r\n", ""),
+                _ => exchange.respond("200 OK", "", ""),
             }
         }
     });
@@ -425,23 +419,23 @@ fn a_collector_that_is_busy_is_asked_once_more() {
 }
 
 #[test]
-fn what_a_collector_does_not_want_is_counted_and_not_sent_again() {
+fn counts_rejected_spans_and_does_not_retry_them() {
     let collector =
-        Upstream::answering(|dialogue: &mut Dialogue| dialogue.answer("400 Bad Request", "", ""));
+        Upstream::responding(|exchange: &mut Exchange| exchange.respond("400 Bad Request", "", ""));
     let (sidecar, _upstream, _issuer) = start(&tracing(&collector, ""));
     sidecar.call(&get("/open/x"));
     until_counted(&sidecar, "rejected", 2.0);
     assert_eq!(collector.arrived().len(), 1);
 
-    let collector = Upstream::answering(|dialogue: &mut Dialogue| {
-        let answer = ExportTraceServiceResponse {
+    let collector = Upstream::responding(|exchange: &mut Exchange| {
+        let response = ExportTraceServiceResponse {
             partial_success: Some(ExportTracePartialSuccess {
                 rejected_spans: 1,
                 error_message: "no".to_owned(),
             }),
         };
-        let body = String::from_utf8(answer.encode_to_vec()).unwrap();
-        dialogue.answer("200 OK", "", &body)
+        let body = String::from_utf8(response.encode_to_vec()).unwrap();
+        exchange.respond("200 OK", "", &body)
     });
     let (sidecar, _upstream, _issuer) = start(&tracing(&collector, ""));
     sidecar.call(&get("/open/x"));
@@ -450,37 +444,33 @@ fn what_a_collector_does_not_want_is_counted_and_not_sent_again() {
 }
 
 #[test]
-fn a_gate_without_its_collector_stops_in_time() {
-    let (upstream, nowhere) = (Upstream::start(), Upstream::nowhere());
+fn an_unreachable_collector_does_not_delay_the_shutdown() {
+    let (upstream, collector) = (Upstream::start(), Upstream::unreachable());
     let issuer = Issuer::start();
-    let sidecar = Sidecar::start(&tracing(&nowhere, ""), &upstream, &issuer);
+    let sidecar = Sidecar::start(&tracing(&collector, ""), &upstream, &issuer);
     assert_eq!(sidecar.call(&get("/open/x")).status, 200);
     sidecar.stop();
     assert_eq!(sidecar.wait(), 0);
 }
 
 #[test]
-fn a_stream_has_its_span_when_it_is_over() {
+fn exports_the_spans_of_a_stream_at_its_end() {
     let collector = Upstream::start();
-    let answer = |dialogue: &mut Dialogue| {
-        dialogue.write(
+    let response = |exchange: &mut Exchange| {
+        exchange.write(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         );
         Next::Close
     };
     let (sidecar, _upstream, _issuer) =
-        start_with(&tracing(&collector, ""), Upstream::answering(answer));
-    let call = get("/open/x")
-        .line("Connection: upgrade")
-        .line("Upgrade: websocket")
-        .line("Sec-WebSocket-Version: 13")
-        .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
+        start_with(&tracing(&collector, ""), Upstream::responding(response));
+    let call = get("/open/x").websocket();
     let mut client = sidecar.connect();
     assert_eq!(client.call(&call).status, 101);
     client.until_closed();
     let spans = last_spans(sidecar, &collector);
     assert_eq!(spans.len(), 2);
     for span in &spans {
-        has(span, &[("http.response.status_code", "101")]);
+        assert_attributes(span, &[("http.response.status_code", "101")]);
     }
 }

@@ -1,8 +1,8 @@
 //! Upstreams: protocols, health checks, queues, retries and outlier detection.
 
+mod failures;
 mod health;
 mod http2;
-mod mixed;
 mod queue;
+mod response_isolation;
 mod tls;
-mod trouble;

@@ -2,7 +2,7 @@
 
 mod messages;
 
-use crate::harness::{Dialogue, Latch, Next, ROUTES, Request, Upstream, get, start, start_with};
+use crate::harness::{Exchange, Latch, Next, ROUTES, Request, Upstream, get, start, start_with};
 
 const SOCKET: &str = "/api/alice/tasks/socket";
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -17,35 +17,35 @@ fn handshake(target: &str) -> Request {
 }
 
 /// Responds with 101, then echoes in capitals until `bye`.
-fn shouting(dialogue: &mut Dialogue) -> Next {
-    dialogue.write(SWITCHING);
+fn shouting(exchange: &mut Exchange) -> Next {
+    exchange.write(SWITCHING);
     loop {
-        let Ok(bytes) = dialogue.wire.read() else {
+        let Ok(bytes) = exchange.wire.read() else {
             return Next::Close;
         };
         if bytes.is_empty() || bytes == b"bye" {
             return Next::Close;
         }
-        dialogue.write(bytes.to_ascii_uppercase());
+        exchange.write(bytes.to_ascii_uppercase());
     }
 }
 
 #[test]
 fn forwards_data_in_both_directions_after_the_101() {
-    let (sidecar, upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
+    let (sidecar, upstream, issuer) = start_with(ROUTES, Upstream::responding(shouting));
     let mut client = sidecar.connect();
-    let answer = client.call(&handshake(SOCKET).bearer(&issuer.token("alice")));
-    assert_eq!(answer.status, 101);
+    let response = client.call(&handshake(SOCKET).bearer(&issuer.token("alice")));
+    assert_eq!(response.status, 101);
     assert_eq!(
-        answer.header("upgrade").unwrap().to_ascii_lowercase(),
+        response.header("upgrade").unwrap().to_ascii_lowercase(),
         "websocket"
     );
     assert_eq!(
-        answer.header("connection").unwrap().to_ascii_lowercase(),
+        response.header("connection").unwrap().to_ascii_lowercase(),
         "upgrade"
     );
     assert_eq!(
-        answer.header("sec-websocket-accept").as_deref(),
+        response.header("sec-websocket-accept").as_deref(),
         Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
     );
     for word in ["hello", "again"] {
@@ -86,27 +86,27 @@ fn forwards_data_in_both_directions_after_the_101() {
 
 #[test]
 fn a_disconnected_client_closes_the_tunnel() {
-    let (sidecar, upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
+    let (sidecar, upstream, issuer) = start_with(ROUTES, Upstream::responding(shouting));
     let mut client = sidecar.connect();
-    let answer = client.call(&handshake(SOCKET).bearer(&issuer.token("alice")));
-    assert_eq!(answer.status, 101);
+    let response = client.call(&handshake(SOCKET).bearer(&issuer.token("alice")));
+    assert_eq!(response.status, 101);
     drop(client);
     upstream.wait_for_closed(1);
 }
 
 #[test]
 fn forwards_no_data_before_the_101() {
-    let asked = Latch::default();
-    let switch = asked.clone();
-    let upstream = Upstream::answering(move |dialogue| {
-        if dialogue.target() == "/open/other" {
-            return dialogue.echo();
+    let requested = Latch::default();
+    let switch = requested.clone();
+    let upstream = Upstream::responding(move |exchange| {
+        if exchange.target() == "/open/other" {
+            return exchange.echo();
         }
         // The gate has held the smuggled bytes for as long as another request takes.
         switch.wait();
-        let early = dialogue.wire.early();
+        let early = exchange.wire.buffered();
         assert!(early.is_empty(), "{early:?} before the 101");
-        shouting(dialogue)
+        shouting(exchange)
     });
     let (sidecar, upstream, issuer) = start_with(ROUTES, upstream);
     let mut bytes = handshake(SOCKET).bearer(&issuer.token("alice")).bytes();
@@ -116,8 +116,8 @@ fn forwards_no_data_before_the_101() {
     client.send(bytes);
     upstream.wait_for(1);
     assert_eq!(sidecar.call(&get("/open/other")).status, 200);
-    asked.open();
-    assert_eq!(client.answer().status, 101);
+    requested.open();
+    assert_eq!(client.response().status, 101);
     // After the 101 they are tunnel data, not a request.
     let shouted = client.wire.read_exact(smuggled.len()).unwrap();
     assert_eq!(shouted, smuggled.to_ascii_uppercase());
@@ -126,37 +126,37 @@ fn forwards_no_data_before_the_101() {
 
 #[test]
 fn decides_on_requests_after_a_response_other_than_101() {
-    let upstream = Upstream::answering(|dialogue| {
-        if dialogue.target() == SOCKET {
-            return dialogue.answer(
+    let upstream = Upstream::responding(|exchange| {
+        if exchange.target() == SOCKET {
+            return exchange.respond(
                 "426 Upgrade Required",
                 "Connection: upgrade\r\nUpgrade: other\r\n",
                 "no",
             );
         }
-        dialogue.echo()
+        exchange.echo()
     });
     let (sidecar, upstream, issuer) = start_with(ROUTES, upstream);
     let mut bytes = handshake(SOCKET).bearer(&issuer.token("alice")).bytes();
     bytes.extend_from_slice(&get("/api/bob/tasks").line("X-User-Id: bob").bytes());
     let mut client = sidecar.connect();
     client.send(bytes);
-    let answer = client.answer();
-    assert_eq!((answer.status, answer.text().as_str()), (426, "no"));
-    assert_eq!(answer.header("upgrade"), None);
-    client.answer().refused(401, "token_missing");
+    let response = client.response();
+    assert_eq!((response.status, response.text().as_str()), (426, "no"));
+    assert_eq!(response.header("upgrade"), None);
+    client.response().refused(401, "token_missing");
     upstream.only();
 }
 
 #[test]
 fn a_handshake_needs_a_valid_token() {
-    let (sidecar, upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
+    let (sidecar, upstream, issuer) = start_with(ROUTES, Upstream::responding(shouting));
     sidecar
         .call(&handshake(SOCKET))
         .refused(401, "token_missing");
     let bobs = handshake(SOCKET).bearer(&issuer.token("bob"));
     sidecar.call(&bobs).refused(403, "subject_mismatch");
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
@@ -176,8 +176,8 @@ fn removes_upgrades_to_other_protocols() {
         let request = lines
             .iter()
             .fold(get(SOCKET), |request, line| request.line(line));
-        let answer = sidecar.call(&request.bearer(&issuer.token("alice")));
-        assert_eq!(answer.status, 200, "{lines:?}");
+        let response = sidecar.call(&request.bearer(&issuer.token("alice")));
+        assert_eq!(response.status, 200, "{lines:?}");
         let head = upstream.arrived().pop().unwrap().head;
         for removed in ["upgrade", "connection", "http2-settings"] {
             assert_eq!(
@@ -192,14 +192,14 @@ fn removes_upgrades_to_other_protocols() {
 
 #[test]
 fn an_unrequested_101_gets_a_502() {
-    let (sidecar, _upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
-    let answer = sidecar.call(&get(SOCKET).bearer(&issuer.token("alice")));
-    answer.refused(502, "upstream_invalid_response");
+    let (sidecar, _upstream, issuer) = start_with(ROUTES, Upstream::responding(shouting));
+    let response = sidecar.call(&get(SOCKET).bearer(&issuer.token("alice")));
+    response.refused(502, "upstream_invalid_response");
 }
 
 #[test]
 fn a_101_for_a_removed_upgrade_gets_a_502() {
-    let (sidecar, _upstream, issuer) = start_with(ROUTES, Upstream::answering(shouting));
+    let (sidecar, _upstream, issuer) = start_with(ROUTES, Upstream::responding(shouting));
     for upgrade in ["h2c", "websocket, h2c"] {
         let request = get(SOCKET)
             .bearer(&issuer.token("alice"))
@@ -213,11 +213,11 @@ fn a_101_for_a_removed_upgrade_gets_a_502() {
 
 #[test]
 fn a_101_for_another_protocol_gets_a_502() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.write(SWITCHING.replace("websocket", "h2c"));
+    let upstream = Upstream::responding(|exchange| {
+        exchange.write(SWITCHING.replace("websocket", "h2c"));
         Next::Close
     });
     let (sidecar, _upstream, issuer) = start_with(ROUTES, upstream);
-    let answer = sidecar.call(&handshake(SOCKET).bearer(&issuer.token("alice")));
-    answer.refused(502, "upstream_invalid_response");
+    let response = sidecar.call(&handshake(SOCKET).bearer(&issuer.token("alice")));
+    response.refused(502, "upstream_invalid_response");
 }

@@ -4,12 +4,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use prometheus_client::encoding::DescriptorEncoder;
-use prometheus_client::registry::Unit;
 use serde_json::{Value, json};
 
 use crate::clock::UnixTime;
 
-use super::families::{counters, gauge, gauges};
+use super::families::{counters, gauge, timestamp};
 
 /// Generation in force and outcomes of configuration reloads.
 #[derive(Debug, Default)]
@@ -80,12 +79,11 @@ impl ConfigMetrics {
             i64::try_from(self.generation()).unwrap_or(i64::MAX),
         )?;
         let since = self.in_force_since.load(Ordering::Relaxed);
-        gauges(
+        timestamp(
             encoder,
             "config_last_reload_timestamp",
             "Start or last successful configuration reload, in Unix time",
-            Some(&Unit::Seconds),
-            [([], since)],
+            since,
         )
     }
 }

@@ -61,3 +61,19 @@ pub(super) fn gauges<'a, const N: usize>(
     }
     Ok(())
 }
+
+/// Encodes a gauge of a Unix time, without labels.
+pub(super) fn timestamp(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    seconds: i64,
+) -> Result<(), fmt::Error> {
+    let unit = Some(&Unit::Seconds);
+    ConstGauge::new(seconds).encode(encoder.encode_descriptor(
+        name,
+        help,
+        unit,
+        MetricType::Gauge,
+    )?)
+}

@@ -155,7 +155,7 @@ access = "authenticated"
     let token = directory.token("alice", &[]);
     let claim = format!("--claim=cnf={{\"x5t#S256\":\"{thumbprint}\"}}");
     let bound = directory.token("alice", &[&claim]);
-    for (token, target, certificate, said) in [
+    for (token, target, certificate, expected) in [
         (&token, "/me", Some(&gate), "  x-client: CN=gate.test\n"),
         (&token, "/me", Some(&gate), "  x-forwarded-proto: https\n"),
         (
@@ -190,13 +190,14 @@ access = "authenticated"
         arguments.extend(["GET", target]);
         let ended = directory.call(&arguments);
         assert!(
-            ended.stdout.contains(said),
-            "{target} {certificate:?} {said}: {ended:?}"
+            ended.stdout.contains(expected),
+            "{target} {certificate:?} {expected}: {ended:?}"
         );
     }
     let ended = directory.call(&["token", "inspect", &bound]);
-    let said = format!("but bound to the client certificate with the thumbprint {thumbprint}\n");
-    assert!(ended.stdout.ends_with(&said), "{ended:?}");
+    let expected =
+        format!("but bound to the client certificate with the thumbprint {thumbprint}\n");
+    assert!(ended.stdout.ends_with(&expected), "{ended:?}");
     let key_bound = directory.token("alice", &["--claim=cnf={\"jkt\":\"x\"}"]);
     let ended = directory.call(&["token", "inspect", &key_bound]);
     assert!(
@@ -230,7 +231,8 @@ fn explain_prints_each_stage_and_the_failed_one() {
            -     subject rate limit  no limit\n  \
            FAIL  authorization       subject_mismatch\n\
          \n\
-         response 403 Forbidden: This path belongs to another user.\n"
+         response 403 Forbidden: This path belongs to another user.\n\
+         fix: The token is valid, but its subject is not the user in the path.\n"
     );
     let ended = directory.call(&["explain", "GET", "/api/../bob/tasks"]);
     assert_eq!(
@@ -246,7 +248,8 @@ fn explain_prints_each_stage_and_the_failed_one() {
            -     authorization       not reached\n\
          \n\
          response 400 Bad Request: The path has more than one reading. Send it without dot segments, empty segments, \
-         encoded slashes or control characters.\n"
+         encoded slashes or control characters.\n\
+         fix: Resolve dot segments before sending, and percent-encode each segment once.\n"
     );
     assert!(upstream.has_received_nothing());
 }
@@ -256,7 +259,7 @@ fn explain_prints_the_cause_of_a_rejected_token() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
     let expired = directory.token("alice", &["--claim", "exp=1000000000"]);
-    for (token, said) in [
+    for (token, expected) in [
         (
             "a.b",
             "rejected (token_malformed): a signed JWT has three parts separated by dots",
@@ -268,7 +271,7 @@ fn explain_prints_the_cause_of_a_rejected_token() {
     ] {
         let ended = directory.call(&["explain", "--token", token, "GET", "/api/alice/tasks"]);
         let (_, response) = ended.stdout.split_once("\nresponse 401 ").unwrap();
-        assert!(response.contains(&format!("\n{said}")), "{response}");
+        assert!(response.contains(&format!("\n{expected}")), "{response}");
     }
     // The token is not the cause of another refusal.
     let ended = directory.call(&["explain", "--token", &expired, "GET", "/nothing"]);
@@ -294,8 +297,8 @@ rate_limit = [
     let of_client = "rate limits applied:\n  60 in 60s, 5 at once, for the address 127.0.0.1\n";
     let of_subject = "  10 in 3600s, for the subject `alice` of `better-auth`\n";
     let with_token = directory.call(&["explain", "--token", &token, "GET", "/counted/x"]);
-    let said = format!("\n\n{of_client}{of_subject}");
-    assert!(with_token.stdout.ends_with(&said), "{with_token:?}");
+    let expected = format!("\n\n{of_client}{of_subject}");
+    assert!(with_token.stdout.ends_with(&expected), "{with_token:?}");
     for stage in ["client rate limit", "subject rate limit"] {
         let passed = format!("  ok    {stage}\n");
         assert!(with_token.stdout.contains(&passed), "{with_token:?}");
@@ -312,8 +315,8 @@ rate_limit = [
     ] {
         let header = format!("X-Forwarded-For: {client}");
         let ended = directory.call(&["explain", "-H", &header, "GET", "/counted/x"]);
-        let said = format!("for {counted}\n");
-        assert!(ended.stdout.ends_with(&said), "{ended:?}");
+        let expected = format!("for {counted}\n");
+        assert!(ended.stdout.ends_with(&expected), "{ended:?}");
     }
     let elsewhere = directory.call(&["explain", "--token", &token, "GET", "/api/alice/tasks"]);
     assert!(!elsewhere.stdout.contains("rate limits"), "{elsewhere:?}");
@@ -330,13 +333,13 @@ fn explain_prints_the_grpc_status() {
         arguments.extend(more);
         directory.call(&arguments).stdout
     };
-    for (said, status) in [
+    for (output, status) in [
         (ask(&[], "/api/alice/tasks"), 16),
         (ask(&["--token", &token], "/api/bob/tasks"), 7),
         (ask(&[], "/nothing"), 12),
     ] {
         let response = format!("\n\nresponse `grpc-status` {status}: ");
-        assert!(said.contains(&response), "{said}");
+        assert!(output.contains(&response), "{output}");
     }
 }
 
@@ -345,14 +348,14 @@ fn explain_prints_cors_headers() {
     let upstream = Upstream::start();
     let cors = "\n[cors]\norigins = [\"https://app.example\"]\n";
     let directory = Directory::with(&(eight_lines(upstream.address) + cors));
-    let asked = |origin: &str, method: &str, more: &[&str]| {
+    let explain = |origin: &str, method: &str, more: &[&str]| {
         let origin = format!("Origin: {origin}");
         let mut arguments = vec!["explain", method, "/api/bob/tasks", "-H", &origin];
         arguments.extend(more);
         directory.call(&arguments)
     };
     let preflight = ["-H", "Access-Control-Request-Method: PUT"];
-    let ended = asked("https://app.example", "OPTIONS", &preflight);
+    let ended = explain("https://app.example", "OPTIONS", &preflight);
     assert_eq!(ended.code, Some(0));
     assert_eq!(
         ended.stdout,
@@ -373,26 +376,26 @@ fn explain_prints_cors_headers() {
            access-control-max-age: 600\n  \
            vary: origin, access-control-request-method, access-control-request-headers\n"
     );
-    let ended = asked("https://evil.example", "OPTIONS", &preflight);
+    let ended = explain("https://evil.example", "OPTIONS", &preflight);
     assert_eq!(ended.code, Some(1));
-    let said = ended.stdout.as_str();
+    let output = ended.stdout.as_str();
     assert!(
-        said.contains("FAIL  route               preflight_origin\n"),
-        "{said}"
+        output.contains("FAIL  route               preflight_origin\n"),
+        "{output}"
     );
-    assert!(!said.contains("access-control-allow"), "{said}");
+    assert!(!output.contains("access-control-allow"), "{output}");
 
-    let ended = asked("https://app.example", "GET", &[]);
-    let said = ended.stdout.as_str();
+    let ended = explain("https://app.example", "GET", &[]);
+    let output = ended.stdout.as_str();
     assert!(
-        said.contains("FAIL  token               token_missing\n"),
-        "{said}"
+        output.contains("FAIL  token               token_missing\n"),
+        "{output}"
     );
     assert!(
-        said.contains("  access-control-allow-origin: https://app.example\n"),
-        "{said}"
+        output.contains("  access-control-allow-origin: https://app.example\n"),
+        "{output}"
     );
-    let ended = asked("https://evil.example", "GET", &[]);
+    let ended = explain("https://evil.example", "GET", &[]);
     assert!(
         ended
             .stdout

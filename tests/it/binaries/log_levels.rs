@@ -42,12 +42,14 @@ fn exchange_http2_settings(address: SocketAddr) {
     stream.read_exact(&mut [0; 9]).unwrap();
 }
 
-/// Lines of the gate's own debug level, without their timestamps.
+/// Lines of the gate's own debug level, without their timestamps and request IDs.
 fn debug_lines(lines: &[Value]) -> Vec<Value> {
     let debug = lines.iter().filter(|line| line["level"] == "DEBUG");
     let mut debug: Vec<Value> = debug.cloned().collect();
     for line in &mut debug {
-        line.as_object_mut().unwrap().remove("timestamp");
+        let fields = line.as_object_mut().unwrap();
+        fields.remove("timestamp");
+        assert!(fields.remove("request_id").is_some(), "{fields:?}");
     }
     debug
 }
@@ -56,25 +58,25 @@ fn debug_lines(lines: &[Value]) -> Vec<Value> {
 fn logs_the_stages_of_a_request_at_level_debug() {
     let matched = serde_json::json!({
         "level": "DEBUG",
-        "target": "claimgate::proxy",
+        "target": "claimgate::decision",
         "message": "route matched",
         "route": "/api/{user_id}/tasks/{*rest}",
     });
     let verified = serde_json::json!({
         "level": "DEBUG",
-        "target": "claimgate::proxy",
+        "target": "claimgate::decision",
         "message": "token verified",
         "subject": "alice",
         "issuer": "better-auth",
     });
     let permitted = serde_json::json!({
         "level": "DEBUG",
-        "target": "claimgate::proxy",
+        "target": "claimgate::decision",
         "message": "request permitted",
     });
     let refused = serde_json::json!({
         "level": "DEBUG",
-        "target": "claimgate::proxy",
+        "target": "claimgate::decision",
         "message": "request refused",
         "stage": "authorization",
         "reason": "subject_mismatch",

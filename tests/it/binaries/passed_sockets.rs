@@ -47,7 +47,7 @@ fn serves_on_passed_sockets() {
         let mut program = start(&directory, &tcp, &unix);
         let line = program.wait_for_line("\"serving\"");
         assert!(line.contains("systemd:0 systemd:1"), "{line}");
-        assert_eq!(early.answer().status, 404);
+        assert_eq!(early.response().status, 404);
         for _ in 0..5 {
             let over_tcp = Wire::tcp(TcpStream::connect(address).unwrap());
             let over_unix = Wire::unix(UnixStream::connect(&path).unwrap());
@@ -97,7 +97,7 @@ fn leaves_new_connections_to_the_next_gate_while_stopping() {
     let mut second = start(&directory, &tcp, &unix);
     second.wait_for_line("\"serving\"");
     for client in &mut late {
-        assert_eq!(client.answer().status, 404);
+        assert_eq!(client.response().status, 404);
     }
 }
 

@@ -62,15 +62,15 @@ fn logs_an_unreadable_client_certificate() {
     let tls = authority.listen(&format!("client_ca = \"{}\"", ca.display()));
     let directory = Directory::with(&(eight_lines(upstream.address) + &tls));
     let mut gate = directory.serve(&["run"]);
-    let odd = authority.issue("odd", |params| {
+    let malformed = authority.issue("malformed", |params| {
         let names = vec![0x30, 3, 0x82, 1, 0xff];
         let names = CustomExtension::from_oid_content(&[2, 5, 29, 17], names);
         params.custom_extensions = vec![names];
     });
-    let connector = authority.connector().showing(&odd);
+    let connector = authority.connector().presenting(&malformed);
     let _refused = connector.connect(gate.address);
     let line = gate.program.wait_for_line("rejected a request head");
-    for said in ["tls_handshake", "the client certificate cannot be read"] {
-        assert!(line.contains(said), "{line}");
+    for expected in ["tls_handshake", "the client certificate cannot be read"] {
+        assert!(line.contains(expected), "{line}");
     }
 }

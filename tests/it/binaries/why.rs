@@ -10,10 +10,10 @@ fn why_explains_a_rejected_request() {
     let gate = directory.serve(&["run"]);
     let token = directory.token("bob", &[]);
     let name = "a+name/of=mine";
-    let asked = Request::new("GET", "/api/alice/tasks")
+    let request = Request::new("GET", "/api/alice/tasks")
         .bearer(&token)
         .header("X-Request-Id", name);
-    let response = asked.response(gate.address);
+    let response = request.response(gate.address);
     assert_eq!(response.status, 403, "{response:?}");
     let admin = gate.admin.to_string();
 

@@ -100,12 +100,12 @@ impl Known {
     /// Unknown reasons in the value of a matcher, as in `~"token_.*|overloaded"`.
     fn unknown_reasons(&self, value: &str) -> Vec<String> {
         let value = value.trim_matches(['=', '~', '"']);
-        let unknown = value.split('|').filter(|wanted| {
-            let matches = |reason: &String| match wanted.strip_suffix(".*") {
+        let unknown = value.split('|').filter(|name| {
+            let matches = |reason: &String| match name.strip_suffix(".*") {
                 Some(start) => reason.starts_with(start),
-                None => reason == wanted,
+                None => reason == name,
             };
-            !wanted.is_empty() && !self.reasons.iter().any(matches)
+            !name.is_empty() && !self.reasons.iter().any(matches)
         });
         unknown
             .map(|reason| format!("unknown reason {reason}"))

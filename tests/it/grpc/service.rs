@@ -1,4 +1,4 @@
-//! A gRPC service as a tonic user has it, written by hand, so that no generator is needed.
+//! tonic gRPC service, written by hand to need no code generator.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,17 +15,17 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::harness::either::runtime;
+use crate::harness::hyper_client::runtime;
 
-/// The messages of every call, in both directions.
+/// Message of every call, in both directions.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Note {
     #[prost(string, tag = "1")]
     pub(super) text: String,
-    /// In an answer, who the service was told is calling.
+    /// In a response, the user ID that the service received.
     #[prost(string, tag = "2")]
     pub(super) user: String,
-    /// In an answer, the names of the metadata that arrived.
+    /// In a response, the names of the metadata that the service received.
     #[prost(string, repeated, tag = "3")]
     pub(super) metadata: Vec<String>,
     #[prost(bytes = "vec", tag = "4")]
@@ -41,7 +41,7 @@ impl Note {
     }
 }
 
-/// Starts the service on this machine, for as long as the tests run.
+/// Starts the service on loopback.
 pub(super) fn start() -> SocketAddr {
     let (sender, started) = channel();
     thread::spawn(move || {
@@ -86,7 +86,7 @@ impl Service<http::Request<Body>> for Notes {
     }
 }
 
-/// A function as a method of the service.
+/// Method of the service.
 struct Method<F>(F);
 
 impl<F, Q, A> Service<Request<Q>> for Method<F>
@@ -106,24 +106,24 @@ where
     }
 }
 
-/// Answers a note, or with the error that it asks for.
+/// Returns the note, or an error if its text is `fail`.
 fn write(request: Request<Note>) -> BoxFuture<Response<Note>, Status> {
     Box::pin(async move {
-        let answer = answer(request.metadata(), request.get_ref().clone());
+        let response = response(request.metadata(), request.get_ref().clone());
         if request.get_ref().text == "fail" {
             return Err(error());
         }
-        let mut response = Response::new(answer);
+        let mut response = Response::new(response);
         let written = "in the head".parse().unwrap();
         response.metadata_mut().insert("x-written", written);
         Ok(response)
     })
 }
 
-/// Answers as many notes as the text says, and then ends, fails, or waits for ever.
+/// Returns the requested number of notes, then ends, fails or stays open.
 fn read(request: Request<Note>) -> BoxFuture<Response<BoxStream<Note>>, Status> {
     Box::pin(async move {
-        let note = answer(request.metadata(), request.get_ref().clone());
+        let note = response(request.metadata(), request.get_ref().clone());
         let (count, end) = note.text.split_once(' ').unwrap();
         let notes = iter(vec![Ok(note.clone()); count.parse().unwrap()]);
         let stream: BoxStream<Note> = match end {
@@ -135,10 +135,10 @@ fn read(request: Request<Note>) -> BoxFuture<Response<BoxStream<Note>>, Status> 
     })
 }
 
-/// Answers all notes as one.
+/// Returns all notes as one.
 fn collect(request: Request<Streaming<Note>>) -> BoxFuture<Response<Note>, Status> {
     Box::pin(async move {
-        let mut all = answer(request.metadata(), Note::default());
+        let mut all = response(request.metadata(), Note::default());
         let mut notes = request.into_inner();
         while let Some(note) = notes.message().await? {
             all.text.push_str(&note.text);
@@ -148,17 +148,17 @@ fn collect(request: Request<Streaming<Note>>) -> BoxFuture<Response<Note>, Statu
     })
 }
 
-/// Answers each note at once.
+/// Returns each note at once.
 fn talk(request: Request<Streaming<Note>>) -> BoxFuture<Response<BoxStream<Note>>, Status> {
     Box::pin(async move {
         let metadata = request.metadata().clone();
         let notes = request.into_inner();
-        let answers = notes.map(move |note| Ok(answer(&metadata, note?)));
-        Ok(Response::new(Box::pin(answers) as BoxStream<Note>))
+        let responses = notes.map(move |note| Ok(response(&metadata, note?)));
+        Ok(Response::new(Box::pin(responses) as BoxStream<Note>))
     })
 }
 
-fn answer(metadata: &MetadataMap, note: Note) -> Note {
+fn response(metadata: &MetadataMap, note: Note) -> Note {
     let names: Vec<String> = metadata
         .keys()
         .map(|key| match key {
@@ -179,12 +179,12 @@ fn answer(metadata: &MetadataMap, note: Note) -> Note {
     }
 }
 
-/// An error with everything that one may have.
+/// Error with a message and metadata.
 fn error() -> Status {
     let mut metadata = MetadataMap::new();
     metadata.insert("x-why", "in the end".parse().unwrap());
     Status::with_metadata(Code::FailedPrecondition, MESSAGE, metadata)
 }
 
-/// With what must be percent-encoded on its way.
+/// Message with characters that gRPC percent-encodes.
 pub(super) const MESSAGE: &str = "žádné 100 % poznámky\nzde";

@@ -1,4 +1,4 @@
-//! An authority that signs certificates, and a client that trusts it.
+//! Certificate authority, and a TLS client that trusts it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -20,17 +20,17 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVer
 use tempfile::TempDir;
 
 use super::wire::{TlsStream, Wire};
-use super::{Client, PATIENCE};
+use super::{Client, TIMEOUT};
 
-/// Who signs certificates. Its files are gone when it is.
+/// Certificate authority. Dropping it removes its files.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    /// What leads from it to a trusted one, with its own certificate; nothing if it is trusted itself.
+    /// Chain from this intermediate to the root, in PEM; empty for a root.
     chain: String,
     files: TempDir,
 }
 
-/// A client of TLS in the making.
+/// TLS client builder.
 #[derive(Clone)]
 pub(crate) struct Connector {
     roots: Arc<RootCertStore>,
@@ -38,10 +38,10 @@ pub(crate) struct Connector {
     versions: Vec<&'static SupportedProtocolVersion>,
     protocols: Vec<Vec<u8>>,
     name: &'static str,
-    /// What is sent before the handshake.
+    /// Bytes sent before the handshake.
     before: Vec<u8>,
-    /// Kept to come back with what it was given.
-    kept: Option<Arc<ClientConfig>>,
+    /// Shared configuration, so that later connections resume the session.
+    shared: Option<Arc<ClientConfig>>,
 }
 
 impl Authority {
@@ -49,7 +49,7 @@ impl Authority {
         Self::trusted(params())
     }
 
-    /// One of another name than all those that are just new.
+    /// Creates an authority with this common name.
     pub(crate) fn named(name: &str) -> Self {
         let mut params = params();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -67,7 +67,7 @@ impl Authority {
         authority
     }
 
-    /// One that this one has signed.
+    /// Creates an intermediate authority.
     pub(crate) fn below(&self, name: &str, number: u64) -> Self {
         let mut params = params();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -85,12 +85,12 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// The file of this name.
+    /// Path of a file in the directory of the authority.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
     }
 
-    /// A new certificate with a new key, in files of this name.
+    /// Issues a certificate with a new key, in files of this name.
     pub(crate) fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let mut params = CertificateParams::default();
         change(&mut params);
@@ -105,12 +105,12 @@ impl Authority {
         pair
     }
 
-    /// A list of certificates that were taken back, by their numbers, good for these years.
+    /// Signs a CRL of these serial numbers, valid between the starts of these years.
     pub(crate) fn revoked(&self, numbers: &[u64], from: i32, until: i32) -> String {
         self.revoked_in_part(numbers, from, until, None)
     }
 
-    /// As [`Authority::revoked`], of those certificates alone whose list is at this URL.
+    /// Like [`Authority::revoked`], partitioned by a distribution point.
     pub(crate) fn revoked_in_part(
         &self,
         numbers: &[u64],
@@ -140,7 +140,7 @@ impl Authority {
         list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
-    /// A certificate for these names.
+    /// Issues a server certificate for these names.
     pub(crate) fn server(&self, name: &str, names: &[&str]) -> Pair {
         let names = names.iter().map(|name| (*name).to_owned());
         let names: Vec<String> = names.collect();
@@ -148,7 +148,7 @@ impl Authority {
         self.issue(name, |params| params.subject_alt_names = names)
     }
 
-    /// A `[listen.tls]` with a certificate for `gate.test`, and these lines.
+    /// `[listen.tls]` with a certificate for `gate.test` and these lines.
     pub(crate) fn listen(&self, lines: &str) -> String {
         let pair = self.server("gate", &["gate.test"]);
         format!(
@@ -157,7 +157,16 @@ impl Authority {
         )
     }
 
-    /// A client that trusts this authority and asks for `gate.test`.
+    /// Like [`Authority::listen`], with this mode of `client_certificate`.
+    pub(crate) fn listen_mtls(&self, mode: &str) -> String {
+        let ca = self.file("ca.crt");
+        let ca = ca.display();
+        self.listen(&format!(
+            "client_ca = \"{ca}\"\nclient_certificate = \"{mode}\""
+        ))
+    }
+
+    /// Client that trusts this authority and expects `gate.test`.
     pub(crate) fn connector(&self) -> Connector {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
@@ -168,19 +177,19 @@ impl Authority {
             protocols: Vec::new(),
             name: "gate.test",
             before: Vec::new(),
-            kept: None,
+            shared: None,
         }
     }
 }
 
-/// What makes a certificate an authority's.
+/// Parameters of a CA certificate.
 fn params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params
 }
 
-/// A pair as the configuration has it.
+/// Certificate and key as keys of a configuration.
 pub(crate) fn written(pair: &Pair) -> String {
     let Pair { certificate, key } = pair;
     let (certificate, key) = (certificate.display(), key.display());
@@ -188,8 +197,8 @@ pub(crate) fn written(pair: &Pair) -> String {
 }
 
 impl Connector {
-    /// Shows this certificate when it is asked for one.
-    pub(crate) fn showing(mut self, pair: &Pair) -> Self {
+    /// Presents this client certificate on request.
+    pub(crate) fn presenting(mut self, pair: &Pair) -> Self {
         self.identity = Some(pair.clone());
         self
     }
@@ -207,27 +216,27 @@ impl Connector {
         self
     }
 
-    /// Asks for this name, and accepts a certificate with no other.
+    /// Sends and expects this server name.
     pub(crate) fn name(mut self, name: &'static str) -> Self {
         self.name = name;
         self
     }
 
-    /// Sends this before the handshake.
+    /// Sends these bytes before the handshake.
     pub(crate) fn after(mut self, bytes: &[u8]) -> Self {
         self.before = bytes.to_vec();
         self
     }
 
-    /// The same client for every connection from now on, which comes back with what it was given.
+    /// Reuses one configuration from now on, so that later connections resume the session.
     pub(crate) fn resuming(mut self) -> Self {
-        self.kept = Some(self.config());
+        self.shared = Some(self.config());
         self
     }
 
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
-        if let Some(kept) = &self.kept {
-            return Arc::clone(kept);
+        if let Some(shared) = &self.shared {
+            return Arc::clone(shared);
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
@@ -241,23 +250,23 @@ impl Connector {
                 let chain = chain.map(Result::unwrap).collect();
                 let key = PrivateKeyDer::from_pem_file(&pair.key).unwrap();
                 let key = any_supported_type(&key).unwrap();
-                // Whether the key is the certificate's is for the gate to find out.
-                let shown = SingleCertAndKey::from(CertifiedKey::new(chain, key));
-                builder.with_client_cert_resolver(Arc::new(shown))
+                // Does not check that key and certificate match; the gate must.
+                let presented = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+                builder.with_client_cert_resolver(Arc::new(presented))
             }
         };
         config.alpn_protocols.clone_from(&self.protocols);
         Arc::new(config)
     }
 
-    /// Shakes hands. With TLS 1.3, what the gate thinks of the client comes after that.
+    /// Completes the handshake. With TLS 1.3, the gate rejects a client only afterwards.
     pub(crate) fn handshake(&self, address: SocketAddr) -> io::Result<TlsStream> {
         let mut connection =
             ClientConnection::new(self.config(), ServerName::try_from(self.name).unwrap()).unwrap();
         let mut stream = TcpStream::connect(address)?;
         stream.write_all(&self.before)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
         while connection.is_handshaking() {
             connection.complete_io(&mut stream)?;

@@ -1,4 +1,4 @@
-//! A client that sends the bytes it is given.
+//! HTTP/1.1 client that sends bytes unchanged.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::wire::{Head, Wire};
 
-/// One connection.
+/// Client connection.
 pub(crate) struct Client {
     pub(crate) wire: Wire,
 }
 
-/// A request in the making: lines and a body.
+/// Request builder: header lines and a body.
 #[derive(Clone)]
 pub(crate) struct Request {
     line: String,
@@ -21,9 +21,9 @@ pub(crate) struct Request {
     body: Vec<u8>,
 }
 
-/// What came back.
+/// Complete response.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) head: Head,
     pub(crate) body: Vec<u8>,
@@ -42,14 +42,21 @@ pub(crate) fn get(target: &str) -> Request {
     request("GET", target)
 }
 
-/// A POST whose body has a length.
+/// Builds a CORS preflight.
+pub(crate) fn preflight(origin: &str, method: &str, target: &str) -> Request {
+    request("OPTIONS", target)
+        .line(&format!("Access-Control-Request-Method: {method}"))
+        .line(&format!("Origin: {origin}"))
+}
+
+/// Builds a POST with `Content-Length`.
 pub(crate) fn post(target: &str, body: &[u8]) -> Request {
     let length = format!("Content-Length: {}", body.len());
     request("POST", target).line(&length).body(body)
 }
 
 impl Request {
-    /// Another line for the head.
+    /// Appends a header line.
     pub(crate) fn line(mut self, line: &str) -> Self {
         self.lines.push(line.to_owned());
         self
@@ -59,19 +66,27 @@ impl Request {
         self.line(&format!("Authorization: Bearer {token}"))
     }
 
-    /// Another `Host`, or none.
+    /// Adds the header lines of a WebSocket handshake, with the example key of RFC 6455 section 1.3.
+    pub(crate) fn websocket(self) -> Self {
+        self.line("Connection: Upgrade")
+            .line("Upgrade: websocket")
+            .line("Sec-WebSocket-Version: 13")
+            .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    }
+
+    /// Replaces `Host`, or removes it.
     pub(crate) fn host(mut self, host: Option<&str>) -> Self {
         self.host = host.map(str::to_owned);
         self
     }
 
-    /// What follows the head, as it is.
+    /// Sets the bytes after the head.
     pub(crate) fn body(mut self, body: &[u8]) -> Self {
         body.clone_into(&mut self.body);
         self
     }
 
-    /// The body in one chunk, and after it these trailers.
+    /// Sets a body of one chunk, and trailers.
     pub(crate) fn chunked(self, body: &[u8], trailers: &str) -> Self {
         let mut framed = format!("{:x}\r\n", body.len()).into_bytes();
         framed.extend_from_slice(body);
@@ -106,25 +121,24 @@ impl Client {
         }
     }
 
-    /// Sends bytes. That the other side has already hung up is found when its answer is read.
+    /// Sends bytes. Reading the response reports a closed connection.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let _gone = self.wire.write(bytes.as_ref());
         self
     }
 
-    /// Sends a request and reads its answer.
-    pub(crate) fn call(&mut self, request: &Request) -> Answer {
+    /// Sends a request and reads its response.
+    pub(crate) fn call(&mut self, request: &Request) -> Response {
         self.send(request.bytes());
         self.read(request.is_head()).unwrap()
     }
 
-    /// Reads an answer.
-    pub(crate) fn answer(&mut self) -> Answer {
+    pub(crate) fn response(&mut self) -> Response {
         self.read(false).unwrap()
     }
 
-    /// Reads an answer, or how it broke off.
-    pub(crate) fn read(&mut self, to_head: bool) -> io::Result<Answer> {
+    /// Reads a response, or the error that truncated it. A response to HEAD has no body.
+    pub(crate) fn read(&mut self, to_head: bool) -> io::Result<Response> {
         let head = self.wire.read_head()?;
         let head = head.ok_or_else(|| io::Error::from(ErrorKind::UnexpectedEof))?;
         let status: u16 = head.line().split(' ').nth(1).unwrap().parse().unwrap();
@@ -136,10 +150,10 @@ impl Client {
             (true, true) => self.wire.read_body(&head)?.0,
             (true, false) => self.wire.read_to_end()?,
         };
-        Ok(Answer { status, head, body })
+        Ok(Response { status, head, body })
     }
 
-    /// Everything up to these bytes, or to the end of the connection.
+    /// Reads up to and including these bytes, or to the end of the connection.
     pub(crate) fn until_closed_or(&mut self, end: &[u8]) -> Vec<u8> {
         let mut read = Vec::new();
         while !read.ends_with(end) {
@@ -151,13 +165,13 @@ impl Client {
         read
     }
 
-    /// Waits until the gate has closed the connection, and gives what it sent before.
+    /// Waits until the gate closes the connection. Returns the bytes received until then.
     pub(crate) fn until_closed(&mut self) -> Vec<u8> {
         self.wire.until_closed()
     }
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         self.head.value(name)
     }
@@ -171,7 +185,7 @@ impl Answer {
         json.unwrap_or_else(|_| panic!("not JSON:\n{}{}", self.head.text(), self.text()))
     }
 
-    /// Why the gate refused; empty if it did not.
+    /// Reason of a refusal, empty if the response is none.
     pub(crate) fn reason(&self) -> String {
         if self.header("content-type").as_deref() != Some("application/problem+json") {
             return String::new();
@@ -179,12 +193,12 @@ impl Answer {
         self.json()["reason"].as_str().unwrap().to_owned()
     }
 
-    /// The status and the reason, for tables.
+    /// Status and reason.
     pub(crate) fn outcome(&self) -> (u16, String) {
         (self.status, self.reason())
     }
 
-    /// Asserts the refusal that was expected.
+    /// Asserts a refusal.
     #[track_caller]
     pub(crate) fn refused(&self, status: u16, reason: &str) {
         assert_eq!(

@@ -1,11 +1,11 @@
-//! HTTP/2 as it is on the wire, frame for frame: as little understanding of it as the tests need.
+//! HTTP/2 frames on the wire, with as little parsing as the tests need.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 
 use super::wire::Wire;
 
-/// What every connection begins with (RFC 9113 section 3.4).
+/// Connection preface (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(crate) const DATA: u8 = 0;
@@ -21,19 +21,18 @@ pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
-/// The setting with the window of every stream.
+/// Setting of the initial stream window.
 pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// What ends a stream that nobody waits for any more, and a connection that costs too much (RFC 9113 section 7).
+/// Error codes (RFC 9113 section 7).
 pub(crate) const CANCEL: u32 = 8;
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// A connection over HTTP/2 by prior knowledge.
+/// HTTP/2 connection with prior knowledge.
 pub(crate) struct Frames {
     pub(crate) wire: Wire,
 }
 
-/// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -53,7 +52,7 @@ impl Frame {
         }
     }
 
-    /// Settings, each with its value.
+    /// Builds SETTINGS from identifiers and values.
     pub(crate) fn settings(settings: &[(u16, u32)]) -> Self {
         let bytes = settings
             .iter()
@@ -65,13 +64,13 @@ impl Frame {
         Self::new(SETTINGS, 0, 0, &bytes)
     }
 
-    /// A GET, whole.
+    /// Builds a complete GET request.
     pub(crate) fn get(stream: u32, path: &str) -> Self {
         let head = head(&[(":method", "GET"), (":path", path)]);
         Self::new(HEADERS, END_STREAM | END_HEADERS, stream, &head)
     }
 
-    /// The error code of a `RST_STREAM` or a `GOAWAY`.
+    /// Error code of a `RST_STREAM` or a `GOAWAY`.
     pub(crate) fn code(&self) -> u32 {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
@@ -87,7 +86,7 @@ impl Frame {
     }
 }
 
-/// Headers, each written out (RFC 7541 section 6.2.2), after those that every request has.
+/// Encodes header fields as literals without indexing (RFC 7541 section 6.2.2), after `:scheme` and `:authority`.
 pub(crate) fn head(headers: &[(&str, &str)]) -> Vec<u8> {
     let always = [(":scheme", "http"), (":authority", "gate.test")];
     let mut bytes = Vec::new();
@@ -103,17 +102,17 @@ pub(crate) fn head(headers: &[(&str, &str)]) -> Vec<u8> {
 }
 
 impl Frames {
-    /// Connects, and says what a client has to say.
+    /// Connects and sends the preface.
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::connect_with(address, &[])
     }
 
-    /// As [`Frames::connect`], with settings.
+    /// Like [`Frames::connect`], with settings.
     pub(crate) fn connect_with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
         Self::over(Wire::tcp(TcpStream::connect(address).unwrap()), settings)
     }
 
-    /// As [`Frames::connect_with`], on a connection that is there already.
+    /// Like [`Frames::connect_with`], over an existing connection.
     pub(crate) fn over(mut wire: Wire, settings: &[(u16, u32)]) -> Self {
         wire.write(PREFACE).unwrap();
         let mut frames = Self { wire };
@@ -121,7 +120,7 @@ impl Frames {
         frames
     }
 
-    /// The other side: somebody has connected, and says what a client has to say.
+    /// Server side: reads the client's preface and sends settings.
     pub(crate) fn accept(stream: TcpStream) -> Self {
         let mut wire = Wire::tcp(stream);
         assert_eq!(wire.read_exact(PREFACE.len()).unwrap(), PREFACE);
@@ -130,12 +129,12 @@ impl Frames {
         frames
     }
 
-    /// Sends a frame. That the other side has hung up is found when something is read.
+    /// Sends a frame. Reading reports a closed connection.
     pub(crate) fn send(&mut self, frame: &Frame) {
         let _gone = self.wire.write(&frame.bytes());
     }
 
-    /// Reads a frame, and answers it if it is a ping; nothing at the end.
+    /// Reads a frame and acknowledges a PING; `None` at the end.
     pub(crate) fn read(&mut self) -> io::Result<Option<Frame>> {
         let frame = self.read_only()?;
         if let Some(ping) = frame.as_ref().filter(|frame| frame.kind == PING) {
@@ -144,7 +143,7 @@ impl Frames {
         Ok(frame)
     }
 
-    /// Reads a frame, and does not answer; nothing at the end.
+    /// Reads a frame without acknowledging it; `None` at the end.
     pub(crate) fn read_only(&mut self) -> io::Result<Option<Frame>> {
         let head = match self.wire.read_exact(9) {
             Ok(head) => head,
@@ -157,38 +156,38 @@ impl Frames {
         Ok(Some(Frame::new(head[3], head[4], stream, &payload)))
     }
 
-    /// Reads until a frame is like that.
+    /// Reads frames until one matches.
     #[track_caller]
-    pub(crate) fn until(&mut self, is_it: impl Fn(&Frame) -> bool) -> Frame {
+    pub(crate) fn until(&mut self, matches: impl Fn(&Frame) -> bool) -> Frame {
         let mut before = Vec::new();
         loop {
             let Some(frame) = self.read().unwrap() else {
-                panic!("the connection has ended after {before:?}");
+                panic!("the connection ended after {before:?}");
             };
-            if is_it(&frame) {
+            if matches(&frame) {
                 return frame;
             }
             before.push((frame.kind, frame.flags, frame.stream, frame.payload.len()));
         }
     }
 
-    /// The next frame of this kind.
+    /// Reads frames until one has this kind.
     #[track_caller]
     pub(crate) fn next(&mut self, kind: u8) -> Frame {
         self.until(|frame| frame.kind == kind)
     }
 
-    /// The status of a stream, if it is one of those that a table has (RFC 7541 appendix A).
+    /// Response status of a stream, if it is in the static table (RFC 7541 appendix A).
     #[track_caller]
     pub(crate) fn status(&mut self, stream: u32) -> u16 {
         let head = self.until(|frame| frame.kind == HEADERS && frame.stream == stream);
-        let tabled = [200, 204, 206, 304, 400, 404, 500];
-        // A change of the table's size may come first (RFC 7541 section 6.3).
+        let statuses = [200, 204, 206, 304, 400, 404, 500];
+        // A dynamic table size update may come first (RFC 7541 section 6.3).
         let field = head.payload.iter().find(|byte| **byte >= 0x80).unwrap();
-        tabled[usize::from(field - 0x88)]
+        statuses[usize::from(field - 0x88)]
     }
 
-    /// The body of an answer.
+    /// Reads the complete body of a stream.
     #[track_caller]
     pub(crate) fn body(&mut self, stream: u32) -> Vec<u8> {
         let mut body = Vec::new();
@@ -201,13 +200,13 @@ impl Frames {
         }
     }
 
-    /// Lets the gate send so much more.
+    /// Extends the flow-control window of a stream.
     pub(crate) fn open_window(&mut self, stream: u32, bytes: u32) {
         let bytes = bytes.to_be_bytes();
         self.send(&Frame::new(WINDOW_UPDATE, 0, stream, &bytes));
     }
 
-    /// Reads to the end, and gives every frame.
+    /// Reads every frame to the end of the connection.
     pub(crate) fn rest(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         loop {
@@ -215,7 +214,11 @@ impl Frames {
                 Ok(Some(frame)) => frames.push(frame),
                 Ok(None) => return frames,
                 Err(error) => {
-                    assert_ne!(error.kind(), io::ErrorKind::TimedOut, "it never ended");
+                    assert_ne!(
+                        error.kind(),
+                        io::ErrorKind::TimedOut,
+                        "the connection stayed open"
+                    );
                     return frames;
                 }
             }

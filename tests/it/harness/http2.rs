@@ -1,4 +1,4 @@
-//! An upstream that speaks HTTP/2, or TLS.
+//! Upstream over HTTP/2 or TLS.
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
@@ -20,72 +20,72 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-/// A server on this machine.
+/// Server on loopback.
 pub(crate) struct Http2Upstream {
     address: SocketAddr,
     scheme: &'static str,
-    kept: Arc<Kept>,
-    rounds: watch::Sender<usize>,
+    recorder: Arc<Recorder>,
+    goaways: watch::Sender<usize>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Recorder {
     connections: AtomicUsize,
     arrived: Mutex<Vec<http::request::Parts>>,
 }
 
-pub(crate) type Answered = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
+pub(crate) type ResponseFuture = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 
-type Answering = dyn Fn(Request<Incoming>) -> Answered + Send + Sync;
+type Responder = dyn Fn(Request<Incoming>) -> ResponseFuture + Send + Sync;
 
-/// How it is spoken to.
+/// Protocol of the connections.
 #[derive(Clone)]
-enum Manner {
-    /// In HTTP/2, with so many streams at once.
+enum Protocol {
+    /// HTTP/2 in plaintext, with this limit of concurrent streams.
     Plain(u32),
     Tls(TlsAcceptor),
 }
 
 impl Http2Upstream {
-    /// One that answers every request with its target.
+    /// Starts an upstream that calls [`echo`] for every request.
     pub(crate) fn start() -> Self {
-        Self::answering(100, |request| Box::pin(echo(request)))
+        Self::responding(100, |request| Box::pin(echo(request)))
     }
 
-    /// One that takes so many streams at once over a connection, and does this with each.
-    pub(crate) fn answering(
+    /// Starts an upstream with a limit of concurrent streams per connection.
+    pub(crate) fn responding(
         streams: u32,
-        answer: impl Fn(Request<Incoming>) -> Answered + Send + Sync + 'static,
+        respond: impl Fn(Request<Incoming>) -> ResponseFuture + Send + Sync + 'static,
     ) -> Self {
-        Self::serving(Manner::Plain(streams), answer)
+        Self::serving(Protocol::Plain(streams), respond)
     }
 
-    /// One that speaks TLS, and HTTP/2 if that is agreed on, else HTTP/1.1.
+    /// Starts an upstream over TLS, with HTTP/2 if negotiated, else HTTP/1.1.
     pub(crate) fn over_tls(
         config: ServerConfig,
-        answer: impl Fn(Request<Incoming>) -> Answered + Send + Sync + 'static,
+        respond: impl Fn(Request<Incoming>) -> ResponseFuture + Send + Sync + 'static,
     ) -> Self {
-        Self::serving(Manner::Tls(TlsAcceptor::from(Arc::new(config))), answer)
+        Self::serving(Protocol::Tls(TlsAcceptor::from(Arc::new(config))), respond)
     }
 
     fn serving(
-        manner: Manner,
-        answer: impl Fn(Request<Incoming>) -> Answered + Send + Sync + 'static,
+        protocol: Protocol,
+        respond: impl Fn(Request<Incoming>) -> ResponseFuture + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (rounds, round) = watch::channel(0);
+        let (goaways, goaway) = watch::channel(0);
         let upstream = Self {
             address: listener.local_addr().unwrap(),
-            scheme: match manner {
-                Manner::Plain(_) => "h2c",
-                Manner::Tls(_) => "https",
+            scheme: match protocol {
+                Protocol::Plain(_) => "h2c",
+                Protocol::Tls(_) => "https",
             },
-            kept: Arc::default(),
-            rounds,
+            recorder: Arc::default(),
+            goaways,
         };
-        let kept = Arc::clone(&upstream.kept);
-        let answer: Arc<Answering> = Arc::new(answer);
+        let recorder = Arc::clone(&upstream.recorder);
+        let respond: Arc<Responder> = Arc::new(respond);
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -95,23 +95,23 @@ impl Http2Upstream {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 let mut serving = JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
-                    kept.connections.fetch_add(1, Ordering::Relaxed);
-                    let mut round = round.clone();
-                    round.mark_unchanged();
-                    let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
-                    match manner.clone() {
-                        Manner::Plain(streams) => {
-                            serving.spawn(http2(stream, streams, kept, answer, round));
+                    recorder.connections.fetch_add(1, Ordering::Relaxed);
+                    let mut goaway = goaway.clone();
+                    goaway.mark_unchanged();
+                    let (recorder, respond) = (Arc::clone(&recorder), Arc::clone(&respond));
+                    match protocol.clone() {
+                        Protocol::Plain(streams) => {
+                            serving.spawn(http2(stream, streams, recorder, respond, goaway));
                         }
-                        Manner::Tls(acceptor) => {
+                        Protocol::Tls(acceptor) => {
                             serving.spawn(async move {
                                 let Ok(stream) = acceptor.accept(stream).await else {
                                     return;
                                 };
                                 if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                                    http2(stream, 100, kept, answer, round).await;
+                                    http2(stream, 100, recorder, respond, goaway).await;
                                 } else {
-                                    http1(stream, kept, answer).await;
+                                    http1(stream, recorder, respond).await;
                                 }
                             });
                         }
@@ -126,44 +126,44 @@ impl Http2Upstream {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// How many connections there have been.
+    /// Number of connections accepted.
     pub(crate) fn connections(&self) -> usize {
-        self.kept.connections.load(Ordering::Relaxed)
+        self.recorder.connections.load(Ordering::Relaxed)
     }
 
-    /// The heads that have arrived.
+    /// Request heads received.
     pub(crate) fn arrived(&self) -> Vec<http::request::Parts> {
-        self.kept.arrived.lock().unwrap().clone()
+        self.recorder.arrived.lock().unwrap().clone()
     }
 
-    /// Tells every connection to take no more streams (GOAWAY).
+    /// Sends GOAWAY on every connection.
     pub(crate) fn go_away(&self) {
-        self.rounds.send_modify(|round| *round += 1);
+        self.goaways.send_modify(|goaway| *goaway += 1);
     }
 }
 
-impl Kept {
-    async fn answer(
+impl Recorder {
+    async fn respond(
         &self,
-        answer: &Answering,
+        respond: &Responder,
         request: Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, hyper::Error> {
         let (head, body) = request.into_parts();
         self.arrived.lock().unwrap().push(head.clone());
-        Ok(answer(Request::from_parts(head, body)).await)
+        Ok(respond(Request::from_parts(head, body)).await)
     }
 }
 
 async fn http2(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     streams: u32,
-    kept: Arc<Kept>,
-    answer: Arc<Answering>,
-    mut round: watch::Receiver<usize>,
+    recorder: Arc<Recorder>,
+    respond: Arc<Responder>,
+    mut goaway: watch::Receiver<usize>,
 ) {
     let service = service_fn(move |request| {
-        let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
-        async move { kept.answer(&*answer, request).await }
+        let (recorder, respond) = (Arc::clone(&recorder), Arc::clone(&respond));
+        async move { recorder.respond(&*respond, request).await }
     });
     let serving = Builder::new(TokioExecutor::new())
         .max_concurrent_streams(streams)
@@ -171,19 +171,19 @@ async fn http2(
     tokio::pin!(serving);
     tokio::select! {
         _ended = &mut serving => return,
-        _told = round.changed() => serving.as_mut().graceful_shutdown(),
+        _told = goaway.changed() => serving.as_mut().graceful_shutdown(),
     }
     let _ended = serving.await;
 }
 
 async fn http1(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    kept: Arc<Kept>,
-    answer: Arc<Answering>,
+    recorder: Arc<Recorder>,
+    respond: Arc<Responder>,
 ) {
     let service = service_fn(move |request| {
-        let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
-        async move { kept.answer(&*answer, request).await }
+        let (recorder, respond) = (Arc::clone(&recorder), Arc::clone(&respond));
+        async move { recorder.respond(&*respond, request).await }
     });
     let serving = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
@@ -191,7 +191,7 @@ async fn http1(
     let _ended = serving.await;
 }
 
-/// Reads the request to its end and answers with its target, its user and its body.
+/// Reads the complete request and responds with its method, path, user and body.
 pub(crate) async fn echo(request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let Ok(body) = body.collect().await else {

@@ -1,4 +1,4 @@
-//! An issuer that signs anything, and publishes its keys as it is told.
+//! Token issuer with a JWKS endpoint.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -13,39 +13,39 @@ use serde_json::{Value, json};
 use super::wire::Wire;
 use super::{Latch, NOW};
 
-/// The secret that signs the tokens of tests that do not care what does.
+/// Shared secret, for tests that do not depend on the algorithm.
 pub(crate) const SECRET: &str = "a secret of the tests, 32 bytes at least";
 
-/// Who signs tokens: with a shared secret, or with keys that it publishes.
+/// Signs tokens with a shared secret, and publishes keys.
 pub(crate) struct Issuer {
     address: SocketAddr,
-    shop: Arc<Shop>,
+    endpoint: Arc<JwksEndpoint>,
 }
 
-struct Shop {
-    window: Mutex<Window>,
+struct JwksEndpoint {
+    response: Mutex<JwksResponse>,
     fetches: Mutex<Vec<String>>,
 }
 
-/// What a fetch of the keys gets.
+/// Response to a fetch of the key set.
 #[derive(Clone)]
-pub(crate) enum Window {
-    /// The public halves of these keys.
+pub(crate) enum JwksResponse {
+    /// Key set with these keys.
     Keys(Vec<Key>),
-    /// These bytes, and then the end of the connection.
+    /// These bytes, then the end of the connection.
     Raw(Vec<u8>),
-    /// The end of the connection at once.
+    /// End of the connection without a response.
     Closed,
-    /// What the other gives, but not before the latch is open.
-    Held(Latch, Box<Self>),
+    /// Another response, once the latch is open.
+    Delayed(Latch, Box<Self>),
 }
 
-/// A key pair, or a secret.
+/// Key pair or shared secret.
 #[derive(Clone)]
 pub(crate) struct Key {
     pub(crate) kid: Option<String>,
     algorithm: Algorithm,
-    signs: EncodingKey,
+    signer: EncodingKey,
 }
 
 fn pem(name: &str) -> Vec<u8> {
@@ -58,7 +58,7 @@ impl Key {
         Self {
             kid: None,
             algorithm: Algorithm::HS256,
-            signs: EncodingKey::from_secret(secret),
+            signer: EncodingKey::from_secret(secret),
         }
     }
 
@@ -66,12 +66,12 @@ impl Key {
         Self::ed25519_of("ed25519", kid)
     }
 
-    /// One of the Ed25519 keys of the fixtures.
+    /// Loads an Ed25519 key of the fixtures.
     pub(crate) fn ed25519_of(file: &str, kid: &str) -> Self {
         Self {
             kid: Some(kid.to_owned()),
             algorithm: Algorithm::EdDSA,
-            signs: EncodingKey::from_ed_pem(&pem(file)).unwrap(),
+            signer: EncodingKey::from_ed_pem(&pem(file)).unwrap(),
         }
     }
 
@@ -79,7 +79,7 @@ impl Key {
         Self {
             kid: Some(kid.to_owned()),
             algorithm: Algorithm::ES256,
-            signs: EncodingKey::from_ec_pem(&pem("p256")).unwrap(),
+            signer: EncodingKey::from_ec_pem(&pem("p256")).unwrap(),
         }
     }
 
@@ -87,18 +87,17 @@ impl Key {
         Self {
             kid: Some(kid.to_owned()),
             algorithm: Algorithm::RS256,
-            signs: EncodingKey::from_rsa_pem(&pem("rsa")).unwrap(),
+            signer: EncodingKey::from_rsa_pem(&pem("rsa")).unwrap(),
         }
     }
 
-    fn published(&self) -> Value {
-        let jwk = Jwk::from_encoding_key(&self.signs, self.algorithm).unwrap();
+    fn public_jwk(&self) -> Value {
+        let jwk = Jwk::from_encoding_key(&self.signer, self.algorithm).unwrap();
         let mut jwk = serde_json::to_value(jwk).unwrap();
         jwk["kid"] = json!(self.kid);
         jwk
     }
 
-    /// Signs these claims.
     pub(crate) fn sign(&self, claims: &Value) -> String {
         let mut header = json!({ "alg": self.algorithm, "typ": "JWT" });
         if let Some(kid) = &self.kid {
@@ -107,43 +106,43 @@ impl Key {
         self.sign_text(&header.to_string(), &claims.to_string())
     }
 
-    /// Signs any header over any payload.
+    /// Signs any header and payload.
     pub(crate) fn sign_text(&self, header: &str, payload: &str) -> String {
         let (header, payload) = (
             URL_SAFE_NO_PAD.encode(header),
             URL_SAFE_NO_PAD.encode(payload),
         );
         let input = format!("{header}.{payload}");
-        let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &self.signs, self.algorithm);
+        let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &self.signer, self.algorithm);
         format!("{input}.{}", signature.unwrap())
     }
 }
 
-/// What a token of this user says.
+/// Claims of a token that is valid for an hour from [`NOW`].
 pub(crate) fn claims(subject: &str) -> Value {
     json!({ "sub": subject, "iat": NOW - 60, "exp": NOW + 3600 })
 }
 
 impl Issuer {
     pub(crate) fn start() -> Self {
-        Self::publishing(Window::Closed)
+        Self::publishing(JwksResponse::Closed)
     }
 
-    /// One whose keys can be fetched, or not.
-    pub(crate) fn publishing(window: Window) -> Self {
+    /// Starts an issuer with this response to key fetches.
+    pub(crate) fn publishing(response: JwksResponse) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let issuer = Self {
             address: listener.local_addr().unwrap(),
-            shop: Arc::new(Shop {
-                window: Mutex::new(window),
+            endpoint: Arc::new(JwksEndpoint {
+                response: Mutex::new(response),
                 fetches: Mutex::default(),
             }),
         };
-        let shop = Arc::clone(&issuer.shop);
+        let endpoint = Arc::clone(&issuer.endpoint);
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
-                let shop = Arc::clone(&shop);
-                thread::spawn(move || shop.serve(Wire::tcp(stream)));
+                let endpoint = Arc::clone(&endpoint);
+                thread::spawn(move || endpoint.serve(Wire::tcp(stream)));
             }
         });
         issuer
@@ -153,68 +152,68 @@ impl Issuer {
         format!("http://{}/jwks.json", self.address)
     }
 
-    /// Changes what a fetch gets.
-    pub(crate) fn publish(&self, window: Window) {
-        *self.shop.window.lock().unwrap() = window;
+    /// Changes the response to key fetches.
+    pub(crate) fn publish(&self, response: JwksResponse) {
+        *self.endpoint.response.lock().unwrap() = response;
     }
 
-    /// How often the keys were asked for.
+    /// Number of key fetches.
     pub(crate) fn fetches(&self) -> usize {
-        self.shop.fetches.lock().unwrap().len()
+        self.endpoint.fetches.lock().unwrap().len()
     }
 
-    /// The targets that were asked for.
+    /// Targets of the key fetches.
     pub(crate) fn targets(&self) -> Vec<String> {
-        self.shop.fetches.lock().unwrap().clone()
+        self.endpoint.fetches.lock().unwrap().clone()
     }
 
-    /// A token of this user, signed with the secret.
+    /// Signs a token of this subject with the shared secret.
     pub(crate) fn token(&self, subject: &str) -> String {
         self.sign(&claims(subject))
     }
 
-    /// Any claims, signed with the secret.
-    #[expect(clippy::unused_self, reason = "it is the issuer who signs")]
+    /// Signs any claims with the shared secret.
+    #[expect(clippy::unused_self, reason = "reads as issuer.sign(claims)")]
     pub(crate) fn sign(&self, claims: &Value) -> String {
         Key::secret(SECRET.as_bytes()).sign(claims)
     }
 }
 
-impl Shop {
+impl JwksEndpoint {
     fn serve(&self, mut wire: Wire) {
         let Ok(Some(head)) = wire.read_head() else {
             return;
         };
-        let window = self.window.lock().unwrap().clone();
+        let response = self.response.lock().unwrap().clone();
         let target = head.line().split(' ').nth(1).unwrap().to_owned();
         self.fetches.lock().unwrap().push(target);
-        let _gone = wire.write(&window.bytes());
+        let _gone = wire.write(&response.bytes());
     }
 }
 
-impl Window {
+impl JwksResponse {
     fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Keys(keys) => {
-                let keys: Vec<_> = keys.iter().map(Key::published).collect();
-                with_status("200 OK", &json!({ "keys": keys }).to_string())
+                let keys: Vec<_> = keys.iter().map(Key::public_jwk).collect();
+                json_response("200 OK", &json!({ "keys": keys }).to_string())
             }
             Self::Raw(bytes) => bytes.clone(),
             Self::Closed => Vec::new(),
-            Self::Held(latch, window) => {
+            Self::Delayed(latch, response) => {
                 latch.wait();
-                window.bytes()
+                response.bytes()
             }
         }
     }
 
-    /// An answer with a body.
-    pub(crate) fn answer(status: &str, body: &str) -> Self {
-        Self::Raw(with_status(status, body))
+    /// Response with a JSON body.
+    pub(crate) fn with_status(status: &str, body: &str) -> Self {
+        Self::Raw(json_response(status, body))
     }
 }
 
-fn with_status(status: &str, body: &str) -> Vec<u8> {
+fn json_response(status: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"

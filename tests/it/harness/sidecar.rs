@@ -1,4 +1,4 @@
-//! The gate itself, in this process, with a clock of its own.
+//! The gate in this process, with its own clock.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,9 +12,9 @@ use claimgate::clock::Clock;
 use claimgate::config::{Address, ConfigDocument};
 
 use super::issuer::SECRET;
-use super::{Answer, Client, Issuer, NOW, PATIENCE, Request, Upstream, get};
+use super::{Client, Issuer, NOW, Request, Response, TIMEOUT, Upstream, get};
 
-/// A running sidecar. It stops when it is dropped.
+/// Running sidecar. Dropping it starts the shutdown.
 pub(crate) struct Sidecar {
     running: Option<Running>,
     clock: Arc<AtomicI64>,
@@ -23,13 +23,13 @@ pub(crate) struct Sidecar {
 }
 
 impl Sidecar {
-    /// Starts one. What the text does not say of the sockets, the upstream and the issuer is added.
+    /// Starts a sidecar. Missing keys of the sockets, the upstream and the issuer get defaults; see [`compile`].
     pub(crate) fn start(config: &str, upstream: &Upstream, issuer: &Issuer) -> Self {
         Self::of(compile(config, upstream, issuer))
     }
 
-    /// Starts one with a file, whose changes it follows.
-    pub(crate) fn following(file: &Path) -> Self {
+    /// Starts a sidecar with hot reload of this file.
+    pub(crate) fn watching(file: &Path) -> Self {
         Self::of(App::load(file).unwrap_or_else(|problems| panic!("{problems}")))
     }
 
@@ -47,7 +47,7 @@ impl Sidecar {
         }
     }
 
-    /// As [`Sidecar::start`], with keys that are fetched from the issuer.
+    /// Like [`Sidecar::start`], with keys fetched from the issuer.
     pub(crate) fn start_fetching(config: &str, upstream: &Upstream, issuer: &Issuer) -> Self {
         let keys = "[issuers.test]\nkeys = { jwks_url = \"{issuer}\" }\n";
         Self::start(&format!("{keys}{config}"), upstream, issuer)
@@ -61,26 +61,36 @@ impl Sidecar {
         self.clock.store(now, Ordering::Relaxed);
     }
 
+    /// TCP addresses of the listeners, in the order of the configuration.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let addresses = self.running().addresses().iter();
+        let tcp = addresses.filter_map(|address| match address {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) | Address::Passed(_) => None,
+        });
+        tcp.collect()
+    }
+
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.address)
     }
 
-    /// Sends one request over a connection of its own.
-    pub(crate) fn call(&self, request: &Request) -> Answer {
+    /// Sends one request over a new connection.
+    pub(crate) fn call(&self, request: &Request) -> Response {
         self.connect().call(request)
     }
 
-    /// Sends bytes over a connection of their own, and reads one answer.
-    pub(crate) fn raw(&self, bytes: impl AsRef<[u8]>) -> Answer {
-        self.connect().send(bytes).answer()
+    /// Sends bytes over a new connection and reads one response.
+    pub(crate) fn raw(&self, bytes: impl AsRef<[u8]>) -> Response {
+        self.connect().send(bytes).response()
     }
 
-    /// Asks the admin listener.
-    pub(crate) fn admin(&self, request: &Request) -> Answer {
+    /// Sends one request to the admin listener.
+    pub(crate) fn admin(&self, request: &Request) -> Response {
         Client::connect(self.admin).call(request)
     }
 
-    /// The value of one series of the metrics, as it is written there.
+    /// Value of one series in the metrics, `None` if absent.
     pub(crate) fn metric(&self, series: &str) -> Option<f64> {
         let text = self.admin(&get("/metrics")).text();
         let mut lines = text.lines();
@@ -92,13 +102,13 @@ impl Sidecar {
         self.running().stop();
     }
 
-    /// Waits until it has stopped: how many connections were cut.
+    /// Waits for the end of the shutdown. Returns the number of connections it closed.
     pub(crate) fn wait(mut self) -> usize {
         let running = self.running.take().unwrap();
         let (sender, stopped) = channel();
         thread::spawn(move || sender.send(running.wait()));
         stopped
-            .recv_timeout(PATIENCE)
+            .recv_timeout(TIMEOUT)
             .expect("the gate did not stop")
     }
 }
@@ -111,7 +121,7 @@ impl Drop for Sidecar {
     }
 }
 
-/// Compiles a configuration for this upstream and this issuer, whose URL is written `{issuer}`.
+/// Compiles a configuration, with `{issuer}` replaced by the URL of the issuer and with defaults for missing keys.
 pub(crate) fn compile(config: &str, upstream: &Upstream, issuer: &Issuer) -> App {
     let mut text = config.replace("{issuer}", &issuer.url());
     let mut add = |section: &str, lines: &str, unless: &str| {
@@ -126,7 +136,7 @@ pub(crate) fn compile(config: &str, upstream: &Upstream, issuer: &Issuer) -> App
     add("listen", "workers = 1", "workers = ");
     add("listen", "address = \"127.0.0.1:0\"", "no listen address");
     add("admin", "address = \"127.0.0.1:0\"", "no admin address");
-    // A machine with much else to do is slow to stop and slow to connect.
+    // A busy machine is slow to stop and to connect.
     add("drain", "grace = \"20s\"", "grace = ");
     add(
         "upstreams.tasks",

@@ -1,4 +1,4 @@
-//! An upstream that keeps what arrives, byte for byte, and answers as it is told.
+//! Upstream that records requests byte for byte and responds as a closure decides.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -8,36 +8,36 @@ use std::thread;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use super::PATIENCE;
 use super::wire::{Head, Wire};
+use super::{Latch, TIMEOUT};
 
-/// A server on this machine.
+/// HTTP/1.1 server on loopback.
 pub(crate) struct Upstream {
-    place: Place,
-    kept: Arc<Kept>,
+    address: Address,
+    recorder: Arc<Recorder>,
 }
 
-enum Place {
+enum Address {
     Tcp(SocketAddr),
     Unix(TempDir),
-    /// A port that is taken, and where nobody listens.
-    Nowhere(Socket),
+    /// Bound port without a listener.
+    Unreachable(Socket),
 }
 
-/// A request as it arrived.
+/// Request as received.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrived {
-    /// Over which connection, counted from 1.
+    /// Number of the connection, from 1.
     pub(crate) connection: usize,
     pub(crate) head: Head,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Head,
-    /// Whether its body came to its end.
-    pub(crate) whole: bool,
+    /// Whether the body is complete.
+    pub(crate) complete: bool,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Recorder {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -49,100 +49,106 @@ struct State {
     arrived: Vec<Arrived>,
 }
 
-/// One request that waits for its answer.
-pub(crate) struct Dialogue {
+/// Request and its pending respond.
+pub(crate) struct Exchange {
     pub(crate) wire: Wire,
     pub(crate) head: Head,
-    kept: Arc<Kept>,
-    place: usize,
+    recorder: Arc<Recorder>,
+    index: usize,
 }
 
-/// What happens to the connection after an answer.
+/// Fate of the connection after a respond.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Another request is awaited.
-    Stay,
-    /// It is closed without a word.
+    KeepAlive,
     Close,
-    /// It is reset.
     Reset,
 }
 
-type Answering = dyn Fn(&mut Dialogue) -> Next + Send + Sync;
+type Responder = dyn Fn(&mut Exchange) -> Next + Send + Sync;
 
 impl Upstream {
-    /// One that answers every request with 200 and its target.
+    /// Starts an upstream that responds to every request with 200 and the request target.
     pub(crate) fn start() -> Self {
-        Self::answering(Dialogue::echo)
+        Self::responding(Exchange::echo)
     }
 
-    /// One that does this with every request.
-    pub(crate) fn answering(
-        answer: impl Fn(&mut Dialogue) -> Next + Send + Sync + 'static,
+    /// Starts an upstream that calls `respond` for every request.
+    pub(crate) fn responding(
+        respond: impl Fn(&mut Exchange) -> Next + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let kept = Arc::<Kept>::default();
+        let recorder = Arc::<Recorder>::default();
         let upstream = Self {
-            place: Place::Tcp(listener.local_addr().unwrap()),
-            kept: Arc::clone(&kept),
+            address: Address::Tcp(listener.local_addr().unwrap()),
+            recorder: Arc::clone(&recorder),
         };
-        let answer: Arc<Answering> = Arc::new(answer);
+        let respond: Arc<Responder> = Arc::new(respond);
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
-                serve(Wire::tcp(stream), &kept, &answer);
+                serve(Wire::tcp(stream), &recorder, &respond);
             }
         });
         upstream
     }
 
-    /// As [`Upstream::start`], on a Unix socket.
+    /// Like [`Upstream::start`], with every response held until the latch opens.
+    pub(crate) fn held(latch: &Latch) -> Self {
+        let latch = latch.clone();
+        Self::responding(move |exchange| {
+            latch.wait();
+            exchange.echo()
+        })
+    }
+
+    /// Like [`Upstream::start`], on a Unix socket.
     pub(crate) fn on_unix_socket() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("socket")).unwrap();
-        let kept = Arc::<Kept>::default();
+        let recorder = Arc::<Recorder>::default();
         let upstream = Self {
-            place: Place::Unix(directory),
-            kept: Arc::clone(&kept),
+            address: Address::Unix(directory),
+            recorder: Arc::clone(&recorder),
         };
-        let answer: Arc<Answering> = Arc::new(Dialogue::echo);
+        let respond: Arc<Responder> = Arc::new(Exchange::echo);
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
-                serve(Wire::unix(stream), &kept, &answer);
+                serve(Wire::unix(stream), &recorder, &respond);
             }
         });
         upstream
     }
 
-    /// An address where nobody listens.
-    pub(crate) fn nowhere() -> Self {
+    /// Reserves an address without a listener.
+    pub(crate) fn unreachable() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         socket.bind(&any.into()).unwrap();
         Self {
-            place: Place::Nowhere(socket),
-            kept: Arc::default(),
+            address: Address::Unreachable(socket),
+            recorder: Arc::default(),
         }
     }
 
     pub(crate) fn url(&self) -> String {
-        match &self.place {
-            Place::Tcp(address) => format!("http://{address}"),
-            Place::Nowhere(socket) => {
+        match &self.address {
+            Address::Tcp(address) => format!("http://{address}"),
+            Address::Unreachable(socket) => {
                 let address = socket.local_addr().unwrap().as_socket().unwrap();
                 format!("http://{address}")
             }
-            Place::Unix(directory) => {
+            Address::Unix(directory) => {
                 format!("unix:{}", directory.path().join("socket").display())
             }
         }
     }
 
-    /// Everything that has arrived.
+    /// Requests received so far.
     pub(crate) fn arrived(&self) -> Vec<Arrived> {
-        self.kept.state.lock().unwrap().arrived.clone()
+        self.recorder.state.lock().unwrap().arrived.clone()
     }
 
-    /// The only request that has arrived.
+    /// The only request received.
     #[track_caller]
     pub(crate) fn only(&self) -> Arrived {
         let mut arrived = self.arrived();
@@ -150,62 +156,62 @@ impl Upstream {
         arrived.remove(0)
     }
 
-    /// Asserts that nobody has even connected.
+    /// Asserts that no connection was opened.
     #[track_caller]
-    pub(crate) fn untouched(&self) {
-        let state = self.kept.state.lock().unwrap();
+    pub(crate) fn assert_untouched(&self) {
+        let state = self.recorder.state.lock().unwrap();
         assert_eq!(state.connections, 0, "{:#?}", state.arrived);
     }
 
-    /// Waits until so many requests have arrived.
+    /// Waits for this number of requests.
     pub(crate) fn wait_for(&self, count: usize) -> Vec<Arrived> {
         self.wait("requests", |state| state.arrived.len() >= count);
         self.arrived()
     }
 
-    /// Waits until so many connections have ended.
+    /// Waits until this number of connections are closed.
     pub(crate) fn wait_for_closed(&self, count: usize) {
-        self.wait("ends of connections", |state| state.closed >= count);
+        self.wait("closed connections", |state| state.closed >= count);
     }
 
     fn wait(&self, what: &str, is_so: impl Fn(&State) -> bool) {
-        let state = self.kept.state.lock().unwrap();
-        let changed = &self.kept.changed;
+        let state = self.recorder.state.lock().unwrap();
+        let changed = &self.recorder.changed;
         let (state, waited) = changed
-            .wait_timeout_while(state, PATIENCE, |state| !is_so(state))
+            .wait_timeout_while(state, TIMEOUT, |state| !is_so(state))
             .unwrap();
         assert!(!waited.timed_out(), "too few {what}: {:#?}", state.arrived);
     }
 }
 
-fn serve(mut wire: Wire, kept: &Arc<Kept>, answer: &Arc<Answering>) {
-    let (kept, answer) = (Arc::clone(kept), Arc::clone(answer));
-    let connection = kept.change(|state| {
+fn serve(mut wire: Wire, recorder: &Arc<Recorder>, respond: &Arc<Responder>) {
+    let (recorder, respond) = (Arc::clone(recorder), Arc::clone(respond));
+    let connection = recorder.change(|state| {
         state.connections += 1;
         state.connections
     });
     thread::spawn(move || {
         while let Ok(Some(head)) = wire.read_head() {
-            let place = kept.change(|state| {
+            let index = recorder.change(|state| {
                 state.arrived.push(Arrived {
                     connection,
                     head: head.clone(),
                     body: Vec::new(),
                     trailers: Head::default(),
-                    whole: false,
+                    complete: false,
                 });
                 state.arrived.len() - 1
             });
-            let mut dialogue = Dialogue {
+            let mut exchange = Exchange {
                 wire,
                 head,
-                kept: Arc::clone(&kept),
-                place,
+                recorder: Arc::clone(&recorder),
+                index,
             };
-            let next = answer(&mut dialogue);
-            wire = dialogue.wire;
+            let next = respond(&mut exchange);
+            wire = exchange.wire;
             match next {
-                Next::Stay => {}
+                Next::KeepAlive => {}
                 Next::Close => break,
                 Next::Reset => {
                     wire.reset();
@@ -214,11 +220,11 @@ fn serve(mut wire: Wire, kept: &Arc<Kept>, answer: &Arc<Answering>) {
             }
         }
         drop(wire);
-        kept.change(|state| state.closed += 1);
+        recorder.change(|state| state.closed += 1);
     });
 }
 
-impl Kept {
+impl Recorder {
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let changed = change(&mut self.state.lock().unwrap());
         self.changed.notify_all();
@@ -226,15 +232,15 @@ impl Kept {
     }
 }
 
-impl Dialogue {
-    /// Reads the body of the request; `None` if it breaks off.
+impl Exchange {
+    /// Reads the request body; `None` if it is truncated.
     pub(crate) fn body(&mut self) -> Option<Vec<u8>> {
         let (body, trailers) = self.wire.read_body(&self.head).ok()?;
-        self.kept.change(|state| {
-            let arrived = &mut state.arrived[self.place];
+        self.recorder.change(|state| {
+            let arrived = &mut state.arrived[self.index];
             arrived.body.clone_from(&body);
             arrived.trailers = trailers;
-            arrived.whole = true;
+            arrived.complete = true;
         });
         Some(body)
     }
@@ -243,21 +249,21 @@ impl Dialogue {
         self.head.line().split(' ').nth(1).unwrap().to_owned()
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     pub(crate) fn write(&mut self, bytes: impl AsRef<[u8]>) {
         let _gone = self.wire.write(bytes.as_ref());
     }
 
-    /// Answers with a length.
-    pub(crate) fn answer(&mut self, status: &str, lines: &str, body: &str) -> Next {
+    /// Responds with `Content-Length`.
+    pub(crate) fn respond(&mut self, status: &str, lines: &str, body: &str) -> Next {
         let length = body.len();
         self.write(format!(
             "HTTP/1.1 {status}\r\n{lines}Content-Length: {length}\r\n\r\n{body}"
         ));
-        Next::Stay
+        Next::KeepAlive
     }
 
-    /// Reads the request to its end and answers with its target.
+    /// Reads the complete request and responds with its target.
     pub(crate) fn echo(&mut self) -> Next {
         if self.body().is_none() {
             return Next::Close;
@@ -267,6 +273,6 @@ impl Dialogue {
         } else {
             self.target()
         };
-        self.answer("200 OK", "", &body)
+        self.respond("200 OK", "", &body)
     }
 }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as it is on the wire: as little understanding of it as the tests need.
+//! HTTP/1.1 on the wire, with as little parsing as the tests need.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -7,12 +7,12 @@ use std::os::unix::net::UnixStream;
 use rustls::{ClientConnection, HandshakeKind, StreamOwned};
 use socket2::SockRef;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
-/// A connected socket and what was read of it too early.
+/// Connected socket with a read buffer.
 pub(crate) struct Wire {
     stream: Stream,
-    early: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 enum Stream {
@@ -21,10 +21,10 @@ enum Stream {
     Tls(Box<TlsStream>),
 }
 
-/// A client's side of TLS.
+/// Client side of a TLS connection.
 pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
-/// A head as it came, line for line.
+/// Message head or trailers, as received.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Head {
     pub(crate) raw: Vec<u8>,
@@ -32,36 +32,36 @@ pub(crate) struct Head {
 
 impl Wire {
     pub(crate) fn tcp(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self {
             stream: Stream::Tcp(stream),
-            early: Vec::new(),
+            buffer: Vec::new(),
         }
     }
 
     pub(crate) fn unix(stream: UnixStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         Self {
             stream: Stream::Unix(stream),
-            early: Vec::new(),
+            buffer: Vec::new(),
         }
     }
 
-    /// After the handshake.
+    /// Wraps a TLS stream after its handshake.
     pub(crate) fn tls(stream: TlsStream) -> Self {
         Self {
             stream: Stream::Tls(Box::new(stream)),
-            early: Vec::new(),
+            buffer: Vec::new(),
         }
     }
 
-    /// Whether a connection with TLS went on with what an earlier one had agreed on.
+    /// Reports whether a TLS connection resumed an earlier session.
     pub(crate) fn is_resumed(&self) -> bool {
         let Stream::Tls(stream) = &self.stream else {
-            panic!("there is no TLS");
+            panic!("the connection has no TLS");
         };
         stream.conn.handshake_kind() == Some(HandshakeKind::Resumed)
     }
@@ -74,7 +74,7 @@ impl Wire {
         }
     }
 
-    /// Ends the connection with a reset, not in order.
+    /// Closes the connection with a reset instead of a FIN.
     pub(crate) fn reset(&self) {
         if let Stream::Tcp(stream) = &self.stream {
             let now = std::time::Duration::ZERO;
@@ -82,15 +82,15 @@ impl Wire {
         }
     }
 
-    /// The same connection, to write in another thread.
+    /// Clones the connection, to write in another thread.
     pub(crate) fn try_clone(&self) -> Self {
         let stream = match &self.stream {
             Stream::Tcp(stream) => Stream::Tcp(stream.try_clone().unwrap()),
             Stream::Unix(stream) => Stream::Unix(stream.try_clone().unwrap()),
-            Stream::Tls(_) => panic!("what is encrypted is written where it is read"),
+            Stream::Tls(_) => panic!("a TLS stream cannot be shared between threads"),
         };
-        let early = Vec::new();
-        Self { stream, early }
+        let buffer = Vec::new();
+        Self { stream, buffer }
     }
 
     pub(crate) fn shut_sending(&self) {
@@ -101,10 +101,10 @@ impl Wire {
         };
     }
 
-    /// Reads something; nothing at the end.
+    /// Reads at least one byte; empty at the end.
     pub(crate) fn read(&mut self) -> io::Result<Vec<u8>> {
-        if !self.early.is_empty() {
-            return Ok(std::mem::take(&mut self.early));
+        if !self.buffer.is_empty() {
+            return Ok(std::mem::take(&mut self.buffer));
         }
         let mut bytes = vec![0; 16 * 1024];
         let count = match &mut self.stream {
@@ -114,7 +114,7 @@ impl Wire {
         }
         .map_err(|error| {
             if error.kind() == ErrorKind::WouldBlock {
-                io::Error::new(ErrorKind::TimedOut, "nothing came in time")
+                io::Error::new(ErrorKind::TimedOut, "timed out")
             } else {
                 error
             }
@@ -123,18 +123,18 @@ impl Wire {
         Ok(bytes)
     }
 
-    /// What has been read beyond what was asked for, or can be read without waiting.
-    pub(crate) fn early(&mut self) -> Vec<u8> {
-        if self.early.is_empty()
+    /// Bytes that are buffered or can be read without waiting.
+    pub(crate) fn buffered(&mut self) -> Vec<u8> {
+        if self.buffer.is_empty()
             && let Stream::Tcp(stream) = &mut self.stream
         {
             stream.set_nonblocking(true).unwrap();
             let mut bytes = vec![0; 1024];
             let count = stream.read(&mut bytes).unwrap_or(0);
-            self.early.extend_from_slice(&bytes[..count]);
+            self.buffer.extend_from_slice(&bytes[..count]);
             stream.set_nonblocking(false).unwrap();
         }
-        self.early.clone()
+        self.buffer.clone()
     }
 
     fn more(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
@@ -147,31 +147,31 @@ impl Wire {
     }
 
     fn read_until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
-        let mut bytes = std::mem::take(&mut self.early);
+        let mut bytes = std::mem::take(&mut self.buffer);
         loop {
             if let Some(at) = position(&bytes, end) {
-                self.early = bytes.split_off(at + end.len());
+                self.buffer = bytes.split_off(at + end.len());
                 return Ok(bytes);
             }
             self.more(&mut bytes)?;
         }
     }
 
-    /// Exactly so many bytes.
+    /// Reads exactly `count` bytes.
     pub(crate) fn read_exact(&mut self, count: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = std::mem::take(&mut self.early);
+        let mut bytes = std::mem::take(&mut self.buffer);
         while bytes.len() < count {
             self.more(&mut bytes)?;
         }
-        self.early = bytes.split_off(count);
+        self.buffer = bytes.split_off(count);
         Ok(bytes)
     }
 
-    /// A head; nothing if the connection ends before its first byte.
+    /// Reads a head; `None` if the connection ends before its first byte.
     pub(crate) fn read_head(&mut self) -> io::Result<Option<Head>> {
-        if self.early.is_empty() {
-            self.early = self.read()?;
-            if self.early.is_empty() {
+        if self.buffer.is_empty() {
+            self.buffer = self.read()?;
+            if self.buffer.is_empty() {
                 return Ok(None);
             }
         }
@@ -179,7 +179,7 @@ impl Wire {
         Ok(Some(Head { raw }))
     }
 
-    /// The body that a head announces, whole or an error; its trailers come after it.
+    /// Reads the complete body of a message with this head, and its trailers.
     pub(crate) fn read_body(&mut self, head: &Head) -> io::Result<(Vec<u8>, Head)> {
         if head
             .value("transfer-encoding")
@@ -216,9 +216,9 @@ impl Wire {
         }
     }
 
-    /// All until the end.
+    /// Reads to the end of the connection.
     pub(crate) fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
-        let mut bytes = std::mem::take(&mut self.early);
+        let mut bytes = std::mem::take(&mut self.buffer);
         loop {
             match self.more(&mut bytes) {
                 Ok(()) => {}
@@ -228,7 +228,7 @@ impl Wire {
         }
     }
 
-    /// Waits until the other side has ended the connection, in order or not, and gives what it sent before.
+    /// Waits until the peer closes or resets the connection. Returns the bytes received until then.
     pub(crate) fn until_closed(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         loop {
@@ -236,7 +236,7 @@ impl Wire {
                 Ok(read) if read.is_empty() => return bytes,
                 Ok(read) => bytes.extend(read),
                 Err(error) if error.kind() == ErrorKind::TimedOut => {
-                    panic!("the other side keeps the connection open")
+                    panic!("the peer keeps the connection open")
                 }
                 Err(_) => return bytes,
             }
@@ -249,13 +249,13 @@ impl Head {
         String::from_utf8_lossy(&self.raw).into_owned()
     }
 
-    /// The first line.
+    /// First line.
     pub(crate) fn line(&self) -> String {
         let text = self.text();
         text.lines().next().unwrap_or_default().to_owned()
     }
 
-    /// Every field in its order, the name as it is written.
+    /// Every field in order, with its name as received.
     pub(crate) fn fields(&self) -> Vec<(String, String)> {
         let text = self.text();
         let fields = text.split("\r\n").filter_map(|line| line.split_once(':'));
@@ -271,16 +271,16 @@ impl Head {
         self.fields().into_iter().filter_map(of_name).collect()
     }
 
-    /// The value of a field that is there at most once.
+    /// Value of a field that occurs at most once.
     pub(crate) fn value(&self, name: &str) -> Option<String> {
         let mut values = self.values(name);
-        assert!(values.len() < 2, "{name} is there twice:\n{}", self.text());
+        assert!(values.len() < 2, "{name} occurs twice:\n{}", self.text());
         values.pop()
     }
 }
 
-fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+fn position(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     bytes
-        .windows(wanted.len())
-        .position(|window| window == wanted)
+        .windows(needle.len())
+        .position(|window| window == needle)
 }

@@ -41,7 +41,7 @@ impl Folder {
     }
 
     pub(super) fn start(&self) -> Sidecar {
-        Sidecar::following(&self.path("config.toml"))
+        Sidecar::watching(&self.path("config.toml"))
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

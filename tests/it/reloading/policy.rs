@@ -91,12 +91,12 @@ fn a_reload_request_takes_effect_at_once() {
 fn a_request_keeps_its_policy_and_its_connection() {
     let (latch, held) = (Latch::default(), Latch::default());
     let (waits, holds) = (latch.clone(), held.clone());
-    let upstream = Upstream::answering(move |dialogue| {
-        if dialogue.target() == "/held" {
+    let upstream = Upstream::responding(move |exchange| {
+        if exchange.target() == "/held" {
             holds.open();
             waits.wait();
         }
-        dialogue.echo()
+        exchange.echo()
     });
     let folder = Folder::with(&open("/held"), &upstream);
     let sidecar = folder.start();
@@ -107,7 +107,7 @@ fn a_request_keeps_its_policy_and_its_connection() {
     held.wait();
     folder.change(&sidecar, &open("/other"));
     latch.open();
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     client.call(&get("/held")).refused(404, "no_route");
     assert_eq!(client.call(&get("/other")).status, 200);
     assert_eq!(idle.call(&get("/other")).status, 200);
@@ -157,8 +157,8 @@ fn limits_and_timeouts_are_reloaded() {
 
 #[test]
 fn the_grace_period_is_reloaded() {
-    let upstream = Upstream::answering(|_| {
-        std::thread::park_timeout(crate::harness::PATIENCE);
+    let upstream = Upstream::responding(|_| {
+        std::thread::park_timeout(crate::harness::TIMEOUT);
         Next::Close
     });
     let grace = |grace: &str| format!("[drain]\ngrace = \"{grace}\"\n{}", open("/open"));
@@ -209,10 +209,10 @@ fn no_response_of_another_policy_during_a_hundred_reloads_under_load() {
         let mut sent = 0;
         while !stop.load(Ordering::SeqCst) {
             let from = oldest.load(Ordering::SeqCst);
-            let answer = client.call(&request);
+            let response = client.call(&request);
             let to = newest.load(Ordering::SeqCst);
-            assert_eq!(answer.status, 200, "{}", answer.text());
-            let number: u64 = answer.header("x-number").unwrap().parse().unwrap();
+            assert_eq!(response.status, 200, "{}", response.text());
+            let number: u64 = response.header("x-number").unwrap().parse().unwrap();
             assert!(
                 (from..=to).contains(&number),
                 "expected {from} to {to}, got {number}"
@@ -248,9 +248,9 @@ fn no_response_of_another_policy_during_a_hundred_reloads_under_load() {
 
 #[test]
 fn ends_a_stream_that_the_new_policy_denies() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
-        std::thread::park_timeout(crate::harness::PATIENCE);
+    let upstream = Upstream::responding(|exchange| {
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
+        std::thread::park_timeout(crate::harness::TIMEOUT);
         Next::Close
     });
     let streams = |more: &str| {

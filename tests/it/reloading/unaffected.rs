@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use super::folder::{Folder, has, open};
-use crate::harness::issuer::{Window, claims};
+use crate::harness::issuer::{JwksResponse, claims};
 use crate::harness::sidecar::compile;
 use crate::harness::{Authority, Issuer, Key, Latch, NOW, Sidecar, Upstream, eventually, get};
 
@@ -88,14 +88,14 @@ fn replaces_a_changed_upstream_and_keeps_its_counters() {
 #[test]
 fn keeps_fetched_keys() {
     let key = Key::ed25519("one");
-    let issuer = Issuer::publishing(Window::Keys(vec![key.clone()]));
+    let issuer = Issuer::publishing(JwksResponse::Keys(vec![key.clone()]));
     let upstream = Upstream::start();
     let folder = Folder::with(&fetching(&issuer, ""), &upstream);
     let sidecar = folder.start();
     let request = get("/me/x").bearer(&key.sign(&claims("alice")));
     assert_eq!(sidecar.call(&request).status, 200);
     // Fetches fail from here on.
-    issuer.publish(Window::Closed);
+    issuer.publish(JwksResponse::Closed);
     for number in 0..5 {
         let more = open(&format!("/{number}"));
         folder.change(&sidecar, &format!("{}{more}", fetching(&issuer, "")));
@@ -118,7 +118,7 @@ fn keeps_fetched_keys() {
 #[test]
 fn applies_a_new_max_stale_to_fetched_keys() {
     let key = Key::ed25519("one");
-    let issuer = Issuer::publishing(Window::Keys(vec![key.clone()]));
+    let issuer = Issuer::publishing(JwksResponse::Keys(vec![key.clone()]));
     let upstream = Upstream::start();
     let stale = |hours: u32| fetching(&issuer, &format!(", max_stale = \"{hours}h\""));
     let folder = Folder::with(&stale(2), &upstream);
@@ -126,7 +126,7 @@ fn applies_a_new_max_stale_to_fetched_keys() {
     let lasting = serde_json::json!({ "sub": "alice", "exp": NOW + 360_000 });
     let request = get("/me/x").bearer(&key.sign(&lasting));
     assert_eq!(sidecar.call(&request).status, 200);
-    issuer.publish(Window::Closed);
+    issuer.publish(JwksResponse::Closed);
     let until = || sidecar.metric(UNTIL).unwrap();
 
     sidecar.set_time(NOW + 3 * 3600);
@@ -143,7 +143,7 @@ fn applies_a_new_max_stale_to_fetched_keys() {
 #[test]
 fn refreshed_keys_reach_an_issuer_whose_index_changed() {
     let (one, two) = (Key::ed25519("one"), Key::p256("two"));
-    let issuer = Issuer::publishing(Window::Keys(vec![one.clone()]));
+    let issuer = Issuer::publishing(JwksResponse::Keys(vec![one.clone()]));
     let upstream = Upstream::start();
     let folder = Folder::with(&fetching(&issuer, ""), &upstream);
     let sidecar = folder.start();
@@ -155,7 +155,7 @@ fn refreshed_keys_reach_an_issuer_whose_index_changed() {
     assert_eq!(ask(&one), 200);
     let config = fetching(&issuer, "").replace("[issuers.a]", "[issuers.z]");
     folder.change(&sidecar, &config);
-    issuer.publish(Window::Keys(vec![two.clone()]));
+    issuer.publish(JwksResponse::Keys(vec![two.clone()]));
     assert_eq!(ask(&two), 200);
     assert_eq!(ask(&one), 401);
     assert_eq!(issuer.fetches(), 2);
@@ -165,8 +165,8 @@ fn refreshed_keys_reach_an_issuer_whose_index_changed() {
 fn waits_for_the_keys_of_a_new_issuer_and_stops_fetching_those_of_a_removed_one() {
     let key = Key::ed25519("one");
     let (first, second) = (
-        Issuer::publishing(Window::Keys(vec![key.clone()])),
-        Issuer::publishing(Window::Closed),
+        Issuer::publishing(JwksResponse::Keys(vec![key.clone()])),
+        Issuer::publishing(JwksResponse::Closed),
     );
     let upstream = Upstream::start();
     let folder = Folder::with(&fetching(&first, ", refresh = \"10ms\""), &upstream);
@@ -186,7 +186,7 @@ fn waits_for_the_keys_of_a_new_issuer_and_stops_fetching_those_of_a_removed_one(
         ready.text()
     );
     let (first_fetches, second_fetches) = (first.fetches(), second.fetches());
-    second.publish(Window::Keys(vec![key]));
+    second.publish(JwksResponse::Keys(vec![key]));
     eventually("its keys have come", || {
         sidecar.call(&request).status == 200
     });
@@ -212,7 +212,7 @@ fn waits_for_the_keys_of_a_new_issuer_and_stops_fetching_those_of_a_removed_one(
 #[test]
 fn a_request_waiting_for_keys_of_a_removed_issuer_uses_the_new_policy() {
     let held = Latch::default();
-    let window = Window::Held(held.clone(), Box::new(Window::Closed));
+    let window = JwksResponse::Delayed(held.clone(), Box::new(JwksResponse::Closed));
     let issuer = Issuer::publishing(window);
     let upstream = Upstream::start();
     let config = format!(
@@ -225,7 +225,7 @@ fn a_request_waiting_for_keys_of_a_removed_issuer_uses_the_new_policy() {
     client.send(get("/me/x").bearer(&issuer.token("alice")).bytes());
     eventually("it fetches", || issuer.fetches() == 1);
     folder.change(&sidecar, ME);
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     held.open();
 }
 
@@ -266,7 +266,7 @@ fn an_upstream_with_tls_changes_with_its_files() {
         "[upstreams.tasks]\nurl = \"https://127.0.0.1:1\"\ntls = {{ ca_file = {ca:?} }}\n{}",
         open("/open")
     );
-    let (upstream, issuer) = (Upstream::nowhere(), Issuer::start());
+    let (upstream, issuer) = (Upstream::unreachable(), Issuer::start());
     let compiled = || {
         compile(&config, &upstream, &issuer)
             .policy

@@ -57,26 +57,26 @@ pub(super) fn signs_a_user_up_in_and_out(service: &Service) {
 }
 
 pub(super) fn rejects_an_invalid_sign_up(service: &Service) {
-    let good = "correct horse";
+    let valid = "correct horse";
     let invalid = [
         json!({}),
         json!([]),
         json!({ "email": "x@example.com" }),
-        json!({ "password": good }),
-        json!({ "email": "", "password": good }),
-        json!({ "email": "example.com", "password": good }),
-        json!({ "email": "@example.com", "password": good }),
-        json!({ "email": "x@", "password": good }),
-        json!({ "email": "x\0@example.com", "password": good }),
-        json!({ "email": format!("{}@b", "x".repeat(253)), "password": good }),
+        json!({ "password": valid }),
+        json!({ "email": "", "password": valid }),
+        json!({ "email": "example.com", "password": valid }),
+        json!({ "email": "@example.com", "password": valid }),
+        json!({ "email": "x@", "password": valid }),
+        json!({ "email": "x\0@example.com", "password": valid }),
+        json!({ "email": format!("{}@b", "x".repeat(253)), "password": valid }),
         json!({ "email": "x@example.com", "password": "1234567" }),
         json!({ "email": "x@example.com", "password": "1234567\08" }),
         json!({ "email": "x@example.com", "password": "a".repeat(73) }),
         json!({ "email": "x@example.com", "password": "ä".repeat(37) }),
         json!({ "email": "x@example.com", "password": 12_345_678 }),
-        json!({ "email": "x@example.com", "password": good, "name": " " }),
-        json!({ "email": "x@example.com", "password": good, "name": "\0" }),
-        json!({ "email": "x@example.com", "password": good, "name": "x".repeat(201) }),
+        json!({ "email": "x@example.com", "password": valid, "name": " " }),
+        json!({ "email": "x@example.com", "password": valid, "name": "\0" }),
+        json!({ "email": "x@example.com", "password": valid, "name": "x".repeat(201) }),
     ];
     for body in &invalid {
         service
@@ -218,8 +218,8 @@ pub(super) fn rejects_an_invalid_token(service: &Service) {
         .call("POST", "/api/auth/signin")
         .json(&body)
         .returned(200);
-    let good = back["token"].as_str().unwrap();
-    let parts: Vec<_> = good.split('.').collect();
+    let valid = back["token"].as_str().unwrap();
+    let parts: Vec<_> = valid.split('.').collect();
     let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
     let now = claims["iat"].as_i64().unwrap();
     let with = |name: &str, value: Value| {
@@ -260,8 +260,8 @@ pub(super) fn rejects_an_invalid_token(service: &Service) {
         format!("{unsigned}.{}.", parts[1]),
         format!("{unsigned}.{}.{}", parts[1], parts[2]),
         format!("{}.{}.", parts[0], parts[1]),
-        format!("{good}x"),
-        format!("{good}.x"),
+        format!("{valid}x"),
+        format!("{valid}.x"),
     ];
     for token in &invalid {
         verify(token).rejected(401);
@@ -269,19 +269,19 @@ pub(super) fn rejects_an_invalid_token(service: &Service) {
     service.call("GET", "/api/auth/verify").rejected(401);
     service
         .call("GET", "/api/auth/verify")
-        .bearer(good)
-        .bearer(good)
+        .bearer(valid)
+        .bearer(valid)
         .rejected(401);
     service
         .call("GET", "/api/auth/verify")
         .user("bob")
         .rejected(401);
-    let basic = format!("Basic {good}");
+    let basic = format!("Basic {valid}");
     service
         .call("GET", "/api/auth/verify")
         .header("Authorization", basic.as_bytes())
         .rejected(401);
-    let lower = format!("bearer {good}");
+    let lower = format!("bearer {valid}");
     service
         .call("GET", "/api/auth/verify")
         .header("Authorization", lower.as_bytes())

@@ -85,8 +85,11 @@ pub(super) fn creates_reads_changes_and_deletes_a_task(service: &Service) {
         (&json!(id), &json!("alice"))
     );
 
-    let gone = service.call("DELETE", &path).user("alice").send();
-    assert_eq!((gone.status, gone.body.as_slice()), (204, b"".as_slice()));
+    let deleted = service.call("DELETE", &path).user("alice").send();
+    assert_eq!(
+        (deleted.status, deleted.body.as_slice()),
+        (204, b"".as_slice())
+    );
     service.call("DELETE", &path).user("alice").rejected(404);
     assert_eq!(
         service

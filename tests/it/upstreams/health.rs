@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::harness::{
-    Client, Dialogue, Http2Upstream, Next, ROUTES, Upstream, eventually, get, request, start_before,
+    Client, Exchange, Http2Upstream, Next, ROUTES, Upstream, eventually, get, request, start_before,
 };
 
 const CHECK: &str = "health_check = { path = \"/health\", interval = \"20ms\", timeout = \"20s\" }";
@@ -15,13 +15,13 @@ const HEALTHY: &str = "claimgate_upstream_healthy_endpoints{upstream=\"tasks\"}"
 fn upstream() -> (Upstream, Arc<AtomicU16>) {
     let status = Arc::new(AtomicU16::new(503));
     let current = Arc::clone(&status);
-    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
-        if dialogue.target() != "/health" {
-            return dialogue.echo();
+    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
+        if exchange.target() != "/health" {
+            return exchange.echo();
         }
         let status = current.load(Ordering::Relaxed);
         let body = if status == 204 { "" } else { "body" };
-        dialogue.answer(&format!("{status} Status"), "X-Internal: value\r\n", body)
+        exchange.respond(&format!("{status} Status"), "X-Internal: value\r\n", body)
     });
     (upstream, status)
 }
@@ -96,7 +96,7 @@ fn checks_an_http2_upstream_over_http2() {
 
 #[test]
 fn the_gate_is_not_ready_while_its_upstream_is_unreachable() {
-    let upstream = Upstream::nowhere();
+    let upstream = Upstream::unreachable();
     let tasks = format!("url = \"{}\"\n{CHECK}", upstream.url());
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
     assert_eq!(sidecar.admin(&get("/readyz")).status, 503);
@@ -121,9 +121,12 @@ fn forwards_a_kubelet_probe_without_its_headers() {
         .line("X-Forwarded-For: 10.0.0.1");
     for (times, new_status) in [200, 204, 302, 404, 503].into_iter().enumerate() {
         status.store(new_status, Ordering::Relaxed);
-        let answer = sidecar.admin(&probe);
-        assert_eq!((answer.status, answer.text().as_str()), (new_status, ""));
-        assert_eq!(answer.header("x-internal"), None);
+        let response = sidecar.admin(&probe);
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (new_status, "")
+        );
+        assert_eq!(response.header("x-internal"), None);
         let probed = upstream.wait_for(times + 2).remove(times + 1);
         assert_eq!(probed.head.raw, checked.head.raw, "same as a check");
     }
@@ -157,10 +160,10 @@ fn the_admin_listener_forwards_no_other_path() {
         assert_eq!(sidecar.admin(&get(path)).status, 404, "{path}");
     }
     for method in ["HEAD", "POST", "PUT", "DELETE", "OPTIONS"] {
-        let answer = sidecar.admin(&request(method, "/upstream/health"));
-        let allowed = answer.header("allow");
+        let response = sidecar.admin(&request(method, "/upstream/health"));
+        let allowed = response.header("allow");
         assert_eq!(
-            (answer.status, allowed.as_deref()),
+            (response.status, allowed.as_deref()),
             (405, Some("GET")),
             "{method}"
         );
@@ -174,23 +177,23 @@ fn the_admin_listener_forwards_no_other_path() {
 
 #[test]
 fn a_probe_without_a_response_gets_a_502_within_its_timeout() {
-    let silent = Upstream::answering(|_| Next::Stay);
+    let silent = Upstream::responding(|_| Next::KeepAlive);
     for (url, path) in [
         (silent.url(), "/upstream/health"),
-        (Upstream::nowhere().url(), "/upstream/health"),
+        (Upstream::unreachable().url(), "/upstream/health"),
         ("unix:/nowhere/socket".to_owned(), "/upstream/health"),
     ] {
         let check = ONCE.replace("20s", "50ms");
         let (sidecar, _issuer) = start_before(&format!("url = \"{url}\"\n{check}"), ROUTES);
-        let answer = sidecar.admin(&get(path));
+        let response = sidecar.admin(&get(path));
         assert_eq!(
-            (answer.status, answer.text().as_str()),
+            (response.status, response.text().as_str()),
             (502, "no response\n")
         );
     }
     let (sidecar, _issuer) = start_before(&format!("url = \"{}\"", silent.url()), ROUTES);
-    let answer = sidecar.admin(&get("/upstream/health"));
-    assert_eq!(answer.status, 404, "no path without a health check");
+    let response = sidecar.admin(&get("/upstream/health"));
+    assert_eq!(response.status, 404, "no path without a health check");
 }
 
 #[test]
@@ -225,7 +228,7 @@ fn a_probe_needs_every_upstream_but_only_one_endpoint_of_each() {
 
 #[test]
 fn limits_concurrent_probes() {
-    let silent = Upstream::answering(|_| Next::Stay);
+    let silent = Upstream::responding(|_| Next::KeepAlive);
     let check = ONCE.replace("20s", "10m");
     let (sidecar, _issuer) = start_before(&format!("url = \"{}\"\n{check}", silent.url()), ROUTES);
     silent.wait_for(1);

@@ -13,10 +13,9 @@ use crate::harness::frames::{
 };
 use crate::harness::http2::echo;
 use crate::harness::{
-    Http2Upstream, Issuer, PATIENCE, ROUTES, Sidecar, eventually, get, post, request, start_before,
+    Http2Upstream, Issuer, ROUTES, Sidecar, TASKS, TIMEOUT, eventually, get, post, request,
+    start_before,
 };
-
-const TASKS: &str = "/api/alice/tasks";
 
 fn start(upstream: &Http2Upstream) -> (Sidecar, Issuer) {
     start_before(&format!("url = \"{}\"", upstream.url()), ROUTES)
@@ -26,14 +25,14 @@ fn start(upstream: &Http2Upstream) -> (Sidecar, Issuer) {
 fn converts_the_request_head_to_http2() {
     let upstream = Http2Upstream::start();
     let (sidecar, issuer) = start(&upstream);
-    let asked = post(&format!("{TASKS}?x=%20"), b"milk")
+    let request = post(&format!("{TASKS}?x=%20"), b"milk")
         .bearer(&issuer.token("alice"))
         .line("Connection: X-Secret")
         .line("X-Secret: yes")
         .line("X-User-Id: mallory");
-    let answer = sidecar.call(&asked);
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.text(), "POST /api/alice/tasks alice milk");
+    let response = sidecar.call(&request);
+    assert_eq!(response.status, 200);
+    assert_eq!(response.text(), "POST /api/alice/tasks alice milk");
     let head = upstream.arrived().remove(0);
     assert_eq!(head.version, Version::HTTP_2);
     assert_eq!(
@@ -57,7 +56,7 @@ fn forwards_requests_of_every_kind() {
     let upstream = Http2Upstream::start();
     let (sidecar, _issuer) = start(&upstream);
     let mut client = sidecar.connect();
-    for (asked, body) in [
+    for (request, body) in [
         (get("/open/a"), "GET /open/a  "),
         (request("HEAD", "/open/a"), ""),
         (request("DELETE", "/open/a"), "DELETE /open/a  "),
@@ -71,8 +70,8 @@ fn forwards_requests_of_every_kind() {
             "GET /open/a  milk",
         ),
     ] {
-        let answer = client.call(&asked);
-        assert_eq!((answer.status, answer.text().as_str()), (200, body));
+        let response = client.call(&request);
+        assert_eq!((response.status, response.text().as_str()), (200, body));
     }
     assert_eq!(upstream.connections(), 1);
 }
@@ -82,16 +81,16 @@ fn a_large_body_passes_in_both_directions() {
     let upstream = Http2Upstream::start();
     let (sidecar, _issuer) = start(&upstream);
     let body = "0123456789abcdef".repeat(256 * 1024);
-    let answer = sidecar.call(&post("/open/a", body.as_bytes()));
-    assert_eq!(answer.text(), format!("POST /open/a  {body}"));
+    let response = sidecar.call(&post("/open/a", body.as_bytes()));
+    assert_eq!(response.text(), format!("POST /open/a  {body}"));
 }
 
 #[test]
 fn exchanges_share_a_connection_up_to_the_stream_limit() {
-    let (asked, arrived) = channel();
+    let (received, arrived) = channel();
     let (release, released) = tokio::sync::watch::channel(false);
-    let upstream = Http2Upstream::answering(4, move |request| {
-        asked.send(()).unwrap();
+    let upstream = Http2Upstream::responding(4, move |request| {
+        received.send(()).unwrap();
         let mut released = released.clone();
         Box::pin(async move {
             released.wait_for(|released| *released).await.unwrap();
@@ -108,11 +107,11 @@ fn exchanges_share_a_connection_up_to_the_stream_limit() {
         client.send(get("/open/a").bytes());
     }
     for _ in 0..11 {
-        arrived.recv_timeout(PATIENCE).unwrap();
+        arrived.recv_timeout(TIMEOUT).unwrap();
     }
     release.send_replace(true);
     for client in &mut clients {
-        assert_eq!(client.answer().status, 200);
+        assert_eq!(client.response().status, 200);
     }
     assert_eq!(upstream.connections(), 3);
 }
@@ -120,14 +119,14 @@ fn exchanges_share_a_connection_up_to_the_stream_limit() {
 #[test]
 fn a_burst_over_a_new_connection_waits_for_the_stream_limit() {
     for _ in 0..5 {
-        let upstream = Http2Upstream::answering(4, |request| Box::pin(echo(request)));
+        let upstream = Http2Upstream::responding(4, |request| Box::pin(echo(request)));
         let (sidecar, _issuer) = start(&upstream);
         let mut clients: Vec<_> = (0..50).map(|_| sidecar.connect()).collect();
         for client in &mut clients {
             client.send(post("/open/a", b"milk").bytes());
         }
         for client in &mut clients {
-            assert_eq!(client.answer().text(), "POST /open/a  milk");
+            assert_eq!(client.response().text(), "POST /open/a  milk");
         }
     }
 }
@@ -140,10 +139,10 @@ fn a_disconnected_client_resets_only_its_own_stream() {
             let _gone = self.0.send(());
         }
     }
-    let (asked, arrived) = channel();
+    let (received, arrived) = channel();
     let (ended, has_ended) = channel();
-    let upstream = Http2Upstream::answering(100, move |request| {
-        asked.send(()).unwrap();
+    let upstream = Http2Upstream::responding(100, move |request| {
+        received.send(()).unwrap();
         let ended = Ended(ended.clone());
         Box::pin(async move {
             let _ended = ended;
@@ -157,9 +156,9 @@ fn a_disconnected_client_resets_only_its_own_stream() {
     for _ in 0..150 {
         let mut leaving = sidecar.connect();
         leaving.send(get("/open/never").bytes());
-        arrived.recv_timeout(PATIENCE).unwrap();
+        arrived.recv_timeout(TIMEOUT).unwrap();
         drop(leaving);
-        has_ended.recv_timeout(PATIENCE).unwrap();
+        has_ended.recv_timeout(TIMEOUT).unwrap();
     }
     assert_eq!(sidecar.call(&get("/open/a")).status, 200);
     assert_eq!(upstream.connections(), 1);
@@ -167,7 +166,7 @@ fn a_disconnected_client_resets_only_its_own_stream() {
 
 #[test]
 fn an_early_response_to_a_long_upload_ends_the_stream() {
-    let upstream = Http2Upstream::answering(1, |request| {
+    let upstream = Http2Upstream::responding(1, |request| {
         Box::pin(async move {
             if request.method() == http::Method::POST {
                 let mut response = Response::new(Full::from("enough"));
@@ -182,8 +181,8 @@ fn an_early_response_to_a_long_upload_ends_the_stream() {
         let mut client = sidecar.connect();
         let announced = request("POST", "/open/a").line("Content-Length: 1000000");
         client.send(announced.bytes()).send(vec![b'x'; 100_000]);
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.text().as_str()), (413, "enough"));
+        let response = client.response();
+        assert_eq!((response.status, response.text().as_str()), (413, "enough"));
         // The stream limit is 1.
         assert_eq!(sidecar.call(&get("/open/b")).status, 200);
     }
@@ -239,9 +238,9 @@ fn retries_a_refused_stream_once() {
         }
         let large = "milk and bread".repeat(4000);
         for body in ["milk", &large] {
-            let answer = sidecar.call(&post("/open/a", body.as_bytes()));
-            assert_eq!((answer.status, answer.text().len()), (200, body.len()));
-            assert!(answer.text() == body, "different body");
+            let response = sidecar.call(&post("/open/a", body.as_bytes()));
+            assert_eq!((response.status, response.text().len()), (200, body.len()));
+            assert!(response.text() == body, "different body");
         }
         let pieces = request("POST", "/open/a").chunked(b"bread", "");
         assert_eq!(sidecar.call(&pieces).text(), "bread");
@@ -277,7 +276,7 @@ fn the_response_timeout_covers_a_retry_without_flow_control_window() {
     // The client never sends the rest.
     let announced = request("POST", "/open/a").line("Content-Length: 1000");
     client.send(announced.bytes()).send(b"milk");
-    client.answer().refused(504, "upstream_timeout");
+    client.response().refused(504, "upstream_timeout");
 }
 
 #[test]
@@ -314,9 +313,9 @@ fn goaway_under_load_loses_no_request() {
                 let mut connection = sidecar.connect();
                 for number in 0..250 {
                     let target = format!("/open/{client}/{number}");
-                    let answer = connection.call(&post(&target, b"x"));
-                    assert_eq!(answer.status, 200, "{}", answer.text());
-                    assert_eq!(answer.text(), format!("POST {target}  x"));
+                    let response = connection.call(&post(&target, b"x"));
+                    assert_eq!(response.status, 200, "{}", response.text());
+                    assert_eq!(response.text(), format!("POST {target}  x"));
                 }
             });
         }
@@ -333,13 +332,9 @@ fn goaway_under_load_loses_no_request() {
 fn rejects_a_websocket_to_an_http2_upstream() {
     let upstream = Http2Upstream::start();
     let (sidecar, _issuer) = start(&upstream);
-    let asked = get("/open/a")
-        .line("Connection: Upgrade")
-        .line("Upgrade: websocket")
-        .line("Sec-WebSocket-Version: 13")
-        .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
+    let request = get("/open/a").websocket();
     sidecar
-        .call(&asked)
+        .call(&request)
         .refused(502, "upstream_invalid_response");
     assert!(upstream.arrived().is_empty());
 }

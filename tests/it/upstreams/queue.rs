@@ -1,15 +1,11 @@
 //! Limits of concurrent requests: `max_connections` and `max_pending`.
 
-use crate::harness::{Dialogue, Latch, ROUTES, Sidecar, Upstream, eventually, get, start_before};
+use crate::harness::{Exchange, Latch, ROUTES, Sidecar, Upstream, eventually, get, start_before};
 
 /// Upstream that responds once the latch opens, with a sidecar.
 fn start(limits: &str) -> (Sidecar, Upstream, Latch) {
     let latch = Latch::default();
-    let held = latch.clone();
-    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
-        held.wait();
-        dialogue.echo()
-    });
+    let upstream = Upstream::held(&latch);
     let tasks = format!("url = \"{}\"\n{limits}", upstream.url());
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
     (sidecar, upstream, latch)
@@ -31,12 +27,15 @@ fn serves_one_request_queues_one_and_rejects_one() {
     eventually("rejected", || sidecar.metric(overloaded) == Some(1.0));
     assert_eq!(upstream.arrived().len(), 1);
     latch.open();
-    assert_eq!(first.answer().text(), "/open/1");
-    let answers = others.map(|mut client| client.answer());
-    let mut statuses = answers.each_ref().map(|answer| answer.status);
+    assert_eq!(first.response().text(), "/open/1");
+    let responses = others.map(|mut client| client.response());
+    let mut statuses = responses.each_ref().map(|response| response.status);
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 503]);
-    let refused = answers.iter().find(|answer| answer.status == 503).unwrap();
+    let refused = responses
+        .iter()
+        .find(|response| response.status == 503)
+        .unwrap();
     refused.refused(503, "overloaded");
     assert!(refused.header("retry-after").is_some());
     assert_eq!(upstream.arrived().len(), 2);
@@ -46,11 +45,11 @@ fn serves_one_request_queues_one_and_rejects_one() {
 fn a_slot_is_held_until_the_last_byte_of_the_response() {
     let latch = Latch::default();
     let half = latch.clone();
-    let upstream = Upstream::answering(move |dialogue: &mut Dialogue| {
-        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmi");
+    let upstream = Upstream::responding(move |exchange: &mut Exchange| {
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmi");
         half.wait();
-        dialogue.write("lk");
-        crate::harness::Next::Stay
+        exchange.write("lk");
+        crate::harness::Next::KeepAlive
     });
     let tasks = format!(
         "url = \"{}\"\nmax_connections = 1\nmax_pending = 0",
@@ -75,7 +74,7 @@ fn a_queued_request_times_out() {
     upstream.wait_for(1);
     sidecar.call(&get("/open/2")).refused(503, "overloaded");
     latch.open();
-    assert_eq!(first.answer().status, 200);
+    assert_eq!(first.response().status, 200);
     assert_eq!(sidecar.call(&get("/open/3")).status, 200);
 }
 
@@ -99,11 +98,11 @@ fn a_disconnected_client_frees_its_slot() {
 
 #[test]
 fn a_truncated_response_frees_the_slot() {
-    let upstream = Upstream::answering(|dialogue| {
-        if dialogue.target() == "/open/whole" {
-            return dialogue.echo();
+    let upstream = Upstream::responding(|exchange| {
+        if exchange.target() == "/open/complete" {
+            return exchange.echo();
         }
-        dialogue.write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
         crate::harness::Next::Reset
     });
     let tasks = format!(
@@ -116,7 +115,7 @@ fn a_truncated_response_frees_the_slot() {
         client.send(get("/open/half").bytes());
         assert!(client.read(false).is_err());
         eventually("free slot", || {
-            sidecar.call(&get("/open/whole")).status == 200
+            sidecar.call(&get("/open/complete")).status == 200
         });
     }
 }

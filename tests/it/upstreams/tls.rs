@@ -16,7 +16,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::http2::{Answered, echo};
+use crate::harness::http2::{ResponseFuture, echo};
 use crate::harness::{Http2Upstream, ROUTES, Sidecar, get, post, start_before};
 
 const HTTP2: &[u8] = b"h2";
@@ -76,7 +76,7 @@ fn config(
     config
 }
 
-fn answer(request: Request<Incoming>) -> Answered {
+fn response(request: Request<Incoming>) -> ResponseFuture {
     Box::pin(echo(request))
 }
 
@@ -98,11 +98,11 @@ fn negotiates_the_best_http_version_of_the_upstream() {
         (&[], Version::HTTP_11, 1),
     ];
     for (protocols, version, connections) in cases {
-        let upstream = Http2Upstream::over_tls(config(&own, None, protocols), answer);
+        let upstream = Http2Upstream::over_tls(config(&own, None, protocols), response);
         let sidecar = start(&upstream, &trust);
         for number in 0..3 {
-            let answer = sidecar.call(&post(&format!("/open/{number}"), b"milk"));
-            assert_eq!(answer.text(), format!("POST /open/{number}  milk"));
+            let response = sidecar.call(&post(&format!("/open/{number}"), b"milk"));
+            assert_eq!(response.text(), format!("POST /open/{number}  milk"));
         }
         let arrived = upstream.arrived();
         assert!(arrived.iter().all(|head| head.version == version));
@@ -120,7 +120,7 @@ fn sends_nothing_to_an_upstream_with_an_invalid_certificate() {
     let files = Files::new();
     let own = files.certify("own", "tasks.internal");
     files.certify("other", "127.0.0.1");
-    let upstream = Http2Upstream::over_tls(config(&own, None, &[HTTP2]), answer);
+    let upstream = Http2Upstream::over_tls(config(&own, None, &[HTTP2]), response);
     let own = files.path("own.crt").display().to_string();
     let other = files.path("other.crt").display().to_string();
     let cases = [
@@ -140,11 +140,11 @@ fn sends_nothing_to_an_upstream_with_an_invalid_certificate() {
         ),
     ];
     for (tls, status) in cases {
-        let answer = start(&upstream, &tls).call(&get("/open/a"));
-        assert_eq!(answer.status, status, "{tls}");
+        let response = start(&upstream, &tls).call(&get("/open/a"));
+        assert_eq!(response.status, status, "{tls}");
         if status == 502 {
-            answer.refused(502, "upstream_unreachable");
-            assert!(!answer.text().to_lowercase().contains("certificate"));
+            response.refused(502, "upstream_unreachable");
+            assert!(!response.text().to_lowercase().contains("certificate"));
         }
     }
     assert_eq!(upstream.arrived().len(), 1);
@@ -155,7 +155,7 @@ fn presents_a_client_certificate_to_an_upstream_with_mtls() {
     let files = Files::new();
     let own = files.certify("own", "127.0.0.1");
     let gate = files.certify("gate", "gate.internal");
-    let upstream = Http2Upstream::over_tls(config(&own, Some(&gate), &[HTTP2]), answer);
+    let upstream = Http2Upstream::over_tls(config(&own, Some(&gate), &[HTTP2]), response);
     let trust = format!("ca_file = \"{}\"", files.path("own.crt").display());
     let anonymous = start(&upstream, &trust).call(&get("/open/a"));
     assert_eq!(anonymous.status, 502);
@@ -200,12 +200,8 @@ fn a_websocket_gets_an_http1_connection() {
     );
     assert_eq!(sidecar.call(&get("/open/a")).status, 200);
     let mut client = sidecar.connect();
-    let asked = get("/open/a")
-        .line("Connection: Upgrade")
-        .line("Upgrade: websocket")
-        .line("Sec-WebSocket-Version: 13")
-        .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
-    client.send(asked.bytes());
+    let request = get("/open/a").websocket();
+    client.send(request.bytes());
     assert_eq!(
         client.wire.read_head().unwrap().unwrap().line(),
         "HTTP/1.1 101 Switching Protocols"

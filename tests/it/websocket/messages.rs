@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Error, HandshakeError, Message, WebSocket};
 use tokio_tungstenite::tungstenite::{accept_hdr, client};
 
-use crate::harness::{Issuer, NOW, PATIENCE, ROUTES, Sidecar, Upstream};
+use crate::harness::{Issuer, NOW, ROUTES, Sidecar, TIMEOUT, Upstream};
 
 type Socket = WebSocket<TcpStream>;
 
@@ -33,20 +33,20 @@ fn serve() -> SocketAddr {
 )]
 fn serve_socket(stream: TcpStream) {
     let mut user = String::new();
-    let note = |request: &server::Request, answer: server::Response| {
+    let note = |request: &server::Request, response: server::Response| {
         let named = request.headers().iter().filter(|(name, _)| {
             let name = name.as_str().replace('_', "-");
             name == "x-user-id" || name == "authorization"
         });
         let named: Vec<_> = named.map(|(_, value)| value.to_str().unwrap()).collect();
         user = named.join(", ");
-        Ok(answer)
+        Ok(response)
     };
     let Ok(mut socket) = accept_hdr(stream, note) else {
         return;
     };
     while let Ok(message) = socket.read() {
-        let answer = match message {
+        let response = match message {
             Message::Text(text) if text.as_str() == "who" => Message::text(&user),
             Message::Text(text) if text.as_str() == "close" => {
                 Message::Close(Some(closing(4001, "enough")))
@@ -55,7 +55,7 @@ fn serve_socket(stream: TcpStream) {
             // Handled by the library.
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => continue,
         };
-        if socket.send(answer).is_err() {
+        if socket.send(response).is_err() {
             return;
         }
     }
@@ -74,14 +74,14 @@ fn start(config: &str) -> (Sidecar, Issuer) {
         serve()
     );
     let issuer = Issuer::start();
-    let sidecar = Sidecar::start(&url, &Upstream::nowhere(), &issuer);
+    let sidecar = Sidecar::start(&url, &Upstream::unreachable(), &issuer);
     (sidecar, issuer)
 }
 
 fn connect(sidecar: &Sidecar, path: &str, token: &str) -> Result<Socket, Box<Error>> {
     let stream = TcpStream::connect(sidecar.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     let url = format!("ws://{}{path}", sidecar.address);
     let mut request = url.into_client_request().unwrap();
     let headers = request.headers_mut();
@@ -153,10 +153,10 @@ fn the_client_library_reports_the_status_of_a_refused_handshake() {
     let (sidecar, issuer) = start(ROUTES);
     for (token, status) in [(issuer.token("bob"), 403), ("nonsense".to_owned(), 401)] {
         let refused = connect(&sidecar, "/api/alice/tasks/live", &token);
-        let Error::Http(answer) = *refused.unwrap_err() else {
+        let Error::Http(response) = *refused.unwrap_err() else {
             panic!("no response with {status}");
         };
-        assert_eq!(answer.status(), status);
+        assert_eq!(response.status(), status);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Rate limits that several gates share: what Redis is asked, and what becomes of requests without it.
+//! Rate limits shared over Redis: the commands, and the fallback without Redis.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -26,30 +26,30 @@ path = "/open/{*rest}"
 access = "public"
 "#;
 
-/// Every request is counted.
-const NONE: &str = "*2\r\n:0\r\n:1000000\r\n";
+/// Reply that allows a request.
+const ALLOWED: &str = "*2\r\n:0\r\n:1000000\r\n";
 
-/// Something at a port that answers commands of Redis as it is told; without an answer, it says nothing.
+/// Redis server with a fixed reply to scripts; without a reply, it stays silent.
 #[derive(Clone)]
 struct Redis {
     address: SocketAddr,
-    told: Arc<Mutex<Told>>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
-struct Told {
-    answer: Option<&'static str>,
+struct State {
+    reply: Option<&'static str>,
     commands: Vec<Vec<String>>,
 }
 
 impl Redis {
-    fn start(answer: Option<&'static str>) -> Self {
+    fn start(reply: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let redis = Self {
             address: listener.local_addr().unwrap(),
-            told: Arc::default(),
+            state: Arc::default(),
         };
-        redis.answer(answer);
+        redis.reply_with(reply);
         let serving = redis.clone();
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
@@ -60,27 +60,27 @@ impl Redis {
         redis
     }
 
-    fn answer(&self, answer: Option<&'static str>) {
-        self.told.lock().unwrap().answer = answer;
+    fn reply_with(&self, reply: Option<&'static str>) {
+        self.state.lock().unwrap().reply = reply;
     }
 
     fn commands(&self) -> Vec<Vec<String>> {
-        self.told.lock().unwrap().commands.clone()
+        self.state.lock().unwrap().commands.clone()
     }
 
     fn serve(&self, mut stream: TcpStream) {
         let mut requests = BufReader::new(stream.try_clone().unwrap());
         while let Some(command) = command(&mut requests) {
-            let mut told = self.told.lock().unwrap();
+            let mut state = self.state.lock().unwrap();
             let name = command[0].clone();
-            told.commands.push(command);
-            let answer = match (told.answer, name.as_str()) {
+            state.commands.push(command);
+            let reply = match (state.reply, name.as_str()) {
                 (None, _) => "",
                 (Some(_), "PING") => "+PONG\r\n",
                 (Some(_), "AUTH" | "SELECT") => "+OK\r\n",
-                (Some(answer), _) => answer,
+                (Some(reply), _) => reply,
             };
-            if stream.write_all(answer.as_bytes()).is_err() {
+            if stream.write_all(reply.as_bytes()).is_err() {
                 return;
             }
         }
@@ -94,7 +94,7 @@ impl Redis {
     }
 }
 
-/// One command: a list of texts, each with its length before it.
+/// Reads a command: a RESP array of bulk strings.
 fn command(requests: &mut impl BufRead) -> Option<Vec<String>> {
     let number = |requests: &mut dyn BufRead| {
         let mut line = String::new();
@@ -111,7 +111,7 @@ fn command(requests: &mut impl BufRead) -> Option<Vec<String>> {
     Some(command)
 }
 
-fn asked(sidecar: &Sidecar, outcome: &str) -> Option<f64> {
+fn counted(sidecar: &Sidecar, outcome: &str) -> Option<f64> {
     let series = format!("claimgate_rate_limit_redis_total{{outcome=\"{outcome}\"}}");
     sidecar.metric(&series)
 }
@@ -120,34 +120,34 @@ fn logins<const N: usize>(sidecar: &Sidecar) -> [u16; N] {
     [(); N].map(|()| sidecar.call(&get("/login")).status)
 }
 
-const PATIENT: &str = "timeout = \"20s\"";
-const IMPATIENT: &str = "timeout = \"100ms\"";
+const LONG_TIMEOUT: &str = "timeout = \"20s\"";
+const SHORT_TIMEOUT: &str = "timeout = \"100ms\"";
 
 #[test]
-fn redis_decides_and_the_client_is_told_what_it_said() {
-    let redis = Redis::start(Some(NONE));
-    let (sidecar, upstream, _issuer) = redis.gate(PATIENT);
-    let answer = sidecar.call(&get("/login"));
-    assert_eq!(answer.status, 200);
-    let told = answer.header("ratelimit").unwrap();
-    assert_eq!(told, "\"client-address-60s\";r=2;t=1");
+fn the_reply_of_redis_decides_and_sets_the_rate_limit_fields() {
+    let redis = Redis::start(Some(ALLOWED));
+    let (sidecar, upstream, _issuer) = redis.gate(LONG_TIMEOUT);
+    let response = sidecar.call(&get("/login"));
+    assert_eq!(response.status, 200);
+    let left = response.header("ratelimit").unwrap();
+    assert_eq!(left, "\"client-address-60s\";r=2;t=1");
     assert_eq!(logins(&sidecar), [200; 10]);
-    redis.answer(Some("*2\r\n:1\r\n:2500000\r\n"));
-    let answer = sidecar.call(&get("/login"));
-    answer.refused(429, "rate_limited");
-    assert_eq!(answer.header("retry-after").as_deref(), Some("3"));
+    redis.reply_with(Some("*2\r\n:1\r\n:2500000\r\n"));
+    let response = sidecar.call(&get("/login"));
+    response.refused(429, "rate_limited");
+    assert_eq!(response.header("retry-after").as_deref(), Some("3"));
     assert_eq!(upstream.arrived().len(), 11);
-    let outcomes = ["success", "failure", "skipped"].map(|outcome| asked(&sidecar, outcome));
+    let outcomes = ["success", "failure", "skipped"].map(|outcome| counted(&sidecar, outcome));
     assert_eq!(outcomes, [Some(12.0), Some(0.0), Some(0.0)]);
 }
 
 #[test]
-fn redis_learns_the_limits_and_nothing_of_who_calls() {
+fn sends_the_limits_and_hashed_keys_to_redis() {
     let redis = Redis::start(Some("*3\r\n:0\r\n:1000000\r\n:1000000\r\n"));
-    let (sidecar, _upstream, issuer) = redis.gate(&format!("{PATIENT}, prefix = \"tasks\""));
+    let (sidecar, _upstream, issuer) = redis.gate(&format!("{LONG_TIMEOUT}, prefix = \"tasks\""));
     for subject in ["alice", "bob", "alice"] {
-        let answer = sidecar.call(&get("/me/notes").bearer(&issuer.token(subject)));
-        assert_eq!(answer.status, 200);
+        let response = sidecar.call(&get("/me/notes").bearer(&issuer.token(subject)));
+        assert_eq!(response.status, 200);
     }
     let commands = redis.commands();
     for command in &commands {
@@ -164,25 +164,25 @@ fn redis_learns_the_limits_and_nothing_of_who_calls() {
 }
 
 #[test]
-fn a_request_that_waits_for_redis_looks_for_its_token_once() {
+fn a_request_that_waits_for_redis_looks_up_its_token_once() {
     let redis = Redis::start(Some("*3\r\n:0\r\n:1000000\r\n:1000000\r\n"));
-    let (sidecar, _upstream, issuer) = redis.gate(PATIENT);
+    let (sidecar, _upstream, issuer) = redis.gate(LONG_TIMEOUT);
     let token = issuer.token("alice");
     for _ in 0..3 {
-        let answer = sidecar.call(&get("/me/notes").bearer(&token));
-        assert_eq!(answer.status, 200);
+        let response = sidecar.call(&get("/me/notes").bearer(&token));
+        assert_eq!(response.status, 200);
     }
-    let looked = ["hit", "miss"].map(|result| {
+    let lookups = ["hit", "miss"].map(|result| {
         let series = format!("claimgate_token_cache_lookups_total{{result=\"{result}\"}}");
         sidecar.metric(&series)
     });
-    assert_eq!(looked, [Some(2.0), Some(1.0)]);
+    assert_eq!(lookups, [Some(2.0), Some(1.0)]);
 }
 
 #[test]
-fn the_password_is_sent_and_the_database_chosen() {
-    let redis = Redis::start(Some(NONE));
-    let lines = format!("{PATIENT}, username = \"gate\", password_env = \"TEST_SECRET\"");
+fn authenticates_and_selects_the_database() {
+    let redis = Redis::start(Some(ALLOWED));
+    let lines = format!("{LONG_TIMEOUT}, username = \"gate\", password_env = \"TEST_SECRET\"");
     let address = redis.address;
     let config = format!("redis = {{ url = \"redis://{address}/7\", {lines} }}\n{LIMITED}");
     let (sidecar, _upstream, _issuer) = start(&config);
@@ -196,29 +196,29 @@ fn the_password_is_sent_and_the_database_chosen() {
 }
 
 #[test]
-fn without_a_limit_redis_is_not_asked() {
+fn a_route_without_a_limit_sends_no_command() {
     let redis = Redis::start(None);
-    let (sidecar, _upstream, _issuer) = redis.gate(IMPATIENT);
+    let (sidecar, _upstream, _issuer) = redis.gate(SHORT_TIMEOUT);
     for _ in 0..10 {
         assert_eq!(sidecar.call(&get("/open/page")).status, 200);
     }
     assert!(redis.commands().is_empty());
-    assert_eq!(asked(&sidecar, "failure"), Some(0.0));
+    assert_eq!(counted(&sidecar, "failure"), Some(0.0));
 }
 
 #[test]
-fn one_request_waits_for_a_silent_redis_and_the_gate_counts_for_itself() {
-    let (sidecar, _upstream, _issuer) = Redis::start(None).gate(IMPATIENT);
+fn falls_back_to_local_limits_after_one_timeout() {
+    let (sidecar, _upstream, _issuer) = Redis::start(None).gate(SHORT_TIMEOUT);
     assert_eq!(logins(&sidecar), [200, 200, 200, 429, 429]);
     sidecar.set_time(NOW + 20);
     assert_eq!(logins(&sidecar), [200, 429]);
-    assert_eq!(asked(&sidecar, "failure"), Some(1.0));
-    assert_eq!(asked(&sidecar, "skipped"), Some(6.0));
+    assert_eq!(counted(&sidecar, "failure"), Some(1.0));
+    assert_eq!(counted(&sidecar, "skipped"), Some(6.0));
 }
 
 #[test]
-fn a_redis_that_is_not_there_or_makes_no_sense_is_no_redis() {
-    for answer in [
+fn falls_back_to_local_limits_on_an_invalid_reply_or_an_unreachable_redis() {
+    for response in [
         "*0\r\n",
         ":7\r\n",
         "*2\r\n:2\r\n:1\r\n",
@@ -227,46 +227,46 @@ fn a_redis_that_is_not_there_or_makes_no_sense_is_no_redis() {
         "-ERR no\r\n",
         "HTTP/1.1 400 Bad Request\r\n\r\n",
     ] {
-        let (sidecar, _upstream, _issuer) = Redis::start(Some(answer)).gate(PATIENT);
-        assert_eq!(logins(&sidecar), [200, 200, 200, 429], "{answer:?}");
-        assert!(asked(&sidecar, "failure") >= Some(1.0), "{answer:?}");
+        let (sidecar, _upstream, _issuer) = Redis::start(Some(response)).gate(LONG_TIMEOUT);
+        assert_eq!(logins(&sidecar), [200, 200, 200, 429], "{response:?}");
+        assert!(counted(&sidecar, "failure") >= Some(1.0), "{response:?}");
     }
-    let nobody = Upstream::nowhere();
-    let url = nobody.url().replace("http:", "redis:");
-    let config = format!("redis = {{ url = \"{url}\", {PATIENT} }}\n{LIMITED}");
+    let unreachable = Upstream::unreachable();
+    let url = unreachable.url().replace("http:", "redis:");
+    let config = format!("redis = {{ url = \"{url}\", {LONG_TIMEOUT} }}\n{LIMITED}");
     let (sidecar, _upstream, _issuer) = start(&config);
     assert_eq!(logins(&sidecar), [200, 200, 200, 429]);
 }
 
 #[test]
-fn what_becomes_of_requests_without_redis_can_be_said() {
+fn when_unavailable_allows_or_rejects_requests() {
     let redis = Redis::start(None);
     let (sidecar, upstream, _issuer) =
-        redis.gate(&format!("{IMPATIENT}, when_unavailable = \"allow\""));
+        redis.gate(&format!("{SHORT_TIMEOUT}, when_unavailable = \"allow\""));
     for _ in 0..10 {
-        let answer = sidecar.call(&get("/login"));
-        assert_eq!((answer.status, answer.header("ratelimit")), (200, None));
+        let response = sidecar.call(&get("/login"));
+        assert_eq!((response.status, response.header("ratelimit")), (200, None));
     }
     assert_eq!(upstream.arrived().len(), 10);
     let (sidecar, upstream, _issuer) =
-        redis.gate(&format!("{IMPATIENT}, when_unavailable = \"refuse\""));
+        redis.gate(&format!("{SHORT_TIMEOUT}, when_unavailable = \"refuse\""));
     for _ in 0..3 {
-        let answer = sidecar.call(&get("/login"));
-        answer.refused(503, "rate_limit_unavailable");
-        assert_eq!(answer.header("retry-after").as_deref(), Some("5"));
+        let response = sidecar.call(&get("/login"));
+        response.refused(503, "rate_limit_unavailable");
+        assert_eq!(response.header("retry-after").as_deref(), Some("5"));
     }
-    upstream.untouched();
+    upstream.assert_untouched();
     assert_eq!(sidecar.call(&get("/open/page")).status, 200);
 }
 
 #[test]
-fn a_redis_that_has_come_back_is_asked_again() {
+fn uses_redis_again_after_it_recovers() {
     let redis = Redis::start(None);
-    let (sidecar, _upstream, _issuer) = redis.gate(IMPATIENT);
+    let (sidecar, _upstream, _issuer) = redis.gate(SHORT_TIMEOUT);
     assert_eq!(logins(&sidecar), [200]);
-    redis.answer(Some(NONE));
-    eventually("asked again", || {
+    redis.reply_with(Some(ALLOWED));
+    eventually("counted again", || {
         sidecar.call(&get("/login"));
-        asked(&sidecar, "success") >= Some(1.0)
+        counted(&sidecar, "success") >= Some(1.0)
     });
 }

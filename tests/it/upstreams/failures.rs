@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::harness::{
-    Dialogue, Latch, Next, ROUTES, Sidecar, Upstream, eventually, get, post, start_before,
+    Exchange, Latch, Next, ROUTES, Sidecar, Upstream, eventually, get, post, start_before,
     start_with,
 };
 
@@ -15,16 +15,16 @@ const RETRIES: &str = "claimgate_upstream_retries_total{upstream=\"tasks\"}";
 fn served(sidecar: &Sidecar, calls: usize) -> usize {
     let mut client = sidecar.connect();
     let succeeded = (0..calls).filter(|call| {
-        let answer = client.call(&get(&format!("/open/{call}")));
-        answer.status == 200 && answer.text() == format!("/open/{call}")
+        let response = client.call(&get(&format!("/open/{call}")));
+        response.status == 200 && response.text() == format!("/open/{call}")
     });
     succeeded.count()
 }
 
 #[test]
 fn closing_every_connection_after_its_response_loses_no_request() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.echo();
+    let upstream = Upstream::responding(|exchange| {
+        exchange.echo();
         Next::Close
     });
     let (sidecar, _upstream, _issuer) = start_with(ROUTES, upstream);
@@ -42,7 +42,7 @@ fn closing_every_connection_after_its_response_loses_no_request() {
 
 #[test]
 fn one_of_two_endpoints_may_be_unreachable() {
-    let (reachable, unreachable) = (Upstream::start(), Upstream::nowhere());
+    let (reachable, unreachable) = (Upstream::start(), Upstream::unreachable());
     for balance in ["round-robin", "least-pending"] {
         let url = format!(
             "url = [\"{}\", \"{}\"]\nbalance = \"{balance}\"\nejection = {{ time = \"1h\" }}",
@@ -64,11 +64,11 @@ fn one_of_two_endpoints_may_be_unreachable() {
 fn an_ejected_endpoint_is_restored_after_it_recovers() {
     let is_healthy = Arc::new(AtomicUsize::new(0));
     let healthy = Arc::clone(&is_healthy);
-    let failing = Upstream::answering(move |dialogue| {
+    let failing = Upstream::responding(move |exchange| {
         if healthy.load(Ordering::Relaxed) == 0 {
             return Next::Reset;
         }
-        dialogue.echo()
+        exchange.echo()
     });
     let other = Upstream::start();
     let url = format!(
@@ -94,11 +94,11 @@ fn if_all_endpoints_are_ejected_all_are_used() {
     let is_healthy = Arc::new(AtomicUsize::new(0));
     let failing = || {
         let healthy = Arc::clone(&is_healthy);
-        Upstream::answering(move |dialogue| {
+        Upstream::responding(move |exchange| {
             if healthy.load(Ordering::Relaxed) == 0 {
                 return Next::Reset;
             }
-            dialogue.echo()
+            exchange.echo()
         })
     };
     let (one, other) = (failing(), failing());
@@ -115,7 +115,7 @@ fn if_all_endpoints_are_ejected_all_are_used() {
 
 #[test]
 fn the_retry_budget_limits_retries_to_a_failing_upstream() {
-    let upstream = Upstream::answering(|_| Next::Close);
+    let upstream = Upstream::responding(|_| Next::Close);
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
     assert_eq!(served(&sidecar, 200), 0);
     // 20 % of the requests, and the ten initial retries.
@@ -125,18 +125,18 @@ fn the_retry_budget_limits_retries_to_a_failing_upstream() {
 
 #[test]
 fn does_not_retry_a_request_that_may_have_been_processed() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.body();
+    let upstream = Upstream::responding(|exchange| {
+        exchange.body();
         Next::Close
     });
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
-    for asked in [
+    for request in [
         post("/open/a", b"x"),
         post("/open/a", b""),
         crate::harness::request("PUT", "/open/a").chunked(b"x", ""),
     ] {
         sidecar
-            .call(&asked)
+            .call(&request)
             .refused(502, "upstream_invalid_response");
     }
     assert_eq!(upstream.arrived().len(), 3);
@@ -144,7 +144,7 @@ fn does_not_retry_a_request_that_may_have_been_processed() {
 
 #[test]
 fn zero_attempts_or_a_zero_budget_disables_retries() {
-    let upstream = Upstream::answering(|_| Next::Close);
+    let upstream = Upstream::responding(|_| Next::Close);
     let tasks = format!("url = \"{}\"\nretries = {{ attempts = 0 }}", upstream.url());
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
     assert_eq!(served(&sidecar, 10), 0);
@@ -157,8 +157,8 @@ fn zero_attempts_or_a_zero_budget_disables_retries() {
 
 #[test]
 fn does_not_retry_after_a_malformed_response() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.write("HTTP/1.1 two hundred\r\n\r\n");
+    let upstream = Upstream::responding(|exchange| {
+        exchange.write("HTTP/1.1 two hundred\r\n\r\n");
         Next::Close
     });
     let (sidecar, upstream, _issuer) = start_with(ROUTES, upstream);
@@ -174,7 +174,7 @@ fn does_not_retry_after_a_malformed_response() {
 fn response_timeouts_eject_an_endpoint() {
     let latch = Latch::default();
     let held = latch.clone();
-    let silent = Upstream::answering(move |_: &mut Dialogue| {
+    let silent = Upstream::responding(move |_: &mut Exchange| {
         held.wait();
         Next::Close
     });

@@ -1,10 +1,10 @@
-//! Where a token may be: every place that a route can name, what is taken out of it, and whose pages may send a cookie.
+//! Token sources: header, cookie, query and WebSocket subprotocol, their removal, and the origin check for cookies.
 
 use serde_json::json;
 
 use crate::harness::issuer::claims;
 use crate::harness::{
-    Arrived, Dialogue, Issuer, Next, Request, Sidecar, Upstream, get, post, request, start,
+    Arrived, Exchange, Issuer, Next, Request, Sidecar, Upstream, get, post, request, start,
     start_with,
 };
 
@@ -37,7 +37,7 @@ access = "public"
 
 const FORWARD: &str = "[identity]\ncredential = \"forward\"\n";
 
-/// A request in which the token is in each of the places, and the lines of it that hold the token.
+/// One request per token source, each with the lines that hold the token.
 fn everywhere(token: &str) -> Vec<(Request, Vec<String>)> {
     let (first, second) = token.split_at(token.len() / 2);
     let any = || get("/any/alice?a=%20&b");
@@ -67,16 +67,8 @@ fn everywhere(token: &str) -> Vec<(Request, Vec<String>)> {
 
 fn handshake(subprotocols: &str) -> (Request, Vec<String>) {
     let line = format!("Sec-WebSocket-Protocol: {subprotocols}");
-    let request = upgrade(get("/any/alice?a=%20&b").line(&line));
+    let request = get("/any/alice?a=%20&b").line(&line).websocket();
     (request, vec![line])
-}
-
-fn upgrade(request: Request) -> Request {
-    request
-        .line("Connection: Upgrade")
-        .line("Upgrade: websocket")
-        .line("Sec-WebSocket-Version: 13")
-        .line("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
 }
 
 fn last(upstream: &Upstream) -> Arrived {
@@ -84,14 +76,14 @@ fn last(upstream: &Upstream) -> Arrived {
 }
 
 #[test]
-fn a_token_is_found_in_every_place_and_taken_out_of_it() {
+fn finds_and_removes_the_token_in_every_source() {
     let (sidecar, upstream, issuer) = start(SOURCES);
     let token = issuer.token("alice");
     let requests = everywhere(&token);
     assert_eq!(requests.len(), 10);
     for (request, lines) in requests {
-        let answer = sidecar.call(&request);
-        assert_eq!(answer.outcome(), (200, String::new()), "{lines:?}");
+        let response = sidecar.call(&request);
+        assert_eq!(response.outcome(), (200, String::new()), "{lines:?}");
         let head = last(&upstream).head;
         assert_eq!(head.values("x-user-id"), ["alice"]);
         assert_eq!(head.line(), "GET /any/alice?a=%20&b HTTP/1.1", "{lines:?}");
@@ -111,7 +103,7 @@ fn a_token_is_found_in_every_place_and_taken_out_of_it() {
 }
 
 #[test]
-fn a_credential_that_is_forwarded_stays_where_it_was() {
+fn credential_forward_keeps_the_token_in_its_source() {
     let (sidecar, upstream, issuer) = start(&format!("{FORWARD}{SOURCES}"));
     let token = issuer.token("alice");
     for (request, lines) in everywhere(&token) {
@@ -130,16 +122,16 @@ fn a_credential_that_is_forwarded_stays_where_it_was() {
 }
 
 #[test]
-fn a_token_is_bound_to_the_path_wherever_it_is() {
+fn a_token_of_every_source_is_bound_to_the_path() {
     let (sidecar, upstream, issuer) = start(SOURCES);
     for (request, _) in everywhere(&issuer.token("bob")) {
         sidecar.call(&request).refused(403, "subject_mismatch");
-        upstream.untouched();
+        upstream.assert_untouched();
     }
 }
 
 #[test]
-fn a_token_too_large_for_one_cookie_comes_in_pieces() {
+fn joins_a_token_split_over_several_cookies() {
     let (sidecar, upstream, issuer) = start(SOURCES);
     let mut claims = claims("alice");
     claims["session"] = json!("x".repeat(4500));
@@ -147,17 +139,20 @@ fn a_token_too_large_for_one_cookie_comes_in_pieces() {
     let (first, rest) = token.split_at(3000);
     let (second, third) = rest.split_at(3000);
     let name = "__Secure-session";
-    let whole = format!("Cookie: a=1; {name}.0={first}; {name}.1={second}; {name}.2={third}");
-    assert_eq!(sidecar.call(&get("/page/alice").line(&whole)).status, 200);
+    let complete = format!("Cookie: a=1; {name}.0={first}; {name}.1={second}; {name}.2={third}");
+    assert_eq!(
+        sidecar.call(&get("/page/alice").line(&complete)).status,
+        200
+    );
     assert_eq!(upstream.only().head.values("cookie"), ["a=1"]);
-    let torn = format!("Cookie: a=1; {name}.0={first}; {name}.2={third}");
-    let torn = sidecar.call(&get("/page/alice").line(&torn));
-    torn.refused(401, "token_malformed");
+    let incomplete = format!("Cookie: a=1; {name}.0={first}; {name}.2={third}");
+    let incomplete = sidecar.call(&get("/page/alice").line(&incomplete));
+    incomplete.refused(401, "token_malformed");
     upstream.only();
 }
 
 #[test]
-fn two_tokens_are_refused_wherever_they_are() {
+fn rejects_two_tokens_in_any_sources() {
     let (sidecar, upstream, issuer) = start(SOURCES);
     let token = issuer.token("alice");
     let lines = [
@@ -172,14 +167,15 @@ fn two_tokens_are_refused_wherever_they_are() {
     for query in [String::new(), format!("?access_token={token}")] {
         for one in &lines {
             for other in &lines {
-                let any = upgrade(get(&format!("/any/alice{query}")))
+                let any = get(&format!("/any/alice{query}"))
+                    .websocket()
                     .line(one)
                     .line(other);
                 sidecar.call(&any).refused(400, "token_repeated");
                 checked += 1;
             }
             if !query.is_empty() {
-                let any = upgrade(get(&format!("/any/alice{query}"))).line(one);
+                let any = get(&format!("/any/alice{query}")).websocket().line(one);
                 sidecar.call(&any).refused(400, "token_repeated");
             }
         }
@@ -187,11 +183,11 @@ fn two_tokens_are_refused_wherever_they_are() {
     let twice = format!("/any/alice?access_token={token}&access_token={token}");
     sidecar.call(&get(&twice)).refused(400, "token_repeated");
     assert_eq!(checked, 72);
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
-fn a_place_that_the_route_does_not_name_is_not_looked_at() {
+fn ignores_sources_that_the_route_does_not_name() {
     let (sidecar, upstream, issuer) = start(SOURCES);
     let token = issuer.token("alice");
     let cookie = format!("Cookie: a=1; session={token}");
@@ -199,15 +195,15 @@ fn a_place_that_the_route_does_not_name_is_not_looked_at() {
     let target = format!("/plain/alice?access_token={token}");
     let elsewhere = || get(&target).line(&cookie).line(&header);
     sidecar.call(&elsewhere()).refused(401, "token_missing");
-    upstream.untouched();
-    // Beside the token, it passes as it came.
+    upstream.assert_untouched();
+    // Beside a token, they pass unchanged.
     assert_eq!(sidecar.call(&elsewhere().bearer(&token)).status, 200);
     let head = last(&upstream).head;
     assert_eq!(head.line(), format!("GET {target} HTTP/1.1"));
     assert_eq!(head.values("cookie"), [format!("a=1; session={token}")]);
     assert_eq!(head.values("x-token"), [token.as_str()]);
     assert_eq!(head.values("authorization"), Vec::<String>::new());
-    // So does `Authorization` where it is not named: even twice.
+    // So does `Authorization` where the route does not name it, even twice.
     let page = get("/page/alice").line(&cookie);
     let page = page.line("Authorization: Basic YTpi").bearer("other");
     assert_eq!(sidecar.call(&page).status, 200);
@@ -219,7 +215,7 @@ fn a_place_that_the_route_does_not_name_is_not_looked_at() {
 }
 
 #[test]
-fn on_a_public_route_everything_passes_as_it_came() {
+fn a_public_route_forwards_every_credential_unchanged() {
     let (sidecar, upstream, _issuer) = start(SOURCES);
     let open = request("POST", "/open?access_token=1&access_token=2");
     let open = open.line("Cookie: session=1; session=2").line("X-Token: 3");
@@ -239,10 +235,10 @@ fn on_a_public_route_everything_passes_as_it_came() {
 }
 
 #[test]
-fn a_cookie_changes_something_only_for_pages_that_may() {
+fn unsafe_methods_with_a_cookie_need_an_allowed_origin() {
     let (sidecar, upstream, issuer) = start(SOURCES);
     let cookie = format!("Cookie: session={}", issuer.token("alice"));
-    // Remembered from here on: that it is known says nothing about the page.
+    // The token is cached from here on; the origin check still applies.
     assert_eq!(sidecar.call(&get("/page/alice").line(&cookie)).status, 200);
     let (yes, no) = ((200, String::new()), (403, "origin_not_allowed".to_owned()));
     let cases: [(&[&str], _); 13] = [
@@ -289,14 +285,14 @@ fn a_cookie_changes_something_only_for_pages_that_may() {
 }
 
 #[test]
-fn only_a_cookie_is_asked_whose_page_sent_it() {
+fn checks_the_origin_of_cookies_only() {
     let (sidecar, upstream, issuer) = start(SOURCES);
     let token = issuer.token("alice");
     let evil = |request: Request| request.line("Origin: https://evil.test");
     let query = format!("/any/alice?access_token={token}");
     let bearer = post("/any/alice", b"").bearer(&token);
     let header = post("/any/alice", b"").line(&format!("X-Token: {token}"));
-    // A cookie that is no token does not matter.
+    // An empty cookie is no token.
     let beside = bearer.clone().line("Cookie: a=1; session=");
     let passing = [bearer, header, post(&query, b""), beside];
     for request in passing {
@@ -311,7 +307,7 @@ fn only_a_cookie_is_asked_whose_page_sent_it() {
 }
 
 #[test]
-fn only_a_trusted_proxy_says_that_the_page_has_tls() {
+fn only_a_trusted_proxy_sets_the_scheme_of_the_own_origin() {
     let trusting = format!("[listen]\ntrusted_proxies = [\"127.0.0.0/8\"]\n{SOURCES}");
     let outcome = |sidecar: &Sidecar, issuer: &Issuer, origin: &str, proto: &str| {
         let request = post("/page/alice", b"")
@@ -321,7 +317,7 @@ fn only_a_trusted_proxy_says_that_the_page_has_tls() {
         sidecar.call(&request).status
     };
     let (trusting, _behind, issuer) = start(&trusting);
-    let (wary, _upstream, other) = start(SOURCES);
+    let (distrusting, _upstream, other) = start(SOURCES);
     for (origin, proto, trusted, untrusted) in [
         ("https://gate.test", "https", 200, 403),
         ("https://gate.test", "http", 403, 403),
@@ -341,17 +337,17 @@ fn only_a_trusted_proxy_says_that_the_page_has_tls() {
             "{origin} {proto}"
         );
         assert_eq!(
-            outcome(&wary, &other, origin, proto),
+            outcome(&distrusting, &other, origin, proto),
             untrusted,
             "{origin} {proto}"
         );
     }
 }
 
-/// Answers 101 and chooses this subprotocol, or none.
+/// Responds with 101 and these header lines.
 fn switching(chosen: &'static str) -> Upstream {
-    Upstream::answering(move |dialogue: &mut Dialogue| {
-        dialogue.write(format!(
+    Upstream::responding(move |exchange: &mut Exchange| {
+        exchange.write(format!(
             "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{chosen}\r\n"
         ));
         Next::Close
@@ -359,8 +355,8 @@ fn switching(chosen: &'static str) -> Upstream {
 }
 
 #[test]
-fn a_websocket_has_its_token_among_the_subprotocols() {
-    for (offered, seen, chosen, expected) in [
+fn takes_the_token_of_a_websocket_from_its_subprotocols() {
+    for (offered, forwarded, chosen, expected) in [
         ("bearer, TOKEN", None, "", "bearer"),
         ("chat, bearer, TOKEN, v2", Some("chat, v2"), "", "bearer"),
         (
@@ -372,51 +368,54 @@ fn a_websocket_has_its_token_among_the_subprotocols() {
     ] {
         let (sidecar, upstream, issuer) = start_with(SOURCES, switching(chosen));
         let offered = offered.replace("TOKEN", &issuer.token("alice"));
-        let answer = sidecar.call(&handshake(&offered).0);
-        assert_eq!(answer.status, 101, "{offered}");
-        let seen: Vec<&str> = seen.into_iter().collect();
-        assert_eq!(upstream.only().head.values("sec-websocket-protocol"), seen);
-        assert_eq!(answer.head.values("sec-websocket-protocol"), [expected]);
+        let response = sidecar.call(&handshake(&offered).0);
+        assert_eq!(response.status, 101, "{offered}");
+        let forwarded: Vec<&str> = forwarded.into_iter().collect();
+        assert_eq!(
+            upstream.only().head.values("sec-websocket-protocol"),
+            forwarded
+        );
+        assert_eq!(response.head.values("sec-websocket-protocol"), [expected]);
     }
-    // With the token in another place, or forwarded, the choice is the upstream's alone.
+    // With the token in another source, or forwarded, the upstream alone selects the subprotocol.
     let forward = format!("{FORWARD}{SOURCES}");
     for (config, in_the_query) in [(SOURCES, true), (&forward, false)] {
         let (sidecar, _upstream, issuer) = start_with(config, switching(""));
         let token = issuer.token("alice");
         let request = if in_the_query {
-            upgrade(get(&format!("/any/alice?access_token={token}")))
+            get(&format!("/any/alice?access_token={token}")).websocket()
         } else {
             handshake(&format!("bearer, {token}")).0
         };
-        let answer = sidecar.call(&request);
-        assert_eq!(answer.status, 101);
-        assert_eq!(answer.header("sec-websocket-protocol"), None);
+        let response = sidecar.call(&request);
+        assert_eq!(response.status, 101);
+        assert_eq!(response.header("sec-websocket-protocol"), None);
     }
 }
 
 #[test]
-fn a_subprotocol_is_no_token_without_a_websocket() {
+fn ignores_subprotocols_without_a_websocket_handshake() {
     let (sidecar, upstream, issuer) = start(SOURCES);
     let token = issuer.token("alice");
     let line = format!("Sec-WebSocket-Protocol: bearer, {token}");
     let plain = get("/any/alice").line(&line);
     sidecar.call(&plain).refused(401, "token_missing");
-    upstream.untouched();
-    // Nor does the upstream see it.
+    upstream.assert_untouched();
+    // It is not forwarded either.
     assert_eq!(sidecar.call(&plain.bearer(&token)).status, 200);
     let head = upstream.only().head;
     assert_eq!(head.values("sec-websocket-protocol"), Vec::<String>::new());
 }
 
 #[test]
-fn another_page_opens_no_websocket_with_a_cookie() {
+fn rejects_a_websocket_with_a_cookie_from_another_origin() {
     let (sidecar, upstream, issuer) = start_with(SOURCES, switching(""));
     let cookie = format!("Cookie: session={}", issuer.token("alice"));
-    let socket = || upgrade(get("/page/alice").line(&cookie));
+    let socket = || get("/page/alice").line(&cookie).websocket();
     for request in [socket(), socket().line("Origin: https://evil.test")] {
         sidecar.call(&request).refused(403, "origin_not_allowed");
     }
-    upstream.untouched();
+    upstream.assert_untouched();
     let own = socket().line("Origin: https://app.test");
     assert_eq!(sidecar.call(&own).status, 101);
 }

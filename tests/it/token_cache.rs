@@ -1,15 +1,13 @@
-//! A token that was verified once: what may change since is judged at every request.
+//! The token cache: time, path and policy are checked on every request.
 
 use serde_json::json;
 
 use crate::harness::issuer::claims;
 use crate::harness::sidecar::compile;
-use crate::harness::{Key, NOW, ROUTES, get, start};
-
-const TASKS: &str = "/api/alice/tasks";
+use crate::harness::{Key, NOW, ROUTES, TASKS, get, start};
 
 #[test]
-fn a_remembered_token_is_good_until_it_expires_and_from_when_it_begins() {
+fn checks_the_validity_period_of_a_cached_token() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let mut claims = claims("alice");
     claims["nbf"] = json!(NOW);
@@ -21,7 +19,7 @@ fn a_remembered_token_is_good_until_it_expires_and_from_when_it_begins() {
         (NOW + 3600 + 29, 200, ""),
         (NOW + 3600 + 30, 401, "token_expired"),
         (NOW + 100_000, 401, "token_expired"),
-        // A clock that was put back.
+        // The clock goes back.
         (NOW + 10, 200, ""),
         (NOW - 30, 200, ""),
         (NOW - 31, 401, "token_not_yet_valid"),
@@ -29,15 +27,15 @@ fn a_remembered_token_is_good_until_it_expires_and_from_when_it_begins() {
     ];
     for (now, status, reason) in times {
         sidecar.set_time(now);
-        let answer = client.call(&request);
-        assert_eq!(answer.outcome(), (status, reason.to_owned()), "{now}");
+        let response = client.call(&request);
+        assert_eq!(response.outcome(), (status, reason.to_owned()), "{now}");
     }
     let served = times.iter().filter(|(_, status, _)| *status == 200);
     assert_eq!(upstream.arrived().len(), served.count());
 }
 
 #[test]
-fn a_remembered_token_opens_no_other_path() {
+fn a_cached_token_gives_no_access_to_another_path() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");
     let mut client = sidecar.connect();
@@ -48,20 +46,20 @@ fn a_remembered_token_opens_no_other_path() {
             .refused(403, "subject_mismatch");
         assert_eq!(client.call(&get("/me/notes").bearer(&token)).status, 200);
         client.call(&get(TASKS)).refused(401, "token_missing");
-        // All of it but its signature, or with a longer one.
+        // Without a signature, with a longer one, and with another one.
         let (unsigned, signature) = token.rsplit_once('.').unwrap();
         let longer = format!("{token}AAAA");
         let zeros = format!("{unsigned}.{}", "A".repeat(signature.len()));
         for forged in [&format!("{unsigned}."), &longer, &zeros] {
-            let answer = client.call(&get(TASKS).bearer(forged));
-            assert_eq!(answer.status, 401, "{forged}");
+            let response = client.call(&get(TASKS).bearer(forged));
+            assert_eq!(response.status, 401, "{forged}");
         }
     }
     assert_eq!(upstream.arrived().len(), 6);
 }
 
 #[test]
-fn a_remembered_token_is_judged_anew_by_a_new_policy() {
+fn a_policy_change_verifies_a_cached_token_again() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let request = get(TASKS).bearer(&issuer.token("alice"));
     let mut client = sidecar.connect();
@@ -84,7 +82,7 @@ fn a_remembered_token_is_judged_anew_by_a_new_policy() {
 }
 
 #[test]
-fn each_of_many_tokens_stays_its_own() {
+fn keeps_many_cached_tokens_apart() {
     let (sidecar, upstream, _issuer) = start(ROUTES);
     let key = Key::secret(crate::harness::issuer::SECRET.as_bytes());
     let mut client = sidecar.connect();
@@ -92,10 +90,10 @@ fn each_of_many_tokens_stays_its_own() {
         for number in 0..300 {
             let user = format!("user{number}");
             let token = key.sign(&claims(&user));
-            let answer = client.call(&get("/me/notes").bearer(&token));
-            assert_eq!(answer.status, 200, "{round} {user}");
-            let heard = upstream.arrived().pop().unwrap().head.values("x-user-id");
-            assert_eq!(heard, [user], "{round}");
+            let response = client.call(&get("/me/notes").bearer(&token));
+            assert_eq!(response.status, 200, "{round} {user}");
+            let users = upstream.arrived().pop().unwrap().head.values("x-user-id");
+            assert_eq!(users, [user], "{round}");
         }
     }
 }

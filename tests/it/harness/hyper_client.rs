@@ -1,4 +1,4 @@
-//! An upstream and a client that speak HTTP/1.1 or HTTP/2, as hyper does both.
+//! hyper client and server for HTTP/1.1 and HTTP/2.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,43 +20,43 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
-/// The versions that either side may speak.
+/// Versions of both sides.
 pub(crate) const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
 
-/// A body of any kind.
+/// Body of any kind.
 pub(crate) type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
 
-type Answering = dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<AnyBody>> + Send>>
+type Responder = dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<AnyBody>> + Send>>
     + Send
     + Sync;
 
-/// A text as a body.
+/// Body of this text.
 pub(crate) fn text(text: impl Into<Bytes>) -> AnyBody {
     Full::new(text.into()).boxed_unsync()
 }
 
-/// One event loop.
+/// Single-threaded runtime.
 pub(crate) fn runtime() -> Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().build().unwrap()
 }
 
-/// Runs what talks to the gate, for as long as it may take: some of it are thousands of requests.
-pub(crate) fn run<T>(talk: impl Future<Output = T>) -> T {
-    let bounded = async { tokio::time::timeout(5 * PATIENCE, talk).await };
-    runtime().block_on(bounded).expect("nothing moves")
+/// Runs a future with a timeout that fits thousands of requests.
+pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
+    let bounded = async { tokio::time::timeout(5 * TIMEOUT, future).await };
+    runtime().block_on(bounded).expect("timed out")
 }
 
-/// Starts a server that does this with every request, in whichever version it comes.
+/// Starts a server for both versions that calls `respond` for every request.
 pub(crate) fn serve<F>(
-    answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    respond: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
 ) -> SocketAddr
 where
     F: Future<Output = Response<AnyBody>> + Send + 'static,
 {
-    let answer: Arc<Answering> = Arc::new(move |request| Box::pin(answer(request)));
+    let respond: Arc<Responder> = Arc::new(move |request| Box::pin(respond(request)));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -65,11 +65,11 @@ where
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             let mut serving = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let answer = Arc::clone(&answer);
+                let respond = Arc::clone(&respond);
                 serving.spawn(async move {
                     let service = service_fn(move |request| {
-                        let answered = answer(request);
-                        async move { Ok::<_, Infallible>(answered.await) }
+                        let response = respond(request);
+                        async move { Ok::<_, Infallible>(response.await) }
                     });
                     let builder = Builder::new(TokioExecutor::new());
                     let _gone = builder
@@ -82,7 +82,7 @@ where
     address
 }
 
-/// The table of an upstream that is spoken to in this version. A machine with much else to do may connect slowly.
+/// Keys of `[upstreams.tasks]` for an upstream of this version. A busy machine may connect slowly.
 pub(crate) fn tasks(version: Version, address: SocketAddr) -> String {
     let scheme = if version == Version::HTTP_2 {
         "h2c"
@@ -92,8 +92,8 @@ pub(crate) fn tasks(version: Version, address: SocketAddr) -> String {
     format!("url = \"{scheme}://{address}\"\nconnect_timeout = \"20s\"")
 }
 
-/// A connection to the gate. It ends when all that share it are dropped.
-pub(crate) struct Either {
+/// Connection to the gate, closed when every client that shares it is dropped.
+pub(crate) struct HyperClient {
     sender: Sender,
     connection: Arc<JoinSet<()>>,
 }
@@ -103,16 +103,16 @@ enum Sender {
     Http2(http2::SendRequest<AnyBody>),
 }
 
-/// An answer, whole.
+/// Response with its complete body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct CompleteResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) trailers: HeaderMap,
 }
 
-impl Either {
+impl HyperClient {
     pub(crate) async fn connect(gate: SocketAddr, version: Version) -> Self {
         let stream = TcpStream::connect(gate).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -133,8 +133,8 @@ impl Either {
         }
     }
 
-    /// Another that sends over the same connection, which HTTP/1.1 cannot.
-    pub(crate) fn sharing(&self) -> Option<Self> {
+    /// Returns another client of the same connection; `None` with HTTP/1.1.
+    pub(crate) fn share_connection(&self) -> Option<Self> {
         let Sender::Http2(sender) = &self.sender else {
             return None;
         };
@@ -144,7 +144,7 @@ impl Either {
         })
     }
 
-    /// Sends a request, and gives the answer as soon as its head is there.
+    /// Sends a request and returns after the response head.
     pub(crate) async fn send(
         &mut self,
         mut request: Request<AnyBody>,
@@ -166,12 +166,15 @@ impl Either {
         }
     }
 
-    /// Sends a request and reads its answer to the end.
-    pub(crate) async fn ask(&mut self, request: Request<AnyBody>) -> Result<Seen, hyper::Error> {
+    /// Sends a request and reads the complete response.
+    pub(crate) async fn call(
+        &mut self,
+        request: Request<AnyBody>,
+    ) -> Result<CompleteResponse, hyper::Error> {
         let (head, body) = self.send(request).await?.into_parts();
         let body = body.collect().await?;
         let trailers = body.trailers().cloned().unwrap_or_default();
-        Ok(Seen {
+        Ok(CompleteResponse {
             status: head.status,
             headers: head.headers,
             body: body.to_bytes(),

@@ -5,7 +5,7 @@ use std::thread;
 
 use crate::harness::http2::echo;
 use crate::harness::{
-    Dialogue, Http2Upstream, Issuer, Next, ROUTES, Request, Sidecar, Upstream, get, post,
+    Exchange, Http2Upstream, Issuer, Next, ROUTES, Request, Sidecar, Upstream, get, post,
     start_before,
 };
 
@@ -14,33 +14,33 @@ const CLIENTS: usize = 8;
 const REQUESTS: usize = 625;
 
 /// Responds like the HTTP/2 harness, with failures by request path.
-fn answer(dialogue: &mut Dialogue) -> Next {
-    let target = dialogue.target();
+fn response(exchange: &mut Exchange) -> Next {
+    let target = exchange.target();
     if target.ends_with("/garbage") {
-        dialogue.write("HTTP/1.1 garbage\r\n\r\n");
+        exchange.write("HTTP/1.1 garbage\r\n\r\n");
         return Next::Close;
     }
-    let Some(body) = dialogue.body() else {
+    let Some(body) = exchange.body() else {
         return Next::Close;
     };
-    let line = dialogue.head.line();
+    let line = exchange.head.line();
     let method = line.split(' ').next().unwrap();
-    let user = dialogue.head.value("x-user-id").unwrap();
+    let user = exchange.head.value("x-user-id").unwrap();
     let text = format!(
         "{method} {target} {user} {}",
         String::from_utf8(body).unwrap()
     );
     if target.ends_with("/half") {
-        dialogue.write(format!(
+        exchange.write(format!(
             "HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{text}"
         ));
         return Next::Reset;
     }
     if target.ends_with("/last") {
-        dialogue.answer("200 OK", "", &text);
+        exchange.respond("200 OK", "", &text);
         return Next::Close;
     }
-    dialogue.answer("200 OK", "", &text)
+    exchange.respond("200 OK", "", &text)
 }
 
 /// One request of a user, its expected response, and its kind.
@@ -49,7 +49,7 @@ fn one(user: &str, number: usize, token: &str) -> (Request, String, &'static str
         3 => "half",
         7 => "garbage",
         11 => "last",
-        _ => "whole",
+        _ => "complete",
     };
     let target = format!("/api/{user}/tasks/{number}/{end}");
     if number.is_multiple_of(3) {
@@ -83,15 +83,15 @@ fn run(sidecar: &Sidecar, issuer: &Issuer, may_fail: bool) -> usize {
                         continue;
                     }
                     match connection.read(false) {
-                        Ok(answer) if answer.status == 200 => {
-                            assert_eq!(answer.text(), expected);
+                        Ok(response) if response.status == 200 => {
+                            assert_eq!(response.text(), expected);
                             completed.fetch_add(1, Ordering::Relaxed);
                         }
-                        Ok(answer) => {
+                        Ok(response) => {
                             // The upstream may close the connection while a POST is sent.
                             let is_failure = end == "garbage" || number.is_multiple_of(3);
-                            assert!(may_fail && is_failure, "{expected}: {}", answer.text());
-                            answer.refused(502, "upstream_invalid_response");
+                            assert!(may_fail && is_failure, "{expected}: {}", response.text());
+                            response.refused(502, "upstream_invalid_response");
                         }
                         Err(_) => {
                             assert!(may_fail && end == "half", "{expected}");
@@ -107,7 +107,7 @@ fn run(sidecar: &Sidecar, issuer: &Issuer, may_fail: bool) -> usize {
 
 #[test]
 fn no_http1_response_reaches_another_user() {
-    let upstream = Upstream::answering(answer);
+    let upstream = Upstream::responding(response);
     let (sidecar, issuer) = start_before(&format!("url = \"{}\"", upstream.url()), ROUTES);
     let completed = run(&sidecar, &issuer, true);
     assert!(completed > CLIENTS * REQUESTS * 3 / 4, "{completed}");
@@ -115,7 +115,7 @@ fn no_http1_response_reaches_another_user() {
 
 #[test]
 fn no_http2_response_reaches_another_user() {
-    let upstream = Http2Upstream::answering(5, |request| Box::pin(echo(request)));
+    let upstream = Http2Upstream::responding(5, |request| Box::pin(echo(request)));
     let (sidecar, issuer) = start_before(&format!("url = \"{}\"", upstream.url()), ROUTES);
     let completed = run(&sidecar, &issuer, false);
     assert!(completed > CLIENTS * REQUESTS * 9 / 10, "{completed}");

@@ -1,13 +1,13 @@
-//! Rate limits: who comes too often waits, and nobody else does.
+//! Rate limits by client address and by subject.
 
-use crate::harness::issuer::{Window, claims};
+use crate::harness::issuer::{JwksResponse, claims};
 use crate::harness::sidecar::compile;
 use crate::harness::{
-    Answer, Issuer, Key, NOW, Next, ROUTES, Request, Sidecar, Upstream, eventually, get, post,
-    start, start_with,
+    Issuer, Key, Latch, NOW, Next, ROUTES, Request, Response, Sidecar, TASKS, Upstream, eventually,
+    get, post, start, start_with,
 };
 
-/// A route for sign-in, one for each user, and one without a limit.
+/// Routes with a limit by address, by subject, by both, and without a limit.
 const LIMITED: &str = r#"
 [[routes]]
 path = "/login"
@@ -32,8 +32,6 @@ path = "/open/{*rest}"
 access = "public"
 "#;
 
-const TASKS: &str = "/api/alice/tasks";
-
 fn behind_a_proxy(trusted: &str) -> (Sidecar, Upstream, Issuer) {
     start(&format!(
         "[listen]\ntrusted_proxies = [\"{trusted}\"]\n{LIMITED}"
@@ -48,9 +46,9 @@ fn forwarded_for(client: &str) -> Request {
     login().line(&format!("X-Forwarded-For: {client}"))
 }
 
-/// The fields about the rate: what is allowed, what is left, and when to come again.
-fn told(answer: &Answer) -> [Option<String>; 3] {
-    ["ratelimit-policy", "ratelimit", "retry-after"].map(|name| answer.header(name))
+/// `RateLimit-Policy`, `RateLimit` and `Retry-After`.
+fn rate_fields(response: &Response) -> [Option<String>; 3] {
+    ["ratelimit-policy", "ratelimit", "retry-after"].map(|name| response.header(name))
 }
 
 fn some<const N: usize>(texts: [&str; N]) -> [Option<String>; N] {
@@ -58,7 +56,7 @@ fn some<const N: usize>(texts: [&str; N]) -> [Option<String>; N] {
 }
 
 #[test]
-fn whoever_comes_too_often_is_told_when_to_come_again() {
+fn responds_429_with_retry_after_above_the_limit() {
     let (sidecar, upstream, _issuer) = start(LIMITED);
     let policy = "\"client-address-60s\";q=3;w=60";
     for left in [
@@ -66,16 +64,16 @@ fn whoever_comes_too_often_is_told_when_to_come_again() {
         "\"client-address-60s\";r=1;t=40",
         "\"client-address-60s\";r=0;t=60",
     ] {
-        let answer = sidecar.call(&login());
-        assert_eq!(answer.status, 200);
-        assert_eq!(told(&answer), some([policy, left, ""]));
+        let response = sidecar.call(&login());
+        assert_eq!(response.status, 200);
+        assert_eq!(rate_fields(&response), some([policy, left, ""]));
     }
     for (now, wait) in [(NOW, "20"), (NOW + 19, "1")] {
         sidecar.set_time(now);
-        let answer = sidecar.call(&login());
-        answer.refused(429, "rate_limited");
+        let response = sidecar.call(&login());
+        response.refused(429, "rate_limited");
         let left = format!("\"client-address-60s\";r=0;t={wait}");
-        assert_eq!(told(&answer), some([policy, &left, wait]));
+        assert_eq!(rate_fields(&response), some([policy, &left, wait]));
     }
     assert_eq!(upstream.arrived().len(), 3);
     sidecar.set_time(NOW + 20);
@@ -87,26 +85,26 @@ fn whoever_comes_too_often_is_told_when_to_come_again() {
 }
 
 #[test]
-fn a_route_without_a_limit_has_none() {
+fn a_route_without_a_limit_sends_no_rate_limit_fields() {
     let (sidecar, _upstream, _issuer) = start(LIMITED);
     for _ in 0..20 {
-        let answer = sidecar.call(&get("/open/page"));
-        assert_eq!(answer.status, 200);
-        assert_eq!(told(&answer), [None, None, None]);
+        let response = sidecar.call(&get("/open/page"));
+        assert_eq!(response.status, 200);
+        assert_eq!(rate_fields(&response), [None, None, None]);
     }
     assert_eq!(sidecar.metric("claimgate_rate_limit_buckets"), Some(0.0));
 }
 
 #[test]
-fn clients_behind_a_trusted_proxy_do_not_disturb_each_other() {
+fn clients_behind_a_trusted_proxy_have_separate_buckets() {
     let (sidecar, _upstream, _issuer) = behind_a_proxy("127.0.0.1");
     for client in ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1"] {
         for status in [200, 200, 200, 429] {
-            let answer = sidecar.call(&forwarded_for(client));
-            assert_eq!(answer.status, status, "{client}");
+            let response = sidecar.call(&forwarded_for(client));
+            assert_eq!(response.status, status, "{client}");
         }
     }
-    // The same clients under other names.
+    // Other spellings of the same clients.
     for client in [
         "::ffff:192.0.2.1",
         "198.51.100.1, 192.0.2.1",
@@ -119,7 +117,7 @@ fn clients_behind_a_trusted_proxy_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_client_cannot_be_another_by_saying_so() {
+fn ignores_the_client_address_claimed_by_an_untrusted_peer() {
     let (sidecar, upstream, _issuer) = behind_a_proxy("192.0.2.200");
     for (number, status) in [(1, 200), (2, 200), (3, 200), (4, 429), (5, 429)] {
         let other = format!("198.51.100.{number}");
@@ -132,7 +130,7 @@ fn a_client_cannot_be_another_by_saying_so() {
 }
 
 #[test]
-fn the_client_is_who_the_proxy_protocol_says() {
+fn limits_by_the_address_of_the_proxy_protocol_header() {
     let lines = "[listen]\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\n";
     let (sidecar, _upstream, _issuer) = start(&format!("{lines}{LIMITED}"));
     let statuses = |client: &str| {
@@ -149,33 +147,33 @@ fn the_client_is_who_the_proxy_protocol_says() {
 }
 
 #[test]
-fn requests_with_bad_tokens_count_and_are_refused_before_the_token_is_looked_at() {
+fn requests_with_invalid_tokens_count_and_are_rejected_before_verification() {
     let (sidecar, upstream, issuer) = start(LIMITED);
-    let bad = Key::secret(b"another secret, 32 bytes at the least").sign(&claims("alice"));
+    let invalid = Key::secret(b"another secret, 32 bytes at the least").sign(&claims("alice"));
     let requests = [
-        get("/me/notes").bearer(&bad),
+        get("/me/notes").bearer(&invalid),
         get("/me/notes").bearer("a.b.c"),
         get("/me/notes"),
-        get("/me/notes").bearer(&bad).bearer(&bad),
-        get("/me/notes").bearer(&bad),
+        get("/me/notes").bearer(&invalid).bearer(&invalid),
+        get("/me/notes").bearer(&invalid),
     ];
     for request in &requests {
-        let answer = sidecar.call(request);
-        assert!(matches!(answer.status, 400 | 401), "{}", answer.status);
-        assert!(answer.header("ratelimit").is_some());
+        let response = sidecar.call(request);
+        assert!(matches!(response.status, 400 | 401), "{}", response.status);
+        assert!(response.header("ratelimit").is_some());
     }
     let verified = || sidecar.metric("claimgate_token_cache_lookups_total{result=\"miss\"}");
     let before = verified();
-    for token in [&bad, &issuer.token("alice")] {
-        let answer = sidecar.call(&get("/me/notes").bearer(token));
-        answer.refused(429, "rate_limited");
+    for token in [&invalid, &issuer.token("alice")] {
+        let response = sidecar.call(&get("/me/notes").bearer(token));
+        response.refused(429, "rate_limited");
     }
     assert_eq!(verified(), before);
-    upstream.untouched();
+    upstream.assert_untouched();
 }
 
 #[test]
-fn a_subject_is_counted_over_all_connections_workers_and_addresses() {
+fn a_subject_has_one_bucket_across_connections_workers_and_addresses() {
     let listen = "[listen]\nworkers = 4\ntrusted_proxies = [\"127.0.0.1\"]\n";
     let (sidecar, upstream, issuer) = start(&format!("{listen}{LIMITED}"));
     let mut later = claims("alice");
@@ -196,7 +194,7 @@ fn a_subject_is_counted_over_all_connections_workers_and_addresses() {
 }
 
 #[test]
-fn a_path_of_another_user_counts_for_who_asks_and_not_for_the_owner() {
+fn a_rejected_request_counts_for_its_subject_not_for_the_owner_of_the_path() {
     let (sidecar, _upstream, issuer) = start(LIMITED);
     let bob = issuer.token("bob");
     for expected in [
@@ -204,8 +202,8 @@ fn a_path_of_another_user_counts_for_who_asks_and_not_for_the_owner() {
         (403, "subject_mismatch"),
         (429, "rate_limited"),
     ] {
-        let answer = sidecar.call(&get(TASKS).bearer(&bob));
-        answer.refused(expected.0, expected.1);
+        let response = sidecar.call(&get(TASKS).bearer(&bob));
+        response.refused(expected.0, expected.1);
     }
     let alice = get(TASKS).bearer(&issuer.token("alice"));
     assert_eq!(sidecar.call(&alice).status, 200);
@@ -221,12 +219,12 @@ fn all_limits_of_a_route_must_allow_a_request() {
     assert_eq!(statuses("alice"), [200, 200, 429]);
     assert_eq!(statuses("bob"), [200, 200, 429]);
     sidecar.set_time(NOW + 60);
-    let answer = sidecar.call(&get("/me/notes").bearer(&issuer.token("alice")));
-    answer.refused(429, "rate_limited");
-    assert_eq!(answer.header("retry-after").as_deref(), Some("1740"));
-    let answer = sidecar.call(&get("/me/notes").bearer(&issuer.token("carol")));
+    let response = sidecar.call(&get("/me/notes").bearer(&issuer.token("alice")));
+    response.refused(429, "rate_limited");
+    assert_eq!(response.header("retry-after").as_deref(), Some("1740"));
+    let response = sidecar.call(&get("/me/notes").bearer(&issuer.token("carol")));
     assert_eq!(
-        told(&answer),
+        rate_fields(&response),
         some([
             "\"client-address-60s\";q=5;w=60, \"subject-3600s\";q=2;w=3600",
             "\"client-address-60s\";r=3;t=24, \"subject-3600s\";r=1;t=1800",
@@ -236,44 +234,65 @@ fn all_limits_of_a_route_must_allow_a_request() {
 }
 
 #[test]
-fn the_fields_of_an_upstream_are_kept_beside_those_of_the_gate() {
-    let upstream = Upstream::answering(|dialogue| {
-        dialogue.write("HTTP/1.1 200 OK\r\nRateLimit: \"own\";r=1\r\nContent-Length: 0\r\n\r\n");
-        Next::Stay
+fn keeps_the_rate_limit_fields_of_the_upstream() {
+    let upstream = Upstream::responding(|exchange| {
+        exchange.write("HTTP/1.1 200 OK\r\nRateLimit: \"own\";r=1\r\nContent-Length: 0\r\n\r\n");
+        Next::KeepAlive
     });
     let (sidecar, _upstream, _issuer) = start_with(LIMITED, upstream);
-    let answer = sidecar.call(&login());
-    let all: Vec<String> = answer.head.values("ratelimit");
+    let response = sidecar.call(&login());
+    let all: Vec<String> = response.head.values("ratelimit");
     assert_eq!(all, ["\"own\";r=1", "\"client-address-60s\";r=2;t=20"]);
 }
 
 #[test]
 fn a_request_that_waits_for_keys_is_counted_once() {
-    let (old, key) = (Key::p256("old"), Key::ed25519("new"));
-    let issuer = Issuer::publishing(Window::Keys(vec![old]));
-    let sidecar = Sidecar::start_fetching(LIMITED, &Upstream::start(), &issuer);
-    eventually("ready", || sidecar.admin(&get("/readyz")).status == 200);
-    issuer.publish(Window::Keys(vec![key.clone()]));
-    let request = get("/me/notes").bearer(&key.sign(&claims("alice")));
-    let answer = sidecar.call(&request);
-    assert_eq!(answer.status, 200);
-    let left = answer.header("ratelimit").unwrap();
-    assert!(left.contains("client-address-60s\";r=4"), "{left}");
-    assert!(left.contains("subject-3600s\";r=1"), "{left}");
+    let route = |by: &str| {
+        format!(
+            "[[routes]]\npath = \"/{by}\"\naccess = \"authenticated\"\n\
+             rate_limit = {{ requests = 2, per = \"1m\", by = \"{by}\" }}\n"
+        )
+    };
+    for by in ["client-address", "subject"] {
+        let (old, key) = (Key::p256("old"), Key::ed25519("new"));
+        let issuer = Issuer::publishing(JwksResponse::Keys(vec![old]));
+        let upstream = Upstream::start();
+        let sidecar = Sidecar::start_fetching(&route(by), &upstream, &issuer);
+        eventually("ready", || sidecar.admin(&get("/readyz")).status == 200);
+        let fetched = Latch::default();
+        let rotated = Box::new(JwksResponse::Keys(vec![key.clone()]));
+        issuer.publish(JwksResponse::Delayed(fetched.clone(), rotated));
+
+        // The unknown key ID makes the gate fetch the key set and start the policy over.
+        let request = get(&format!("/{by}")).bearer(&key.sign(&claims("alice")));
+        let mut waiting = sidecar.connect();
+        waiting.send(request.bytes());
+        eventually("the fetch starts", || issuer.fetches() == 2);
+        upstream.assert_untouched();
+        fetched.open();
+        let response = waiting.response();
+        assert_eq!(response.status, 200, "{by}");
+        let left = response.header("ratelimit").unwrap();
+        assert_eq!(left, format!("\"{by}-60s\";r=1;t=30"));
+
+        assert_eq!(sidecar.call(&request).status, 200, "{by}");
+        sidecar.call(&request).refused(429, "rate_limited");
+        assert_eq!(upstream.arrived().len(), 2, "{by}");
+    }
 }
 
 #[test]
-fn counts_outlive_the_policy_where_the_limit_stays_the_same() {
+fn buckets_survive_a_policy_change_that_keeps_the_limit() {
     let (sidecar, upstream, issuer) = start(LIMITED);
     for _ in 0..3 {
         assert_eq!(sidecar.call(&login()).status, 200);
     }
-    let put_in_force = |config: &str| {
+    let change_policy = |config: &str| {
         let policy = compile(config, &upstream, &issuer).policy;
         sidecar.running().shared().change_policy(|_| policy.clone());
     };
-    put_in_force(&format!("{LIMITED}\n{}", ROUTES.replace('/', "/new/")));
+    change_policy(&format!("{LIMITED}\n{}", ROUTES.replace('/', "/new/")));
     sidecar.call(&login()).refused(429, "rate_limited");
-    put_in_force(&LIMITED.replace("requests = 3", "requests = 4"));
+    change_policy(&LIMITED.replace("requests = 3", "requests = 4"));
     assert_eq!(sidecar.call(&login()).status, 200);
 }
