@@ -704,7 +704,7 @@ fn explained(directory: &Directory, request: &Request) -> Outcome {
     Outcome::Rejected {
         status: status.parse().unwrap(),
         reason: hidden.unwrap_or(reason).to_owned(),
-        detail: detail.trim().to_owned(),
+        detail: detail.lines().next().unwrap().to_owned(),
     }
 }
 
