@@ -6,7 +6,7 @@ mod changes;
 pub mod compile;
 pub mod config_source;
 mod config_watcher;
-mod control;
+mod control_thread;
 mod sockets;
 mod worker;
 
@@ -26,7 +26,7 @@ use crate::proxy::shared::{Phase, Shared};
 
 pub use compile::App;
 use config_watcher::ConfigWatcher;
-use control::Control;
+use control_thread::Control;
 use sockets::SocketOpener;
 
 /// Longest time to flush spans to the collector at shutdown.
@@ -174,7 +174,7 @@ impl Running {
         &self.shared
     }
 
-    /// Requests a configuration reload, as SIGHUP does. The log tells if the configuration is unchanged.
+    /// Requests a configuration reload, as SIGHUP does. The log states if the configuration is unchanged.
     pub fn reload(&self) {
         self.reload_request.notify_one();
     }

@@ -8,6 +8,7 @@ mod doctor;
 mod drain;
 mod explain;
 mod run;
+mod signals;
 mod token;
 mod verdict;
 mod why;

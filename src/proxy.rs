@@ -142,7 +142,7 @@ impl Proxy {
             request_id = exchange.request_id_text(),
             stage = stage.name(),
             reason = refusal.reason(),
-            "request refused"
+            "request rejected"
         );
         self.refuse(exchange, refusal)
     }

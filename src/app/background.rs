@@ -8,7 +8,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::gate::verify::IssuerId;
 use crate::keys::KeyRing;
-use crate::keys::refresh::Refresher;
+use crate::keys::on_demand_refresh::Refresher;
 use crate::keys::remote::RemoteKeys;
 use crate::observe::metrics::{IssuerMetrics, Metrics};
 use crate::proxy::shared::{Policy, Shared};

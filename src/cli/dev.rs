@@ -25,7 +25,7 @@ use crate::gate::access::Rule;
 use crate::observe::log;
 use crate::proxy::upstream::Target;
 
-use super::run::Signals;
+use super::signals::Signals;
 use super::token::Signer;
 use super::{Failure, Outcome, say, warn};
 

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_nothing_of_a_token() {
+    fn debug_output_contains_no_token() {
         let mut cache = TokenCache::default();
         cache.insert(digest("a.b.c"), cached("alice"));
         assert_eq!(format!("{cache:?}"), "TokenCache(1 tokens)");

@@ -252,7 +252,7 @@ impl Refusal {
                 challenge: Challenge::InvalidToken,
                 stage: Stage::Verification,
                 detail: "The key of the token is not known.",
-                hint: "Compare the token's `kid` with the issuer's key set. Unknown key IDs cause at most one fetch every five seconds.",
+                hint: "Compare the token's `kid` with the issuer's key set. Unknown key IDs cause at most four fetches in a row, then one every five seconds.",
             },
             Self::TokenExpired => &Row {
                 reason: "token_expired",

@@ -34,7 +34,7 @@ pub struct Refused {
 /// A CORS preflight that the gate allows.
 #[derive(Debug)]
 pub struct Preflight {
-    /// Route of the request that the browser asks about.
+    /// Route of the preflighted request.
     pub route: Arc<Route>,
     /// `Access-Control-*` and `Vary` fields of the response.
     pub headers: HeaderMap,

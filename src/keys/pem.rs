@@ -160,10 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn rejects_an_spki_labelled_as_a_pkcs1_key() {
+    fn rejects_an_spki_labeled_as_a_pkcs1_key() {
         let rsa = include_str!("../../tests/fixtures/keys/rsa.public.pem");
-        let relabelled = rsa.replace("PUBLIC KEY", "RSA PUBLIC KEY");
-        let error = parse(&relabelled, None).unwrap_err();
+        let relabeled = rsa.replace("PUBLIC KEY", "RSA PUBLIC KEY");
+        let error = parse(&relabeled, None).unwrap_err();
         assert_eq!(error.to_string(), "not an RSA key of 2048 to 8192 bits");
     }
 

@@ -15,7 +15,7 @@ use crate::observe::metrics::IssuerMetrics;
 
 use super::fetch::{FetchError, Fetcher};
 use super::jwks::{self, KeySet};
-use super::refresh::{FetchThrottle, Refresher};
+use super::on_demand_refresh::{FetchThrottle, Refresher};
 use super::{Algorithm, KeyRing, VerificationKey};
 
 /// Delay before the first retry of a failed fetch. Each further failure doubles it.
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn honours_retry_after_up_to_a_maximum() {
+    fn honors_retry_after_up_to_a_maximum() {
         let mut log = FetchLog::default();
         let url = Uri::from_static("https://a.example/jwks");
         let busy = |seconds| FetchError::Status {

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use http::StatusCode;
+
 use crate::clock::UnixTime;
 use crate::gate::refusal::Refusal;
 use crate::gate::verify::Issuer;
@@ -49,7 +51,7 @@ pub struct RefusalRecord {
     /// Path pattern of the route.
     pub route: Option<Arc<str>>,
     /// Status of the response.
-    pub status: u16,
+    pub status: StatusCode,
     pub reason: &'static str,
     /// Text of the response.
     pub detail: &'static str,
@@ -106,7 +108,7 @@ impl Refusals {
                 MAX_TEXT_BYTES,
             ),
             route: route.as_ref().map(|route| Arc::clone(&route.pattern)),
-            status: status.as_u16(),
+            status: *status,
             reason: refusal.reason(),
             detail: refusal.detail(),
             hint: refusal.row().hint,

@@ -69,7 +69,7 @@ impl RefusalRecord {
             "method": self.method,
             "path": self.path,
             "route": self.route,
-            "status": self.status,
+            "status": self.status.as_u16(),
             "reason": self.reason,
             "subject": self.subject,
             "client": self.client,

@@ -9,7 +9,7 @@ use crate::gate::permit::Permit;
 use crate::gate::rate_limit::Buckets;
 use crate::gate::refusal::Refusal;
 use crate::gate::stop::{NeedsKeys, Stop};
-use crate::keys::refresh::RefreshOutcome;
+use crate::keys::on_demand_refresh::RefreshOutcome;
 use crate::observe::log::printable;
 
 use super::Proxy;

@@ -3,6 +3,7 @@
 pub mod edits;
 mod forwarded;
 pub mod hop_by_hop;
+mod identity;
 pub mod path_rewrite;
 mod peer;
 
@@ -168,9 +169,7 @@ impl HeaderPolicy {
                 let tokens = &permit.route().access.tokens;
                 tokens.strip(head, opens_websocket);
             }
-            for (name, value) in caller.headers.iter() {
-                head.headers.insert(name, value.clone());
-            }
+            identity::write(&mut head.headers, caller);
         }
         forwarded::write(&mut head.headers, peer, &from);
         head.headers.append(VIA, VIA_CLAIMGATE);

@@ -13,7 +13,7 @@ use crate::gate::Gate;
 use crate::gate::rate_limit::RateLimitTable;
 use crate::gate::routes::Route;
 use crate::gate::verify::IssuerId;
-use crate::keys::refresh::{RefreshOutcome, Refresher};
+use crate::keys::on_demand_refresh::{RefreshOutcome, Refresher};
 use crate::observe::traces::Tracing;
 
 use super::forwarding::Forwarding;

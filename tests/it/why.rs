@@ -45,7 +45,7 @@ fn explains_a_refusal_stage_by_stage() {
            ok    verification        subject `bob`, issuer `test`\n  \
            -     subject rate limit  no limit\n  \
            FAIL  authorization       subject_mismatch\n\
-         \nresponse 403: This path belongs to another user.\n\
+         \nresponse 403 Forbidden: This path belongs to another user.\n\
          fix: The token is valid, but its subject is not the user in the path.\n"
     );
     let forged = format!("{}x", &bob[..bob.len() - 8]);

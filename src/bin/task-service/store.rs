@@ -180,7 +180,7 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Whether the error of `code` is temporary: `PostgreSQL` classes 08 (connection), 53 (resources) and 57 (shutdown,
+/// Returns true if the error of `code` is temporary: `PostgreSQL` classes 08 (connection), 53 (resources) and 57 (shutdown,
 /// startup), and `SQLITE_BUSY`.
 fn is_temporary(code: &str) -> bool {
     let class_of_postgres = code.get(..2).filter(|_| code.len() == 5);

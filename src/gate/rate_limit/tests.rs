@@ -128,7 +128,7 @@ fn shares_buckets_only_between_equal_limits_of_one_route() {
 }
 
 #[test]
-fn counts_a_refused_request_for_no_other_limit() {
+fn counts_a_rejected_request_for_no_other_limit() {
     let table = RateLimitTable::default();
     let limits = [limit(100, 3600, 100), limit(1, 60, 1)];
     let first = table.take(by_client(&limits), Ticks(NOW));
@@ -181,7 +181,7 @@ fn by_client(limits: &[RateLimit]) -> Buckets<'_> {
 }
 
 #[test]
-fn writes_every_status_or_the_one_that_refuses() {
+fn writes_every_status_or_only_the_rejecting_one() {
     let table = RateLimitTable::default();
     let limits = [limit(2, 60, 2), limit(100, 3600, 100)];
     let route = RouteLimits::new(limits.to_vec(), Vec::new());
@@ -209,7 +209,7 @@ fn writes_every_status_or_the_one_that_refuses() {
 }
 
 #[test]
-fn refuses_by_the_first_full_bucket() {
+fn rejects_at_the_first_full_bucket() {
     let limits = [limit(2, 60, 2), limit(9, 61, 9)];
     let buckets = by_client(&limits);
     let mut request = RequestLimits::default();

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn allows_a_share_of_the_requests_and_a_few_more() {
+    fn allows_the_budget_percentage_and_a_reserve() {
         assert_eq!(retries(20, 1000), 210);
         assert_eq!(retries(100, 1000), 1000);
         assert_eq!(retries(0, 1000), 0);

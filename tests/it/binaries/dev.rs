@@ -98,7 +98,7 @@ fn dev_runs_an_api_behind_the_gate() {
 }
 
 #[test]
-fn runs_two_devs_at_the_same_time() {
+fn runs_two_dev_gates_at_the_same_time() {
     let (here, there) = (Directory::with(""), Directory::with(""));
     let devs = [Dev::start(&here), Dev::start(&there)];
     let [one, other] = &devs;

@@ -77,7 +77,7 @@ fn logs_the_stages_of_a_request_at_level_debug() {
     let refused = serde_json::json!({
         "level": "DEBUG",
         "target": "claimgate::decision",
-        "message": "request refused",
+        "message": "request rejected",
         "stage": "authorization",
         "reason": "subject_mismatch",
     });

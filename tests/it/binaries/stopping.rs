@@ -172,7 +172,7 @@ fn counts_two_signals_at_once_as_one() {
 }
 
 #[test]
-fn a_later_signal_ends_the_gate_immediately() {
+fn a_second_signal_exits_immediately() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
     let (mut gate, _stream) = holding(&directory, &upstream);

@@ -23,7 +23,7 @@ fn why_explains_a_rejected_request() {
         " GET /api/alice/tasks from 127.0.0.1\n",
         "subject `bob`, issuer `better-auth`\n",
         "FAIL  authorization       subject_mismatch\n",
-        "response 403: ",
+        "response 403 Forbidden: ",
     ] {
         assert!(ended.stdout.contains(part), "{part}: {ended:?}");
     }

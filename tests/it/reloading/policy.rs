@@ -173,7 +173,7 @@ fn the_grace_period_is_reloaded() {
 }
 
 #[test]
-fn what_is_read_at_the_start_stays_and_the_rest_is_reloaded() {
+fn keeps_keys_read_at_start_and_reloads_the_rest() {
     let upstream = Upstream::start();
     let folder = Folder::with(&open("/old"), &upstream);
     let sidecar = folder.start();

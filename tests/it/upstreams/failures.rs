@@ -90,7 +90,7 @@ fn an_ejected_endpoint_is_restored_after_it_recovers() {
 }
 
 #[test]
-fn if_all_endpoints_are_ejected_all_are_used() {
+fn uses_all_endpoints_if_all_are_ejected() {
     let is_healthy = Arc::new(AtomicUsize::new(0));
     let failing = || {
         let healthy = Arc::clone(&is_healthy);

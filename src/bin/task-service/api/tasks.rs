@@ -39,7 +39,7 @@ struct ReplaceTask {
     /// At most 1000 characters; removed if absent.
     #[schema(max_length = 1000)]
     description: Option<String>,
-    /// Whether the task is done; unchanged if absent.
+    /// Completion state; unchanged if absent.
     completed: Option<bool>,
 }
 

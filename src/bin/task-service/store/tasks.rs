@@ -20,7 +20,7 @@ pub(crate) struct Task {
     /// Details of the task.
     #[schema(max_length = 1000, required)]
     description: Option<String>,
-    /// Whether the task is done.
+    /// Completion state.
     completed: bool,
     /// Time of creation.
     #[schema(value_type = String, format = DateTime)]
