@@ -217,11 +217,7 @@ impl Proxy {
             };
         }
         let (mut head, body) = delivery.response.into_parts();
-        head.version = Version::HTTP_11;
-        let headers = &mut head.headers;
-        delivery.snapshot.policy.headers.to_client(headers);
-        delivery.forwarding.response_headers.apply(headers);
-        self.finish(&exchange, headers);
+        self.finish_upstream(delivery.snapshot, delivery.forwarding, &exchange, &mut head);
         let kind = BodyKind::of(&head.headers);
         let is_stream = kind != BodyKind::Plain || body.size_hint().exact().is_none();
         let idle_timeout = delivery.upstream.policy().idle_timeout;
@@ -246,11 +242,7 @@ impl Proxy {
     ) -> ClientResponse {
         let mut exchange = exchange.switching(&delivery.connection);
         let (mut head, _) = delivery.response.into_parts();
-        head.version = Version::HTTP_11;
-        let headers = &mut head.headers;
-        delivery.snapshot.policy.headers.to_client(headers);
-        delivery.forwarding.response_headers.apply(headers);
-        self.finish(&exchange, headers);
+        self.finish_upstream(delivery.snapshot, delivery.forwarding, &exchange, &mut head);
         let client = handshake.complete(&mut head);
         let idle_timeout = delivery.upstream.policy().idle_timeout;
         let deadline = exchange.deadline();

@@ -127,3 +127,29 @@ impl fmt::Display for Requirement {
 
 #[cfg(test)]
 mod tests;
+
+/// Requirements for tests.
+#[cfg(test)]
+pub(super) mod examples {
+    use super::*;
+
+    fn requirement(claim: &str, expected: Expected) -> Requirement {
+        Requirement {
+            attribute: Attribute::Claim(ClaimPath::parse(claim).unwrap()),
+            expected,
+        }
+    }
+
+    pub(crate) fn has(claim: &str, wanted: &str) -> Requirement {
+        requirement(claim, Expected::Has(wanted.into()))
+    }
+
+    pub(crate) fn any(claim: &str, wanted: &[&str]) -> Requirement {
+        let wanted = wanted.iter().map(|wanted| (*wanted).to_owned());
+        requirement(claim, Expected::Any(wanted.collect()))
+    }
+
+    pub(crate) fn equals(claim: &str, wanted: Value) -> Requirement {
+        requirement(claim, Expected::Equals(wanted))
+    }
+}

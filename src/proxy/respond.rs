@@ -2,15 +2,17 @@
 
 use bytes::Bytes;
 use http::header::STRICT_TRANSPORT_SECURITY;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Version, response};
 
 use crate::gate::refusal::{Mismatch, Refusal};
 use crate::gate::stop::Preflight;
 
 use super::exchange::Exchange;
+use super::forwarding::Forwarding;
 use super::headers::X_REQUEST_ID;
 use super::response_body::ResponseBody;
 use super::shared::Phase;
+use super::snapshot::Snapshot;
 use super::{ClientResponse, Proxy};
 
 /// Protection space in a challenge (RFC 9110 section 11.5).
@@ -18,7 +20,7 @@ const REALM: &str = "claimgate";
 
 impl Proxy {
     /// Adds the gate's fields to a response head: request ID, CORS, rate limits, the end of the connection and HSTS.
-    pub(super) fn finish(&self, exchange: &Exchange, headers: &mut HeaderMap) {
+    fn finish(&self, exchange: &Exchange, headers: &mut HeaderMap) {
         headers.insert(X_REQUEST_ID, exchange.request_id().clone());
         exchange.write_cors(headers);
         // A response that hides the owner must look like the response without a route, which has no limit.
@@ -31,6 +33,20 @@ impl Proxy {
         if let Some(hsts) = &exchange.connection().listener().hsts {
             headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
+    }
+
+    /// Turns a response head of the upstream into the one for the client.
+    pub(super) fn finish_upstream(
+        &self,
+        snapshot: &Snapshot,
+        forwarding: &Forwarding,
+        exchange: &Exchange,
+        head: &mut response::Parts,
+    ) {
+        head.version = Version::HTTP_11;
+        snapshot.policy.headers.to_client(&mut head.headers);
+        forwarding.response_headers.apply(&mut head.headers);
+        self.finish(exchange, &mut head.headers);
     }
 
     /// Returns whether the connection ends with this response: the gate drains, or the rest of the request is

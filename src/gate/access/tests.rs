@@ -1,28 +1,8 @@
 use serde_json::json;
 
-use crate::gate::claim_path::ClaimPath;
+use crate::gate::requirement::examples::{any, equals, has};
 
 use super::*;
-
-fn requirement(claim: &str, expected: Expected) -> Requirement {
-    Requirement {
-        attribute: Attribute::Claim(ClaimPath::parse(claim).unwrap()),
-        expected,
-    }
-}
-
-fn has(claim: &str, wanted: &str) -> Requirement {
-    requirement(claim, Expected::Has(wanted.into()))
-}
-
-fn any(claim: &str, wanted: &[&str]) -> Requirement {
-    let wanted = wanted.iter().map(|wanted| (*wanted).to_owned());
-    requirement(claim, Expected::Any(wanted.collect()))
-}
-
-fn equals(claim: &str, wanted: Value) -> Requirement {
-    requirement(claim, Expected::Equals(wanted))
-}
 
 fn claims(json: &str) -> Claims {
     Claims::parse(json.as_bytes()).unwrap_or_else(|_| panic!("{json}"))
