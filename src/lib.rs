@@ -15,14 +15,14 @@
 //!
 //! [`gate::Gate::route`] has the first stages:
 //!
-//! 1. Request head: [`gate::framing`] and [`gate::origin`] check the message length, `Connection` and `Host`.
+//! 1. Request head: `gate::head` checks sizes, `Connection`, the message length ([`gate::framing`]) and `Host`.
 //! 2. Canonical path: [`gate::path`] finds the only reading of the path, or rejects it.
 //! 3. Route: [`gate::routes`] finds the route, and [`gate::cors`] the response to a preflight request.
 //! 4. Client rate limit: [`gate::rate_limit`] by client address.
 //!
 //! [`gate::Routed::authenticate`] follows:
 //!
-//! 5. Token: [`gate::token`] takes the token from its token source.
+//! 5. Token: [`gate::token`] takes the token from its token source; [`gate::origin`] checks the page that sent a cookie.
 //! 6. Verification: [`gate::verify`] verifies the token with the keys of its issuer ([`keys`]), and [`gate::claims`]
 //!    validates its claims; [`gate::cache`] holds verified tokens. An unknown key triggers a fetch and a second attempt.
 //! 7. Subject rate limit: [`gate::rate_limit`] by subject.

@@ -15,8 +15,8 @@ use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use crate::gate::inbound::Scheme;
-use crate::gate::permit::KnownCaller;
 use crate::gate::routes::Route;
+use crate::gate::subject::Subject;
 
 use super::Record;
 use super::log::{MAX_PATH_BYTES, method_label, truncate};
@@ -122,7 +122,8 @@ struct SampledExchange {
     route: Option<Arc<Route>>,
     status: StatusCode,
     reason: Option<&'static str>,
-    caller: Option<Arc<KnownCaller>>,
+    subject: Option<Subject>,
+    issuer: Option<Arc<str>>,
     client: Option<IpAddr>,
     request_id: Box<str>,
     elapsed: Duration,
@@ -165,7 +166,9 @@ impl SampledExchange {
             route,
             status,
             reason,
-            caller,
+            // Not the caller, whose identity headers the queue would keep in memory.
+            subject: caller.as_ref().map(|caller| caller.subject.clone()),
+            issuer: caller.map(|caller| Arc::clone(&caller.issuer)),
             client,
             request_id: request_id.to_str().unwrap_or_default().into(),
             elapsed,

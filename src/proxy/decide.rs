@@ -117,7 +117,8 @@ impl Proxy {
         exchange.limits().record(buckets, &statuses)
     }
 
-    /// Waits until the keys of an issuer are newer than this snapshot's. Returns `None` if the fetch brings no newer keys.
+    /// Waits for a newer policy, with newer keys of the issuer. Returns `None` if a fetch ends without one, or cannot be
+    /// waited for.
     async fn newer_snapshot(
         &self,
         snapshot: &Rc<Snapshot>,
@@ -163,7 +164,7 @@ struct KeyWait {
 }
 
 impl KeyWait {
-    /// Returns whether a fetch newer than the request has ended.
+    /// Returns whether waiting longer is useless: a fetch newer than the request has ended, or none can be waited for.
     fn is_over(&self) -> bool {
         self.outcome
             .is_some_and(|outcome| outcome != RefreshOutcome::Newer)

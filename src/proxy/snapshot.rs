@@ -11,7 +11,7 @@ use super::redis::RedisLimiter;
 use super::shared::Policy;
 use super::upstream::{SharedUpstream, Upstream, UpstreamId};
 
-/// An immutable policy and the worker's state for it. One snapshot serves a request from start to end.
+/// An immutable policy and the worker's state for it. One snapshot decides about a request and forwards it.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) policy: Arc<Policy>,

@@ -159,7 +159,7 @@ impl Upstream {
         request: Box<Request<RequestBody>>,
         response_timeout: Option<Duration>,
     ) -> Result<(Response<Incoming>, PooledConnection), UpstreamError> {
-        // The permit ends with the act it allows.
+        // Consumes the permit: it allows this one exchange.
         drop(permit);
         let response_timeout = response_timeout.unwrap_or(self.shared.policy.response_timeout);
         let slot = match &self.shared.state.queue {

@@ -96,7 +96,8 @@ fn server_span(exchange: &SampledExchange, moment: Moment) -> Span {
         route,
         status,
         reason,
-        caller,
+        subject,
+        issuer,
         client,
         request_id,
         elapsed,
@@ -107,7 +108,6 @@ fn server_span(exchange: &SampledExchange, moment: Moment) -> Span {
         complete,
     } = exchange;
     let route = route.as_ref().map(|route| route.pattern.as_ref());
-    let caller = caller.as_deref();
     let is_closed_by_client = *reason == Some(CLIENT_CLOSED_REQUEST);
     let is_error = status.is_server_error();
     let scheme = match trace.scheme {
@@ -146,12 +146,9 @@ fn server_span(exchange: &SampledExchange, moment: Moment) -> Span {
             ("http.response.body.size", number(*response_bytes)),
             (
                 "enduser.id",
-                caller.and_then(|caller| text(caller.subject.as_str())),
+                subject.as_ref().and_then(|subject| text(subject.as_str())),
             ),
-            (
-                "claimgate.issuer",
-                caller.and_then(|caller| text(&caller.issuer)),
-            ),
+            ("claimgate.issuer", issuer.as_deref().and_then(text)),
             ("claimgate.reason", reason.and_then(text)),
             ("claimgate.request_id", text(request_id)),
             ("claimgate.complete", Some(Value::BoolValue(*complete))),

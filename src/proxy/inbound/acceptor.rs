@@ -189,7 +189,7 @@ impl Acceptor {
         match accepted {
             Ok(accepted) => self.open(accepted, stopping),
             // The client disconnected before the accept.
-            Err(error) if is_disconnect(&error) => {}
+            Err(error) if is_aborted_accept(&error) => {}
             Err(error) => {
                 warn!("failed to accept a connection: {error}");
                 sleep(ACCEPT_ERROR_PAUSE).await;
@@ -229,7 +229,8 @@ impl Acceptor {
     }
 }
 
-fn is_disconnect(error: &io::Error) -> bool {
+/// Returns true if a client disconnected before it was accepted.
+fn is_aborted_accept(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
