@@ -166,7 +166,7 @@ impl SampledExchange {
             route,
             status,
             reason,
-            // Not the caller, whose identity headers the queue would keep in memory.
+            // Not the caller: the queue would keep its identity headers in memory.
             subject: caller.as_ref().map(|caller| caller.subject.clone()),
             issuer: caller.map(|caller| Arc::clone(&caller.issuer)),
             client,
