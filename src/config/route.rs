@@ -66,6 +66,9 @@ pub struct Route {
     /// Path prefix replacement.
     #[serde(default)]
     pub replace_prefix: Option<ReplacePrefix>,
+    /// Forwards headers that override the method, such as `X-HTTP-Method-Override`.
+    #[serde(default)]
+    pub forward_method_override: bool,
     /// Edits of forwarded request headers.
     #[serde(default)]
     pub request_headers: Option<HeaderEdits>,

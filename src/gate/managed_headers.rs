@@ -20,6 +20,13 @@ const FORWARDING: [&str; 11] = [
 /// Prefixes of further names like those in [`FORWARDING`].
 const FORWARDING_FAMILIES: [&str; 2] = ["x-auth-request-", "x-forwarded-"];
 
+/// Names that frameworks read as the method of the request, in place of the one that was authorized.
+const METHOD_OVERRIDES: [&str; 3] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+];
+
 /// Names that a `Connection` field must not remove: without them the request has another meaning.
 const PROTECTED: [&str; 8] = [
     "authorization",
@@ -85,6 +92,14 @@ impl ManagedNames {
                 .iter()
                 .any(|protected| same(name.as_bytes(), protected.as_bytes()))
     }
+}
+
+/// Returns whether an upstream may take the method of the request from a header with this name.
+pub fn is_method_override(name: &str) -> bool {
+    let name = without_cgi_prefix(name.as_bytes());
+    METHOD_OVERRIDES
+        .iter()
+        .any(|method_override| same(name, method_override.as_bytes()))
 }
 
 /// Returns whether an upstream may treat the first name as the second.
@@ -193,6 +208,23 @@ mod tests {
         }
         for name in ["close", "keep-alive", "upgrade", "te", "x-custom"] {
             assert!(!names.must_not_be_dropped(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn recognizes_method_overrides_in_every_spelling() {
+        for name in [
+            "x-http-method-override",
+            "X-HTTP-Method",
+            "X-Method-Override",
+            "x_http_method_override",
+            "X.Method.Override",
+            "http_x_http_method",
+        ] {
+            assert!(is_method_override(name), "{name}");
+        }
+        for name in ["x-http-methods", "method", "x-method", "x-http-version"] {
+            assert!(!is_method_override(name), "{name}");
         }
     }
 }

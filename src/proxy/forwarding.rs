@@ -19,6 +19,8 @@ pub struct Forwarding {
     pub streams: StreamEnds,
     /// Replacement of the start of the path.
     pub path_rewrite: Option<PrefixRewrite>,
+    /// True if headers that override the method are forwarded.
+    pub forward_method_override: bool,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
 }

@@ -22,7 +22,7 @@ use tracing::warn;
 
 use crate::config::Credential;
 use crate::gate::inbound::{Inbound, Scheme};
-use crate::gate::managed_headers::ManagedNames;
+use crate::gate::managed_headers::{ManagedNames, is_method_override};
 use crate::gate::permit::{Caller, Permit};
 use crate::gate::token::TokenSource;
 
@@ -156,7 +156,13 @@ impl HeaderPolicy {
         remove_each(&mut head.headers, |name| {
             let is_kept_from_trusted = trusted && name.as_str().starts_with("x-forwarded-");
             let managed = self.managed.covers(name.as_str()) && !is_kept_from_trusted;
-            managed || is_hop_by_hop(name) || *name == EXPECT || named.contains(name)
+            let overrides_method =
+                !forwarding.forward_method_override && is_method_override(name.as_str());
+            managed
+                || overrides_method
+                || is_hop_by_hop(name)
+                || *name == EXPECT
+                || named.contains(name)
         });
         head.headers.reserve(ADDED_HEADERS);
         reduce_to_origin_form(head);

@@ -94,6 +94,7 @@ fn one(
         request_timeout: route.request_timeout,
         streams,
         path_rewrite,
+        forward_method_override: route.forward_method_override,
         request_headers,
         response_headers,
     };
