@@ -19,6 +19,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::happy_eyeballs;
+
 /// Maximum size of a response body, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
 
@@ -115,7 +117,7 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, CallError> {
             source,
         })?;
     let addresses: Vec<_> = addresses.collect();
-    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(addresses.as_slice())).await;
+    let connected = timeout(CONNECT_TIMEOUT, happy_eyeballs::connect(&addresses)).await;
     connected
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(CallError::Connect)

@@ -52,6 +52,7 @@ pub mod app;
 pub mod client;
 pub mod clock;
 pub mod files;
+mod happy_eyeballs;
 pub mod tls;
 
 pub mod gate;

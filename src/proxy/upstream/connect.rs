@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::uri::Scheme;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{UnixStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
+use crate::happy_eyeballs;
 use crate::proxy::transport::{Stream, Wire};
 
 use super::address::{EndpointAddress, Target};
@@ -54,9 +55,12 @@ async fn connect(address: &EndpointAddress) -> io::Result<Wire> {
     let stream = match &address.target {
         Target::Unix(path) => return Ok(UnixStream::connect(path).await?.into()),
         Target::Tcp(..) if !address.addresses.is_empty() => {
-            TcpStream::connect(address.addresses.as_slice()).await?
+            happy_eyeballs::connect(&address.addresses).await?
         }
-        Target::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await?,
+        Target::Tcp(host, port) => {
+            let addresses = lookup_host((host.as_str(), *port)).await?;
+            happy_eyeballs::connect(&addresses.collect::<Vec<_>>()).await?
+        }
     };
     stream.set_nodelay(true)?;
     Ok(stream.into())
