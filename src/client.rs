@@ -2,6 +2,7 @@
 //!
 //! Resolves the host name for each request, limits time and response size, and follows no redirects.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,9 +54,13 @@ pub enum CallError {
     /// The response was not valid HTTP.
     #[error("HTTP: {0}")]
     Http(hyper::Error),
-    /// The body was incomplete or too large.
+    /// The body was too large, or could not be read.
     #[error("body: {0}")]
-    Body(Box<dyn std::error::Error + Send + Sync>),
+    Body(Box<dyn Error + Send + Sync>),
+    /// The connection ended before the end of the body, or without a TLS `close_notify` where only that marks the end
+    /// (RFC 9112 section 9.8).
+    #[error("body: truncated: the server closed the connection before the end of the body")]
+    Truncated,
     /// The exchange exceeded its timeout.
     #[error("timeout after {0:?}")]
     TooSlow(Duration),
@@ -134,7 +139,7 @@ async fn exchange(
         let (head, body) = response.map_err(CallError::Http)?.into_parts();
         let body = if head.status.is_success() {
             let body = Limited::new(body, MAX_BYTES).collect().await;
-            body.map_err(CallError::Body)?.to_bytes()
+            body.map_err(body_error)?.to_bytes()
         } else {
             Bytes::new()
         };
@@ -143,9 +148,32 @@ async fn exchange(
     tokio::pin!(exchange);
     tokio::select! {
         response = &mut exchange => response,
-        closed = connection => {
-            closed.map_err(CallError::Http)?;
-            exchange.await
-        }
+        // The end of the connection does not decide: a response that is complete by its length is valid, even if the
+        // server closed without a TLS `close_notify` (RFC 9112 section 9.8). Without a response, it is the cause.
+        closed = connection => match (exchange.await, closed) {
+            (Err(CallError::Http(_)), Err(cause)) => Err(CallError::Http(cause)),
+            (response, _) => response,
+        },
     }
 }
+
+/// Distinguishes a truncated body from the other errors.
+fn body_error(error: Box<dyn Error + Send + Sync>) -> CallError {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
+    while let Some(error) = cause {
+        let is_incomplete = error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_incomplete_message);
+        let is_cut_off = error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
+        if is_incomplete || is_cut_off {
+            return CallError::Truncated;
+        }
+        cause = error.source();
+    }
+    CallError::Body(error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,6 @@ pub fn client_certificate(file: &Path) -> Result<ClientCertificate, TlsError> {
 }
 
 /// Cryptography provider of every connection.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
