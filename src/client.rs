@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AsHeaderName, HOST, RETRY_AFTER, USER_AGENT};
+use http::header::{
+    ACCEPT_ENCODING, AsHeaderName, CONTENT_ENCODING, HOST, RETRY_AFTER, TRANSFER_ENCODING,
+    USER_AGENT,
+};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -33,6 +36,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 const PRODUCT: HeaderValue =
     HeaderValue::from_static(concat!("claimgate/", env!("CARGO_PKG_VERSION")));
+
+/// Only accepted content coding (RFC 9110 section 12.5.3). Some servers compress for a client that names none.
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// Failure of a request.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +67,9 @@ pub enum CallError {
     /// (RFC 9112 section 9.8).
     #[error("body: truncated: the server closed the connection before the end of the body")]
     Truncated,
+    /// The body has a content coding or a transfer coding that the request does not accept.
+    #[error("body: encoded as `{0}`, but the request accepts only `identity`")]
+    Encoded(String),
     /// The exchange exceeded its timeout.
     #[error("timeout after {0:?}")]
     TooSlow(Duration),
@@ -80,6 +89,7 @@ pub async fn call(
     let headers = request.headers_mut();
     headers.insert(HOST, host);
     headers.insert(USER_AGENT, PRODUCT);
+    headers.insert(ACCEPT_ENCODING, IDENTITY);
     let target = url.path_and_query().cloned();
     *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     let called = timeout(TIMEOUT, connect_and_send(request, url, tls)).await;
@@ -138,6 +148,9 @@ async fn exchange(
         let response = sender.send_request(request).await;
         let (head, body) = response.map_err(CallError::Http)?.into_parts();
         let body = if head.status.is_success() {
+            if let Some(coding) = coding(&head.headers) {
+                return Err(CallError::Encoded(coding));
+            }
             let body = Limited::new(body, MAX_BYTES).collect().await;
             body.map_err(body_error)?.to_bytes()
         } else {
@@ -155,6 +168,22 @@ async fn exchange(
             (response, _) => response,
         },
     }
+}
+
+/// First coding of the body other than `identity` and `chunked`.
+fn coding(headers: &HeaderMap) -> Option<String> {
+    let fields = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .chain(headers.get_all(TRANSFER_ENCODING));
+    let texts: Vec<_> = fields
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    let mut codings = texts
+        .iter()
+        .flat_map(|text| text.split(','))
+        .map(|coding| coding.trim().to_ascii_lowercase());
+    codings.find(|coding| !matches!(coding.as_str(), "" | "identity" | "chunked"))
 }
 
 /// Distinguishes a truncated body from the other errors.

@@ -143,3 +143,42 @@ async fn names_the_cause_of_a_missing_response() {
         assert!(found.starts_with("HTTP: "), "{found}");
     }
 }
+
+#[tokio::test]
+async fn requests_the_identity_coding_and_names_another_one() {
+    let server = Server::start(SIZED, Close::Notify);
+    server.get().await.unwrap();
+    let request = server.received.recv().unwrap().to_lowercase();
+    assert!(
+        request.contains("\r\naccept-encoding: identity\r\n"),
+        "{request}"
+    );
+    for (response, expected) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Encoding: GZip\r\nContent-Length: 4\r\n\r\nkeys",
+            Err("body: encoded as `gzip`, but the request accepts only `identity`".to_owned()),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Encoding: identity, br\r\nContent-Length: 4\r\n\r\nkeys",
+            Err("body: encoded as `br`, but the request accepts only `identity`".to_owned()),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: deflate, chunked\r\n\r\n4\r\nkeys\r\n0\r\n\r\n",
+            Err("body: encoded as `deflate`, but the request accepts only `identity`".to_owned()),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Encoding: Identity\r\nContent-Length: 4\r\n\r\nkeys",
+            Ok("keys".to_owned()),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Encoding:\r\nContent-Length: 4\r\n\r\nkeys",
+            Ok("keys".to_owned()),
+        ),
+    ] {
+        assert_eq!(
+            fetched(response, Close::Notify).await,
+            expected,
+            "{response}"
+        );
+    }
+}
