@@ -14,6 +14,9 @@ use super::{Algorithm, KeyError, KeyKind, VerificationKey};
 /// Maximum number of keys read from one set.
 const MAX_KEYS: usize = 100;
 
+/// Maximum number of keys with the same `kid` and algorithm. The gate tries each of them, also for a forged token.
+const MAX_COMPETING: usize = 4;
+
 /// Keys of a set, and the reasons for the skipped ones.
 #[derive(Debug, Default)]
 pub struct KeySet {
@@ -63,14 +66,9 @@ pub fn parse(json: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyEr
                 .push(format!("every key after the first {MAX_KEYS}"));
             break;
         }
-        match one(value, allowed) {
-            Ok(key)
-                if key.kid().is_some() && set.keys.iter().any(|other| other.kid() == key.kid()) =>
-            {
-                set.skipped.push(format!("key {index}: duplicate `kid`"));
-            }
-            Ok(key) => set.keys.push(key),
-            Err(error) => set.skipped.push(format!("key {index}: {error}")),
+        let added = one(value, allowed).and_then(|key| set.add(key));
+        if let Err(error) = added {
+            set.skipped.push(format!("key {index}: {error}"));
         }
     }
     if set.keys.is_empty() {
@@ -84,6 +82,24 @@ pub fn parse(json: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyEr
         )));
     }
     Ok(set)
+}
+
+impl KeySet {
+    /// Adds a key. Keys may share a `kid` (RFC 7517 section 4.5): the algorithm of a token distinguishes them, and keys
+    /// for the same algorithm are tried in turn.
+    fn add(&mut self, key: VerificationKey) -> Result<(), KeyError> {
+        if self.keys.contains(&key) {
+            return Err(KeyError::Unusable("the same as an earlier key".to_owned()));
+        }
+        let competing = self.keys.iter().filter(|other| key.competes_with(other));
+        if key.kid().is_some() && competing.count() >= MAX_COMPETING {
+            return Err(KeyError::Unusable(format!(
+                "more than {MAX_COMPETING} keys with the same `kid` and algorithm"
+            )));
+        }
+        self.keys.push(key);
+        Ok(())
+    }
 }
 
 fn one(value: Value, allowed: Option<&[Algorithm]>) -> Result<VerificationKey, KeyError> {
@@ -214,7 +230,7 @@ mod tests {
         let skipped = found.skipped.join("\n");
         assert_eq!(
             skipped,
-            "key 2: duplicate `kid`\n\
+            "key 2: the same as an earlier key\n\
              key 3: a shared secret (`oct`) is not allowed in a key set: use `secret_file`\n\
              key 4: keys of type OKP on X25519 are not supported\n\
              key 5: a coordinate has the wrong length for the curve\n\
@@ -223,6 +239,47 @@ mod tests {
              key 8: `alg` ES384 does not fit a key of kind P256\n\
              key 9: `use` or `key_ops` does not allow verifying signatures\n\
              key 10: not a JSON Web Key"
+        );
+    }
+
+    /// RSA key with this `kid` and `alg`. The modulus differs by its last byte.
+    fn rsa(kid: &str, alg: &str, last: u8) -> String {
+        let modulus = URL_SAFE_NO_PAD.encode([vec![0xff; 255], vec![last]].concat());
+        format!(r#"{{"kty":"RSA","kid":"{kid}","alg":"{alg}","n":"{modulus}","e":"AQAB"}}"#)
+    }
+
+    // RFC 7517 section 4.5: different keys may have the same `kid`, for example if they have different `kty` values but
+    // are equivalent alternatives.
+    #[test]
+    fn keeps_keys_that_share_a_kid() {
+        let found = set(&[
+            P256,
+            &rsa("1", "RS256", 1),
+            &rsa("1", "RS384", 1),
+            &rsa("1", "RS512", 1),
+            &rsa("1", "RS256", 3),
+            &rsa("1", "RS256", 1),
+        ])
+        .unwrap();
+        let algorithms: Vec<_> = found.keys.iter().map(VerificationKey::algorithms).collect();
+        assert_eq!(algorithms, ["ES256", "RS256", "RS384", "RS512", "RS256"]);
+        assert_eq!(found.skipped, ["key 5: the same as an earlier key"]);
+    }
+
+    #[test]
+    fn limits_keys_with_the_same_kid_and_algorithm() {
+        let keys: Vec<_> = (0..6)
+            .map(|number| rsa("1", "RS256", 2 * number + 1))
+            .collect();
+        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+        let found = set(&keys).unwrap();
+        assert_eq!(found.keys.len(), MAX_COMPETING);
+        assert_eq!(
+            found.skipped,
+            [
+                "key 4: more than 4 keys with the same `kid` and algorithm",
+                "key 5: more than 4 keys with the same `kid` and algorithm"
+            ]
         );
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, VerificationAlgorithm};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::DecodingKey;
+use jsonwebtoken::{DecodingKey, DecodingKeyKind};
 
 use super::{Algorithm, KeyError, KeyKind};
 
@@ -84,6 +84,11 @@ impl VerificationKey {
         self.algorithms.contains(&algorithm)
     }
 
+    /// Reports whether a token can select both keys: they have the same `kid` and share an algorithm.
+    pub(super) fn competes_with(&self, other: &Self) -> bool {
+        self.kid == other.kid && self.algorithms.iter().any(|shared| other.is_for(*shared))
+    }
+
     /// Verifies a signature in base64url. False for an algorithm that the key is not bound to.
     pub fn verifies(&self, algorithm: Algorithm, signing_input: &[u8], signature: &str) -> bool {
         self.is_for(algorithm)
@@ -94,6 +99,30 @@ impl VerificationKey {
                 }
                 None => p521_verifies(&self.key, signing_input, signature),
             }
+    }
+}
+
+/// Compares the key material, its algorithms and its key ID. Not for secrets: the time depends on the bytes.
+impl PartialEq for VerificationKey {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            kid,
+            kind,
+            algorithms,
+            key,
+        } = self;
+        *kid == other.kid
+            && *kind == other.kind
+            && *algorithms == other.algorithms
+            && material(key) == material(&other.key)
+    }
+}
+
+/// Bytes of a key: its modulus and exponent, or its only part.
+fn material(key: &DecodingKey) -> (&[u8], &[u8]) {
+    match key.kind() {
+        DecodingKeyKind::SecretOrDer(bytes) => (bytes, &[]),
+        DecodingKeyKind::RsaModulusExponent { n, e } => (n, e),
     }
 }
 

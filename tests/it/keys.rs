@@ -1,5 +1,7 @@
 //! Fetched key sets: at startup, after a key rotation and while the issuer is unreachable.
 
+use jsonwebtoken::Algorithm;
+
 use crate::harness::issuer::{JwksResponse, claims};
 use crate::harness::wire::Wire;
 use crate::harness::{
@@ -318,6 +320,28 @@ fn verifies_only_the_algorithm_of_a_key() {
             .refused(401, reason);
     }
     assert_eq!(upstream.arrived().len(), 1);
+}
+
+#[test]
+fn selects_keys_that_share_a_kid_by_type_and_algorithm() {
+    // RFC 7517 section 4.5. The first two have the same type and algorithm.
+    let ed25519 = ["ed25519", "ed25519-second"].map(|file| Key::ed25519_of(file, "1"));
+    let rsa = [Algorithm::RS256, Algorithm::RS384, Algorithm::PS512]
+        .map(|algorithm| Key::rsa("1").with_algorithm(algorithm));
+    let keys = [&ed25519[..], &[Key::p256("1")], &rsa].concat();
+    let (sidecar, _upstream, issuer) = fetching(JwksResponse::Keys(keys.clone()));
+    for key in &keys {
+        assert_eq!(sidecar.call(&tasks_of_alice(key)).status, 200);
+    }
+    assert_eq!(issuer.fetches(), 1);
+    sidecar
+        .call(&tasks_of_alice(&Key::ed25519_of("ed25519-stranger", "1")))
+        .refused(401, "token_signature");
+    sidecar
+        .call(&tasks_of_alice(
+            &Key::rsa("1").with_algorithm(Algorithm::RS512),
+        ))
+        .refused(401, "token_algorithm");
 }
 
 #[test]

@@ -91,6 +91,11 @@ impl Key {
         }
     }
 
+    /// The same key for another algorithm.
+    pub(crate) fn with_algorithm(self, algorithm: Algorithm) -> Self {
+        Self { algorithm, ..self }
+    }
+
     fn public_jwk(&self) -> Value {
         let jwk = Jwk::from_encoding_key(&self.signer, self.algorithm).unwrap();
         let mut jwk = serde_json::to_value(jwk).unwrap();
