@@ -132,6 +132,25 @@ impl Gate {
         gate
     }
 
+    /// Returns the verified tokens of an earlier gate that this gate would verify alike: none of another configuration,
+    /// and none of an issuer whose keys have changed.
+    pub fn inherit_tokens(&self, earlier: &Self, mut tokens: TokenCache) -> TokenCache {
+        // Gates share their routes only if they differ in nothing but key rings; see `with_ring`.
+        if !Arc::ptr_eq(&self.routes, &earlier.routes) {
+            return TokenCache::default();
+        }
+        let rings = self.issuers.iter().zip(&earlier.issuers);
+        let has_same_keys: Vec<bool> = rings
+            .map(|(issuer, earlier)| {
+                Arc::ptr_eq(&issuer.ring, &earlier.ring) || issuer.ring.has_same_keys(&earlier.ring)
+            })
+            .collect();
+        if !has_same_keys.iter().all(|same| *same) {
+            tokens.retain_issuers(|issuer| has_same_keys.get(issuer.0).is_some_and(|same| *same));
+        }
+        tokens
+    }
+
     pub fn routes(&self) -> &RouteTable {
         &self.routes
     }

@@ -1,6 +1,7 @@
 //! Cache of verified tokens: the expensive part of a decision, kept as long as it cannot change.
 //!
-//! A cache belongs to one policy and its keys, and is dropped with it. Times are checked at every hit.
+//! A cache belongs to one configuration and is dropped with it; tokens of an issuer are dropped when its keys change.
+//! Times are checked at every hit.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -106,6 +107,14 @@ impl TokenCache {
         self.young.tokens.insert(digest, token);
     }
 
+    /// Keeps the tokens of these issuers only.
+    pub(super) fn retain_issuers(&mut self, is_kept: impl Fn(IssuerId) -> bool) {
+        for generation in [&mut self.young, &mut self.old] {
+            generation.tokens.retain(|_, token| is_kept(token.issuer));
+            generation.bytes = generation.tokens.values().map(size).sum();
+        }
+    }
+
     /// Takes the counts since the last call.
     pub fn take_counted(&mut self) -> CacheCounts {
         mem::take(&mut self.counted)
@@ -204,6 +213,29 @@ mod tests {
             assert!(cache.young.tokens.len() + cache.old.tokens.len() <= 2 * MAX_TOKENS);
         }
         assert!(cache.find(&digest("0")).is_none());
+    }
+
+    #[test]
+    fn keeps_the_tokens_of_some_issuers() {
+        let mut cache = TokenCache::default();
+        for number in 0..MAX_TOKENS + 10 {
+            let token = CachedToken {
+                issuer: IssuerId(number % 2),
+                ..cached("alice")
+            };
+            cache.insert(digest(&number.to_string()), token);
+        }
+        cache.retain_issuers(|issuer| issuer == IssuerId(1));
+        let kept = (0..MAX_TOKENS + 10).filter(|number| {
+            let digest = digest(&number.to_string());
+            cache.young.tokens.contains_key(&digest) || cache.old.tokens.contains_key(&digest)
+        });
+        assert!(kept.clone().all(|number| number % 2 == 1));
+        assert_eq!(kept.count(), MAX_TOKENS / 2 + 5);
+        assert_eq!(
+            cache.young.bytes,
+            cache.young.tokens.len() * size(&cached("alice"))
+        );
     }
 
     #[test]

@@ -146,6 +146,13 @@ impl KeyRing {
         self.keys.iter().any(|key| key.kid() == Some(kid))
     }
 
+    /// Reports whether both rings have the same keys, in any order and of any age.
+    pub fn has_same_keys(&self, other: &Self) -> bool {
+        let contains_all =
+            |ring: &Self, keys: &[VerificationKey]| keys.iter().all(|key| ring.keys.contains(key));
+        contains_all(self, &other.keys) && contains_all(other, &self.keys)
+    }
+
     pub fn keys(&self) -> &[VerificationKey] {
         &self.keys
     }

@@ -26,16 +26,21 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// A snapshot of the first policy.
     pub(super) fn first(policy: Arc<Policy>, metrics: &Arc<WorkerMetrics>) -> Self {
-        Self::with(policy, &[], None, metrics)
+        Self::with(policy, TokenCache::default(), &[], None, metrics)
     }
 
-    /// A snapshot of a newer policy. Keeps the connections to unchanged upstreams and to the same Redis.
+    /// A snapshot of a newer policy. Keeps the connections to unchanged upstreams and to the same Redis, and the tokens
+    /// that the newer policy would verify alike.
     pub(super) fn next(&self, policy: Arc<Policy>, metrics: &Arc<WorkerMetrics>) -> Self {
-        Self::with(policy, &self.upstreams, self.redis.as_ref(), metrics)
+        let verified = self.tokens.take();
+        let tokens = policy.gate.inherit_tokens(&self.policy.gate, verified);
+        let redis = self.redis.as_ref();
+        Self::with(policy, tokens, &self.upstreams, redis, metrics)
     }
 
     fn with(
         policy: Arc<Policy>,
+        tokens: TokenCache,
         before: &[Rc<Upstream>],
         redis: Option<&Rc<RedisLimiter>>,
         metrics: &Arc<WorkerMetrics>,
@@ -56,7 +61,7 @@ impl Snapshot {
         });
         Self {
             policy,
-            tokens: RefCell::default(),
+            tokens: RefCell::new(tokens),
             upstreams,
             redis,
         }

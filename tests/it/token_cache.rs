@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::harness::issuer::claims;
+use crate::harness::issuer::{JwksResponse, claims};
 use crate::harness::sidecar::compile;
-use crate::harness::{Key, NOW, ROUTES, TASKS, get, start};
+use crate::harness::{Issuer, Key, NOW, ROUTES, Response, Sidecar, TASKS, Upstream, get, start};
 
 #[test]
 fn checks_the_validity_period_of_a_cached_token() {
@@ -96,4 +96,92 @@ fn keeps_many_cached_tokens_apart() {
             assert_eq!(users, [user], "{round}");
         }
     }
+}
+
+/// Two issuers with remote keys, and the tokens of both in the cache.
+struct TwoIssuers {
+    sidecar: Sidecar,
+    _upstream: Upstream,
+    first: Issuer,
+    second: Issuer,
+}
+
+const MISSES: &str = "claimgate_token_cache_lookups_total{result=\"miss\"}";
+
+impl TwoIssuers {
+    fn start() -> Self {
+        let keys = || Issuer::publishing(JwksResponse::Keys(vec![Key::ed25519("one")]));
+        let (upstream, first, second) = (Upstream::start(), keys(), keys());
+        let config = format!(
+            "[issuers.test]\nkeys = {{ jwks_url = \"{}\" }}\nissuer = \"first\"\n\
+             [issuers.second]\nkeys = {{ jwks_url = \"{}\" }}\nissuer = \"second\"\n{ROUTES}",
+            first.url(),
+            second.url()
+        );
+        let issuers = Self {
+            sidecar: Sidecar::start(&config, &upstream, &first),
+            _upstream: upstream,
+            first,
+            second,
+        };
+        for iss in ["first", "second"] {
+            assert_eq!(issuers.call(iss, "one").status, 200);
+        }
+        issuers
+    }
+
+    fn call(&self, iss: &str, kid: &str) -> Response {
+        let mut claims = claims("alice");
+        claims["iss"] = json!(iss);
+        let token = Key::ed25519(kid).sign(&claims);
+        self.sidecar.call(&get(TASKS).bearer(&token))
+    }
+
+    /// Publishes another key set of the first issuer, and makes the gate fetch it.
+    fn refetch(&self, response: JwksResponse) {
+        self.first.publish(response);
+        self.call("first", "made up")
+            .refused(401, "token_key_unknown");
+        assert_eq!(self.first.fetches(), 2);
+    }
+
+    /// Misses of the cache that a request with a valid token causes.
+    fn misses(&self, iss: &str) -> f64 {
+        let before = self.sidecar.metric(MISSES).unwrap();
+        assert_eq!(self.call(iss, "one").status, 200);
+        self.sidecar.metric(MISSES).unwrap() - before
+    }
+}
+
+#[test]
+fn a_fetch_with_the_same_keys_keeps_cached_tokens() {
+    let issuers = TwoIssuers::start();
+    issuers.refetch(JwksResponse::Keys(vec![Key::ed25519("one")]));
+    assert!(issuers.misses("first") < 0.5);
+    assert!(issuers.misses("second") < 0.5);
+}
+
+#[test]
+fn a_fetch_with_other_keys_drops_cached_tokens_of_that_issuer_only() {
+    let issuers = TwoIssuers::start();
+    let keys = vec![Key::ed25519("one"), Key::p256("two")];
+    issuers.refetch(JwksResponse::Keys(keys));
+    assert!(issuers.misses("first") > 0.5);
+    assert!(issuers.misses("second") < 0.5);
+    assert_eq!(issuers.second.fetches(), 1);
+}
+
+#[test]
+fn a_removed_key_rejects_a_cached_token() {
+    let issuers = TwoIssuers::start();
+    issuers.refetch(JwksResponse::Keys(vec![Key::ed25519("two")]));
+    issuers
+        .call("first", "one")
+        .refused(401, "token_key_unknown");
+    assert_eq!(issuers.call("second", "one").status, 200);
+    // The same key ID with another key.
+    let issuers = TwoIssuers::start();
+    let replaced = Key::ed25519_of("ed25519-second", "one");
+    issuers.refetch(JwksResponse::Keys(vec![replaced]));
+    issuers.call("first", "one").refused(401, "token_signature");
 }
