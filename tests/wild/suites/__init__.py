@@ -1,0 +1,1 @@
+"""Attack and conformance suites of `tests/wild/scores`, with the standard library of Python alone."""
