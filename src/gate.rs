@@ -193,7 +193,7 @@ impl Gate {
 
     fn canonical_path<'a>(&self, head: &'a Parts) -> Result<CanonicalPath<'a>, Refusal> {
         head::check(head, &self.managed, self.max_header_bytes)?;
-        CanonicalPath::parse(head.uri.path()).map_err(Refusal::PathNotCanonical)
+        CanonicalPath::parse(head.uri.path()).map_err(|_| Refusal::PathNotCanonical)
     }
 
     /// Responds to a CORS preflight, unless the upstream does that itself.

@@ -173,7 +173,7 @@ impl DecodedToken {
                 format!("a signed JWT has three parts separated by dots, got {parts}")
             }
             (Refusal::TokenType, _) => format!("unsupported `typ` {}", json(self.header.get("typ"))),
-            _ => refusal.detail().into_owned(),
+            _ => refusal.detail().to_owned(),
         }
     }
 
@@ -232,7 +232,7 @@ impl DecodedToken {
             ),
             Refusal::TokenExpired => match self.seconds("exp") {
                 Some(expires) => format!("{signed}, but expired {} ago", duration(now.0 - expires)),
-                None => refusal.detail().into_owned(),
+                None => refusal.detail().to_owned(),
             },
             Refusal::TokenNotYetValid => {
                 let start = self

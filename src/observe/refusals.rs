@@ -1,6 +1,5 @@
 //! Last refusals with the results of their stages, for `claimgate why` and the status page.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -55,7 +54,7 @@ pub struct RefusalRecord {
     pub status: StatusCode,
     pub reason: &'static str,
     /// Text of the response.
-    pub detail: Cow<'static, str>,
+    pub detail: &'static str,
     /// Fix, for the operator.
     pub hint: &'static str,
     /// Subject of a verified token.
@@ -183,12 +182,8 @@ impl RefusalRecord {
 
     fn bytes(&self) -> usize {
         let subject = self.subject.as_ref().map_or(0, |subject| subject.len());
-        let detail = match &self.detail {
-            Cow::Borrowed(_) => 0,
-            Cow::Owned(detail) => detail.len(),
-        };
         let texts = [&self.request_id, &self.method, &self.path, &self.stages];
-        size_of::<Self>() + subject + detail + texts.iter().map(|text| text.len()).sum::<usize>()
+        size_of::<Self>() + subject + texts.iter().map(|text| text.len()).sum::<usize>()
     }
 }
 

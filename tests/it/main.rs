@@ -18,6 +18,7 @@ mod documentation;
 mod faults;
 mod forwarding;
 mod framing;
+mod fuzz_corpus;
 mod grpc;
 mod harness;
 mod http2_connections;
