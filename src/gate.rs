@@ -21,10 +21,12 @@ pub mod permit;
 pub mod rate_limit;
 mod redirect;
 pub mod refusal;
+pub mod request_target;
 pub mod requirement;
 pub mod routes;
 pub mod stop;
 pub mod subject;
+
 pub mod token;
 pub mod verify;
 
@@ -49,6 +51,7 @@ use path::{BoundSegment, CanonicalPath};
 use permit::{Caller, KnownCaller, Permit};
 use rate_limit::{BucketOwner, Buckets};
 use refusal::Refusal;
+use request_target::RequestTarget;
 use routes::{Route, RouteTable};
 use stop::{NeedsKeys, Preflight, Refused, Stop};
 use subject::Subject;
@@ -76,6 +79,7 @@ pub struct Gate {
 pub struct Routed<'a> {
     gate: &'a Gate,
     inbound: &'a Inbound,
+    target: RequestTarget,
     route: &'a Arc<Route>,
     owner: Option<BoundSegment<'a>>,
 }
@@ -177,6 +181,7 @@ impl Gate {
     /// Checks head and path, responds to a CORS preflight, and finds the route.
     pub fn route<'a>(&'a self, inbound: &'a Inbound) -> Result<Routed<'a>, Stop> {
         let path = self.canonical_path(&inbound.head)?;
+        let target = RequestTarget::read(&inbound.head.uri, path)?;
         if self.has_cors
             && let Some(stop) = self.preflight(&inbound.head, path)
         {
@@ -186,6 +191,7 @@ impl Gate {
         Ok(Routed {
             gate: self,
             inbound,
+            target,
             route: found.route,
             owner: found.owner,
         })
@@ -228,7 +234,9 @@ impl Gate {
     /// Redirects a plaintext request to the same URL over HTTPS, on `port`. Reads no token.
     pub fn redirect(&self, head: &Parts, port: u16) -> Refusal {
         match self.canonical_path(head) {
-            Ok(_) => redirect::location(head, port)
+            Ok(path) => RequestTarget::read(&head.uri, path)
+                .ok()
+                .and_then(|target| redirect::location(head, &target, port))
                 .map_or(Refusal::RequestMalformed, Refusal::HttpsRequired),
             Err(refusal) => refusal,
         }
@@ -401,7 +409,8 @@ impl Authenticated<'_> {
     pub fn authorize(self) -> Result<Permit, Stop> {
         let Some(identity) = &self.identity else {
             let route = Arc::clone(self.routed.route);
-            return Ok(Permit::new(Caller::Anonymous, route, None));
+            let target = self.routed.target;
+            return Ok(Permit::new(Caller::Anonymous, route, None, target));
         };
         let Routed { route, owner, .. } = self.routed;
         let certificate = self.routed.inbound.certificate.as_deref();
@@ -424,6 +433,7 @@ impl Authenticated<'_> {
             Caller::Known(caller),
             Arc::clone(route),
             source,
+            self.routed.target,
         ))
     }
 

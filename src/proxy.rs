@@ -42,6 +42,7 @@ use crate::gate::framing::has_unambiguous_length;
 use crate::gate::inbound::Inbound;
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
+use crate::gate::request_target::RequestTarget;
 use crate::gate::stop::Stop;
 use crate::observe::metrics::WorkerMetrics;
 
@@ -73,6 +74,7 @@ pub type ClientResponse = Response<ResponseBody<Box<Exchange>>>;
 /// Request to an upstream, ready to send.
 struct Call {
     request: Box<Request<RequestBody>>,
+    target: RequestTarget,
     handshake: Option<Handshake>,
 }
 
@@ -165,7 +167,12 @@ impl Proxy {
             Ok(call) => call,
             Err(refusal) => return self.refuse(exchange, refusal),
         };
-        let Call { request, handshake } = call;
+        let Call {
+            request,
+            target,
+            handshake,
+        } = call;
+        let request = (target, request);
         // The response to a gRPC call may be a stream that has not started.
         let expiry = exchange.is_grpc().then(|| streams.expiry(&self.shared));
         let sent = send(snapshot, upstream, request, permit, forwarding, &exchange);
@@ -298,7 +305,7 @@ fn prepare(
         opens_websocket,
         ..
     } = inbound;
-    policy.headers.to_upstream(
+    let target = policy.headers.to_upstream(
         &mut head,
         permit,
         forwarding,
@@ -319,6 +326,7 @@ fn prepare(
     Ok(Call {
         // Boxed: it moves between futures, and each would carry its size.
         request: Box::new(Request::from_parts(head, body)),
+        target,
         handshake,
     })
 }
@@ -328,7 +336,7 @@ fn prepare(
 async fn send(
     snapshot: &Snapshot,
     upstream: &Rc<Upstream>,
-    mut request: Box<Request<RequestBody>>,
+    (target, mut request): (RequestTarget, Box<Request<RequestBody>>),
     permit: Permit,
     forwarding: &Forwarding,
     exchange: &Exchange,
@@ -338,7 +346,9 @@ async fn send(
     } else {
         None
     };
-    upstream.exchange(permit, request, forwarding.timeout).await
+    upstream
+        .exchange(permit, target, request, forwarding.timeout)
+        .await
 }
 
 /// Forwards informational responses until the guard is dropped.

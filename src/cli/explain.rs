@@ -105,11 +105,8 @@ impl Explain {
 
     /// Request target without a token in its query.
     fn printable_target(&self, head: &Parts, route: Option<&Arc<Route>>) -> String {
-        let bare = route.map(|route| without_token(head, route).uri);
-        match bare {
-            Some(bare) if bare.query() != head.uri.query() => bare.to_string(),
-            Some(_) | None => self.target.clone(),
-        }
+        let bare = route.and_then(|route| route.access.tokens.bare_target(&head.uri));
+        bare.unwrap_or_else(|| self.target.clone())
     }
 
     /// Prints a refusal, its cause in the token, and the rate limits counted before it.
@@ -196,13 +193,6 @@ impl Explain {
     }
 }
 
-/// Copy of the head without the token, for printing.
-fn without_token(head: &Parts, route: &Route) -> Parts {
-    let mut head = head.clone();
-    route.access.tokens.strip(&mut head, false);
-    head
-}
-
 /// Prints the stages of a permitted request, and the request sent to the upstream.
 fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Permit) {
     let route = permit.route();
@@ -248,7 +238,7 @@ fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Per
         target.unwrap_or_default()
     ));
     let request_id = headers::request_id(&head.headers);
-    policy.headers.to_upstream(
+    let target = policy.headers.to_upstream(
         &mut head,
         permit,
         forwarding,
@@ -256,19 +246,21 @@ fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Per
         &request_id,
         inbound.opens_websocket,
     );
-    let bare = without_token(&head, route);
+    let tokens = &route.access.tokens;
+    let mut bare = head.headers.clone();
+    tokens.strip(&mut bare, false);
     let target = if route.access.rule == Rule::Public {
-        &head.uri
+        target
     } else {
-        &bare.uri
+        tokens.strip_target(target)
     };
-    say(format_args!("  {} {target} HTTP/1.1", head.method));
+    say(format_args!(
+        "  {} {} HTTP/1.1",
+        head.method,
+        target.as_str()
+    ));
     for (name, value) in &head.headers {
-        let is_shown = bare
-            .headers
-            .get_all(name)
-            .iter()
-            .any(|shown| shown == value);
+        let is_shown = bare.get_all(name).iter().any(|shown| shown == value);
         let shown = if is_shown && *name != AUTHORIZATION {
             String::from_utf8_lossy(value.as_bytes())
         } else {

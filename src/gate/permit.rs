@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::clock::UnixTime;
 
+use super::request_target::RequestTarget;
 use super::routes::Route;
 use super::subject::Subject;
 use super::token::TokenSource;
@@ -15,8 +16,9 @@ use super::token::TokenSource;
 /// ```compile_fail,E0624
 /// # use std::sync::Arc;
 /// use claimgate::gate::permit::{Caller, Permit};
-/// # fn forge(route: Arc<claimgate::gate::routes::Route>) {
-/// let forged = Permit::new(Caller::Anonymous, route, None);
+/// use claimgate::gate::request_target::RequestTarget;
+/// # fn forge(route: Arc<claimgate::gate::routes::Route>, target: RequestTarget) {
+/// let forged = Permit::new(Caller::Anonymous, route, None, target);
 /// # }
 /// ```
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub struct Permit {
     caller: Caller,
     route: Arc<Route>,
     source: Option<usize>,
+    target: RequestTarget,
 }
 
 /// Caller of a permitted request.
@@ -48,11 +51,17 @@ pub struct KnownCaller {
 }
 
 impl Permit {
-    pub(super) fn new(caller: Caller, route: Arc<Route>, source: Option<usize>) -> Self {
+    pub(super) fn new(
+        caller: Caller,
+        route: Arc<Route>,
+        source: Option<usize>,
+        target: RequestTarget,
+    ) -> Self {
         Self {
             caller,
             route,
             source,
+            target,
         }
     }
 
@@ -65,6 +74,11 @@ impl Permit {
         self.route.access.tokens.sources.get(self.source?)
     }
 
+    /// Judged target.
+    pub fn target(&self) -> &RequestTarget {
+        &self.target
+    }
+
     /// Matched route.
     pub fn route(&self) -> &Arc<Route> {
         &self.route
@@ -73,15 +87,22 @@ impl Permit {
 
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+
+    use crate::gate::path::CanonicalPath;
+
     use super::*;
 
     impl Permit {
         /// Permit without a gate, for tests of forwarding.
-        pub(crate) fn forged(caller: Caller, route: Route) -> Self {
+        pub(crate) fn forged(caller: Caller, route: Route, target: &str) -> Self {
+            let uri: Uri = target.parse().unwrap();
+            let path = CanonicalPath::parse(uri.path()).unwrap();
             Self {
                 caller,
                 route: Arc::new(route),
                 source: None,
+                target: RequestTarget::read(&uri, path).unwrap(),
             }
         }
     }

@@ -8,8 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use http::header::AUTHORIZATION;
-use http::request::Parts;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Uri};
 
 pub use cookie::CookieName;
 pub use query::ParameterName;
@@ -17,7 +16,9 @@ pub use subprotocol::Subprotocol;
 
 use super::inbound::Inbound;
 use super::origin::{self, Origin};
+use super::path::CanonicalPath;
 use super::refusal::Refusal;
+use super::request_target::RequestTarget;
 
 /// Longest accepted token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -104,21 +105,41 @@ impl TokenSources {
         }
     }
 
-    /// Removes everything that could be a token of this route from a head with a target in origin form.
-    pub fn strip(&self, head: &mut Parts, websocket: bool) {
+    /// Removes everything that could be a token of this route from header fields.
+    pub fn strip(&self, headers: &mut HeaderMap, websocket: bool) {
         for source in &self.sources {
             match source {
                 TokenSource::Authorization => {
-                    head.headers.remove(AUTHORIZATION);
+                    headers.remove(AUTHORIZATION);
                 }
                 TokenSource::Header(name) => {
-                    head.headers.remove(name);
+                    headers.remove(name);
                 }
-                TokenSource::Cookie(name) => name.strip(&mut head.headers),
-                TokenSource::Query(name) => name.strip(&mut head.uri),
-                TokenSource::WebSocket(name) => name.strip(&mut head.headers, websocket),
+                TokenSource::Cookie(name) => name.strip(headers),
+                TokenSource::Query(_) => {}
+                TokenSource::WebSocket(name) => name.strip(headers, websocket),
             }
         }
+    }
+
+    /// Removes everything that could be a token of this route from a target.
+    pub fn strip_target(&self, target: RequestTarget) -> RequestTarget {
+        let names = self.sources.iter().filter_map(|source| match source {
+            TokenSource::Query(name) => Some(name),
+            TokenSource::Authorization
+            | TokenSource::Header(_)
+            | TokenSource::Cookie(_)
+            | TokenSource::WebSocket(_) => None,
+        });
+        names.fold(target, |target, name| name.strip(&target))
+    }
+
+    /// Text of a target without its tokens; `None` if it has none, or is not valid.
+    pub fn bare_target(&self, uri: &Uri) -> Option<String> {
+        let path = CanonicalPath::parse(uri.path()).ok()?;
+        let target = RequestTarget::read(uri, path).ok()?;
+        let bare = self.strip_target(target.clone());
+        (bare != target).then(|| bare.as_str().to_owned())
     }
 }
 

@@ -24,6 +24,7 @@ use crate::config::Credential;
 use crate::gate::inbound::{Inbound, Scheme};
 use crate::gate::managed_headers::{ManagedNames, is_method_override};
 use crate::gate::permit::{Caller, Permit};
+use crate::gate::request_target::RequestTarget;
 use crate::gate::token::TokenSource;
 
 use super::forwarding::Forwarding;
@@ -147,7 +148,7 @@ impl HeaderPolicy {
         peer: &Peer,
         request_id: &HeaderValue,
         opens_websocket: bool,
-    ) {
+    ) -> RequestTarget {
         let chunked = head.headers.contains_key(TRANSFER_ENCODING);
         let accepts_trailers = accepts_trailers(&head.headers) && is_grpc(&head.headers);
         let trusted = peer.address.is_some_and(|address| self.trusts(address));
@@ -165,15 +166,16 @@ impl HeaderPolicy {
                 || named.contains(name)
         });
         head.headers.reserve(ADDED_HEADERS);
-        reduce_to_origin_form(head);
+        let mut target = permit.target().clone();
         if let Some(rewrite) = &forwarding.path_rewrite {
-            rewrite.apply(&mut head.uri);
+            target = rewrite.apply(&target);
         }
         forwarding.request_headers.apply(&mut head.headers);
         if let Caller::Known(caller) = permit.caller() {
             if self.credential == Credential::Strip {
                 let tokens = &permit.route().access.tokens;
-                tokens.strip(head, opens_websocket);
+                tokens.strip(&mut head.headers, opens_websocket);
+                target = tokens.strip_target(target);
             }
             identity::write(&mut head.headers, caller);
         }
@@ -192,6 +194,8 @@ impl HeaderPolicy {
             head.headers.insert(TE, TRAILERS);
         }
         head.version = Version::HTTP_11;
+        head.uri = target.to_uri();
+        target
     }
 
     /// Removes managed headers from trailers, and fields that trailers must not carry (RFC 9110 section 6.5.1).
@@ -224,14 +228,11 @@ fn remove_each(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool
     }
 }
 
-/// Reduces the target to origin form, as an origin server expects it (RFC 9112 section 3.2.1). The path is unchanged.
-fn reduce_to_origin_form(head: &mut Parts) {
-    if head.uri.authority().is_none() {
-        return;
-    }
-    if let Some(target) = head.uri.path_and_query().cloned() {
-        head.uri = http::Uri::from(target);
-    }
+/// `Host` of an HTTP/1.0 request without one: the authority of an absolute target, or [`DEFAULT_HOST`].
+fn default_host(head: &Parts) -> HeaderValue {
+    let authority = head.uri.authority();
+    let host = authority.and_then(|named| HeaderValue::from_str(named.as_str()).ok());
+    host.unwrap_or(DEFAULT_HOST)
 }
 
 /// Returns whether a message is gRPC or gRPC-Web. gRPC-Web sends trailers in the body, but the status of a response

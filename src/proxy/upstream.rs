@@ -37,6 +37,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::gate::permit::Permit;
+use crate::gate::request_target::RequestTarget;
 use crate::observe::metrics::Pool;
 
 use super::request_body::{RequestBody, Upload};
@@ -152,13 +153,15 @@ impl Upstream {
     }
 
     /// Sends a request and waits for the response head. Consumes the permit, which proves that the gate has allowed the
-    /// request.
+    /// request. The request line gets `target`, whatever the head says.
     pub async fn exchange(
         self: &Rc<Self>,
         permit: Permit,
-        request: Box<Request<RequestBody>>,
+        target: RequestTarget,
+        mut request: Box<Request<RequestBody>>,
         response_timeout: Option<Duration>,
     ) -> Result<(Response<Incoming>, PooledConnection), UpstreamError> {
+        *request.uri_mut() = target.to_uri();
         // Consumes the permit: it allows this one exchange.
         drop(permit);
         let response_timeout = response_timeout.unwrap_or(self.shared.policy.response_timeout);

@@ -32,6 +32,7 @@ mod proxy_protocol;
 mod rate_limits;
 mod redis_rate_limits;
 mod reloading;
+mod request_heads;
 mod response_isolation;
 mod responses;
 mod revocation;

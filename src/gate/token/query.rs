@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use http::Uri;
-use http::uri::PathAndQuery;
 use percent_encoding::percent_decode_str;
 
 use crate::gate::refusal::Refusal;
+use crate::gate::request_target::RequestTarget;
 
 /// Name of a query parameter that carries a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,26 +40,9 @@ impl ParameterName {
         Ok(Some(value.into()))
     }
 
-    /// Removes the parameter from a target in origin form and leaves the rest unchanged.
-    pub(super) fn strip(&self, uri: &mut Uri) {
-        let Some(query) = uri.query() else { return };
-        let others: Vec<&str> = query
-            .split('&')
-            .filter(|parameter| !self.names(parameter))
-            .collect();
-        let path = uri.path();
-        let target = if others.is_empty() {
-            path.to_owned()
-        } else {
-            format!("{path}?{}", others.join("&"))
-        };
-        if target.len() == path.len() + 1 + query.len() {
-            return;
-        }
-        // Cannot fail: a valid target without one parameter is valid.
-        if let Ok(target) = PathAndQuery::try_from(target) {
-            *uri = Uri::from(target);
-        }
+    /// Same target without the parameter; the rest is unchanged.
+    pub(super) fn strip(&self, target: &RequestTarget) -> RequestTarget {
+        target.without_parameters(|parameter| self.names(parameter))
     }
 
     /// Returns whether a parameter has this name, in any percent-encoding: an upstream would decode it.

@@ -1,11 +1,9 @@
 //! Prefix replacement: the one difference between the path of the decision and the forwarded path
 //! (docs/decisions/0019).
 
-use http::Uri;
-use http::uri::PathAndQuery;
-
 use crate::gate::MAX_TARGET_BYTES;
 use crate::gate::path::CanonicalPath;
+use crate::gate::request_target::RequestTarget;
 
 /// Prefix of every path of a route, and its replacement.
 ///
@@ -56,16 +54,12 @@ impl PrefixRewrite {
         Ok(Self { from, to })
     }
 
-    /// Rewrites a target in origin form. The query stays as it is.
-    pub fn apply(&self, uri: &mut Uri) {
-        let target = self.replaced(uri.path());
-        let target = match uri.query() {
-            Some(query) => format!("{target}?{query}"),
-            None => target,
-        };
-        // Infallible: both parts are valid in a target, and `http` allows their total length.
-        if let Ok(target) = PathAndQuery::try_from(target) {
-            *uri = Uri::from(target);
+    /// Same target with the other prefix. The query stays as it is.
+    pub fn apply(&self, target: &RequestTarget) -> RequestTarget {
+        match CanonicalPath::parse(&self.replaced(target.path())) {
+            Ok(path) => target.with_path(path),
+            // Infallible: the prefix and the rest are canonical.
+            Err(_) => target.clone(),
         }
     }
 
@@ -88,13 +82,20 @@ fn without_root(prefix: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use crate::gate::access::Rule;
+    use crate::gate::permit::{Caller, Permit};
+    use crate::gate::routes::Route;
+
     use super::*;
 
     fn sent(from: &str, to: &str, target: &str) -> String {
-        let mut uri: Uri = target.parse().unwrap();
+        let permit = Permit::forged(
+            Caller::Anonymous,
+            Route::new("/api/{*rest}", Rule::Public),
+            target,
+        );
         let rewrite = PrefixRewrite::new("/api/{*rest}", from, to).unwrap();
-        rewrite.apply(&mut uri);
-        uri.to_string()
+        rewrite.apply(permit.target()).as_str().to_owned()
     }
 
     #[test]

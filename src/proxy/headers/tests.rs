@@ -45,8 +45,8 @@ fn sent(policy: &HeaderPolicy, caller: &Caller, fields: &[(&str, &str)]) -> Head
     let peer = Peer::at(Some(CLIENT));
     let id = HeaderValue::from_static("id-1");
     let route = Route::new("/api/{user_id}/tasks", Rule::Authenticated);
-    let permit = Permit::forged(caller.clone(), route);
-    policy.to_upstream(
+    let permit = Permit::forged(caller.clone(), route, "/api/alice/tasks?a=1");
+    let target = policy.to_upstream(
         &mut head,
         &permit,
         &Forwarding::default(),
@@ -54,7 +54,8 @@ fn sent(policy: &HeaderPolicy, caller: &Caller, fields: &[(&str, &str)]) -> Head
         &id,
         false,
     );
-    assert_eq!(head.uri, "/api/alice/tasks?a=1");
+    assert_eq!(target.as_str(), "/api/alice/tasks?a=1");
+    assert_eq!(head.uri, target.as_str());
     head.headers
 }
 

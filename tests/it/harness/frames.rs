@@ -70,6 +70,26 @@ impl Frame {
         Self::new(HEADERS, END_STREAM | END_HEADERS, stream, &head)
     }
 
+    /// Response status in a `HEADERS` frame: indexed, or a literal with the name from the static table (RFC 7541
+    /// appendix A).
+    #[track_caller]
+    pub(crate) fn response_status(&self) -> u16 {
+        let known = [200, 204, 206, 304, 400, 404, 500];
+        // A dynamic table size update may come first (RFC 7541 section 6.3).
+        let mut rest = self.payload.iter().skip_while(|byte| **byte & 0xe0 == 0x20);
+        let first = *rest.next().unwrap();
+        if first >= 0x80 {
+            return known[usize::from(first - 0x88)];
+        }
+        assert_eq!(first & 0x0f, 8, "the first field is not `:status`");
+        let length = *rest.next().unwrap();
+        let text: Vec<u8> = rest.take(usize::from(length & 0x7f)).copied().collect();
+        if length & 0x80 == 0 {
+            return String::from_utf8(text).unwrap().parse().unwrap();
+        }
+        huffman_digits(&text)
+    }
+
     /// Error code of a `RST_STREAM` or a `GOAWAY`.
     pub(crate) fn code(&self) -> u32 {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
@@ -86,11 +106,43 @@ impl Frame {
     }
 }
 
-/// Encodes header fields as literals without indexing (RFC 7541 section 6.2.2), after `:scheme` and `:authority`.
+/// Decodes a number of three digits in the Huffman code (RFC 7541 appendix B).
+fn huffman_digits(bytes: &[u8]) -> u16 {
+    let bits = bytes
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |at| (byte >> at) & 1));
+    let (mut code, mut length, mut number) = (0, 0, 0);
+    let mut digits = 0;
+    for bit in bits {
+        code = code << 1 | u16::from(bit);
+        length += 1;
+        // 0 to 2 have five bits, 3 to 9 have six.
+        let digit = match (length, code) {
+            (5, 0..=2) => code,
+            (6, 0x19..=0x1f) => code - 0x16,
+            _ => continue,
+        };
+        number = number * 10 + digit;
+        digits += 1;
+        (code, length) = (0, 0);
+        if digits == 3 {
+            break;
+        }
+    }
+    number
+}
+
+/// Encodes header fields, after `:scheme` and `:authority`.
 pub(crate) fn head(headers: &[(&str, &str)]) -> Vec<u8> {
     let always = [(":scheme", "http"), (":authority", "gate.test")];
+    let all: Vec<_> = always.iter().chain(headers).copied().collect();
+    literal_head(&all)
+}
+
+/// Encodes header fields as literals without indexing (RFC 7541 section 6.2.2).
+pub(crate) fn literal_head(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for (name, value) in always.iter().chain(headers) {
+    for (name, value) in fields {
         bytes.push(0);
         for text in [name, value] {
             assert!(text.len() < 127, "the length does not fit in a byte");
@@ -204,6 +256,17 @@ impl Frames {
     pub(crate) fn open_window(&mut self, stream: u32, bytes: u32) {
         let bytes = bytes.to_be_bytes();
         self.send(&Frame::new(WINDOW_UPDATE, 0, stream, &bytes));
+    }
+
+    /// Reads frames until one matches; `None` if the connection ends before.
+    pub(crate) fn rest_until(&mut self, matches: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        loop {
+            match self.read() {
+                Ok(Some(frame)) if matches(&frame) => return Some(frame),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
     }
 
     /// Reads every frame to the end of the connection.

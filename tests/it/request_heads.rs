@@ -1,0 +1,119 @@
+//! Request heads: targets, `Host`, schemes, lengths and limits, over HTTP/1.1 and HTTP/2.
+
+use crate::harness::frames::{
+    END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, RST_STREAM, literal_head,
+};
+use crate::harness::{
+    Arrived, Next, ROUTES, Sidecar, Upstream, eventually, get, request, start, start_with,
+};
+
+/// Routes that match every path.
+const EVERYTHING: &str = r#"
+[[routes]]
+path = "/"
+access = "public"
+
+[[routes]]
+path = "/{*rest}"
+access = "public"
+"#;
+
+/// Sends one HTTP/2 request head and returns the kind of the response and its status, or the error code.
+fn over_http2(sidecar: &Sidecar, fields: &[(&str, &str)]) -> Result<u16, u32> {
+    let mut client = Frames::connect(sidecar.address);
+    let head = literal_head(fields);
+    client.send(&Frame::new(HEADERS, END_STREAM | END_HEADERS, 1, &head));
+    let first = client.until(|frame| {
+        frame.stream == 1 && [HEADERS, RST_STREAM].contains(&frame.kind) || frame.kind == GOAWAY
+    });
+    match first.kind {
+        HEADERS => Ok(first.response_status()),
+        _ => Err(first.code()),
+    }
+}
+
+/// Complete HTTP/2 request head with this path.
+fn h2_get<'a>(path: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let mut fields = vec![
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "gate.test"),
+        (":path", path),
+    ];
+    fields.extend(more);
+    fields
+}
+
+fn target_of(arrived: &Arrived) -> String {
+    let line = arrived.head.line();
+    let mut words = line.split(' ');
+    let target = words.nth(1).unwrap().to_owned();
+    assert_eq!(words.next(), Some("HTTP/1.1"), "{line:?}");
+    target
+}
+
+#[test]
+fn sends_the_judged_target_and_never_an_empty_one() {
+    let (sidecar, upstream, _issuer) = start(EVERYTHING);
+    // RFC 9112 section 3.2: a request target has no fragment. Section 3.2.1: an empty path is sent as `/`.
+    for (target, sent) in [
+        ("http://gate.test#", None),
+        ("http://gate.test#/admin", None),
+        ("http://gate.test?", None),
+        ("http://gate.test?a", None),
+        ("http://gate.test?a#b", None),
+        ("#", None),
+        ("?a", None),
+        ("gate.test#a", None),
+        ("http://gate.test", Some("/")),
+        ("http://gate.test/", Some("/")),
+        ("http://gate.test/?a", Some("/?a")),
+        ("/", Some("/")),
+        ("/?", Some("/?")),
+        // hyper drops these fragments before the gate judges the target.
+        ("/a#b", Some("/a")),
+        ("/a?b#c", Some("/a?b")),
+        ("/#", Some("/")),
+        ("http://gate.test/a#b", Some("/a")),
+    ] {
+        let before = upstream.arrived().len();
+        let response = sidecar.call(&get(target));
+        let arrived = upstream.arrived().split_off(before);
+        match sent {
+            Some(sent) => {
+                assert_eq!(response.status, 200, "{target}");
+                assert_eq!(target_of(&arrived[0]), sent, "{target}");
+            }
+            None => {
+                assert_eq!(response.status, 400, "{target}: {}", response.head.text());
+                assert!(arrived.is_empty(), "{target}: {arrived:#?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rejects_an_http2_path_without_a_slash() {
+    let (sidecar, upstream, _issuer) = start(EVERYTHING);
+    for path in ["#", "#a", "?a", "?", "?a#b", "a", ""] {
+        for authority in [true, false] {
+            let mut fields = h2_get(path, &[]);
+            if !authority {
+                fields.retain(|(name, _)| *name != ":authority");
+                fields.push(("host", "gate.test"));
+            }
+            let rejected = over_http2(&sidecar, &fields);
+            // A stream error (PROTOCOL_ERROR) also counts as malformed: RFC 9113 section 8.1.1.
+            assert!(
+                matches!(rejected, Ok(400) | Err(1)),
+                "{path:?}: {rejected:?}"
+            );
+        }
+    }
+    upstream.assert_untouched();
+    for (path, sent) in [("/a#b", "/a"), ("/?a", "/?a")] {
+        assert_eq!(over_http2(&sidecar, &h2_get(path, &[])), Ok(200), "{path}");
+        assert_eq!(target_of(&upstream.arrived().pop().unwrap()), sent);
+    }
+}
+
