@@ -18,9 +18,14 @@ pub(super) fn check(
     managed: &ManagedNames,
     max_header_bytes: usize,
 ) -> Result<(), Refusal> {
-    if matches!(head.method, Method::CONNECT | Method::TRACE) {
-        let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-        return Err(Refusal::MethodNotAllowed(allow));
+    let allow = match head.method {
+        Method::CONNECT | Method::TRACE => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        // RFC 9110 section 9.3.7: `*` stands for the whole server, which has no options.
+        Method::OPTIONS if head.uri.path() == "*" => Some("GET, HEAD, POST, PUT, PATCH, DELETE"),
+        _ => None,
+    };
+    if let Some(allow) = allow {
+        return Err(Refusal::MethodNotAllowed(HeaderValue::from_static(allow)));
     }
     if target_bytes(head) > MAX_TARGET_BYTES {
         return Err(Refusal::TargetTooLong);

@@ -117,3 +117,24 @@ fn rejects_an_http2_path_without_a_slash() {
     }
 }
 
+#[test]
+fn responds_to_options_of_the_whole_server() {
+    let (sidecar, upstream, _issuer) = start(EVERYTHING);
+    // RFC 9110 section 9.3.7: `*` asks about the server, not a resource.
+    let mut client = sidecar.connect();
+    for _ in 0..2 {
+        let response = client.call(&request("OPTIONS", "*"));
+        response.refused(405, "method_not_allowed");
+        let allow = response.header("allow").unwrap();
+        assert_eq!(allow, "GET, HEAD, POST, PUT, PATCH, DELETE");
+    }
+    let mut fields = h2_get("*", &[]);
+    fields[0] = (":method", "OPTIONS");
+    assert_eq!(over_http2(&sidecar, &fields), Ok(405));
+    for method in ["GET", "POST", "HEAD"] {
+        assert_eq!(sidecar.call(&request(method, "*")).status, 400, "{method}");
+    }
+    assert_eq!(over_http2(&sidecar, &h2_get("*", &[])), Ok(400));
+    upstream.assert_untouched();
+}
+
