@@ -1,5 +1,7 @@
 //! Checks of a request head before its path can mean anything (RFC 9110, RFC 9112).
 
+use std::net::Ipv6Addr;
+
 use http::header::{CONNECTION, HOST};
 use http::request::Parts;
 use http::uri::Authority;
@@ -69,45 +71,101 @@ fn check_connection(headers: &HeaderMap, managed: &ManagedNames) -> Result<(), R
     Ok(())
 }
 
-/// Requires exactly one valid `Host`, equal to the authority of an absolute target (RFC 9112 section 3.2).
+/// Requires exactly one valid `Host`, equal to the authority of an absolute target (RFC 9112 section 3.2). HTTP/1.0 does
+/// not require it.
 fn check_host(head: &Parts) -> Result<(), Refusal> {
     let malformed = Refusal::RequestMalformed;
     if head.version > Version::HTTP_11 || head.version < Version::HTTP_10 {
         return Err(malformed);
     }
     let mut hosts = head.headers.get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else {
-        return Err(malformed);
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Some(host.to_str().map_err(|_| malformed.clone())?),
+        (None, _) if head.version == Version::HTTP_10 => None,
+        _ => return Err(malformed),
     };
-    let host = host.to_str().map_err(|_| malformed.clone())?;
-    // RFC 3986 section 3.2.2 allows more characters in a name; no host uses them, and parsers disagree about them.
-    let plain = host
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b".:-_[]".contains(&byte));
-    let valid = plain
-        && host.parse::<Authority>().is_ok_and(|parsed| {
-            let name = parsed.host();
-            !name.is_empty() && has_plain_port(host, name)
-        });
-    if !valid {
-        return Err(malformed);
-    }
     // RFC 9113 section 8.3.1: an HTTP/2 client states the scheme, and could state any.
     if !matches!(head.uri.scheme_str(), None | Some("http" | "https")) {
         return Err(malformed);
     }
-    match head.uri.authority() {
-        None => Ok(()),
-        Some(named) if named.as_str().eq_ignore_ascii_case(host) => Ok(()),
-        Some(_) => Err(malformed),
+    let authority = head.uri.authority().map(Authority::as_str);
+    match (host, authority) {
+        (Some(host), Some(named)) if !named.eq_ignore_ascii_case(host) => Err(malformed),
+        (Some(host), _) | (None, Some(host)) if !is_host(host) => Err(malformed),
+        _ => Ok(()),
     }
 }
 
-/// Checks that the host name is followed by nothing, or by a colon and digits (RFC 3986 section 3.2.3).
-fn has_plain_port(host: &str, name: &str) -> bool {
-    let port = host.strip_prefix(name).unwrap_or(host);
+/// Checks a host and its optional port (RFC 3986 sections 3.2.2 and 3.2.3).
+///
+/// RFC 3986 allows more characters in a name, and empty labels; no host uses them, and parsers disagree about them.
+fn is_host(text: &str) -> bool {
+    let (is_valid, port) = match text.strip_prefix('[') {
+        Some(literal) => {
+            let (address, port) = literal.split_once(']').unwrap_or_default();
+            (address.parse::<Ipv6Addr>().is_ok(), port)
+        }
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let labels = name.strip_suffix('.').unwrap_or(name).split('.');
+            (labels.into_iter().all(is_label), port)
+        }
+    };
     let digits = port.strip_prefix(':').unwrap_or(port);
-    let is_number =
-        digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok();
-    port.is_empty() || digits.is_empty() || (port != digits && is_number)
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_port = digits.is_empty() || (is_number && digits.parse::<u16>().is_ok());
+    is_valid && is_port && (port.is_empty() || port.starts_with(':'))
+}
+
+fn is_label(label: &str) -> bool {
+    let mut bytes = label.bytes();
+    !label.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_names_and_addresses_with_a_port() {
+        for host in [
+            "a",
+            "a.",
+            "a.b",
+            "a_b-c",
+            "a:",
+            "a:0",
+            "a:65535",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::1]:80",
+        ] {
+            assert!(is_host(host), "{host}");
+        }
+        for host in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            ":80",
+            ":",
+            "a:65536",
+            "a:+1",
+            "a:b:c",
+            "::1",
+            "[]",
+            "[zz]",
+            "[::1",
+            "[::1]a",
+            "[::1]80",
+            "[1.2.3.4]",
+            "[fe80::1%eth0]",
+            "a b",
+            "a@b",
+            "é",
+        ] {
+            assert!(!is_host(host), "{host}");
+        }
+    }
 }

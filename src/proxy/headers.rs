@@ -42,6 +42,9 @@ const VIA_CLAIMGATE: HeaderValue = HeaderValue::from_static("1.1 claimgate");
 pub(super) const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
+/// `Host` of a forwarded request from a client that sent none: HTTP/1.1 requires one.
+const DEFAULT_HOST: HeaderValue = HeaderValue::from_static("localhost");
+
 /// Approximate number of headers added to a forwarded head.
 const ADDED_HEADERS: usize = 8;
 
@@ -139,7 +142,7 @@ impl HeaderPolicy {
     }
 
     /// Turns the head of the decision into the forwarded head: removes hop-by-hop and managed headers, then writes the
-    /// gate's own.
+    /// gate's own. Returns the target of the forwarded request, which is also the one in the head.
     pub fn to_upstream(
         &self,
         head: &mut Parts,
@@ -180,6 +183,9 @@ impl HeaderPolicy {
             identity::write(&mut head.headers, caller);
         }
         forwarded::write(&mut head.headers, peer, &from);
+        if !head.headers.contains_key(HOST) {
+            head.headers.insert(HOST, default_host(head));
+        }
         head.headers.append(VIA, VIA_CLAIMGATE);
         head.headers.insert(X_REQUEST_ID, request_id.clone());
         if chunked {

@@ -138,3 +138,122 @@ fn responds_to_options_of_the_whole_server() {
     upstream.assert_untouched();
 }
 
+#[test]
+fn serves_an_http_1_0_request_without_host() {
+    let (sidecar, upstream, _issuer) = start(ROUTES);
+    // RFC 9112 section 3.2 requires `Host` of HTTP/1.1 requests only.
+    let mut client = sidecar.connect();
+    client.send("GET /open/health HTTP/1.0\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    client.until_closed();
+    let head = upstream.only().head;
+    // HTTP/1.1 to the upstream requires one.
+    assert_eq!(head.values("host"), ["localhost"]);
+    assert_eq!(head.values("x-forwarded-host"), Vec::<String>::new());
+    assert!(!head.value("forwarded").unwrap().contains("host="));
+    for head in [
+        "GET /open/page HTTP/1.1\r\n\r\n",
+        "GET /open/page HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n",
+        "GET /open/page HTTP/1.0\r\nHost:\r\n\r\n",
+        "GET /open/page HTTP/1.0\r\nHost: ..\r\n\r\n",
+        "GET http://../open/page HTTP/1.0\r\n\r\n",
+    ] {
+        assert_eq!(sidecar.raw(head).status, 400, "{head:?}");
+    }
+    assert_eq!(upstream.arrived().len(), 1);
+}
+
+#[test]
+fn rejects_an_invalid_host_in_every_place() {
+    let (sidecar, upstream, _issuer) = start(EVERYTHING);
+    // RFC 3986 section 3.2.2 (host) and 3.2.3 (port).
+    for host in [
+        "..",
+        ".",
+        ".a",
+        "a..b",
+        "..:80",
+        "[]",
+        "[zz]",
+        "[::1",
+        "::1",
+        "[::1]x",
+        "[1::2::3]",
+        "[127.0.0.1]",
+        "[::1]:x",
+        "[v1.a]",
+        "[fe80::1%25eth0]",
+        "a b",
+        "a:b:c",
+        "a:80:80",
+        ":80",
+        ":",
+        "a:65536",
+        "a:99999",
+        "a:-1",
+        "a:+80",
+        "a:0x50",
+        "a:80a",
+        "",
+        "a@b",
+        "a,b",
+        "a;b",
+        "a/b",
+        "a%20b",
+        "a%2fb",
+        "a|b",
+        "(a)",
+        "a'b",
+        "a!b",
+        "a$b",
+        "a&b",
+        "a*b",
+        "a=b",
+        "a~b",
+        "a]b",
+        "a[b",
+    ] {
+        let response = sidecar.call(&get("/").host(Some(host)));
+        assert_eq!(response.status, 400, "Host: {host:?}");
+        let absolute = get(&format!("http://{host}/")).host(Some(host));
+        assert_eq!(sidecar.call(&absolute).status, 400, "{host:?}");
+        let mut fields = h2_get("/", &[]);
+        fields[2] = (":authority", host);
+        let rejected = over_http2(&sidecar, &fields);
+        assert!(
+            matches!(rejected, Ok(400) | Err(1)),
+            "{host:?}: {rejected:?}"
+        );
+        fields.remove(2);
+        fields.push(("host", host));
+        let rejected = over_http2(&sidecar, &fields);
+        assert!(
+            matches!(rejected, Ok(400) | Err(1)),
+            "{host:?}: {rejected:?}"
+        );
+    }
+    upstream.assert_untouched();
+    for host in [
+        "a",
+        "a.",
+        "a:",
+        "a:0",
+        "a:80",
+        "a:65535",
+        "a-b.c_d",
+        "1.2.3.4",
+        "[::1]",
+        "[::1]:443",
+        "[::FFFF:1.2.3.4]",
+        "xn--bcher-kva.example",
+    ] {
+        assert_eq!(
+            sidecar.call(&get("/").host(Some(host))).status,
+            200,
+            "{host}"
+        );
+        let absolute = get(&format!("http://{host}/")).host(Some(host));
+        assert_eq!(sidecar.call(&absolute).status, 200, "{host}");
+    }
+}
+
