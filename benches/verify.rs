@@ -117,6 +117,7 @@ fn inbound(case: &Value) -> Inbound {
     Inbound {
         head: request.body(()).expect("the head is valid").into_parts().0,
         scheme: Scheme::Http,
+        from_trusted_proxy: false,
         client: None,
         certificate: None,
         opens_websocket: false,

@@ -180,7 +180,7 @@ impl Gate {
 
     /// Checks head and path, responds to a CORS preflight, and finds the route.
     pub fn route<'a>(&'a self, inbound: &'a Inbound) -> Result<Routed<'a>, Stop> {
-        let path = self.canonical_path(&inbound.head)?;
+        let path = self.canonical_path(inbound)?;
         let target = RequestTarget::read(&inbound.head.uri, path)?;
         if self.has_cors
             && let Some(stop) = self.preflight(&inbound.head, path)
@@ -197,9 +197,9 @@ impl Gate {
         })
     }
 
-    fn canonical_path<'a>(&self, head: &'a Parts) -> Result<CanonicalPath<'a>, Refusal> {
-        head::check(head, &self.managed, self.max_header_bytes)?;
-        CanonicalPath::parse(head.uri.path()).map_err(|_| Refusal::PathNotCanonical)
+    fn canonical_path<'a>(&self, inbound: &'a Inbound) -> Result<CanonicalPath<'a>, Refusal> {
+        head::check(inbound, &self.managed, self.max_header_bytes)?;
+        CanonicalPath::parse(inbound.head.uri.path()).map_err(|_| Refusal::PathNotCanonical)
     }
 
     /// Responds to a CORS preflight, unless the upstream does that itself.
@@ -232,8 +232,9 @@ impl Gate {
     }
 
     /// Redirects a plaintext request to the same URL over HTTPS, on `port`. Reads no token.
-    pub fn redirect(&self, head: &Parts, port: u16) -> Refusal {
-        match self.canonical_path(head) {
+    pub fn redirect(&self, inbound: &Inbound, port: u16) -> Refusal {
+        let head = &inbound.head;
+        match self.canonical_path(inbound) {
             Ok(path) => RequestTarget::read(&head.uri, path)
                 .ok()
                 .and_then(|target| redirect::location(head, &target, port))

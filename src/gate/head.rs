@@ -8,6 +8,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::framing::has_unambiguous_length;
+use super::inbound::Inbound;
 use super::managed_headers::ManagedNames;
 use super::refusal::Refusal;
 
@@ -16,10 +17,11 @@ pub const MAX_TARGET_BYTES: usize = 8 * 1024;
 
 /// Checks method, sizes, `Connection`, framing and `Host`.
 pub(super) fn check(
-    head: &Parts,
+    inbound: &Inbound,
     managed: &ManagedNames,
     max_header_bytes: usize,
 ) -> Result<(), Refusal> {
+    let head = &inbound.head;
     let allow = match head.method {
         Method::CONNECT | Method::TRACE => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
         // RFC 9110 section 9.3.7: `*` stands for the whole server, which has no options.
@@ -39,7 +41,8 @@ pub(super) fn check(
     if !has_unambiguous_length(&head.headers) {
         return Err(Refusal::RequestMalformed);
     }
-    check_host(head)
+    check_host(head)?;
+    check_scheme(inbound)
 }
 
 fn target_bytes(head: &Parts) -> usize {
@@ -84,15 +87,23 @@ fn check_host(head: &Parts) -> Result<(), Refusal> {
         (None, _) if head.version == Version::HTTP_10 => None,
         _ => return Err(malformed),
     };
-    // RFC 9113 section 8.3.1: an HTTP/2 client states the scheme, and could state any.
-    if !matches!(head.uri.scheme_str(), None | Some("http" | "https")) {
-        return Err(malformed);
-    }
     let authority = head.uri.authority().map(Authority::as_str);
     match (host, authority) {
         (Some(host), Some(named)) if !named.eq_ignore_ascii_case(host) => Err(malformed),
         (Some(host), _) | (None, Some(host)) if !is_host(host) => Err(malformed),
         _ => Ok(()),
+    }
+}
+
+/// Rejects a scheme that the connection does not have (RFC 9110 section 7.4). An HTTP/2 client always states one, and could
+/// state any (RFC 9113 section 8.3.1). A proxy in front may have terminated TLS.
+fn check_scheme(inbound: &Inbound) -> Result<(), Refusal> {
+    match inbound.head.uri.scheme_str() {
+        None => Ok(()),
+        Some(stated) if stated == inbound.scheme.name() => Ok(()),
+        Some("http" | "https") if inbound.from_trusted_proxy => Ok(()),
+        Some("http" | "https") => Err(Refusal::Misdirected),
+        Some(_) => Err(Refusal::RequestMalformed),
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Inbound {
     pub head: Parts,
     /// Scheme that the client used, as observed or as reported by a trusted proxy.
     pub scheme: Scheme,
+    /// True if a trusted proxy sent the request. Its client may have used another scheme.
+    pub from_trusted_proxy: bool,
     /// Client address; `None` over a Unix socket.
     pub client: Option<IpAddr>,
     /// Client certificate that the TLS handshake verified.
@@ -31,6 +33,14 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// Name of this scheme.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
     /// Start of a URL with this scheme.
     pub(super) fn url_prefix(self) -> &'static str {
         match self {
@@ -57,6 +67,7 @@ mod tests {
         pub(crate) fn plain(head: Parts) -> Self {
             Self {
                 scheme: Scheme::Http,
+                from_trusted_proxy: false,
                 client: None,
                 certificate: None,
                 opens_websocket: crate::proxy::websocket::is_opened_by(&head),

@@ -13,6 +13,8 @@ use crate::config::RateKey;
 pub enum Refusal {
     PathNotCanonical,
     RequestMalformed,
+    /// The target has a scheme that the connection does not have.
+    Misdirected,
     NoRoute,
     /// `Location` of the same request over HTTPS.
     HttpsRequired(HeaderValue),
@@ -173,6 +175,14 @@ impl Refusal {
                 stage: Stage::Head,
                 detail: "The request is malformed.",
                 hint: "Send exactly one `Host`, an absolute target with the same host, no managed header in `Connection`, and one unambiguous message length.",
+            },
+            Self::Misdirected => &Row {
+                reason: "request_misdirected",
+                status: StatusCode::MISDIRECTED_REQUEST,
+                challenge: Challenge::None,
+                stage: Stage::Head,
+                detail: "The scheme of the URL is not that of the connection.",
+                hint: "Use `https` over TLS and `http` without. If a proxy terminates TLS, add it to `trusted_proxies`.",
             },
             Self::NoRoute => &Row {
                 reason: "no_route",
@@ -521,6 +531,7 @@ impl Refusal {
         vec![
             Self::PathNotCanonical,
             Self::RequestMalformed,
+            Self::Misdirected,
             Self::NoRoute,
             Self::HttpsRequired(value("https://api.example/")),
             Self::MethodNotAllowed(value("GET, HEAD")),

@@ -31,7 +31,7 @@ impl Proxy {
             return (snapshot, Err(refusal.into()));
         }
         if let Some(port) = exchange.connection().listener().redirect_to_https {
-            let refusal = snapshot.policy.gate.redirect(&inbound.head, port);
+            let refusal = snapshot.policy.gate.redirect(inbound, port);
             return (snapshot, Err(refusal.into()));
         }
         let mut wait = KeyWait::default();

@@ -113,6 +113,8 @@ impl HeaderPolicy {
     pub fn inbound(&self, peer: &Peer, head: Parts) -> Inbound {
         Inbound {
             scheme: self.scheme(peer, &head.headers),
+            from_trusted_proxy: peer.is_proxied
+                || peer.address.is_some_and(|address| self.trusts(address)),
             client: self.client_address(peer, &head.headers),
             certificate: peer.certificate.clone(),
             opens_websocket: websocket::is_opened_by(&head),

@@ -257,3 +257,38 @@ fn rejects_an_invalid_host_in_every_place() {
     }
 }
 
+#[test]
+fn rejects_a_scheme_that_the_connection_does_not_have() {
+    let (sidecar, upstream, _issuer) = start(EVERYTHING);
+    // RFC 9110 section 7.4: an origin server must reject a request for an `https` resource over an unsecured connection.
+    let response = sidecar.call(&get("https://gate.test/"));
+    response.refused(421, "request_misdirected");
+    let mut fields = h2_get("/", &[]);
+    fields[1] = (":scheme", "https");
+    assert_eq!(over_http2(&sidecar, &fields), Ok(421));
+    for scheme in ["ftp", "ws", "wss", "javascript"] {
+        fields[1] = (":scheme", scheme);
+        assert_eq!(over_http2(&sidecar, &fields), Ok(400), "{scheme}");
+        let response = sidecar.call(&get(&format!("{scheme}://gate.test/")));
+        assert_eq!(response.status, 400, "{scheme}");
+    }
+    upstream.assert_untouched();
+    fields[1] = (":scheme", "HTTP");
+    assert!(over_http2(&sidecar, &fields).is_ok());
+
+    // A trusted proxy terminates TLS and may forward the scheme of its client.
+    let trusting = format!("[listen]\ntrusted_proxies = [\"127.0.0.0/8\"]\n{EVERYTHING}");
+    let (sidecar, _upstream, _issuer) = start(&trusting);
+    assert_eq!(sidecar.call(&get("https://gate.test/")).status, 200);
+    fields[1] = (":scheme", "https");
+    assert_eq!(over_http2(&sidecar, &fields), Ok(200));
+    // Its users are those of the proxy header too, which only a trusted proxy may send.
+    let proxied = format!(
+        "[listen]\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.0/8\"]\n{EVERYTHING}"
+    );
+    let (sidecar, _upstream, _issuer) = start(&proxied);
+    let header = "PROXY TCP4 192.0.2.1 192.0.2.2 1 443\r\n";
+    let request = String::from_utf8(get("https://gate.test/").bytes()).unwrap();
+    assert_eq!(sidecar.raw(format!("{header}{request}")).status, 200);
+}
+

@@ -252,6 +252,11 @@ fn rejected_requests() -> Vec<(u16, &'static str, Request)> {
                 .line("Origin: http://evil.test"),
         ),
         (
+            421,
+            "request_misdirected",
+            get(&format!("https://gate.test{TASKS}")).bearer(&valid),
+        ),
+        (
             413,
             "body_too_large",
             post(TASKS, &[b'x'; 1025]).bearer(&valid),

@@ -14,6 +14,8 @@ pub struct Peer {
     /// The address as text, which every forwarded request carries.
     pub(super) written: String,
     pub scheme: Scheme,
+    /// True if a trusted proxy named the address in a PROXY protocol header.
+    pub is_proxied: bool,
     /// Verified client certificate.
     pub certificate: Option<Arc<ClientCertificate>>,
 }

@@ -107,6 +107,7 @@ impl AcceptedConnection {
                 ProxiedSource::Address(client) => Some(client),
                 ProxiedSource::UnixSocket => None,
             });
+            peer.is_proxied = true;
         }
         let (socket, is_http2) = match &connection.listener().tls {
             None => {
