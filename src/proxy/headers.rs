@@ -21,6 +21,7 @@ use ipnet::IpNet;
 use tracing::warn;
 
 use crate::config::Credential;
+use crate::gate::framing::write_parsed_length;
 use crate::gate::inbound::{Inbound, Scheme};
 use crate::gate::managed_headers::{ManagedNames, is_method_override};
 use crate::gate::permit::{Caller, Permit};
@@ -194,6 +195,8 @@ impl HeaderPolicy {
             // Without it, hyper would send a GET without its body.
             head.headers.insert(TRANSFER_ENCODING, CHUNKED);
             head.headers.remove(CONTENT_LENGTH);
+        } else {
+            write_parsed_length(&mut head.headers);
         }
         if opens_websocket {
             websocket::write_upgrade(&mut head.headers);

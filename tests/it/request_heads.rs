@@ -292,3 +292,105 @@ fn rejects_a_scheme_that_the_connection_does_not_have() {
     assert_eq!(sidecar.raw(format!("{header}{request}")).status, 200);
 }
 
+#[test]
+fn writes_the_parsed_length_of_a_request() {
+    let (sidecar, upstream, _issuer) = start(EVERYTHING);
+    // RFC 9110 section 8.6: `Content-Length` is a decimal number. Another parser could read `010` as octal.
+    for (written, body, sent) in [
+        ("010", "0123456789", "10"),
+        ("0000000000000000000000010", "0123456789", "10"),
+        ("00", "", "0"),
+        ("0", "", "0"),
+        ("000", "", "0"),
+        ("10", "0123456789", "10"),
+    ] {
+        let with_length = request("POST", "/").line(&format!("Content-Length: {written}"));
+        let response = sidecar.call(&with_length.body(body.as_bytes()));
+        let arrived = upstream.arrived();
+        if response.status == 400 {
+            assert!(written.len() > 19, "{written}");
+            continue;
+        }
+        assert_eq!(response.status, 200, "{written}");
+        let arrived = arrived.last().unwrap();
+        assert_eq!(arrived.head.values("content-length"), [sent], "{written}");
+        assert_eq!(arrived.body, body.as_bytes(), "{written}");
+    }
+    let before = upstream.arrived().len();
+    for invalid in [
+        "+1",
+        "-1",
+        "1.0",
+        "0x1",
+        "1e0",
+        "",
+        " ",
+        "1 1",
+        "1,1",
+        "5, 5",
+        "1;",
+        "\"1\"",
+        "\u{661}",
+        "18446744073709551616",
+        "99999999999999999999",
+    ] {
+        let with_length = request("POST", "/").line(&format!("Content-Length: {invalid}"));
+        assert_eq!(
+            sidecar.call(&with_length.body(b"a")).status,
+            400,
+            "{invalid:?}"
+        );
+        let mut fields = h2_get("/", &[("content-length", invalid)]);
+        fields[0] = (":method", "POST");
+        let rejected = over_http2(&sidecar, &fields);
+        assert!(
+            matches!(rejected, Ok(400) | Err(1)),
+            "{invalid:?}: {rejected:?}"
+        );
+    }
+    assert_eq!(upstream.arrived().len(), before);
+    let mut fields = h2_get("/", &[("content-length", "00")]);
+    fields[0] = (":method", "POST");
+    assert_eq!(over_http2(&sidecar, &fields), Ok(200));
+    let arrived = upstream.arrived().pop().unwrap();
+    assert_eq!(arrived.head.values("content-length"), ["0"]);
+}
+
+#[test]
+fn writes_the_parsed_length_of_a_response() {
+    let upstream = Upstream::responding(|exchange| {
+        let target = exchange.target();
+        let length = target.strip_prefix("/").unwrap();
+        let body = match (exchange.head.line().starts_with("HEAD"), length.parse()) {
+            (false, Ok(length)) => "x".repeat(length),
+            _ => String::new(),
+        };
+        exchange.write(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+        Next::Close
+    });
+    let (sidecar, _upstream, _issuer) = start_with(EVERYTHING, upstream);
+    for (written, sent) in [
+        ("010", "10"),
+        ("00", "0"),
+        ("0", "0"),
+        ("7", "7"),
+        ("0007", "7"),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let response = sidecar.call(&request(method, &format!("/{written}")));
+            assert_eq!(response.status, 200, "{method} {written}");
+            assert_eq!(
+                response.head.values("content-length"),
+                [sent],
+                "{method} {written}"
+            );
+        }
+    }
+    for invalid in ["+1", "1,1", "x", "-1", "18446744073709551616"] {
+        let response = sidecar.call(&get(&format!("/{invalid}")));
+        response.refused(502, "upstream_invalid_response");
+    }
+}
+
