@@ -38,7 +38,7 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::gate::framing::has_unambiguous_length;
+use crate::gate::framing::{has_unambiguous_length, write_response_length};
 use crate::gate::inbound::Inbound;
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
@@ -364,6 +364,7 @@ async fn forward_informational(
     on_informational(request, move |response| {
         let mut headers = response.headers().clone();
         policy.headers.to_client(&mut headers);
+        write_response_length(response.status(), &mut headers);
         headers.insert(X_REQUEST_ID, id.clone());
         responses.forward(response.status(), &headers);
     });

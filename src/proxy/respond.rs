@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderMap, Response, StatusCode, Version, response};
 
+use crate::gate::framing::write_response_length;
 use crate::gate::refusal::{Mismatch, Refusal};
 use crate::gate::stop::Preflight;
 
@@ -45,6 +46,7 @@ impl Proxy {
     ) {
         head.version = Version::HTTP_11;
         snapshot.policy.headers.to_client(&mut head.headers);
+        write_response_length(head.status, &mut head.headers);
         forwarding.response_headers.apply(&mut head.headers);
         self.finish(exchange, &mut head.headers);
     }

@@ -394,3 +394,69 @@ fn writes_the_parsed_length_of_a_response() {
     }
 }
 
+#[test]
+fn removes_the_length_of_a_response_without_content() {
+    // RFC 9110 section 8.6: no `Content-Length` in a 1xx or 204.
+    let upstream = Upstream::responding(|exchange| {
+        let target = exchange.target();
+        let (before, status) = match target.as_str() {
+            "/103" => (
+                "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Length: 5\r\n\r\n",
+                "204 No Content",
+            ),
+            "/304" => ("", "304 Not Modified"),
+            _ => ("", "204 No Content"),
+        };
+        exchange.write(format!(
+            "{before}HTTP/1.1 {status}\r\nETag: \"a\"\r\nContent-Length: 5\r\n\r\n"
+        ));
+        Next::Close
+    });
+    let config = format!("[upstreams.tasks]\ninformational = true\n{EVERYTHING}");
+    let (sidecar, _upstream, _issuer) = start_with(&config, upstream);
+    let mut client = sidecar.connect();
+    client.send(get("/103").bytes());
+    let hints = client.wire.read_head().unwrap().unwrap();
+    assert!(hints.line().contains(" 103 "), "{}", hints.line());
+    assert_eq!(hints.value("link").as_deref(), Some("</a>"));
+    assert_eq!(hints.value("content-length"), None);
+    let response = client.response();
+    assert_eq!(
+        (response.status, response.header("content-length")),
+        (204, None)
+    );
+
+    for (path, status, length) in [("/204", 204, false), ("/304", 304, true)] {
+        let response = sidecar.call(&get(path));
+        assert_eq!(response.status, status);
+        assert_eq!(
+            response.header("content-length").is_some(),
+            length,
+            "{path}"
+        );
+        let mut client = Frames::connect(sidecar.address);
+        client.send(&Frame::get(1, path));
+        let head = client.until(|frame| frame.kind == HEADERS);
+        assert_eq!(head.response_status(), status);
+        // Index 28 of the static table is `content-length` (RFC 7541 appendix A): `0f 0d` without indexing, `5c` with.
+        let has_length =
+            head.payload.contains(&0x5c) || head.payload.windows(2).any(|two| two == [0x0f, 0x0d]);
+        assert_eq!(has_length, length, "{path}: {:x?}", head.payload);
+    }
+}
+
+#[test]
+fn responds_502_to_an_informational_response_with_a_body() {
+    // RFC 9112 section 6.3: a 1xx ends with its head. What follows is the next response, and this is none.
+    let upstream = Upstream::responding(|exchange| {
+        exchange.write(
+            "HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        );
+        Next::Close
+    });
+    let (sidecar, _upstream, _issuer) = start_with(EVERYTHING, upstream);
+    sidecar
+        .call(&get("/"))
+        .refused(502, "upstream_invalid_response");
+}
+
