@@ -25,7 +25,8 @@ const REFILL: Duration = Duration::from_secs(5);
 /// Minimum time between two fetches that requests cause.
 const SPACING: Duration = Duration::from_millis(500);
 
-/// Time for which a `kid` missing from a fetched set causes no further fetch.
+/// Time for which a `kid` missing from a fetched set causes no further fetch. After it, the `kid` asks again (OpenID
+/// Connect Core section 10.1.1): a set can come from a stale cache of the issuer.
 const MISSING_TTL: Duration = Duration::from_secs(10);
 
 /// Maximum number of missing key IDs, and of retired ones, remembered.
@@ -61,7 +62,8 @@ struct AbsentKids {
     /// Key IDs missing from a fetched set, with the time of that fetch. A later set may have them: an attacker can guess
     /// the `kid` of a future key.
     missing: HashMap<u64, Instant>,
-    /// Key IDs that an issuer has removed from its set.
+    /// Key IDs that an issuer has removed from its set. While one is missing, its tokens are rejected instead of
+    /// undecided: their users must sign in again.
     retired: HashSet<u64>,
 }
 
@@ -157,25 +159,31 @@ impl Refresher {
         self.end(false);
     }
 
-    /// Records key IDs that the issuer has removed. They cause no further fetch.
+    /// Records key IDs that the issuer has removed. The next token with one asks again: the set can be a stale one.
     pub(super) fn retire<'a>(&self, removed: impl Iterator<Item = &'a str>) {
         let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
         for kid in removed {
             if absent.retired.len() >= MAX_KIDS {
                 absent.retired.clear();
             }
-            absent.retired.insert(self.hasher.hash_one(kid));
+            let kid = self.hasher.hash_one(kid);
+            absent.retired.insert(kid);
+            absent.missing.remove(&kid);
         }
     }
 
     /// Outcome that is known without a fetch, for a key ID that the newest keys do not have.
     fn known(&self, kid: u64) -> Option<RefreshOutcome> {
         let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
-        if absent.retired.contains(&kid) {
-            return Some(RefreshOutcome::Fetched);
-        }
         let missed_at = absent.missing.get(&kid)?;
-        (missed_at.elapsed() < MISSING_TTL).then_some(RefreshOutcome::Undecided)
+        if missed_at.elapsed() >= MISSING_TTL {
+            return None;
+        }
+        Some(if absent.retired.contains(&kid) {
+            RefreshOutcome::Fetched
+        } else {
+            RefreshOutcome::Undecided
+        })
     }
 
     fn record_missing(&self, kid: u64) {

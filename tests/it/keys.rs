@@ -1,5 +1,9 @@
 //! Fetched key sets: at startup, after a key rotation and while the issuer is unreachable.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
 use jsonwebtoken::Algorithm;
 
 use crate::harness::issuer::{JwksResponse, claims};
@@ -109,13 +113,61 @@ fn coalesces_fifty_requests_with_a_new_key_into_one_fetch() {
         assert_eq!(client.response().status, 200);
     }
     assert_eq!(issuer.fetches(), 3);
-    // A key removed from the set is rejected without another fetch.
+    // A key removed from the set is rejected after one more fetch, which confirms it.
     for _ in 0..20 {
         sidecar
             .call(&tasks_of_alice(&one()))
             .refused(401, "token_key_unknown");
     }
+    assert_eq!(issuer.fetches(), 4);
+}
+
+#[test]
+fn fetches_again_for_a_key_that_a_stale_response_removed() {
+    // OpenID Connect Core section 10.1.1: an unfamiliar `kid` makes the verifier fetch the key set again.
+    let rotated = JwksResponse::Keys(vec![one(), two()]);
+    let (sidecar, _upstream, issuer) = fetching(rotated.clone());
+    assert_eq!(sidecar.call(&tasks_of_alice(&two())).status, 200);
+    // One of several servers of the issuer still has the old set.
+    issuer.publish(JwksResponse::Keys(vec![one()]));
+    sidecar
+        .call(&tasks_of_alice(&Key::ed25519("made up")))
+        .refused(401, "token_key_unknown");
+    issuer.publish(rotated);
+    assert_eq!(sidecar.call(&tasks_of_alice(&two())).status, 200);
     assert_eq!(issuer.fetches(), 3);
+}
+
+#[test]
+fn invented_key_ids_neither_delay_a_rotation_nor_flood_the_issuer() {
+    let (sidecar, _upstream, issuer) = fetching(JwksResponse::Keys(vec![one()]));
+    assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
+    let (began, is_over) = (Instant::now(), AtomicBool::new(false));
+    let numbers = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let kid = format!("invented {}", numbers.fetch_add(1, Ordering::Relaxed));
+                    sidecar.call(&tasks_of_alice(&Key::ed25519(&kid)));
+                }
+            });
+        }
+        // The burst is used up: one fetch every five seconds is left.
+        eventually("the burst of fetches", || issuer.fetches() >= 5);
+        issuer.publish(JwksResponse::Keys(vec![one(), two()]));
+        let published = Instant::now();
+        eventually("the new key", || {
+            sidecar.call(&tasks_of_alice(&two())).status == 200
+        });
+        let delay = published.elapsed();
+        assert!(delay < Duration::from_secs(8), "{delay:?}");
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    let bound = 1 + 4 + seconds / 5 + 1;
+    assert!(issuer.fetches() <= bound, "{}", issuer.fetches());
+    assert!(numbers.into_inner() > 8);
 }
 
 #[test]
