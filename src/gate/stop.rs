@@ -45,7 +45,7 @@ pub struct Preflight {
 pub struct NeedsKeys {
     /// Issuer of the token.
     pub issuer: IssuerId,
-    /// Unknown key ID; `None` if the issuer has no usable keys at all.
+    /// Unknown key ID; `None` if the issuer has no usable keys at all, or may have replaced a key.
     pub kid: Option<String>,
     /// Refusal to respond with when no newer keys arrive.
     pub otherwise: Refused,

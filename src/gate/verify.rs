@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::UnixTime;
-use crate::keys::{Algorithm, KeyRing};
+use crate::keys::{Algorithm, KeyKind, KeyRing};
 
 use super::certificate::{Binding, ClientCertificate};
 use super::claims::{ClaimPolicy, Claims, Validity};
@@ -18,6 +18,10 @@ use super::token::BearerToken;
 
 /// Longest accepted `kid`, in bytes.
 const MAX_KID_BYTES: usize = 256;
+
+/// Age of a key set, in seconds, after which an invalid signature causes a fetch. Some issuers replace a key and keep its
+/// `kid`, or use none. At most one fetch in this time, whatever forged tokens arrive.
+const REPLACED_KEY_AGE: i64 = 60;
 
 /// Index of an issuer in the configuration, in the order of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +138,10 @@ pub fn verify(
     }
     check_signature(&jws, &issuer.ring).map_err(|refusal| {
         let unknown = refusal == Refusal::TokenKeyUnknown && issuer.ring.can_grow();
+        let algorithm = Algorithm::named(&jws.header.alg);
+        let may_be_replaced = refusal != Refusal::TokenKeyUnknown
+            && algorithm.is_some_and(|algorithm| algorithm.kind() != KeyKind::Secret)
+            && issuer.may_replace_key(now);
         // While the key set cannot be fetched, an unknown key may be a new one: not the fault of the token.
         let is_undecidable = unknown && !issuer.ring.is_current();
         let refusal = if is_undecidable {
@@ -143,7 +151,7 @@ pub fn verify(
         };
         Unverified {
             kid: jws.header.kid.clone().filter(|_| unknown),
-            ..unverified(refusal, unknown)
+            ..unverified(refusal, unknown || may_be_replaced)
         }
     })?;
     let checked = jws.claims.check(&issuer.policy, now);
@@ -163,6 +171,14 @@ pub fn verify(
 }
 
 impl Issuer {
+    /// Reports whether the keys are old enough that the issuer may have replaced one. False while the issuer is
+    /// unreachable: a forged token must not wait for it.
+    fn may_replace_key(&self, now: UnixTime) -> bool {
+        let fetched_at = self.ring.fetched_at();
+        let is_old = fetched_at.is_some_and(|fetched| now.0 - fetched.0 >= REPLACED_KEY_AGE);
+        is_old && self.ring.is_current()
+    }
+
     /// Compares `typ` as a media type (RFC 7515 section 4.1.9).
     fn accepts_type(&self, typ: Option<&str>) -> bool {
         let typ = media_type(typ.unwrap_or("JWT"));

@@ -170,9 +170,14 @@ impl KeyWait {
             .is_some_and(|outcome| outcome != RefreshOutcome::Newer)
     }
 
-    /// Refuses the request, with 503 if the fetch could not establish whether the key exists.
+    /// Refuses the request, with 503 if the fetch could not establish whether the key exists. A signature that no known
+    /// key verifies is invalid.
     fn give_up(&self, mut needs: NeedsKeys) -> Stop {
-        if self.outcome == Some(RefreshOutcome::Undecided) {
+        let has_key = matches!(
+            needs.otherwise.refusal,
+            Refusal::TokenSignature | Refusal::TokenAlgorithm
+        );
+        if self.outcome == Some(RefreshOutcome::Undecided) && !has_key {
             needs.otherwise.refusal = Refusal::KeysUnavailable;
         }
         Stop::Refuse(needs.otherwise)

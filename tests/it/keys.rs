@@ -9,7 +9,7 @@ use jsonwebtoken::Algorithm;
 use crate::harness::issuer::{JwksResponse, claims};
 use crate::harness::wire::Wire;
 use crate::harness::{
-    Issuer, Key, Latch, ROUTES, Request, Sidecar, TASKS, Upstream, eventually, get,
+    Issuer, Key, Latch, NOW, ROUTES, Request, Sidecar, TASKS, Upstream, eventually, get,
 };
 
 fn fetching(window: JwksResponse) -> (Sidecar, Upstream, Issuer) {
@@ -136,6 +136,56 @@ fn fetches_again_for_a_key_that_a_stale_response_removed() {
     issuer.publish(rotated);
     assert_eq!(sidecar.call(&tasks_of_alice(&two())).status, 200);
     assert_eq!(issuer.fetches(), 3);
+}
+
+#[test]
+fn fetches_a_replaced_key_with_the_same_kid_after_a_minute() {
+    for [old, new] in [
+        [one(), Key::ed25519_of("ed25519-second", "one")],
+        // With another algorithm.
+        [one(), Key::p256("one")],
+        [one().without_kid(), Key::p256("one").without_kid()],
+    ] {
+        let (sidecar, _upstream, issuer) = fetching(JwksResponse::Keys(vec![old.clone()]));
+        assert_eq!(sidecar.call(&tasks_of_alice(&old)).status, 200);
+        issuer.publish(JwksResponse::Keys(vec![new.clone()]));
+        sidecar.set_time(NOW + 59);
+        assert_eq!(sidecar.call(&tasks_of_alice(&new)).status, 401);
+        assert_eq!(issuer.fetches(), 1);
+        sidecar.set_time(NOW + 60);
+        assert_eq!(sidecar.call(&tasks_of_alice(&new)).status, 200);
+        assert_eq!(sidecar.call(&tasks_of_alice(&old)).status, 401);
+        assert_eq!(issuer.fetches(), 2);
+    }
+}
+
+#[test]
+fn forged_signatures_cause_one_fetch_a_minute_and_are_never_undecided() {
+    let (sidecar, _upstream, issuer) = fetching(JwksResponse::Keys(vec![one()]));
+    assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
+    let forged = tasks_of_alice(&Key::ed25519_of("ed25519-stranger", "one"));
+    for minute in 1..4 {
+        sidecar.set_time(NOW + 60 * minute);
+        for _ in 0..20 {
+            sidecar.call(&forged).refused(401, "token_signature");
+        }
+        assert_eq!(issuer.fetches(), 1 + usize::try_from(minute).unwrap());
+    }
+    // No key of a set can verify these algorithms.
+    sidecar.set_time(NOW + 600);
+    let payload = claims("alice").to_string();
+    for alg in ["HS256", "none", "ES256K"] {
+        let token = one().sign_text(&format!(r#"{{"alg":"{alg}","kid":"one"}}"#), &payload);
+        sidecar
+            .call(&get(TASKS).bearer(&token))
+            .refused(401, "token_algorithm");
+    }
+    assert_eq!(issuer.fetches(), 4);
+    issuer.publish(JwksResponse::Closed);
+    for _ in 0..20 {
+        sidecar.call(&forged).refused(401, "token_signature");
+    }
+    assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
 }
 
 #[test]
@@ -310,9 +360,9 @@ fn expires_keys_after_max_stale() {
     let sidecar = Sidecar::start(&keys, &upstream, &issuer);
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
     issuer.publish(JwksResponse::Closed);
-    sidecar.set_time(crate::harness::NOW + 599);
+    sidecar.set_time(NOW + 599);
     assert_eq!(sidecar.call(&tasks_of_alice(&one())).status, 200);
-    sidecar.set_time(crate::harness::NOW + 600);
+    sidecar.set_time(NOW + 600);
     sidecar
         .call(&tasks_of_alice(&one()))
         .refused(503, "keys_unavailable");

@@ -96,10 +96,16 @@ impl Key {
         Self { algorithm, ..self }
     }
 
+    pub(crate) fn without_kid(self) -> Self {
+        Self { kid: None, ..self }
+    }
+
     fn public_jwk(&self) -> Value {
         let jwk = Jwk::from_encoding_key(&self.signer, self.algorithm).unwrap();
         let mut jwk = serde_json::to_value(jwk).unwrap();
-        jwk["kid"] = json!(self.kid);
+        if let Some(kid) = &self.kid {
+            jwk["kid"] = json!(kid);
+        }
         jwk
     }
 
