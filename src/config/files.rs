@@ -18,6 +18,7 @@ impl Config {
                 jwks_file,
                 jwks_url: _,
                 discovery: _,
+                discovery_issuer: _,
                 ca_file,
                 token_file: _,
                 refresh: _,

@@ -85,6 +85,8 @@ pub struct Keys {
     pub jwks_url: Option<String>,
     /// URL of the provider metadata (OpenID Connect Discovery), which contains the key set URL.
     pub discovery: Option<String>,
+    /// Required `issuer` of the provider metadata, if it differs from the URL. Only with `discovery`.
+    pub discovery_issuer: Option<String>,
     /// PEM file of CA certificates for the issuer's server, instead of the system's. Only with a URL.
     pub ca_file: Option<PathBuf>,
     /// File with a bearer token for the issuer's server. Only with a URL.

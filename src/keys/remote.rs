@@ -53,8 +53,8 @@ pub enum KeySetLocation {
     Discovery {
         /// URL of the discovery document.
         url: Uri,
-        /// Required `issuer` of the document.
-        issuer: String,
+        /// Accepted values of `issuer` in the document.
+        issuers: Vec<String>,
         /// Accept an `http` URL of the key set.
         allow_http: bool,
     },
@@ -143,11 +143,11 @@ impl RemoteKeys {
             KeySetLocation::Set(url) => self.fetcher.get(url).await?,
             KeySetLocation::Discovery {
                 url,
-                issuer,
+                issuers,
                 allow_http,
             } => {
                 let document = self.fetcher.get(url).await?.body;
-                let url = key_set_url(&document, issuer, *allow_http)?;
+                let url = key_set_url(&document, issuers, *allow_http)?;
                 self.fetcher.get(&url).await?
             }
         };
@@ -169,16 +169,17 @@ fn record_success(metrics: &IssuerMetrics, ring: &KeyRing) {
     metrics.last_error.store(None);
 }
 
-/// Reads the URL of the key set from a discovery document. Its `issuer` must be the configured one (OpenID Connect
-/// Discovery 1.0 section 4.3).
-fn key_set_url(document: &[u8], issuer: &str, allow_http: bool) -> Result<Uri, FetchError> {
+/// Reads the URL of the key set from a discovery document. Its `issuer` must be identical to an accepted one (OpenID
+/// Connect Discovery 1.0 section 4.3).
+fn key_set_url(document: &[u8], issuers: &[String], allow_http: bool) -> Result<Uri, FetchError> {
     let invalid = |text: String| FetchError::Discovery(text);
     let document: DiscoveryDocument = serde_json::from_slice(document)
         .map_err(|_| invalid("not a JSON object with `issuer` and `jwks_uri`".to_owned()))?;
-    if document.issuer != issuer {
+    if !issuers.contains(&document.issuer) {
         return Err(invalid(format!(
-            "the document has the issuer `{}`, expected `{issuer}`",
-            document.issuer
+            "the document has the issuer `{}`, expected `{}`; if it is the issuer of your tokens, set `discovery_issuer`",
+            document.issuer,
+            issuers.join("` or `")
         )));
     }
     let url: Option<Uri> = document.jwks_uri.parse().ok();
@@ -261,19 +262,36 @@ mod tests {
     #[test]
     fn rejects_a_discovery_document_of_another_issuer() {
         let of = |json: &str, allow_http| {
-            let found = key_set_url(json.as_bytes(), "https://a.example", allow_http);
+            let issuers = ["https://a.example", "https://a.example/"].map(str::to_owned);
+            let found = key_set_url(json.as_bytes(), &issuers, allow_http);
             found
                 .map(|url| url.to_string())
                 .map_err(|error| error.to_string())
         };
         let valid = r#"{"issuer":"https://a.example","jwks_uri":"https://keys.example/set"}"#;
         assert_eq!(of(valid, false), Ok("https://keys.example/set".into()));
+        // OpenID Connect Discovery 1.0 section 4.1: the metadata URL does not show a `/` at the end of the issuer.
+        let with_slash = valid.replace("a.example", "a.example/");
+        assert_eq!(of(&with_slash, false), of(valid, false));
         let other = valid.replace("a.example", "b.example");
         let error = of(&other, false).unwrap_err();
         assert_eq!(
             error,
-            "discovery: the document has the issuer `https://b.example`, expected `https://a.example`"
+            "discovery: the document has the issuer `https://b.example`, expected `https://a.example` or \
+             `https://a.example/`; if it is the issuer of your tokens, set `discovery_issuer`"
         );
+        for other in [
+            "a.example//",
+            "A.example",
+            "a.example:443",
+            "a.example/x",
+            "a.example.",
+        ] {
+            assert!(
+                of(&valid.replace("a.example", other), false).is_err(),
+                "{other}"
+            );
+        }
         let plain = valid.replace("https://keys", "http://keys");
         assert!(of(&plain, false).is_err() && of(&plain, true).is_ok());
         for invalid in [

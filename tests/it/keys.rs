@@ -220,6 +220,80 @@ fn invented_key_ids_neither_delay_a_rotation_nor_flood_the_issuer() {
     assert!(numbers.into_inner() > 8);
 }
 
+/// A gate with OIDC discovery at `path` of a provider, whose metadata has this issuer. `{host}` is the provider.
+fn discovering(
+    path: &str,
+    metadata_issuer: &str,
+    more: &str,
+) -> (Sidecar, Upstream, [Issuer; 2], String) {
+    let keys = Issuer::publishing(JwksResponse::Keys(vec![one()]));
+    let provider = Issuer::start();
+    let url = provider.url();
+    let host = url.strip_suffix("/jwks.json").unwrap();
+    let document = serde_json::json!({
+        "issuer": metadata_issuer.replace("{host}", host),
+        "jwks_uri": keys.url(),
+    });
+    provider.publish(JwksResponse::with_status("200 OK", &document.to_string()));
+    let more = more.replace("{host}", host);
+    let config =
+        format!("[issuers.test]\nkeys = {{ discovery = \"{host}{path}\"{more} }}\n{ROUTES}");
+    let upstream = Upstream::start();
+    let sidecar = Sidecar::start(&config, &upstream, &provider);
+    let host = host.to_owned();
+    (sidecar, upstream, [provider, keys], host)
+}
+
+#[test]
+fn discovers_the_keys_of_an_issuer_with_a_slash_at_its_end() {
+    // OpenID Connect Discovery 1.0 section 4.1: a `/` at the end of the issuer is removed before the well-known path is
+    // appended. RFC 8414 section 3.1: the same before it is inserted.
+    let oidc = "/.well-known/openid-configuration";
+    let oauth = "/.well-known/oauth-authorization-server";
+    for (path, issuer) in [
+        (oidc.to_owned(), "{host}"),
+        (oidc.to_owned(), "{host}/"),
+        (
+            format!("/application/o/tasks{oidc}"),
+            "{host}/application/o/tasks/",
+        ),
+        (format!("/realms/shop{oidc}"), "{host}/realms/shop"),
+        (format!("{oauth}/api/auth"), "{host}/api/auth"),
+        (format!("/tenant{oidc}?appid=1"), "{host}/tenant/"),
+    ] {
+        let (sidecar, _upstream, [provider, _keys], host) = discovering(&path, issuer, "");
+        let mut claims = claims("alice");
+        claims["iss"] = issuer.replace("{host}", &host).into();
+        let request = get(TASKS).bearer(&one().sign(&claims));
+        assert_eq!(sidecar.call(&request).status, 200, "{path} {issuer}");
+        assert_eq!(provider.targets(), [path]);
+    }
+}
+
+#[test]
+fn requires_the_exact_issuer_in_discovery_metadata() {
+    // OpenID Connect Discovery 1.0 section 4.3.
+    let path = "/.well-known/openid-configuration";
+    let sts = "https://sts.example/tenant/";
+    let named = r#", discovery_issuer = "https://sts.example/tenant/""#;
+    for (issuer, more, iss, status) in [
+        ("{host}//", "", "{host}", 503),
+        ("{host}/tenant", "", "{host}", 503),
+        (sts, "", "{host}", 503),
+        (sts, named, sts, 200),
+        ("https://sts.example/tenant", named, sts, 503),
+        ("{host}", named, sts, 503),
+        (sts, named, "https://sts.example/tenant", 401),
+        (sts, named, "{host}", 401),
+    ] {
+        let (sidecar, _upstream, _issuers, host) = discovering(path, issuer, more);
+        let mut claims = claims("alice");
+        claims["iss"] = iss.replace("{host}", &host).into();
+        let response = sidecar.call(&get(TASKS).bearer(&one().sign(&claims)));
+        assert_eq!(response.status, status, "{issuer} {more} {iss}");
+    }
+}
+
 #[test]
 fn keeps_fetched_keys_while_the_issuer_is_down() {
     let (sidecar, _upstream, issuer) = fetching(JwksResponse::Keys(vec![one()]));

@@ -35,6 +35,7 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
         } = source_config(document, &path, &issuer);
         let resolved = keys
             .and_then(|keys| resolve(document, warnings, &keys_path, &keys, algorithms.as_deref()));
+        check_template(document, &path, &issuer);
         let (issuer_values, audience) = (issuer.issuer, issuer.audience.or(defaults.audience));
         let accepted = texts(
             document,
@@ -91,6 +92,23 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
     }
     check_selection(document, &compiled.issuers);
     compiled
+}
+
+/// Reports a template as the only accepted `iss`: the metadata of a provider for many tenants has one, and its tokens
+/// have the values of their tenants.
+fn check_template(document: &mut ConfigDocument, path: &KeyPath, issuer: &config::Issuer) {
+    let keys = issuer.keys.as_ref();
+    let template = keys.and_then(|keys| keys.discovery_issuer.as_deref());
+    if issuer.issuer.is_none()
+        && let Some(template) = template.filter(|template| template.contains('{'))
+    {
+        document.report(
+            path.key("keys").key("discovery_issuer"),
+            format!(
+                "`{template}` is a template, which no token has as its `iss`; set `issuer` to the values of your tenants"
+            ),
+        );
+    }
 }
 
 /// Reports issuers that accept the same `iss`: the issuer of a token must be unambiguous.

@@ -1,5 +1,7 @@
 //! Compiles the key source of an issuer: `keys = { … }` or `better_auth`.
 
+mod discovery;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -61,14 +63,7 @@ pub(super) fn source_config(
         }
         (Some(keys_config), None) => KeySourceConfig {
             defaults: ClaimDefaults {
-                issuer: keys_config
-                    .discovery
-                    .as_deref()
-                    .and_then(described_issuer)
-                    .map(|issuer| {
-                        // Issuer identifiers with a trailing `/` have the same metadata URL as those without.
-                        OneOrMany(vec![issuer.to_owned(), format!("{issuer}/")])
-                    }),
+                issuer: discovered_issuers(keys_config).map(OneOrMany),
                 audience: None,
             },
             keys: Some(keys_config.clone()),
@@ -113,9 +108,13 @@ fn better_auth(document: &mut ConfigDocument, path: KeyPath, text: &str) -> KeyS
     }
 }
 
-/// Issuer of a metadata URL (OpenID Connect Discovery 1.0 section 4).
-fn described_issuer(url: &str) -> Option<&str> {
-    url.strip_suffix("/.well-known/openid-configuration")
+/// Issuers that the metadata at `discovery` may belong to. Their tokens have the same `iss`.
+fn discovered_issuers(keys: &Keys) -> Option<Vec<String>> {
+    let url = keys.discovery.as_deref()?;
+    match &keys.discovery_issuer {
+        Some(issuer) => Some(vec![issuer.clone()]),
+        None => discovery::issuers(url).map(Vec::from),
+    }
 }
 
 /// Loads local keys or prepares a remote key set.
@@ -252,6 +251,10 @@ fn check_companions(document: &mut ConfigDocument, path: &KeyPath, keys: &Keys, 
         ("allow_http", keys.allow_http && !is_remote),
         ("ca_file", keys.ca_file.is_some() && !is_remote),
         ("token_file", keys.token_file.is_some() && !is_remote),
+        (
+            "discovery_issuer",
+            keys.discovery_issuer.is_some() && source != "discovery",
+        ),
     ];
     for (key, is_misplaced) in misplaced {
         if is_misplaced {
@@ -308,15 +311,18 @@ fn remote(
         document.report(path.key("token_file"), format!("cannot be read: {error}"));
     }
     let location = if keys.discovery.is_some() {
-        let Some(issuer) = described_issuer(text) else {
+        let Some(issuers) = discovered_issuers(keys) else {
             document.report(
                 url_path,
-                format!("must end with `/.well-known/openid-configuration`, got `{text}`"),
+                format!(
+                    "must end with `/.well-known/openid-configuration`, got `{text}`; for metadata at another URL, set \
+                     `discovery_issuer` to its `issuer`"
+                ),
             );
             return None;
         };
         KeySetLocation::Discovery {
-            issuer: issuer.to_owned(),
+            issuers,
             allow_http: keys.allow_http || urls::is_this_machine(&url),
             url,
         }
