@@ -202,3 +202,29 @@ def _settled(gate) -> int:
         previous = current
         time.sleep(0.5)
     return previous
+
+
+# --- idle connections ------------------------------------------------------------------------------------------------
+
+IDLE = 500
+
+
+def idle_connections() -> float:
+    """KiB of memory of the gate for each keep-alive connection after one request."""
+    upstream = Upstream()
+    with running(upstream.port) as gate:
+        opened = [_idle(gate.port) for _ in range(100)]
+        before = _settled(gate)
+        opened += [_idle(gate.port) for _ in range(IDLE)]
+        measured = (_settled(gate) - before) / IDLE
+        for connection in opened:
+            connection.close()
+    upstream.stop()
+    return measured
+
+
+def _idle(port: int) -> Connection:
+    connection = Connection(port)
+    connection.send(b"GET /open/x HTTP/1.1\r\n" + HOST + b"\r\n")
+    connection.response()
+    return connection
