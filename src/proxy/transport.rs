@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
@@ -77,6 +79,21 @@ impl Wire {
     pub(in crate::proxy) fn put_back(&mut self, bytes: Vec<u8>) {
         self.put_back = bytes.into();
     }
+
+    /// Copies the first unread bytes and returns their number; 0 at the end of the stream, `None` if there are none yet.
+    /// Asks the kernel: the runtime learns of new bytes only when it next waits for events.
+    fn peek(&self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = match &self.transport {
+            Transport::Tcp(stream) => recv(stream, bytes, flags),
+            Transport::Unix(stream) => recv(stream, bytes, flags),
+        };
+        match peeked {
+            Ok((_, count)) => Ok(Some(count)),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 impl Stream {
@@ -86,6 +103,14 @@ impl Stream {
             Self::Plain(wire) => wire.put_back(bytes),
             // ALPN negotiates the protocol over TLS, so nothing is read ahead.
             Self::Tls(_) => {}
+        }
+    }
+
+    /// See [`Wire::peek`]. Over TLS, the bytes are encrypted.
+    pub(super) fn peek(&self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
+        match self {
+            Self::Plain(wire) => wire.peek(bytes),
+            Self::Tls(stream) => stream.get_ref().0.peek(bytes),
         }
     }
 }

@@ -19,6 +19,7 @@ mod protocol;
 mod queue;
 mod resolve;
 mod retry_budget;
+mod reuse;
 mod revocable_body;
 mod send;
 mod shared;

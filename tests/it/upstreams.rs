@@ -5,4 +5,5 @@ mod health;
 mod http2;
 mod queue;
 mod response_isolation;
+mod surplus;
 mod tls;

@@ -16,6 +16,7 @@ use super::connection::Connection;
 use super::http1::Http1;
 use super::http2::{Http2, Http2Stream};
 use super::protocol::{HTTP2, Protocol, Tls};
+use super::reuse::SurplusFlag;
 
 /// New connection.
 #[derive(Debug)]
@@ -39,15 +40,19 @@ pub(super) async fn open(
     address: &EndpointAddress,
     protocol: &Protocol,
     upgrade: bool,
+    surplus: Arc<SurplusFlag>,
 ) -> io::Result<Opened> {
     let wire = connect(address).await?;
     match protocol {
-        Protocol::Http1 => Ok(Opened::Http1(Http1::open(Stream::Plain(wire)).await?)),
+        Protocol::Http1 => {
+            let http1 = Http1::open(Stream::Plain(wire), surplus).await?;
+            Ok(Opened::Http1(http1))
+        }
         Protocol::Http2 => {
             let http2 = Http2::open(Stream::Plain(wire), Scheme::HTTP).await?;
             Ok(Opened::Http2(http2))
         }
-        Protocol::Tls(tls) => handshake(wire, address, tls, upgrade).await,
+        Protocol::Tls(tls) => handshake(wire, address, tls, upgrade, surplus).await,
     }
 }
 
@@ -71,6 +76,7 @@ async fn handshake(
     address: &EndpointAddress,
     tls: &Tls,
     upgrade: bool,
+    surplus: Arc<SurplusFlag>,
 ) -> io::Result<Opened> {
     let name = match &tls.settings.server_name {
         Some(name) => name.clone(),
@@ -84,6 +90,6 @@ async fn handshake(
     if is_http2 {
         Ok(Opened::Http2(Http2::open(stream, Scheme::HTTPS).await?))
     } else {
-        Ok(Opened::Http1(Http1::open(stream).await?))
+        Ok(Opened::Http1(Http1::open(stream, surplus).await?))
     }
 }

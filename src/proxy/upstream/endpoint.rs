@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::observe::metrics::Pool;
 
@@ -18,9 +19,14 @@ use super::http1::Http1;
 use super::http2::{Http2, Http2Stream};
 use super::outlier_detector::OutlierDetector;
 use super::protocol::Protocol;
+use super::reuse::SurplusFlag;
 
 /// Idle HTTP/1.1 connections per worker and endpoint.
 const MAX_IDLE: usize = 256;
+
+/// Time without reuse of HTTP/1.1 connections after surplus bytes: the endpoint sends more than one response to a request,
+/// and the next surplus may arrive when it is indistinguishable from a response.
+const DISTRUST: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
 pub(super) struct Endpoint {
@@ -35,6 +41,8 @@ pub(super) struct Endpoint {
     is_retired: Cell<bool>,
     /// The last TLS handshake negotiated HTTP/1.1.
     prefers_http1: Cell<bool>,
+    surplus: Arc<SurplusFlag>,
+    distrusted_until: Cell<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -72,6 +80,8 @@ impl Endpoint {
             pending: Cell::new(0),
             is_retired: Cell::new(false),
             prefers_http1: Cell::new(false),
+            surplus: Arc::default(),
+            distrusted_until: Cell::new(None),
         }
     }
 
@@ -82,6 +92,9 @@ impl Endpoint {
             return Some(Connection::Http2(stream));
         }
         loop {
+            if self.is_distrusted() {
+                return None;
+            }
             let Idle {
                 mut connection,
                 since,
@@ -118,7 +131,8 @@ impl Endpoint {
                 opening = None;
             }
         }
-        let opened = connect::open(&self.address, protocol, upgrade).await?;
+        let surplus = Arc::clone(&self.surplus);
+        let opened = connect::open(&self.address, protocol, upgrade, surplus).await?;
         let connection = match opened {
             Opened::Http1(connection) => {
                 if !upgrade {
@@ -142,7 +156,36 @@ impl Endpoint {
     pub(super) fn check_in(&self, connection: Connection) {
         match connection {
             Connection::Http2(stream) => stream.finish(),
-            Connection::Http1(connection) => self.return_idle(connection),
+            Connection::Http1(connection) => {
+                if connection.check_in() && !self.is_distrusted() {
+                    self.return_idle(connection);
+                }
+            }
+        }
+    }
+
+    /// Returns true if HTTP/1.1 connections are not reused because of surplus bytes on one of them.
+    fn is_distrusted(&self) -> bool {
+        if self.surplus.take() {
+            self.idle.borrow_mut().clear();
+            let before = self
+                .distrusted_until
+                .replace(Some(Instant::now() + DISTRUST));
+            if before.is_none() {
+                let address = &self.address;
+                warn!(
+                    "endpoint {address} sent bytes after a complete response; for an hour, each request to it opens a \
+                     connection"
+                );
+            }
+        }
+        match self.distrusted_until.get() {
+            Some(until) if Instant::now() < until => true,
+            Some(_) => {
+                self.distrusted_until.set(None);
+                false
+            }
+            None => false,
         }
     }
 

@@ -154,7 +154,7 @@ async fn send_check(
     address: &EndpointAddress,
 ) -> Result<StatusCode, String> {
     let exchange = async {
-        let opened = connect::open(address, &upstream.protocol, false).await;
+        let opened = connect::open(address, &upstream.protocol, false, Arc::default()).await;
         let mut connection = opened.map_err(|error| error.to_string())?.into_connection();
         let mut request = Box::new(Request::new(RequestBody::empty()));
         *request.uri_mut() = check.path.clone().into();

@@ -1,8 +1,9 @@
 //! HTTP/1.1 connection: one exchange at a time.
 
 use std::io;
+use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -11,6 +12,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use crate::proxy::request_body::RequestBody;
 use crate::proxy::transport::Stream;
 
+use super::reuse::{ReuseState, SurplusFlag, WatchedStream};
 use super::send::{MAX_RESPONSE_HEAD_BYTES, SendError, clone_head, is_replayable, with_body};
 
 /// Open connection. Closed on drop, so that the upstream stops working on an abandoned request.
@@ -18,17 +20,21 @@ use super::send::{MAX_RESPONSE_HEAD_BYTES, SendError, clone_head, is_replayable,
 pub(super) struct Http1 {
     sender: SendRequest<RequestBody>,
     task: AbortHandle,
+    reuse: Arc<ReuseState>,
+    /// The last response had no content by definition: an upstream that sends some anyway sends it later.
+    is_without_content: bool,
     is_detached: bool,
 }
 
 impl Http1 {
-    pub(super) async fn open(stream: Stream) -> io::Result<Self> {
+    pub(super) async fn open(stream: Stream, surplus: Arc<SurplusFlag>) -> io::Result<Self> {
         let mut builder = Builder::new();
         // Without vectored writes, a small head and body go out in one write.
         builder
             .writev(false)
             .max_buf_size(MAX_RESPONSE_HEAD_BYTES)
             .max_header_size(MAX_RESPONSE_HEAD_BYTES);
+        let (stream, reuse) = WatchedStream::new(stream, surplus);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
         let connection = connection.with_upgrades();
@@ -39,6 +45,8 @@ impl Http1 {
         Ok(Self {
             sender,
             task: task.abort_handle(),
+            reuse,
+            is_without_content: false,
             is_detached: false,
         })
     }
@@ -57,7 +65,12 @@ impl Http1 {
         request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, SendError> {
         let retry = is_replayable(&request).then(|| clone_head(&request));
+        let is_head = request.method() == Method::HEAD;
+        self.reuse.check_out();
         let sent = self.sender.try_send_request(*request).await;
+        let sent = sent.inspect(|response| {
+            self.is_without_content = is_head || is_without_content(response.status());
+        });
         sent.map_err(|mut error| match error.take_message() {
             Some(unsent) => SendError::NotSent(Box::new(unsent)),
             None => {
@@ -71,10 +84,21 @@ impl Http1 {
         })
     }
 
+    /// Returns true if the connection may carry another exchange after a complete response.
+    pub(super) fn check_in(&self) -> bool {
+        self.reuse.check_in() && !self.is_without_content
+    }
+
     /// Keeps the upgraded connection open after the drop.
     pub(super) fn detach(mut self) {
+        self.reuse.upgrade();
         self.is_detached = true;
     }
+}
+
+/// Returns true if a response with this status never has content (RFC 9110 sections 15.3.5 and 15.4.5).
+fn is_without_content(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 impl Drop for Http1 {
