@@ -7,6 +7,7 @@ mod dev;
 mod doctor;
 mod drain;
 mod explain;
+mod key_sets;
 mod run;
 mod signals;
 mod token;

@@ -30,12 +30,15 @@ use crate::proxy::headers::{self, Peer};
 use crate::proxy::shared::Policy;
 use crate::tls;
 
+use super::key_sets::{KeySetFetch, KeySets};
 use super::{ConfigFile, Failure, Outcome, compile, say, verdict};
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     #[command(flatten)]
     config: ConfigFile,
+    #[command(flatten)]
+    key_sets: KeySetFetch,
     /// Bearer token of the request.
     #[arg(long, short, value_name = "TOKEN")]
     token: Option<String>,
@@ -56,10 +59,19 @@ impl Explain {
         let app = compile(&self.config.config)?;
         let peer = self.peer()?;
         let inbound = app.policy.headers.inbound(&peer, self.head()?);
-        let gate = &app.policy.gate;
-        let cors = gate.cors_request(&inbound.head);
         let now = Clock::System.now();
-        let decision = gate.decide(&inbound, now, &mut TokenCache::default());
+        let mut sets = KeySets {
+            gate: app.policy.gate.clone(),
+            failures: Vec::new(),
+        };
+        let decide = |gate: &Gate| gate.decide(&inbound, now, &mut TokenCache::default());
+        let mut decision = decide(&sets.gate);
+        if let Err(Stop::NeedsKeys(needs)) = &decision {
+            self.key_sets.fetch(&app, needs.issuer, &mut sets, now)?;
+            decision = decide(&sets.gate);
+        }
+        let KeySets { gate, failures } = &sets;
+        let cors = gate.cors_request(&inbound.head);
         let route = match &decision {
             Ok(permit) => Some(permit.route()),
             Err(Stop::Preflight(preflight)) => Some(&preflight.route),
@@ -85,20 +97,15 @@ impl Explain {
                 print_preflight(preflight, gate.issuers());
                 return Ok(ExitCode::SUCCESS);
             }
-            Err(Stop::Refuse(refused)) => {
-                self.print_refusal(refused, &inbound, gate.issuers(), now);
+            Err(stop) => {
+                if let Some(refused) = stop.refused() {
+                    self.print_refusal(refused, &inbound, gate.issuers(), now);
+                }
                 print_cors(cors.as_ref(), gate, route);
             }
-            Err(Stop::NeedsKeys(needs)) => {
-                self.print_refusal(&needs.otherwise, &inbound, gate.issuers(), now);
-                if let Some(issuer) = gate.issuers().get(needs.issuer.0) {
-                    say(format_args!(
-                        "\nIssuer `{}` has its keys at a URL, and `explain` fetches none. The running gate fetches them \
-                         before it responds.",
-                        issuer.name
-                    ));
-                }
-            }
+        }
+        for failure in failures {
+            say(format_args!("\n{failure}"));
         }
         Ok(ExitCode::FAILURE)
     }

@@ -16,6 +16,7 @@ use crate::keys::Algorithm;
 use crate::keys::secret::{Secret, Secrets};
 use crate::observe::log;
 
+use super::key_sets::{KeySetFetch, KeySets, describe_key};
 use super::{ConfigFile, Failure, Outcome, compile, say, verdict};
 
 #[derive(Debug, Subcommand)]
@@ -53,6 +54,8 @@ pub(super) struct Mint {
 pub(super) struct Inspect {
     #[command(flatten)]
     config: ConfigFile,
+    #[command(flatten)]
+    key_sets: KeySetFetch,
     /// Token to inspect; `-` reads it from standard input.
     token: String,
 }
@@ -223,8 +226,19 @@ impl Inspect {
                 None => say(format_args!("{name}: not base64url-encoded JSON")),
             }
         }
-        let verdict = verdict::of(app.policy.gate.issuers(), &text, None, Clock::System.now());
+        let now = Clock::System.now();
+        let KeySets { gate, failures } = self.key_sets.for_token(&app, &text, now)?;
+        let verdict = verdict::of(gate.issuers(), &text, None, now);
+        if let Some(key) = verdict
+            .issuer
+            .and_then(|issuer| describe_key(&app, &gate, issuer, &text))
+        {
+            say(format_args!("key: {key}"));
+        }
         say(format_args!("\n{}", verdict.sentence));
+        for failure in &failures {
+            say(format_args!("  {failure}"));
+        }
         for other in &verdict.others {
             say(format_args!("  {other}"));
         }

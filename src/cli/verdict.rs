@@ -18,6 +18,8 @@ use crate::observe::log::printable;
 pub(super) struct Verdict {
     /// Refusal of the gate, if it rejects the token.
     pub(super) refusal: Option<Refusal>,
+    /// Issuer that accepts or rejects the token, if one is responsible.
+    pub(super) issuer: Option<IssuerId>,
     /// Result of the responsible issuer, in one line.
     pub(super) sentence: String,
     /// Results of the other issuers, one line each.
@@ -63,6 +65,7 @@ pub(super) fn of(
     match (&result, responsible.and_then(|index| issuers.get(index.0))) {
         (Ok(verified), _) => Verdict {
             refusal: None,
+            issuer: responsible,
             sentence: format!(
                 "accepted: issuer `{}`, subject `{}`",
                 verified.issuer,
@@ -72,6 +75,7 @@ pub(super) fn of(
         },
         (Err(Unverified { refusal, .. }), Some(issuer)) => Verdict {
             refusal: Some(refusal.clone()),
+            issuer: responsible,
             sentence: format!(
                 "rejected by issuer `{}` ({}): {}",
                 issuer.name,
@@ -82,6 +86,7 @@ pub(super) fn of(
         },
         (Err(Unverified { refusal, .. }), None) => Verdict {
             refusal: Some(refusal.clone()),
+            issuer: responsible,
             sentence: format!(
                 "rejected ({}): {}",
                 refusal.reason(),
@@ -184,7 +189,12 @@ impl DecodedToken {
     /// Cause of a refusal by this issuer.
     fn explain(&self, refusal: &Refusal, issuer: &Issuer, now: UnixTime) -> String {
         let kid = self.header.get("kid").map(|kid| json(Some(kid)));
-        let (key, signed) = match &kid {
+        // Only the issuer's own keys are named: any client can write a `kid`.
+        let known = kid.as_ref().filter(|_| {
+            let kid = self.header.get("kid").and_then(Value::as_str);
+            kid.is_some_and(|kid| issuer.ring.has(kid))
+        });
+        let (key, signed) = match known {
             Some(kid) => (
                 format!("key {kid}"),
                 format!("signature valid with key {kid}"),

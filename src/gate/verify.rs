@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::UnixTime;
-use crate::keys::{Algorithm, KeyKind, KeyRing};
+use crate::keys::{Algorithm, KeyKind, KeyRing, VerificationKey};
 
 use super::certificate::{Binding, ClientCertificate};
 use super::claims::{ClaimPolicy, Claims, Validity};
@@ -196,7 +196,14 @@ fn media_type(typ: &str) -> &str {
     }
 }
 
-fn check_signature(jws: &Jws<'_>, ring: &KeyRing) -> Result<(), Refusal> {
+/// Key of this issuer that verifies the signature of a token. Checks nothing else.
+pub fn signing_key<'a>(issuer: &'a Issuer, token: BearerToken<'_>) -> Option<&'a VerificationKey> {
+    let jws = Jws::parse(token.expose()).ok()?;
+    check_signature(&jws, &issuer.ring).ok()
+}
+
+/// Finds the key that verifies the signature.
+fn check_signature<'a>(jws: &Jws<'_>, ring: &'a KeyRing) -> Result<&'a VerificationKey, Refusal> {
     let mut keys = ring.keys_for(jws.header.kid.as_deref()).peekable();
     if keys.peek().is_none() {
         return Err(Refusal::TokenKeyUnknown);
@@ -210,10 +217,9 @@ fn check_signature(jws: &Jws<'_>, ring: &KeyRing) -> Result<(), Refusal> {
         return Err(Refusal::TokenAlgorithm);
     }
     let signed = jws.signing_input.as_bytes();
-    if fitting.any(|key| key.verifies(algorithm, signed, jws.signature)) {
-        return Ok(());
-    }
-    Err(Refusal::TokenSignature)
+    fitting
+        .find(|key| key.verifies(algorithm, signed, jws.signature))
+        .ok_or(Refusal::TokenSignature)
 }
 
 impl<'a> Jws<'a> {

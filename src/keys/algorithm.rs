@@ -122,6 +122,18 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
+    /// Key type and curve, as in a JSON Web Key (RFC 7518 section 6, RFC 8037 section 2).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Secret => "oct",
+            Self::Rsa => "RSA",
+            Self::P256 => "EC P-256",
+            Self::P384 => "EC P-384",
+            Self::P521 => "EC P-521",
+            Self::Ed25519 => "OKP Ed25519",
+        }
+    }
+
     /// Default algorithm of a key without an `alg`.
     pub fn default_algorithm(self) -> Algorithm {
         match self {

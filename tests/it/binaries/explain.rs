@@ -3,6 +3,10 @@
 use std::collections::BTreeSet;
 
 use claimgate::tls;
+use serde_json::json;
+
+use crate::harness::issuer::JwksResponse;
+use crate::harness::{Issuer, Key};
 
 use super::program::Ended;
 use super::upstream::{Request, Upstream, fields};
@@ -485,24 +489,121 @@ fn explain_names_the_token_source_and_hides_the_token() {
     assert!(upstream.has_received_nothing());
 }
 
-#[test]
-fn explain_fetches_no_keys() {
-    let address = "127.0.0.1:9".parse().unwrap();
-    let config = eight_lines(address).replace(
+/// Eight lines of configuration with the keys of this issuer.
+fn with_remote_keys(url: &str) -> String {
+    eight_lines("127.0.0.1:9".parse().unwrap()).replace(
         "secret_env = \"BETTER_AUTH_SECRET\"",
-        "jwks_url = \"http://127.0.0.1:9/jwks\"",
-    );
-    let token = Directory::with(&eight_lines(address)).token("alice", &[]);
-    let directory = Directory::with(&config);
-    let ended = directory.call(&["explain", "--token", &token, "GET", "/api/alice/tasks"]);
+        &format!("jwks_url = \"{url}\""),
+    )
+}
+
+/// Token without a time in the past, for the clock of the system.
+fn token_of_alice(key: &Key) -> String {
+    key.sign(&json!({ "sub": "alice", "exp": 4_000_000_000_i64 }))
+}
+
+#[test]
+fn explain_fetches_the_keys_of_the_issuer() {
+    let issuer = Issuer::publishing(JwksResponse::Keys(vec![Key::ed25519("one")]));
+    let directory = Directory::with(&with_remote_keys(&issuer.url()));
+    let explain = |kid: &str, path: &str| {
+        let token = token_of_alice(&Key::ed25519(kid));
+        directory.call(&["explain", "--token", &token, "GET", path])
+    };
+    let ended = explain("one", "/api/alice/tasks");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let verified = "ok    verification        subject `alice`, issuer `better-auth`\n";
+    assert!(ended.stdout.contains(verified), "{ended:?}");
+    let ended = explain("two", "/api/alice/tasks");
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    for text in [
-        "FAIL  verification        keys_unavailable",
-        "response 503 Service Unavailable: ",
-        "Issuer `better-auth` has its keys at a URL, and `explain` fetches none. ",
+    let unknown = "no key \"two\" in the key set; available: one for EdDSA";
+    assert!(ended.stdout.contains(unknown), "{ended:?}");
+    assert_eq!(issuer.fetches(), 2);
+    // A request that needs no keys causes no fetch.
+    explain("one", "/elsewhere");
+    assert_eq!(issuer.fetches(), 2);
+}
+
+#[test]
+fn explain_names_the_cause_of_missing_keys() {
+    let issuer = Issuer::publishing(JwksResponse::with_status("404 Not Found", ""));
+    let token = token_of_alice(&Key::ed25519("one"));
+    for (url, flag, cause) in [
+        (
+            "http://127.0.0.1:9/jwks",
+            None,
+            "\nissuer `better-auth`: failed to fetch keys from http://127.0.0.1:9/jwks: connect: Connection refused",
+        ),
+        (&*issuer.url(), None, ": status: 404 Not Found\n"),
+        (
+            "http://127.0.0.1:9/jwks",
+            Some("--offline"),
+            "\nissuer `better-auth`: no keys from http://127.0.0.1:9/jwks, because of `--offline`\n",
+        ),
     ] {
-        assert!(ended.stdout.contains(text), "`{text}`: {ended:?}");
+        let directory = Directory::with(&with_remote_keys(url));
+        let mut arguments = vec!["explain", "--token", &token, "GET", "/api/alice/tasks"];
+        arguments.extend(flag);
+        let ended = directory.call(&arguments);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        for text in [
+            "FAIL  verification        keys_unavailable",
+            "response 503 Service Unavailable: ",
+            cause,
+        ] {
+            assert!(ended.stdout.contains(text), "`{text}`: {ended:?}");
+        }
     }
+    assert_eq!(issuer.fetches(), 1);
+}
+
+#[test]
+fn token_inspect_names_the_key_of_the_issuer() {
+    let keys = vec![Key::rsa("one"), Key::ed25519("two").without_kid()];
+    let issuer = Issuer::publishing(JwksResponse::Keys(keys));
+    let directory = Directory::with(&with_remote_keys(&issuer.url()));
+    let from = format!("from {}\n", issuer.url());
+    for (key, code, text) in [
+        (
+            Key::rsa("one"),
+            0,
+            format!("\nkey: `one` (RS256, RSA) {from}"),
+        ),
+        // The `kid` of this token is of no key.
+        (
+            Key::ed25519("invented"),
+            0,
+            format!("\nkey: (EdDSA, OKP Ed25519) {from}"),
+        ),
+        (
+            Key::ed25519_of("ed25519-second", "invented"),
+            1,
+            "(token_signature): the signature does not match the key: ".to_owned(),
+        ),
+    ] {
+        let ended = directory.call(&["token", "inspect", &token_of_alice(&key)]);
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        assert!(ended.stdout.contains(&text), "`{text}`: {ended:?}");
+    }
+    let before = issuer.fetches();
+    let token = token_of_alice(&Key::rsa("one"));
+    let ended = directory.call(&["token", "inspect", "--offline", &token]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let cause = format!(
+        "  issuer `better-auth`: no keys from {}, because of `--offline`\n",
+        issuer.url()
+    );
+    assert!(ended.stdout.contains(&cause), "{ended:?}");
+    assert_eq!(issuer.fetches(), before);
+    issuer.publish(JwksResponse::with_status("200 OK", "<html>"));
+    let ended = directory.call(&["token", "inspect", &token]);
+    let cause = ": body: not a JSON Web Key Set: ";
+    assert!(ended.stdout.contains(cause), "{ended:?}");
+    let secret = Directory::with(&eight_lines("127.0.0.1:9".parse().unwrap()));
+    let token = secret.token("alice", &[]);
+    let ended = secret.call(&["token", "inspect", &token]);
+    let key = "\nkey: (HS256, oct) from the environment variable `BETTER_AUTH_SECRET`\n";
+    assert!(ended.stdout.contains(key), "{ended:?}");
 }
 
 #[test]
