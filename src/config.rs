@@ -2,6 +2,7 @@
 //!
 //! Nothing here is compiled: [`crate::app`] turns a [`Config`] into the running parts.
 
+mod admin_address;
 mod cors;
 mod files;
 mod identity;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use admin_address::admin_address;
 pub use cors::{Cors, RouteCors};
 pub use identity::{Credential, Identity};
 pub use issuer::{

@@ -94,7 +94,9 @@ def check_gate(gate, pod, problems):
 
     drain = gate.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
     require(drain[:2] == ["/claimgate", "drain"], "preStop must run `/claimgate drain`")
-    require(drain[2:4] == gate.get("args", [])[1:3], "preStop must use the same configuration as `run`")
+    ports = {port["name"]: port["containerPort"] for port in gate.get("ports", [])}
+    address = f"127.0.0.1:{ports.get('admin')}"
+    require(drain[2:4] == ["--admin", address], f"preStop must pass `--admin {address}`: config.toml may be broken")
     if gate in pod.get("initContainers", []):
         require(gate.get("restartPolicy") == "Always", "restartPolicy must be Always for a native sidecar")
         require("--wait" not in drain, "preStop must not wait: a native sidecar ends after the app")

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::config::ConfigDocument;
+use crate::config::admin_address;
 
-use super::{ConfigFile, Failure};
+use super::{ConfigFile, Failure, warn};
 
 /// Timeout for connecting, and for each read of the response.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,17 +39,20 @@ impl AdminResponse {
 }
 
 impl RunningGate {
-    pub(super) fn request(&self, method: &str, path: &str) -> Result<AdminResponse, Failure> {
-        let address = match self.admin {
-            Some(address) => address,
-            None => {
-                let document = ConfigDocument::load(&self.config.config)?;
-                let address = document.config.admin.address;
-                document.finish()?;
-                address
+    /// Configured admin address. The rest of the file does not matter: the running gate keeps its policy if the file has
+    /// become invalid.
+    fn address(&self) -> SocketAddr {
+        self.admin.unwrap_or_else(|| {
+            let (address, warning) = admin_address(&self.config.config);
+            if let Some(warning) = warning {
+                warn(format_args!("warning: {warning}"));
             }
-        };
-        let address = loopback(address);
+            address
+        })
+    }
+
+    pub(super) fn request(&self, method: &str, path: &str) -> Result<AdminResponse, Failure> {
+        let address = loopback(self.address());
         let response = send(address, method, path).map_err(|error| {
             Failure::other(format_args!(
                 "reach the admin listener of the gate at {address}: {error}"

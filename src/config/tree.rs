@@ -49,6 +49,18 @@ pub(super) enum ErrorKind {
     Invalid(String),
 }
 
+/// Text at `[section] key`, however invalid the rest of the document is.
+pub(super) fn find_text(text: &str, section: &str, key: &str) -> Option<String> {
+    fn find<'a>(table: &'a DeTable<'_>, name: &str) -> Option<&'a DeValue<'a>> {
+        let mut entries = table.iter();
+        let (_, value) = entries.find(|(key, _)| key.get_ref() == name)?;
+        Some(value.get_ref())
+    }
+    let (table, _errors) = DeTable::parse_recoverable(text);
+    let section = find(table.get_ref(), section)?.as_table()?;
+    find(section, key)?.as_str().map(str::to_owned)
+}
+
 impl Node {
     /// Empty document.
     pub(super) fn empty() -> Self {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,71 @@ fn a_draining_gate_is_not_ready_and_still_serves() {
             .stderr
             .starts_with("failed to reach the admin listener of the gate at "),
         "{ended:?}"
+    );
+}
+
+#[test]
+fn drain_and_why_work_with_a_broken_configuration() {
+    let upstream = Upstream::start();
+    let broken = [
+        ("config.toml: cannot be read", None),
+        ("", Some("[upstreams.tasks]\nurl = 5\n")),
+        ("", Some("[[routes]]\npath = \"/a\n")),
+        ("", Some("<<<<<<< HEAD\n")),
+    ];
+    for (number, (warning, text)) in broken.into_iter().enumerate() {
+        let directory = Directory::with(&eight_lines(upstream.address));
+        let mut gate = directory.serve(&["run"]);
+        let refused = Request::new("GET", "/api/alice/tasks").response(gate.address);
+        let request_id = refused
+            .fields
+            .iter()
+            .find_map(|field| field.strip_prefix("x-request-id: "));
+        let request_id = request_id.unwrap().to_owned();
+        let admin = format!("[admin]\naddress = \"{}\"\n", gate.admin);
+        match text {
+            // A broken mount: no address can be found, so the hook passes it.
+            None => fs::remove_file(directory.path("config.toml")).unwrap(),
+            Some(text) => fs::write(directory.path("config.toml"), admin + text).unwrap(),
+        }
+        gate.program.wait_for_line("configuration reload failed");
+        let address = gate.admin.to_string();
+        let call = |arguments: &[&str]| {
+            let passed = ["--admin", &address];
+            let more = if text.is_none() { &passed[..] } else { &[] };
+            directory.call(&[arguments, more].concat())
+        };
+        let why = call(&["why", &request_id]);
+        assert_eq!(why.code, Some(0), "{number}: {why:?}");
+        assert!(why.stdout.contains("token_missing"), "{number}: {why:?}");
+        let drained = call(&["drain"]);
+        assert_eq!(drained.code, Some(0), "{number}: {drained:?}");
+        assert_eq!(drained.stdout, "draining\n", "{number}");
+        assert_eq!(drained.stderr, "", "{number}");
+        let response = Request::new("GET", "/readyz").response(gate.admin);
+        assert_eq!(response.status, 503, "{number}");
+        if text.is_none() {
+            // Without `--admin`, the warning names the file and the flag, whatever listens on the default address.
+            let guessed = directory.call(&["drain"]);
+            assert!(guessed.stderr.contains(warning), "{guessed:?}");
+            assert!(guessed.stderr.contains("--admin"), "{guessed:?}");
+        }
+        gate.stop();
+    }
+}
+
+#[test]
+fn drain_waits_before_it_fails() {
+    let directory = Directory::with("");
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = free.local_addr().unwrap().to_string();
+    drop(free);
+    let began = Instant::now();
+    let ended = directory.call(&["drain", "--admin", &admin, "--wait", "300ms"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        began.elapsed() >= Duration::from_millis(300),
+        "`--wait` was ignored"
     );
 }
 
