@@ -27,7 +27,7 @@ use crate::proxy::shared::{Phase, Shared};
 pub use compile::App;
 use config_watcher::ConfigWatcher;
 use control_thread::Control;
-use sockets::SocketOpener;
+use sockets::{SocketFile, SocketOpener};
 
 /// Longest time to flush spans to the collector at shutdown.
 const SPAN_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,6 +55,7 @@ pub struct Running {
     metrics: Arc<Metrics>,
     address: Address,
     addresses: Vec<Address>,
+    socket_files: Vec<SocketFile>,
     admin_address: SocketAddr,
     workers: Vec<JoinHandle<worker::WorkerExit>>,
     reload_request: Arc<Notify>,
@@ -85,10 +86,12 @@ impl App {
         let mut worker_sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
         let mut sockets = SocketOpener::new();
         let mut addresses = Vec::with_capacity(listeners.len());
+        let mut socket_files = Vec::new();
         for mut listener in listeners {
             let (address, opened) = sockets
                 .listen(&listener.address, count)
                 .map_err(|e| listen_error(&listener.address, e))?;
+            socket_files.extend(SocketFile::of(&address));
             addresses.push(address.clone());
             listener.address = address;
             let listener = Arc::new(listener);
@@ -142,6 +145,7 @@ impl App {
             metrics,
             address: addresses.first().unwrap_or(&listen.address).clone(),
             addresses,
+            socket_files,
             admin_address,
             workers,
             reload_request,
@@ -197,12 +201,8 @@ impl Running {
             }
         }
         self.metrics.spans.finish(SPAN_FLUSH_TIMEOUT);
-        for address in &self.addresses {
-            if let Address::Unix(path) = address {
-                // A stale socket file would suggest a running gate.
-                let _gone = std::fs::remove_file(path);
-            }
-        }
+        // A stale socket file would suggest a running gate.
+        self.socket_files.iter().for_each(SocketFile::remove);
         if closed > 0 {
             warn!(
                 closed,

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::config::Address;
 
@@ -104,12 +105,153 @@ fn tcp(mut address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Lis
 }
 
 fn unix(path: &Path, count: usize) -> io::Result<Vec<ListenSocket>> {
-    // A socket file without a listener was left by a process that crashed.
-    if path.exists()
-        && UnixStream::connect(path)
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    {
-        std::fs::remove_file(path)?;
-    }
+    remove_stale_socket(path)?;
     ListenSocket::Unix(UnixListener::bind(path)?).copies(count)
+}
+
+/// Removes the socket file of a process that crashed. Fails for any other file, and for a socket that is in use.
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
+    let found = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    if !found.file_type().is_socket() {
+        let text = "the file exists and is not a socket; remove it, or choose another path";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A full accept queue would block.
+    probe.set_nonblocking(true)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        Ok(()) | Err(_) => {
+            let text = "another process listens on this socket";
+            Err(io::Error::new(io::ErrorKind::AddrInUse, text))
+        }
+    }
+}
+
+/// Socket file that this process created.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// The file of a socket that was just bound; `None` for any other address.
+    pub(super) fn of(address: &Address) -> Option<Self> {
+        let Address::Unix(path) = address else {
+            return None;
+        };
+        let found = std::fs::symlink_metadata(path).ok()?;
+        Some(Self {
+            path: path.clone(),
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+
+    /// Removes the file, unless another process has replaced it.
+    pub(super) fn remove(&self) {
+        let found = std::fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode)) {
+            let _gone = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    #[test]
+    fn replaces_a_stale_socket_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gate.sock");
+        let listen = || unix(&path, 1).map_err(|error| error.to_string());
+        drop(UnixListener::bind(&path).unwrap());
+        let first = listen().unwrap();
+        assert_eq!(
+            listen().unwrap_err(),
+            "another process listens on this socket"
+        );
+        drop(first);
+        fs::remove_file(&path).unwrap();
+
+        let refused = "the file exists and is not a socket; remove it, or choose another path";
+        fs::write(&path, "precious").unwrap();
+        assert_eq!(listen().unwrap_err(), refused);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert_eq!(listen().unwrap_err(), refused);
+        fs::remove_dir(&path).unwrap();
+
+        // A symbolic link would delete or shadow a file elsewhere.
+        let target = directory.path().join("target");
+        for make_target in [false, true] {
+            if make_target {
+                drop(UnixListener::bind(&target).unwrap());
+            }
+            symlink(&target, &path).unwrap();
+            assert_eq!(listen().unwrap_err(), refused, "{make_target}");
+            fs::remove_file(&path).unwrap();
+        }
+        // The socket of another protocol.
+        let datagrams = UnixDatagram::bind(&path).unwrap();
+        assert!(listen().is_err());
+        drop(datagrams);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_full_accept_queue_does_not_block_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gate.sock");
+        let full = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        full.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        full.listen(0).unwrap();
+        let client = || {
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            client
+                .connect(&SockAddr::unix(&path).unwrap())
+                .map(|()| client)
+        };
+        let mut queued = Vec::new();
+        while let Ok(client) = client() {
+            queued.push(client);
+            assert!(queued.len() < 100);
+        }
+        let error = unix(&path, 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn keeps_the_socket_of_another_process_at_exit() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gate.sock");
+        let own = UnixListener::bind(&path).unwrap();
+        let file = SocketFile::of(&Address::Unix(path.clone())).unwrap();
+        // The other socket exists before this one is removed, so that it has another inode.
+        let new = directory.path().join("new.sock");
+        let other = UnixListener::bind(&new).unwrap();
+        fs::rename(&new, &path).unwrap();
+        file.remove();
+        assert!(path.exists());
+        SocketFile::of(&Address::Unix(path.clone()))
+            .unwrap()
+            .remove();
+        assert!(!path.exists());
+        drop((own, other));
+    }
 }
