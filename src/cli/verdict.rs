@@ -241,7 +241,10 @@ impl DecodedToken {
                  signing"
             ),
             Refusal::TokenExpired => match self.seconds("exp") {
-                Some(expires) => format!("{signed}, but expired {} ago", duration(now.0 - expires)),
+                Some(expires) => format!(
+                    "{signed}, but expired {} ago",
+                    duration(now.0.saturating_sub(expires))
+                ),
                 None => refusal.detail().to_owned(),
             },
             Refusal::TokenNotYetValid => {

@@ -30,7 +30,7 @@ pub struct Tls {
     #[serde(default)]
     pub client_certificate: Option<ClientAuth>,
     /// HSTS `max-age`. Default: no header.
-    #[serde(default, deserialize_with = "units::optional_duration")]
+    #[serde(default, deserialize_with = "units::hsts")]
     pub hsts: Option<Duration>,
 }
 

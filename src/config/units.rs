@@ -8,14 +8,55 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
+/// Longest duration of a key, in days. A deadline is the current time plus a duration, and must not overflow.
+const MAX_DAYS: u32 = 365;
+
+/// Longest HSTS `max-age`, in days: preload lists ask for two years.
+const MAX_HSTS_DAYS: u32 = 3650;
+
+/// Shortest duration except zero: the resolution of the timers. A shorter interval would be a busy loop.
+const MIN_DURATION: Duration = Duration::from_millis(1);
+
+/// Largest size.
+const MAX_SIZE: ByteSize = ByteSize::tib(1);
+
 /// Deserializes a duration such as `"30s"`, `"5m"` or `"7d"`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(source: D) -> Result<Duration, D::Error> {
+    duration_up_to(MAX_DAYS, source)
+}
+
+/// Deserializes an HSTS `max-age`.
+pub(super) fn hsts<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {
+    duration_up_to(MAX_HSTS_DAYS, source).map(Some)
+}
+
+fn duration_up_to<'de, D: Deserializer<'de>>(
+    max_days: u32,
+    source: D,
+) -> Result<Duration, D::Error> {
     let text = source.deserialize_any(Text("a duration such as \"30s\", \"5m\" or \"7d\""))?;
-    humantime::parse_duration(&text).map_err(|_| {
-        de::Error::custom(format_args!(
-            "`{text}` is not a valid duration; expected a number and a unit, such as \"30s\", \"5m\" or \"7d\""
-        ))
-    })
+    let too_long = || {
+        let message = format_args!("must be at most {max_days}d, got \"{text}\"").to_string();
+        de::Error::custom(message)
+    };
+    let parsed = match humantime::parse_duration(&text) {
+        Ok(parsed) => parsed,
+        Err(humantime::DurationError::NumberOverflow) => return Err(too_long()),
+        Err(_) => {
+            return Err(de::Error::custom(format_args!(
+                "`{text}` is not a valid duration; expected a number and a unit, such as \"30s\", \"5m\" or \"7d\""
+            )));
+        }
+    };
+    if parsed > Duration::from_hours(24) * max_days {
+        return Err(too_long());
+    }
+    if !parsed.is_zero() && parsed < MIN_DURATION {
+        return Err(de::Error::custom(format_args!(
+            "must be at least 1ms, got \"{text}\""
+        )));
+    }
+    Ok(parsed)
 }
 
 /// Deserializes an optional duration.
@@ -27,7 +68,13 @@ pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
 
 /// Deserializes a size in bytes, such as `"32KiB"`, `"10MiB"` or `4096`.
 pub(super) fn size<'de, D: Deserializer<'de>>(source: D) -> Result<u64, D::Error> {
-    source.deserialize_any(SizeVisitor)
+    let bytes = source.deserialize_any(SizeVisitor)?;
+    if bytes > MAX_SIZE.as_u64() {
+        return Err(de::Error::custom(format_args!(
+            "must be at most 1TiB, got {bytes} bytes"
+        )));
+    }
+    Ok(bytes)
 }
 
 /// Deserializes an optional size.

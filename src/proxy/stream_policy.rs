@@ -52,7 +52,7 @@ impl StreamPolicy {
             recheck: ends.at_change.then(|| {
                 Box::new(RecheckedRequest {
                     inbound: inbound.clone(),
-                    last_valid: expires.map(|expires| UnixTime(expires.0 - 1)),
+                    last_valid: expires.map(|expires| UnixTime(expires.0.saturating_sub(1))),
                     policy: Arc::clone(policy),
                 })
             }),
@@ -62,7 +62,8 @@ impl StreamPolicy {
     /// Expiry of the token on the monotonic clock: a later change of the system time does not move it.
     pub(super) fn expiry(&self, shared: &Shared) -> Option<Instant> {
         let left = self.expires?.since(shared.clock.now());
-        Some(Instant::now() + left)
+        // A token that expires beyond the range of the clock never does.
+        Instant::now().checked_add(left)
     }
 
     /// Deadlines of a response without a known length.
