@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::{Address, ConfigDocument, LogFormat};
+use crate::config::{Address, ConfigDocument, KeyPath, LogFormat};
 use crate::gate::access::Rule;
 use crate::observe::log;
 use crate::proxy::upstream::Target;
@@ -37,6 +37,9 @@ const USER: &str = "alice";
 
 /// File with the tokens, for a second terminal.
 const ENV_FILE: &str = ".claimgate-dev.env";
+
+/// Default listen address.
+const LISTEN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// Range of the API's port, below the ephemeral ports of Linux and other systems.
 const PORTS: Range<u16> = 20_000..32_768;
@@ -55,7 +58,7 @@ pub(super) struct Dev {
     /// `/api/auth/` are public.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Address to listen on, instead of the one in the configuration.
+    /// Address to listen on, instead of the one in the configuration [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<Address>,
     /// Command that runs the API. The API must listen on 127.0.0.1 at the port in $PORT; `{port}` in an argument is
@@ -79,6 +82,9 @@ impl Dev {
         };
         if let Some(listen) = &self.listen {
             document.config.listen.address = listen.clone();
+        } else if !document.has(&KeyPath::of("listen").key("address")) {
+            // The default of `run` is every interface: too open for a gate with a development secret.
+            document.config.listen.address = Address::Tcp(LISTEN_ADDRESS);
         }
         document.config.log.format = LogFormat::Text;
         let secret = match document.variable(SECRET) {
@@ -153,10 +159,7 @@ impl Dev {
 /// Default configuration.
 fn built_in(port: u16) -> String {
     format!(
-        r#"[listen]
-address = "127.0.0.1:8080"
-
-[admin]
+        r#"[admin]
 address = "127.0.0.1:0"
 
 [upstreams.api]

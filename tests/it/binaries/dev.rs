@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::program::{Program, keep_secret};
 use super::upstream::Request;
-use super::{Directory, eight_lines};
+use super::{Directory, EIGHT_LINES, eight_lines};
 
 const TASK_SERVICE: &str = env!("CARGO_BIN_EXE_task-service");
 
@@ -154,6 +154,21 @@ fn dev_accepts_a_configuration_and_a_secret() {
     assert_eq!(response.json(), json!([]));
     dev.signal("TERM");
     assert_eq!(dev.wait().code, Some(0));
+}
+
+#[test]
+fn dev_listens_on_loopback_unless_the_configuration_has_an_address() {
+    for listen in ["", "[listen]\nworkers = 1\n"] {
+        let config = format!("{listen}[admin]\naddress = \"127.0.0.1:0\"\n{EIGHT_LINES}");
+        let directory = Directory::with(&config);
+        let arguments = ["dev", "--config", "config.toml", "--", "sleep", "60"];
+        let mut dev = directory.claimgate(&arguments);
+        // Another program may use the port.
+        let line = dev.wait_for_line(":8080");
+        assert!(line.contains("127.0.0.1:8080"), "{line}");
+        dev.signal("TERM");
+        dev.wait();
+    }
 }
 
 #[test]
