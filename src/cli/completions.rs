@@ -1,5 +1,6 @@
 //! `claimgate completions`: shell completions.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory};
@@ -16,12 +17,10 @@ pub(super) struct Completions {
 impl Completions {
     pub(super) fn run(self) -> ExitCode {
         let mut command = Arguments::command();
-        clap_complete::generate(
-            self.shell,
-            &mut command,
-            "claimgate",
-            &mut std::io::stdout(),
-        );
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut command, "claimgate", &mut script);
+        // `generate` panics if a write fails. A closed pipe is not a failure.
+        let _closed = std::io::stdout().write_all(&script);
         ExitCode::SUCCESS
     }
 }

@@ -1,7 +1,9 @@
 //! Commands that exit by themselves: output and exit codes.
 
 use std::net::TcpListener;
+use std::process::Stdio;
 
+use super::program::Program;
 use super::upstream::{Request, Upstream};
 use super::{Directory, EIGHT_LINES, OTHER_SECRET, SECRET, eight_lines};
 
@@ -17,6 +19,81 @@ fn names_a_missing_secret_and_starts_nothing() {
             "config.toml:5: issuers.better-auth.keys.secret_env: the environment variable BETTER_AUTH_SECRET is not \
              set\n1 problem: nothing was started\n",
             "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn no_command_panics_if_its_output_is_closed() {
+    let directory = Directory::with(EIGHT_LINES);
+    let token = directory.token("alice", &[]);
+    let commands: [&[&str]; 13] = [
+        &["--help"],
+        &["--version"],
+        &["run", "--help"],
+        &["completions", "bash"],
+        &["completions", "zsh"],
+        &["completions", "fish"],
+        &["check"],
+        &["explain", "GET", "/api/alice/tasks"],
+        &["explain", "--token", &token, "GET", "/api/alice/tasks"],
+        &["token", "mint", "--subject", "alice"],
+        &["token", "inspect", &token],
+        &["doctor", "--token", &token],
+        &["token", "inspect", "-"],
+    ];
+    for arguments in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = Program::start_with(
+            env!("CARGO_BIN_EXE_claimgate"),
+            arguments,
+            &[("BETTER_AUTH_SECRET", SECRET)],
+            directory.0.path(),
+            [Stdio::null(), writer.into()],
+        )
+        .wait();
+        assert!(
+            matches!(ended.code, Some(0 | 1)),
+            "{arguments:?}: {ended:?}"
+        );
+        assert!(
+            !ended.stderr.contains("panicked"),
+            "{arguments:?}: {ended:?}"
+        );
+    }
+}
+
+#[test]
+fn works_in_a_deleted_directory_and_without_an_environment() {
+    let directory = Directory::with(EIGHT_LINES);
+    let config = directory.path("config.toml");
+    let script = format!(
+        "mkdir gone && cd gone && rmdir ../gone && exec env -i BETTER_AUTH_SECRET='{SECRET}' {} \"$@\" <&-",
+        env!("CARGO_BIN_EXE_claimgate")
+    );
+    let config = config.to_str().unwrap();
+    for arguments in [
+        &["check", "--config", config][..],
+        &["explain", "--config", config, "GET", "/"],
+        &["token", "inspect", "--config", config, "-"],
+        &["completions", "bash"],
+        &["check"],
+        &["drain", "--admin", "127.0.0.1:1"],
+    ] {
+        let shell = ["-c", script.as_str(), "sh"];
+        let ended = Program::start(
+            "sh",
+            &[&shell[..], arguments].concat(),
+            &[],
+            directory.0.path(),
+        );
+        let ended = ended.wait();
+        assert!(ended.code.is_some(), "{arguments:?}: {ended:?}");
+        assert_ne!(ended.code, Some(101), "{arguments:?}: {ended:?}");
+        assert!(
+            !ended.stderr.contains("panicked"),
+            "{arguments:?}: {ended:?}"
         );
     }
 }
