@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::harness::{post, start_before};
 use postgres::Postgres;
 use service::Service;
 
@@ -106,6 +107,36 @@ fn health_is_ok(service: &Service) {
         service.call("GET", "/health").returned(200),
         json!({ "status": "ok" })
     );
+}
+
+#[test]
+fn an_early_response_reaches_the_client_of_a_large_body() {
+    let service = Service::start(&[("DATABASE_URL", "sqlite::memory:")]);
+    let upstream = format!("url = \"http://{}\"", service.tcp_address());
+    let routes = "[[routes]]\npath = \"/api/auth/{*rest}\"\naccess = \"public\"\n\
+                  [[routes]]\npath = \"/api/{user_id}/tasks/{*rest}\"\naccess = { owner = \"user_id\" }\n";
+    let (sidecar, issuer) = start_before(&upstream, routes);
+    let token = issuer.token("alice");
+    let body = vec![b'x'; 2_000_000];
+    for round in 0..100 {
+        let (target, status) = match round % 4 {
+            0 => ("/api/auth/signin", 413),
+            1 => ("/api/auth/unknown", 404),
+            2 => ("/api/alice/tasks", 413),
+            _ => ("/api/alice/tasks/x", 405),
+        };
+        let response = sidecar.call(&post(target, &body).bearer(&token));
+        assert_eq!(response.status, status, "{round}: {target}");
+    }
+}
+
+#[test]
+fn does_not_ask_for_the_body_of_a_rejected_request() {
+    let service = Service::start(&[("DATABASE_URL", "sqlite::memory:")]);
+    let mut stream = service.connect();
+    let head = "POST /unknown HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    assert_eq!(service::Response::read(&mut *stream).status, 404);
 }
 
 #[test]

@@ -4,10 +4,12 @@ mod document;
 mod refusal;
 mod request;
 mod tasks;
+mod unread_body;
 
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
+use axum::middleware;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
@@ -58,6 +60,7 @@ pub(crate) fn router(service: Service) -> Router {
         .fallback(async || Refusal::PathUnknown)
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(middleware::from_fn(unread_body::discard))
         .with_state(Arc::new(service))
 }
 
