@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 /// Longest duration of a key, in days. A deadline is the current time plus a duration, and must not overflow.
@@ -174,12 +174,28 @@ pub(super) fn socket_address<'de, D: Deserializer<'de>>(source: D) -> Result<Soc
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(pub IpNet);
 
+impl Network {
+    /// A network of IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2) is the IPv4 network: addresses are compared in
+    /// their IPv4 form.
+    fn canonical(network: IpNet) -> Self {
+        let IpNet::V6(mapped) = network else {
+            return Self(network);
+        };
+        let length = mapped.prefix_len().checked_sub(96);
+        let address = mapped.addr().to_ipv4_mapped();
+        let canonical = length
+            .zip(address)
+            .and_then(|(length, address)| Ipv4Net::new(address, length).ok());
+        Self(canonical.map_or(network, IpNet::V4))
+    }
+}
+
 impl<'de> Deserialize<'de> for Network {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
         let text = source.deserialize_any(Text("a network such as \"10.0.0.0/8\""))?;
         let network = text.parse::<IpNet>().ok();
         let network = network.or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
-        network.map(Self).ok_or_else(|| {
+        network.map(Self::canonical).ok_or_else(|| {
             de::Error::custom(format_args!(
                 "`{text}` is not a valid network; expected a CIDR block or an IP address, such as \"10.0.0.0/8\" \
                  or \"10.1.2.3\""
@@ -230,5 +246,25 @@ impl Visitor<'_> for Text {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
         Ok(text.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_the_ipv4_network() {
+        for (network, expected) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:192.0.2.7/128", "192.0.2.7/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+        ] {
+            let found = Network::canonical(network.parse().unwrap());
+            assert_eq!(found.0.to_string(), expected, "{network}");
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Header rewriting in both directions: the head of the decision becomes the forwarded head.
 
 pub mod edits;
+mod elements;
 mod forwarded;
 pub mod hop_by_hop;
 mod identity;
+mod node;
 pub mod path_rewrite;
 mod peer;
 
@@ -30,7 +32,7 @@ use crate::gate::token::TokenSource;
 
 use super::forwarding::Forwarding;
 use super::websocket;
-use forwarded::{ForwardedFrom, X_FORWARDED_FOR, X_FORWARDED_PROTO};
+use forwarded::{ForwardedFrom, X_FORWARDED_FOR};
 use hop_by_hop::{is_hop_by_hop, named_by_connection};
 
 pub use peer::Peer;
@@ -73,24 +75,22 @@ impl HeaderPolicy {
             .any(|network| network.contains(&address))
     }
 
-    /// Client address: the peer's, or behind a trusted peer the last untrusted address in `X-Forwarded-For`.
+    /// Client address: the peer's, or behind a trusted peer the last untrusted address in `X-Forwarded-For`, or in
+    /// `Forwarded` without it. A node without an address ends the chain.
     pub fn client_address(&self, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
-        let peer = peer.address?;
-        if !self.trusts(peer) {
-            return Some(peer);
+        let mut client = peer.address?;
+        if !self.trusts(client) {
+            return Some(client);
         }
-        let mut client = peer;
-        for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
-            for entry in value.to_str().unwrap_or_default().rsplit(',') {
-                let Ok(address) = entry.trim().parse() else {
-                    return Some(client);
-                };
-                client = address;
-                if !self.trusts(address) {
-                    return Some(client);
-                }
-            }
-        }
+        let mut follow = |node: Option<IpAddr>| {
+            client = node?;
+            self.trusts(client).then_some(())
+        };
+        let _end = if headers.contains_key(X_FORWARDED_FOR) {
+            forwarded::x_forwarded_for(headers).try_for_each(&mut follow)
+        } else {
+            forwarded::forwarded_for(headers).try_for_each(&mut follow)
+        };
         Some(client)
     }
 
@@ -123,17 +123,13 @@ impl HeaderPolicy {
         }
     }
 
+    /// Scheme that the client used: the peer's, or behind a trusted peer the first one in `X-Forwarded-Proto`, or in
+    /// `Forwarded` without it.
     fn scheme(&self, peer: &Peer, headers: &HeaderMap) -> Scheme {
         if !peer.address.is_some_and(|address| self.trusts(address)) {
             return peer.scheme;
         }
-        let mut stated = headers.get_all(X_FORWARDED_PROTO).iter();
-        match (stated.next(), stated.next()) {
-            (Some(stated), None) if stated.as_bytes().eq_ignore_ascii_case(b"https") => {
-                Scheme::Https
-            }
-            _ => peer.scheme,
-        }
+        forwarded::reported_scheme(headers).unwrap_or(peer.scheme)
     }
 
     /// WebSocket subprotocol removed together with the token. The client offered it, the upstream never received it.
@@ -158,7 +154,8 @@ impl HeaderPolicy {
         let chunked = head.headers.contains_key(TRANSFER_ENCODING);
         let accepts_trailers = accepts_trailers(&head.headers) && is_grpc(&head.headers);
         let trusted = peer.address.is_some_and(|address| self.trusts(address));
-        let from = ForwardedFrom::read(trusted, &head.headers);
+        let scheme = self.scheme(peer, &head.headers);
+        let from = ForwardedFrom::read(trusted, scheme, &head.headers);
         let named = named_by_connection(&head.headers);
         remove_each(&mut head.headers, |name| {
             let is_kept_from_trusted = trusted && name.as_str().starts_with("x-forwarded-");

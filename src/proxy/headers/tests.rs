@@ -224,6 +224,20 @@ fn the_client_is_the_last_address_outside_the_trusted_proxies() {
         (vec!["1.1.1.1", "203.0.113.9"], "203.0.113.9"),
         (vec!["192.0.2.9"], "192.0.2.9"),
         (vec!["203.0.113.9, unknown"], "192.0.2.7"),
+        (vec!["203.0.113.9, _hidden"], "192.0.2.7"),
+        // With a port, in brackets, mapped, with a zone, and with empty elements.
+        (vec!["203.0.113.9:5678"], "203.0.113.9"),
+        (vec!["203.0.113.9:5678, 192.0.2.1:80"], "203.0.113.9"),
+        (vec!["[2001:db8::1]:443"], "2001:db8::1"),
+        (vec!["[2001:db8::1]"], "2001:db8::1"),
+        (vec!["::ffff:203.0.113.9"], "203.0.113.9"),
+        (vec!["203.0.113.9, ::ffff:192.0.2.1"], "203.0.113.9"),
+        (vec!["203.0.113.9,[::ffff:192.0.2.1]:80"], "203.0.113.9"),
+        (vec!["fe80::1%eth0"], "fe80::1"),
+        (vec!["203.0.113.9, , 192.0.2.1,"], "203.0.113.9"),
+        (vec!["203.0.113.9", ""], "203.0.113.9"),
+        // Bytes that a client sends do not hide the address that the proxy appends.
+        (vec!["\u{ff}, 203.0.113.9"], "203.0.113.9"),
     ] {
         let fields: Vec<_> = chain
             .iter()
@@ -235,6 +249,152 @@ fn the_client_is_the_last_address_outside_the_trusted_proxies() {
     let untrusted = Peer::at("198.51.100.1".parse().ok());
     let found = policy.client_address(&untrusted, &head(&[("x-forwarded-for", "1.1.1.1")]).headers);
     assert_eq!(found, untrusted.address);
+}
+
+#[test]
+fn the_client_is_read_from_forwarded_without_x_forwarded_for() {
+    let policy = policy(Credential::Strip, "192.0.2.0/24");
+    let peer = Peer::at(Some(CLIENT));
+    for (fields, client) in [
+        (vec![("forwarded", "for=203.0.113.9")], "203.0.113.9"),
+        (
+            vec![("forwarded", "For=\"203.0.113.9:5678\";proto=https")],
+            "203.0.113.9",
+        ),
+        (
+            vec![("forwarded", "for=\"[2001:db8::1]:443\"")],
+            "2001:db8::1",
+        ),
+        (
+            vec![("forwarded", "for=1.1.1.1, for=203.0.113.9, for=192.0.2.1")],
+            "203.0.113.9",
+        ),
+        (
+            vec![
+                ("forwarded", "for=1.1.1.1"),
+                ("forwarded", "FOR=203.0.113.9"),
+            ],
+            "203.0.113.9",
+        ),
+        (
+            vec![("forwarded", "for=\"x, for=203.0.113.9")],
+            "203.0.113.9",
+        ),
+        (
+            vec![("forwarded", "for=203.0.113.9, for=_hidden")],
+            "192.0.2.7",
+        ),
+        (
+            vec![("forwarded", "for=203.0.113.9, proto=http")],
+            "192.0.2.7",
+        ),
+        (
+            vec![
+                ("forwarded", "for=1.1.1.1"),
+                ("x-forwarded-for", "203.0.113.9"),
+            ],
+            "203.0.113.9",
+        ),
+    ] {
+        let found = policy.client_address(&peer, &head(&fields).headers);
+        assert_eq!(found, client.parse().ok(), "{fields:?}");
+    }
+    // The upstream reads one chain, whichever header it prefers.
+    let headers = sent(
+        &policy,
+        &Caller::Anonymous,
+        &[(
+            "forwarded",
+            "for=\"[2001:db8::1]:443\";proto=https, for=_hidden",
+        )],
+    );
+    assert_eq!(
+        values(&headers, "x-forwarded-for"),
+        ["2001:db8::1, unknown, 192.0.2.7"]
+    );
+    assert_eq!(values(&headers, "x-forwarded-proto"), ["https"]);
+}
+
+#[test]
+fn the_scheme_is_the_first_that_a_trusted_peer_reports() {
+    let policy = policy(Credential::Strip, "192.0.2.0/24");
+    for (fields, scheme, forwarded) in [
+        (vec![("x-forwarded-proto", "https")], Scheme::Https, "https"),
+        (vec![("x-forwarded-proto", "HTTPS")], Scheme::Https, "HTTPS"),
+        (
+            vec![("x-forwarded-proto", "https,http")],
+            Scheme::Https,
+            "https",
+        ),
+        (
+            vec![("x-forwarded-proto", " https , http")],
+            Scheme::Https,
+            "https",
+        ),
+        (
+            vec![("x-forwarded-proto", "http, https")],
+            Scheme::Http,
+            "http",
+        ),
+        (
+            vec![
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-proto", "http"),
+            ],
+            Scheme::Https,
+            "https",
+        ),
+        (vec![("x-forwarded-proto", "wss")], Scheme::Https, "wss"),
+        (vec![("x-forwarded-proto", "gopher")], Scheme::Http, "http"),
+        (vec![("x-forwarded-proto", "")], Scheme::Http, "http"),
+        (
+            vec![(
+                "forwarded",
+                "for=1.1.1.1;proto=https, for=192.0.2.1;proto=http",
+            )],
+            Scheme::Https,
+            "https",
+        ),
+        (
+            vec![("forwarded", "PROTO=\"https\"")],
+            Scheme::Https,
+            "https",
+        ),
+        (
+            vec![("forwarded", "for=1.1.1.1"), ("forwarded", "proto=https")],
+            Scheme::Https,
+            "https",
+        ),
+        (
+            vec![("forwarded", "proto=https"), ("x-forwarded-proto", "http")],
+            Scheme::Http,
+            "http",
+        ),
+        (vec![], Scheme::Http, "http"),
+    ] {
+        let peer = Peer::at(Some(CLIENT));
+        assert_eq!(
+            policy.scheme(&peer, &head(&fields).headers),
+            scheme,
+            "{fields:?}"
+        );
+        let headers = sent(&policy, &Caller::Anonymous, &fields);
+        assert_eq!(
+            values(&headers, "x-forwarded-proto"),
+            [forwarded],
+            "{fields:?}"
+        );
+        let untrusted = Peer::at("198.51.100.1".parse().ok());
+        assert_eq!(
+            policy.scheme(&untrusted, &head(&fields).headers),
+            Scheme::Http
+        );
+    }
+    // The proxy terminates TLS for its own connection to the gate only.
+    let mut peer = Peer::at(Some(CLIENT));
+    peer.scheme = Scheme::Https;
+    let plain = head(&[("x-forwarded-proto", "http")]).headers;
+    assert_eq!(policy.scheme(&peer, &plain), Scheme::Http);
 }
 
 #[test]
