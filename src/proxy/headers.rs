@@ -34,6 +34,7 @@ use super::forwarding::Forwarding;
 use super::websocket;
 use forwarded::{ForwardedFrom, X_FORWARDED_FOR};
 use hop_by_hop::{is_hop_by_hop, named_by_connection};
+use path_rewrite::PrefixRewrite;
 
 pub use peer::Peer;
 
@@ -186,6 +187,11 @@ impl HeaderPolicy {
         if !head.headers.contains_key(HOST) {
             head.headers.insert(HOST, default_host(head));
         }
+        let removed_prefix = forwarding
+            .path_rewrite
+            .as_ref()
+            .map_or("", PrefixRewrite::from);
+        forwarded::write_prefix(&mut head.headers, removed_prefix);
         head.headers.append(VIA, VIA_CLAIMGATE);
         head.headers.insert(X_REQUEST_ID, request_id.clone());
         if chunked {

@@ -53,6 +53,49 @@ fn replaces_the_prefix_and_keeps_the_rest_of_the_target() {
     assert_eq!(upstream.arrived().len(), cases.len());
 }
 
+/// One field with the whole external prefix, outermost first: Spring concatenates the parts of a list, Werkzeug reads one
+/// value, and Traefik sends the prefix that it strips.
+#[test]
+fn sends_the_replaced_prefix() {
+    let trusting = format!("[listen]\ntrusted_proxies = [\"127.0.0.0/8\"]\n{ROUTES}{PUBLIC}");
+    let untrusting = format!("{ROUTES}{PUBLIC}");
+    for (target, sent, untrusted, trusted) in [
+        ("/open/1", None, Some("/open"), Some("/open")),
+        ("/open/1", Some("/app"), Some("/open"), Some("/app/open")),
+        (
+            "/open/1",
+            Some("/app/, /v2/"),
+            Some("/open"),
+            Some("/app/v2/open"),
+        ),
+        ("/open/1", Some("/"), Some("/open"), Some("/open")),
+        ("/open/1", Some("//evil.test"), Some("/open"), Some("/open")),
+        ("/open/1", Some("/a/../b"), Some("/open"), Some("/open")),
+        (
+            "/open/1",
+            Some("https://evil.test"),
+            Some("/open"),
+            Some("/open"),
+        ),
+        ("/kept", None, None, None),
+        ("/kept", Some("/app"), None, Some("/app")),
+        ("/kept", Some("//evil.test"), None, None),
+    ] {
+        for (config, expected) in [(&untrusting, untrusted), (&trusting, trusted)] {
+            let (sidecar, upstream, _issuer) = start(config);
+            let mut request = get(target);
+            if let Some(sent) = sent {
+                request = request.line(&format!("X-Forwarded-Prefix: {sent}"));
+            }
+            assert_eq!(sidecar.call(&request).status, 200);
+            let found = upstream.only().head.values("x-forwarded-prefix");
+            assert_eq!(found, Vec::from_iter(expected), "{target} {sent:?}");
+        }
+    }
+}
+
+const PUBLIC: &str = "\n[[routes]]\npath = \"/kept\"\naccess = \"public\"\n";
+
 #[test]
 fn matches_a_rewritten_route_by_the_received_path() {
     let (sidecar, upstream, issuer) = start(ROUTES);

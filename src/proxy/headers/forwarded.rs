@@ -6,12 +6,14 @@ use http::header::{FORWARDED, GetAll, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::gate::inbound::Scheme;
+use crate::gate::path::CanonicalPath;
 
 use super::peer::Peer;
 use super::{elements, node};
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 const HTTP: HeaderValue = HeaderValue::from_static("http");
@@ -130,6 +132,30 @@ pub(super) fn write(headers: &mut HeaderMap, peer: &Peer, from: &ForwardedFrom) 
     {
         headers.insert(X_FORWARDED_HOST, host);
     }
+}
+
+/// Writes `X-Forwarded-Prefix`: the prefix that trusted proxies removed, followed by the one that the gate removes. The
+/// field of an untrusted peer was removed before.
+pub(super) fn write_prefix(headers: &mut HeaderMap, removed: &str) {
+    if removed.is_empty() && !headers.contains_key(X_FORWARDED_PREFIX) {
+        return;
+    }
+    let mut prefix = String::new();
+    for field in headers.get_all(X_FORWARDED_PREFIX) {
+        for part in field.as_bytes().split(|byte| *byte == b',') {
+            let part = str::from_utf8(part).unwrap_or("?").trim_ascii();
+            prefix.push_str(part.trim_end_matches('/'));
+        }
+    }
+    if CanonicalPath::parse(&prefix).is_err() {
+        // Proxies often pass the field of a client: `//evil.example` would become the host of a link.
+        prefix.clear();
+    }
+    prefix.push_str(removed);
+    match HeaderValue::try_from(prefix) {
+        Ok(prefix) if !prefix.is_empty() => headers.insert(X_FORWARDED_PREFIX, prefix),
+        Ok(_) | Err(_) => headers.remove(X_FORWARDED_PREFIX),
+    };
 }
 
 /// Returns whether `X-Forwarded-Proto` is one known scheme.

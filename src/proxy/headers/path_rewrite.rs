@@ -54,6 +54,11 @@ impl PrefixRewrite {
         Ok(Self { from, to })
     }
 
+    /// Prefix that is replaced; empty if the rewrite only adds one.
+    pub(super) fn from(&self) -> &str {
+        &self.from
+    }
+
     /// Same target with the other prefix. The query stays as it is.
     pub fn apply(&self, target: &RequestTarget) -> RequestTarget {
         match CanonicalPath::parse(&self.replaced(target.path())) {
