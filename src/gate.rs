@@ -199,7 +199,7 @@ impl Gate {
 
     fn canonical_path<'a>(&self, inbound: &'a Inbound) -> Result<CanonicalPath<'a>, Refusal> {
         head::check(inbound, &self.managed, self.max_header_bytes)?;
-        CanonicalPath::parse(inbound.head.uri.path()).map_err(|_| Refusal::PathNotCanonical)
+        CanonicalPath::parse(inbound.head.uri.path()).map_err(Refusal::PathNotCanonical)
     }
 
     /// Responds to a CORS preflight, unless the upstream does that itself.

@@ -178,7 +178,7 @@ impl DecodedToken {
                 format!("a signed JWT has three parts separated by dots, got {parts}")
             }
             (Refusal::TokenType, _) => format!("unsupported `typ` {}", json(self.header.get("typ"))),
-            _ => refusal.detail().to_owned(),
+            _ => refusal.detail().into_owned(),
         }
     }
 
@@ -245,7 +245,7 @@ impl DecodedToken {
                     "{signed}, but expired {} ago",
                     duration(now.0.saturating_sub(expires))
                 ),
-                None => refusal.detail().to_owned(),
+                None => refusal.detail().into_owned(),
             },
             Refusal::TokenNotYetValid => {
                 let start = self

@@ -3,9 +3,13 @@
 //! The gate decodes, merges and resolves nothing on the way to the upstream. It rejects a path that two parsers could
 //! read differently, and forwards every other path as received.
 
+mod fault;
+
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
+
+pub use fault::{PathFault, PathFaultKind};
 
 /// Path of a request target (RFC 3986 section 3.3) that every parser reads alike.
 ///
@@ -15,32 +19,42 @@ use percent_encoding::percent_decode_str;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CanonicalPath<'a>(&'a str);
 
-/// Error of a path with more than one reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotCanonical;
-
 impl<'a> CanonicalPath<'a> {
     /// Checks a path without its query.
-    pub fn parse(path: &'a str) -> Result<Self, NotCanonical> {
-        let segments = path.strip_prefix('/').ok_or(NotCanonical)?;
-        if !path.bytes().all(is_path_byte) {
-            return Err(NotCanonical);
+    pub fn parse(path: &'a str) -> Result<Self, PathFault> {
+        let Some(segments) = path.strip_prefix('/') else {
+            return Err(PathFaultKind::NoSlash.at(0));
+        };
+        if let Some(at) = path.bytes().position(|byte| !is_path_byte(byte)) {
+            let character = path.get(at..).and_then(|rest| rest.chars().next());
+            return Err(PathFaultKind::Character(character.unwrap_or_default()).at(at));
         }
-        let mut rest = segments;
+        let (mut rest, mut at) = (segments, 1);
         while let Some((segment, after)) = rest.split_once('/') {
             if segment.is_empty() {
-                return Err(NotCanonical);
+                return Err(PathFaultKind::EmptySegment.at(at));
             }
-            check_segment(segment)?;
+            check_segment(segment, at)?;
             rest = after;
+            at += segment.len() + 1;
         }
-        check_segment(rest)?;
+        check_segment(rest, at)?;
         Ok(Self(path))
     }
 
     /// Path as received, byte for byte.
     pub fn as_str(self) -> &'a str {
         self.0
+    }
+
+    /// Segments as received, with the offset of each.
+    pub(super) fn segments(self) -> impl Iterator<Item = (usize, &'a str)> {
+        let mut at = 0;
+        self.0.split('/').skip(1).map(move |segment| {
+            let start = at + 1;
+            at = start + segment.len();
+            (start, segment)
+        })
     }
 }
 
@@ -49,45 +63,87 @@ impl<'a> CanonicalPath<'a> {
 pub struct BoundSegment<'a>(&'a str);
 
 impl<'a> BoundSegment<'a> {
-    /// Binds a segment. Rejects a `;`, plain or encoded: some parsers end the segment there.
-    pub(super) fn new(segment: &'a str) -> Result<Self, NotCanonical> {
-        if decoded(segment)?.contains(';') {
-            return Err(NotCanonical);
+    /// Binds a segment at this offset of its path. Rejects a `;`, plain or encoded: some parsers end the segment there.
+    pub(super) fn new(segment: &'a str, at: usize) -> Result<Self, PathFault> {
+        match decode(segment).as_deref().map(|text| text.find(';')) {
+            Some(None) => Ok(Self(segment)),
+            Some(Some(found)) => Err(PathFaultKind::Parameter.at(at + received(segment, found))),
+            None => Err(PathFaultKind::InvalidUtf8.at(at)),
         }
-        Ok(Self(segment))
     }
 
     /// Compares the segment, percent-decoded once as UTF-8, with a subject byte for byte.
     pub fn names(self, subject: &str) -> bool {
-        decoded(self.0).is_ok_and(|name| name == subject)
+        decode(self.0).is_some_and(|name| name == subject)
     }
 }
 
-fn check_segment(segment: &str) -> Result<(), NotCanonical> {
-    if !segment.contains(['%', '.']) {
+/// Checks a segment at this offset of its path.
+fn check_segment(segment: &str, at: usize) -> Result<(), PathFault> {
+    if !segment
+        .bytes()
+        .any(|byte| matches!(byte, b'%' | b'.' | b';'))
+    {
         return Ok(());
     }
-    // RFC 3986 section 6.2.2.2: an encoded letter equals the letter. The upstream could match another route.
-    let mut bytes = percent_encoded(segment);
-    if bytes.any(|byte| byte.is_none_or(is_unreserved)) {
-        return Err(NotCanonical);
+    for (escape, _) in segment.match_indices('%') {
+        check_escape(segment, escape).map_err(|kind| kind.at(at + escape))?;
     }
-    let text = decoded(segment)?;
-    let mut escapes = text.split('%').skip(1);
-    let ambiguous = text.contains(|c: char| c == '/' || c == '\\' || c.is_control())
-        // `%252e` decodes to `%2e`, which a second decoder decodes again.
-        || escapes.any(starts_with_two_hex_digits)
-        || is_dot_segment(&text);
-    if ambiguous {
-        return Err(NotCanonical);
+    let text = match decode_bytes(segment) {
+        Cow::Borrowed(_) => Cow::Borrowed(segment),
+        // Overlong forms are not UTF-8 (RFC 3629 section 3).
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to();
+            PathFaultKind::InvalidUtf8.at(at + received(segment, valid))
+        })?),
+    };
+    // The control characters U+0080 to U+009F have escapes of two bytes.
+    if let Some(found) = text.find(char::is_control) {
+        return Err(PathFaultKind::Control.at(at + received(segment, found)));
     }
-    Ok(())
+    // `%252e` decodes to `%2e`, which a second decoder decodes again.
+    let mut escapes = text.match_indices('%');
+    if let Some((found, _)) = escapes.find(|(found, _)| hex_byte(&text, *found).is_some()) {
+        return Err(PathFaultKind::NestedEscape.at(at + received(segment, found)));
+    }
+    match text.split(';').next() {
+        Some("." | "..") => Err(PathFaultKind::DotSegment.at(at)),
+        Some(_) | None => Ok(()),
+    }
 }
 
-/// Percent-encoded bytes of a segment; `None` for an invalid escape.
-fn percent_encoded(segment: &str) -> impl Iterator<Item = Option<u8>> {
-    let escapes = segment.split('%').skip(1);
-    escapes.map(|escape| u8::from_str_radix(escape.get(..2)?, 16).ok())
+/// Checks the escape that starts at this offset of a segment.
+fn check_escape(segment: &str, at: usize) -> Result<(), PathFaultKind> {
+    match hex_byte(segment, at) {
+        None => Err(PathFaultKind::IncompleteEscape),
+        // RFC 3986 section 6.2.2.2: an encoded letter equals the letter. The upstream could match another route.
+        Some(byte) if is_unreserved(byte) => Err(PathFaultKind::NeedlessEscape(byte)),
+        Some(byte @ (b'/' | b'\\')) => Err(PathFaultKind::EncodedSlash(byte)),
+        Some(0..=0x1f | 0x7f) => Err(PathFaultKind::Control),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Byte of the escape `%XX` that starts at this offset.
+fn hex_byte(text: &str, at: usize) -> Option<u8> {
+    let digits = text.get(at + 1..at + 3)?;
+    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_hex
+        .then(|| u8::from_str_radix(digits, 16).ok())
+        .flatten()
+}
+
+/// Offset in a segment as received, from an offset in its decoded form.
+fn received(segment: &str, decoded: usize) -> usize {
+    let mut at = 0;
+    for _ in 0..decoded {
+        at += if hex_byte(segment, at).is_some() && segment.as_bytes().get(at) == Some(&b'%') {
+            3
+        } else {
+            1
+        };
+    }
+    at
 }
 
 /// Unreserved characters (RFC 3986 section 2.3).
@@ -95,28 +151,13 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-fn is_dot_segment(text: &str) -> bool {
-    let name = text.split(';').next().unwrap_or_default();
-    name == "." || name == ".."
+/// Percent-decodes a text once; `None` if the result is not UTF-8.
+fn decode(text: &str) -> Option<Cow<'_, str>> {
+    percent_decode_str(text).decode_utf8().ok()
 }
 
-fn decoded(segment: &str) -> Result<Cow<'_, str>, NotCanonical> {
-    if !segment.contains('%') {
-        return Ok(Cow::Borrowed(segment));
-    }
-    let mut escapes = segment.split('%').skip(1);
-    if !escapes.all(starts_with_two_hex_digits) {
-        return Err(NotCanonical);
-    }
-    // Overlong forms are not UTF-8 (RFC 3629 section 3).
-    let text = percent_decode_str(segment).decode_utf8();
-    text.map_err(|_| NotCanonical)
-}
-
-fn starts_with_two_hex_digits(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    let mut hex = || bytes.next().is_some_and(|byte| byte.is_ascii_hexdigit());
-    hex() && hex()
+fn decode_bytes(text: &str) -> Cow<'_, [u8]> {
+    percent_decode_str(text).into()
 }
 
 /// `pchar` and `/` (RFC 3986 section 3.3).
@@ -209,7 +250,7 @@ mod tests {
             "/[a]",
             "/é",
         ] {
-            assert_eq!(CanonicalPath::parse(path), Err(NotCanonical), "{path:?}");
+            assert!(CanonicalPath::parse(path).is_err(), "{path:?}");
         }
     }
 
@@ -225,15 +266,115 @@ mod tests {
             ("", "", true),
         ];
         for (segment, subject, same) in cases {
-            let bound = BoundSegment::new(segment).unwrap();
+            let bound = BoundSegment::new(segment, 1).unwrap();
             assert_eq!(bound.names(subject), same, "{segment} and {subject}");
         }
     }
 
     #[test]
     fn rejects_a_parameter_in_a_bound_segment() {
-        for segment in ["alice;x=1", "alice;", ";alice", "alice%3Bx"] {
-            assert_eq!(BoundSegment::new(segment), Err(NotCanonical), "{segment}");
+        for (segment, position) in [
+            ("alice;x=1", 10),
+            ("alice;", 10),
+            (";alice", 5),
+            ("alice%3Bx", 10),
+            ("%C3%A9;", 11),
+        ] {
+            let fault = BoundSegment::new(segment, 4).unwrap_err();
+            assert_eq!(fault.kind, PathFaultKind::Parameter, "{segment}");
+            assert_eq!(fault.position, position, "{segment}");
+        }
+    }
+
+    #[test]
+    fn names_the_fault_its_position_and_the_fix() {
+        for (path, expected) in [
+            ("*", "The path must start with `/`."),
+            (
+                "/a//b",
+                "The path has an empty segment at character 4: write one `/`.",
+            ),
+            (
+                "/api/../b",
+                "The path has a dot segment at character 6: resolve `.` and `..` before sending it.",
+            ),
+            (
+                "/api/%2E%2E/b",
+                "Character 6 of the path, `%2E`, must be sent as `.`: it needs no percent-encoding.",
+            ),
+            (
+                "/a/..;x/b",
+                "The path has a dot segment at character 4: resolve `.` and `..` before sending it.",
+            ),
+            (
+                "/v1/tasks|1",
+                "Character 10 of the path, `|`, must be percent-encoded: `%7C`.",
+            ),
+            (
+                "/Zo\u{eb}",
+                "Character 4 of the path, `\\u{eb}`, must be percent-encoded: `%C3%AB`.",
+            ),
+            (
+                "/a\\b",
+                "Character 3 of the path, `\\`, is not allowed: separate segments with `/`.",
+            ),
+            (
+                "/a-b/c%2dd",
+                "Character 7 of the path, `%2D`, must be sent as `-`: it needs no percent-encoding.",
+            ),
+            (
+                "/a%2fb",
+                "Character 3 of the path, `%2F`, is an encoded `/`: a segment cannot contain it.",
+            ),
+            (
+                "/a%5Cb",
+                "Character 3 of the path, `%5C`, is an encoded `\\`: a segment cannot contain it.",
+            ),
+            (
+                "/a/b%0a",
+                "The path has a percent-encoded control character at character 5.",
+            ),
+            (
+                "/a/%C3%AB%C2%85",
+                "The path has a percent-encoded control character at character 10.",
+            ),
+            (
+                "/100%",
+                "Character 5 of the path, `%`, does not start a percent-encoding: write `%25`.",
+            ),
+            (
+                "/a%+f",
+                "Character 3 of the path, `%`, does not start a percent-encoding: write `%25`.",
+            ),
+            (
+                "/%C3%AB%ff",
+                "The percent-encoding at character 8 of the path is not UTF-8.",
+            ),
+            (
+                "/a%252e",
+                "The path is percent-encoded twice at character 3: encode each segment once.",
+            ),
+        ] {
+            let fault = CanonicalPath::parse(path).unwrap_err();
+            assert_eq!(fault.to_string(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_text_of_a_fault_is_short_whatever_the_path() {
+        for start in [
+            "/",
+            "/%41",
+            "/;",
+            "/a|",
+            "/%",
+            "/%252e",
+            "/..",
+            "/\u{10ffff}",
+        ] {
+            let path = format!("/{}{start}{}", "a".repeat(4000), "x".repeat(4000));
+            let text = CanonicalPath::parse(&path).map_err(|fault| fault.to_string());
+            assert!(text.err().is_none_or(|text| text.len() < 120), "{start}");
         }
     }
 }

@@ -2,16 +2,19 @@
 
 mod response;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
 use crate::config::RateKey;
 
+use super::path::{PathFault, PathFaultKind};
+
 /// Reason why a request is not forwarded, or why its response is cut off. [`Refusal::row`] describes each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    PathNotCanonical,
+    PathNotCanonical(PathFault),
     RequestMalformed,
     /// The target has a scheme that the connection does not have.
     Misdirected,
@@ -160,13 +163,13 @@ impl Refusal {
     /// Row of this refusal. The only list of reasons, statuses and texts.
     pub fn row(&self) -> &'static Row {
         match self {
-            Self::PathNotCanonical => &Row {
+            Self::PathNotCanonical(_) => &Row {
                 reason: "path_not_canonical",
                 status: StatusCode::BAD_REQUEST,
                 challenge: Challenge::None,
                 stage: Stage::Path,
-                detail: "The path has more than one reading. Send it without dot segments, empty segments, encoded slashes or control characters.",
-                hint: "Resolve dot segments before sending, and percent-encode each segment once.",
+                detail: "The path has more than one reading.",
+                hint: "Resolve dot segments before sending, percent-encode each segment once, and spell the path as the route does.",
             },
             Self::RequestMalformed => &Row {
                 reason: "request_malformed",
@@ -529,7 +532,7 @@ impl Refusal {
     pub fn examples() -> Vec<Self> {
         let value = HeaderValue::from_static;
         vec![
-            Self::PathNotCanonical,
+            Self::PathNotCanonical(PathFaultKind::DotSegment.at(11)),
             Self::RequestMalformed,
             Self::Misdirected,
             Self::NoRoute,
@@ -608,8 +611,20 @@ impl Refusal {
         self.row().status
     }
 
-    pub fn detail(&self) -> &'static str {
-        self.row().detail
+    /// Response text: the sub-cause where it is about the form of the request, else the text of the row.
+    pub fn detail(&self) -> Cow<'static, str> {
+        if let Self::PathNotCanonical(fault) = self {
+            return fault.to_string().into();
+        }
+        self.row().detail.into()
+    }
+
+    /// Sub-cause for the log, in more detail than the reason.
+    pub fn cause(&self) -> Option<String> {
+        if let Self::PathNotCanonical(fault) = self {
+            return Some(fault.to_string());
+        }
+        None
     }
 
     /// Returns whether the log counts this refusal as an authentication failure: the route does not accept the caller.

@@ -86,7 +86,7 @@ mod tests {
 
     fn read(target: &str) -> Result<String, Refusal> {
         let uri: Uri = target.parse().unwrap();
-        let path = CanonicalPath::parse(uri.path()).map_err(|_| Refusal::PathNotCanonical)?;
+        let path = CanonicalPath::parse(uri.path()).map_err(Refusal::PathNotCanonical)?;
         let target = RequestTarget::read(&uri, path)?;
         // The text of the request line, which hyper writes from the `Uri`.
         let sent = target.to_uri().to_string();

@@ -46,9 +46,17 @@ pub struct RouteTable {
 /// Routes of one path.
 #[derive(Debug)]
 struct PathEntry {
-    routes: Vec<Arc<Route>>,
+    routes: Vec<EntryRoute>,
     /// `Allow` of the path.
     allow: HeaderValue,
+}
+
+/// A route of the table.
+#[derive(Debug)]
+struct EntryRoute {
+    route: Arc<Route>,
+    /// Index of the segment that names the owner.
+    owner: Option<usize>,
 }
 
 /// Route of a request.
@@ -111,7 +119,7 @@ impl RouteTable {
         let mut by_pattern: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         for (index, mut route) in routes.into_iter().enumerate() {
             route.id = RouteId(index);
-            if let Err(problem) = table.add(Arc::new(route), &mut by_pattern) {
+            if let Err(problem) = table.add(route, &mut by_pattern) {
                 problems.push((index, problem));
             }
         }
@@ -124,21 +132,26 @@ impl RouteTable {
 
     fn add(
         &mut self,
-        route: Arc<Route>,
+        route: Route,
         by_pattern: &mut BTreeMap<Arc<str>, usize>,
     ) -> Result<(), RouteProblem> {
         check_pattern(&route.pattern)?;
-        check_parameter(&route)?;
+        let owner = owner_segment(&route)?;
+        let route = EntryRoute {
+            route: Arc::new(route),
+            owner,
+        };
+        let pattern = Arc::clone(&route.route.pattern);
         if let Some(entry) = by_pattern
-            .get(&route.pattern)
+            .get(&pattern)
             .and_then(|at| self.entries.get_mut(*at))
         {
             return entry.add(route);
         }
         let number = self.entries.len();
-        let inserted = self.paths.insert(route.pattern.as_ref(), number);
-        inserted.map_err(|error| insert_problem(&route.pattern, &error))?;
-        by_pattern.insert(Arc::clone(&route.pattern), number);
+        let inserted = self.paths.insert(pattern.as_ref(), number);
+        inserted.map_err(|error| insert_problem(&pattern, &error))?;
+        by_pattern.insert(pattern, number);
         let allow = allow(std::slice::from_ref(&route));
         self.entries.push(PathEntry {
             routes: vec![route],
@@ -173,66 +186,72 @@ impl RouteTable {
             return Err(Refusal::NoRoute);
         };
         let mut routes = entry.routes.iter();
-        let Some(route) = routes.find(|route| route.methods.contains(method)) else {
+        let Some(EntryRoute { route, owner }) =
+            routes.find(|one| one.route.methods.contains(method))
+        else {
             return Err(Refusal::MethodNotAllowed(entry.allow.clone()));
         };
-        let Rule::Owner { parameter, .. } = &route.access.rule else {
-            return Ok(RouteMatch { route, owner: None });
+        let owner = match owner.and_then(|index| path.segments().nth(index)) {
+            Some((at, segment)) => {
+                Some(BoundSegment::new(segment, at).map_err(Refusal::PathNotCanonical)?)
+            }
+            None => None,
         };
-        let segment = found.params.get(parameter).unwrap_or_default();
-        let owner = BoundSegment::new(segment).map_err(|_| Refusal::PathNotCanonical)?;
-        Ok(RouteMatch {
-            route,
-            owner: Some(owner),
-        })
+        Ok(RouteMatch { route, owner })
     }
 
     /// Returns whether any route of this path has a CORS policy.
     pub(super) fn has_cors_at(&self, path: CanonicalPath<'_>) -> bool {
         let found = self.paths.at(path.as_str()).ok();
         let entry = found.and_then(|found| self.entries.get(*found.value));
-        entry.is_some_and(|entry| entry.routes.iter().any(|route| route.access.cors.is_some()))
+        entry.is_some_and(|entry| entry.routes().any(|route| route.access.cors.is_some()))
     }
 
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.entries.iter().flat_map(|entry| &entry.routes)
+        self.entries.iter().flat_map(PathEntry::routes)
     }
 }
 
 impl PathEntry {
-    fn add(&mut self, route: Arc<Route>) -> Result<(), RouteProblem> {
+    fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.iter().map(|one| &one.route)
+    }
+
+    fn add(&mut self, added: EntryRoute) -> Result<(), RouteProblem> {
+        let route = &added.route;
         for method in &route.methods {
-            if self
-                .routes
-                .iter()
-                .any(|other| other.methods.contains(method))
-            {
+            if self.routes().any(|other| other.methods.contains(method)) {
                 return Err(RouteProblem::Duplicate {
                     pattern: route.pattern.as_ref().to_owned(),
                     method: method.clone(),
                 });
             }
         }
-        self.routes.push(route);
+        self.routes.push(added);
         self.allow = allow(&self.routes);
         Ok(())
     }
 }
 
 /// Value of `Allow` (RFC 9110 section 10.2.1).
-fn allow(routes: &[Arc<Route>]) -> HeaderValue {
-    let has = |method: &&Method| routes.iter().any(|route| route.methods.contains(method));
+fn allow(routes: &[EntryRoute]) -> HeaderValue {
+    let has = |method: &&Method| {
+        let mut routes = routes.iter();
+        routes.any(|one| one.route.methods.contains(method))
+    };
     let names: Vec<&str> = METHODS.iter().filter(has).map(Method::as_str).collect();
     HeaderValue::from_str(&names.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-fn check_parameter(route: &Route) -> Result<(), RouteProblem> {
+/// Index of the segment that names the owner, on a route with an owner rule.
+fn owner_segment(route: &Route) -> Result<Option<usize>, RouteProblem> {
     let Rule::Owner { parameter, .. } = &route.access.rule else {
-        return Ok(());
+        return Ok(None);
     };
     let wanted = format!("{{{parameter}}}");
-    if route.pattern.split('/').any(|segment| segment == wanted) {
-        return Ok(());
+    let mut segments = route.pattern.split('/').skip(1);
+    if let Some(index) = segments.position(|segment| segment == wanted) {
+        return Ok(Some(index));
     }
     Err(RouteProblem::MissingOwner {
         pattern: route.pattern.as_ref().to_owned(),

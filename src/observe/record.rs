@@ -25,7 +25,7 @@ pub struct Record {
     pub status: StatusCode,
     /// Reason of a refusal or an incomplete exchange.
     pub reason: Option<&'static str>,
-    /// Error between gate and upstream.
+    /// Error between gate and upstream, or the sub-cause of a refusal.
     pub cause: Option<String>,
     /// True if the refusal is an authentication or authorization failure.
     pub is_auth_failure: bool,

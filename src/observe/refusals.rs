@@ -1,5 +1,6 @@
 //! Last refusals with the results of their stages, for `claimgate why` and the status page.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -54,7 +55,7 @@ pub struct RefusalRecord {
     pub status: StatusCode,
     pub reason: &'static str,
     /// Text of the response.
-    pub detail: &'static str,
+    pub detail: Cow<'static, str>,
     /// Fix, for the operator.
     pub hint: &'static str,
     /// Subject of a verified token.
@@ -182,8 +183,12 @@ impl RefusalRecord {
 
     fn bytes(&self) -> usize {
         let subject = self.subject.as_ref().map_or(0, |subject| subject.len());
+        let detail = match &self.detail {
+            Cow::Borrowed(_) => 0,
+            Cow::Owned(detail) => detail.len(),
+        };
         let texts = [&self.request_id, &self.method, &self.path, &self.stages];
-        size_of::<Self>() + subject + texts.iter().map(|text| text.len()).sum::<usize>()
+        size_of::<Self>() + subject + detail + texts.iter().map(|text| text.len()).sum::<usize>()
     }
 }
 

@@ -86,6 +86,16 @@ enum Outcome {
     Aborted(StatusCode, Refusal),
 }
 
+impl Outcome {
+    /// Sub-cause of a refusal.
+    fn cause(&self) -> Option<String> {
+        match self {
+            Self::Refused(refusal) | Self::Aborted(_, refusal) => refusal.cause(),
+            Self::Pending | Self::Responded(_) => None,
+        }
+    }
+}
+
 impl Exchange {
     /// Begins with a request as received.
     pub(super) fn begin(
@@ -351,7 +361,7 @@ impl Exchange {
             route: self.route.take(),
             status,
             reason,
-            cause: self.cause.take(),
+            cause: self.cause.take().or_else(|| self.outcome.cause()),
             is_auth_failure,
             caller: self.caller.take(),
             client: self.client,

@@ -136,7 +136,7 @@ impl Side {
                 } else {
                     frames::POLICY_VIOLATION
                 };
-                let close = frames::close(code, refusal.detail(), masked);
+                let close = frames::close(code, &refusal.detail(), masked);
                 self.stream.write_all(&close).await?;
             }
             self.stream.shutdown().await?;

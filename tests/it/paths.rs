@@ -56,6 +56,30 @@ fn rejects_an_ambiguous_target() {
 }
 
 #[test]
+fn names_the_fault_in_a_path_and_its_position() {
+    let (sidecar, upstream, _issuer) = start(ROUTES);
+    for (target, expected) in [
+        (
+            "/open/a|b",
+            "Character 8 of the path, `|`, must be percent-encoded: `%7C`.",
+        ),
+        (
+            "/open/a%2Db?token=secret",
+            "Character 8 of the path, `%2D`, must be sent as `-`: it needs no percent-encoding.",
+        ),
+        (
+            "/open//page",
+            "The path has an empty segment at character 7: write one `/`.",
+        ),
+    ] {
+        let response = sidecar.call(&get(target));
+        response.refused(400, "path_not_canonical");
+        assert_eq!(response.json()["detail"], expected, "{target}");
+    }
+    upstream.assert_untouched();
+}
+
+#[test]
 fn forwards_a_canonical_target_byte_for_byte() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let token = issuer.token("alice");

@@ -1,5 +1,6 @@
 //! Responses of refusals: problem documents with their challenges, and gRPC trailers.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,8 +46,9 @@ impl Refusal {
             GRPC_STATUS,
             HeaderValue::from(u16::from(self.grpc_status())),
         );
-        // The texts are printable ASCII without a percent sign, so gRPC needs no escapes.
-        fields.insert(GRPC_MESSAGE, HeaderValue::from_static(self.detail()));
+        if let Ok(message) = HeaderValue::try_from(grpc_message(&self.detail())) {
+            fields.insert(GRPC_MESSAGE, message);
+        }
         fields
     }
 
@@ -74,7 +76,7 @@ impl Refusal {
             "type": "about:blank",
             "title": row.status.canonical_reason().unwrap_or_default(),
             "status": row.status.as_u16(),
-            "detail": row.detail,
+            "detail": self.detail(),
             "reason": reason,
         });
         // The line end keeps a shell prompt off the body's line.
@@ -108,9 +110,8 @@ impl Refusal {
     }
 
     fn challenge(&self, realm: &str) -> Option<String> {
-        let Row {
-            challenge, detail, ..
-        } = self.row();
+        let Row { challenge, .. } = self.row();
+        let detail = self.detail();
         let error = match challenge {
             Challenge::None => return None,
             Challenge::Plain => return Some(format!("Bearer realm=\"{realm}\"")),
@@ -130,9 +131,36 @@ impl Refusal {
     }
 }
 
+/// Percent-encodes the text of `grpc-message`: every byte but printable ASCII without `%` (gRPC over HTTP/2,
+/// "Responses").
+fn grpc_message(text: &str) -> String {
+    let mut message = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            message.push(char::from(byte));
+        } else {
+            let _infallible = write!(message, "%{byte:02X}");
+        }
+    }
+    message
+}
+
 #[cfg(test)]
 mod tests {
+    use crate::gate::path::CanonicalPath;
+
     use super::*;
+
+    #[test]
+    fn percent_encodes_the_grpc_message() {
+        let fault = CanonicalPath::parse("/a%2Fb").unwrap_err();
+        let trailers = Refusal::PathNotCanonical(fault).grpc_trailers();
+        assert_eq!(
+            trailers[GRPC_MESSAGE],
+            "Character 3 of the path, `%252F`, is an encoded `/`: a segment cannot contain it."
+        );
+        assert_eq!(grpc_message("Zo\u{eb}\n~"), "Zo%C3%AB%0A~");
+    }
 
     #[test]
     fn challenges_a_missing_token_without_an_error() {

@@ -251,9 +251,9 @@ fn explain_prints_each_stage_and_the_failed_one() {
            -     subject rate limit  not reached\n  \
            -     authorization       not reached\n\
          \n\
-         response 400 Bad Request: The path has more than one reading. Send it without dot segments, empty segments, \
-         encoded slashes or control characters.\n\
-         fix: Resolve dot segments before sending, and percent-encode each segment once.\n"
+         response 400 Bad Request: The path has a dot segment at character 6: resolve `.` and `..` before sending it.\n\
+         fix: Resolve dot segments before sending, percent-encode each segment once, and spell the path as the route \
+         does.\n"
     );
     assert!(upstream.has_received_nothing());
 }
