@@ -14,8 +14,9 @@ pub use fault::{PathFault, PathFaultKind};
 /// Path of a request target (RFC 3986 section 3.3) that every parser reads alike.
 ///
 /// It starts with `/`, has only characters that RFC 3986 allows in a path, and no empty segment except the last. No
-/// segment is `.` or `..`, alone or before a `;`. No unreserved character (letters, digits, `-._~`) is percent-encoded.
-/// Nothing decodes to `/`, `\`, a control character, invalid UTF-8 or another percent-encoding.
+/// segment is `.` or `..`, alone or before a `;`, and none starts with `;`. No unreserved character (letters, digits,
+/// `-._~`) is percent-encoded. Nothing decodes to `/`, `\`, a control character, invalid UTF-8 or another
+/// percent-encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CanonicalPath<'a>(&'a str);
 
@@ -108,6 +109,7 @@ fn check_segment(segment: &str, at: usize) -> Result<(), PathFault> {
     }
     match text.split(';').next() {
         Some("." | "..") => Err(PathFaultKind::DotSegment.at(at)),
+        Some("") if !text.is_empty() => Err(PathFaultKind::EmptyName.at(at)),
         Some(_) | None => Ok(()),
     }
 }
@@ -215,6 +217,11 @@ mod tests {
             "/a/..;/b",
             "/a/..;x=1/b",
             "/a/%2e%2e%3b/b",
+            "/;",
+            "/;/a",
+            "/a/;x=1/b",
+            "/a/%3B/b",
+            "/a/%3bx",
             "/a/.;/b",
             "/a%2fb",
             "/a%2Fb",
@@ -305,6 +312,10 @@ mod tests {
             (
                 "/a/..;x/b",
                 "The path has a dot segment at character 4: resolve `.` and `..` before sending it.",
+            ),
+            (
+                "/a/;x/b",
+                "The segment at character 4 of the path starts with `;`: write a name before it.",
             ),
             (
                 "/v1/tasks|1",

@@ -18,6 +18,8 @@ pub enum PathFaultKind {
     EmptySegment,
     /// `.` or `..`, alone or before a `;`.
     DotSegment,
+    /// A `;` at the start of a segment: some parsers read an empty segment.
+    EmptyName,
     /// A character that RFC 3986 does not allow in a path.
     Character(char),
     /// A percent-encoded character that may stand for itself here.
@@ -54,6 +56,10 @@ impl fmt::Display for PathFault {
             PathFaultKind::DotSegment => write!(
                 f,
                 "The path has a dot segment at character {at}: resolve `.` and `..` before sending it."
+            ),
+            PathFaultKind::EmptyName => write!(
+                f,
+                "The segment at character {at} of the path starts with `;`: write a name before it."
             ),
             PathFaultKind::Character('\\') => write!(
                 f,
