@@ -16,7 +16,7 @@ use super::token::TokenSources;
 use super::verify::IssuerId;
 
 /// Everything the gate needs to know of a route.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Access {
     pub rule: Rule,
     pub requirements: Requirements,

@@ -33,7 +33,7 @@ const VARY_OF_PREFLIGHT: HeaderValue = HeaderValue::from_static(
 );
 
 /// CORS policy of a route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cors {
     origins: Origins,
     credentials: bool,
@@ -46,7 +46,7 @@ pub struct Cors {
 }
 
 /// Allowed origins.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
     Any,
     Listed(Vec<OriginPattern>),

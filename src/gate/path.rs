@@ -48,6 +48,16 @@ impl<'a> CanonicalPath<'a> {
         self.0
     }
 
+    pub(super) fn has_escapes(self) -> bool {
+        self.0.contains('%')
+    }
+
+    /// Path with every segment percent-decoded once. Its segments are those of the path: none decodes to a `/`.
+    pub(super) fn decoded(self) -> Cow<'a, str> {
+        // Infallible: the parser decoded every segment.
+        decode(self.0).unwrap_or(Cow::Borrowed(self.0))
+    }
+
     /// Segments as received, with the offset of each.
     pub(super) fn segments(self) -> impl Iterator<Item = (usize, &'a str)> {
         let mut at = 0;
@@ -127,7 +137,7 @@ fn check_escape(segment: &str, at: usize) -> Result<(), PathFaultKind> {
 }
 
 /// Byte of the escape `%XX` that starts at this offset.
-fn hex_byte(text: &str, at: usize) -> Option<u8> {
+pub(super) fn hex_byte(text: &str, at: usize) -> Option<u8> {
     let digits = text.get(at + 1..at + 3)?;
     let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     is_hex
@@ -154,7 +164,7 @@ fn is_unreserved(byte: u8) -> bool {
 }
 
 /// Percent-decodes a text once; `None` if the result is not UTF-8.
-fn decode(text: &str) -> Option<Cow<'_, str>> {
+pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
     percent_decode_str(text).decode_utf8().ok()
 }
 
@@ -163,7 +173,7 @@ fn decode_bytes(text: &str) -> Cow<'_, [u8]> {
 }
 
 /// `pchar` and `/` (RFC 3986 section 3.3).
-fn is_path_byte(byte: u8) -> bool {
+pub(super) fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte)
 }
 

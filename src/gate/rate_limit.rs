@@ -42,7 +42,7 @@ pub struct RateLimit {
 }
 
 /// Rate limits of one route.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct RouteLimits {
     by_client: Vec<RateLimit>,
     by_subject: Vec<RateLimit>,

@@ -622,7 +622,10 @@ impl Refusal {
     /// Sub-cause for the log, in more detail than the reason.
     pub fn cause(&self) -> Option<String> {
         if let Self::PathNotCanonical(fault) = self {
-            return Some(fault.to_string());
+            return Some(match fault.other_route() {
+                Some(route) => format!("{fault} The other one is of route `{route}`."),
+                None => fault.to_string(),
+            });
         }
         None
     }

@@ -1,6 +1,14 @@
-//! Route table: routes by path and method. The only file that uses matchit.
+//! Route table: routes by path and method.
+//!
+//! A path is looked up in its decoded form and forwarded as received. Paths that some APIs treat as one get one decision:
+//! see `spelling`. Only this file and `spelling` use matchit.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod methods;
+mod pattern;
+mod problem;
+mod spelling;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method};
@@ -10,16 +18,11 @@ use super::access::{Access, Rule};
 use super::path::{BoundSegment, CanonicalPath};
 use super::refusal::Refusal;
 
-/// Methods that a route can have. CONNECT and TRACE are never served.
-pub const METHODS: [Method; 7] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-];
+use pattern::PathPattern;
+use spelling::{AccessClass, FoldedRoute, SpellingTable, SpellingTableBuilder};
+
+pub use methods::METHODS;
+pub use problem::RouteProblem;
 
 /// A compiled route: the requests it matches and the access they need.
 #[derive(Debug)]
@@ -39,13 +42,16 @@ pub struct RouteId(pub usize);
 /// Routes by path and method. The gate forwards no request without a route.
 #[derive(Debug, Default)]
 pub struct RouteTable {
+    /// Indices of `entries` by the decoded form of their paths.
     paths: Router<usize>,
     entries: Vec<PathEntry>,
+    spellings: SpellingTable,
 }
 
 /// Routes of one path.
 #[derive(Debug)]
 struct PathEntry {
+    pattern: PathPattern,
     routes: Vec<EntryRoute>,
     /// `Allow` of the path.
     allow: HeaderValue,
@@ -57,6 +63,7 @@ struct EntryRoute {
     route: Arc<Route>,
     /// Index of the segment that names the owner.
     owner: Option<usize>,
+    class: AccessClass,
 }
 
 /// Route of a request.
@@ -65,38 +72,6 @@ pub struct RouteMatch<'a> {
     pub route: &'a Arc<Route>,
     /// Segment that names the owner, on a route with an owner rule.
     pub owner: Option<BoundSegment<'a>>,
-}
-
-/// Reason why the table rejects a route.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum RouteProblem {
-    #[error("must start with `/`, got an empty string")]
-    Empty,
-    #[error("`{pattern}` {fault}")]
-    Path {
-        pattern: String,
-        fault: &'static str,
-    },
-    /// An owner rule would compare only one of the two segments.
-    #[error("`{pattern}` has two parameters `{{{parameter}}}`; give each a different name")]
-    DuplicateParameter { pattern: String, parameter: String },
-    #[error(
-        "`{pattern}` conflicts with route `{with}`: some requests match both; use the same parameter names, or make the \
-         paths distinct"
-    )]
-    Conflict {
-        pattern: String,
-        /// Path of the other route.
-        with: String,
-    },
-    #[error(
-        "another route has the path `{pattern}` and the method {method}; remove the method from one of them"
-    )]
-    Duplicate { pattern: String, method: Method },
-    #[error(
-        "`{pattern}` has no segment `{{{parameter}}}`, which `owner` names; add the segment or change `owner`"
-    )]
-    MissingOwner { pattern: String, parameter: String },
 }
 
 impl Route {
@@ -116,61 +91,96 @@ impl RouteTable {
     pub fn new(routes: Vec<Route>) -> (Self, Vec<(usize, RouteProblem)>) {
         let mut table = Self::default();
         let mut problems = Vec::new();
-        let mut by_pattern: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        let mut by_form: BTreeMap<String, usize> = BTreeMap::new();
         for (index, mut route) in routes.into_iter().enumerate() {
             route.id = RouteId(index);
-            if let Err(problem) = table.add(route, &mut by_pattern) {
+            if let Err(problem) = table.add(route, &mut by_form) {
                 problems.push((index, problem));
             }
         }
-        let patterns: Vec<_> = by_pattern.into_iter().collect();
-        for (pattern, entry) in patterns {
-            table.add_bare_forms(&pattern, entry);
+        for entry in by_form.into_values() {
+            table.add_bare_forms(entry);
         }
+        problems.extend(table.add_spellings());
         (table, problems)
     }
 
     fn add(
         &mut self,
         route: Route,
-        by_pattern: &mut BTreeMap<Arc<str>, usize>,
+        by_form: &mut BTreeMap<String, usize>,
     ) -> Result<(), RouteProblem> {
-        check_pattern(&route.pattern)?;
-        let owner = owner_segment(&route)?;
+        let pattern = PathPattern::parse(&route.pattern)?;
+        let owner = owner_segment(&route, &pattern)?;
         let route = EntryRoute {
+            class: self.class(&route.access, owner),
             route: Arc::new(route),
             owner,
         };
-        let pattern = Arc::clone(&route.route.pattern);
-        if let Some(entry) = by_pattern
-            .get(&pattern)
-            .and_then(|at| self.entries.get_mut(*at))
-        {
+        let form = pattern.lookup_form();
+        if let Some(entry) = by_form.get(&form).and_then(|at| self.entries.get_mut(*at)) {
             return entry.add(route);
         }
         let number = self.entries.len();
-        let inserted = self.paths.insert(pattern.as_ref(), number);
-        inserted.map_err(|error| insert_problem(&pattern, &error))?;
-        by_pattern.insert(pattern, number);
+        if let Err(error) = self.paths.insert(form.as_str(), number) {
+            let with = spelling::conflicting(&error).and_then(|with| by_form.get(with));
+            let with = with.and_then(|at| self.entries.get(*at)?.routes().next());
+            let with = with.map(|with| with.pattern.as_ref());
+            return Err(insert_problem(&route.route.pattern, &error, with));
+        }
+        by_form.insert(form, number);
         let allow = allow(std::slice::from_ref(&route));
         self.entries.push(PathEntry {
+            pattern,
             routes: vec![route],
             allow,
         });
         Ok(())
     }
 
+    /// Class of an access, equal for equal ones.
+    fn class(&self, access: &Access, owner: Option<usize>) -> AccessClass {
+        let known = || self.entries.iter().flat_map(|entry| &entry.routes);
+        let mut same = known().filter(|one| one.owner == owner && one.route.access == *access);
+        match same.next() {
+            Some(one) => one.class,
+            None => AccessClass(known().count()),
+        }
+    }
+
     /// Lets `/x/{*rest}` match `/x` and `/x/` too, unless other routes match them.
-    fn add_bare_forms(&mut self, pattern: &str, entry: usize) {
-        let Some((bare, _)) = pattern.rsplit_once("/{*") else {
-            return;
-        };
-        for form in [bare.to_owned(), format!("{bare}/")] {
-            if !form.is_empty() {
-                // A conflict means that another route has this path. It was inserted first and stays.
-                let _other_route = self.paths.insert(form, entry);
+    fn add_bare_forms(&mut self, entry: usize) {
+        let forms = self
+            .entries
+            .get(entry)
+            .map(|entry| entry.pattern.bare_forms());
+        for form in forms.into_iter().flatten() {
+            // A conflict means that another route has this path. It was inserted first and stays.
+            let _other_route = self.paths.insert(form, entry);
+        }
+    }
+
+    /// Fills the table of spellings. Returns the routes that other routes contradict.
+    fn add_spellings(&mut self) -> Vec<(usize, RouteProblem)> {
+        let mut builder = SpellingTableBuilder::default();
+        let mut problems = Vec::new();
+        for entry in &self.entries {
+            for EntryRoute { route, class, .. } in &entry.routes {
+                let folded = FoldedRoute {
+                    class: *class,
+                    pattern: Arc::clone(&route.pattern),
+                };
+                if let Err(with) = builder.add(&entry.pattern, &route.methods, &folded) {
+                    let problem = RouteProblem::Spelling {
+                        pattern: route.pattern.as_ref().to_owned(),
+                        with: with.as_ref().to_owned(),
+                    };
+                    problems.push((route.id.0, problem));
+                }
             }
         }
+        self.spellings = builder.build();
+        problems
     }
 
     /// Finds the route of a request and binds its owner segment.
@@ -179,18 +189,24 @@ impl RouteTable {
         method: &Method,
         path: CanonicalPath<'a>,
     ) -> Result<RouteMatch<'a>, Refusal> {
-        let Ok(found) = self.paths.at(path.as_str()) else {
-            return Err(Refusal::NoRoute);
-        };
-        let Some(entry) = self.entries.get(*found.value) else {
+        let Some(entry) = self.entry(path) else {
             return Err(Refusal::NoRoute);
         };
         let mut routes = entry.routes.iter();
-        let Some(EntryRoute { route, owner }) =
-            routes.find(|one| one.route.methods.contains(method))
+        let Some(EntryRoute {
+            route,
+            owner,
+            class,
+        }) = routes.find(|one| one.route.methods.contains(method))
         else {
             return Err(Refusal::MethodNotAllowed(entry.allow.clone()));
         };
+        if path.has_escapes() {
+            let checked = entry.pattern.check_literals(path);
+            checked.map_err(Refusal::PathNotCanonical)?;
+        }
+        let checked = self.spellings.check(method, path, *class);
+        checked.map_err(Refusal::PathNotCanonical)?;
         let owner = match owner.and_then(|index| path.segments().nth(index)) {
             Some((at, segment)) => {
                 Some(BoundSegment::new(segment, at).map_err(Refusal::PathNotCanonical)?)
@@ -200,10 +216,15 @@ impl RouteTable {
         Ok(RouteMatch { route, owner })
     }
 
+    fn entry(&self, path: CanonicalPath<'_>) -> Option<&PathEntry> {
+        let decoded = path.decoded();
+        let found = self.paths.at(&decoded).ok()?;
+        self.entries.get(*found.value)
+    }
+
     /// Returns whether any route of this path has a CORS policy.
     pub(super) fn has_cors_at(&self, path: CanonicalPath<'_>) -> bool {
-        let found = self.paths.at(path.as_str()).ok();
-        let entry = found.and_then(|found| self.entries.get(*found.value));
+        let entry = self.entry(path);
         entry.is_some_and(|entry| entry.routes().any(|route| route.access.cors.is_some()))
     }
 
@@ -244,80 +265,31 @@ fn allow(routes: &[EntryRoute]) -> HeaderValue {
 }
 
 /// Index of the segment that names the owner, on a route with an owner rule.
-fn owner_segment(route: &Route) -> Result<Option<usize>, RouteProblem> {
+fn owner_segment(route: &Route, pattern: &PathPattern) -> Result<Option<usize>, RouteProblem> {
     let Rule::Owner { parameter, .. } = &route.access.rule else {
         return Ok(None);
     };
-    let wanted = format!("{{{parameter}}}");
-    let mut segments = route.pattern.split('/').skip(1);
-    if let Some(index) = segments.position(|segment| segment == wanted) {
-        return Ok(Some(index));
+    let segment = pattern.whole_segment(parameter);
+    match segment {
+        Some(_) => Ok(segment),
+        None => Err(RouteProblem::MissingOwner {
+            pattern: route.pattern.as_ref().to_owned(),
+            parameter: parameter.clone(),
+        }),
     }
-    Err(RouteProblem::MissingOwner {
-        pattern: route.pattern.as_ref().to_owned(),
-        parameter: parameter.clone(),
-    })
 }
 
-/// Rejects a pattern that no canonical path matches: the gate matches only canonical paths.
-fn check_pattern(pattern: &str) -> Result<(), RouteProblem> {
-    if pattern.is_empty() {
-        return Err(RouteProblem::Empty);
+/// Problem of a pattern that matchit rejects.
+fn insert_problem(pattern: &str, error: &InsertError, with: Option<&str>) -> RouteProblem {
+    if let InsertError::Conflict { with: form } = error {
+        return RouteProblem::Conflict {
+            pattern: pattern.to_owned(),
+            with: with.unwrap_or(form).to_owned(),
+        };
     }
-    if !pattern.starts_with('/') {
-        return Err(invalid_path(pattern, "must start with `/`"));
-    }
-    let mut example = String::new();
-    let mut names = BTreeSet::new();
-    let mut rest = pattern;
-    while let Some((text, after)) = rest.split_once('{') {
-        let (name, after) = after.split_once('}').unwrap_or((after, ""));
-        if !names.insert(name) {
-            return Err(RouteProblem::DuplicateParameter {
-                pattern: pattern.to_owned(),
-                parameter: name.to_owned(),
-            });
-        }
-        example.extend([text, "x"]);
-        rest = after;
-    }
-    example.push_str(rest);
-    if CanonicalPath::parse(&example).is_err() {
-        return Err(invalid_path(
-            pattern,
-            "matches no request; remove dot segments, empty segments and characters that RFC 3986 does not allow in \
-             a path",
-        ));
-    }
-    Ok(())
-}
-
-fn insert_problem(pattern: &str, error: &InsertError) -> RouteProblem {
-    let fault = match error {
-        InsertError::Conflict { with } => {
-            return RouteProblem::Conflict {
-                pattern: pattern.to_owned(),
-                with: with.clone(),
-            };
-        }
-        InsertError::InvalidParamSegment => {
-            "has two parameters in one segment; use one parameter per segment"
-        }
-        InsertError::InvalidParam => {
-            "has a parameter without a name or a closing brace; write `{name}`"
-        }
-        InsertError::InvalidCatchAll => {
-            "has a wildcard `{*…}` before its end; only the last segment can be a wildcard"
-        }
-        _ => "is not a valid route path",
-    };
-    invalid_path(pattern, fault)
-}
-
-fn invalid_path(pattern: &str, fault: &'static str) -> RouteProblem {
     RouteProblem::Path {
         pattern: pattern.to_owned(),
-        fault,
+        fault: "is not a valid route path",
     }
 }
 

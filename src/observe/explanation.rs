@@ -145,6 +145,9 @@ fn detail(stopped: &StoppedRequest<'_>) -> Option<String> {
             Refusal::ClaimDenied { requirement, .. } | Refusal::CertificateDenied { requirement },
             _,
         ) => Some(format!("not met: {requirement}")),
+        (Refusal::PathNotCanonical(fault), _) => fault
+            .other_route()
+            .map(|route| format!("another spelling of a path of route `{route}`")),
         (Refusal::TokenIssuer, Some(caller)) => Some(format!(
             "the route does not accept the issuer `{}`",
             caller.issuer

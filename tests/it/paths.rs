@@ -1,6 +1,47 @@
 //! Request targets: canonical and forwarded unchanged, or rejected.
 
-use crate::harness::{ROUTES, get, request, start};
+use serde_json::json;
+
+use crate::harness::issuer::claims;
+use crate::harness::{ROUTES, get, preflight, request, start};
+
+/// Literals beside parameters: with a requirement, a rate limit, and neither.
+const LITERALS: &str = r#"
+[cors]
+origins = ["https://app.example"]
+
+[[routes]]
+path = "/v1/tasks:purge"
+access = "authenticated"
+require = [{ claim = "role", has = "admin" }]
+
+[[routes]]
+path = "/v1/%C3%B6ffnen"
+access = "authenticated"
+require = [{ claim = "role", has = "admin" }]
+
+[[routes]]
+path = "/v1/{name}"
+access = "authenticated"
+
+[[routes]]
+path = "/api/admin/users"
+access = "authenticated"
+require = [{ claim = "role", has = "admin" }]
+
+[[routes]]
+path = "/api/{section}/{*rest}"
+access = "authenticated"
+
+[[routes]]
+path = "/open/login"
+access = "public"
+rate_limit = { requests = 1, per = "1m", by = "client-address" }
+
+[[routes]]
+path = "/open/{*rest}"
+access = "public"
+"#;
 
 #[test]
 fn rejects_an_ambiguous_target() {
@@ -77,6 +118,76 @@ fn names_the_fault_in_a_path_and_its_position() {
         assert_eq!(response.json()["detail"], expected, "{target}");
     }
     upstream.assert_untouched();
+}
+
+#[test]
+fn another_spelling_of_a_literal_gets_no_other_access() {
+    let (sidecar, upstream, issuer) = start(LITERALS);
+    let token = issuer.token("alice");
+    let mut admin = claims("alice");
+    admin["role"] = json!("admin");
+    let admin = issuer.sign(&admin);
+    for (target, status) in [
+        ("/v1/tasks:purge", 403),
+        ("/v1/tasks%3Apurge", 400),
+        ("/v1/tasks%3apurge", 400),
+        ("/v1/Tasks:purge", 400),
+        ("/v1/tasks:purge;x", 400),
+        ("/v1/tasks:purge%3Bx", 400),
+        ("/v1/%C3%B6ffnen", 403),
+        ("/v1/%c3%b6ffnen", 403),
+        ("/v1/%C3%96ffnen", 400),
+        ("/v1/%c3%b6ffneN", 400),
+        ("/api/admin/users", 403),
+        ("/api/admin/users/", 400),
+        ("/api/admin;x/users", 400),
+        ("/api/admin;/users", 400),
+        ("/api/Admin/users", 400),
+        ("/api/;/admin/users", 400),
+        ("/;/api/admin/users", 400),
+    ] {
+        let response = sidecar.call(&get(target).bearer(&token));
+        assert_eq!(response.status, status, "{target}: {}", response.text());
+    }
+    upstream.assert_untouched();
+    for target in [
+        "/v1/tasks:purge",
+        "/v1/%C3%B6ffnen",
+        "/v1/%c3%b6ffnen",
+        "/api/admin/users",
+    ] {
+        let response = sidecar.call(&get(target).bearer(&admin));
+        assert_eq!(response.status, 200, "{target}: {}", response.text());
+        let line = upstream.arrived().pop().unwrap().head.line();
+        assert_eq!(line, format!("GET {target} HTTP/1.1"));
+    }
+    // A preflight is looked up like the request to come.
+    for (target, status) in [("/v1/tasks:purge", 204), ("/v1/tasks:Purge", 400)] {
+        let response = sidecar.call(&preflight("https://app.example", "GET", target));
+        assert_eq!(response.status, status, "{target}");
+    }
+}
+
+#[test]
+fn another_spelling_of_a_literal_avoids_no_rate_limit() {
+    let (sidecar, upstream, _issuer) = start(LITERALS);
+    assert_eq!(sidecar.call(&get("/open/login")).status, 200);
+    sidecar
+        .call(&get("/open/login"))
+        .refused(429, "rate_limited");
+    for target in [
+        "/open/login/",
+        "/open/LOGIN",
+        "/open/login;x=1",
+        "/open/logi%C3%B1;",
+        "/open/l%C3%B6gin",
+    ] {
+        let response = sidecar.call(&get(target));
+        let is_other_name = target.contains("%C3");
+        let expected = if is_other_name { 200 } else { 400 };
+        assert_eq!(response.status, expected, "{target}: {}", response.text());
+    }
+    assert_eq!(upstream.arrived().len(), 3);
 }
 
 #[test]

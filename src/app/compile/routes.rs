@@ -179,7 +179,7 @@ fn upstream(document: &mut ConfigDocument, path: &KeyPath, name: Option<&str>) -
     UpstreamId::default()
 }
 
-/// Warns about a broad public route next to a stricter one: paths that only the upstream maps to the stricter route
+/// Warns about a broad public route next to a stricter one: paths that only the upstream maps to the protected resources
 /// match the public one.
 fn warn_about_broad_public(
     document: &ConfigDocument,
@@ -199,8 +199,7 @@ fn warn_about_broad_public(
         };
         if let Some(stricter) = routes.iter().find(is_narrower) {
             warnings.push(format!(
-                "{}: is public and broader than `{}`: an upstream that ignores the case of paths would serve \
-                 protected resources under another spelling",
+                "{}: is public and broader than `{}`: each path that no stricter route lists is served without a token",
                 document.location(&path.key("path")),
                 stricter.pattern
             ));

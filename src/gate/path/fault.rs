@@ -1,6 +1,7 @@
 //! Faults of paths that are not canonical: the fault, its position and the fix, for the client's developer.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Fault that gives a path more than one reading. Displays as a sentence of bounded length, which repeats at most one
 /// character of the path.
@@ -32,6 +33,8 @@ pub enum PathFaultKind {
     NestedEscape,
     /// A `;` in a segment that names an owner.
     Parameter,
+    /// Another spelling of a path of this route; the text is empty if there is none.
+    Spelling(Arc<str>),
 }
 
 impl PathFaultKind {
@@ -41,6 +44,16 @@ impl PathFaultKind {
             kind: self,
             position: offset + 1,
         }
+    }
+}
+
+impl PathFault {
+    /// Configured path of the route that the path leads to in another spelling.
+    pub fn other_route(&self) -> Option<&str> {
+        if let PathFaultKind::Spelling(route) = &self.kind {
+            return Some(route.as_ref()).filter(|route| !route.is_empty());
+        }
+        None
     }
 }
 
@@ -107,6 +120,11 @@ impl fmt::Display for PathFault {
             PathFaultKind::Parameter => write!(
                 f,
                 "Character {at} of the path, `;`, is not allowed in this segment."
+            ),
+            PathFaultKind::Spelling(_) => write!(
+                f,
+                "From character {at} on, the path can be read as another one: check case, leading zeros, `;` and the \
+                 last `/`."
             ),
         }
     }

@@ -70,8 +70,10 @@ impl PrefixRewrite {
 
     /// Forwarded form of a path or a pattern.
     pub fn replaced(&self, path: &str) -> String {
-        // Every path that the route matches has the prefix.
-        let rest = path.strip_prefix(&self.from).unwrap_or(path);
+        // Every path that the route matches has the prefix, in this spelling or with other hexadecimal digits.
+        let mut slashes = path.match_indices('/').map(|(at, _)| at);
+        let end = slashes.nth(self.from.matches('/').count());
+        let rest = end.and_then(|end| path.get(end..)).unwrap_or_default();
         let start = if rest.is_empty() && self.to.is_empty() {
             "/"
         } else {

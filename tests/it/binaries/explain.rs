@@ -259,6 +259,20 @@ fn explain_prints_each_stage_and_the_failed_one() {
 }
 
 #[test]
+fn explain_names_the_route_of_another_spelling() {
+    let upstream = Upstream::start();
+    let literal = "[[routes]]\npath = \"/api/auth/{*rest}\"\naccess = \"public\"\n";
+    let directory = Directory::with(&format!("{}{literal}", eight_lines(upstream.address)));
+    let ended = directory.call(&["explain", "GET", "/api/Auth/tasks"]);
+    let expected = "FAIL  canonical path      path_not_canonical\n                            \
+                    another spelling of a path of route `/api/auth/{*rest}`\n";
+    assert!(ended.stdout.contains(expected), "{}", ended.stdout);
+    let expected = "response 400 Bad Request: From character 6 on, the path can be read as another one: check case, \
+                    leading zeros, `;` and the last `/`.";
+    assert!(ended.stdout.contains(expected), "{}", ended.stdout);
+}
+
+#[test]
 fn explain_prints_the_cause_of_a_rejected_token() {
     let upstream = Upstream::start();
     let directory = Directory::with(&eight_lines(upstream.address));
