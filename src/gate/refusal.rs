@@ -613,16 +613,19 @@ impl Refusal {
 
     /// Response text: the sub-cause where it is about the form of the request, else the text of the row.
     pub fn detail(&self) -> Cow<'static, str> {
-        if let Self::PathNotCanonical(fault) = self {
-            return fault.to_string().into();
+        match self {
+            Self::PathNotCanonical(fault) => fault.to_string().into(),
+            Self::TokenMissing(missing) => missing.to_string().into(),
+            Self::TokenMalformed(fault) => fault.to_string().into(),
+            _ => self.row().detail.into(),
         }
         self.row().detail.into()
     }
 
     /// Sub-cause for the log, in more detail than the reason.
     pub fn cause(&self) -> Option<String> {
-        if let Self::PathNotCanonical(fault) = self {
-            return Some(match fault.other_route() {
+        match self {
+            Self::PathNotCanonical(fault) => Some(match fault.other_route() {
                 Some(route) => format!("{fault} The other one is of route `{route}`."),
                 None => fault.to_string(),
             });

@@ -19,7 +19,7 @@ pub struct StoppedRequest<'a> {
     pub refusal: &'a Refusal,
     /// True if the gate had permitted the request before.
     pub is_permitted: bool,
-    /// Error between gate and upstream.
+    /// Error between gate and upstream, or the sub-cause of a refusal.
     pub cause: Option<&'a str>,
     pub route: Option<&'a Route>,
     /// Caller of a verified token.
