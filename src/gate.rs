@@ -26,8 +26,8 @@ pub mod requirement;
 pub mod routes;
 pub mod stop;
 pub mod subject;
-
 pub mod token;
+pub mod token_fault;
 pub mod verify;
 
 use std::collections::BTreeSet;

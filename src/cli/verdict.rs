@@ -10,6 +10,7 @@ use crate::clock::UnixTime;
 use crate::gate::certificate::{Binding, ClientCertificate};
 use crate::gate::refusal::Refusal;
 use crate::gate::token::BearerToken;
+use crate::gate::token_fault::TokenFault;
 use crate::gate::verify::{self, Issuer, IssuerId, Unverified};
 use crate::observe::log::printable;
 
@@ -117,7 +118,6 @@ fn verify_with(
 
 /// Header and claims of a token, unverified.
 struct DecodedToken {
-    parts: usize,
     header: Value,
     claims: Value,
 }
@@ -134,7 +134,6 @@ impl DecodedToken {
                 .unwrap_or(Value::Null)
         };
         Self {
-            parts: parts.len(),
             header: json(0),
             claims: json(1),
         }
@@ -156,28 +155,25 @@ impl DecodedToken {
     }
 
     /// Cause of a refusal without a responsible issuer.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the other refusals need no claim"
+    )]
     fn explain_without_issuer(&self, refusal: &Refusal) -> String {
-        match (refusal, self.parts) {
-            (Refusal::TokenIssuer, _) if self.claims.get("iss").is_none() => {
+        match refusal {
+            Refusal::TokenIssuer if self.claims.get("iss").is_none() => {
                 "no `iss` claim, and every issuer of the configuration requires one".to_owned()
             }
-            (Refusal::TokenIssuer, _) => {
+            Refusal::TokenIssuer => {
                 format!(
                     "no issuer of the configuration has the `iss` {}",
                     self.claim("iss")
                 )
             }
-            (Refusal::TokenMalformed, 5) => {
-                "a token of five parts is encrypted (JWE), and the gate verifies only signed tokens (JWS)"
-                    .to_owned()
+            Refusal::TokenMalformed(TokenFault::Time(claim, _)) => {
+                format!("{} Got {}.", refusal.detail(), self.claim(claim))
             }
-            (Refusal::TokenMalformed, 2) => "a signed JWT has three parts separated by dots, got two; a Better Auth \
-                                             session token must be exchanged for a JWT at /api/auth/token"
-                .to_owned(),
-            (Refusal::TokenMalformed, parts) if parts != 3 => {
-                format!("a signed JWT has three parts separated by dots, got {parts}")
-            }
-            (Refusal::TokenType, _) => format!("unsupported `typ` {}", json(self.header.get("typ"))),
+            Refusal::TokenType => format!("unsupported `typ` {}", json(self.header.get("typ"))),
             _ => refusal.detail().into_owned(),
         }
     }

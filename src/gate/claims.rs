@@ -12,6 +12,7 @@ use super::certificate::Binding;
 use super::claim_path::ClaimPath;
 use super::refusal::Refusal;
 use super::subject::Subject;
+use super::token_fault::{PartFault, TimeFault, TokenFault};
 
 /// Claims of a token: a JSON object without duplicate names, at any depth.
 ///
@@ -77,10 +78,13 @@ const ALLOCATION: usize = 16;
 /// Last second of the year 9999. A later time is a mistake or an attack.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
+/// Milliseconds of the year 5138. Up to there, a number that is too large for seconds is in milliseconds.
+const LAST_MILLISECOND: f64 = 1e14;
+
 impl Claims {
     /// Parses a JSON object.
-    pub fn parse(json: &[u8]) -> Result<Self, Refusal> {
-        serde_json::from_slice(json).map_err(|_| Refusal::TokenMalformed)
+    pub fn parse(json: &[u8]) -> Result<Self, PartFault> {
+        serde_json::from_slice(json).map_err(|error| fault(&error, json))
     }
 
     pub fn get(&self, name: &str) -> Option<&Value> {
@@ -122,7 +126,8 @@ impl Claims {
     }
 
     fn validity(&self, policy: &ClaimPolicy) -> Result<Validity, Refusal> {
-        let expires = self.time("exp")?.ok_or(Refusal::TokenMalformed)?;
+        let expires = self.time("exp")?;
+        let expires = expires.ok_or(Refusal::TokenMalformed(TokenFault::NoExpiry))?;
         let starts = self.time("nbf")?.max(self.time("iat")?);
         Ok(Validity {
             until: UnixTime(expires.second.saturating_add(policy.leeway)),
@@ -146,15 +151,15 @@ impl Claims {
     }
 
     /// Time of a claim. A value of another type is malformed, never absent (CVE-2026-25537).
-    fn time(&self, name: &str) -> Result<Option<NumericDate>, Refusal> {
-        match self.get(name) {
-            None => Ok(None),
-            Some(Value::Number(number)) => match NumericDate::of(number) {
-                Some(time) => Ok(Some(time)),
-                None => Err(Refusal::TokenMalformed),
-            },
-            Some(_) => Err(Refusal::TokenMalformed),
-        }
+    fn time(&self, name: &'static str) -> Result<Option<NumericDate>, Refusal> {
+        let time = match self.get(name) {
+            None => return Ok(None),
+            Some(Value::Number(number)) => NumericDate::of(number),
+            Some(Value::String(_)) => Err(TimeFault::Text),
+            Some(_) => Err(TimeFault::NotNumber),
+        };
+        let time = time.map_err(|fault| Refusal::TokenMalformed(TokenFault::Time(name, fault)))?;
+        Ok(Some(time))
     }
 
     fn check_audience(&self, policy: &ClaimPolicy) -> Result<(), Refusal> {
@@ -225,13 +230,19 @@ impl NumericDate {
         reason = "the range is checked first"
     )]
     #[expect(clippy::cast_precision_loss, reason = "only to check the range")]
-    fn of(number: &Number) -> Option<Self> {
+    fn of(number: &Number) -> Result<Self, TimeFault> {
         let whole = number.as_i64();
-        let approximate = whole.map_or_else(|| number.as_f64(), |whole| Some(whole as f64))?;
+        let approximate = whole.map_or_else(|| number.as_f64(), |whole| Some(whole as f64));
+        let approximate = approximate.ok_or(TimeFault::OutOfRange)?;
         if !(0.0..=LAST_SECOND).contains(&approximate) {
-            return None;
+            let is_later = approximate > LAST_SECOND && approximate < LAST_MILLISECOND;
+            return Err(if is_later {
+                TimeFault::Milliseconds
+            } else {
+                TimeFault::OutOfRange
+            });
         }
-        Some(Self {
+        Ok(Self {
             second: whole.unwrap_or_else(|| approximate.floor() as i64),
             has_fraction: whole.is_none() && approximate.fract() > 0.0,
         })
@@ -278,6 +289,24 @@ impl<'de> Deserialize<'de> for Claims {
             return Ok(Self(object));
         }
         Err(de::Error::custom("expected an object"))
+    }
+}
+
+/// Fault of a text that is not an object with unique names.
+fn fault(error: &serde_json::Error, json: &[u8]) -> PartFault {
+    if std::str::from_utf8(json).is_err() {
+        PartFault::NotUtf8
+    } else if !error.is_data() {
+        // serde_json has no other way to tell a number beyond `f64` from invalid syntax.
+        if error.to_string().starts_with("number out of range") {
+            PartFault::NumberTooLarge
+        } else {
+            PartFault::NotJson
+        }
+    } else if json.trim_ascii_start().starts_with(b"{") {
+        PartFault::DuplicateName
+    } else {
+        PartFault::NotObject
     }
 }
 

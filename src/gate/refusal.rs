@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use crate::config::RateKey;
 
 use super::path::{PathFault, PathFaultKind};
+use super::token_fault::{MissingToken, TokenFault};
 
 /// Reason why a request is not forwarded, or why its response is cut off. [`Refusal::row`] describes each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,9 +24,9 @@ pub enum Refusal {
     HttpsRequired(HeaderValue),
     /// `Allow` of the path.
     MethodNotAllowed(HeaderValue),
-    TokenMissing,
+    TokenMissing(MissingToken),
     TokenRepeated,
-    TokenMalformed,
+    TokenMalformed(TokenFault),
     /// A Better Auth session token instead of a JWT.
     TokenOpaque,
     TokenSignature,
@@ -114,7 +115,7 @@ pub struct Row {
     pub challenge: Challenge,
     /// Stage that refuses.
     pub stage: Stage,
-    /// Response text, for the client's developer.
+    /// Response text, for the client's developer; see [`Refusal::detail`].
     pub detail: &'static str,
     /// Fix, for the operator.
     pub hint: &'static str,
@@ -211,7 +212,7 @@ impl Refusal {
                 detail: "This path does not have that method.",
                 hint: "Use a method in `Allow`, or add the method to the route's `methods`. `CONNECT` and `TRACE` are never served.",
             },
-            Self::TokenMissing => &Row {
+            Self::TokenMissing(_) => &Row {
                 reason: "token_missing",
                 status: StatusCode::UNAUTHORIZED,
                 challenge: Challenge::Plain,
@@ -227,7 +228,7 @@ impl Refusal {
                 detail: "Send exactly one token, and send it once.",
                 hint: "Look for a proxy or client that adds a second token: all token sources of the route count together.",
             },
-            Self::TokenMalformed => &Row {
+            Self::TokenMalformed(_) => &Row {
                 reason: "token_malformed",
                 status: StatusCode::UNAUTHORIZED,
                 challenge: Challenge::InvalidToken,
@@ -538,9 +539,12 @@ impl Refusal {
             Self::NoRoute,
             Self::HttpsRequired(value("https://api.example/")),
             Self::MethodNotAllowed(value("GET, HEAD")),
-            Self::TokenMissing,
+            Self::TokenMissing(MissingToken {
+                sources: "`Authorization`".into(),
+                near_miss: None,
+            }),
             Self::TokenRepeated,
-            Self::TokenMalformed,
+            Self::TokenMalformed(TokenFault::NoExpiry),
             Self::TokenOpaque,
             Self::TokenSignature,
             Self::TokenAlgorithm,
@@ -611,7 +615,11 @@ impl Refusal {
         self.row().status
     }
 
-    /// Response text: the sub-cause where it is about the form of the request, else the text of the row.
+    /// Text of the response: the sub-cause where it is about the form of the request, else the text of the row.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "few refusals have sub-causes"
+    )]
     pub fn detail(&self) -> Cow<'static, str> {
         match self {
             Self::PathNotCanonical(fault) => fault.to_string().into(),
@@ -619,18 +627,23 @@ impl Refusal {
             Self::TokenMalformed(fault) => fault.to_string().into(),
             _ => self.row().detail.into(),
         }
-        self.row().detail.into()
     }
 
-    /// Sub-cause for the log, in more detail than the reason.
+    /// Sub-cause for the log, if there is more to say than the reason.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "few refusals have sub-causes"
+    )]
     pub fn cause(&self) -> Option<String> {
         match self {
             Self::PathNotCanonical(fault) => Some(match fault.other_route() {
                 Some(route) => format!("{fault} The other one is of route `{route}`."),
                 None => fault.to_string(),
-            });
+            }),
+            Self::TokenMissing(missing) => missing.near_miss.map(|near| near.to_string()),
+            Self::TokenMalformed(fault) => Some(fault.to_string()),
+            _ => None,
         }
-        None
     }
 
     /// Returns whether the log counts this refusal as an authentication failure: the route does not accept the caller.

@@ -19,6 +19,7 @@ use super::origin::{self, Origin};
 use super::path::CanonicalPath;
 use super::refusal::Refusal;
 use super::request_target::RequestTarget;
+use super::token_fault::{MissingToken, NearMiss, TokenFault};
 
 /// Longest accepted token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -69,7 +70,7 @@ impl Default for TokenSources {
 impl TokenSources {
     /// Finds the one token of a request.
     pub(super) fn find<'a>(&self, inbound: &'a Inbound) -> Result<FoundToken<'a>, Refusal> {
-        let mut found = Err(Refusal::TokenMissing);
+        let mut found = None;
         for (source, token_source) in self.sources.iter().enumerate() {
             let token = match token_source.find(inbound) {
                 Ok(None) => continue,
@@ -78,14 +79,26 @@ impl TokenSources {
             };
             // RFC 6750 section 2: a client must not use more than one method. The gate does not choose one: the
             // upstream could choose the other.
-            if !matches!(found, Err(Refusal::TokenMissing)) {
+            if found.is_some() {
                 return Err(Refusal::TokenRepeated);
             }
-            found = token;
+            found = Some(token);
         }
-        let found = found?;
+        let found = found.unwrap_or_else(|| Err(self.missing(&inbound.head.headers)))?;
         BearerToken::new(&found.text)?;
         Ok(found)
+    }
+
+    /// Refusal of a request without a token.
+    fn missing(&self, headers: &HeaderMap) -> Refusal {
+        let authorization = headers
+            .get(AUTHORIZATION)
+            .filter(|_| self.sources.contains(&TokenSource::Authorization));
+        let near_miss = authorization.and_then(|value| near_miss(value.as_bytes()));
+        Refusal::TokenMissing(MissingToken {
+            sources: self.to_string().into(),
+            near_miss,
+        })
     }
 
     /// Checks that the page may send this token. Only cookies need it: a browser attaches them by itself.
@@ -166,6 +179,22 @@ impl TokenSource {
     }
 }
 
+/// Names of all sources, as in "`Authorization`, the header `x-token` or the cookie `session`".
+impl fmt::Display for TokenSources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let last = self.sources.len().saturating_sub(1);
+        for (index, source) in self.sources.iter().enumerate() {
+            let separator = match index {
+                0 => "",
+                _ if index == last => " or ",
+                _ => ", ",
+            };
+            write!(f, "{separator}{source}")?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -197,6 +226,21 @@ fn header_token<'a>(
     Ok(Some(after_bearer(text).unwrap_or(text).into()))
 }
 
+/// Cause for which a value of `Authorization` is no token.
+fn near_miss(value: &[u8]) -> Option<NearMiss> {
+    let value = value.trim_ascii();
+    let token_bytes = value.iter().filter(|byte| is_token_byte(**byte)).count();
+    if value.is_empty() {
+        None
+    } else if value.eq_ignore_ascii_case(b"bearer") {
+        Some(NearMiss::NoToken)
+    } else if token_bytes == value.len() && value.contains(&b'.') {
+        Some(NearMiss::NoScheme)
+    } else {
+        Some(NearMiss::OtherScheme)
+    }
+}
+
 /// Text after the `Bearer` scheme; `None` for another scheme.
 fn after_bearer(text: &str) -> Option<&str> {
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
@@ -213,7 +257,8 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
     if values.next().is_some() {
         return Err(Refusal::TokenRepeated);
     }
-    let text = value.to_str().map_err(|_| Refusal::TokenMalformed)?;
+    let text = value.to_str();
+    let text = text.map_err(|_| Refusal::TokenMalformed(TokenFault::NotAscii))?;
     Ok(Some(text))
 }
 
@@ -238,8 +283,11 @@ impl<'a> BearerToken<'a> {
         let is_plain = token
             .bytes()
             .fold(true, |valid, byte| valid & is_token_byte(byte));
-        if token.len() > MAX_TOKEN_BYTES || !is_plain {
-            return Err(Refusal::TokenMalformed);
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Refusal::TokenMalformed(TokenFault::TooLong(MAX_TOKEN_BYTES)));
+        }
+        if !is_plain {
+            return Err(Refusal::TokenMalformed(TokenFault::of(token)));
         }
         Ok(Self(token))
     }

@@ -15,6 +15,7 @@ use super::claims::{ClaimPolicy, Claims, Validity};
 use super::refusal::Refusal;
 use super::subject::Subject;
 use super::token::BearerToken;
+use super::token_fault::{Part, PartFault, TokenFault};
 
 /// Longest accepted `kid`, in bytes.
 const MAX_KID_BYTES: usize = 256;
@@ -228,21 +229,25 @@ impl<'a> Jws<'a> {
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(Refusal::TokenMalformed);
+            let parts = token.split('.').count();
+            return Err(Refusal::TokenMalformed(TokenFault::Parts(parts)));
         };
         let (signing_input, _) = token.rsplit_once('.').unwrap_or_default();
-        let decode = |part: &str| {
-            URL_SAFE_NO_PAD
-                .decode(part)
-                .map_err(|_| Refusal::TokenMalformed)
+        let decode = |part, text: &str| {
+            let bytes = URL_SAFE_NO_PAD.decode(text);
+            bytes.map_err(|_| malformed(part, PartFault::Encoding))
         };
-        let (header, payload) = (decode(header)?, decode(payload)?);
+        let (header, payload) = (
+            decode(Part::Header, header)?,
+            decode(Part::Claims, payload)?,
+        );
         // An unsecured token (RFC 7515 appendix A.5) has an empty signature, which no key made.
-        decode(signature)?;
+        decode(Part::Signature, signature)?;
         // A malformed payload is reported before any fault of the header.
-        let claims = Claims::parse(&payload)?;
+        let claims = Claims::parse(&payload).map_err(|fault| malformed(Part::Claims, fault))?;
+        let header = Claims::parse(&header).map_err(|fault| malformed(Part::Header, fault))?;
         Ok(Self {
-            header: Header::parse(&header)?,
+            header: Header::of(&header)?,
             claims,
             signing_input,
             signature,
@@ -251,24 +256,23 @@ impl<'a> Jws<'a> {
 }
 
 impl Header {
-    fn parse(json: &[u8]) -> Result<Self, Refusal> {
-        let members = Claims::parse(json)?;
+    fn of(members: &Claims) -> Result<Self, Refusal> {
+        let malformed = Refusal::TokenMalformed;
         // These change the meaning of the token (RFC 7515 section 4.1.11, RFC 7797 section 3, RFC 7516 section 4.1.3),
         // and the gate supports no extension that `crit` could name.
-        if ["crit", "b64", "zip"]
-            .iter()
-            .any(|name| members.get(name).is_some())
-        {
-            return Err(Refusal::TokenMalformed);
+        let mut extensions = ["crit", "b64", "zip"].into_iter();
+        if let Some(name) = extensions.find(|name| members.get(name).is_some()) {
+            return Err(malformed(TokenFault::Extension(name)));
         }
         let text = |name| match members.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),
-            Some(_) => Err(Refusal::TokenMalformed),
+            Some(_) => Err(malformed(TokenFault::HeaderMember(name))),
         };
-        let (alg, kid) = (text("alg")?.ok_or(Refusal::TokenMalformed)?, text("kid")?);
+        let (alg, kid) = (text("alg")?, text("kid")?);
+        let alg = alg.ok_or_else(|| malformed(TokenFault::NoAlgorithm))?;
         if kid.is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
-            return Err(Refusal::TokenMalformed);
+            return Err(malformed(TokenFault::KeyIdTooLong));
         }
         let is_jwt = |typ: &str| typ.eq_ignore_ascii_case("JWT");
         let (typ, cty) = (text("typ")?, text("cty")?);
@@ -284,6 +288,10 @@ impl Header {
             typ: typ.map(str::to_owned),
         })
     }
+}
+
+fn malformed(part: Part, fault: PartFault) -> Refusal {
+    Refusal::TokenMalformed(TokenFault::Part(part, fault))
 }
 
 impl fmt::Debug for Jws<'_> {

@@ -18,6 +18,7 @@ use claimgate::app::App;
 use claimgate::clock::Clock;
 use claimgate::config::ConfigDocument;
 use claimgate::gate::refusal::Refusal;
+use claimgate::gate::token_fault::TokenFault;
 use http::header::WWW_AUTHENTICATE;
 use jsonwebtoken::{EncodingKey, Header};
 use rustix::process::{Pid, Signal, kill_process};
@@ -466,8 +467,8 @@ fn responses_page_lists_every_refusal() {
             Some(Some((_, rest))) => format!("`{}`", rest.split('"').next().unwrap()),
         };
         let name = format!("`{}`", refusal.reason());
-        let (status, challenge, detail) = (status.as_str(), challenge.as_str(), refusal.detail());
-        let stage = refusal.row().stage.name();
+        let (status, challenge, row) = (status.as_str(), challenge.as_str(), refusal.row());
+        let (stage, detail) = (row.stage.name(), row.detail);
         let describes = |cells: &Vec<String>| {
             cells[0].starts_with(&name)
                 && cells[1] == status
@@ -478,6 +479,19 @@ fn responses_page_lists_every_refusal() {
         assert!(
             rows.iter().any(describes),
             "docs/reference/responses.md has no row `| {name} | {status} | {challenge} | {stage} | {detail} |`"
+        );
+    }
+}
+
+#[test]
+fn responses_page_lists_every_fault_of_a_token() {
+    let page = include_str!("../../docs/reference/responses.md");
+    let faults = TokenFault::examples();
+    assert!(faults.len() > 20);
+    for fault in faults {
+        assert!(
+            page.contains(&format!("| {fault} |")),
+            "no row for: {fault}"
         );
     }
 }

@@ -12,7 +12,8 @@ fn policy() -> ClaimPolicy {
 }
 
 fn check(json: &str, policy: &ClaimPolicy, now: i64) -> Result<String, Refusal> {
-    let claims = Claims::parse(json.as_bytes())?;
+    let claims = Claims::parse(json.as_bytes());
+    let claims = claims.unwrap_or_else(|fault| panic!("{json}: {fault}"));
     let checked = claims.check(policy, UnixTime(now))?;
     Ok(checked.subject.as_str().to_owned())
 }
@@ -26,32 +27,38 @@ fn accepts_a_token_until_exp_plus_leeway() {
 
 #[test]
 fn rejects_a_time_of_another_type() {
-    for time in [
-        "\"100\"",
-        "null",
-        "true",
-        "[100]",
-        "{}",
-        "-1",
-        "1e300",
-        "18446744073709551616",
+    for (time, fault) in [
+        ("\"100\"", TimeFault::Text),
+        ("null", TimeFault::NotNumber),
+        ("true", TimeFault::NotNumber),
+        ("[100]", TimeFault::NotNumber),
+        ("{}", TimeFault::NotNumber),
+        ("-1", TimeFault::OutOfRange),
+        ("1e300", TimeFault::OutOfRange),
+        ("18446744073709551616", TimeFault::OutOfRange),
+        // JavaScript's `Date.now()`.
+        ("1700000000000", TimeFault::Milliseconds),
+        ("1700000000000.5", TimeFault::Milliseconds),
+        ("253402300800", TimeFault::Milliseconds),
+        // Microseconds.
+        ("1700000000000000", TimeFault::OutOfRange),
     ] {
-        for json in [
-            format!(r#"{{"sub":"a","exp":{time}}}"#),
-            format!(r#"{{"sub":"a","exp":100,"nbf":{time}}}"#),
-            format!(r#"{{"sub":"a","exp":100,"iat":{time}}}"#),
+        for (json, claim) in [
+            (format!(r#"{{"sub":"a","exp":{time}}}"#), "exp"),
+            (format!(r#"{{"sub":"a","exp":100,"nbf":{time}}}"#), "nbf"),
+            (format!(r#"{{"sub":"a","exp":100,"iat":{time}}}"#), "iat"),
         ] {
-            assert_eq!(
-                check(&json, &policy(), 50),
-                Err(Refusal::TokenMalformed),
-                "{json}"
-            );
+            let fault = TokenFault::Time(claim, fault);
+            let refused = Err(Refusal::TokenMalformed(fault));
+            assert_eq!(check(&json, &policy(), 50), refused, "{json}");
         }
     }
     assert_eq!(
         check(r#"{"sub":"a"}"#, &policy(), 50),
-        Err(Refusal::TokenMalformed)
+        Err(Refusal::TokenMalformed(TokenFault::NoExpiry))
     );
+    let last = r#"{"sub":"a","exp":253402300799}"#;
+    assert_eq!(check(last, &policy(), 50), Ok("a".into()));
     assert_eq!(
         check(r#"{"sub":"a","exp":100.5}"#, &policy(), 129),
         Ok("a".into())
@@ -239,14 +246,31 @@ fn rejects_duplicate_names_at_any_depth() {
         r#"{"sub":"a","sub":"b"}"#,
         r#"{"a":{"b":1,"b":2}}"#,
         r#"{"a":[{"b":1,"b":2}]}"#,
-        "[]",
-        "1",
-        "",
+        r#" {"a":1,"\u0061":1}"#,
     ] {
-        assert_eq!(
-            Claims::parse(json.as_bytes()),
-            Err(Refusal::TokenMalformed),
-            "{json}"
-        );
+        let parsed = Claims::parse(json.as_bytes());
+        assert_eq!(parsed, Err(PartFault::DuplicateName), "{json}");
+    }
+}
+
+#[test]
+fn names_the_fault_of_a_text_that_is_not_an_object() {
+    let deep = format!(r#"{{"a":{}"#, "[".repeat(1000));
+    for (json, fault) in [
+        (&b"[]"[..], PartFault::NotObject),
+        (b"1", PartFault::NotObject),
+        (b"\"{\"", PartFault::NotObject),
+        (b"", PartFault::NotJson),
+        (b"{", PartFault::NotJson),
+        (b"{'a':1}", PartFault::NotJson),
+        (b"{\"a\":1}x", PartFault::NotJson),
+        (b"\xef\xbb\xbf{}", PartFault::NotJson),
+        (deep.as_bytes(), PartFault::NotJson),
+        (b"{\"a\":\"\xff\"}", PartFault::NotUtf8),
+        (b"{\"a\":1e400}", PartFault::NumberTooLarge),
+    ] {
+        assert_eq!(Claims::parse(json), Err(fault), "{json:?}");
+    }
+}
     }
 }

@@ -148,6 +148,7 @@ fn grpc_message(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use crate::gate::path::CanonicalPath;
+    use crate::gate::token_fault::MissingToken;
 
     use super::*;
 
@@ -164,7 +165,15 @@ mod tests {
 
     #[test]
     fn challenges_a_missing_token_without_an_error() {
-        let (status, headers, _) = Refusal::TokenMissing.response("claimgate");
+        let missing = Refusal::TokenMissing(MissingToken {
+            sources: "the cookie `a%b`".into(),
+            near_miss: None,
+        });
+        assert_eq!(
+            missing.grpc_trailers()[GRPC_MESSAGE],
+            "Sign in first: this path needs a bearer token in the cookie `a%25b`."
+        );
+        let (status, headers, _) = missing.response("claimgate");
         assert_eq!(status, 401);
         assert_eq!(headers[WWW_AUTHENTICATE], "Bearer realm=\"claimgate\"");
     }

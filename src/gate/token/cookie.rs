@@ -6,6 +6,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
 use crate::gate::refusal::Refusal;
+use crate::gate::token_fault::TokenFault;
 
 use super::is_tchar;
 
@@ -133,7 +134,8 @@ fn split(pair: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn text(value: &[u8]) -> Result<&str, Refusal> {
-    std::str::from_utf8(value).map_err(|_| Refusal::TokenMalformed)
+    let text = std::str::from_utf8(value);
+    text.map_err(|_| Refusal::TokenMalformed(TokenFault::NotAscii))
 }
 
 /// Joins the pieces of one token, sorted by number.
@@ -149,7 +151,7 @@ fn join<'a>(parts: &[(Part, usize, &[u8])]) -> Result<Cow<'a, str>, Refusal> {
     let mut joined = String::new();
     for (number, (part, _, value)) in parts.iter().enumerate() {
         if *part != Part::Piece(number) {
-            return Err(Refusal::TokenMalformed);
+            return Err(Refusal::TokenMalformed(TokenFault::CookiePiece));
         }
         joined.push_str(text(value)?);
     }

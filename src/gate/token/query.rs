@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::gate::refusal::Refusal;
 use crate::gate::request_target::RequestTarget;
+use crate::gate::token_fault::TokenFault;
 
 /// Name of a query parameter that carries a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl ParameterName {
         }
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         if name != self.0 {
-            return Err(Refusal::TokenMalformed);
+            return Err(Refusal::TokenMalformed(TokenFault::ParameterName));
         }
         Ok(Some(value.into()))
     }

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::gate::inbound::Inbound;
 use crate::gate::refusal::Refusal;
+use crate::gate::token_fault::TokenFault;
 
 use super::is_tchar;
 
@@ -52,7 +53,8 @@ impl Subprotocol {
         let Some(token) = rest.next() else {
             return Ok(None);
         };
-        let token = std::str::from_utf8(token).map_err(|_| Refusal::TokenMalformed)?;
+        let token = std::str::from_utf8(token);
+        let token = token.map_err(|_| Refusal::TokenMalformed(TokenFault::NotAscii))?;
         Ok(Some(token.into()))
     }
 

@@ -232,9 +232,17 @@ fn mints_and_inspects_a_token() {
         ),
         (
             "mGq4dPkzHh1nV0uWJ3cT8xYbS6rLeA2f.c2lnbmF0dXJl",
-            "a Better Auth session token must be exchanged for a JWT at /api/auth/token",
+            "(token_malformed): A signed JWT has three parts separated by dots, got two: the signature is missing, or \
+             this is a session token",
         ),
-        ("a.b.c.d.e", "a token of five parts is encrypted (JWE)"),
+        (
+            "a.b.c.d.e",
+            "(token_malformed): The token has five parts: it is encrypted (JWE).",
+        ),
+        (
+            "Bearer a.b.c",
+            "(token_malformed): The token starts with `Bearer`",
+        ),
         (&format!("{head}."), "(token_signature): "),
         ("Bearer", "rejected (token_malformed): "),
         ("", "rejected (token_malformed): "),

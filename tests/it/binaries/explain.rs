@@ -280,7 +280,7 @@ fn explain_prints_the_cause_of_a_rejected_token() {
     for (token, expected) in [
         (
             "a.b",
-            "rejected (token_malformed): a signed JWT has three parts separated by dots",
+            "rejected (token_malformed): A signed JWT has three parts separated by dots",
         ),
         (
             &*expired,
