@@ -7,7 +7,7 @@ mod subprotocol;
 use std::borrow::Cow;
 use std::fmt;
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, HeaderName, Uri};
 
 pub use cookie::CookieName;
@@ -15,6 +15,7 @@ pub use query::ParameterName;
 pub use subprotocol::Subprotocol;
 
 use super::inbound::Inbound;
+use super::managed_headers::alike;
 use super::origin::{self, Origin};
 use super::path::CanonicalPath;
 use super::refusal::Refusal;
@@ -84,17 +85,36 @@ impl TokenSources {
             }
             found = Some(token);
         }
-        let found = found.unwrap_or_else(|| Err(self.missing(&inbound.head.headers)))?;
+        // An upstream could read its token from the other spelling.
+        let has_other_spelling = self.other_spellings(&inbound.head.headers).next().is_some();
+        let found = match found {
+            Some(_) if has_other_spelling => return Err(Refusal::TokenRepeated),
+            Some(found) => found?,
+            None => return Err(self.missing(&inbound.head.headers, has_other_spelling)),
+        };
         BearerToken::new(&found.text)?;
         Ok(found)
     }
 
+    /// Headers that an upstream may read as one of the sources' headers: `X_Auth_Token` for `X-Auth-Token`.
+    fn other_spellings<'a>(&self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a HeaderName> {
+        let is_other = |name: &HeaderName| {
+            let mut own = self.sources.iter().filter_map(TokenSource::header);
+            own.any(|own| name != own && alike(name.as_str(), own.as_str()))
+        };
+        headers.keys().filter(move |name| is_other(name))
+    }
+
     /// Refusal of a request without a token.
-    fn missing(&self, headers: &HeaderMap) -> Refusal {
+    fn missing(&self, headers: &HeaderMap, has_other_spelling: bool) -> Refusal {
         let authorization = headers
             .get(AUTHORIZATION)
             .filter(|_| self.sources.contains(&TokenSource::Authorization));
-        let near_miss = authorization.and_then(|value| near_miss(value.as_bytes()));
+        let near_miss = if has_other_spelling {
+            Some(NearMiss::OtherSpelling)
+        } else {
+            authorization.and_then(|value| near_miss(value.as_bytes()))
+        };
         Refusal::TokenMissing(MissingToken {
             sources: self.to_string().into(),
             near_miss,
@@ -133,6 +153,10 @@ impl TokenSources {
                 TokenSource::WebSocket(name) => name.strip(headers, websocket),
             }
         }
+        let others: Vec<HeaderName> = self.other_spellings(headers).cloned().collect();
+        for name in others {
+            headers.remove(name);
+        }
     }
 
     /// Removes everything that could be a token of this route from a target.
@@ -170,10 +194,22 @@ impl TokenSource {
         Ok(found.filter(|text| !text.is_empty()))
     }
 
+    /// Header of the source; `None` for the query.
+    fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Authorization => Some(&AUTHORIZATION),
+            Self::Header(name) => Some(name),
+            Self::Cookie(_) => Some(&COOKIE),
+            Self::WebSocket(_) => Some(&SEC_WEBSOCKET_PROTOCOL),
+            Self::Query(_) => None,
+        }
+    }
+
     /// Returns whether one token could be in both sources.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Cookie(one), Self::Cookie(other)) => one.overlaps(other),
+            (Self::Header(one), Self::Header(other)) => alike(one.as_str(), other.as_str()),
             _ => self == other,
         }
     }
