@@ -63,7 +63,7 @@ impl CookieName {
             .filter_map(|pair| {
                 let (name, value) = split(pair);
                 let (spelling, part) = self.part(name)?;
-                Some((part, spelling, value))
+                Some((part, spelling, unquoted(value)))
             })
             .collect();
         match parts.as_slice() {
@@ -131,6 +131,14 @@ fn split(pair: &[u8]) -> (&[u8], &[u8]) {
     let mut halves = pair.splitn(2, |byte| *byte == b'=');
     let mut half = || halves.next().unwrap_or_default().trim_ascii();
     (half(), half())
+}
+
+/// Value without its double quotes (RFC 6265 section 4.1.1).
+fn unquoted(value: &[u8]) -> &[u8] {
+    let inner = value.strip_prefix(b"\"");
+    inner
+        .and_then(|inner| inner.strip_suffix(b"\""))
+        .unwrap_or(value)
 }
 
 fn text(value: &[u8]) -> Result<&str, Refusal> {
