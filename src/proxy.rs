@@ -305,6 +305,7 @@ fn prepare(
         opens_websocket,
         ..
     } = inbound;
+    let subprotocol = policy.headers.stripped_subprotocol(permit, &head.headers);
     let target = policy.headers.to_upstream(
         &mut head,
         permit,
@@ -315,7 +316,6 @@ fn prepare(
     );
     let upstream = snapshot.upstream(forwarding.upstream);
     exchange.trace_call(&upstream.policy().name, &mut head.headers);
-    let subprotocol = policy.headers.stripped_subprotocol(permit);
     let handshake = opens_websocket
         .then(|| Handshake::begin(&mut head, exchange.is_http2(), subprotocol))
         .flatten();

@@ -133,10 +133,15 @@ impl HeaderPolicy {
         forwarded::reported_scheme(headers).unwrap_or(peer.scheme)
     }
 
-    /// WebSocket subprotocol removed together with the token. The client offered it, the upstream never received it.
-    pub fn stripped_subprotocol(&self, permit: &Permit) -> Option<HeaderValue> {
+    /// WebSocket subprotocol in a received head that is removed together with the token. The client offered it, the
+    /// upstream does not receive it.
+    pub fn stripped_subprotocol(
+        &self,
+        permit: &Permit,
+        received: &HeaderMap,
+    ) -> Option<HeaderValue> {
         match (permit.source()?, self.credential) {
-            (TokenSource::WebSocket(name), Credential::Strip) => Some(name.header_value().clone()),
+            (TokenSource::WebSocket(name), Credential::Strip) => name.offered_in(received).cloned(),
             _ => None,
         }
     }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderMap, HeaderValue};
 
@@ -11,11 +13,16 @@ use crate::gate::token_fault::TokenFault;
 
 use super::is_tchar;
 
+/// Start of a subprotocol that contains the token itself in base64url without padding, as clients of Kubernetes send it
+/// (`k8s.io/apiserver/pkg/authentication/request/websocket`).
+const ENCODED: &[u8] = b"base64url.bearer.authorization.k8s.io.";
+
 /// Subprotocol that precedes the token, as in `Sec-WebSocket-Protocol: bearer, TOKEN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subprotocol {
     name: String,
     value: HeaderValue,
+    reads_encoded: bool,
 }
 
 impl Subprotocol {
@@ -26,17 +33,27 @@ impl Subprotocol {
         }
         let value = HeaderValue::from_str(name).ok()?;
         let name = name.to_owned();
-        Some(Self { name, value })
+        Some(Self {
+            name,
+            value,
+            reads_encoded: true,
+        })
+    }
+
+    /// Reads no subprotocol that contains the token itself. Only one source of a route reads it.
+    pub fn ignore_encoded(&mut self) {
+        self.reads_encoded = false;
     }
 
     pub fn as_str(&self) -> &str {
         &self.name
     }
 
-    /// Subprotocol of the handshake response if the upstream selects none. A browser closes a WebSocket if it offered
-    /// subprotocols and the response selects none.
-    pub fn header_value(&self) -> &HeaderValue {
-        &self.value
+    /// Subprotocol of the handshake response if the upstream selects none; `None` if the client did not offer it. A
+    /// browser closes a WebSocket if it offered subprotocols and the response selects none.
+    pub fn offered_in(&self, headers: &HeaderMap) -> Option<&HeaderValue> {
+        let is_offered = offered(headers).any(|name| name == self.name.as_bytes());
+        is_offered.then_some(&self.value)
     }
 
     /// Token of the request, if there is one.
@@ -46,8 +63,17 @@ impl Subprotocol {
         }
         let offered: Vec<&[u8]> = offered(&inbound.head.headers).collect();
         let names = |name: &&[u8]| *name == self.name.as_bytes();
-        if offered.iter().filter(|name| names(name)).count() > 1 {
+        let mut encoded = offered
+            .iter()
+            .filter_map(|name| name.strip_prefix(ENCODED))
+            .filter(|_| self.reads_encoded);
+        let first = encoded.next();
+        let markers = offered.iter().filter(|name| names(name)).count();
+        if markers + usize::from(first.is_some()) + encoded.count() > 1 {
             return Err(Refusal::TokenRepeated);
+        }
+        if let Some(encoded) = first {
+            return decode(encoded).map(Some);
         }
         let mut rest = offered.into_iter().skip_while(|name| !names(name)).skip(1);
         let Some(token) = rest.next() else {
@@ -58,7 +84,7 @@ impl Subprotocol {
         Ok(Some(token.into()))
     }
 
-    /// Removes this subprotocol and its token, and keeps the others in order.
+    /// Removes this subprotocol and its token, in both forms, and keeps the others in order.
     pub(super) fn strip(&self, headers: &mut HeaderMap, websocket: bool) {
         let mut others: Vec<&[u8]> = Vec::new();
         let (mut is_token, mut found) = (false, false);
@@ -67,6 +93,8 @@ impl Subprotocol {
                 is_token = false;
             } else if name == self.name.as_bytes() {
                 (is_token, found) = (true, true);
+            } else if name.starts_with(ENCODED) {
+                found = true;
             } else {
                 others.push(name);
             }
@@ -85,6 +113,13 @@ impl Subprotocol {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, rest);
         }
     }
+}
+
+fn decode<'a>(encoded: &[u8]) -> Result<Cow<'a, str>, Refusal> {
+    let token = URL_SAFE_NO_PAD.decode(encoded).ok();
+    let token = token.and_then(|token| String::from_utf8(token).ok());
+    let malformed = Refusal::TokenMalformed(TokenFault::SubprotocolEncoding);
+    token.map(Cow::Owned).ok_or(malformed)
 }
 
 /// Subprotocols of all fields, in order.

@@ -64,6 +64,15 @@ fn sources(
             None => sources.push(source),
         }
     }
+    let mut has_websocket = false;
+    for source in &mut sources {
+        if let TokenSource::WebSocket(name) = source {
+            if has_websocket {
+                name.ignore_encoded();
+            }
+            has_websocket = true;
+        }
+    }
     sources
 }
 
