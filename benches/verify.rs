@@ -24,6 +24,7 @@ use claimgate::gate::identity::IdentityClaim;
 use claimgate::gate::inbound::{Inbound, Scheme};
 use claimgate::gate::refusal::Mismatch;
 use claimgate::gate::routes::{Route, RouteTable};
+use claimgate::gate::token::DEFAULT_MAX_TOKEN_BYTES;
 use claimgate::gate::verify::Issuer;
 use claimgate::keys::secret::Secret;
 use claimgate::keys::{Algorithm, KeyRing, pem};
@@ -98,6 +99,7 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
             allow_bound: false,
         },
         types: vec!["JWT".to_owned()],
+        max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
         ring: Arc::new(KeyRing::local(keys.expect("the key of the case is valid"))),
     };
     let owner = Rule::Owner {

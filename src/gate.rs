@@ -72,6 +72,8 @@ pub struct Gate {
     cors: Option<Arc<Cors>>,
     has_cors: bool,
     max_header_bytes: usize,
+    /// Largest limit of the issuers: a longer token is not parsed.
+    max_token_bytes: usize,
 }
 
 /// A request with a valid head, a canonical path and a route.
@@ -118,6 +120,7 @@ impl Gate {
             has_cors,
             cors: cors.map(Arc::new),
             routes: Arc::new(routes),
+            max_token_bytes: verify::max_token_bytes(&issuers),
             issuers,
             identity: identity.into(),
             max_header_bytes,
@@ -341,7 +344,7 @@ impl<'a> Routed<'a> {
             });
         }
         let found = tokens
-            .find(self.inbound)
+            .find(self.inbound, self.gate.max_token_bytes)
             .map_err(|refusal| self.refuse(refusal))?;
         // The page differs between requests with the same cached token.
         tokens

@@ -47,7 +47,8 @@ impl KeySetFetch {
             gate: app.policy.gate.clone(),
             failures: Vec::new(),
         };
-        let Ok(token) = BearerToken::new(token) else {
+        let longest = verify::max_token_bytes(app.policy.gate.issuers());
+        let Ok(token) = BearerToken::new(token, longest) else {
             return Ok(sets);
         };
         for (index, issuer) in app.policy.gate.issuers().iter().enumerate() {
@@ -104,7 +105,8 @@ impl KeySetFetch {
 /// a claim.
 pub(super) fn describe_key(app: &App, gate: &Gate, id: IssuerId, token: &str) -> Option<String> {
     let issuer = gate.issuers().get(id.0)?;
-    let key = verify::signing_key(issuer, BearerToken::new(token).ok()?)?;
+    let token = BearerToken::new(token, issuer.max_token_bytes).ok()?;
+    let key = verify::signing_key(issuer, token)?;
     let remote = app.remote_keys.get(id.0).and_then(Option::as_ref);
     let configured = app.config.issuers.get(&*issuer.name);
     let kid = key.kid().map(|kid| format!("`{}` ", printable(kid)));

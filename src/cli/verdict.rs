@@ -36,7 +36,7 @@ pub(super) fn of(
     now: UnixTime,
 ) -> Verdict {
     let decoded = DecodedToken::decode(token);
-    let result = match BearerToken::new(token) {
+    let result = match BearerToken::new(token, verify::max_token_bytes(issuers)) {
         Ok(token) => verify::verify(issuers, token, certificate, now),
         Err(refusal) => Err(refusal.into()),
     };
@@ -109,7 +109,7 @@ fn verify_with(
     certificate: Option<&ClientCertificate>,
     now: UnixTime,
 ) -> Result<String, Refusal> {
-    let token = BearerToken::new(token)?;
+    let token = BearerToken::new(token, issuer.max_token_bytes)?;
     match verify::verify(std::slice::from_ref(issuer), token, certificate, now) {
         Ok(verified) => Ok(printable(verified.subject.as_str()).into_owned()),
         Err(unverified) => Err(unverified.refusal),

@@ -37,6 +37,9 @@ pub struct Issuer {
     /// Claims that hold the subject, in order of preference.
     #[serde(default = "subject_claims")]
     pub subject: Vec<String>,
+    /// Longest accepted token, in bytes. Default: 8 KiB.
+    #[serde(default, deserialize_with = "units::optional_size")]
+    pub max_token_bytes: Option<u64>,
     /// Accepted clock skew between issuer and gate, at most five minutes.
     #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
     pub leeway: Duration,

@@ -178,7 +178,7 @@ mod tests {
     }
 
     fn digest(token: &str) -> Digest {
-        TokenCache::digest(BearerToken::new(token).unwrap())
+        TokenCache::digest(BearerToken::new(token, 100).unwrap())
     }
 
     #[test]

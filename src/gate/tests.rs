@@ -33,6 +33,7 @@ fn gate(ring: KeyRing) -> Gate {
         name: "test".into(),
         accepted: None,
         types: vec!["JWT".into()],
+        max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
         policy: ClaimPolicy {
             audience: None,
             authorized_party: None,
@@ -246,7 +247,12 @@ fn caches_only_the_claims_that_requirements_read() {
     let gate = with_secret();
     let mut cache = TokenCache::default();
     let bearer = token("alice");
-    let plain = gate.identify(BearerToken::new(&bearer).unwrap(), None, NOW, &mut cache);
+    let plain = gate.identify(
+        BearerToken::new(&bearer, DEFAULT_MAX_TOKEN_BYTES).unwrap(),
+        None,
+        NOW,
+        &mut cache,
+    );
     assert_eq!(*plain.unwrap().claims, Claims::default());
 
     let requirement = Requirement {
@@ -259,7 +265,12 @@ fn caches_only_the_claims_that_requirements_read() {
     let gate = Gate::new(routes, gate.issuers, Vec::new(), None, 32 * 1024);
     let mut cache = TokenCache::default();
     for _ in 0..2 {
-        let known = gate.identify(BearerToken::new(&bearer).unwrap(), None, NOW, &mut cache);
+        let known = gate.identify(
+            BearerToken::new(&bearer, DEFAULT_MAX_TOKEN_BYTES).unwrap(),
+            None,
+            NOW,
+            &mut cache,
+        );
         let kept = known.unwrap().claims;
         assert_eq!(
             *kept,

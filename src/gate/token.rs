@@ -22,8 +22,8 @@ use super::refusal::Refusal;
 use super::request_target::RequestTarget;
 use super::token_fault::{MissingToken, NearMiss, TokenFault};
 
-/// Longest accepted token, in bytes.
-pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// Longest accepted token, in bytes, unless an issuer has its own limit.
+pub const DEFAULT_MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Token sources of a route. The gate reads no other place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +69,12 @@ impl Default for TokenSources {
 }
 
 impl TokenSources {
-    /// Finds the one token of a request.
-    pub(super) fn find<'a>(&self, inbound: &'a Inbound) -> Result<FoundToken<'a>, Refusal> {
+    /// Finds the one token of a request, of at most `max_bytes` bytes.
+    pub(super) fn find<'a>(
+        &self,
+        inbound: &'a Inbound,
+        max_bytes: usize,
+    ) -> Result<FoundToken<'a>, Refusal> {
         let mut found = None;
         for (source, token_source) in self.sources.iter().enumerate() {
             let token = match token_source.find(inbound) {
@@ -92,7 +96,7 @@ impl TokenSources {
             Some(found) => found?,
             None => return Err(self.missing(&inbound.head.headers, has_other_spelling)),
         };
-        BearerToken::new(&found.text)?;
+        BearerToken::new(&found.text, max_bytes)?;
         Ok(found)
     }
 
@@ -310,8 +314,8 @@ impl FoundToken<'_> {
 }
 
 impl<'a> BearerToken<'a> {
-    /// Checks the form of a token without its scheme.
-    pub fn new(token: &'a str) -> Result<Self, Refusal> {
+    /// Checks the form of a token without its scheme, and its length.
+    pub fn new(token: &'a str, max_bytes: usize) -> Result<Self, Refusal> {
         if is_session_token(token) {
             return Err(Refusal::TokenOpaque);
         }
@@ -319,13 +323,18 @@ impl<'a> BearerToken<'a> {
         let is_plain = token
             .bytes()
             .fold(true, |valid, byte| valid & is_token_byte(byte));
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(Refusal::TokenMalformed(TokenFault::TooLong(MAX_TOKEN_BYTES)));
+        if token.len() > max_bytes {
+            return Err(Refusal::TokenMalformed(TokenFault::TooLong(max_bytes)));
         }
         if !is_plain {
             return Err(Refusal::TokenMalformed(TokenFault::of(token)));
         }
         Ok(Self(token))
+    }
+
+    /// Length in bytes.
+    pub(super) fn length(self) -> usize {
+        self.0.len()
     }
 
     /// Text of the token, for verification only.

@@ -14,7 +14,7 @@ use super::certificate::{Binding, ClientCertificate};
 use super::claims::{ClaimPolicy, Claims, Validity};
 use super::refusal::Refusal;
 use super::subject::Subject;
-use super::token::BearerToken;
+use super::token::{BearerToken, DEFAULT_MAX_TOKEN_BYTES};
 use super::token_fault::{Part, PartFault, TokenFault};
 
 /// Longest accepted `kid`, in bytes.
@@ -37,6 +37,8 @@ pub struct Issuer {
     pub accepted: Option<Vec<String>>,
     /// Accepted `typ` values; a token without `typ` counts as `JWT`.
     pub types: Vec<String>,
+    /// Longest accepted token, in bytes.
+    pub max_token_bytes: usize,
     /// Checks of the claims.
     pub policy: ClaimPolicy,
     pub ring: Arc<KeyRing>,
@@ -104,6 +106,12 @@ struct Header {
     typ: Option<String>,
 }
 
+/// Largest limit of the issuers for the length of a token, in bytes.
+pub fn max_token_bytes(issuers: &[Issuer]) -> usize {
+    let limits = issuers.iter().map(|issuer| issuer.max_token_bytes);
+    limits.max().unwrap_or(DEFAULT_MAX_TOKEN_BYTES)
+}
+
 /// Verifies a token with the issuer that its `iss` selects. A certificate-bound token needs its certificate.
 pub fn verify(
     issuers: &[Issuer],
@@ -131,6 +139,10 @@ pub fn verify(
         newer_keys_may_help,
         kid: None,
     };
+    if token.length() > issuer.max_token_bytes {
+        let fault = TokenFault::TooLong(issuer.max_token_bytes);
+        return Err(unverified(Refusal::TokenMalformed(fault), false));
+    }
     if !issuer.accepts_type(jws.header.typ.as_deref()) {
         return Err(unverified(Refusal::TokenType, false));
     }
@@ -309,6 +321,7 @@ mod tests {
             name: "test".into(),
             accepted: None,
             types: types.iter().map(|typ| (*typ).to_owned()).collect(),
+            max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
             policy: ClaimPolicy {
                 audience: None,
                 authorized_party: None,

@@ -1,5 +1,7 @@
 //! Token sources: header, cookie, query and WebSocket subprotocol, their removal, and the origin check for cookies.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
 use crate::harness::issuer::claims;
@@ -50,6 +52,7 @@ fn everywhere(token: &str) -> Vec<(Request, Vec<String>)> {
         of(&[format!("X-Token: {token}")]),
         of(&[format!("X-Token: bearer {token}")]),
         of(&[format!("Cookie: session={token}")]),
+        of(&[format!("Cookie: session=\"{token}\"")]),
         of(&[format!("Cookie: __Secure-session={token}")]),
         of(&[format!("Cookie: __Host-session={token}")]),
         of(&[format!("Cookie: session.1={second}; session.0={first}")]),
@@ -62,6 +65,10 @@ fn everywhere(token: &str) -> Vec<(Request, Vec<String>)> {
             Vec::new(),
         ),
         handshake(&format!("bearer, {token}")),
+        handshake(&format!(
+            "base64url.bearer.authorization.k8s.io.{}",
+            URL_SAFE_NO_PAD.encode(token)
+        )),
     ]
 }
 
@@ -80,7 +87,7 @@ fn finds_and_removes_the_token_in_every_source() {
     let (sidecar, upstream, issuer) = start(SOURCES);
     let token = issuer.token("alice");
     let requests = everywhere(&token);
-    assert_eq!(requests.len(), 10);
+    assert_eq!(requests.len(), 12);
     for (request, lines) in requests {
         let response = sidecar.call(&request);
         assert_eq!(response.outcome(), (200, String::new()), "{lines:?}");
@@ -184,6 +191,84 @@ fn rejects_two_tokens_in_any_sources() {
     sidecar.call(&get(&twice)).refused(400, "token_repeated");
     assert_eq!(checked, 72);
     upstream.assert_untouched();
+}
+
+/// CGI (RFC 3875 section 4.1.18) and WSGI read `X_Token` as `X-Token`: the upstream would see another token.
+#[test]
+fn another_spelling_of_a_token_header_is_never_forwarded() {
+    let (sidecar, upstream, issuer) = start(SOURCES);
+    let token = issuer.token("alice");
+    for name in [
+        "X_Token",
+        "x.token",
+        "HTTP_X_TOKEN",
+        "XToken",
+        "HTTP_AUTHORIZATION",
+    ] {
+        let spelled = format!("{name}: Bearer {token}");
+        let alone = sidecar.call(&get("/any/alice").line(&spelled));
+        alone.refused(401, "token_missing");
+        let detail = alone.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("another spelling"), "{detail}");
+        for valid in [
+            format!("Authorization: Bearer {token}"),
+            format!("X-Token: {token}"),
+            format!("Cookie: session={token}"),
+        ] {
+            let both = get("/any/alice").line(&spelled).line(&valid);
+            sidecar.call(&both).refused(400, "token_repeated");
+        }
+    }
+    upstream.assert_untouched();
+}
+
+/// Cloudflare Access and Google IAP send a token in a header that the gate otherwise removes.
+#[test]
+fn reads_a_token_from_the_header_of_a_proxy() {
+    let route = r#"
+[[routes]]
+path = "/access/{user_id}"
+access = { owner = "user_id" }
+tokens = [{ header = "Cf-Access-Jwt-Assertion" }]
+"#;
+    for (credential, kept) in [("strip", 0), ("forward", 1)] {
+        let config = format!("[identity]\ncredential = \"{credential}\"\n{route}");
+        let (sidecar, upstream, issuer) = start(&config);
+        let request = get("/access/alice")
+            .line(&format!(
+                "Cf-Access-Jwt-Assertion: {}",
+                issuer.token("alice")
+            ))
+            .line("Cf-Access-Authenticated-User-Email: bob@example.com");
+        assert_eq!(sidecar.call(&request).status, 200);
+        let head = upstream.only().head;
+        assert_eq!(head.values("cf-access-jwt-assertion").len(), kept);
+        let email = head.values("cf-access-authenticated-user-email");
+        assert_eq!(email, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn accepts_a_long_token_of_an_issuer_that_allows_it() {
+    let config = format!(
+        "[listen]\nmax_header_bytes = \"64KiB\"\n\
+         [issuers.test]\nkeys = {{ secret_env = \"TEST_SECRET\" }}\nmax_token_bytes = \"20KiB\"\n{SOURCES}"
+    );
+    let (sidecar, upstream, issuer) = start(&config);
+    let long = |bytes: usize| {
+        let mut claims = claims("alice");
+        claims["groups"] = json!("x".repeat(bytes));
+        issuer.sign(&claims)
+    };
+    let accepted = get("/plain/alice").bearer(&long(14_000));
+    assert_eq!(sidecar.call(&accepted).status, 200);
+    let refused = sidecar.call(&get("/plain/alice").bearer(&long(16_000)));
+    refused.refused(401, "token_malformed");
+    assert_eq!(
+        refused.json()["detail"],
+        "The token is longer than 20480 bytes, the limit of this service."
+    );
+    upstream.only();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use claimgate::clock::UnixTime;
 use claimgate::config::Encoding;
 use claimgate::gate::claims::ClaimPolicy;
-use claimgate::gate::token::BearerToken;
+use claimgate::gate::token::{BearerToken, DEFAULT_MAX_TOKEN_BYTES};
 use claimgate::gate::verify::{self, Issuer, Unverified};
 use claimgate::keys::secret::Secret;
 use claimgate::keys::{Algorithm, KeyError, KeyRing, VerificationKey, jwks, pem};
@@ -114,6 +114,7 @@ fn another_issuer_does_not_change_the_outcome() {
         name: "stranger".into(),
         accepted: Some(vec!["https://stranger.example".to_owned()]),
         types: vec!["JWT".to_owned()],
+        max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
         policy: ClaimPolicy {
             audience: None,
             authorized_party: None,
@@ -161,7 +162,7 @@ impl Case {
             let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
             tls::client_certificate(&file).unwrap()
         });
-        let verified = BearerToken::new(&self.token)
+        let verified = BearerToken::new(&self.token, DEFAULT_MAX_TOKEN_BYTES)
             .map_err(Unverified::from)
             .and_then(|token| {
                 verify::verify(issuers, token, presented.as_ref(), UnixTime(self.now))
@@ -179,6 +180,7 @@ impl Case {
             name: "fixture".into(),
             accepted: self.issuer.clone(),
             types: self.types.clone().unwrap_or_else(|| vec!["JWT".to_owned()]),
+            max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
             policy: ClaimPolicy {
                 audience: self.audience.clone(),
                 authorized_party: self.authorized_party.clone(),

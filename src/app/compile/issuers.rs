@@ -1,11 +1,13 @@
 //! Compiles `[issuers.NAME]` and loads local keys.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, ConfigDocument, KeyPath, OneOrMany};
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::claims::ClaimPolicy;
+use crate::gate::token::DEFAULT_MAX_TOKEN_BYTES;
 use crate::gate::verify::Issuer;
 use crate::keys::remote::RemoteKeys;
 use crate::keys::{Algorithm, KeyRing};
@@ -15,6 +17,9 @@ use super::keys::{KeySourceConfig, ResolvedKeys, resolve, source_config};
 
 /// Longest accepted clock skew.
 const MAX_LEEWAY: Duration = Duration::from_mins(5);
+
+/// Range of `max_token_bytes`.
+const MAX_TOKEN_BYTES: RangeInclusive<u64> = 1024..=64 * 1024;
 
 /// Compiled issuers, with the remote key set at the same index of `remote_keys`.
 #[derive(Default)]
@@ -63,6 +68,7 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
         }
         let subject = subject(document, &path.key("subject"), &issuer.subject);
         check_time(document, &path.key("max_lifetime"), issuer.max_lifetime);
+        let max_token_bytes = max_token_bytes(document, &path, issuer.max_token_bytes);
         if audience.is_none() {
             warnings.push(format!(
                 "{}: has no `audience`: tokens that this issuer created for other services are accepted",
@@ -79,6 +85,7 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
             name: name.into(),
             accepted,
             types: issuer.types,
+            max_token_bytes,
             policy: ClaimPolicy {
                 audience,
                 authorized_party,
@@ -159,6 +166,27 @@ fn subject(document: &mut ConfigDocument, path: &KeyPath, claims: &[String]) -> 
         }
     }
     paths
+}
+
+/// Longest accepted token.
+fn max_token_bytes(document: &mut ConfigDocument, issuer: &KeyPath, bytes: Option<u64>) -> usize {
+    let path = issuer.key("max_token_bytes");
+    let Some(bytes) = bytes else {
+        return DEFAULT_MAX_TOKEN_BYTES;
+    };
+    let head = document.config.listen.max_header_bytes;
+    if !MAX_TOKEN_BYTES.contains(&bytes) {
+        document.report(path, format!("must be between 1KiB and 64KiB, got {bytes}"));
+    } else if bytes > head {
+        document.report(
+            path,
+            format!(
+                "must be at most `max_header_bytes` of [listen], {head}, which limits the head with the token, got \
+                 {bytes}"
+            ),
+        );
+    }
+    usize::try_from(bytes).unwrap_or(DEFAULT_MAX_TOKEN_BYTES)
 }
 
 fn seconds(duration: Duration) -> i64 {

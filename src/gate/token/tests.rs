@@ -14,29 +14,52 @@ fn head(method: &str, target: &str, fields: Fields<'_>) -> Parts {
     request.body(()).unwrap().into_parts().0
 }
 
+/// Limit of these tests.
+const MAX: usize = DEFAULT_MAX_TOKEN_BYTES;
+
+fn malformed(fault: TokenFault) -> Result<&'static str, Refusal> {
+    Err(Refusal::TokenMalformed(fault))
+}
+
+fn missing(near_miss: Option<NearMiss>) -> Result<&'static str, Refusal> {
+    Err(Refusal::TokenMissing(MissingToken {
+        sources: "`Authorization`".into(),
+        near_miss,
+    }))
+}
+
 #[test]
 fn accepts_exactly_one_bearer_token() {
-    let long = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1));
+    let long = format!("Bearer {}", "a".repeat(MAX + 1));
     let cases: &[(&[&str], Result<&str, Refusal>)] = &[
         (&["Bearer a.b.c"], Ok("a.b.c")),
         (&["bearer a.b.c"], Ok("a.b.c")),
         (&["BEARER a.b.c"], Ok("a.b.c")),
-        (&[], Err(Refusal::TokenMissing)),
-        (&[""], Err(Refusal::TokenMissing)),
-        (&["Bearer"], Err(Refusal::TokenMissing)),
-        (&["Bearer "], Err(Refusal::TokenMissing)),
-        (&["Basic YTpi"], Err(Refusal::TokenMissing)),
-        (&["a.b.c"], Err(Refusal::TokenMissing)),
-        (&["Bearer\ta.b.c"], Err(Refusal::TokenMissing)),
-        (&["Bearer  a.b.c"], Err(Refusal::TokenMalformed)),
+        (&[], missing(None)),
+        (&[""], missing(None)),
+        (&["Bearer"], missing(Some(NearMiss::NoToken))),
+        (&["Bearer "], missing(Some(NearMiss::NoToken))),
+        (&["Basic YTpi"], missing(Some(NearMiss::OtherScheme))),
+        (&["Token a.b.c"], missing(Some(NearMiss::OtherScheme))),
+        (&["a.b.c"], missing(Some(NearMiss::NoScheme))),
+        (&["Bearer:a.b.c"], missing(Some(NearMiss::OtherScheme))),
+        (&["Bearer\ta.b.c"], missing(Some(NearMiss::OtherScheme))),
+        (
+            &["Bearer Bearer a.b.c"],
+            malformed(TokenFault::SchemeRepeated),
+        ),
+        (&["Bearer  a.b.c"], malformed(TokenFault::WhiteSpace)),
+        (&["Bearer a.b.c "], malformed(TokenFault::WhiteSpace)),
         (
             &["Bearer a.b.c, Bearer d.e.f"],
-            Err(Refusal::TokenMalformed),
+            malformed(TokenFault::Several),
         ),
-        (&["Bearer \"a.b.c\""], Err(Refusal::TokenMalformed)),
-        (&["Bearer a.b.c="], Err(Refusal::TokenMalformed)),
-        (&["Bearer {\"payload\":1}"], Err(Refusal::TokenMalformed)),
-        (&[&long], Err(Refusal::TokenMalformed)),
+        (&["Bearer \"a.b.c\""], malformed(TokenFault::Quoted)),
+        (&["Bearer a.b.c="], malformed(TokenFault::Padding)),
+        (&["Bearer a.b+.c"], malformed(TokenFault::StandardAlphabet)),
+        (&["Bearer a.b.ä"], malformed(TokenFault::NotAscii)),
+        (&["Bearer {payload:1}"], malformed(TokenFault::Character)),
+        (&[&long], malformed(TokenFault::TooLong(MAX))),
         (
             &["Bearer a.b.c", "Bearer a.b.c"],
             Err(Refusal::TokenRepeated),
@@ -51,11 +74,177 @@ fn accepts_exactly_one_bearer_token() {
             .collect();
         let inbound = Inbound::plain(head("GET", "/", &fields));
         let sources = TokenSources::default();
-        let found = sources.find(&inbound);
+        let found = sources.find(&inbound, MAX);
         let found = found.map(|found| found.text.into_owned());
         let expected = expected.clone().map(str::to_owned);
         assert_eq!(found, expected, "{values:?}");
     }
+}
+
+#[test]
+fn names_the_places_where_a_route_looks() {
+    let Err(Refusal::TokenMissing(missing)) =
+        every_source().find(&Inbound::plain(head("GET", "/", &[])), MAX)
+    else {
+        panic!("no refusal");
+    };
+    assert_eq!(
+        missing.to_string(),
+        "Sign in first: this path needs a bearer token in `Authorization`, the header `x-token`, the cookie `session`, \
+         the query parameter `access_token` or the subprotocol after `bearer`."
+    );
+}
+
+/// CGI (RFC 3875 section 4.1.18) and WSGI servers read each of these as `X-Token`.
+const SPELLINGS: [&str; 5] = [
+    "x_token",
+    "x.token",
+    "http_x_token",
+    "http-x-token",
+    "xtoken",
+];
+
+#[test]
+fn another_spelling_of_a_header_counts_as_a_second_token_and_never_as_the_first() {
+    for spelling in SPELLINGS {
+        for (fields, expected) in [
+            (&[(spelling, "a.b.c")][..], "token_missing"),
+            (&[(spelling, "")], "token_missing"),
+            (
+                &[("x-token", "a.b.c"), (spelling, "a.b.c")],
+                "token_repeated",
+            ),
+            (
+                &[("cookie", "session=a.b.c"), (spelling, "d")],
+                "token_repeated",
+            ),
+        ] {
+            assert_eq!(found(&head("GET", "/", fields)), expected, "{fields:?}");
+        }
+        let mut forwarded = head(
+            "GET",
+            "/",
+            &[("x-token", "a"), (spelling, "b"), ("x-tokens", "c")],
+        );
+        every_source().strip(&mut forwarded.headers, false);
+        let left: Vec<&str> = forwarded.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-tokens"], "{spelling}");
+    }
+    for spelling in [
+        "http_authorization",
+        "http_cookie",
+        "sec_websocket_protocol",
+    ] {
+        let fields = &[(AUTHORIZATION, "Bearer a.b.c"), (spelling, "Bearer d.e.f")];
+        assert_eq!(
+            found(&head("GET", "/", fields)),
+            "token_repeated",
+            "{spelling}"
+        );
+        let mut forwarded = head("GET", "/", fields);
+        every_source().strip(&mut forwarded.headers, false);
+        assert!(forwarded.headers.is_empty(), "{spelling}");
+    }
+}
+
+#[test]
+fn accepts_a_token_up_to_the_limit_of_the_issuers() {
+    let token = "a".repeat(10_000);
+    let value = format!("Bearer {token}");
+    let inbound = Inbound::plain(head("GET", "/", &[(AUTHORIZATION, &value)]));
+    let sources = TokenSources::default();
+    assert!(sources.find(&inbound, 10_000).is_ok());
+    let refusal = sources.find(&inbound, 9_999).unwrap_err();
+    assert_eq!(
+        refusal.detail(),
+        "The token is longer than 9999 bytes, the limit of this service."
+    );
+}
+
+/// `k8s.io/apiserver/pkg/authentication/request/websocket/protocol_test.go`: the token in base64url without padding.
+#[test]
+fn reads_a_token_inside_a_subprotocol_as_kubernetes_does() {
+    let (missing, malformed, repeated) = ("token_missing", "token_malformed", "token_repeated");
+    let token = "a.b.c in the subprotocol after `bearer`";
+    let cases: &[(&[&str], &str, &[&str])] = &[
+        // `YS5iLmM` is `a.b.c`.
+        (
+            &["base64url.bearer.authorization.k8s.io.YS5iLmM"],
+            token,
+            &[],
+        ),
+        (
+            &["base64url.bearer.authorization.k8s.io.YS5iLmM, chat"],
+            token,
+            &["chat"],
+        ),
+        (
+            &["chat", "base64url.bearer.authorization.k8s.io.YS5iLmM"],
+            token,
+            &["chat"],
+        ),
+        (
+            &["base64url.bearer.authorization.k8s.io., chat"],
+            missing,
+            &["chat"],
+        ),
+        (
+            &["base64url.bearer.authorization.k8s.io, chat"],
+            missing,
+            &["base64url.bearer.authorization.k8s.io, chat"],
+        ),
+        (
+            &["base64url.bearer.authorization.k8s.io.YS5iLmM=, chat"],
+            malformed,
+            &["chat"],
+        ),
+        (
+            &["base64url.bearer.authorization.k8s.io.a, chat"],
+            malformed,
+            &["chat"],
+        ),
+        (
+            &["base64url.bearer.authorization.k8s.io._w, chat"],
+            malformed,
+            &["chat"],
+        ),
+        (
+            &["bearer, a.b.c, base64url.bearer.authorization.k8s.io.YS5iLmM"],
+            repeated,
+            &[],
+        ),
+        (
+            &[
+                "base64url.bearer.authorization.k8s.io.YS5iLmM, base64url.bearer.authorization.k8s.io.YS5iLmM, chat",
+            ],
+            repeated,
+            &["chat"],
+        ),
+    ];
+    for (offered, expected, left) in cases {
+        let fields = offered
+            .iter()
+            .map(|value| ("sec-websocket-protocol", *value));
+        let handshake: Vec<_> = UPGRADE.into_iter().chain(fields.clone()).collect();
+        let mut handshake = head("GET", "/", &handshake);
+        assert_eq!(found(&handshake), *expected, "{offered:?}");
+        every_source().strip(&mut handshake.headers, true);
+        let kept: Vec<_> = handshake
+            .headers
+            .get_all("sec-websocket-protocol")
+            .iter()
+            .collect();
+        assert_eq!(kept, *left, "{offered:?}");
+    }
+    let marker = Subprotocol::new("bearer").unwrap();
+    let offers = |value| {
+        let head = head("GET", "/", &[("sec-websocket-protocol", value)]);
+        marker.offered_in(&head.headers).is_some()
+    };
+    assert!(offers("chat, bearer, a.b.c"));
+    assert!(!offers(
+        "chat, base64url.bearer.authorization.k8s.io.YS5iLmM"
+    ));
 }
 
 /// One source of each kind.
@@ -78,7 +267,7 @@ const UPGRADE: [(&str, &str); 2] = [("connection", "upgrade"), ("upgrade", "webs
 /// Token and source, or the reason of the refusal.
 fn found(head: &Parts) -> String {
     let sources = every_source();
-    match sources.find(&Inbound::plain(head.clone())) {
+    match sources.find(&Inbound::plain(head.clone()), MAX) {
         Ok(found) => format!(
             "{} in {}",
             found.token().expose(),
@@ -139,7 +328,23 @@ fn reads_each_source_in_its_own_form() {
         ),
         ("/", &[("cookie", "session=; session2=a.b.c")], missing),
         ("/", &[("cookie", "session")], missing),
-        ("/", &[("cookie", "session=\"a.b.c\"")], malformed),
+        // RFC 6265 section 4.1.1: a value may be in double quotes.
+        ("/", &[("cookie", "session=\"a.b.c\"")], of_a_cookie),
+        (
+            "/",
+            &[("cookie", "a=1; session=\"a.b.c\"; b=2")],
+            of_a_cookie,
+        ),
+        (
+            "/",
+            &[("cookie", "session.0=\"a.\"; session.1=\"b.c\"")],
+            of_a_cookie,
+        ),
+        ("/", &[("cookie", "session=\"\"")], missing),
+        ("/", &[("cookie", "session=\"a.b.c")], malformed),
+        ("/", &[("cookie", "session=a.b.c\"")], malformed),
+        ("/", &[("cookie", "session=\"")], malformed),
+        ("/", &[("cookie", "session=\"\"a.b.c\"\"")], malformed),
         ("/", &[("cookie", "session=a.b.c, d")], malformed),
         ("/", &[("cookie", "session=a.b.ä")], malformed),
         ("/", &[("cookie", "session=a.b.c; session=a.b.c")], repeated),
@@ -240,7 +445,7 @@ fn reads_each_source_in_its_own_form() {
         (
             "/",
             &[(AUTHORIZATION, "Bearer a.b.c"), ("cookie", "session=\"\"")],
-            repeated,
+            "a.b.c in `Authorization`",
         ),
         (
             "/",
@@ -428,7 +633,7 @@ fn recognizes_a_session_token() {
     let encoded = signed.replace('+', "%2B").replace('=', "%3D");
     for token in [name, &signed, &encoded] {
         assert_eq!(
-            BearerToken::new(token).unwrap_err(),
+            BearerToken::new(token, MAX).unwrap_err(),
             Refusal::TokenOpaque,
             "{token}"
         );
@@ -439,7 +644,7 @@ fn recognizes_a_session_token() {
         &format!("{name}.e30"),
     ] {
         assert_ne!(
-            BearerToken::new(token).err(),
+            BearerToken::new(token, MAX).err(),
             Some(Refusal::TokenOpaque),
             "{token}"
         );
@@ -448,6 +653,6 @@ fn recognizes_a_session_token() {
 
 #[test]
 fn never_prints_a_token() {
-    let token = BearerToken::new("secret.secret.secret").unwrap();
+    let token = BearerToken::new("secret.secret.secret", MAX).unwrap();
     assert_eq!(format!("{token:?}"), "BearerToken(..)");
 }
