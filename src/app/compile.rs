@@ -24,7 +24,7 @@ use crate::config::{CertificateField, Config, ConfigDocument, KeyPath, Problems}
 use crate::gate::Gate;
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::identity::IdentityClaim;
-use crate::gate::managed_headers::ManagedNames;
+use crate::gate::managed_headers::{ManagedNames, is_reserved};
 use crate::keys::remote::RemoteKeys;
 use crate::proxy::headers::HeaderPolicy;
 use crate::proxy::inbound::limits::{ConnectionLimits, Timeouts};
@@ -66,6 +66,7 @@ impl App {
     pub fn compile(mut document: ConfigDocument) -> Result<Self, Problems> {
         let mut warnings = Vec::new();
         let listeners = listen::compile(&mut document, &mut warnings);
+        let trusted_headers = headers::trusted(&mut document);
         let identity = identity(&mut document);
         let upstreams = upstreams::compile(&mut document);
         let issuers = issuers::compile(&mut document, &mut warnings);
@@ -104,6 +105,7 @@ impl App {
                 managed: Arc::clone(gate.managed_names()),
                 credential: config.identity.credential,
                 trusted_proxies: trusted.collect(),
+                trusted_headers,
                 has_warned: Arc::default(),
             },
             gate,
@@ -133,7 +135,6 @@ impl App {
 fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
     let path = KeyPath::of("identity").key("headers");
     let mut identity = vec![(X_USER_ID, IdentityClaim::Subject)];
-    let managed = ManagedNames::new([]);
     for (header, claim) in document.config.identity.headers.clone() {
         let path = path.key(&header);
         let Ok(name) = header.parse::<HeaderName>() else {
@@ -148,7 +149,7 @@ fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
         };
         if identity.iter().any(folds_to) {
             document.report(path, "duplicates an identity header, possibly in another spelling; `X-User-Id` always carries the subject");
-        } else if managed.must_not_be_dropped(name.as_str())
+        } else if is_reserved(name.as_str())
             || crate::proxy::headers::hop_by_hop::is_hop_by_hop(&name)
         {
             document.report(path, "is a reserved header and cannot carry a claim");

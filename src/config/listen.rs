@@ -37,6 +37,8 @@ pub struct Listen {
     pub max_body_bytes: u64,
     /// Trusted proxies: `X-Forwarded-*` and `Forwarded` headers from these networks are accepted.
     pub trusted_proxies: Vec<Network>,
+    /// Forwarding headers of trusted proxies that are forwarded, in addition to `X-Forwarded-*` and `Forwarded`.
+    pub trusted_headers: Vec<String>,
     /// TLS. Without it, the listener serves plaintext HTTP. Read once at start; certificate files are hot reloaded.
     pub tls: Option<Tls>,
 }
@@ -54,6 +56,7 @@ impl Default for Listen {
             max_header_bytes: 32 * 1024,
             max_body_bytes: 10 * 1024 * 1024,
             trusted_proxies: Vec::new(),
+            trusted_headers: Vec::new(),
             tls: None,
         }
     }

@@ -109,6 +109,12 @@ impl TokenSources {
         headers.keys().filter(move |name| is_other(name))
     }
 
+    /// Returns whether a source is the header with this name.
+    pub fn are_in(&self, name: &HeaderName) -> bool {
+        let mut own = self.sources.iter().filter_map(TokenSource::header);
+        own.any(|own| own == name)
+    }
+
     /// Refusal of a request without a token.
     fn missing(&self, headers: &HeaderMap, has_other_spelling: bool) -> Refusal {
         let authorization = headers

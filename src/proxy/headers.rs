@@ -64,6 +64,8 @@ pub struct HeaderPolicy {
     pub credential: Credential,
     /// Networks of the trusted proxies.
     pub trusted_proxies: Vec<IpNet>,
+    /// Forwarding headers that are kept from a trusted proxy, in addition to `X-Forwarded-*`.
+    pub trusted_headers: Vec<HeaderName>,
     /// Set after the warning about an untrusted proxy.
     pub has_warned: Arc<AtomicBool>,
 }
@@ -133,6 +135,11 @@ impl HeaderPolicy {
         forwarded::reported_scheme(headers).unwrap_or(peer.scheme)
     }
 
+    /// Returns whether a forwarding header of a trusted proxy is forwarded.
+    fn is_kept_from_trusted(&self, name: &HeaderName) -> bool {
+        name.as_str().starts_with("x-forwarded-") || self.trusted_headers.contains(name)
+    }
+
     /// WebSocket subprotocol in a received head that is removed together with the token. The client offered it, the
     /// upstream does not receive it.
     pub fn stripped_subprotocol(
@@ -163,9 +170,12 @@ impl HeaderPolicy {
         let scheme = self.scheme(peer, &head.headers);
         let from = ForwardedFrom::read(trusted, scheme, &head.headers);
         let named = named_by_connection(&head.headers);
+        let tokens = &permit.route().access.tokens;
+        let forwards_tokens = self.credential == Credential::Forward;
         remove_each(&mut head.headers, |name| {
-            let is_kept_from_trusted = trusted && name.as_str().starts_with("x-forwarded-");
-            let managed = self.managed.covers(name.as_str()) && !is_kept_from_trusted;
+            let managed = self.managed.covers(name.as_str())
+                && !(trusted && self.is_kept_from_trusted(name))
+                && !(forwards_tokens && tokens.are_in(name));
             let overrides_method =
                 !forwarding.forward_method_override && is_method_override(name.as_str());
             managed
@@ -181,8 +191,7 @@ impl HeaderPolicy {
         }
         forwarding.request_headers.apply(&mut head.headers);
         if let Caller::Known(caller) = permit.caller() {
-            if self.credential == Credential::Strip {
-                let tokens = &permit.route().access.tokens;
+            if !forwards_tokens {
                 tokens.strip(&mut head.headers, opens_websocket);
                 target = tokens.strip_target(target);
             }

@@ -72,16 +72,12 @@ fn one(
     let mismatch = mismatch(document, path, &route);
     let tokens = tokens::compile(document, path, &route);
     let path_rewrite = rewrites::prefix(document, path, &route);
-    let mut edits = |key, named: &Option<_>, tokens: &TokenSources| {
+    let mut edits = |key, named: &Option<_>, tokens: Option<&TokenSources>| {
         rewrites::edits(document, &path.key(key), named.as_ref(), tokens)
     };
-    let request_headers = edits("request_headers", &route.request_headers, &tokens);
+    let request_headers = edits("request_headers", &route.request_headers, Some(&tokens));
     // Responses carry no token, so no header is reserved for one.
-    let response_headers = edits(
-        "response_headers",
-        &route.response_headers,
-        &TokenSources::default(),
-    );
+    let response_headers = edits("response_headers", &route.response_headers, None);
     let methods = methods(document, path, route.methods.as_deref());
     let cors = cors::of_route(document, path, route.cors.as_ref(), common);
     if cors.is_some() {

@@ -16,6 +16,7 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 fn policy(credential: Credential, trusted: &str) -> HeaderPolicy {
     HeaderPolicy {
         managed: Arc::new(ManagedNames::new(&[X_USER_ID])),
+        trusted_headers: Vec::new(),
         credential,
         trusted_proxies: vec![trusted.parse().unwrap()],
         has_warned: Arc::default(),

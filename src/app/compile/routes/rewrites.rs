@@ -4,9 +4,9 @@ use http::{HeaderName, HeaderValue};
 
 use crate::config::{self, ConfigDocument, KeyPath};
 use crate::gate::access::Rule;
-use crate::gate::managed_headers::alike;
+use crate::gate::managed_headers::{alike, is_protected};
 use crate::gate::routes::Route;
-use crate::gate::token::{TokenSource, TokenSources};
+use crate::gate::token::TokenSources;
 use crate::proxy::forwarding::Forwarding;
 use crate::proxy::headers::edits::HeaderEdits;
 use crate::proxy::headers::hop_by_hop::is_hop_by_hop;
@@ -34,11 +34,12 @@ pub(super) fn prefix(
     }
 }
 
+/// Compiles header edits: of a request, with its token sources, or of a response.
 pub(super) fn edits(
     document: &mut ConfigDocument,
     path: &KeyPath,
     named: Option<&config::HeaderEdits>,
-    tokens: &TokenSources,
+    tokens: Option<&TokenSources>,
 ) -> HeaderEdits {
     let mut edits = HeaderEdits::default();
     let Some(config::HeaderEdits { set, remove }) = named else {
@@ -103,23 +104,23 @@ pub(super) fn report_cors(
 fn header(
     document: &ConfigDocument,
     name: &str,
-    tokens: &TokenSources,
+    tokens: Option<&TokenSources>,
 ) -> Result<HeaderName, &'static str> {
     let Ok(name) = name.parse::<HeaderName>() else {
         return Err("is not a valid header name");
     };
     let text = name.as_str();
     let managed = managed_names(document);
-    if managed.covers(text) {
+    // Only identity headers are removed from a response.
+    if managed.is_identity(text) || (tokens.is_some() && managed.covers(text)) {
         return Err("is managed by the gate, in every spelling");
     }
-    let is_token = |source: &TokenSource| matches!(source, TokenSource::Header(of) if *of == name);
-    if tokens.sources.iter().any(is_token) {
+    if tokens.is_some_and(|tokens| tokens.are_in(&name)) {
         return Err(
             "may carry the token of this route; use `credential` of [identity] to strip or forward it",
         );
     }
-    if managed.must_not_be_dropped(text)
+    if is_protected(text)
         || is_hop_by_hop(&name)
         || name == http::header::EXPECT
         || text.starts_with("sec-websocket-")

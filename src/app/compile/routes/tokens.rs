@@ -4,6 +4,7 @@ use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 
 use crate::config::{self, Access, ConfigDocument, KeyPath};
+use crate::gate::managed_headers::is_reserved;
 use crate::gate::origin::Origin;
 use crate::gate::token::{CookieName, ParameterName, Subprotocol, TokenSource, TokenSources};
 use crate::proxy::headers::hop_by_hop::is_hop_by_hop;
@@ -135,7 +136,8 @@ fn header(document: &ConfigDocument, name: &str) -> Result<TokenSource, &'static
     if name == SEC_WEBSOCKET_PROTOCOL {
         return Err("is not a token header; use { websocket = \"NAME\" }");
     }
-    if managed_names(document).must_not_be_dropped(name.as_str()) || is_hop_by_hop(&name) {
+    let is_identity = managed_names(document).is_identity(name.as_str());
+    if is_identity || is_reserved(name.as_str()) || is_hop_by_hop(&name) {
         return Err("is a reserved header and cannot carry a token");
     }
     Ok(TokenSource::Header(name))
