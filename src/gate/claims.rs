@@ -1,5 +1,7 @@
 //! Claims of a token, and their checks by the policy of its issuer.
 
+mod numbers;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -82,9 +84,12 @@ const LAST_SECOND: f64 = 253_402_300_799.0;
 const LAST_MILLISECOND: f64 = 1e14;
 
 impl Claims {
-    /// Parses a JSON object.
+    /// Parses a JSON object. A number that cannot be kept exactly becomes `null`.
     pub fn parse(json: &[u8]) -> Result<Self, PartFault> {
-        serde_json::from_slice(json).map_err(|error| fault(&error, json))
+        let parsed: Result<Self, _> = serde_json::from_slice(json);
+        let mut claims = parsed.map_err(|error| fault(&error, json))?;
+        numbers::forget_inexact(&mut claims.0, json);
+        Ok(claims)
     }
 
     pub fn get(&self, name: &str) -> Option<&Value> {

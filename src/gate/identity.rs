@@ -92,6 +92,16 @@ mod tests {
             ("7", Some("7")),
             ("-7.5", Some("-7.5")),
             ("18446744073709551615", Some("18446744073709551615")),
+            // Exact digits, or no header: rounded, two account numbers could be one.
+            ("18446744073709551617", None),
+            ("123456789012345678901234567890", None),
+            ("-9223372036854775809", None),
+            ("1e3", Some("1000.0")),
+            ("-0", Some("-0.0")),
+            ("1.0", Some("1.0")),
+            ("9007199254740993.0", None),
+            ("0.10000000000000000001", None),
+            ("[1,18446744073709551617]", None),
             ("true", Some("true")),
             ("false", Some("false")),
             (r#"["a","b c","Zoë",7,true]"#, Some("a,b c,Zoë,7,true")),
@@ -117,7 +127,8 @@ mod tests {
             (r#"" a""#, None),
             (r#""a ""#, None),
         ] {
-            let value = field_value(&serde_json::from_str(claim).unwrap());
+            let claims = Claims::parse(format!(r#"{{"a":{claim}}}"#).as_bytes()).unwrap();
+            let value = field_value(claims.get("a").unwrap());
             let expected = expected.map(str::as_bytes);
             assert_eq!(
                 value.as_ref().map(HeaderValue::as_bytes),

@@ -38,7 +38,7 @@ pub enum Expected {
 }
 
 /// 2^53: below it every integer has its own `f64`.
-const EXACT: f64 = 9_007_199_254_740_992.0;
+pub const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Returns whether the text is one scope token (RFC 6749 section 3.3).
 pub fn is_scope(text: &str) -> bool {
@@ -99,7 +99,7 @@ fn equals(claim: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// Compares numbers by value: JSON has one number type, so `1.0` equals `1`.
+/// Compares numbers by value: JSON has one number type, so `1.0` equals `1`. The claims hold exact numbers only.
 fn is_same_number(one: &Number, other: &Number) -> bool {
     let exact = |number: &Number| number.as_f64().filter(|number| number.abs() < EXACT);
     one == other || (exact(one).is_some() && exact(one) == exact(other))

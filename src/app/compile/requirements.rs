@@ -8,7 +8,7 @@ use crate::config::{self, Access, CertificateField, ClaimRule, ConfigDocument, K
 use crate::gate::access::Requirements;
 use crate::gate::certificate;
 use crate::gate::claim_path::ClaimPath;
-use crate::gate::requirement::{Attribute, Expected, Requirement, is_scope};
+use crate::gate::requirement::{Attribute, EXACT, Expected, Requirement, is_scope};
 use crate::gate::verify::IssuerId;
 
 use super::tls;
@@ -86,7 +86,10 @@ fn requirement(
     let expected = match (has, any, equals) {
         (Some(text), None, None) => Expected::Has(text.clone()),
         (None, Some(texts), None) => Expected::Any(texts.clone()),
-        (None, None, Some(value)) => Expected::Equals(json(value)),
+        (None, None, Some(value)) => {
+            check_number(document, &path.key("equals"), value);
+            Expected::Equals(json(value))
+        }
         _ => {
             report_choice(document, path, "`has`, `any`, `equals`", &given);
             return None;
@@ -197,6 +200,16 @@ fn check_words(
             path,
             format!("`{word}` is not a certificate thumbprint: expected SHA-256 in base64url without padding, as in \
                      `x5t#S256`"),
+        );
+    }
+}
+
+/// Reports a number with a fraction or an exponent that a double does not hold exactly.
+fn check_number(document: &mut ConfigDocument, path: &KeyPath, value: &Scalar) {
+    if matches!(value, Scalar::Float(number) if number.abs() >= EXACT) {
+        document.report(
+            path.clone(),
+            "is too large to be compared exactly; write an integer, or have the issuer send text",
         );
     }
 }

@@ -80,6 +80,16 @@ fn equals_compares_values_of_the_same_json_type() {
         ("-7", json!(-7), true),
         ("7.5", json!(7.5), true),
         ("7.5", json!(7), false),
+        // Different numbers with the same double.
+        ("7.00000000000000000001", json!(7), false),
+        ("7.50000000000000000001", json!(7.5), false),
+        ("1e-400", json!(0), false),
+        (
+            "18446744073709551617",
+            json!(18_446_744_073_709_551_616.0),
+            false,
+        ),
+        ("18446744073709551617", json!(u64::MAX), false),
         ("0", json!(-0.0), true),
         ("9007199254740993", json!(9_007_199_254_740_993_i64), true),
         (
