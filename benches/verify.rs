@@ -24,6 +24,7 @@ use claimgate::gate::identity::IdentityClaim;
 use claimgate::gate::inbound::{Inbound, Scheme};
 use claimgate::gate::refusal::Mismatch;
 use claimgate::gate::routes::{Route, RouteTable};
+use claimgate::gate::subject::Namespace;
 use claimgate::gate::token::DEFAULT_MAX_TOKEN_BYTES;
 use claimgate::gate::verify::Issuer;
 use claimgate::keys::secret::Secret;
@@ -93,6 +94,7 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
         policy: ClaimPolicy {
             audience: None,
             subject: vec!["sub".parse().expect("a valid claim name")],
+            namespace: Namespace::default(),
             leeway: 30,
             max_lifetime: None,
             authorized_party: None,

@@ -37,6 +37,9 @@ pub struct Issuer {
     /// Claims that hold the subject, in order of preference.
     #[serde(default = "subject_claims")]
     pub subject: Vec<String>,
+    /// Prefix of the subject, so that it differs from the subjects of other issuers. Default: none.
+    #[serde(default)]
+    pub subject_prefix: Option<String>,
     /// Longest accepted token, in bytes. Default: 8 KiB.
     #[serde(default, deserialize_with = "units::optional_size")]
     pub max_token_bytes: Option<u64>,

@@ -149,7 +149,7 @@ impl fmt::Debug for TokenCache {
 mod tests {
     use crate::clock::UnixTime;
     use crate::gate::claims::ClaimPolicy;
-    use crate::gate::subject::Subject;
+    use crate::gate::subject::{Namespace, Subject};
 
     use super::*;
 
@@ -159,6 +159,7 @@ mod tests {
             authorized_party: None,
             allow_bound: false,
             subject: vec!["sub".parse().unwrap()],
+            namespace: Namespace::default(),
             leeway: 0,
             max_lifetime: None,
         };

@@ -13,7 +13,7 @@ use crate::clock::UnixTime;
 use super::certificate::Binding;
 use super::claim_path::ClaimPath;
 use super::refusal::Refusal;
-use super::subject::Subject;
+use super::subject::{Namespace, Subject};
 use super::token_fault::{PartFault, TimeFault, TokenFault};
 
 /// Claims of a token: a JSON object without duplicate names, at any depth.
@@ -34,6 +34,8 @@ pub struct ClaimPolicy {
     pub allow_bound: bool,
     /// Claims that name the subject; the first one present decides.
     pub subject: Vec<ClaimPath>,
+    /// Namespace of the subjects.
+    pub namespace: Namespace,
     /// Tolerated clock difference, in seconds.
     pub leeway: i64,
     /// Longest accepted time from `iat` to `exp`, in seconds.
@@ -215,7 +217,8 @@ impl Claims {
 
     fn subject(&self, policy: &ClaimPolicy) -> Result<Subject, Refusal> {
         let claim = policy.subject.iter().find_map(|claim| self.find(claim));
-        let subject = claim.and_then(Value::as_str).and_then(Subject::new);
+        let subject = claim.and_then(Value::as_str);
+        let subject = subject.and_then(|text| policy.namespace.subject(text));
         subject.ok_or(Refusal::TokenSubject)
     }
 }

@@ -33,6 +33,41 @@ impl Subject {
     }
 }
 
+/// Namespace of an issuer's subjects: a prefix, which makes them differ from those of other issuers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Namespace {
+    prefix: Box<str>,
+    /// Prefixes of other issuers that start with this one.
+    narrower: Vec<Box<str>>,
+}
+
+impl Namespace {
+    /// Namespace with this prefix, possibly empty, beside those of `others`.
+    pub fn new<'a>(prefix: &str, others: impl IntoIterator<Item = &'a str>) -> Self {
+        let others = others.into_iter();
+        let narrower =
+            others.filter(|other| other.len() > prefix.len() && other.starts_with(prefix));
+        Self {
+            prefix: prefix.into(),
+            narrower: narrower.map(Into::into).collect(),
+        }
+    }
+
+    /// Subject with the value of a claim. A subject that would be in the namespace of another issuer is invalid.
+    pub(super) fn subject(&self, claim: &str) -> Option<Subject> {
+        let subject = Subject::new(claim)?;
+        if self.prefix.is_empty() && self.narrower.is_empty() {
+            return Some(subject);
+        }
+        let text = format!("{}{claim}", self.prefix);
+        let mut narrower = self.narrower.iter();
+        if narrower.any(|other| text.starts_with(&**other)) {
+            return None;
+        }
+        Some(Subject(field_value(&text)?, text.into()))
+    }
+}
+
 /// Header value of a text; `None` if a recipient could read another text.
 pub(super) fn field_value(text: &str) -> Option<HeaderValue> {
     let would_change = text.contains(char::is_control) || text.trim() != text;
@@ -51,6 +86,41 @@ impl fmt::Debug for Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefixes_a_subject_and_keeps_out_of_other_namespaces() {
+        let all = ["", "okta:", "okta:eu:"];
+        let subject = |prefix: &str, claim: &str| {
+            let subject = Namespace::new(prefix, all).subject(claim)?;
+            assert_eq!(
+                subject.to_header_value().as_bytes(),
+                subject.as_str().as_bytes()
+            );
+            Some(subject.as_str().to_owned())
+        };
+        for (prefix, claim, expected) in [
+            ("", "alice", Some("alice")),
+            ("", "okta", Some("okta")),
+            ("", "okta:alice", None),
+            ("", "okta:", None),
+            ("okta:", "alice", Some("okta:alice")),
+            ("okta:", "okta:alice", Some("okta:okta:alice")),
+            ("okta:", "eu:alice", None),
+            ("okta:eu:", "alice", Some("okta:eu:alice")),
+            ("okta:", "", None),
+            ("okta:", " alice", None),
+            ("okta:", "a\nb", None),
+        ] {
+            assert_eq!(
+                subject(prefix, claim).as_deref(),
+                expected,
+                "{prefix} {claim}"
+            );
+        }
+        let longest = "x".repeat(256);
+        assert_eq!(subject("okta:", &longest), Some(format!("okta:{longest}")));
+        assert_eq!(subject("okta:", &"x".repeat(257)), None);
+    }
 
     #[test]
     fn accepts_a_subject_that_a_header_carries_unchanged() {

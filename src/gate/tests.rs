@@ -10,6 +10,8 @@ use super::claim_path::ClaimPath;
 use super::claims::ClaimPolicy;
 use super::refusal::Mismatch;
 use super::requirement::{Attribute, Expected, Requirement};
+use super::subject::Namespace;
+use super::token::DEFAULT_MAX_TOKEN_BYTES;
 use super::*;
 
 const SECRET: &str = "a secret of thirty-two bytes or more";
@@ -39,6 +41,7 @@ fn gate(ring: KeyRing) -> Gate {
             authorized_party: None,
             allow_bound: false,
             subject: vec!["sub".parse().unwrap(), "user_id".parse().unwrap()],
+            namespace: Namespace::default(),
             leeway: 30,
             max_lifetime: None,
         },

@@ -314,6 +314,8 @@ impl fmt::Debug for Jws<'_> {
 
 #[cfg(test)]
 mod tests {
+    use crate::gate::subject::Namespace;
+
     use super::*;
 
     fn accepts(types: &[&str], typ: Option<&str>) -> bool {
@@ -327,6 +329,7 @@ mod tests {
                 authorized_party: None,
                 allow_bound: false,
                 subject: Vec::new(),
+                namespace: Namespace::default(),
                 leeway: 0,
                 max_lifetime: None,
             },

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::harness::issuer::claims;
+use crate::harness::issuer::{SECRET, claims};
 use crate::harness::upstream::Arrived;
-use crate::harness::{ROUTES, Upstream, get, request, start};
+use crate::harness::{Key, NOW, ROUTES, Upstream, get, request, start};
 
 /// One target per kind of route, with the expected `X-User-Id`.
 const KINDS: [(&str, Option<&str>); 3] = [
@@ -14,7 +14,7 @@ const KINDS: [(&str, Option<&str>); 3] = [
 ];
 
 /// Spellings that some upstream may read as `X-User-Id`.
-const SPELLINGS: [&[&str]; 12] = [
+const SPELLINGS: [&[&str]; 14] = [
     &["X-User-Id: bob"],
     &["x-user-id: bob"],
     &["X-USER-ID:bob"],
@@ -25,6 +25,8 @@ const SPELLINGS: [&[&str]; 12] = [
     &["x~user!id: bob"],
     &["HTTP_X_USER_ID: bob"],
     &["Http-X-User-Id: bob"],
+    &["X-UserId: carol"],
+    &["HTTP_XUSERID: carol"],
     &["X-User-Id: bob", "X-User-Id: carol"],
     &["X-User-Id: alice", "x_user_id: bob", "X.USER.ID: carol"],
 ];
@@ -80,6 +82,132 @@ fn removes_the_client_user_id_in_every_spelling() {
         }
     }
     assert_eq!(upstream.arrived().len(), KINDS.len() * SPELLINGS.len());
+}
+
+/// Names that real proxies and frameworks trust, one of each family; the unit tests have them all.
+const TRUSTED: [&str; 24] = [
+    "CF-Connecting-IP",
+    "True-Client-IP",
+    "Client-IP",
+    "X-Cluster-Client-IP",
+    "X-Client-IP",
+    "X-Host",
+    "X-Envoy-External-Address",
+    "X-Authenticated-Userid",
+    "X-UserId",
+    "XUserId",
+    "X-Consumer-Username",
+    "X-User-Email",
+    "Fastly-Client-IP",
+    "X-Goog-IAP-JWT-Assertion",
+    "X-MS-CLIENT-PRINCIPAL-ID",
+    "X-Amzn-Oidc-Identity",
+    "Remote-Groups",
+    "X-WEBAUTH-USER",
+    "SSL-Client-Verify",
+    "Client-Cert",
+    "Tailscale-User-Login",
+    "OIDC_CLAIM_sub",
+    "SCRIPT_NAME",
+    "X-Forwarded-Client-Cert",
+];
+
+#[test]
+fn removes_the_headers_that_upstreams_trust_from_a_proxy() {
+    let (sidecar, upstream, issuer) = start(ROUTES);
+    for (target, _) in KINDS {
+        let mut spoofed = get(target).bearer(&issuer.token("alice"));
+        for name in TRUSTED {
+            spoofed = spoofed.line(&format!("{name}: carol"));
+            spoofed = spoofed.line(&format!("HTTP_{}: carol", name.replace('-', "_")));
+        }
+        let spoofed = spoofed.line("X-Request-Kind: kept");
+        assert_eq!(sidecar.call(&spoofed).status, 200, "{target}");
+        let head = upstream.arrived().pop().unwrap().head;
+        assert!(!head.text().contains("carol"), "{}", head.text());
+        assert_eq!(head.values("x-request-kind"), ["kept"]);
+    }
+}
+
+#[test]
+fn keeps_the_named_headers_of_a_trusted_proxy_only() {
+    for (network, kept) in [("127.0.0.0/8", true), ("192.0.2.0/24", false)] {
+        let config = format!(
+            "[listen]\ntrusted_proxies = [\"{network}\"]\ntrusted_headers = [\"CF-Connecting-IP\"]\n{ROUTES}"
+        );
+        let (sidecar, upstream, _issuer) = start(&config);
+        let request = get("/open/page")
+            .line("CF-Connecting-IP: 192.0.2.7")
+            .line("CF_Connecting_IP: 192.0.2.8")
+            .line("True-Client-IP: 192.0.2.9");
+        assert_eq!(sidecar.call(&request).status, 200);
+        let head = upstream.only().head;
+        let expected: &[&str] = if kept { &["192.0.2.7"] } else { &[] };
+        assert_eq!(head.values("cf-connecting-ip"), expected, "{network}");
+        assert!(!head.text().contains("192.0.2.8"), "{}", head.text());
+        assert!(!head.text().contains("192.0.2.9"), "{}", head.text());
+    }
+}
+
+/// Two issuers with a subject `alice` each, and one with a prefix.
+const TWO_ISSUERS: &str = r#"
+[issuers.test]
+keys = { secret_env = "TEST_SECRET" }
+issuer = "https://a.test"
+
+[issuers.okta]
+keys = { secret_env = "TEST_SECRET" }
+issuer = "https://b.test"
+subject_prefix = "okta:"
+
+[identity]
+headers = { "X-Account" = "subject", "X-Sub" = "sub" }
+"#;
+
+#[test]
+fn a_subject_prefix_separates_the_users_of_two_issuers() {
+    let (sidecar, upstream, issuer) = start(&format!("{TWO_ISSUERS}{ROUTES}"));
+    let call = |target: &str, iss: &str, subject: &str| {
+        let mut claims = claims(subject);
+        claims["iss"] = json!(iss);
+        sidecar.call(&get(target).bearer(&issuer.sign(&claims)))
+    };
+    let (a, b) = ("https://a.test", "https://b.test");
+    assert_eq!(call("/api/alice/tasks", a, "alice").status, 200);
+    assert_user(&upstream, Some("alice"), a);
+    for target in ["/api/okta:alice/tasks", "/api/okta%3Aalice/tasks"] {
+        assert_eq!(call(target, b, "alice").status, 200, "{target}");
+        assert_user(&upstream, Some("okta:alice"), target);
+        let head = upstream.arrived().pop().unwrap().head;
+        assert_eq!(head.values("x-account"), ["okta:alice"]);
+        assert_eq!(head.values("x-sub"), ["alice"]);
+    }
+    let before = upstream.arrived().len();
+    call("/api/alice/tasks", b, "alice").refused(403, "subject_mismatch");
+    call("/api/okta:alice/tasks", a, "alice").refused(403, "subject_mismatch");
+    // No issuer can name a subject of another namespace.
+    call("/api/okta:alice/tasks", a, "okta:alice").refused(401, "token_subject");
+    assert_eq!(upstream.arrived().len(), before);
+}
+
+#[test]
+fn a_claim_with_a_large_number_has_its_exact_digits_or_no_header() {
+    let config = format!("[identity]\nheaders = {{ \"X-Account\" = \"account\" }}\n{ROUTES}");
+    let (sidecar, upstream, _issuer) = start(&config);
+    for (number, expected) in [
+        ("9007199254740993", Some("9007199254740993")),
+        ("18446744073709551615", Some("18446744073709551615")),
+        ("123456789012345678901234567890", None),
+        ("123456789012345678901234567891", None),
+        ("9007199254740993.0", None),
+    ] {
+        let payload = format!(r#"{{"sub":"alice","exp":{},"account":{number}}}"#, NOW + 60);
+        let token = Key::secret(SECRET.as_bytes()).sign_text(r#"{"alg":"HS256"}"#, &payload);
+        assert_eq!(sidecar.call(&get("/me/x").bearer(&token)).status, 200);
+        let last = upstream.arrived().pop().unwrap();
+        let expected: Vec<_> = expected.map(str::to_owned).into_iter().collect();
+        assert_eq!(readable_as(&last, "x-account"), expected, "{number}");
+    }
 }
 
 #[test]

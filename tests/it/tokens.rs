@@ -8,6 +8,7 @@ use std::sync::Arc;
 use claimgate::clock::UnixTime;
 use claimgate::config::Encoding;
 use claimgate::gate::claims::ClaimPolicy;
+use claimgate::gate::subject::Namespace;
 use claimgate::gate::token::{BearerToken, DEFAULT_MAX_TOKEN_BYTES};
 use claimgate::gate::verify::{self, Issuer, Unverified};
 use claimgate::keys::secret::Secret;
@@ -120,6 +121,7 @@ fn another_issuer_does_not_change_the_outcome() {
             authorized_party: None,
             allow_bound: false,
             subject: vec!["sub".parse().unwrap()],
+            namespace: Namespace::default(),
             leeway: 0,
             max_lifetime: None,
         },
@@ -192,6 +194,7 @@ impl Case {
                     .iter()
                     .map(|claim| claim.parse().unwrap())
                     .collect(),
+                namespace: Namespace::default(),
                 leeway: self.leeway_seconds,
                 max_lifetime: self.max_lifetime_seconds,
             },

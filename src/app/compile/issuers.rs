@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::config::{self, ConfigDocument, KeyPath, OneOrMany};
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::claims::ClaimPolicy;
+use crate::gate::subject::Namespace;
 use crate::gate::token::DEFAULT_MAX_TOKEN_BYTES;
 use crate::gate::verify::Issuer;
 use crate::keys::remote::RemoteKeys;
@@ -21,6 +22,9 @@ const MAX_LEEWAY: Duration = Duration::from_mins(5);
 /// Range of `max_token_bytes`.
 const MAX_TOKEN_BYTES: RangeInclusive<u64> = 1024..=64 * 1024;
 
+/// Longest `subject_prefix`, in bytes.
+const MAX_PREFIX_BYTES: usize = 64;
+
 /// Compiled issuers, with the remote key set at the same index of `remote_keys`.
 #[derive(Default)]
 pub(super) struct Issuers {
@@ -30,6 +34,10 @@ pub(super) struct Issuers {
 
 pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>) -> Issuers {
     let mut compiled = Issuers::default();
+    let all = document.config.issuers.values();
+    let prefixes: Vec<String> = all
+        .map(|issuer| issuer.subject_prefix.clone().unwrap_or_default())
+        .collect();
     for (name, issuer) in document.config.issuers.clone() {
         let path = KeyPath::of("issuers").key(&name);
         let algorithms = algorithms(document, &path, issuer.algorithms.as_deref());
@@ -68,6 +76,7 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
         }
         let subject = subject(document, &path.key("subject"), &issuer.subject);
         check_time(document, &path.key("max_lifetime"), issuer.max_lifetime);
+        let prefix = prefix(document, &path.key("subject_prefix"), issuer.subject_prefix);
         let max_token_bytes = max_token_bytes(document, &path, issuer.max_token_bytes);
         if audience.is_none() {
             warnings.push(format!(
@@ -91,6 +100,7 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
                 authorized_party,
                 allow_bound: issuer.allow_bound,
                 subject,
+                namespace: Namespace::new(&prefix, prefixes.iter().map(String::as_str)),
                 leeway: seconds(issuer.leeway),
                 max_lifetime: issuer.max_lifetime.map(seconds),
             },
@@ -166,6 +176,25 @@ fn subject(document: &mut ConfigDocument, path: &KeyPath, claims: &[String]) -> 
         }
     }
     paths
+}
+
+/// Prefix of the subjects, empty by default.
+fn prefix(document: &mut ConfigDocument, path: &KeyPath, prefix: Option<String>) -> String {
+    let Some(prefix) = prefix else {
+        return String::new();
+    };
+    // Characters that neither an owner segment of a path nor a list in a header can hold.
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"/\\%;,".contains(&byte);
+    if prefix.is_empty() || prefix.len() > MAX_PREFIX_BYTES || !prefix.bytes().all(is_plain) {
+        document.report(
+            path.clone(),
+            format!(
+                "must have 1 to {MAX_PREFIX_BYTES} printable ASCII characters, none of them a space, `/`, `\\`, `%`, `;` \
+                 or `,`, such as \"okta:\"; omit the key for no prefix"
+            ),
+        );
+    }
+    prefix
 }
 
 /// Longest accepted token.

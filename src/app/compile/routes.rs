@@ -4,12 +4,15 @@ mod limits;
 mod rewrites;
 mod tokens;
 
+use std::collections::BTreeMap;
+
 use crate::config::{self, Access, ConfigDocument, KeyPath, StreamEnd};
 use crate::gate::access::{self, Rule};
 use crate::gate::cors::Cors;
 use crate::gate::refusal::Mismatch;
 use crate::gate::routes::{Route, RouteId, RouteTable};
 use crate::gate::token::TokenSources;
+use crate::gate::verify::IssuerId;
 use crate::proxy::forwarding::{Forwarding, StreamEnds};
 use crate::proxy::upstream::UpstreamId;
 
@@ -39,6 +42,7 @@ pub(super) fn compile(
     }
     warn_about_ownerless(document, warnings, &compiled, &paths);
     warn_about_broad_public(document, warnings, &compiled, &paths);
+    warn_about_shared_subjects(document, warnings, &compiled, &paths);
     rewrites::warn_about_merged(document, warnings, &compiled, &forwarding, &paths);
     let (table, problems) = RouteTable::new(compiled);
     for (index, problem) in problems {
@@ -200,6 +204,48 @@ fn warn_about_broad_public(
                 stricter.pattern
             ));
         }
+    }
+}
+
+/// Warns about routes that accept several issuers with one namespace of subjects: equal subjects are one user. Routes
+/// with the same issuers share a warning.
+fn warn_about_shared_subjects(
+    document: &ConfigDocument,
+    warnings: &mut Vec<String>,
+    routes: &[Route],
+    paths: &[KeyPath],
+) {
+    let issuers: Vec<_> = document.config.issuers.iter().collect();
+    let mut warned: BTreeMap<Vec<&str>, (&KeyPath, usize)> = BTreeMap::new();
+    for (route, path) in routes.iter().zip(paths) {
+        if route.access.rule == Rule::Public {
+            continue;
+        }
+        let accepted = route.access.requirements.issuers.as_ref();
+        let mut namespaces: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (index, (name, issuer)) in issuers.iter().enumerate() {
+            if accepted.is_none_or(|accepted| accepted.contains(&IssuerId(index))) {
+                let prefix = issuer.subject_prefix.as_deref().unwrap_or_default();
+                namespaces.entry(prefix).or_default().push(name);
+            }
+        }
+        for shared in namespaces.into_values().filter(|names| names.len() > 1) {
+            let (_, count) = warned.entry(shared).or_insert((path, 0));
+            *count += 1;
+        }
+    }
+    for (names, (path, count)) in warned {
+        let others = match count {
+            1 => String::new(),
+            2 => ", like one other route".to_owned(),
+            count => format!(", like {} other routes", count - 1),
+        };
+        warnings.push(format!(
+            "{}: accepts the issuers `{}`{others}: equal subjects of these issuers are one user; set \
+             `subject_prefix` on all of them but one, or `issuers` on the route",
+            document.location(&path.key("path")),
+            names.join("`, `"),
+        ));
     }
 }
 

@@ -6,6 +6,7 @@ fn policy() -> ClaimPolicy {
         authorized_party: None,
         allow_bound: false,
         subject: vec!["sub".parse().unwrap(), "user_id".parse().unwrap()],
+        namespace: Namespace::default(),
         leeway: 30,
         max_lifetime: None,
     }
@@ -272,5 +273,18 @@ fn names_the_fault_of_a_text_that_is_not_an_object() {
         assert_eq!(Claims::parse(json), Err(fault), "{json:?}");
     }
 }
+
+#[test]
+fn prefixes_the_subject_with_that_of_the_issuer() {
+    let policy = ClaimPolicy {
+        namespace: Namespace::new("okta:", ["", "okta:eu:"]),
+        ..policy()
+    };
+    for (sub, expected) in [
+        ("alice", Ok("okta:alice".to_owned())),
+        ("eu:alice", Err(Refusal::TokenSubject)),
+    ] {
+        let json = format!(r#"{{"sub":"{sub}","exp":100}}"#);
+        assert_eq!(check(&json, &policy, 50), expected);
     }
 }
