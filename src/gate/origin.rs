@@ -83,23 +83,26 @@ pub(super) fn check(inbound: &Inbound, allowed: &[Origin]) -> Result<(), Refusal
     if is_safe && !inbound.opens_websocket {
         return Ok(());
     }
-    let is_allowed = match only(head, &ORIGIN)? {
-        Some(origin) => {
-            allowed.iter().any(|allowed| origin == allowed.as_str())
-                || is_same_origin(origin, inbound)
-        }
-        None => only(head, &SEC_FETCH_SITE)?.is_some_and(|site| site == "same-origin"),
+    let (origin, site) = (only(head, &ORIGIN)?, only(head, &SEC_FETCH_SITE)?);
+    let is_listed = origin.is_some_and(|origin| allowed.iter().any(|one| origin == one.as_str()));
+    // Only the browser can write this field (Fetch Metadata section 2.3), and it compares whole origins.
+    let says_same_origin = site.map(|site| site == "same-origin");
+    let is_own = match origin {
+        // A page hides its origin with `Referrer-Policy: no-referrer` (Fetch section 3.2): the browser still knows it.
+        None => says_same_origin == Some(true),
+        Some(origin) if origin == "null" => says_same_origin == Some(true),
+        Some(origin) => says_same_origin.unwrap_or(true) && is_same_origin(origin, inbound),
     };
-    if is_allowed {
+    if is_listed || is_own {
         Ok(())
     } else {
         Err(Refusal::OriginNotAllowed)
     }
 }
 
-/// Returns whether the page has the scheme and host of the request.
+/// Returns whether the page has the host of the request, and its scheme or a secure one: a proxy in front of the gate may
+/// terminate TLS. A page without TLS never acts for one with it.
 fn is_same_origin(origin: &HeaderValue, inbound: &Inbound) -> bool {
-    let scheme = inbound.scheme;
     let host = inbound
         .head
         .headers
@@ -108,9 +111,12 @@ fn is_same_origin(origin: &HeaderValue, inbound: &Inbound) -> bool {
     let (Ok(origin), Some(host)) = (origin.to_str(), host) else {
         return false;
     };
-    let host = host.strip_suffix(scheme.default_port()).unwrap_or(host);
-    let origin_host = origin.strip_prefix(scheme.url_prefix());
-    origin_host.is_some_and(|origin_host| origin_host.eq_ignore_ascii_case(host))
+    let has_scheme = |scheme: Scheme| {
+        let host = host.strip_suffix(scheme.default_port()).unwrap_or(host);
+        let origin_host = origin.strip_prefix(scheme.url_prefix());
+        origin_host.is_some_and(|origin_host| origin_host.eq_ignore_ascii_case(host))
+    };
+    has_scheme(inbound.scheme) || has_scheme(Scheme::Https)
 }
 
 /// Value of a field; `None` if it is absent. Refuses a repeated field.

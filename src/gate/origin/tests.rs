@@ -82,8 +82,68 @@ fn accepts_a_cookie_only_from_an_allowed_page() {
             true,
         ),
         ("POST", &[own], Scheme::Http, true),
-        ("POST", &[https], Scheme::Http, false),
+        // A proxy that is not trusted terminates TLS.
+        ("POST", &[https], Scheme::Http, true),
         ("POST", &[https], Scheme::Https, true),
+        (
+            "POST",
+            &[https, ("sec-fetch-site", "same-origin")],
+            Scheme::Http,
+            true,
+        ),
+        (
+            "POST",
+            &[("origin", "https://api.example:8443")],
+            Scheme::Http,
+            false,
+        ),
+        // The browser knows the origin of a page that hides it (`Referrer-Policy: no-referrer`).
+        (
+            "POST",
+            &[("origin", "null"), ("sec-fetch-site", "same-origin")],
+            Scheme::Http,
+            true,
+        ),
+        (
+            "POST",
+            &[("origin", "null"), ("sec-fetch-site", "same-site")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "POST",
+            &[("origin", "null"), ("sec-fetch-site", "cross-site")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "POST",
+            &[("origin", "null"), ("sec-fetch-site", "none")],
+            Scheme::Http,
+            false,
+        ),
+        // A page without TLS on the same host, behind a proxy that terminates TLS.
+        (
+            "POST",
+            &[own, ("sec-fetch-site", "cross-site")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "POST",
+            &[own, ("sec-fetch-site", "same-site")],
+            Scheme::Http,
+            false,
+        ),
+        (
+            "POST",
+            &[
+                ("origin", "https://app.example"),
+                ("sec-fetch-site", "cross-site"),
+            ],
+            Scheme::Http,
+            true,
+        ),
         ("POST", &[own], Scheme::Https, false),
         (
             "POST",
@@ -240,6 +300,16 @@ fn treats_the_default_port_as_the_same_origin() {
             true,
         ),
         ("api.example:443", Scheme::Http, "http://api.example", false),
+        ("api.example", Scheme::Http, "https://api.example", true),
+        ("api.example:443", Scheme::Http, "https://api.example", true),
+        ("api.example:80", Scheme::Http, "https://api.example", false),
+        ("api.example", Scheme::Https, "http://api.example", false),
+        (
+            "api.example.evil",
+            Scheme::Http,
+            "https://api.example",
+            false,
+        ),
         ("[::1]:8080", Scheme::Http, "http://[::1]:8080", true),
     ] {
         let request = Request::post("/");
