@@ -54,6 +54,8 @@ pub fn load(file: &Path, allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyErr
 
 /// Parses a set. Fails if the set has no usable key.
 pub fn parse(json: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyError> {
+    // RFC 8259 section 8.1: a parser may ignore a byte order mark.
+    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
     let document: Document = serde_json::from_slice(json).map_err(|_| {
         KeyError::Unusable(
             "not a JSON Web Key Set: expected a JSON object with an array `keys`".to_owned(),
@@ -303,6 +305,12 @@ mod tests {
             let small = rsa(0, 256, exponent).unwrap_err();
             assert!(small.contains("less than 3"), "{exponent}: {small}");
         }
+    }
+
+    #[test]
+    fn ignores_a_byte_order_mark() {
+        let text = format!("\u{feff}{{\"keys\":[{ED25519}]}}");
+        assert_eq!(parse(text.as_bytes(), None).unwrap().keys.len(), 1);
     }
 
     #[test]

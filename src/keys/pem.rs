@@ -102,6 +102,9 @@ mod tests {
         assert_eq!(keys.len(), 2);
         assert_eq!(keys[0].kind(), KeyKind::Ed25519);
         assert!(keys[0].is_for(Algorithm::named("EdDSA").unwrap()));
+        // As written by Windows editors.
+        let windows = format!("\u{feff}{}", ED25519.replace('\n', "\r\n"));
+        assert_eq!(parse(&windows, None).unwrap().len(), 1);
     }
 
     #[test]

@@ -13,6 +13,12 @@ use crate::config::Encoding;
 
 use super::{Algorithm, KeyError, KeyKind, VerificationKey};
 
+/// Byte order mark in UTF-8.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Byte order marks in UTF-16, little and big endian.
+const UTF16_BOMS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
 /// Start of a PEM file (RFC 7468 section 2).
 const PEM: &[u8] = b"-----BEGIN";
 
@@ -31,6 +37,7 @@ impl Secret {
     /// Decodes the configured text of a secret.
     pub fn decode(text: Vec<u8>, encoding: Encoding) -> Result<Self, KeyError> {
         let text = Zeroizing::new(text);
+        check_text(&text)?;
         let bytes = match encoding {
             Encoding::Utf8 => return Ok(Self(text)),
             Encoding::Base64 => {
@@ -112,6 +119,7 @@ impl Secrets {
     /// Reads one or two secrets from a file, one per line: the current and the previous.
     pub fn from_file(file: &Path, encoding: Encoding) -> Result<Self, KeyError> {
         let text = Zeroizing::new(super::read_file(file)?);
+        check_byte_order_mark(&text)?;
         let text = without_final_newline(&text);
         let decode = |line: &[u8]| Secret::decode(line.to_vec(), encoding);
         // Newlines in random bytes and in PEM do not separate secrets.
@@ -167,6 +175,45 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
     }
+}
+
+/// Rejects a file with a byte order mark: the issuer would not take it for a part of the secret.
+fn check_byte_order_mark(file: &[u8]) -> Result<(), KeyError> {
+    let (_, words) = file.split_at_checked(2).unwrap_or_default();
+    let is_utf16 = UTF16_BOMS.iter().any(|mark| file.starts_with(mark))
+        && words.chunks(2).all(|word| word.contains(&0));
+    if is_utf16 || (file.starts_with(BOM) && is_text(file)) {
+        let encoding = if is_utf16 { "UTF-16" } else { "UTF-8" };
+        return Err(KeyError::Unusable(format!(
+            "the file with the secret starts with a byte order mark ({encoding}), which is not part of the secret; \
+             save it as UTF-8 without a byte order mark"
+        )));
+    }
+    Ok(())
+}
+
+/// Rejects text with characters around the secret that the issuer probably does not have: every token would be invalid.
+/// Random bytes are taken as they are.
+fn check_text(text: &[u8]) -> Result<(), KeyError> {
+    let Some(text) = std::str::from_utf8(text).ok().filter(|_| is_text(text)) else {
+        return Ok(());
+    };
+    let quotes = ['"', '\'', '`', '\u{201c}', '\u{201d}'];
+    let found = if text.starts_with('\u{feff}') {
+        "a byte order mark at its start"
+    } else if text.ends_with(['\n', '\r']) {
+        "a line break at its end"
+    } else if text.trim() != text {
+        "white space at its start or end"
+    } else if text.chars().count() > 1 && text.starts_with(quotes) && text.ends_with(quotes) {
+        "quotes around it"
+    } else {
+        return Ok(());
+    };
+    Err(KeyError::Unusable(format!(
+        "the secret has {found}; remove that, or if it is part of the secret, write the secret in base64 and set \
+         `encoding = \"base64\"`"
+    )))
 }
 
 /// Removes one newline from the end of a file: it is not part of the secret.
@@ -280,15 +327,18 @@ mod tests {
             (&b"abc\n"[..], &[&b"abc"[..]][..]),
             (b"abc\r\n", &[b"abc"]),
             (b"abc", &[b"abc"]),
-            (b" abc \n", &[b" abc "]),
             (b"new\nold\n", &[b"new", b"old"]),
             (b"new\r\nold\r\n", &[b"new", b"old"]),
             (b"new\nold", &[b"new", b"old"]),
             // An empty secret is too short for every algorithm: the key reports it.
             (b"abc\n\n", &[b"abc", b""]),
+            (b"a \"b\" c\n", &[b"a \"b\" c"]),
             // Random bytes are one secret.
             (b"\x01abc\ndef\n", &[b"\x01abc\ndef"]),
             (b"\xff\na\nb\nc", &[b"\xff\na\nb\nc"]),
+            (b"\xff\xfe\x01abc", &[b"\xff\xfe\x01abc"]),
+            (b"\xef\xbb\xbf\x01", &[b"\xef\xbb\xbf\x01"]),
+            (b" \x01 ", &[b" \x01 "]),
             (b"-----BEGIN X\na\nb\n", &[b"-----BEGIN X\na\nb"]),
         ] {
             let read = from_file(content, Encoding::Utf8).unwrap();
@@ -298,6 +348,44 @@ mod tests {
         let hex = from_file(b"6869\n6a6b\n", Encoding::Hex).unwrap();
         assert_eq!(hex.current.expose(), b"hi");
         assert_eq!(hex.previous.unwrap().expose(), b"jk");
+    }
+
+    /// Windows editors and PowerShell's `>` write a byte order mark, `docker --env-file` keeps quotes, and a `Secret` made
+    /// with `echo` ends with a line break. The issuer reads the secret without them.
+    #[test]
+    fn rejects_characters_around_a_secret_with_their_name() {
+        for (content, cause) in [
+            (&b"\xef\xbb\xbfsecret\n"[..], "a byte order mark (UTF-8)"),
+            (b"\xef\xbb\xbfnew\nold\n", "a byte order mark (UTF-8)"),
+            (b"\xff\xfes\0e\0c\0\r\0\n\0", "a byte order mark (UTF-16)"),
+            (b"\xfe\xff\0s\0e\0c", "a byte order mark (UTF-16)"),
+            (b"\"secret\"\n", "quotes around it"),
+            (b"'secret'", "quotes around it"),
+            ("\u{201c}secret\u{201d}".as_bytes(), "quotes around it"),
+            (b" secret\n", "white space at its start or end"),
+            (b"secret \r\n", "white space at its start or end"),
+            (b"secret\t", "white space at its start or end"),
+            ("secret\u{a0}".as_bytes(), "white space at its start or end"),
+            (b"new \nold\n", "white space at its start or end"),
+            (b"abcd\n'old'\n", "quotes around it"),
+            (b"secret\r\r\n", "a line break at its end"),
+        ] {
+            for encoding in [Encoding::Utf8, Encoding::Base64, Encoding::Hex] {
+                let error = from_file(content, encoding).unwrap_err().to_string();
+                assert!(error.contains(cause), "{content:?}: {error}");
+            }
+        }
+        for (value, cause) in [
+            ("hunter2\n", "a line break at its end"),
+            ("\"hunter2\"", "quotes around it"),
+            ("\u{feff}hunter2", "a byte order mark at its start"),
+            (" hunter2", "white space at its start or end"),
+        ] {
+            let read = Secrets::from_variable("A", Some(value.to_owned()), Encoding::Utf8);
+            let error = read.unwrap_err().to_string();
+            assert!(error.contains(cause), "{value:?}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]
