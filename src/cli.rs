@@ -9,6 +9,7 @@ mod drain;
 mod explain;
 mod key_sets;
 mod run;
+mod secret_encodings;
 mod signals;
 mod token;
 mod verdict;

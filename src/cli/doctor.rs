@@ -8,13 +8,15 @@ use clap::Args;
 use tokio::runtime::Builder;
 
 use crate::clock::{Clock, UnixTime};
+use crate::config::ConfigDocument;
 use crate::gate::Gate;
+use crate::gate::refusal::Refusal;
 use crate::gate::verify::{Issuer, IssuerId};
 use crate::keys::remote::RemoteKeys;
 use crate::keys::{KeyRing, VerificationKey};
 use crate::observe::log::printable;
 
-use super::{ConfigFile, Failure, Outcome, compile, counted, say, verdict, warn};
+use super::{ConfigFile, Failure, Outcome, compile, counted, say, secret_encodings, verdict, warn};
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -35,6 +37,7 @@ impl Doctor {
             .enable_all()
             .build()
             .map_err(Failure::other)?;
+        let document = ConfigDocument::load(&self.config.config)?;
         let now = Clock::System.now();
         let mut gate = app.policy.gate;
         let mut all_valid = true;
@@ -55,7 +58,7 @@ impl Doctor {
             }
         }
         if let Some(token) = &self.token {
-            all_valid &= verify(&gate, token, now);
+            all_valid &= verify(&document, &gate, token, now);
         }
         Ok(if all_valid {
             ExitCode::SUCCESS
@@ -105,11 +108,16 @@ fn describe(keys: &[VerificationKey]) -> String {
     format!("{} ({})", counted(keys.len(), "key"), each.join(", "))
 }
 
-fn verify(gate: &Gate, token: &str, now: UnixTime) -> bool {
+fn verify(document: &ConfigDocument, gate: &Gate, token: &str, now: UnixTime) -> bool {
     let verdict = verdict::of(gate.issuers(), token, None, now);
     say(format_args!("\n{}", verdict.sentence));
     for other in &verdict.others {
         say(format_args!("  {other}"));
+    }
+    if verdict.refusal == Some(Refusal::TokenSignature) {
+        for suggestion in secret_encodings::suggestions(document, gate.issuers(), token, now) {
+            say(format_args!("  {suggestion}"));
+        }
     }
     verdict.refusal.is_none()
 }

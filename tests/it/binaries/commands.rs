@@ -407,6 +407,48 @@ fn doctor_names_the_expected_client_and_type() {
     }
 }
 
+/// `openssl rand -base64 32` is a secret to some libraries and the base64 of one to others.
+#[test]
+fn doctor_tries_the_secret_in_other_encodings() {
+    const BASE64: &str = "c2VjcmV0IG9mIHRoZSB0ZXN0cyBpbiBiYXNlNjQsIG5vIGxvZw==";
+    const HEX: &str = "736563726574206f66207468652074657374732c20696e206865782c206e6f206c6f67";
+    let config = |encoding: &str| {
+        format!(
+            "[upstreams.tasks]\nurl = \"http://127.0.0.1:9\"\n\
+             [issuers.ours]\nkeys = {{ secret_env = \"BETTER_AUTH_SECRET\", encoding = \"{encoding}\" }}\n\
+             [[routes]]\npath = \"/tasks\"\naccess = \"authenticated\"\n"
+        )
+    };
+    for (secret, of_issuer, of_gate) in [
+        (BASE64, "base64", "utf8"),
+        (BASE64, "utf8", "base64"),
+        (HEX, "hex", "utf8"),
+        (HEX, "utf8", "hex"),
+    ] {
+        let environment = [("BETTER_AUTH_SECRET", secret)];
+        let issuer = Directory::with(&config(of_issuer));
+        let minted = issuer.claimgate_with(&["token", "mint", "--subject", "alice"], &environment);
+        let minted = minted.wait().stdout;
+        let gate = Directory::with(&config(of_gate));
+        let doctor = gate.claimgate_with(&["doctor", "--token", minted.trim()], &environment);
+        let ended = doctor.wait();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let suggestion = format!(
+            "issuer `ours`: the signature is valid if the secret is read as {of_issuer}: set `encoding = \"{of_issuer}\"`"
+        );
+        assert!(ended.stdout.contains(&suggestion), "{ended:?}");
+        let other = gate.claimgate_with(
+            &["doctor", "--token", minted.trim()],
+            &[(
+                "BETTER_AUTH_SECRET",
+                &format!("0123456789abcdef{}", &secret[16..]),
+            )],
+        );
+        let ended = other.wait();
+        assert!(!ended.stdout.contains("set `encoding"), "{ended:?}");
+    }
+}
+
 #[test]
 fn doctor_reports_problems_with_keys_and_tokens() {
     let config = concat!(
