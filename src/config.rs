@@ -3,16 +3,21 @@
 //! Nothing here is compiled: [`crate::app`] turns a [`Config`] into the running parts.
 
 mod admin_address;
+mod corrections;
 mod cors;
+mod examples;
 mod files;
 mod identity;
 mod issuer;
+mod known_keys;
 mod limit;
 mod listen;
+mod messages;
 mod problem;
 mod redis;
 mod route;
 mod rule;
+mod suggestions;
 mod tls;
 mod tracing;
 mod tree;
@@ -36,6 +41,8 @@ pub use problem::{KeyPath, Problem, Problems, Step};
 pub use redis::{DEFAULT_REDIS_PORT, Redis, WhenUnavailable};
 pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSource};
 pub use rule::{CertificateField, ClaimRule, Scalar};
+pub(crate) use suggestions::suggest;
+use suggestions::{alias, nearest};
 pub use tls::{CertificateFiles, ClientAuth, Tls, TlsVersion};
 pub use tracing::Tracing;
 use tree::{ErrorKind, Node, ReadError};
@@ -132,26 +139,55 @@ impl ConfigDocument {
                 }
                 Err(error) => error,
             };
+            if let Some((section, keys)) = messages::nameless(&path, &kind) {
+                self.reject_nameless(&mut rest, &path, section, keys);
+                continue;
+            }
             // A key removed for an invalid value has been reported.
             let reported = match kind {
                 ErrorKind::MissingKey(key) => {
-                    self.has(&path.key(key)) || self.has_similar_unknown_key(&path, key)
+                    self.has(&path.key(key)) || self.is_misspelled(&path, key)
                 }
-                ErrorKind::UnknownKey(_) | ErrorKind::Invalid(_) => false,
+                ErrorKind::UnknownKey(_)
+                | ErrorKind::WrongType { .. }
+                | ErrorKind::UnknownWord { .. }
+                | ErrorKind::Invalid(_) => false,
             };
             if !reported {
-                self.report(path.clone(), describe(&path, &kind));
+                let message = messages::describe(&self.root, &path, &kind);
+                self.report(path.clone(), message);
             }
             self.remove_invalid(&mut rest, path);
         }
     }
 
     /// True if a similar key of the table at `path` was reported as unknown.
-    fn has_similar_unknown_key(&self, path: &KeyPath, key: &str) -> bool {
+    pub fn is_misspelled(&self, path: &KeyPath, key: &str) -> bool {
         self.removed.iter().any(|removed| {
             let (parent, last) = removed.split_last();
-            parent == *path && last.is_some_and(|last| nearest(&last, &[key]).is_some())
+            let is_similar =
+                |last: &str| nearest(last, &[key]).is_some() || alias(last, &[key]).is_some();
+            parent == *path && last.is_some_and(|last| is_similar(&last))
         })
+    }
+
+    /// Reports a section with the keys of one of its named tables, and removes these keys.
+    fn reject_nameless(&mut self, rest: &mut Node, path: &KeyPath, section: &str, keys: &[&str]) {
+        let section_path = KeyPath::of(section);
+        let found = rest.get(&section_path).map(|table| {
+            let keys = table.keys().filter(|key| keys.contains(key));
+            keys.map(str::to_owned).collect::<Vec<_>>()
+        });
+        let found = found.unwrap_or_default();
+        if let Some(Step::Key(key)) = path.steps().get(1) {
+            self.report(
+                section_path.clone(),
+                messages::describe_nameless(section, key),
+            );
+        }
+        for key in found {
+            self.remove_invalid(rest, section_path.key(&key));
+        }
     }
 
     /// Removes an invalid value, or the nearest enclosing table if the value itself cannot be removed.
@@ -189,6 +225,12 @@ impl ConfigDocument {
     /// True if the file contains `path`, even with an invalid value.
     pub fn has(&self, path: &KeyPath) -> bool {
         self.root.has(path)
+    }
+
+    /// True if the file contains neither `key` at the top level nor a misspelling of it.
+    pub fn lacks(&self, key: &str) -> bool {
+        let root = KeyPath::default();
+        !self.has(&root.key(key)) && !self.is_misspelled(&root, key)
     }
 
     /// True if the value at `path`, or a part of it, was reported as invalid.
@@ -231,31 +273,6 @@ fn syntax_problem((line, message): (usize, String)) -> Problem {
         path: KeyPath::default(),
         message: format!("invalid TOML: {message}"),
     }
-}
-
-fn describe(path: &KeyPath, kind: &ErrorKind) -> String {
-    match kind {
-        ErrorKind::Invalid(message) => message.clone(),
-        ErrorKind::MissingKey(key) => format!("missing required key `{key}`"),
-        ErrorKind::UnknownKey(known) => {
-            let Some(Step::Key(key)) = path.steps().last() else {
-                return "unknown key".to_owned();
-            };
-            match nearest(key, known) {
-                Some(near) => format!("unknown key; did you mean `{near}`?"),
-                None => format!("unknown key; expected one of `{}`", known.join("`, `")),
-            }
-        }
-    }
-}
-
-/// The known name closest to `word` in edit distance, if it is close enough for a suggestion.
-pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let scored = known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(word, name), *name));
-    let (distance, name) = scored.min()?;
-    (distance <= 1 + name.len() / 4).then_some(name)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one door to the environment")]

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use crate::config::{CertificateField, Config, ConfigDocument, KeyPath, Problems};
+use crate::config::{CertificateField, Config, ConfigDocument, KeyPath, Problems, suggest};
 use crate::gate::Gate;
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::identity::IdentityClaim;
@@ -179,10 +179,15 @@ fn certificate_field(
     let found = all.find(|known| known.name() == field);
     if found.is_none() {
         let known = CertificateField::ALL.map(CertificateField::name);
+        let near = suggest(field, &known);
+        let near = near.map(|near| format!("; did you mean `certificate:{near}`?"));
         let known = known.join("`, `certificate:");
         document.report(
             path,
-            format!("must be one of `certificate:{known}`, got `certificate:{field}`"),
+            format!(
+                "must be one of `certificate:{known}`, got `certificate:{field}`{}",
+                near.unwrap_or_default()
+            ),
         );
     } else if !tls::requests_certificates(document) {
         document.report(path, tls::NOT_ASKED);

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use super::{Access, Config, ConfigDocument, nearest};
+use super::{Access, Config, ConfigDocument};
 
 fn problems(text: &str) -> Vec<String> {
     let document = match ConfigDocument::parse(Path::new("gate.toml"), text) {
@@ -59,7 +59,8 @@ access = "everybody"
             "gate.toml:5: listen.max_header_bytes: expected a size such as \"32KiB\" or \"10MiB\", \
              found integer `-1`",
             "gate.toml:7: upstreams.tasks: missing required key `url`",
-            "gate.toml:8: upstreams.tasks.allow_remote: expected true or false, found string \"yes\"",
+            "gate.toml:8: upstreams.tasks.allow_remote: expected true or false, found string \"yes\"; write \
+             `allow_remote = true`",
             "gate.toml:10: routes[0]: missing required key `access`",
             "gate.toml:15: routes[1].access: expected \"public\", \"authenticated\" or { owner = \
              \"user_id\" }, found string \"everybody\"",
@@ -84,12 +85,6 @@ fn an_unknown_key_in_a_nested_table_lists_the_known_keys() {
         found[0].contains("issuers.a.keys.token: unknown key; expected one of"),
         "{found:?}"
     );
-}
-
-#[test]
-fn only_similar_names_are_suggested() {
-    assert_eq!(nearest("adress", &["address", "workers"]), Some("address"));
-    assert_eq!(nearest("token", &["address", "workers"]), None);
 }
 
 #[test]

@@ -13,8 +13,9 @@ pub(super) struct Node {
     value: Value,
 }
 
+/// TOML value.
 #[derive(Debug, Clone)]
-enum Value {
+pub(super) enum Value {
     Text(String),
     Integer(i64),
     Float(f64),
@@ -24,8 +25,9 @@ enum Value {
     Table(Vec<Entry>),
 }
 
+/// Key of a table with its value.
 #[derive(Debug, Clone)]
-struct Entry {
+pub(super) struct Entry {
     key: String,
     line: usize,
     node: Node,
@@ -45,6 +47,14 @@ pub(super) enum ErrorKind {
     UnknownKey(&'static [&'static str]),
     /// Missing required key.
     MissingKey(&'static str),
+    /// Value of another type or form, in the terms of TOML.
+    WrongType { expected: String, found: String },
+    /// Value that is not a word of a closed list.
+    UnknownWord {
+        known: &'static [&'static str],
+        /// `None` if the value is not a string.
+        word: Option<String>,
+    },
     /// Any other error, as a message.
     Invalid(String),
 }
@@ -64,10 +74,7 @@ pub(super) fn find_text(text: &str, section: &str, key: &str) -> Option<String> 
 impl Node {
     /// Empty document.
     pub(super) fn empty() -> Self {
-        Self {
-            line: 1,
-            value: Value::Table(Vec::new()),
-        }
+        Self::new(Value::Table(Vec::new()))
     }
 
     /// Parses TOML. Fails with the line and the message of every syntax error.
@@ -102,11 +109,46 @@ impl Node {
 
     /// True if `path` exists.
     pub(super) fn has(&self, path: &KeyPath) -> bool {
-        let found = path
-            .steps()
-            .iter()
-            .try_fold(self, |node, step| node.child(step).map(|(_, child)| child));
-        found.is_some()
+        self.get(path).is_some()
+    }
+
+    /// Value at `path`.
+    pub(super) fn get(&self, path: &KeyPath) -> Option<&Self> {
+        let mut steps = path.steps().iter();
+        steps.try_fold(self, |node, step| node.child(step).map(|(_, child)| child))
+    }
+
+    /// Value without its line.
+    pub(super) fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// Keys of a table, in source order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        let entries = match &self.value {
+            Value::Table(entries) => entries.as_slice(),
+            Value::Text(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Boolean(_)
+            | Value::List(_) => &[],
+        };
+        entries.iter().map(|entry| entry.key.as_str())
+    }
+
+    /// Table with a single key.
+    pub(super) fn table_of(key: &str, node: Self) -> Self {
+        let key = key.to_owned();
+        Self::new(Value::Table(vec![Entry { key, line: 1, node }]))
+    }
+
+    /// Array with a single element.
+    pub(super) fn list_of(node: Self) -> Self {
+        Self::new(Value::List(vec![Some(node)]))
+    }
+
+    fn new(value: Value) -> Self {
+        Self { line: 1, value }
     }
 
     /// Removes the value at `path`. Returns false if there is none.
@@ -216,17 +258,24 @@ impl de::Error for ReadError {
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        let (expected, found) = (toml_term(&expected), toml_term(&found));
-        Self::custom(format_args!("expected {expected}, found {found}"))
+        let expected = toml_term(&expected);
+        // The value may be a secret: `keys = "…"`.
+        let is_hidden = expected == TABLE && matches!(found, de::Unexpected::Str(_));
+        let found = if is_hidden {
+            "string".to_owned()
+        } else {
+            toml_term(&found)
+        };
+        Self::from(ErrorKind::WrongType { expected, found })
     }
 
     fn invalid_value(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
         Self::invalid_type(found, expected)
     }
 
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let expected = expected.join("`, `");
-        Self::custom(format_args!("must be one of `{expected}`, got `{variant}`"))
+    fn unknown_variant(variant: &str, known: &'static [&'static str]) -> Self {
+        let word = Some(variant.to_owned());
+        Self::from(ErrorKind::UnknownWord { known, word })
     }
 
     fn unknown_field(_: &str, expected: &'static [&'static str]) -> Self {
@@ -239,17 +288,39 @@ impl de::Error for ReadError {
     }
 }
 
+/// Expected type of a table.
+pub(super) const TABLE: &str = "a table";
+
+/// Expected type of an array.
+pub(super) const ARRAY: &str = "an array";
+
+/// Expected type of an unsigned integer.
+pub(super) const INTEGER: &str = "a non-negative integer";
+
+/// Expected type of a port or a status.
+pub(super) const SMALL_INTEGER: &str = "an integer between 0 and 65535";
+
+/// Expected type of a number.
+pub(super) const NUMBER: &str = "a number";
+
+/// Expected type of a string.
+pub(super) const STRING: &str = "a string";
+
+/// Expected type of a boolean.
+pub(super) const BOOLEAN: &str = "true or false";
+
 /// Translates serde's names of Rust types to the terms of TOML.
 fn toml_term(rust: &dyn std::fmt::Display) -> String {
     let rust = rust.to_string();
     let toml = match rust.as_str() {
-        "usize" | "u64" => "a non-negative integer",
-        "u16" => "an integer between 0 and 65535",
-        "a boolean" => "true or false",
-        "a sequence" => "an array",
+        "usize" | "u64" | "u32" => INTEGER,
+        "u16" => SMALL_INTEGER,
+        "f64" => NUMBER,
+        "a boolean" => BOOLEAN,
+        "a sequence" => ARRAY,
         "sequence" => "array",
         "map" => "table",
-        text if text == "a map" || text.starts_with("struct ") => "a table",
+        text if text == "a map" || text.starts_with("struct ") => TABLE,
         text => text,
     };
     toml.to_owned()
@@ -315,17 +386,28 @@ impl<'de> de::Deserializer<'de> for &'de Node {
         visitor: V,
     ) -> Result<V::Value, ReadError> {
         let Value::Text(text) = &self.value else {
-            let expected = variants.join("`, `");
-            return Err(de::Error::custom(format_args!(
-                "must be one of `{expected}`"
-            )));
+            let known = variants;
+            return Err(ErrorKind::UnknownWord { known, word: None }.into());
         };
         visitor.visit_enum(text.as_str().into_deserializer())
     }
 
+    /// Accepts a table only: serde would also fill the fields of a struct from an array, in their order.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
+        if let Value::List(_) = &self.value {
+            return Err(de::Error::invalid_type(de::Unexpected::Seq, &TABLE));
+        }
+        self.deserialize_any(visitor)
+    }
+
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
-        unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
+        unit unit_struct seq tuple tuple_struct map identifier ignored_any
     }
 }
 

@@ -46,6 +46,7 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
             path: keys_path,
             defaults,
         } = source_config(document, &path, &issuer);
+        let has_source = keys.is_some();
         let resolved = keys
             .and_then(|keys| resolve(document, warnings, &keys_path, &keys, algorithms.as_deref()));
         check_template(document, &path, &issuer);
@@ -55,6 +56,8 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
             &path.key("issuer"),
             issuer_values.or(defaults.issuer),
         );
+        // An invalid key source was reported, and the values of `iss` that it implies are unknown.
+        let accepted = accepted.or_else(|| (!has_source).then(Vec::new));
         let audience = texts(document, &path.key("audience"), audience);
         let authorized_party = texts(
             document,
@@ -256,9 +259,17 @@ fn algorithms(
         match Algorithm::named(name) {
             Some(algorithm) => algorithms.push(algorithm),
             None => {
-                let hint = match config::nearest(name, &known) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("supported are `{}`", known.join("`, `")),
+                let hint = match (
+                    name.to_ascii_lowercase().as_str(),
+                    config::suggest(name, &known),
+                ) {
+                    // RFC 8725 section 3.1: anyone can make a token without a signature.
+                    ("none", _) => "tokens without a signature are never accepted".to_owned(),
+                    // secp256k1 and Ed448 are other curves than those of ES256 and EdDSA.
+                    ("es256k" | "ed448", _) | (_, None) => {
+                        format!("supported are `{}`", known.join("`, `"))
+                    }
+                    (_, Some(near)) => format!("did you mean `{near}`?"),
                 };
                 document.report(
                     path.index(index),

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use crate::config::{ConfigDocument, KeyPath};
+use crate::config::{ConfigDocument, KeyPath, suggest};
 use crate::gate::routes::METHODS;
 
 pub(super) fn methods(
@@ -28,15 +28,23 @@ pub(super) fn methods(
             Some(method) if *method == Method::GET => methods.extend([Method::GET, Method::HEAD]),
             Some(method) => methods.push(method.clone()),
             None => {
-                let known = METHODS.each_ref().map(Method::as_str).join("`, `");
-                document.report(
-                    path.index(index),
-                    format!("must be one of `{known}`, got `{name}`"),
-                );
+                document.report(path.index(index), unknown_method(name));
             }
         }
     }
     methods.sort_by_key(|method| METHODS.iter().position(|known| known == method));
     methods.dedup();
     methods
+}
+
+fn unknown_method(name: &str) -> String {
+    let known = METHODS.each_ref().map(Method::as_str);
+    let list = known.join("`, `");
+    let hint = match name.to_ascii_uppercase().as_str() {
+        "*" | "ANY" | "ALL" => "; omit `methods` to allow all of them".to_owned(),
+        "CONNECT" | "TRACE" => format!("; `{name}` is never served"),
+        _ => suggest(name, &known)
+            .map_or_else(String::new, |near| format!("; did you mean `{near}`?")),
+    };
+    format!("must be one of `{list}`, got `{name}`{hint}")
 }

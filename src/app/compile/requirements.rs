@@ -243,7 +243,7 @@ fn issuers(
         if let Some(issuer) = known.iter().position(|known| known == name) {
             accepted.push(IssuerId(issuer));
         } else if !document.has(&KeyPath::of("issuers").key(name)) {
-            let hint = match config::nearest(name, &known) {
+            let hint = match config::suggest(name, &known) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None if known.is_empty() => "no issuer is configured".to_owned(),
                 None => format!("expected one of `{}`", known.join("`, `")),

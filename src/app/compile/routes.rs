@@ -26,7 +26,7 @@ pub(super) fn compile(
     warnings: &mut Vec<String>,
 ) -> (RouteTable, Vec<Forwarding>) {
     let section = KeyPath::of("routes");
-    if !document.has(&section) {
+    if document.lacks("routes") {
         document.report(
             KeyPath::default(),
             "no route is configured, so every request would be rejected; add [[routes]]",
@@ -60,7 +60,7 @@ fn one(
     common: Option<&Cors>,
 ) -> (Route, Forwarding) {
     let public = route.access == Access::Public;
-    if !public && document.config.issuers.is_empty() && !document.has(&KeyPath::of("issuers")) {
+    if !public && document.config.issuers.is_empty() && document.lacks("issuers") {
         document.report(
             path.key("access"),
             "requires a token, but no issuer is configured; add [issuers.NAME]",
@@ -170,7 +170,15 @@ fn upstream(document: &mut ConfigDocument, path: &KeyPath, name: Option<&str>) -
     }
     if !document.has(&KeyPath::of("upstreams").key(name)) {
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
-        let hint = match config::nearest(name, &known) {
+        if name.contains(['/', ':']) {
+            // The message omits the URL: it may contain a password.
+            document.report(
+                path,
+                "must be the name of an upstream, not a URL; add [upstreams.NAME] with this `url`, and write NAME here",
+            );
+            return UpstreamId::default();
+        }
+        let hint = match config::suggest(name, &known) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("expected one of `{}`", known.join("`, `")),
         };
