@@ -18,6 +18,7 @@ mod redis;
 mod route;
 mod rule;
 mod suggestions;
+mod syntax;
 mod tls;
 mod tracing;
 mod tree;

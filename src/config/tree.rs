@@ -5,6 +5,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{KeyPath, Step};
+use super::syntax::explain;
 
 /// Value and its line, counted from 1.
 #[derive(Debug, Clone)]
@@ -82,10 +83,14 @@ impl Node {
         let (table, errors) = DeTable::parse_recoverable(text);
         let lines = Lines(text);
         if !errors.is_empty() {
-            let at = |error: &toml::de::Error| error.span().map_or(1, |span| lines.of(span.start));
-            let mut problems = Vec::new();
+            let mut problems: Vec<(usize, String)> = Vec::new();
             for error in &errors {
-                problems.push((at(error), error.message().to_owned()));
+                let span = error.span().unwrap_or_default();
+                let line = lines.of(span.start);
+                // The parser recovers within the line, and its later errors there are consequences of the first.
+                if problems.iter().all(|(reported, _)| *reported != line) {
+                    problems.push((line, explain(text, span, error.message())));
+                }
             }
             return Err(problems);
         }
