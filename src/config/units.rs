@@ -1,6 +1,6 @@
 //! Durations, sizes, addresses and networks in human-readable form.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,8 +43,13 @@ fn duration_up_to<'de, D: Deserializer<'de>>(
         Ok(parsed) => parsed,
         Err(humantime::DurationError::NumberOverflow) => return Err(too_long()),
         Err(_) => {
+            let meant = if is_number(&text) {
+                format!("did you mean \"{text}s\"?")
+            } else {
+                "expected a number and a unit, such as \"30s\", \"5m\" or \"7d\"".to_owned()
+            };
             return Err(de::Error::custom(format_args!(
-                "`{text}` is not a valid duration; expected a number and a unit, such as \"30s\", \"5m\" or \"7d\""
+                "`{text}` is not a valid duration; {meant}"
             )));
         }
     };
@@ -57,6 +62,10 @@ fn duration_up_to<'de, D: Deserializer<'de>>(
         )));
     }
     Ok(parsed)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Deserializes an optional duration.
@@ -142,12 +151,52 @@ impl std::str::FromStr for Address {
             });
         }
         text.parse().map(Self::Tcp).map_err(|_| {
-            format!(
-                "`{text}` is not a valid address; expected an IP address and a port, such as \"0.0.0.0:8080\", or \
-                 a socket path, such as \"unix:/run/gate.sock\""
-            )
+            let meant = meant_address(text, "0.0.0.0").map_or_else(
+                || {
+                    "expected an IP address and a port, such as \"0.0.0.0:8080\", or a socket path, such as \
+                     \"unix:/run/gate.sock\""
+                        .to_owned()
+                },
+                |meant| format!("did you mean \"{meant}\"?"),
+            );
+            format!("`{text}` is not a valid address; {meant}")
         })
     }
+}
+
+/// Address meant by a text in the form of another program: `:8080`, `localhost:8080`, `/run/gate.sock`. A text without a
+/// host means `any_host`.
+fn meant_address(text: &str, any_host: &str) -> Option<String> {
+    if text.starts_with('/') {
+        return Some(format!("unix:{text}"));
+    }
+    let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
+    if scheme == "unix" {
+        return rest.starts_with('/').then(|| format!("unix:{rest}"));
+    }
+    let rest = rest.trim_end_matches('/');
+    let with_host = |host: &str, port: &str| {
+        let host = match host {
+            "" | "*" => any_host,
+            "localhost" => "127.0.0.1",
+            host => host,
+        };
+        let bracketed = if host.contains(':') && !host.starts_with('[') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        };
+        let address: Result<SocketAddr, _> = bracketed.parse();
+        address.ok().map(|_| bracketed)
+    };
+    if is_number(rest) {
+        return with_host("", rest);
+    }
+    if let Ok(ip) = rest.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return with_host(&ip.to_string(), "8080");
+    }
+    let (host, port) = rest.rsplit_once(':')?;
+    with_host(host, port)
 }
 
 impl std::fmt::Display for Address {
@@ -164,9 +213,12 @@ impl std::fmt::Display for Address {
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr, D::Error> {
     let text = source.deserialize_any(Text("an address such as \"127.0.0.1:9901\""))?;
     text.parse().map_err(|_| {
-        de::Error::custom(format_args!(
-            "`{text}` is not a valid address; expected an IP address and a port, such as \"127.0.0.1:9901\""
-        ))
+        let meant = meant_address(&text, "127.0.0.1").filter(|meant| !meant.starts_with("unix:"));
+        let meant = meant.map_or_else(
+            || "expected an IP address and a port, such as \"127.0.0.1:9901\"".to_owned(),
+            |meant| format!("did you mean \"{meant}\"?"),
+        );
+        de::Error::custom(format_args!("`{text}` is not a valid address; {meant}"))
     })
 }
 
@@ -194,7 +246,7 @@ impl<'de> Deserialize<'de> for Network {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
         let text = source.deserialize_any(Text("a network such as \"10.0.0.0/8\""))?;
         let network = text.parse::<IpNet>().ok();
-        let network = network.or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
+        let network = network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
         network.map(Self::canonical).ok_or_else(|| {
             de::Error::custom(format_args!(
                 "`{text}` is not a valid network; expected a CIDR block or an IP address, such as \"10.0.0.0/8\" \

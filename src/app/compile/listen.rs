@@ -5,7 +5,7 @@ use http::HeaderValue;
 use crate::config::{Address, ConfigDocument, KeyPath, Tls};
 use crate::proxy::inbound::listener::ListenerConfig;
 
-use super::checks::check_time;
+use super::checks::{check_time, socket_path_problem};
 use super::tls;
 
 /// Accepted range of `max_header_bytes`.
@@ -99,6 +99,11 @@ fn check_listener(document: &mut ConfigDocument, path: &KeyPath, entry: &Listene
             path.key("proxy_protocol"),
             "requires `trusted_proxies` in [listen]: the PROXY protocol is accepted only from trusted proxies",
         );
+    }
+    if let Address::Unix(socket) = &entry.address
+        && let Some(problem) = socket_path_problem(socket)
+    {
+        document.report(path.key("address"), problem);
     }
 }
 

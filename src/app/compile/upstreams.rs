@@ -14,12 +14,12 @@ use crate::proxy::upstream::{
 use crate::tls::client::{Trust, config};
 use crate::tls::{Pair, TlsError};
 
-use super::checks::check_time;
-use super::urls::HAS_CREDENTIALS;
+use super::checks::{check_time, socket_path_problem};
+use super::urls::{HAS_CREDENTIALS, is_host_like};
 
 pub(super) fn compile(document: &mut ConfigDocument) -> Vec<SharedUpstream> {
     let section = KeyPath::of("upstreams");
-    if !document.has(&section) {
+    if document.lacks("upstreams") {
         document.report(
             KeyPath::default(),
             "no upstream is configured; add [upstreams.NAME] with a `url`",
@@ -153,12 +153,14 @@ fn targets(
 fn target(url: &str) -> Result<(Scheme, Target), String> {
     for (start, scheme) in [("unix:", Scheme::Unix), ("unix+h2c:", Scheme::UnixH2c)] {
         if let Some(path) = url.strip_prefix(start) {
-            return if path.starts_with('/') {
-                Ok((scheme, Target::Unix(path.into())))
-            } else {
-                Err(format!(
+            if !path.starts_with('/') {
+                return Err(format!(
                     "`{url}` must have an absolute path after `{start}`"
-                ))
+                ));
+            }
+            return match socket_path_problem(path.as_ref()) {
+                None => Ok((scheme, Target::Unix(path.into()))),
+                Some(problem) => Err(problem),
             };
         }
     }
@@ -167,10 +169,14 @@ fn target(url: &str) -> Result<(Scheme, Target), String> {
         return Err(HAS_CREDENTIALS.to_owned());
     }
     let invalid = || {
-        format!(
-            "`{url}` is not a valid upstream URL; expected for example \"http://127.0.0.1:3000\" or \
-             \"unix:/run/api.sock\""
-        )
+        let meant = meant_url(url).map_or_else(
+            || {
+                "expected for example \"http://127.0.0.1:3000\" or \"unix:/run/api.sock\""
+                    .to_owned()
+            },
+            |meant| format!("did you mean \"{meant}\"?"),
+        );
+        format!("`{url}` is not a valid upstream URL; {meant}")
     };
     let uri: Uri = url.parse().map_err(|_| invalid())?;
     let (scheme, default_port) = match uri.scheme_str() {
@@ -185,11 +191,35 @@ fn target(url: &str) -> Result<(Scheme, Target), String> {
     }
     if uri.path() != "/" || uri.query().is_some() {
         return Err(format!(
-            "`{url}` must not have a path or a query: the path of a request is forwarded without a prefix"
+            "`{url}` must not have a path or a query: the path of a request is forwarded as it is; to change its start, \
+             use `replace_prefix` of the route"
         ));
     }
     let port = authority.port_u16().unwrap_or(default_port);
     Ok((scheme, Target::Tcp(authority.host().to_owned(), port)))
+}
+
+/// URL meant by a text in the form of another program: `127.0.0.1:3000`, `/run/api.sock`, `ws://127.0.0.1:3000`.
+fn meant_url(text: &str) -> Option<String> {
+    if text.starts_with('/') {
+        return Some(format!("unix:{text}"));
+    }
+    let (scheme, rest) = match text.split_once("://") {
+        None => ("http", text),
+        Some(("tcp" | "ws", rest)) => ("http", rest),
+        Some(("wss" | "grpcs", rest)) => ("https", rest),
+        Some(("grpc" | "h2" | "http2", rest)) => ("h2c", rest),
+        Some(("unix", rest)) => return rest.starts_with('/').then(|| format!("unix:{rest}")),
+        Some(_) => return None,
+    };
+    let rest = match rest.strip_prefix(':') {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None if rest.bytes().all(|byte| byte.is_ascii_digit()) => format!("127.0.0.1:{rest}"),
+        None => rest.to_owned(),
+    };
+    let url = format!("{scheme}://{rest}");
+    let uri: Uri = url.parse().ok()?;
+    (uri.port_u16().is_some() || uri.host().is_some_and(is_host_like)).then_some(url)
 }
 
 /// Compiles the TLS settings of an upstream.

@@ -35,9 +35,10 @@ pub(super) fn parse(
     }
     let UrlKind { example, risk } = kind;
     let Some(url) = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https"))) else {
+        let meant = meant(text, example);
         document.report(
             path.clone(),
-            format!("`{text}` is not a valid URL; expected for example \"{example}\""),
+            format!("`{text}` is not a valid URL; {meant}"),
         );
         return None;
     };
@@ -48,6 +49,22 @@ pub(super) fn parse(
         );
     }
     Some(url)
+}
+
+/// Fix for an invalid URL: the same text with `https://`, or an example.
+pub(super) fn meant(text: &str, example: &str) -> String {
+    let url: Option<Uri> = format!("https://{text}").parse().ok();
+    let url = url.filter(|url| !text.contains("://") && url.host().is_some_and(is_host_like));
+    match url {
+        Some(url) if is_this_machine(&url) => format!("did you mean \"http://{text}\"?"),
+        Some(_) => format!("did you mean \"https://{text}\"?"),
+        None => format!("expected for example \"{example}\""),
+    }
+}
+
+/// True if a word is likely a host: other words may be anything, such as the name of a variable.
+pub(super) fn is_host_like(word: &str) -> bool {
+    word.contains('.') || word.starts_with('[') || word == "localhost"
 }
 
 /// True if the host of a URL is a loopback address or `localhost`.
