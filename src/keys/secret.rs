@@ -110,6 +110,9 @@ impl Secrets {
         encoding: Encoding,
     ) -> Result<Self, KeyError> {
         let text = value.ok_or_else(|| KeyError::NoVariable(name.to_owned()))?;
+        if text.is_empty() {
+            return Err(KeyError::EmptyVariable(name.to_owned()));
+        }
         Ok(Self {
             current: Secret::decode(text.into_bytes(), encoding)?,
             previous: None,

@@ -9,11 +9,12 @@ use claimgate::app::App;
 use claimgate::config::{ConfigDocument, Problems};
 
 /// Environment variables that the fixtures use, listed in `tests/fixtures/README.md`.
-const VARIABLES: [(&str, &str); 5] = [
+const VARIABLES: [(&str, &str); 6] = [
     (
         "BETTER_AUTH_SECRET",
         "a secret of the tests, long enough even for HS512: 64 bytes at the least",
     ),
+    ("EMPTY_SECRET", ""),
     ("SHORT_SECRET", "a secret of 24 bytes ..."),
     (
         "BASE64_SECRET",
