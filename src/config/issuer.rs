@@ -25,6 +25,9 @@ pub struct Issuer {
     /// URL of a Better Auth server, from which key set URL, issuer and audience are derived.
     #[serde(default)]
     pub better_auth: Option<String>,
+    /// Allows plaintext HTTP to another machine. Only with `better_auth`; `keys` has its own.
+    #[serde(default)]
+    pub allow_http: bool,
     /// Accepted signature algorithms. Default: all algorithms that the keys support.
     #[serde(default)]
     pub algorithms: Option<Vec<String>>,

@@ -50,6 +50,12 @@ pub(super) fn source_config(
     issuer: &config::Issuer,
 ) -> KeySourceConfig {
     let (keys, server) = (path.key("keys"), path.key("better_auth"));
+    if issuer.allow_http && issuer.better_auth.is_none() && !document.is_invalid(&server) {
+        document.report(
+            path.key("allow_http"),
+            "has no effect without `better_auth`; for a URL in `keys`, set it in `keys`",
+        );
+    }
     match (&issuer.keys, &issuer.better_auth) {
         (Some(_), Some(_)) => {
             document.report(server, "conflicts with `keys`; set only one of them");
@@ -69,23 +75,33 @@ pub(super) fn source_config(
             keys: Some(keys_config.clone()),
             path: keys,
         },
-        (None, Some(url)) => better_auth(document, server, url),
+        (None, Some(url)) => better_auth(document, server, url, issuer.allow_http),
     }
 }
 
 /// Better Auth publishes its key set at `/jwks` below its base path. Its `iss` and `aud` are the origin of its URL.
-fn better_auth(document: &mut ConfigDocument, path: KeyPath, text: &str) -> KeySourceConfig {
+fn better_auth(
+    document: &mut ConfigDocument,
+    path: KeyPath,
+    text: &str,
+    allow_http: bool,
+) -> KeySourceConfig {
     let url: Option<Uri> = text.parse().ok();
     let parts = url
         .as_ref()
         .and_then(|url| Some((url.scheme_str()?, url.authority()?, url.path())));
     let Some((scheme @ ("http" | "https"), authority, base)) = parts else {
-        document.report(
-            path,
-            format!("`{text}` is not a valid URL; expected for example \"https://app.example\""),
-        );
+        let meant = urls::meant(text, "https://app.example");
+        document.report(path, format!("`{text}` is not a valid URL; {meant}"));
         return KeySourceConfig::default();
     };
+    if let Some(server) = text.trim_end_matches('/').strip_suffix("/jwks") {
+        let message = format!(
+            "must be the URL of the server, such as \"{server}\": the gate appends `/jwks` itself"
+        );
+        document.report(path, message);
+        return KeySourceConfig::default();
+    }
     let host = authority.host().to_ascii_lowercase();
     let default_port = if scheme == "https" { 443 } else { 80 };
     let port = authority.port_u16().filter(|port| *port != default_port);
@@ -98,6 +114,7 @@ fn better_auth(document: &mut ConfigDocument, path: KeyPath, text: &str) -> KeyS
     KeySourceConfig {
         keys: Some(Keys {
             jwks_url: Some(format!("{scheme}://{authority}{base}/jwks")),
+            allow_http,
             ..Keys::default()
         }),
         path,
@@ -139,10 +156,10 @@ pub(super) fn resolve(
         .map(|(key, _)| *key)
         .collect();
     let [key] = named.as_slice() else {
-        if !sources
-            .iter()
-            .any(|(key, _)| document.is_invalid(&path.key(key)))
-        {
+        let is_reported = |(key, _): &(&str, bool)| {
+            document.is_invalid(&path.key(key)) || document.is_misspelled(path, key)
+        };
+        if !sources.iter().any(is_reported) {
             let found = if named.is_empty() {
                 "got none".to_owned()
             } else {
