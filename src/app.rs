@@ -7,6 +7,7 @@ pub mod compile;
 pub mod config_source;
 mod config_watcher;
 mod control_thread;
+mod listen_error;
 mod sockets;
 mod worker;
 
@@ -27,6 +28,7 @@ use crate::proxy::shared::{Phase, Shared};
 pub use compile::App;
 use config_watcher::ConfigWatcher;
 use control_thread::Control;
+pub use listen_error::ListenError;
 use sockets::{SocketFile, SocketOpener};
 
 /// Longest time to flush spans to the collector at shutdown.
@@ -36,13 +38,8 @@ const SPAN_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// A listener could not be bound.
-    #[error("listen on {address}: {source}")]
-    Listen {
-        /// Address as configured.
-        address: String,
-        /// Cause.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A thread could not be spawned, or a socket not be configured.
     #[error("start a thread: {0}")]
     Thread(#[from] io::Error),
@@ -77,20 +74,21 @@ impl App {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
         };
-        let listen_error = |address: &dyn std::fmt::Display, source| AppError::Listen {
-            address: address.to_string(),
-            source,
-        };
         let expiries = certificates::expiries(&listeners);
         let reloaders = certificates::reloaders(&listeners);
         let mut worker_sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
         let mut sockets = SocketOpener::new();
         let mut addresses = Vec::with_capacity(listeners.len());
         let mut socket_files = Vec::new();
-        for mut listener in listeners {
-            let (address, opened) = sockets
-                .listen(&listener.address, count)
-                .map_err(|e| listen_error(&listener.address, e))?;
+        for (index, mut listener) in listeners.into_iter().enumerate() {
+            let (address, opened) =
+                sockets
+                    .listen(&listener.address, count)
+                    .map_err(|source| ListenError {
+                        address: listener.address.clone(),
+                        setting: setting(index),
+                        source,
+                    })?;
             socket_files.extend(SocketFile::of(&address));
             addresses.push(address.clone());
             listener.address = address;
@@ -99,8 +97,12 @@ impl App {
                 sockets_of_worker.push((Arc::clone(&listener), socket));
             }
         }
-        let admin = std::net::TcpListener::bind(config.admin.address)
-            .map_err(|e| listen_error(&config.admin.address, e))?;
+        let admin =
+            std::net::TcpListener::bind(config.admin.address).map_err(|source| ListenError {
+                address: Address::Tcp(config.admin.address),
+                setting: "`address` of [admin]".to_owned(),
+                source,
+            })?;
         admin.set_nonblocking(true)?;
         let admin_address = admin.local_addr()?;
 
@@ -150,6 +152,14 @@ impl App {
             workers,
             reload_request,
         })
+    }
+}
+
+/// Setting of a listener's address: `[listen]` is the first listener, and `[[listeners]]` has the others.
+fn setting(index: usize) -> String {
+    match index.checked_sub(1) {
+        None => "`address` of [listen]".to_owned(),
+        Some(additional) => format!("`address` of listeners[{additional}]"),
     }
 }
 

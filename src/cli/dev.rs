@@ -18,7 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::app::App;
+use crate::app::{App, AppError};
 use crate::clock::Clock;
 use crate::config::{Address, ConfigDocument, KeyPath, LogFormat};
 use crate::gate::access::Rule;
@@ -108,7 +108,12 @@ impl Dev {
         for warning in app.warnings.iter().filter(|_| self.config.is_some()) {
             warn(format_args!("warning: {warning}"));
         }
-        let running = app.start(Clock::System).map_err(Failure::other)?;
+        let running = app.start(Clock::System).map_err(|error| match &error {
+            AppError::Listen(failed) if failed.is_taken() => Failure::other(format_args!(
+                "{error}; `--listen 127.0.0.1:0` listens on a free port"
+            )),
+            AppError::Listen(_) | AppError::Thread(_) => Failure::other(error),
+        })?;
         let mut signals = Signals::listen().map_err(Failure::other)?;
         let (address, admin) = (running.address().clone(), running.admin_address());
         let mut api = signals

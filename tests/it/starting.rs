@@ -15,10 +15,11 @@ fn a_second_gate_cannot_share_the_port_of_the_first() {
     let (first, upstream, issuer) = start(&config);
     let mut app = compile(&config, &upstream, &issuer);
     app.listeners[0].address = first.running().address().clone();
-    let AppError::Listen { address, .. } = app.start(Clock::System).unwrap_err() else {
+    let AppError::Listen(failed) = app.start(Clock::System).unwrap_err() else {
         panic!("unexpected error");
     };
-    assert_eq!(address, first.address.to_string());
+    assert!(failed.is_taken(), "{failed}");
+    assert_eq!(failed.address, *first.running().address());
     for _ in 0..20 {
         assert_eq!(first.call(&get("/open/page")).status, 200);
     }

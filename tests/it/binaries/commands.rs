@@ -17,7 +17,7 @@ fn names_a_missing_secret_and_starts_nothing() {
         assert_eq!(
             ended.stderr,
             "config.toml:5: issuers.better-auth.keys.secret_env: the environment variable BETTER_AUTH_SECRET is not \
-             set\n1 problem: nothing was started\n",
+             set; set it in the environment that starts the gate\n1 problem: nothing was started\n",
             "{arguments:?}"
         );
     }
@@ -125,7 +125,7 @@ fn names_a_port_in_use() {
         "[listen]\naddress = \"127.0.0.1:0\"",
         "[admin]\naddress = \"127.0.0.1:0\"",
     );
-    for section in [listen, admin] {
+    for (section, setting) in [(listen, "[listen]"), (admin, "[admin]")] {
         let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = occupied.local_addr().unwrap();
         let section_with = section.replace("127.0.0.1:0", &address.to_string());
@@ -135,8 +135,12 @@ fn names_a_port_in_use() {
         assert_eq!(
             ended.stderr.lines().last(),
             Some(
-                format!("failed to listen on {address}: Address already in use (os error 98)")
-                    .as_str()
+                format!(
+                    "failed to listen on {address}, `address` of {setting}: Address already in use (os error 98); \
+                     `ss -ltnp 'sport = :{}'` shows the process that has the port: stop it, or set another address",
+                    address.port()
+                )
+                .as_str()
             ),
             "{ended:?}"
         );
