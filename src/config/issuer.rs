@@ -37,6 +37,9 @@ pub struct Issuer {
     /// Accepted values of `aud`. Default: any, or derived from the key source.
     #[serde(default)]
     pub audience: Option<OneOrMany>,
+    /// Accepts tokens for any audience without a warning. Not with `audience`.
+    #[serde(default)]
+    pub allow_any_audience: bool,
     /// Claims that hold the subject, in order of preference.
     #[serde(default = "subject_claims")]
     pub subject: Vec<String>,

@@ -81,11 +81,19 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
         check_time(document, &path.key("max_lifetime"), issuer.max_lifetime);
         let prefix = prefix(document, &path.key("subject_prefix"), issuer.subject_prefix);
         let max_token_bytes = max_token_bytes(document, &path, issuer.max_token_bytes);
-        if audience.is_none() {
-            warnings.push(format!(
+        match (&audience, issuer.allow_any_audience) {
+            (Some(_), false) | (None, true) => {}
+            (Some(audience), true) => document.report(
+                path.key("allow_any_audience"),
+                format!(
+                    "has no effect: only tokens with the `audience` \"{}\" are accepted",
+                    audience.join("\" or \"")
+                ),
+            ),
+            (None, false) => warnings.push(format!(
                 "{}: has no `audience`: tokens that this issuer created for other services are accepted",
                 document.location(&path)
-            ));
+            )),
         }
         let (ring, remote) = match resolved {
             Some(ResolvedKeys::Local(ring)) => (ring, None),

@@ -85,7 +85,7 @@ fn the_example_states_the_defaults() {
 }
 
 #[test]
-fn the_deployment_configurations_compile_and_differ_only_in_the_upstream_url() {
+fn the_deployment_configurations_compile_without_warnings() {
     let file = |variant: &str| {
         let path = format!("deploy/kubernetes/{variant}/claimgate.toml");
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -98,13 +98,24 @@ fn the_deployment_configurations_compile_and_differ_only_in_the_upstream_url() {
         port.replace(url, "url = \"unix:/run/api/api.sock\""),
         socket
     );
-    // The secret file exists only in the pod.
+    // These files exist only in the pod.
+    let access = tempfile::tempdir().unwrap();
+    for name in ["ca.crt", "token"] {
+        let ca = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/config/tls/gate.crt"
+        );
+        fs::copy(ca, access.path().join(name)).unwrap();
+    }
     let variable = "secret_env = \"BETTER_AUTH_SECRET\"";
     let secret = "secret_file = \"/etc/claimgate-secret/better-auth-secret\"";
-    assert!(port.contains(secret), "{port}");
     for text in [port, socket] {
-        let app = compiled(&text.replace(secret, variable)).unwrap();
-        assert_eq!(app.warnings.len(), 1, "{:?}", app.warnings);
+        assert!(text.contains(secret), "{text}");
+        let text = text
+            .replace(secret, variable)
+            .replace("/run/key-set-access", access.path().to_str().unwrap());
+        let app = compiled(&text).unwrap();
+        assert!(app.warnings.is_empty(), "{:?}", app.warnings);
     }
 }
 
