@@ -76,7 +76,7 @@ def check_container(container, pod, problems):
     for mount in container.get("volumeMounts", []):
         volume = volumes.get(mount["name"])
         require(volume is not None, f"mounts {mount['name']}, but the pod has no such volume")
-        if volume is not None and ("configMap" in volume or "secret" in volume):
+        if volume is not None and any(kind in volume for kind in ("configMap", "secret", "projected")):
             require("subPath" not in mount, f"mounts {mount['name']} by subPath, which prevents hot reload")
             require("fsGroup" in pod.get("securityContext", {}), f"needs an fsGroup to read {mount['name']}")
 
@@ -148,9 +148,12 @@ def check_config(config, pod, problems):
         require(address == f"0.0.0.0:{ports.get(name)}", f"[{section}] is {address}, which differs from port {name}")
 
     for issuer in config["issuers"].values():
-        file = issuer.get("keys", {}).get("secret_file")
-        mount = file and mounted(gate, file)
-        require(not file or (mount and mount.get("readOnly")), f"{file} must be in a volume mounted read-only")
+        keys = issuer.get("keys", {})
+        for file in filter(None, map(keys.get, ("secret_file", "ca_file", "token_file"))):
+            mount = mounted(gate, file)
+            require(mount and mount.get("readOnly"), f"{file} must be in a volume mounted read-only")
+            shared = [app["name"] for app in apps(pod) if mount and mounted(app, file)]
+            require(not shared, f"{file} must not be mounted in {shared}")
 
     checks = set()
     for upstream in config["upstreams"].values():
@@ -226,6 +229,16 @@ def check_beside(item, deployments, problems):
 BESIDE = ("NetworkPolicy", "PodDisruptionBudget", "HorizontalPodAutoscaler", "PodMonitor")
 
 
+def check_egress(objects, config, problems):
+    """Compares the URLs of key sets with the egress ports of the NetworkPolicies."""
+    keys = [issuer.get("keys", {}) for issuer in config["issuers"].values()]
+    urls = [url for key in keys for url in (key.get("jwks_url"), key.get("discovery")) if url]
+    policies = [item for item in objects if item["kind"] == "NetworkPolicy"]
+    ports = {port["port"] for item in policies for rule in item["spec"]["egress"] for port in rule["ports"]}
+    if urls and 443 not in ports:
+        problems.append(f"the NetworkPolicy allows no egress to {urls}")
+
+
 def check(objects):
     """Returns all problems of one rendered variant, and its gate containers."""
     problems = []
@@ -243,7 +256,9 @@ def check(objects):
             if "configMap" in volume and volume["configMap"]["name"] not in maps:
                 problems.append(f"volume {volume['name']}: no ConfigMap {volume['configMap']['name']}")
             elif "configMap" in volume:
-                check_config(tomllib.loads(maps[volume["configMap"]["name"]]["config.toml"]), pod, problems)
+                config = tomllib.loads(maps[volume["configMap"]["name"]]["config.toml"])
+                check_config(config, pod, problems)
+                check_egress(objects, config, problems)
     for service in services:
         check_service(service, deployments, problems)
     beside = [item for item in objects if item["kind"] in BESIDE]

@@ -109,7 +109,7 @@ fn the_deployment_configurations_compile_without_warnings() {
     }
     let variable = "secret_env = \"BETTER_AUTH_SECRET\"";
     let secret = "secret_file = \"/etc/claimgate-secret/better-auth-secret\"";
-    for text in [port, socket] {
+    for text in [port, socket, file("cluster-issuer")] {
         assert!(text.contains(secret), "{text}");
         let text = text
             .replace(secret, variable)
