@@ -25,7 +25,7 @@ pub enum TokenFault {
     StandardAlphabet,
     /// A byte outside of base64url.
     Character,
-    /// The name of the query parameter is percent-encoded.
+    /// The name of the query parameter has another spelling.
     ParameterName,
     /// A number is missing among the pieces of a cookie.
     CookiePiece,
@@ -124,7 +124,8 @@ impl fmt::Display for TokenFault {
             }
             Self::Character => "The token has a character outside of base64url. Send it exactly as issued.",
             Self::ParameterName => {
-                "The name of the query parameter with the token is percent-encoded. Send it unencoded."
+                "The name of the query parameter with the token has another spelling, such as another case or an \
+                 encoded character."
             }
             Self::CookiePiece => {
                 "A piece of the cookie with the token is missing. Pieces are numbered from 0 without a gap."

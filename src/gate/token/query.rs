@@ -26,12 +26,17 @@ impl ParameterName {
 
     /// Token of the request, if there is one.
     pub(super) fn find<'a>(&self, uri: &'a Uri) -> Result<Option<Cow<'a, str>>, Refusal> {
-        let parameters = uri.query().unwrap_or_default().split('&');
-        let mut named = parameters.filter(|parameter| self.names(parameter));
-        let Some(parameter) = named.next() else {
+        let query = uri.query().unwrap_or_default();
+        let mut parameters = query.split('&');
+        let Some(parameter) = parameters.find(|parameter| self.names(parameter)) else {
             return Ok(None);
         };
-        if named.next().is_some() {
+        if query
+            .split(['&', ';'])
+            .filter(|one| self.names(one))
+            .count()
+            > 1
+        {
             return Err(Refusal::TokenRepeated);
         }
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
@@ -46,11 +51,24 @@ impl ParameterName {
         target.without_parameters(|parameter| self.names(parameter))
     }
 
-    /// Returns whether a parameter has this name, in any percent-encoding: an upstream would decode it.
+    /// Returns whether an upstream may read this parameter, or one after a `;` in it, as the one with this name.
     fn names(&self, parameter: &str) -> bool {
-        let name = parameter
-            .split_once('=')
-            .map_or(parameter, |(name, _)| name);
-        percent_decode_str(name).eq(self.0.bytes())
+        parameter.split(';').any(|parameter| {
+            let name = parameter.split('=').next().unwrap_or_default();
+            folded(name).eq(folded(&self.0))
+        })
     }
+}
+
+/// Name as servers compare it: percent-decoded; without case, as in ASP.NET; up to `[` and with `_` for a space or dot, as
+/// in PHP.
+fn folded(name: &str) -> impl Iterator<Item = u8> {
+    let decoded = percent_decode_str(name).map(|byte| if byte == b'+' { b' ' } else { byte });
+    let name = decoded
+        .skip_while(|byte| *byte == b' ')
+        .take_while(|byte| !matches!(byte, b'[' | 0));
+    name.map(|byte| match byte {
+        b' ' | b'.' => b'_',
+        other => other.to_ascii_lowercase(),
+    })
 }
