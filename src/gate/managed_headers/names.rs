@@ -196,7 +196,41 @@ pub(super) fn may_be_listed(first: u8, second: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// Names and families in the tables of the reference, folded.
+    fn documented() -> (BTreeSet<String>, BTreeSet<String>) {
+        let page = include_str!("../../../docs/reference/identity-and-headers.md");
+        let (_, section) = page.split_once("\n### Forwarding headers\n").unwrap();
+        let rows = section
+            .lines()
+            .filter(|line| line.starts_with("| "))
+            .skip(2);
+        let rows = rows.take_while(|line| !line.starts_with("| header"));
+        let cells = rows.filter_map(|row| row.split(" | ").nth(1));
+        let written = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+        let fold = |name: &str| {
+            let letters = name.chars().filter(char::is_ascii_alphanumeric);
+            letters.collect::<String>().to_ascii_lowercase()
+        };
+        let (families, names): (Vec<_>, Vec<_>) = written.partition(|name| name.ends_with('*'));
+        let folded = |names: Vec<&str>| names.into_iter().map(fold).collect();
+        (folded(names), folded(families))
+    }
+
+    #[test]
+    fn the_reference_lists_exactly_these_names() {
+        let (names, families) = documented();
+        let all = |of: fn(&TrustedNames) -> &'static [&'static str]| {
+            let both = [FORWARDING, USER];
+            let names = both.iter().flat_map(of).map(|name| (*name).to_owned());
+            names.collect::<BTreeSet<String>>()
+        };
+        assert_eq!(names, all(|list| list.names));
+        assert_eq!(families, all(|list| list.families));
+    }
 
     #[test]
     fn the_lists_are_sorted_folded_and_reachable() {
