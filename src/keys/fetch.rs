@@ -95,7 +95,10 @@ impl Fetcher {
         request.headers_mut().insert(ACCEPT, KEY_SET);
         if let Some(file) = &self.token_file {
             let token = std::fs::read_to_string(file).map_err(FetchError::TokenFile)?;
-            let bearer = HeaderValue::try_from(format!("Bearer {}", token.trim()));
+            let bearer = HeaderValue::try_from(format!(
+                "Bearer {}",
+                token.trim_start_matches('\u{feff}').trim()
+            ));
             let mut bearer = bearer
                 .map_err(|_| FetchError::TokenFile(std::io::ErrorKind::InvalidData.into()))?;
             bearer.set_sensitive(true);
