@@ -261,6 +261,18 @@ impl DecodedToken {
                 )
             }
             Refusal::TokenSubject => {
+                let all = self.claims.as_object();
+                let mut paths = issuer.policy.subject.iter();
+                let claim = all.and_then(|all| paths.find_map(|path| path.find(all)));
+                let foreign = claim
+                    .and_then(Value::as_str)
+                    .filter(|subject| issuer.policy.namespace.is_foreign(subject));
+                if let Some(subject) = foreign {
+                    return format!(
+                        "{signed}, but the subject `{}` would start with the `subject_prefix` of another issuer",
+                        printable(subject)
+                    );
+                }
                 let claims: Vec<String> = issuer
                     .policy
                     .subject

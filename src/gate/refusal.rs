@@ -314,7 +314,7 @@ impl Refusal {
                 challenge: Challenge::InvalidToken,
                 stage: Stage::Verification,
                 detail: "The token does not name a usable subject.",
-                hint: "The first present claim of `subject` must be a text of 1 to 256 bytes without control characters or space at its ends.",
+                hint: "The first present claim of `subject` must be a text of 1 to 256 bytes without control characters or space at its ends, and not in the namespace of another issuer (`subject_prefix`).",
             },
             Self::TokenType => &Row {
                 reason: "token_type",

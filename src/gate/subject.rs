@@ -53,6 +53,11 @@ impl Namespace {
         }
     }
 
+    /// Returns whether the value of a claim would name a subject in the namespace of another issuer.
+    pub fn is_foreign(&self, claim: &str) -> bool {
+        Subject::new(claim).is_some() && self.subject(claim).is_none()
+    }
+
     /// Subject with the value of a claim. A subject that would be in the namespace of another issuer is invalid.
     pub(super) fn subject(&self, claim: &str) -> Option<Subject> {
         let subject = Subject::new(claim)?;
@@ -116,6 +121,9 @@ mod tests {
                 expected,
                 "{prefix} {claim}"
             );
+            let is_foreign = expected.is_none() && Subject::new(claim).is_some();
+            let namespace = Namespace::new(prefix, all);
+            assert_eq!(namespace.is_foreign(claim), is_foreign, "{prefix} {claim}");
         }
         let longest = "x".repeat(256);
         assert_eq!(subject("okta:", &longest), Some(format!("okta:{longest}")));
