@@ -31,6 +31,8 @@ pub struct Fetcher {
     pub ca_fingerprint: Fingerprint,
     /// File with the bearer token for the issuer, read before every fetch.
     pub token_file: Option<PathBuf>,
+    /// Environment variable that names a proxy for the URL. The gate connects directly, and a failure names it.
+    pub ignored_proxy: Option<&'static str>,
 }
 
 /// Document of an issuer.
@@ -47,6 +49,14 @@ pub enum FetchError {
     /// No response.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// No connection, although the environment names a proxy that may reach the issuer.
+    #[error(
+        "{source}; the gate ignores `{variable}` and connects directly: allow that, or use `jwks_file`"
+    )]
+    Unproxied {
+        source: CallError,
+        variable: &'static str,
+    },
     /// Status other than 200. Redirects are not followed.
     #[error("status: {status}")]
     Status {
@@ -84,6 +94,7 @@ impl Fetcher {
             ca_file,
             ca_fingerprint,
             token_file,
+            ignored_proxy: _,
         } = self;
         *ca_file == other.ca_file
             && *ca_fingerprint == other.ca_fingerprint
@@ -104,7 +115,8 @@ impl Fetcher {
             bearer.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }
-        let (head, body) = client::call(request, url, &self.tls).await?.into_parts();
+        let response = client::call(request, url, &self.tls).await;
+        let (head, body) = response.map_err(|error| self.explain(error))?.into_parts();
         if head.status != StatusCode::OK {
             return Err(FetchError::Status {
                 status: head.status,
@@ -115,6 +127,19 @@ impl Fetcher {
             body,
             max_age: max_age(&head.headers),
         })
+    }
+}
+
+impl Fetcher {
+    /// Adds the proxy to an error that it may have prevented.
+    fn explain(&self, source: CallError) -> FetchError {
+        match (self.ignored_proxy, source) {
+            (
+                Some(variable),
+                source @ (CallError::Lookup { .. } | CallError::Connect(_) | CallError::TooSlow(_)),
+            ) => FetchError::Unproxied { source, variable },
+            (_, source) => source.into(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Compiles the key source of an issuer: `keys = { … }` or `better_auth`.
 
 mod discovery;
+mod ignored_proxy;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -327,6 +328,7 @@ fn remote(
     if let Some(Err(error)) = keys.token_file.as_deref().map(std::fs::metadata) {
         document.report(path.key("token_file"), format!("cannot be read: {error}"));
     }
+    let ignored_proxy = ignored_proxy::variable(&url, |name| document.variable(name));
     let location = if keys.discovery.is_some() {
         let Some(issuers) = discovered_issuers(keys) else {
             document.report(
@@ -353,6 +355,7 @@ fn remote(
             ca_file: keys.ca_file.clone(),
             ca_fingerprint: fingerprint,
             token_file: keys.token_file.clone(),
+            ignored_proxy,
         },
         algorithms: algorithms.map(<[_]>::to_vec),
         refresh: keys.refresh,

@@ -454,6 +454,29 @@ fn doctor_tries_the_secret_in_other_encodings() {
 }
 
 #[test]
+fn doctor_names_a_proxy_that_the_gate_ignores() {
+    let config = concat!(
+        "[upstreams.tasks]\nurl = \"http://127.0.0.1:9\"\n",
+        "[issuers.theirs]\nkeys = { jwks_url = \"https://127.0.0.1:9/jwks\" }\naudience = \"tasks\"\n",
+        "[[routes]]\npath = \"/tasks\"\naccess = \"authenticated\"\n",
+    );
+    let directory = Directory::with(config);
+    let proxy = ("HTTPS_PROXY", "http://127.0.0.1:9");
+    let hint =
+        "; the gate ignores `HTTPS_PROXY` and connects directly: allow that, or use `jwks_file`\n";
+    for (environment, is_named) in [
+        (&[][..], false),
+        (&[proxy], true),
+        (&[proxy, ("NO_PROXY", "127.0.0.1")], false),
+    ] {
+        let ended = directory.claimgate_with(&["doctor"], environment).wait();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stdout.contains(": connect: "), "{ended:?}");
+        assert_eq!(ended.stdout.contains(hint), is_named, "{ended:?}");
+    }
+}
+
+#[test]
 fn doctor_reports_problems_with_keys_and_tokens() {
     let config = concat!(
         "[upstreams.tasks]\nurl = \"http://127.0.0.1:9\"\n",
