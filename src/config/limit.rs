@@ -34,6 +34,16 @@ pub enum RateKey {
     Subject,
 }
 
+impl RateKey {
+    /// Word in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientAddress => "client-address",
+            Self::Subject => "subject",
+        }
+    }
+}
+
 /// One limit or an array of limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RateLimits {
@@ -73,5 +83,21 @@ impl<'de> Visitor<'de> for OneOrMany {
             all.push(limit);
         }
         Ok(RateLimits { all, is_list: true })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::IntoDeserializer;
+    use serde::de::value::Error;
+
+    use super::*;
+
+    #[test]
+    fn reads_a_key_by_its_name() {
+        for key in [RateKey::ClientAddress, RateKey::Subject] {
+            let word = IntoDeserializer::<Error>::into_deserializer(key.name());
+            assert_eq!(RateKey::deserialize(word), Ok(key));
+        }
     }
 }

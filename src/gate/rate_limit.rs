@@ -90,21 +90,13 @@ pub struct RequestLimits {
     is_client_counted: bool,
 }
 
-/// Returns the word of the configuration.
-fn key_name(key: RateKey) -> &'static str {
-    match key {
-        RateKey::ClientAddress => "client-address",
-        RateKey::Subject => "subject",
-    }
-}
-
 impl RateLimit {
     /// A limit of `requests` per window, of which `burst` may come at once. Equal limits of the same route share their
     /// buckets; `route` names it.
     pub fn new(route: &str, key: RateKey, requests: u64, per: Duration, burst: u64) -> Self {
         let window = u64::try_from(per.as_micros()).unwrap_or(u64::MAX);
         let interval = (window / requests.max(1)).max(1);
-        let name = format!("{}-{}s", key_name(key), per.as_secs());
+        let name = format!("{}-{}s", key.name(), per.as_secs());
         let mut id = [0; 16];
         let digest = digest(&[format!("{route} {name} {requests} {burst}").as_bytes()]);
         id.copy_from_slice(digest.split_at(16).0);
