@@ -54,6 +54,10 @@ impl Proxy {
     /// Returns whether the connection ends with this response: the gate drains, or the rest of the request is
     /// indistinguishable from the next request. Over HTTP/2, streams separate requests.
     fn closes_connection(&self, exchange: &Exchange) -> bool {
+        // A WebSocket over HTTP/1.1 takes the connection over.
+        if exchange.is_upgraded() {
+            return false;
+        }
         let (is_unavailable, is_ambiguous) = match exchange.refusal() {
             Some(Refusal::Overloaded | Refusal::Draining) => (true, false),
             Some(
@@ -65,10 +69,6 @@ impl Proxy {
             ) => (false, true),
             _ => (false, false),
         };
-        // A WebSocket over HTTP/1.1 takes the connection over.
-        if exchange.is_upgraded() {
-            return false;
-        }
         self.shared.phase() != Phase::Serving
             || is_unavailable
             || (is_ambiguous && !exchange.is_http2())
