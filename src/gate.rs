@@ -24,6 +24,7 @@ pub mod refusal;
 pub mod request_target;
 pub mod requirement;
 pub mod routes;
+mod single_value;
 pub mod stop;
 pub mod subject;
 pub mod token;

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::origin::Origin;
 use super::refusal::Refusal;
+use super::single_value::single_value;
 
 /// Response headers of the gate, which a page can always read.
 const EXPOSED: [&str; 7] = [
@@ -227,7 +228,7 @@ impl OriginPattern {
 impl CorsRequest {
     pub fn of(head: &Parts) -> Self {
         Self {
-            origin: only(&head.headers, &ORIGIN).cloned(),
+            origin: single_value(&head.headers, &ORIGIN).ok().flatten().cloned(),
             is_preflight: PreflightRequest::of(head).is_some(),
         }
     }
@@ -240,9 +241,9 @@ impl<'a> PreflightRequest<'a> {
         if head.method != Method::OPTIONS {
             return None;
         }
-        let method = only(&head.headers, &ACCESS_CONTROL_REQUEST_METHOD)?;
+        let method = single_value(&head.headers, &ACCESS_CONTROL_REQUEST_METHOD).ok()??;
         Some(Self {
-            origin: only(&head.headers, &ORIGIN)?,
+            origin: single_value(&head.headers, &ORIGIN).ok()??,
             method: Method::from_bytes(method.as_bytes()).ok()?,
             headers: &head.headers,
         })
@@ -280,13 +281,6 @@ fn vary(headers: &mut HeaderMap, by: HeaderValue) {
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> HeaderValue {
     let names: Vec<&str> = names.collect();
     HeaderValue::from_str(&names.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-/// Value of a field that occurs exactly once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    values.next().is_none().then_some(value)
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@
 use std::fmt;
 
 use http::header::{HOST, ORIGIN};
-use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::inbound::{Inbound, Scheme};
 use super::refusal::Refusal;
+use super::single_value::{Repeated, single_value};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -83,7 +83,9 @@ pub(super) fn check(inbound: &Inbound, allowed: &[Origin]) -> Result<(), Refusal
     if is_safe && !inbound.opens_websocket {
         return Ok(());
     }
-    let (origin, site) = (only(head, &ORIGIN)?, only(head, &SEC_FETCH_SITE)?);
+    let only =
+        |name| single_value(&head.headers, name).map_err(|Repeated| Refusal::OriginNotAllowed);
+    let (origin, site) = (only(&ORIGIN)?, only(&SEC_FETCH_SITE)?);
     let is_listed = origin.is_some_and(|origin| allowed.iter().any(|one| origin == one.as_str()));
     // Only the browser can write this field (Fetch Metadata section 2.3), and it compares whole origins.
     let says_same_origin = site.map(|site| site == "same-origin");
@@ -117,16 +119,6 @@ fn is_same_origin(origin: &HeaderValue, inbound: &Inbound) -> bool {
         origin_host.is_some_and(|origin_host| origin_host.eq_ignore_ascii_case(host))
     };
     has_scheme(inbound.scheme) || has_scheme(Scheme::Https)
-}
-
-/// Value of a field; `None` if it is absent. Refuses a repeated field.
-fn only<'a>(head: &'a Parts, name: &HeaderName) -> Result<Option<&'a HeaderValue>, Refusal> {
-    let mut values = head.headers.get_all(name).iter();
-    let value = values.next();
-    match values.next() {
-        Some(_) => Err(Refusal::OriginNotAllowed),
-        None => Ok(value),
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
-use http::{HeaderMap, HeaderName, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 pub use cookie::CookieName;
 pub use query::ParameterName;
@@ -20,6 +20,7 @@ use super::origin::{self, Origin};
 use super::path::CanonicalPath;
 use super::refusal::Refusal;
 use super::request_target::RequestTarget;
+use super::single_value::{Repeated, single_value};
 use super::token_fault::{MissingToken, NearMiss, TokenFault};
 
 /// Longest accepted token, in bytes, unless an issuer has its own limit.
@@ -255,7 +256,7 @@ impl fmt::Display for TokenSource {
 
 /// Token of `Authorization`.
 fn bearer_token(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Refusal> {
-    let Some(text) = only(headers, &AUTHORIZATION)? else {
+    let Some(text) = single_text(headers, &AUTHORIZATION)? else {
         return Ok(None);
     };
     Ok(after_bearer(text).map(Cow::from))
@@ -266,7 +267,7 @@ fn header_token<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
 ) -> Result<Option<Cow<'a, str>>, Refusal> {
-    let Some(text) = only(headers, name)? else {
+    let Some(text) = single_text(headers, name)? else {
         return Ok(None);
     };
     Ok(Some(after_bearer(text).unwrap_or(text).into()))
@@ -294,18 +295,11 @@ fn after_bearer(text: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
-/// Value of a field; `None` if it is absent. Refuses a repeated field.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(Refusal::TokenRepeated);
-    }
-    let text = value.to_str();
-    let text = text.map_err(|_| Refusal::TokenMalformed(TokenFault::NotAscii))?;
-    Ok(Some(text))
+/// Text of a field; `None` if it is absent. Refuses a repeated field.
+fn single_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
+    let value = single_value(headers, name).map_err(|Repeated| Refusal::TokenRepeated)?;
+    let text = value.map(HeaderValue::to_str).transpose();
+    text.map_err(|_| Refusal::TokenMalformed(TokenFault::NotAscii))
 }
 
 /// `tchar` (RFC 9110 section 5.6.2).

@@ -1,4 +1,5 @@
 use http::Request;
+use http::request::Parts;
 
 use super::*;
 
