@@ -137,7 +137,7 @@ impl Proxy {
             Err(Stop::Refuse(refused)) => refused,
             Err(Stop::NeedsKeys(needs)) => needs.otherwise,
         };
-        let stage = refused.refusal.stage(refused.caller.is_some());
+        let stage = refused.refusal.stage(false, refused.caller.is_some());
         let refusal = exchange.stopped(refused);
         debug!(
             target: decide::TARGET,

@@ -1,5 +1,6 @@
 //! Refusals: every response that the gate gives instead of forwarding, one row each.
 
+mod examples;
 mod response;
 
 use std::borrow::Cow;
@@ -9,7 +10,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::config::RateKey;
 
-use super::path::{PathFault, PathFaultKind};
+use super::path::PathFault;
 use super::token_fault::{MissingToken, TokenFault};
 
 /// Reason why a request is not forwarded, or why its response is cut off. [`Refusal::row`] describes each.
@@ -529,78 +530,12 @@ impl Refusal {
         }
     }
 
-    /// One refusal of each row.
-    pub fn examples() -> Vec<Self> {
-        let value = HeaderValue::from_static;
-        vec![
-            Self::PathNotCanonical(PathFaultKind::DotSegment.at(11)),
-            Self::RequestMalformed,
-            Self::Misdirected,
-            Self::NoRoute,
-            Self::HttpsRequired(value("https://api.example/")),
-            Self::MethodNotAllowed(value("GET, HEAD")),
-            Self::TokenMissing(MissingToken {
-                sources: "`Authorization`".into(),
-                near_miss: None,
-            }),
-            Self::TokenRepeated,
-            Self::TokenMalformed(TokenFault::NoExpiry),
-            Self::TokenOpaque,
-            Self::TokenSignature,
-            Self::TokenAlgorithm,
-            Self::TokenKeyUnknown,
-            Self::TokenExpired,
-            Self::TokenNotYetValid,
-            Self::TokenLifetime,
-            Self::TokenIssuer,
-            Self::TokenAudience,
-            Self::TokenSubject,
-            Self::TokenType,
-            Self::TokenConfirmation,
-            Self::SubjectMismatch(Mismatch::Forbidden),
-            Self::SubjectMismatch(Mismatch::NotFound),
-            Self::SubjectMismatch(Mismatch::Unauthorized),
-            Self::ClaimDenied {
-                requirement: "`scope` has `tasks`".into(),
-                scope: Some("tasks".into()),
-            },
-            Self::CertificateDenied {
-                requirement: "`dns` has `web.example`".into(),
-            },
-            Self::OriginNotAllowed,
-            Self::PreflightOrigin,
-            Self::PreflightMethod,
-            Self::PreflightHeaders,
-            Self::RateLimited {
-                by: RateKey::ClientAddress,
-                wait: 60,
-            },
-            Self::RateLimited {
-                by: RateKey::Subject,
-                wait: 60,
-            },
-            Self::RequestTimeout,
-            Self::BodyTooLarge,
-            Self::TargetTooLong,
-            Self::HeadersTooLarge,
-            Self::KeysUnavailable,
-            Self::RateLimitUnavailable {
-                by: RateKey::ClientAddress,
-            },
-            Self::RateLimitUnavailable {
-                by: RateKey::Subject,
-            },
-            Self::Overloaded,
-            Self::Draining,
-            Self::UpstreamUnreachable,
-            Self::UpstreamInvalidResponse,
-            Self::UpstreamTimeout,
-        ]
-    }
-
-    /// Stage that refuses. A token that was verified can only fail at the route's `issuers`, in authorization.
-    pub fn stage(&self, is_verified: bool) -> Stage {
-        if is_verified && *self == Self::TokenIssuer {
+    /// Stage that refuses. After the permit, it is the upstream. A token that was verified can only fail at the route's
+    /// `issuers`, in authorization.
+    pub fn stage(&self, is_permitted: bool, is_verified: bool) -> Stage {
+        if is_permitted {
+            Stage::Upstream
+        } else if is_verified && *self == Self::TokenIssuer {
             Stage::Authorization
         } else {
             self.row().stage

@@ -104,11 +104,7 @@ pub fn stages(stopped: &StoppedRequest<'_>, issuers: &[Issuer]) -> Vec<StageResu
         route,
         caller,
     } = stopped;
-    let failed = if *is_permitted {
-        Stage::Upstream
-    } else {
-        refusal.stage(caller.is_some())
-    };
+    let failed = refusal.stage(*is_permitted, caller.is_some());
     let is_public = route.is_some_and(|route| route.access.rule == Rule::Public);
     let result = |stage| match (stage, route, caller) {
         (stage, ..) if stage > failed => StageResult::skipped(stage, "not reached"),
@@ -183,4 +179,34 @@ pub fn describe_route(route: &Route, issuers: &[Issuer]) -> String {
         text.extend([", from `", &names.join("`, `"), "`"]);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fails_at_the_stage_of_the_refusal() {
+        let refusals = Refusal::examples();
+        assert!(refusals.len() > 40);
+        for refusal in refusals {
+            for is_permitted in [false, true] {
+                let stopped = StoppedRequest {
+                    refusal: &refusal,
+                    is_permitted,
+                    cause: None,
+                    route: None,
+                    caller: None,
+                };
+                let results = stages(&stopped, &[]);
+                let failed = results.iter().filter(|result| result.mark == "FAIL");
+                let failed: Vec<Stage> = failed.map(|result| result.stage).collect();
+                if refusal.stage(false, false) == Stage::Upstream && !is_permitted {
+                    // Refused by the proxy before the permit.
+                    continue;
+                }
+                assert_eq!(failed, [refusal.stage(is_permitted, false)], "{refusal:?}");
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::config::{Log, LogFormat, LogLevel};
+use crate::gate::refusal::Stage;
 
 use super::Record;
 
@@ -30,6 +31,7 @@ pub fn write(record: &Record, sample: f64) {
         route,
         status,
         reason,
+        stage,
         cause,
         is_auth_failure,
         caller,
@@ -67,6 +69,7 @@ pub fn write(record: &Record, sample: f64) {
                 path = path.as_ref(),
                 status = status.as_u16(),
                 reason,
+                stage = stage.map(Stage::name),
                 cause = cause.as_deref(),
                 subject = subject.as_deref(),
                 issuer,

@@ -8,6 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
 
 use crate::gate::permit::KnownCaller;
+use crate::gate::refusal::Stage;
 use crate::gate::routes::Route;
 
 use super::traces::Trace;
@@ -25,6 +26,8 @@ pub struct Record {
     pub status: StatusCode,
     /// Reason of a refusal or an incomplete exchange.
     pub reason: Option<&'static str>,
+    /// Stage of the refusal.
+    pub stage: Option<Stage>,
     /// Error between gate and upstream, or the sub-cause of a refusal.
     pub cause: Option<String>,
     /// True if the refusal is an authentication or authorization failure.
@@ -63,6 +66,7 @@ mod tests {
                 route: None,
                 status: StatusCode::NOT_FOUND,
                 reason: Some("no_route"),
+                stage: Some(Stage::Route),
                 cause: None,
                 is_auth_failure: false,
                 caller: None,

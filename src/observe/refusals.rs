@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use http::StatusCode;
 
 use crate::clock::UnixTime;
-use crate::gate::refusal::Refusal;
+use crate::gate::refusal::{Refusal, Stage};
 use crate::gate::verify::Issuer;
 
 use super::Record;
@@ -54,6 +54,8 @@ pub struct RefusalRecord {
     /// Status of the response.
     pub status: StatusCode,
     pub reason: &'static str,
+    /// Name of the stage that refused.
+    pub stage: &'static str,
     /// Text of the response.
     pub detail: Cow<'static, str>,
     /// Fix, for the operator.
@@ -76,6 +78,7 @@ impl Refusals {
             route,
             status,
             reason: _,
+            stage,
             cause,
             is_auth_failure: _,
             caller,
@@ -111,6 +114,7 @@ impl Refusals {
             route: route.as_ref().map(|route| Arc::clone(&route.pattern)),
             status: *status,
             reason: refusal.reason(),
+            stage: stage.map_or("", Stage::name),
             detail: refusal.detail(),
             hint: refusal.row().hint,
             subject: caller
@@ -168,6 +172,7 @@ impl RefusalRecord {
             route: _,
             status,
             reason: _,
+            stage: _,
             detail,
             hint,
             subject: _,

@@ -71,6 +71,7 @@ impl RefusalRecord {
             "route": self.route,
             "status": self.status.as_u16(),
             "reason": self.reason,
+            "stage": self.stage,
             "subject": self.subject,
             "client": self.client,
             "stages": self.stages,

@@ -143,6 +143,7 @@ impl SampledExchange {
             route,
             status,
             reason,
+            stage: _,
             cause: _,
             is_auth_failure: _,
             caller,

@@ -353,6 +353,12 @@ impl Exchange {
                 refusal.is_auth_failure(),
             ),
         };
+        let stage = match &self.outcome {
+            Outcome::Refused(refusal) | Outcome::Aborted(_, refusal) => {
+                Some(refusal.stage(self.is_permitted, self.caller.is_some()))
+            }
+            Outcome::Pending | Outcome::Responded(_) => None,
+        };
         let elapsed = now - self.started;
         let uploaded = || self.upload.as_ref().map_or(0, |upload| upload.bytes());
         let record = Record {
@@ -361,6 +367,7 @@ impl Exchange {
             route: self.route.take(),
             status,
             reason,
+            stage,
             cause: self.cause.take().or_else(|| self.outcome.cause()),
             is_auth_failure,
             caller: self.caller.take(),

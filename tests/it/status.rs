@@ -178,3 +178,87 @@ fn the_page_is_read_only_and_does_not_forward() {
     }
     upstream.assert_untouched();
 }
+
+/// Routes with a rate limit by client and by subject, and an upstream that does not listen.
+const LIMITED: &str = r#"
+[upstreams]
+gone = { url = "http://127.0.0.1:1" }
+
+[[routes]]
+path = "/gone"
+access = "public"
+upstream = "gone"
+
+[[routes]]
+path = "/by-client"
+access = "public"
+upstream = "tasks"
+rate_limit = { requests = 1, per = "1m", by = "client-address" }
+
+[[routes]]
+path = "/by-subject"
+access = "authenticated"
+upstream = "tasks"
+rate_limit = { requests = 1, per = "1m", by = "subject" }
+
+[[routes]]
+path = "/api/{user_id}/tasks"
+access = { owner = "user_id" }
+upstream = "tasks"
+methods = ["GET"]
+"#;
+
+#[test]
+fn a_refusal_has_the_same_stage_in_metrics_status_and_why() {
+    let (sidecar, _upstream, issuer) = start(LIMITED);
+    let token = issuer.token("alice");
+    let signature = token.rsplit('.').next().unwrap();
+    let forged = token.replace(signature, &"A".repeat(signature.len()));
+    for path in ["/by-client", "/by-subject"] {
+        assert_eq!(sidecar.call(&get(path).bearer(&token)).status, 200);
+    }
+    let cases = [
+        (get(TASKS).host(None), "request_malformed", "request head"),
+        (get("/a/../b"), "path_not_canonical", "canonical path"),
+        (get("/nothing"), "no_route", "route"),
+        (post(TASKS, b""), "method_not_allowed", "route"),
+        (get("/by-client"), "rate_limited", "client rate limit"),
+        (get(TASKS), "token_missing", "token"),
+        (get(TASKS).bearer("a.b"), "token_malformed", "verification"),
+        (
+            get(TASKS).bearer(&forged),
+            "token_signature",
+            "verification",
+        ),
+        (
+            get("/by-subject").bearer(&token),
+            "rate_limited",
+            "subject rate limit",
+        ),
+        (
+            get("/api/bob/tasks").bearer(&token),
+            "subject_mismatch",
+            "authorization",
+        ),
+        (get("/gone"), "upstream_unreachable", "upstream"),
+    ];
+    for (request, reason, stage) in cases {
+        let response = sidecar.call(&request);
+        let id = response.header("x-request-id").unwrap();
+        let metric = format!("claimgate_refusals_total{{stage=\"{stage}\",reason=\"{reason}\"}}");
+        eventually(&metric, || sidecar.metric(&metric) >= Some(1.0));
+        let status = status(&sidecar);
+        let last = &status["refusals"][0];
+        assert_eq!(last["request_id"], id.as_str(), "{reason}");
+        assert_eq!(
+            (&last["reason"], &last["stage"]),
+            (&reason.into(), &stage.into())
+        );
+        let failed = format!("  FAIL  {stage:<19} {reason}\n");
+        let why = fetch(&sidecar, &format!("/why/{id}")).text();
+        for text in [last["stages"].as_str().unwrap(), why.as_str()] {
+            assert!(text.contains(&failed), "{failed}: {text}");
+            assert_eq!(text.matches("FAIL").count(), 1, "{text}");
+        }
+    }
+}

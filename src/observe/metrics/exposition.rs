@@ -46,6 +46,15 @@ impl Collector for Scrape {
         } = self.0.as_ref();
         let total = self.0.total();
         requests(encoder, &total)?;
+        counters(
+            encoder,
+            "refusals",
+            "Requests that the gate rejected or aborted, by stage",
+            total
+                .refusals
+                .iter()
+                .map(|((stage, reason), count)| ([("stage", *stage), ("reason", *reason)], *count)),
+        )?;
         durations(encoder, &total)?;
         counter(
             encoder,

@@ -106,6 +106,8 @@ impl RedisOutcome {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Tally {
     pub(super) requests: HashMap<Labels, u64>,
+    /// Refusals by stage and reason.
+    pub(super) refusals: BTreeMap<(&'static str, &'static str), u64>,
     pub(super) durations: HashMap<Arc<str>, Durations>,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
@@ -138,6 +140,7 @@ impl WorkerMetrics {
             route,
             status,
             reason,
+            stage,
             cause: _,
             is_auth_failure: _,
             caller: _,
@@ -162,6 +165,10 @@ impl WorkerMetrics {
         };
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         *tally.requests.entry(labels).or_default() += 1;
+        if let (Some(stage), Some(reason)) = (stage, reason) {
+            let refusals = tally.refusals.entry((stage.name(), reason));
+            *refusals.or_default() += 1;
+        }
         tally.request_bytes += request_bytes;
         tally.response_bytes += response_bytes;
         let durations = tally.durations.entry(Arc::clone(route)).or_default();
@@ -264,6 +271,7 @@ impl Tally {
     pub(super) fn add(&mut self, other: Self) {
         let Self {
             requests,
+            refusals,
             durations,
             request_bytes,
             response_bytes,
@@ -271,6 +279,9 @@ impl Tally {
         } = other;
         for (labels, count) in requests {
             *self.requests.entry(labels).or_default() += count;
+        }
+        for (labels, count) in refusals {
+            *self.refusals.entry(labels).or_default() += count;
         }
         for (route, durations) in durations {
             let sum = self.durations.entry(route).or_default();

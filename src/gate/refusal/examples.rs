@@ -1,0 +1,81 @@
+//! Examples of refusals, for tests.
+
+use http::HeaderValue;
+
+use crate::config::RateKey;
+use crate::gate::path::PathFaultKind;
+use crate::gate::token_fault::{MissingToken, TokenFault};
+
+use super::{Mismatch, Refusal};
+
+impl Refusal {
+    /// One refusal of each row, for tests that compare the rows with the documentation.
+    #[doc(hidden)]
+    pub fn examples() -> Vec<Self> {
+        let value = HeaderValue::from_static;
+        vec![
+            Self::PathNotCanonical(PathFaultKind::DotSegment.at(11)),
+            Self::RequestMalformed,
+            Self::Misdirected,
+            Self::NoRoute,
+            Self::HttpsRequired(value("https://api.example/")),
+            Self::MethodNotAllowed(value("GET, HEAD")),
+            Self::TokenMissing(MissingToken {
+                sources: "`Authorization`".into(),
+                near_miss: None,
+            }),
+            Self::TokenRepeated,
+            Self::TokenMalformed(TokenFault::NoExpiry),
+            Self::TokenOpaque,
+            Self::TokenSignature,
+            Self::TokenAlgorithm,
+            Self::TokenKeyUnknown,
+            Self::TokenExpired,
+            Self::TokenNotYetValid,
+            Self::TokenLifetime,
+            Self::TokenIssuer,
+            Self::TokenAudience,
+            Self::TokenSubject,
+            Self::TokenType,
+            Self::TokenConfirmation,
+            Self::SubjectMismatch(Mismatch::Forbidden),
+            Self::SubjectMismatch(Mismatch::NotFound),
+            Self::SubjectMismatch(Mismatch::Unauthorized),
+            Self::ClaimDenied {
+                requirement: "`scope` has `tasks`".into(),
+                scope: Some("tasks".into()),
+            },
+            Self::CertificateDenied {
+                requirement: "`dns` has `web.example`".into(),
+            },
+            Self::OriginNotAllowed,
+            Self::PreflightOrigin,
+            Self::PreflightMethod,
+            Self::PreflightHeaders,
+            Self::RateLimited {
+                by: RateKey::ClientAddress,
+                wait: 60,
+            },
+            Self::RateLimited {
+                by: RateKey::Subject,
+                wait: 60,
+            },
+            Self::RequestTimeout,
+            Self::BodyTooLarge,
+            Self::TargetTooLong,
+            Self::HeadersTooLarge,
+            Self::KeysUnavailable,
+            Self::RateLimitUnavailable {
+                by: RateKey::ClientAddress,
+            },
+            Self::RateLimitUnavailable {
+                by: RateKey::Subject,
+            },
+            Self::Overloaded,
+            Self::Draining,
+            Self::UpstreamUnreachable,
+            Self::UpstreamInvalidResponse,
+            Self::UpstreamTimeout,
+        ]
+    }
+}
