@@ -7,6 +7,7 @@ pub mod compile;
 pub mod config_source;
 mod config_watcher;
 mod control_thread;
+mod descriptors;
 mod listen_error;
 mod sockets;
 mod worker;
@@ -28,6 +29,7 @@ use crate::proxy::shared::{Phase, Shared};
 pub use compile::App;
 use config_watcher::ConfigWatcher;
 use control_thread::Control;
+use descriptors::Capacity;
 pub use listen_error::ListenError;
 use sockets::{SocketFile, SocketOpener};
 
@@ -74,6 +76,7 @@ impl App {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
         };
+        let capacity = Capacity::of_process(listen.max_connections, count, listeners.len());
         let expiries = certificates::expiries(&listeners);
         let reloaders = certificates::reloaders(&listeners);
         let mut worker_sockets: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
@@ -116,10 +119,11 @@ impl App {
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
         });
-        let shared = Arc::new(Shared::new(policy, clock));
+        let shared = Arc::new(Shared::new(policy, clock, capacity.clients));
         let reload_request = Arc::<Notify>::default();
         let control = Control {
             admin,
+            max_admin_connections: capacity.admin,
             remote_keys,
             reloaders,
             watcher,

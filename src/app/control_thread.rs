@@ -80,6 +80,7 @@ impl Status for Report {
         let now = self.shared.ticks(Instant::now());
         let (kept, forgotten) = self.shared.rate_limits.used_and_evicted(now);
         metrics.set_rate_limit_buckets(kept, forgotten);
+        metrics.set_connection_limit(self.shared.max_connections());
     }
 
     fn drain(&self) {
@@ -115,6 +116,8 @@ impl Status for Report {
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) admin: std::net::TcpListener,
+    /// Most connections of the admin listener.
+    pub(super) max_admin_connections: usize,
     pub(super) remote_keys: Vec<Option<RemoteKeys>>,
     pub(super) reloaders: Vec<Reloader>,
     /// Set if the configuration is a file to watch.
@@ -144,6 +147,7 @@ impl Control {
     async fn run(self) {
         let Self {
             admin,
+            max_admin_connections,
             remote_keys,
             reloaders,
             watcher,
@@ -168,7 +172,7 @@ impl Control {
                 let probes = Arc::new(Semaphore::new(MAX_CONCURRENT_PROBES));
                 let report = Report { shared, probes };
                 let admin = Arc::new(Admin::new(report, metrics));
-                admin.serve(listener).await;
+                admin.serve(listener, max_admin_connections).await;
             }
             Err(error) => error!("failed to serve the admin listener: {error}"),
         }

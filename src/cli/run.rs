@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::{error, warn};
 
 use crate::app::App;
@@ -16,9 +15,6 @@ use crate::observe::metrics::Metrics;
 
 use super::signals::Signals;
 use super::{Failure, Outcome};
-
-/// File descriptors for listeners, key fetches and the log.
-const SPARE_DESCRIPTORS: u64 = 64;
 
 /// Time in which a repeated stop signal counts as the first one: `timeout` and other launchers send a signal to the process
 /// and to its group.
@@ -30,7 +26,6 @@ pub(super) fn run(file: &Path) -> Outcome {
     for warning in &app.warnings {
         warn!("{warning}");
     }
-    allow_descriptors(app.config.listen.max_connections);
     // Before the gate is visible as running, so that no signal is lost.
     let mut signals = Signals::listen().map_err(Failure::other)?;
     let running = app.start(Clock::System).map_err(Failure::other)?;
@@ -52,26 +47,6 @@ pub(super) fn run(file: &Path) -> Outcome {
     // Connections closed at the end of the grace period are no failure: the operator sets the period.
     running.wait();
     Ok(ExitCode::SUCCESS)
-}
-
-/// Raises the file descriptor limit to its maximum: a client connection takes two, its own and that of the upstream.
-fn allow_descriptors(max_connections: usize) {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        warn!("failed to raise the limit of file descriptors: {error}");
-    }
-    let needed = (max_connections as u64)
-        .saturating_mul(2)
-        .saturating_add(SPARE_DESCRIPTORS);
-    let granted = getrlimit(Resource::Nofile).current;
-    if let Some(granted) = granted.filter(|granted| *granted < needed) {
-        warn!(
-            granted,
-            needed,
-            "the limit of file descriptors is too low for `max_connections = {max_connections}`"
-        );
-    }
 }
 
 /// Counts and logs panics. A panic ends its connection, never the process.

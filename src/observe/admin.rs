@@ -1,5 +1,6 @@
 //! Admin listener: probes, metrics, status page; drain and refused requests for local clients only.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
@@ -18,8 +19,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::task::spawn_local;
-use tokio::time::{Instant, interval};
+use tokio::task::{JoinHandle, spawn_local, yield_now};
+use tokio::time::{Instant, interval, sleep};
 use tracing::{info, warn};
 
 use crate::clock::UnixTime;
@@ -34,6 +35,9 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Interval between liveness checks of the event loops.
 const LIVENESS_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pause after an accept error, such as a lack of file descriptors.
+const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
 
 /// Path prefix of the explanation of a request, by its ID.
 const WHY: &str = "/why/";
@@ -81,15 +85,17 @@ impl<S: Status + 'static> Admin<S> {
         }
     }
 
-    /// Serves until the process ends.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+    /// Serves until the process ends. Above `max_connections`, the oldest connection is closed: probes are short, and must
+    /// not wait for clients that send nothing or do not read.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, max_connections: usize) {
         spawn_local(Arc::clone(&self).watch_heartbeats());
+        let mut connections = VecDeque::<JoinHandle<()>>::new();
         loop {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     warn!("failed to accept an admin connection: {error}");
-                    tokio::time::sleep(LIVENESS_POLL_INTERVAL).await;
+                    sleep(ACCEPT_ERROR_PAUSE).await;
                     continue;
                 }
             };
@@ -109,10 +115,18 @@ impl<S: Status + 'static> Admin<S> {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT);
             let serving = builder.serve_connection(TokioIo::new(stream), service);
-            spawn_local(async move {
+            connections.retain(|connection| !connection.is_finished());
+            if connections.len() >= max_connections
+                && let Some(oldest) = connections.pop_front()
+            {
+                oldest.abort();
+                // The task runs, and frees its descriptor.
+                yield_now().await;
+            }
+            connections.push_back(spawn_local(async move {
                 // A client that closes its connection early is not an error.
                 let _ended = serving.await;
-            });
+            }));
         }
     }
 

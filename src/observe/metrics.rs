@@ -44,6 +44,7 @@ pub struct Metrics {
     pub panics: AtomicU64,
     /// Spans of all workers.
     pub spans: Arc<Spans>,
+    connections_limit: AtomicI64,
     rate_limit_buckets: AtomicI64,
     rate_limit_buckets_evicted: AtomicU64,
     dropped_lines: OnceLock<ErrorCounter>,
@@ -65,6 +66,12 @@ impl Metrics {
     /// Counts a reload of a changed TLS file, with the new expiry of its contents if there is one.
     pub fn tls_file_reloaded<E>(&self, file: &Path, result: &Result<Option<UnixTime>, E>) {
         self.tls.reloaded(file, result);
+    }
+
+    /// Sets the limit of open connections in force.
+    pub fn set_connection_limit(&self, limit: usize) {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.connections_limit.store(limit, Ordering::Relaxed);
     }
 
     /// Sets the rate limit buckets in use, and the buckets evicted so far.

@@ -99,6 +99,8 @@ pub struct Shared {
     phases: watch::Sender<Phase>,
     policies: watch::Sender<()>,
     connections: AtomicUsize,
+    /// Most open connections that the file descriptors allow.
+    capacity: usize,
     pub clock: Clock,
     /// Rate limit buckets. They outlive the policy.
     pub rate_limits: RateLimitTable,
@@ -106,13 +108,15 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(policy: Policy, clock: Clock) -> Self {
+    /// State with at most `capacity` open connections, whatever the policy allows.
+    pub fn new(policy: Policy, clock: Clock, capacity: usize) -> Self {
         Self {
             policy: ArcSwap::from_pointee(policy),
             phase: AtomicU8::new(Phase::Serving as u8),
             phases: watch::Sender::new(Phase::Serving),
             policies: watch::Sender::new(()),
             connections: AtomicUsize::new(0),
+            capacity,
             clock,
             rate_limits: RateLimitTable::default(),
             started: Instant::now(),
@@ -174,8 +178,9 @@ impl Shared {
         self.policy.load().limits
     }
 
-    pub(super) fn max_connections(&self) -> usize {
-        self.policy.load().max_connections
+    /// Limit of open connections: that of the policy, or fewer if the file descriptors do not allow it.
+    pub fn max_connections(&self) -> usize {
+        self.policy.load().max_connections.min(self.capacity)
     }
 
     pub(super) fn connection_opened(&self) {

@@ -42,6 +42,7 @@ impl Collector for Scrape {
             spans,
             rate_limit_buckets,
             rate_limit_buckets_evicted,
+            connections_limit,
             dropped_lines: _,
         } = self.0.as_ref();
         let total = self.0.total();
@@ -71,6 +72,12 @@ impl Collector for Scrape {
         connections(encoder, workers)?;
         tokens(encoder, workers)?;
         counters(
+        gauge(
+            encoder,
+            "connections_limit",
+            "Limit of open client connections in force",
+            connections_limit.load(Ordering::Relaxed),
+        )?;
             encoder,
             "request_heads_rejected",
             "Connections rejected without a complete request head",
