@@ -30,7 +30,7 @@ pub use tls::Expiries;
 use tls::TlsMetrics;
 pub use upstreams::{Pool, UpstreamMetrics};
 use worker::Tally;
-pub use worker::{RedisOutcome, RejectedHead, WorkerMetrics};
+pub use worker::{ConnectionLimit, RedisOutcome, RejectedHead, WorkerMetrics};
 
 /// Metrics of the whole process.
 #[derive(Debug, Default)]

@@ -10,5 +10,6 @@ pub mod listener;
 mod open_connections;
 mod proxy_protocol;
 pub mod serve;
+mod served_connections;
 mod service;
 pub mod socket;

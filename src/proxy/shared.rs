@@ -18,7 +18,7 @@ use crate::observe::traces::Tracing;
 
 use super::forwarding::Forwarding;
 use super::headers::HeaderPolicy;
-use super::inbound::limits::ConnectionLimits;
+use super::inbound::limits::{ConnectionLimits, MAX_REJECTED_WITH_RESPONSE};
 use super::redis::Redis;
 use super::upstream::SharedUpstream;
 
@@ -101,6 +101,7 @@ pub struct Shared {
     connections: AtomicUsize,
     /// Most open connections that the file descriptors allow.
     capacity: usize,
+    room_requests: watch::Sender<()>,
     pub clock: Clock,
     /// Rate limit buckets. They outlive the policy.
     pub rate_limits: RateLimitTable,
@@ -117,6 +118,7 @@ impl Shared {
             policies: watch::Sender::new(()),
             connections: AtomicUsize::new(0),
             capacity,
+            room_requests: watch::Sender::new(()),
             clock,
             rate_limits: RateLimitTable::default(),
             started: Instant::now(),
@@ -181,6 +183,21 @@ impl Shared {
     /// Limit of open connections: that of the policy, or fewer if the file descriptors do not allow it.
     pub fn max_connections(&self) -> usize {
         self.policy.load().max_connections.min(self.capacity)
+    }
+
+    /// Most connections above a limit that get a response. Each takes a descriptor.
+    pub(super) fn max_rejected(&self) -> usize {
+        MAX_REJECTED_WITH_RESPONSE.min(self.capacity)
+    }
+
+    /// Asks every worker to close idle connections.
+    pub(super) fn request_room(&self) {
+        self.room_requests.send_replace(());
+    }
+
+    /// Subscribes to requests to close idle connections.
+    pub(super) fn room_requests(&self) -> watch::Receiver<()> {
+        self.room_requests.subscribe()
     }
 
     pub(super) fn connection_opened(&self) {

@@ -4,6 +4,7 @@
 //! After each program exits, its output is searched for every secret and every token of these tests.
 
 mod commands;
+mod descriptors;
 #[cfg(feature = "task-service")]
 mod dev;
 mod explain;

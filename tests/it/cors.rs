@@ -5,7 +5,7 @@ use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, VARY};
 
 use crate::harness::hyper_client::{self, HyperClient, VERSIONS};
 use crate::harness::{
-    Request, Response, TASKS, Upstream, get, post, preflight, request, start, start_before,
+    Latch, Request, Response, TASKS, Upstream, get, post, preflight, request, start, start_before,
     start_with,
 };
 
@@ -280,11 +280,14 @@ fn an_allowed_origin_can_read_a_429_and_preflights_do_not_count() {
 #[test]
 fn an_allowed_origin_can_read_a_503_of_a_full_gate() {
     let policy = POLICY.replace("max_body_bytes", "max_connections = 1\nmax_body_bytes");
-    let (sidecar, _upstream, issuer) = start(&policy);
+    let latch = Latch::default();
+    let (sidecar, upstream, issuer) = start_with(&policy, Upstream::held(&latch));
     let request = from(APP, get(TASKS).bearer(&issuer.token("alice")));
     let mut first = sidecar.connect();
-    assert_eq!(first.call(&request).status, 200);
+    first.send(request.bytes());
+    upstream.wait_for(1);
     let response = sidecar.call(&request);
+    latch.open();
     response.refused(503, "overloaded");
     assert_eq!(
         response.header("access-control-allow-origin").as_deref(),

@@ -419,13 +419,17 @@ fn draining_sends_goaway() {
 
 #[test]
 fn a_rejected_client_gets_an_overloaded_response() {
-    let (sidecar, _upstream, _issuer) = start(&listening("max_connections = 1"));
+    let latch = Latch::default();
+    let upstream = Upstream::held(&latch);
+    let (sidecar, upstream, _issuer) = start_with(&listening("max_connections = 1"), upstream);
     let mut first = sidecar.connect();
-    assert_eq!(first.call(&get("/open/page")).status, 200);
+    first.send(get("/open/page").bytes());
+    upstream.wait_for(1);
     let mut second = Frames::connect(sidecar.address);
     second.send(&Frame::get(1, "/open/page"));
     let body = second.body(1);
     let body = String::from_utf8(body).unwrap();
     assert!(body.contains("overloaded"), "{body}");
     assert_graceful_close(second);
+    latch.open();
 }

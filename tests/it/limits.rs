@@ -194,11 +194,15 @@ fn body_timeout_closes_the_connection_of_a_client_that_does_not_read() {
 
 #[test]
 fn rejects_connections_above_the_limit_and_serves_those_below() {
-    let (sidecar, upstream, _issuer) = start(&listening("max_connections = 10"));
+    let latch = Latch::default();
+    let upstream = Upstream::held(&latch);
+    let (sidecar, upstream, _issuer) = start_with(&listening("max_connections = 10"), upstream);
+    // With a request in flight, a connection is not closed to make room.
     let mut below: Vec<_> = (0..10).map(|_| sidecar.connect()).collect();
     for client in &mut below {
-        assert_eq!(client.call(&get("/open/page")).status, 200);
+        client.send(get("/open/page").bytes());
     }
+    upstream.wait_for(10);
     let mut above: Vec<_> = (0..100).map(|_| sidecar.connect()).collect();
     let (mut rejected, mut closed) = (0, 0);
     for client in &mut above {
@@ -215,9 +219,16 @@ fn rejects_connections_above_the_limit_and_serves_those_below() {
         }
     }
     assert!(rejected > 0, "{rejected} rejected, {closed} closed");
+    let series = "claimgate_connections_rejected_total{limit=\"max_connections\"}";
+    assert_eq!(sidecar.metric(series), Some(100.0));
+    assert_eq!(
+        sidecar.metric("claimgate_connections_evicted_total"),
+        Some(0.0)
+    );
     drop(above);
+    latch.open();
     for client in &mut below {
-        assert_eq!(client.call(&get("/open/page")).status, 200);
+        assert_eq!(client.response().status, 200);
     }
     drop(below);
     eventually("a slot is free", || {
@@ -227,7 +238,53 @@ fn rejects_connections_above_the_limit_and_serves_those_below() {
             .read(false)
             .is_ok_and(|response| response.status == 200)
     });
-    assert_eq!(upstream.arrived().len(), 21);
+    assert_eq!(upstream.arrived().len(), 11);
+}
+
+#[test]
+fn closes_the_oldest_idle_connections_to_make_room() {
+    let latch = Latch::default();
+    let upstream = Upstream::responding({
+        let latch = latch.clone();
+        move |exchange: &mut Exchange| {
+            if exchange.target() == "/open/held" {
+                latch.wait();
+            }
+            exchange.echo()
+        }
+    });
+    let config =
+        listening("max_connections = 20\nheader_timeout = \"10m\"\nidle_timeout = \"10m\"");
+    let (sidecar, upstream, _issuer) = start_with(&config, upstream);
+    let mut busy = sidecar.connect();
+    busy.send(get("/open/held").bytes());
+    upstream.wait_for(1);
+    // Silent, in the middle of a head, in the HTTP/2 preface, and used before.
+    let mut idle = Vec::new();
+    for bytes in ["", "GET /open/page HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n"] {
+        let mut client = sidecar.connect();
+        client.send(bytes);
+        idle.push(client);
+    }
+    let mut used = sidecar.connect();
+    assert_eq!(used.call(&get("/open/page")).status, 200);
+    idle.push(used);
+    idle.extend((0..15).map(|_| sidecar.connect()));
+    // Ten times as many as the limit: every one is served.
+    for round in 0..200 {
+        let mut client = sidecar.connect();
+        assert_eq!(client.call(&get("/open/page")).status, 200, "{round}");
+        idle.push(client);
+    }
+    for client in idle.iter_mut().take(3) {
+        assert_eq!(read_to_close(client), "");
+    }
+    let limit = sidecar.metric("claimgate_connections_limit");
+    assert_eq!(limit, Some(20.0));
+    assert!(sidecar.metric("claimgate_connections_open") <= Some(20.0));
+    assert!(sidecar.metric("claimgate_connections_evicted_total") >= Some(180.0));
+    latch.open();
+    assert_eq!(busy.response().status, 200);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::harness::frames::{Frame, Frames, HEADERS};
 use crate::harness::wire::Wire;
-use crate::harness::{Client, ROUTES, Sidecar, get, post, start};
+use crate::harness::{Client, Latch, ROUTES, Sidecar, Upstream, get, post, start, start_with};
 
 #[test]
 fn serves_requests_on_every_listener() {
@@ -61,21 +61,24 @@ fn the_connection_limit_covers_all_listeners() {
     let config = format!(
         "[listen]\nmax_connections = 2\n[[listeners]]\naddress = \"127.0.0.1:0\"\n{ROUTES}"
     );
-    let (sidecar, _upstream, _issuer) = start(&config);
+    let latch = Latch::default();
+    let (sidecar, upstream, _issuer) = start_with(&config, Upstream::held(&latch));
     let addresses = sidecar.addresses();
     let mut clients: Vec<Client> = addresses.iter().copied().map(Client::connect).collect();
     for client in &mut clients {
-        assert_eq!(client.call(&get("/open/page")).status, 200);
+        client.send(get("/open/page").bytes());
     }
+    upstream.wait_for(2);
     for address in addresses {
         Client::connect(address)
             .call(&get("/open/page"))
             .refused(503, "overloaded");
     }
+    latch.open();
 }
 
 /// Gate with a second listener that redirects to HTTPS on this port.
-fn redirecting(port: u16) -> (Sidecar, crate::harness::Upstream, crate::harness::Issuer) {
+fn redirecting(port: u16) -> (Sidecar, Upstream, crate::harness::Issuer) {
     start(&format!(
         "[[listeners]]\naddress = \"127.0.0.1:0\"\nredirect_to_https = {port}\n{ROUTES}"
     ))

@@ -384,13 +384,17 @@ fn stalled_bodies(seen: &mut Seen) {
 
 fn overload(seen: &mut Seen) {
     let config = format!("[listen]\nmax_connections = 1\n{ROUTES}");
-    let (sidecar, upstream, issuer) = start(&config);
+    let latch = Latch::default();
+    let (sidecar, upstream, issuer) = start_with(&config, Upstream::held(&latch));
     let mut first = sidecar.connect();
     let request = get(TASKS).bearer(&issuer.token("alice"));
-    assert_eq!(first.call(&request).status, 200);
+    first.send(request.bytes());
+    upstream.wait_for(1);
     let response = sidecar.call(&request);
     seen.refused(&response, 503, "overloaded");
     assert_eq!(response.header("connection").as_deref(), Some("close"));
+    latch.open();
+    assert_eq!(first.response().status, 200);
     assert_eq!(first.call(&request).status, 200);
     assert_eq!(upstream.arrived().len(), 2);
 }

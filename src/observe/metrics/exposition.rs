@@ -15,7 +15,9 @@ use crate::observe::traces::SpanOutcome;
 use super::durations::{BUCKETS, Bounds, Durations, GATE_BUCKETS, Histogram};
 use super::families::{counter, counters, gauge, gauges};
 use super::worker::Tally;
-use super::{Metrics, RedisOutcome, RejectedHead, WorkerMetrics, issuers, upstreams};
+use super::{
+    ConnectionLimit, Metrics, RedisOutcome, RejectedHead, WorkerMetrics, issuers, upstreams,
+};
 
 pub(in crate::observe) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -40,9 +42,9 @@ impl Collector for Scrape {
             tls,
             panics,
             spans,
+            connections_limit,
             rate_limit_buckets,
             rate_limit_buckets_evicted,
-            connections_limit,
             dropped_lines: _,
         } = self.0.as_ref();
         let total = self.0.total();
@@ -70,14 +72,14 @@ impl Collector for Scrape {
             total.response_bytes,
         )?;
         connections(encoder, workers)?;
-        tokens(encoder, workers)?;
-        counters(
         gauge(
             encoder,
             "connections_limit",
             "Limit of open client connections in force",
             connections_limit.load(Ordering::Relaxed),
         )?;
+        tokens(encoder, workers)?;
+        counters(
             encoder,
             "request_heads_rejected",
             "Connections rejected without a complete request head",
@@ -217,6 +219,23 @@ fn connections(
         "connections",
         "Client connections accepted",
         add(workers.iter().map(|worker| &worker.accepted)),
+    )?;
+    counter(
+        encoder,
+        "connections_evicted",
+        "Idle client connections closed to make room for others",
+        add(workers.iter().map(|worker| &worker.evicted)),
+    )?;
+    counters(
+        encoder,
+        "connections_rejected",
+        "Client connections rejected above a limit",
+        ConnectionLimit::ALL.map(|(limit, label)| {
+            let counts = workers
+                .iter()
+                .map(|worker| worker.connections_rejected(limit));
+            ([("limit", label)], add(counts))
+        }),
     )
 }
 

@@ -26,6 +26,8 @@ pub struct WorkerMetrics {
     pub spans: Arc<Spans>,
     pub(super) open: AtomicI64,
     pub(super) accepted: AtomicU64,
+    pub(super) evicted: AtomicU64,
+    rejected_in_total: AtomicU64,
     pub(super) cache_hits: AtomicU64,
     pub(super) cache_misses: AtomicU64,
     pub(super) tokens_valid: AtomicU64,
@@ -81,6 +83,18 @@ impl RejectedHead {
             Self::Tls => "tls_handshake",
         }
     }
+}
+
+/// Limit of open connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionLimit {
+    /// Of all clients together.
+    Total,
+}
+
+impl ConnectionLimit {
+    /// Limits with their labels, the keys of the configuration.
+    pub const ALL: [(Self, &str); 1] = [(Self::Total, "max_connections")];
 }
 
 /// Outcome of counting a request in Redis.
@@ -188,6 +202,23 @@ impl WorkerMetrics {
     /// Counts a closed connection.
     pub fn connection_closed(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection above a limit.
+    pub fn connection_rejected(&self, limit: ConnectionLimit) {
+        self.connections_rejected(limit)
+            .fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn connections_rejected(&self, limit: ConnectionLimit) -> &AtomicU64 {
+        match limit {
+            ConnectionLimit::Total => &self.rejected_in_total,
+        }
+    }
+
+    /// Counts idle connections closed to make room.
+    pub fn connections_evicted(&self, count: usize) {
+        self.evicted.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     pub fn open_connections(&self) -> usize {

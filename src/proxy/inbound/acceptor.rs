@@ -1,23 +1,22 @@
 //! Accept loop of a worker: accepts and limits connections, and shuts down without losing one.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::task::spawn_local;
-use tokio::time::{interval, sleep};
+use tokio::task::{spawn_local, yield_now};
+use tokio::time::{Instant, interval, sleep};
 use tracing::warn;
 
 use crate::config::Address;
 use crate::gate::refusal::Refusal;
-use crate::observe::metrics::WorkerMetrics;
+use crate::observe::metrics::{ConnectionLimit, WorkerMetrics};
 use crate::proxy::Proxy;
 use crate::proxy::shared::{Phase, Shared};
 use crate::proxy::transport::Wire;
@@ -26,10 +25,18 @@ use super::connection::Connection;
 use super::listener::{Listener, ListenerConfig};
 use super::open_connections::OpenConnections;
 use super::serve::AcceptedConnection;
+use super::served_connections::ServedConnections;
 use super::service::Server;
 
-/// Connections above the limit that get a 503 response; the rest are closed at once.
-const MAX_REJECTED_WITH_RESPONSE: usize = 64;
+/// Most idle connections closed at once to make room. Finding them takes a look at every connection.
+const MAX_EVICTED: usize = 32;
+
+/// Checks whether other workers have closed idle connections, and their interval.
+const EVICTION_CHECKS: usize = 5;
+const EVICTION_CHECK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Pause of the search for idle connections after one that found none.
+const EVICTION_PAUSE: Duration = Duration::from_millis(20);
 
 /// Interval at which a stopping worker checks for open connections of other workers.
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -50,6 +57,8 @@ pub struct Acceptor {
     shared: Arc<Shared>,
     open: Rc<OpenConnections>,
     served: Rc<ServedConnections>,
+    /// Time of the next search for idle connections.
+    next_eviction: Cell<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -57,47 +66,6 @@ struct AcceptedStream {
     listener: Arc<ListenerConfig>,
     wire: Wire,
     address: Option<IpAddr>,
-}
-
-/// Connections being served, for closing them on drain and shutdown.
-#[derive(Debug, Default)]
-struct ServedConnections {
-    last_number: Cell<u64>,
-    by_number: RefCell<HashMap<u64, Weak<Connection>>>,
-}
-
-/// Removes one connection from [`ServedConnections`] on drop.
-struct ServedConnection {
-    number: u64,
-    served: Rc<ServedConnections>,
-}
-
-impl ServedConnections {
-    fn add(self: &Rc<Self>, connection: &Rc<Connection>) -> ServedConnection {
-        let number = self.last_number.get() + 1;
-        self.last_number.set(number);
-        let mut by_number = self.by_number.borrow_mut();
-        by_number.insert(number, Rc::downgrade(connection));
-        ServedConnection {
-            number,
-            served: Rc::clone(self),
-        }
-    }
-
-    fn close(&self, predicate: impl Fn(&Connection) -> bool) {
-        let connections: Vec<_> = self.by_number.borrow().values().cloned().collect();
-        for connection in connections.iter().filter_map(Weak::upgrade) {
-            if predicate(&connection) {
-                connection.close();
-            }
-        }
-    }
-}
-
-impl Drop for ServedConnection {
-    fn drop(&mut self) {
-        self.served.by_number.borrow_mut().remove(&self.number);
-    }
 }
 
 impl Acceptor {
@@ -116,6 +84,7 @@ impl Acceptor {
             open: Rc::new(OpenConnections::new(Arc::clone(&shared), metrics)),
             shared,
             served: Rc::default(),
+            next_eviction: Cell::new(None),
         }
     }
 
@@ -125,10 +94,14 @@ impl Acceptor {
         let mut drain = pin!(self.shared.reaches(Phase::Draining));
         let mut stop = pin!(self.shared.reaches(Phase::Stopping));
         let mut pool_sample = interval(POOL_SAMPLE_INTERVAL);
+        let mut room_requests = self.shared.room_requests();
         loop {
             tokio::select! {
                 accepted = self.accept(stopping) => self.admit(accepted, stopping).await,
                 _ = pool_sample.tick() => self.server.proxy.note_pools(),
+                Ok(()) = room_requests.changed() => {
+                    self.evict_idle();
+                }
                 () = &mut drain, if !draining => {
                     draining = true;
                     // An HTTP/1.1 client gets `Connection: close` in its next response.
@@ -187,7 +160,7 @@ impl Acceptor {
 
     async fn admit(&self, accepted: io::Result<AcceptedStream>, stopping: bool) {
         match accepted {
-            Ok(accepted) => self.open(accepted, stopping),
+            Ok(accepted) => self.open(accepted, stopping).await,
             // The client disconnected before the accept.
             Err(error) if is_aborted_accept(&error) => {}
             Err(error) => {
@@ -197,12 +170,19 @@ impl Acceptor {
         }
     }
 
-    fn open(&self, accepted: AcceptedStream, stopping: bool) {
+    async fn open(&self, accepted: AcceptedStream, stopping: bool) {
         let before = self.open.count();
         let registration = self.open.register(stopping);
-        let connections = before.max(self.shared.open_connections());
-        let above = connections.saturating_sub(self.shared.max_connections());
-        if above > MAX_REJECTED_WITH_RESPONSE {
+        let mut above = self.above_limit(before);
+        if above > 0 && !stopping {
+            self.make_room(before).await;
+            above = self.above_limit(before);
+        }
+        let metrics = &self.server.metrics;
+        if above > 0 {
+            metrics.connection_rejected(ConnectionLimit::Total);
+        }
+        if above > self.shared.max_rejected() {
             return;
         }
         let refuses_all = match (above > 0, stopping) {
@@ -215,17 +195,55 @@ impl Acceptor {
             accepted.listener,
             refuses_all,
         ));
-        let entry = self.served.add(&connection);
+        let entry = self.served.begin();
+        let (number, weak) = (entry.number, Rc::downgrade(&connection));
         let accepted = AcceptedConnection {
             wire: accepted.wire,
             address: accepted.address,
             connection,
         };
         let server = Rc::clone(&self.server);
-        spawn_local(async move {
+        let task = spawn_local(async move {
             accepted.serve(server).await;
             drop(entry);
         });
+        self.served.add(number, weak, task.abort_handle());
+    }
+
+    /// Number of open connections above the limit. `before` is that of this worker before the newest one.
+    fn above_limit(&self, before: usize) -> usize {
+        let open = before.max(self.shared.open_connections());
+        let open = open.saturating_sub(self.served.evicted());
+        open.saturating_sub(self.shared.max_connections())
+    }
+
+    /// Closes the oldest idle connections of this worker, or if it has none, lets the other workers close theirs.
+    async fn make_room(&self, before: usize) {
+        let now = Instant::now();
+        if self.next_eviction.get().is_some_and(|next| now < next) {
+            return;
+        }
+        if self.evict_idle() {
+            // The tasks of the evicted connections run, and free their descriptors.
+            yield_now().await;
+            return;
+        }
+        self.shared.request_room();
+        for _ in 0..EVICTION_CHECKS {
+            sleep(EVICTION_CHECK_INTERVAL).await;
+            if self.above_limit(before) == 0 {
+                return;
+            }
+        }
+        self.next_eviction.set(Some(now + EVICTION_PAUSE));
+    }
+
+    /// Closes the oldest idle connections of this worker. Returns whether there was one.
+    fn evict_idle(&self) -> bool {
+        let count = (self.shared.max_connections() / 64).clamp(1, MAX_EVICTED);
+        let evicted = self.served.evict(count);
+        self.server.metrics.connections_evicted(evicted);
+        evicted > 0
     }
 }
 

@@ -1,6 +1,6 @@
 //! State of one client connection, shared by its exchanges and its socket.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
@@ -26,7 +26,7 @@ pub struct Connection {
     closing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     listener: Arc<ListenerConfig>,
-    refuses_all: Option<Refusal>,
+    refuses_all: OnceCell<Refusal>,
     _registration: Registration,
 }
 
@@ -44,7 +44,7 @@ impl Connection {
             closing: Cell::new(false),
             waker: RefCell::new(None),
             listener,
-            refuses_all,
+            refuses_all: refuses_all.map_or_else(OnceCell::new, OnceCell::from),
             _registration: registration,
         }
     }
@@ -59,7 +59,16 @@ impl Connection {
 
     /// Refusal that every request of this connection gets, on overload or shutdown.
     pub(in crate::proxy) fn refuses_all(&self) -> Option<Refusal> {
-        self.refuses_all.clone()
+        self.refuses_all.get().cloned()
+    }
+
+    /// Time since which the connection waits for a request head, if it may be closed to make room for another.
+    pub(super) fn evictable_since(&self) -> Option<Instant> {
+        // A rejected connection is about to close anyway, with a response.
+        if self.exchanges.get() > 0 || self.refuses_all.get().is_some() {
+            return None;
+        }
+        self.deadlines.waiting_since()
     }
 
     /// Notes that a request head has arrived.

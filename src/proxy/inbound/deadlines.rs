@@ -23,6 +23,8 @@ pub(super) struct ConnectionDeadlines {
     is_http2: AtomicBool,
     /// HTTP/2: time of the last received bytes, in milliseconds since `start`.
     last_received: AtomicU64,
+    /// Bytes of a response wait for the client to read.
+    is_write_blocked: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,7 @@ impl ConnectionDeadlines {
             head_timed_out: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
             last_received: AtomicU64::new(0),
+            is_write_blocked: AtomicBool::new(false),
         }
     }
 
@@ -91,6 +94,19 @@ impl ConnectionDeadlines {
             1 => Some(since + timeouts.idle),
             _ => None,
         }
+    }
+
+    /// Notes whether bytes wait for the client to read.
+    pub(super) fn set_write_blocked(&self, is_blocked: bool) {
+        self.is_write_blocked.store(is_blocked, Ordering::Relaxed);
+    }
+
+    /// Time since which the connection waits for a request head; `None` during an exchange, and until its response is
+    /// written.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        let (since, state) = self.since();
+        let is_waiting = state != State::InExchange as u64;
+        (is_waiting && !self.is_write_blocked.load(Ordering::Relaxed)).then_some(since)
     }
 
     /// Time to close an HTTP/2 connection without exchanges if its client does not close it after the GOAWAY of

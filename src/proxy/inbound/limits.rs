@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Connections above a limit that get a 503 response; the rest are closed at once.
+pub(in crate::proxy) const MAX_REJECTED_WITH_RESPONSE: usize = 64;
+
 /// Timeouts of a client connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {

@@ -102,6 +102,7 @@ impl Socket {
         context: &mut Context<'_>,
         written: &Poll<io::Result<T>>,
     ) -> io::Result<()> {
+        self.deadlines.set_write_blocked(written.is_pending());
         if written.is_ready() {
             self.blocked_since = None;
             return Ok(());

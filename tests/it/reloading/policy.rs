@@ -149,6 +149,8 @@ fn limits_and_timeouts_are_reloaded() {
 
     let mut last = sidecar.connect();
     assert_eq!(last.call(&get("/open")).status, 200);
+    // In flight, the connection is not closed to make room.
+    last.send("POST /open HTTP/1.1\r\nHost: gate.test\r\nContent-Length: 9\r\n\r\n");
     folder.change(&sidecar, &listen("max_connections = 1"));
     eventually("other connections closed", || {
         sidecar.connect().call(&get("/open")).outcome() == (503, "overloaded".to_owned())
