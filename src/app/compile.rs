@@ -115,6 +115,7 @@ impl App {
             max_body_bytes: listen.max_body_bytes,
             limits,
             max_connections: listen.max_connections,
+            max_connections_per_client: listen.max_connections_per_client,
             grace: config.drain.grace,
             log_sample: config.log.sample,
             tracing,

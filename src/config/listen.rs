@@ -20,6 +20,8 @@ pub struct Listen {
     pub workers: usize,
     /// Most open connections.
     pub max_connections: usize,
+    /// Most open connections of one client; 0 for no limit. Default: half of `max_connections`.
+    pub max_connections_per_client: Option<usize>,
     /// Longest time from the first byte, or from the start of a connection, to a complete request head.
     #[serde(deserialize_with = "units::duration")]
     pub header_timeout: Duration,
@@ -50,6 +52,7 @@ impl Default for Listen {
             proxy_protocol: false,
             workers: 0,
             max_connections: 10_000,
+            max_connections_per_client: None,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),

@@ -1,6 +1,7 @@
 //! Client side: accepts connections, reads what precedes HTTP, and serves HTTP/1.1 and HTTP/2.
 
 pub mod acceptor;
+pub mod client_connections;
 pub mod connection;
 mod deadlines;
 mod http1;

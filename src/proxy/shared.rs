@@ -1,5 +1,6 @@
 //! State shared by all threads: every worker reads it, the control thread alone writes it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::observe::traces::Tracing;
 
 use super::forwarding::Forwarding;
 use super::headers::HeaderPolicy;
+use super::inbound::client_connections::{ClientConnections, ClientSlot};
 use super::inbound::limits::{ConnectionLimits, MAX_REJECTED_WITH_RESPONSE};
 use super::redis::Redis;
 use super::upstream::SharedUpstream;
@@ -38,6 +40,8 @@ pub struct Policy {
     pub limits: ConnectionLimits,
     /// Limit of open connections.
     pub max_connections: usize,
+    /// Limit of open connections of one client; `None` is half of all, 0 is unlimited.
+    pub max_connections_per_client: Option<usize>,
     /// Grace period of requests in flight during shutdown.
     pub grace: Duration,
     /// Logged share of successful exchanges, 0 to 1.
@@ -101,6 +105,7 @@ pub struct Shared {
     connections: AtomicUsize,
     /// Most open connections that the file descriptors allow.
     capacity: usize,
+    clients: Arc<ClientConnections>,
     room_requests: watch::Sender<()>,
     pub clock: Clock,
     /// Rate limit buckets. They outlive the policy.
@@ -118,6 +123,7 @@ impl Shared {
             policies: watch::Sender::new(()),
             connections: AtomicUsize::new(0),
             capacity,
+            clients: Arc::default(),
             room_requests: watch::Sender::new(()),
             clock,
             rate_limits: RateLimitTable::default(),
@@ -198,6 +204,21 @@ impl Shared {
     /// Subscribes to requests to close idle connections.
     pub(super) fn room_requests(&self) -> watch::Receiver<()> {
         self.room_requests.subscribe()
+    }
+
+    /// Counts a connection of a client. Also returns how many more than its limit the client has. Returns `None` without a
+    /// limit: for a trusted proxy, which has many clients, and on loopback, where proxies in the same pod connect from.
+    pub(super) fn enter_client(&self, address: IpAddr) -> Option<(ClientSlot, usize)> {
+        let policy = self.policy.load();
+        let limit = match policy.max_connections_per_client {
+            Some(limit) => limit,
+            None => policy.max_connections.min(self.capacity).div_ceil(2),
+        };
+        if limit == 0 || address.is_loopback() || policy.headers.trusts(address) {
+            return None;
+        }
+        let (slot, count) = self.clients.enter(address);
+        Some((slot, count.saturating_sub(limit)))
     }
 
     pub(super) fn connection_opened(&self) {

@@ -4,7 +4,9 @@ use std::os::unix::net::UnixStream;
 
 use crate::harness::frames::{Frame, Frames, PREFACE};
 use crate::harness::wire::Wire;
-use crate::harness::{Client, ROUTES, Sidecar, Upstream, eventually, get, start};
+use crate::harness::{
+    Client, Latch, ROUTES, Sidecar, Upstream, eventually, get, start, start_with,
+};
 
 const LINE: &str = "PROXY TCP4 203.0.113.7 10.0.0.1 40000 8080\r\n";
 
@@ -189,4 +191,78 @@ fn trusts_every_peer_of_a_unix_socket() {
     assert_eq!(client.call(&get("/open/page")).status, 200);
     let forwarded = upstream.only().head.value("x-forwarded-for").unwrap();
     assert_eq!(forwarded, "203.0.113.7");
+}
+
+#[test]
+fn one_client_cannot_take_every_connection() {
+    let latch = Latch::default();
+    for (keys, limit) in [
+        ("max_connections = 8", 4),
+        ("max_connections = 20\nmax_connections_per_client = 3", 3),
+    ] {
+        let config = format!(
+            "[listen]\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n{keys}\n{ROUTES}"
+        );
+        let (sidecar, upstream, _issuer) = start_with(&config, Upstream::held(&latch));
+        let connect = |client: &str| {
+            let mut connection = sidecar.connect();
+            let family = if client.contains(':') {
+                "TCP6 "
+            } else {
+                "TCP4 "
+            };
+            let target = if client.contains(':') {
+                "::1"
+            } else {
+                "10.0.0.1"
+            };
+            connection.send(format!("PROXY {family}{client} {target} 40000 8080\r\n"));
+            connection
+        };
+        let held = |client: &str| {
+            let mut connection = connect(client);
+            connection.send(get("/open/page").bytes());
+            connection
+        };
+        let mut open = Vec::new();
+        for number in 1..=limit {
+            open.push(held("203.0.113.7"));
+            upstream.wait_for(number);
+        }
+        connect("203.0.113.7")
+            .call(&get("/open/page"))
+            .refused(503, "overloaded");
+        connect("203.0.113.7")
+            .call(&get("/open/page"))
+            .refused(503, "overloaded");
+        let series = "claimgate_connections_rejected_total{limit=\"max_connections_per_client\"}";
+        assert_eq!(sidecar.metric(series), Some(2.0));
+        // Another client, and the same number of addresses of one IPv6 network.
+        open.push(held("203.0.113.8"));
+        upstream.wait_for(limit + 1);
+        open.pop();
+        if limit == 3 {
+            for number in 1..=limit {
+                open.push(held(&format!("2001:db8::{number}")));
+                upstream.wait_for(limit + 1 + number);
+            }
+            connect("2001:db8::ffff")
+                .call(&get("/open/page"))
+                .refused(503, "overloaded");
+            // A trusted proxy and a proxy in the same pod have many clients.
+            for (number, client) in ["10.1.1.1", "127.0.0.6"].iter().cycle().take(8).enumerate() {
+                open.push(held(client));
+                upstream.wait_for(2 * limit + 2 + number);
+            }
+        }
+        // A closed connection makes room for another of the same client.
+        open.clear();
+        eventually("the connections are closed", || {
+            sidecar.metric("claimgate_connections_open") == Some(0.0)
+        });
+        let before = upstream.arrived().len();
+        let _served = held("203.0.113.7");
+        upstream.wait_for(before + 1);
+    }
+    latch.open();
 }

@@ -28,6 +28,7 @@ pub struct WorkerMetrics {
     pub(super) accepted: AtomicU64,
     pub(super) evicted: AtomicU64,
     rejected_in_total: AtomicU64,
+    rejected_per_client: AtomicU64,
     pub(super) cache_hits: AtomicU64,
     pub(super) cache_misses: AtomicU64,
     pub(super) tokens_valid: AtomicU64,
@@ -90,11 +91,16 @@ impl RejectedHead {
 pub enum ConnectionLimit {
     /// Of all clients together.
     Total,
+    /// Of one client.
+    PerClient,
 }
 
 impl ConnectionLimit {
     /// Limits with their labels, the keys of the configuration.
-    pub const ALL: [(Self, &str); 1] = [(Self::Total, "max_connections")];
+    pub const ALL: [(Self, &str); 2] = [
+        (Self::Total, "max_connections"),
+        (Self::PerClient, "max_connections_per_client"),
+    ];
 }
 
 /// Outcome of counting a request in Redis.
@@ -213,6 +219,7 @@ impl WorkerMetrics {
     pub(super) fn connections_rejected(&self, limit: ConnectionLimit) -> &AtomicU64 {
         match limit {
             ConnectionLimit::Total => &self.rejected_in_total,
+            ConnectionLimit::PerClient => &self.rejected_per_client,
         }
     }
 

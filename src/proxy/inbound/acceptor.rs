@@ -178,14 +178,19 @@ impl Acceptor {
             self.make_room(before).await;
             above = self.above_limit(before);
         }
+        let client = accepted.client_address();
+        let client = client.and_then(|address| self.shared.enter_client(address));
+        let above_client = client.as_ref().map_or(0, |(_, above)| *above);
         let metrics = &self.server.metrics;
         if above > 0 {
             metrics.connection_rejected(ConnectionLimit::Total);
+        } else if above_client > 0 {
+            metrics.connection_rejected(ConnectionLimit::PerClient);
         }
-        if above > self.shared.max_rejected() {
+        if above.max(above_client) > self.shared.max_rejected() {
             return;
         }
-        let refuses_all = match (above > 0, stopping) {
+        let refuses_all = match (above.max(above_client) > 0, stopping) {
             (true, _) => Some(Refusal::Overloaded),
             (false, true) => Some(Refusal::Draining),
             (false, false) => None,
@@ -195,6 +200,9 @@ impl Acceptor {
             accepted.listener,
             refuses_all,
         ));
+        if let Some((slot, _)) = client {
+            connection.set_client(slot);
+        }
         let entry = self.served.begin();
         let (number, weak) = (entry.number, Rc::downgrade(&connection));
         let accepted = AcceptedConnection {
@@ -244,6 +252,13 @@ impl Acceptor {
         let evicted = self.served.evict(count);
         self.server.metrics.connections_evicted(evicted);
         evicted > 0
+    }
+}
+
+impl AcceptedStream {
+    /// Client address, if the connection alone tells it.
+    fn client_address(&self) -> Option<IpAddr> {
+        self.address.filter(|_| !self.listener.proxy_protocol)
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::gate::refusal::Refusal;
 use crate::proxy::informational::InformationalQueue;
 
+use super::client_connections::ClientSlot;
 use super::deadlines::ConnectionDeadlines;
 use super::limits::Timeouts;
 use super::listener::ListenerConfig;
@@ -27,6 +28,7 @@ pub struct Connection {
     waker: RefCell<Option<Waker>>,
     listener: Arc<ListenerConfig>,
     refuses_all: OnceCell<Refusal>,
+    client: OnceCell<ClientSlot>,
     _registration: Registration,
 }
 
@@ -45,6 +47,7 @@ impl Connection {
             waker: RefCell::new(None),
             listener,
             refuses_all: refuses_all.map_or_else(OnceCell::new, OnceCell::from),
+            client: OnceCell::new(),
             _registration: registration,
         }
     }
@@ -60,6 +63,16 @@ impl Connection {
     /// Refusal that every request of this connection gets, on overload or shutdown.
     pub(in crate::proxy) fn refuses_all(&self) -> Option<Refusal> {
         self.refuses_all.get().cloned()
+    }
+
+    /// Rejects every request of this connection.
+    pub(super) fn refuse_all(&self, refusal: Refusal) {
+        let _first = self.refuses_all.set(refusal);
+    }
+
+    /// Counts the connection for its client.
+    pub(super) fn set_client(&self, slot: ClientSlot) {
+        let _once = self.client.set(slot);
     }
 
     /// Time since which the connection waits for a request head, if it may be closed to make room for another.

@@ -11,7 +11,8 @@ use tokio::time::timeout_at;
 use tracing::info;
 
 use crate::gate::inbound::Scheme;
-use crate::observe::metrics::RejectedHead;
+use crate::gate::refusal::Refusal;
+use crate::observe::metrics::{ConnectionLimit, RejectedHead};
 use crate::proxy::headers::Peer;
 use crate::proxy::transport::{Stream, Wire};
 
@@ -104,7 +105,10 @@ impl AcceptedConnection {
             let source = in_time(&connection, limits, proxy_protocol::read(&mut wire)).await?;
             peer = Peer::at(match source? {
                 ProxiedSource::Proxy => address,
-                ProxiedSource::Address(client) => Some(client),
+                ProxiedSource::Address(client) => {
+                    limit_client(&server, &connection, client)?;
+                    Some(client)
+                }
                 ProxiedSource::UnixSocket => None,
             });
             peer.is_proxied = true;
@@ -134,6 +138,29 @@ impl AcceptedConnection {
             is_http2,
         })
     }
+}
+
+/// Counts a connection for the client that the proxy names. Above its limit, the connection is rejected or closed.
+fn limit_client(
+    server: &Server,
+    connection: &Connection,
+    client: IpAddr,
+) -> Result<(), ServeError> {
+    let shared = &server.proxy.shared;
+    let Some((slot, above)) = shared.enter_client(client) else {
+        return Ok(());
+    };
+    if above > 0 {
+        server
+            .metrics
+            .connection_rejected(ConnectionLimit::PerClient);
+        connection.refuse_all(Refusal::Overloaded);
+    }
+    if above > shared.max_rejected() {
+        return Err(ServeError::Handshake);
+    }
+    connection.set_client(slot);
+    Ok(())
 }
 
 /// Bounds a step before HTTP by the deadline of the first request head.
