@@ -31,6 +31,8 @@ pub struct Secrets {
     pub current: Secret,
     /// Previous secret, accepted until it is removed from the file.
     pub previous: Option<Secret>,
+    /// True if the two lines of the file look like one base64 text.
+    pub looks_wrapped: bool,
 }
 
 impl Secret {
@@ -116,6 +118,7 @@ impl Secrets {
         Ok(Self {
             current: Secret::decode(text.into_bytes(), encoding)?,
             previous: None,
+            looks_wrapped: false,
         })
     }
 
@@ -139,11 +142,16 @@ impl Secrets {
             None => Self {
                 current: decode(first)?,
                 previous: None,
+                looks_wrapped: false,
             },
-            Some(second) => Self {
-                current: decode(first.strip_suffix(b"\r").unwrap_or(first))?,
-                previous: Some(decode(second)?),
-            },
+            Some(second) => {
+                let first = first.strip_suffix(b"\r").unwrap_or(first);
+                Self {
+                    current: decode(first)?,
+                    previous: Some(decode(second)?),
+                    looks_wrapped: looks_wrapped(first, second),
+                }
+            }
         })
     }
 
@@ -225,6 +233,16 @@ fn without_final_newline(text: &[u8]) -> &[u8] {
         Some(text) => text.strip_suffix(b"\r").unwrap_or(text),
         None => text,
     }
+}
+
+/// Reports whether two lines look like one base64 text: `openssl rand -base64 64` and `base64` wrap at 64 and 76
+/// characters.
+fn looks_wrapped(first: &[u8], second: &[u8]) -> bool {
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_=".contains(byte);
+    matches!(first.len(), 64 | 76)
+        && second.len() < first.len()
+        && first.iter().chain(second).all(is_base64)
+        && !first.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// Reports whether the bytes are UTF-8 text without control characters other than whitespace.
@@ -388,6 +406,23 @@ mod tests {
             let error = read.unwrap_err().to_string();
             assert!(error.contains(cause), "{value:?}: {error}");
             assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn recognizes_one_base64_text_on_two_lines() {
+        let long = "mR3w+/".repeat(16);
+        for (first, second, expected) in [
+            (&long[..64], "c2VjcmV0IG9mIHRoZSB0ZXN0cw==", true),
+            (&long[..76], "c2VjcmV0", true),
+            (&long[..64], &long[..64], false),
+            (&long[..44], "c2VjcmV0", false),
+            (&long[..64], "not base64!", false),
+            // A key in hex, and the previous one.
+            (&"ab".repeat(32), "c2VjcmV0IG9mIHRoZSB0ZXN0cw==", false),
+        ] {
+            let read = from_file(format!("{first}\n{second}\n").as_bytes(), Encoding::Utf8);
+            assert_eq!(read.unwrap().looks_wrapped, expected, "{first} {second}");
         }
     }
 

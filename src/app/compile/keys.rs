@@ -213,6 +213,13 @@ pub(super) fn resolve(
                         document.location(&key_path)
                     ));
                 }
+                if secrets.looks_wrapped {
+                    warnings.push(format!(
+                        "{}: the two lines of the file look like one base64 text: if they are one secret, write it on \
+                         one line; the second line is the previous secret",
+                        document.location(&key_path)
+                    ));
+                }
                 if secrets.are_alike() {
                     warnings.push(format!(
                         "{}: both lines of the file contain the same secret",
