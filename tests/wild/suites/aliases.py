@@ -15,7 +15,7 @@ _SEPARATORS = "-_.~!#$%&'*+^`|"
 SPELLINGS = [
     *(f"X{one}User{one}Id" for one in _SEPARATORS),
     *(f"X{one}User{other}Id" for one, other in ("-_", "_-", "-.", ".-", "_.", "._")),
-    "x-user-id", "X-USER-ID", "x-UsEr-iD", "HTTP_X_USER_ID", "HTTP-X-USER-ID", "http_x-user_id", "Http.X.User.Id",
+    "x-user-id", "X-USER-ID", "x-UsEr-iD", "XUserId", "X-UserId", "XUser-Id", "X_UserId", "HTTP_X_USER_ID", "HTTP-X-USER-ID", "http_x-user_id", "Http.X.User.Id",
 ]
 NAMES = [
     # Client address.
