@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, HeaderName};
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Full;
 
@@ -64,6 +64,19 @@ pub enum FetchError {
         /// Delay requested by the issuer.
         retry_after: Option<Duration>,
     },
+    /// Redirect. Not followed, because another host may not be trusted.
+    #[error("status: {status}: redirects are not followed; configure the URL{}", quoted(.location.as_deref()))]
+    Redirect {
+        status: StatusCode,
+        location: Option<String>,
+    },
+    /// The key set that the discovery document names could not be fetched.
+    #[error("key set {url}: {source}")]
+    KeySet {
+        url: Uri,
+        #[source]
+        source: Box<Self>,
+    },
     /// The body has no usable key.
     #[error("body: {0}")]
     Keys(#[from] KeyError),
@@ -78,10 +91,16 @@ pub enum FetchError {
 impl FetchError {
     /// Delay requested by the issuer.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        if let Self::Status { retry_after, .. } = self {
-            return *retry_after;
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            Self::KeySet { source, .. } => source.retry_after(),
+            Self::Call(_)
+            | Self::Unproxied { .. }
+            | Self::Redirect { .. }
+            | Self::Keys(_)
+            | Self::TokenFile(_)
+            | Self::Discovery(_) => None,
         }
-        None
     }
 }
 
@@ -117,6 +136,14 @@ impl Fetcher {
         }
         let response = client::call(request, url, &self.tls).await;
         let (head, body) = response.map_err(|error| self.explain(error))?.into_parts();
+        if head.status.is_redirection() {
+            let location = head.headers.get(LOCATION);
+            let location = location.and_then(|location| location.to_str().ok());
+            return Err(FetchError::Redirect {
+                status: head.status,
+                location: location.map(str::to_owned),
+            });
+        }
         if head.status != StatusCode::OK {
             return Err(FetchError::Status {
                 status: head.status,
@@ -141,6 +168,11 @@ impl Fetcher {
             (_, source) => source.into(),
         }
     }
+}
+
+/// Quoted text after a space, or nothing.
+fn quoted(text: Option<&str>) -> String {
+    text.map_or_else(String::new, |text| format!(" `{text}`"))
 }
 
 /// Reads the delay in seconds. An HTTP date is ignored; the back-off applies instead.

@@ -148,7 +148,11 @@ impl RemoteKeys {
             } => {
                 let document = self.fetcher.get(url).await?.body;
                 let url = key_set_url(&document, issuers, *allow_http)?;
-                self.fetcher.get(&url).await?
+                let found = self.fetcher.get(&url).await;
+                found.map_err(|source| FetchError::KeySet {
+                    url,
+                    source: Box::new(source),
+                })?
             }
         };
         Ok(Fetched {

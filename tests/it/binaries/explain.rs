@@ -572,6 +572,31 @@ fn explain_names_the_cause_of_missing_keys() {
 }
 
 #[test]
+fn explain_names_the_location_of_a_redirect_and_the_url_of_a_key_set() {
+    let redirect = "HTTP/1.1 301 Moved Permanently\r\nLocation: https://a.example/jwks\r\nContent-Length: 0\r\n\r\n";
+    let keys = Issuer::publishing(JwksResponse::Raw(redirect.as_bytes().to_vec()));
+    // Provider metadata that names this key set.
+    let provider = Issuer::start();
+    let host = provider.url().replace("/jwks.json", "");
+    let document = json!({ "issuer": host, "jwks_uri": keys.url() });
+    provider.publish(JwksResponse::with_status("200 OK", &document.to_string()));
+    let discovery = with_remote_keys(&format!("{host}/.well-known/openid-configuration"))
+        .replace("jwks_url", "discovery");
+    let claims = json!({ "sub": "alice", "iss": host, "exp": 4_000_000_000_i64 });
+    let token = Key::ed25519("one").sign(&claims);
+    let cause = "status: 301 Moved Permanently: redirects are not followed; configure the URL `https://a.example/jwks`\n";
+    for (config, cause) in [
+        (with_remote_keys(&keys.url()), format!(": {cause}")),
+        (discovery, format!(": key set {}: {cause}", keys.url())),
+    ] {
+        let directory = Directory::with(&config);
+        let ended = directory.call(&["explain", "--token", &token, "GET", "/api/alice/tasks"]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stdout.contains(&cause), "`{cause}`: {ended:?}");
+    }
+}
+
+#[test]
 fn token_inspect_names_the_key_of_the_issuer() {
     let keys = vec![Key::rsa("one"), Key::ed25519("two").without_kid()];
     let issuer = Issuer::publishing(JwksResponse::Keys(keys));
