@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::rsa::{is_long_enough, without_leading_zeros};
 use super::{Algorithm, KeyError, KeyKind, VerificationKey};
@@ -56,11 +56,7 @@ pub fn load(file: &Path, allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyErr
 pub fn parse(json: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyError> {
     // RFC 8259 section 8.1: a parser may ignore a byte order mark.
     let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
-    let document: Document = serde_json::from_slice(json).map_err(|_| {
-        KeyError::Unusable(
-            "not a JSON Web Key Set: expected a JSON object with an array `keys`".to_owned(),
-        )
-    })?;
+    let document: Document = serde_json::from_slice(json).map_err(|_| not_a_key_set(json))?;
     let mut set = KeySet::default();
     for (index, value) in document.keys.into_iter().enumerate() {
         if index >= MAX_KEYS {
@@ -84,6 +80,25 @@ pub fn parse(json: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyEr
         )));
     }
     Ok(set)
+}
+
+/// Names what the document is instead, if it is one that issuers publish beside their key set.
+fn not_a_key_set(json: &[u8]) -> KeyError {
+    let members: Map<String, Value> = serde_json::from_slice(json).unwrap_or_default();
+    let is_certificate = |value: &Value| {
+        let text = value.as_str();
+        text.is_some_and(|text| text.starts_with("-----BEGIN CERTIFICATE"))
+    };
+    let found = if members.contains_key("jwks_uri") {
+        "this is provider metadata; use `discovery` with its URL"
+    } else if members.contains_key("kty") {
+        "this is a single key; a key set is `{\"keys\": [KEY]}`"
+    } else if members.values().any(is_certificate) {
+        "these are certificates; use the URL of the issuer's JWKS"
+    } else {
+        "expected a JSON object with an array `keys`"
+    };
+    KeyError::Unusable(format!("not a JSON Web Key Set: {found}"))
 }
 
 impl KeySet {
@@ -311,6 +326,66 @@ mod tests {
     fn ignores_a_byte_order_mark() {
         let text = format!("\u{feff}{{\"keys\":[{ED25519}]}}");
         assert_eq!(parse(text.as_bytes(), None).unwrap().keys.len(), 1);
+    }
+
+    #[test]
+    fn names_a_document_that_is_no_key_set() {
+        for (json, expected) in [
+            ("<html>", "expected a JSON object with an array `keys`"),
+            (
+                r#"{"keys":{}}"#,
+                "expected a JSON object with an array `keys`",
+            ),
+            (
+                r#"{"issuer":"https://a.example","jwks_uri":"https://a.example/jwks"}"#,
+                "this is provider metadata; use `discovery` with its URL",
+            ),
+            (
+                ED25519,
+                r#"this is a single key; a key set is `{"keys": [KEY]}`"#,
+            ),
+            (
+                r#"{"kid":"-----BEGIN CERTIFICATE-----\nMII"}"#,
+                "these are certificates; use the URL of the issuer's JWKS",
+            ),
+        ] {
+            let error = parse(json.as_bytes(), None).unwrap_err().to_string();
+            assert_eq!(error, format!("not a JSON Web Key Set: {expected}"));
+        }
+    }
+
+    // Key sets in the field: members that verification does not need, and keys of other uses.
+    #[test]
+    fn reads_keys_with_members_of_many_issuers() {
+        let modulus = URL_SAFE_NO_PAD.encode([0xff; 256]);
+        let rsa = format!(r#""kty":"RSA","n":"{modulus}","e":"AQAB""#);
+        let found = set(&[
+            &format!(
+                r#"{{{rsa},"kid":"entra","x5t":"AA","x5c":["MII"],"issuer":"https://a.example"}}"#
+            ),
+            &format!(r#"{{{rsa},"kid":"null","alg":null,"use":null,"key_ops":null,"x5u":null}}"#),
+            &format!(r#"{{{rsa},"kid":"ops","key_ops":["encrypt","verify"],"ext":true}}"#),
+            &format!(r#"{{{rsa},"kid":"keycloak","use":"enc","alg":"RSA-OAEP"}}"#),
+            &format!(r#"{{{rsa},"kid":"other","alg":"RSA-OAEP-256"}}"#),
+            r#"{"kty":"RSA","kid":"x5c","x5c":["MII"]}"#,
+            r#"{"kty":"AKP","alg":"ML-DSA-44","pub":"AA"}"#,
+            r#"{"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"}"#,
+            &format!(r#"{{{rsa},"kid":7}}"#),
+        ])
+        .unwrap();
+        let kids: Vec<_> = found.keys.iter().map(VerificationKey::kid).collect();
+        assert_eq!(kids, [Some("entra"), Some("null"), Some("ops")]);
+        assert_eq!(
+            found.skipped,
+            [
+                "key 3: `use` or `key_ops` does not allow verifying signatures",
+                "key 4: unsupported `alg`",
+                "key 5: `n` is missing",
+                "key 6: keys of type AKP are not supported",
+                "key 7: keys of type EC on secp256k1 are not supported",
+                "key 8: not a JSON Web Key",
+            ]
+        );
     }
 
     #[test]

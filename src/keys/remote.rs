@@ -177,8 +177,14 @@ fn record_success(metrics: &IssuerMetrics, ring: &KeyRing) {
 /// Connect Discovery 1.0 section 4.3).
 fn key_set_url(document: &[u8], issuers: &[String], allow_http: bool) -> Result<Uri, FetchError> {
     let invalid = |text: String| FetchError::Discovery(text);
-    let document: DiscoveryDocument = serde_json::from_slice(document)
-        .map_err(|_| invalid("not a JSON object with `issuer` and `jwks_uri`".to_owned()))?;
+    // RFC 8259 section 8.1: a parser may ignore a byte order mark.
+    let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
+    let document: DiscoveryDocument = serde_json::from_slice(document).map_err(|_| {
+        invalid(match jwks::parse(document, None) {
+            Ok(_) => "this is a key set; use `jwks_url` with its URL".to_owned(),
+            Err(_) => "not a JSON object with `issuer` and `jwks_uri`".to_owned(),
+        })
+    })?;
     if !issuers.contains(&document.issuer) {
         return Err(invalid(format!(
             "the document has the issuer `{}`, expected `{}`; if it is the issuer of your tokens, set `discovery_issuer`",
@@ -296,6 +302,13 @@ mod tests {
                 "{other}"
             );
         }
+        assert_eq!(of(&format!("\u{feff}{valid}"), false), of(valid, false));
+        let set = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let error = of(set, false).unwrap_err();
+        assert_eq!(
+            error,
+            "discovery: this is a key set; use `jwks_url` with its URL"
+        );
         let plain = valid.replace("https://keys", "http://keys");
         assert!(of(&plain, false).is_err() && of(&plain, true).is_ok());
         for invalid in [
