@@ -17,6 +17,9 @@ use crate::tls::{Pair, TlsError};
 use super::checks::{check_time, socket_path_problem};
 use super::urls::{HAS_CREDENTIALS, is_host_like};
 
+/// Most retries of one request. A connection that is refused is retried without the retry budget.
+const MAX_RETRIES: usize = 16;
+
 pub(super) fn compile(document: &mut ConfigDocument) -> Vec<SharedUpstream> {
     let section = KeyPath::of("upstreams");
     if document.lacks("upstreams") {
@@ -36,6 +39,13 @@ pub(super) fn compile(document: &mut ConfigDocument) -> Vec<SharedUpstream> {
             &path.key("ejection").key("time"),
             Some(upstream.ejection.time),
         );
+        let attempts = upstream.retries.attempts;
+        if attempts > MAX_RETRIES {
+            document.report(
+                path.key("retries").key("attempts"),
+                format!("must be at most {MAX_RETRIES}, got {attempts}"),
+            );
+        }
         if upstream.retries.budget > 100 {
             let budget = path.key("retries").key("budget");
             document.report(
