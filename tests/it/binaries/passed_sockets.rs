@@ -111,7 +111,7 @@ fn names_a_socket_that_was_not_passed() {
     assert!(
         ended
             .stderr
-            .contains("listen on systemd:2: no socket with this index was passed"),
+            .contains("listen on systemd:2, `address` of listeners[0]: no socket with this index was passed"),
         "{}",
         ended.stderr
     );
@@ -119,7 +119,7 @@ fn names_a_socket_that_was_not_passed() {
     assert!(
         ended
             .stderr
-            .contains("listen on systemd:0: no socket with this index was passed"),
+            .contains("listen on systemd:0, `address` of [listen]: no socket with this index was passed"),
         "{}",
         ended.stderr
     );
