@@ -3,6 +3,7 @@
 //! A path is looked up in its decoded form and forwarded as received. Paths that some APIs treat as one get one decision:
 //! see `spelling`. Only this file and `spelling` use matchit.
 
+mod foreign;
 mod methods;
 mod pattern;
 mod problem;

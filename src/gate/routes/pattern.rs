@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::gate::path::{CanonicalPath, PathFault, PathFaultKind, decode, hex_byte, is_path_byte};
 
+use super::foreign::ForeignSyntax;
 use super::problem::RouteProblem;
 
 /// Pattern of the paths that a route matches.
@@ -40,8 +41,11 @@ impl PathPattern {
             fault,
         };
         let Some(segments) = pattern.strip_prefix('/') else {
-            return Err(invalid("must start with `/`"));
+            return Err(invalid(without_slash(pattern)));
         };
+        if let Some(foreign) = ForeignSyntax::find(pattern) {
+            return Err(RouteProblem::foreign(pattern, foreign));
+        }
         let segments: Result<Vec<Segment>, _> = segments.split('/').map(Segment::parse).collect();
         let segments = segments.map_err(invalid)?;
         let last = segments.len() - 1;
@@ -168,6 +172,20 @@ impl Segment {
         } else {
             Err("has text beside a wildcard `{*…}`; a wildcard needs a whole segment")
         }
+    }
+}
+
+/// Fault of a pattern that does not start with `/`.
+fn without_slash(pattern: &str) -> &'static str {
+    let method = pattern.split_once(' ').map(|(method, _)| method);
+    if method.is_some_and(|method| method.bytes().all(|byte| byte.is_ascii_uppercase())) {
+        "must start with `/`; list the method in `methods`"
+    } else if pattern.contains("://") {
+        "must start with `/`; write the path without scheme and host"
+    } else if pattern.starts_with(['^', '~', '(']) {
+        "must start with `/`; it is a path pattern, not a regular expression"
+    } else {
+        "must start with `/`"
     }
 }
 

@@ -1,8 +1,12 @@
 //! Problems of configured routes.
 
+use std::fmt::Write;
+
 use http::Method;
 
 use crate::gate::path::PathFault;
+
+use super::foreign::ForeignSyntax;
 
 /// Reason why the table rejects a route.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -13,6 +17,12 @@ pub enum RouteProblem {
     Path {
         pattern: String,
         fault: &'static str,
+    },
+    #[error("`{pattern}` has the route syntax of another framework, `{written}`; {fix}")]
+    ForeignSyntax {
+        pattern: String,
+        written: String,
+        fix: String,
     },
     #[error("`{pattern}` matches no request: {fault}")]
     NoRequest { pattern: String, fault: PathFault },
@@ -42,4 +52,26 @@ pub enum RouteProblem {
         "`{pattern}` has no segment `{{{parameter}}}`, which `owner` names; add the segment or change `owner`"
     )]
     MissingOwner { pattern: String, parameter: String },
+}
+
+impl RouteProblem {
+    pub(super) fn foreign(pattern: &str, foreign: ForeignSyntax) -> Self {
+        let ForeignSyntax {
+            written,
+            ours,
+            text,
+        } = foreign;
+        let mut fix = match ours {
+            Some(ours) => format!("write `{ours}`"),
+            None => "remove it: a pattern matches the whole path".to_owned(),
+        };
+        if let Some(text) = text {
+            let _infallible = write!(fix, ", or `{text}` for the text itself");
+        }
+        Self::ForeignSyntax {
+            pattern: pattern.to_owned(),
+            written,
+            fix,
+        }
+    }
 }

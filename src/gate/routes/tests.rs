@@ -144,7 +144,27 @@ fn rejects_a_path_that_matches_no_request() {
             "/a/{x}%2Dy",
             "matches no request: Character 7 of the path, `%2D`",
         ),
-        ("/a/{{x}}", "has a parameter without a name"),
+        (
+            "/a/{{x}}",
+            "has the route syntax of another framework, `{{x}}`; write `{x}`",
+        ),
+        (
+            "/a/:id",
+            "has the route syntax of another framework, `:id`; write `{id}`, or `%3Aid` for the text itself",
+        ),
+        (
+            "/a/{$}",
+            "has the route syntax of another framework, `{$}`; remove it: a pattern matches the whole path",
+        ),
+        (
+            "GET /a",
+            "must start with `/`; list the method in `methods`",
+        ),
+        (
+            "https://api.example/a",
+            "must start with `/`; write the path without scheme and host",
+        ),
+        ("^/a", "must start with `/`; it is a path pattern"),
         ("/a/{x}{y}", "has two parameters in one segment"),
         ("/a/{*rest}/b", "has a wildcard `{*…}` before its end"),
         ("/a/b{*rest}", "has text beside a wildcard"),
