@@ -211,14 +211,43 @@ impl Gate {
         let request = PreflightRequest::of(head)?;
         let route = match self.routes.find(&request.method, path) {
             Ok(found) => Arc::clone(found.route),
-            Err(refusal) => return self.routes.has_cors_at(path).then(|| refusal.into()),
+            Err(refusal) => return self.preflight_without_route(&request, path, refusal),
         };
         Some(match route.access.cors.as_ref()?.preflight(&request) {
-            Ok(headers) => Stop::Preflight(Box::new(Preflight { route, headers })),
+            Ok(headers) => Stop::Preflight(Box::new(Preflight {
+                route: Some(route),
+                headers,
+            })),
             Err(refusal) => Stop::Refuse(Refused {
                 route: Some(route),
                 ..refusal.into()
             }),
+        })
+    }
+
+    /// Responds to a preflight of a request that will be refused. Allows it for a listed origin, so that the page can
+    /// read the refusal.
+    fn preflight_without_route(
+        &self,
+        request: &PreflightRequest<'_>,
+        path: CanonicalPath<'_>,
+        refusal: Refusal,
+    ) -> Option<Stop> {
+        // Without a policy at the path, the upstream handles CORS there.
+        if refusal != Refusal::NoRoute && !self.routes.has_cors_at(path) {
+            return None;
+        }
+        let is_missing = matches!(refusal, Refusal::NoRoute | Refusal::MethodNotAllowed(_));
+        let Some(cors) = self.cors.as_deref().filter(|_| is_missing) else {
+            let is_decided = refusal != Refusal::NoRoute;
+            return is_decided.then(|| refusal.into());
+        };
+        Some(match cors.preflight_without_route(request) {
+            Ok(headers) => Stop::Preflight(Box::new(Preflight {
+                route: None,
+                headers,
+            })),
+            Err(refusal) => refusal.into(),
         })
     }
 

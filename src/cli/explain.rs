@@ -74,7 +74,7 @@ impl Explain {
         let cors = gate.cors_request(&inbound.head);
         let route = match &decision {
             Ok(permit) => Some(permit.route()),
-            Err(Stop::Preflight(preflight)) => Some(&preflight.route),
+            Err(Stop::Preflight(preflight)) => preflight.route.as_ref(),
             Err(stop) => stop.refused().and_then(|refused| refused.route.as_ref()),
         };
         let (method, target) = (
@@ -282,10 +282,13 @@ fn print_preflight(preflight: &Preflight, issuers: &[Issuer]) {
     for stage in Stage::GATE {
         match stage {
             Stage::Head | Stage::Path => passed(stage, ""),
-            Stage::Route => passed(
-                stage,
-                explanation::describe_route(&preflight.route, issuers),
-            ),
+            Stage::Route => match &preflight.route {
+                Some(route) => passed(stage, explanation::describe_route(route, issuers)),
+                None => skipped(
+                    stage,
+                    "none: the page can read the 404 or 405 of the request",
+                ),
+            },
             Stage::ClientRateLimit
             | Stage::Token
             | Stage::Verification

@@ -3,6 +3,8 @@
 //! A browser sends a preflight before a page may send more than a form could, and lets the page read a response only if
 //! its headers allow that. Neither check reads a token: a preflight carries none.
 
+use std::iter::once;
+
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
@@ -25,6 +27,9 @@ const EXPOSED: [&str; 7] = [
     "grpc-status",
     "grpc-message",
 ];
+
+/// Longest header name that a refusal repeats, in bytes.
+const MAX_NAMED_HEADER: usize = 64;
 
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
@@ -120,24 +125,44 @@ impl Cors {
 
     /// Headers of the response to a preflight.
     pub fn preflight(&self, preflight: &PreflightRequest<'_>) -> Result<HeaderMap, Refusal> {
+        self.allow(preflight, Some(&self.allow_methods))
+    }
+
+    /// Headers of the response to a preflight for a path or method without a route. Allows the requested method: the
+    /// request will be refused, and the page can read why.
+    pub fn preflight_without_route(
+        &self,
+        preflight: &PreflightRequest<'_>,
+    ) -> Result<HeaderMap, Refusal> {
+        self.allow(preflight, None)
+    }
+
+    /// Headers that allow the methods of the policy, or without `methods` the requested one.
+    fn allow(
+        &self,
+        preflight: &PreflightRequest<'_>,
+        methods: Option<&HeaderValue>,
+    ) -> Result<HeaderMap, Refusal> {
         let Some(origin) = self.allow_origin(Some(preflight.origin)) else {
             return Err(Refusal::PreflightOrigin);
         };
-        if !self.methods.contains(&preflight.method) {
+        if methods.is_some() && !self.methods.contains(&preflight.method) {
             return Err(Refusal::PreflightMethod);
         }
-        if !preflight
-            .header_names()
-            .all(|name| self.allows_header(name))
-        {
-            return Err(Refusal::PreflightHeaders);
+        let mut names = preflight.header_names();
+        if let Some(denied) = names.find(|name| !self.allows_header(name)) {
+            return Err(Refusal::PreflightHeaders(nameable(denied)));
         }
+        let methods = match methods {
+            Some(methods) => methods.clone(),
+            None => list(once(preflight.method.as_str())),
+        };
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         if self.credentials {
             headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
         }
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, self.allow_methods.clone());
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
         if !self.headers.is_empty() {
             headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, self.allow_headers.clone());
         }
@@ -257,6 +282,12 @@ impl<'a> PreflightRequest<'a> {
             .map(str::trim)
             .filter(|name| !name.is_empty())
     }
+}
+
+/// A header name of a client, if a response may repeat it.
+fn nameable(name: &str) -> Option<HeaderName> {
+    let is_short = name.len() <= MAX_NAMED_HEADER;
+    is_short.then(|| name.parse().ok()).flatten()
 }
 
 /// Adds names to `Vary`.

@@ -6,7 +6,7 @@ mod response;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::config::RateKey;
 
@@ -59,7 +59,8 @@ pub enum Refusal {
     OriginNotAllowed,
     PreflightOrigin,
     PreflightMethod,
-    PreflightHeaders,
+    /// The first header that is not allowed, unless its name is invalid or long.
+    PreflightHeaders(Option<HeaderName>),
     RateLimited {
         by: RateKey,
         /// Seconds until a request may pass.
@@ -397,7 +398,7 @@ impl Refusal {
                 detail: "Pages of other origins may not use this method here.",
                 hint: "Add the method to `methods` of [cors].",
             },
-            Self::PreflightHeaders => &Row {
+            Self::PreflightHeaders(_) => &Row {
                 reason: "preflight_headers",
                 status: StatusCode::FORBIDDEN,
                 challenge: Challenge::None,
@@ -558,6 +559,9 @@ impl Refusal {
     pub fn detail(&self) -> Cow<'static, str> {
         match self {
             Self::PathNotCanonical(fault) => fault.to_string().into(),
+            Self::PreflightHeaders(Some(name)) => {
+                format!("Pages of other origins may not send the header `{name}` here.").into()
+            }
             Self::TokenMissing(missing) => missing.to_string().into(),
             Self::TokenMalformed(fault) => fault.to_string().into(),
             _ => self.row().detail.into(),
@@ -575,6 +579,9 @@ impl Refusal {
                 Some(route) => format!("{fault} The other one is of route `{route}`."),
                 None => fault.to_string(),
             }),
+            Self::PreflightHeaders(Some(name)) => {
+                Some(format!("the header `{name}` is not allowed"))
+            }
             Self::TokenMissing(missing) => missing.near_miss.map(|near| near.to_string()),
             Self::TokenMalformed(fault) => Some(fault.to_string()),
             _ => None,

@@ -34,8 +34,8 @@ pub struct Refused {
 /// A CORS preflight that the gate allows.
 #[derive(Debug)]
 pub struct Preflight {
-    /// Route of the preflighted request.
-    pub route: Arc<Route>,
+    /// Route of the preflighted request; `None` if the path has none with this method.
+    pub route: Option<Arc<Route>>,
     /// `Access-Control-*` and `Vary` fields of the response.
     pub headers: HeaderMap,
 }

@@ -312,9 +312,9 @@ impl Exchange {
         refusal
     }
 
-    /// Notes a preflight that the gate allows for this route.
-    pub(super) fn preflight_allowed(&mut self, route: Arc<Route>, status: StatusCode) {
-        self.route = Some(route);
+    /// Notes a preflight that the gate allows for this route, or for a path or method without one.
+    pub(super) fn preflight_allowed(&mut self, route: Option<Arc<Route>>, status: StatusCode) {
+        self.route = route;
         self.outcome = Outcome::Responded(status);
     }
 

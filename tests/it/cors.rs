@@ -156,10 +156,21 @@ fn a_rejected_preflight_has_a_reason_and_no_cors_headers() {
             preflight(APP, "GET", "/anyone/1")
                 .line("Access-Control-Request-Headers: authorization"),
         ),
-        (405, "method_not_allowed", preflight(APP, "PUT", TASKS)),
-        (405, "method_not_allowed", preflight(APP, "get", TASKS)),
-        (405, "method_not_allowed", preflight(APP, "TRACE", TASKS)),
-        (404, "no_route", preflight(APP, "GET", "/nowhere")),
+        (
+            403,
+            "preflight_origin",
+            preflight("https://evil.example", "GET", "/nowhere"),
+        ),
+        (
+            403,
+            "preflight_origin",
+            preflight("https://evil.example", "PUT", TASKS),
+        ),
+        (
+            403,
+            "preflight_headers",
+            preflight(APP, "GET", "/nowhere").line("Access-Control-Request-Headers: x-debug"),
+        ),
         (
             400,
             "path_not_canonical",
@@ -173,6 +184,67 @@ fn a_rejected_preflight_has_a_reason_and_no_cors_headers() {
         assert_eq!(cors_headers(&response), expected, "{reason}");
     }
     upstream.assert_untouched();
+}
+
+#[test]
+fn a_preflight_without_a_route_lets_the_page_read_the_404_or_405() {
+    let (sidecar, upstream, _issuer) = start(POLICY);
+    for (method, target, status, reason) in [
+        ("GET", "/nowhere", 404, "no_route"),
+        ("DELETE", "/api", 404, "no_route"),
+        ("PUT", TASKS, 405, "method_not_allowed"),
+        // Fetch does not normalize `patch` to upper case (Fetch standard section 4.6, "normalize").
+        ("patch", TASKS, 405, "method_not_allowed"),
+    ] {
+        let request = preflight(APP, method, target)
+            .line("Access-Control-Request-Headers: authorization, x-tenant");
+        let response = sidecar.call(&request);
+        assert_eq!(response.status, 204, "{method} {target}");
+        assert_eq!(
+            cors_headers(&response),
+            [
+                "access-control-allow-headers: authorization, content-type, x-tenant",
+                &format!("access-control-allow-methods: {method}"),
+                "access-control-allow-origin: https://app.example",
+                "access-control-max-age: 3600",
+                PREFLIGHT_VARY,
+            ]
+        );
+        let response = sidecar.call(&from(APP, self::request(method, target)));
+        response.refused(status, reason);
+        let origin = response.header("access-control-allow-origin");
+        assert_eq!(origin.as_deref(), Some(APP), "{method} {target}");
+    }
+    // At a path whose upstream handles CORS, the preflight is an ordinary request.
+    sidecar
+        .call(&preflight(APP, "GET", "/own/page"))
+        .refused(200, "");
+    assert_eq!(upstream.arrived().len(), 1);
+}
+
+#[test]
+fn a_rejected_preflight_names_the_header() {
+    let (sidecar, _upstream, _issuer) = start(POLICY);
+    let long = "x".repeat(65);
+    for (names, expected) in [
+        (
+            "authorization, X-Debug, x-other",
+            "the header `x-debug` here.",
+        ),
+        ("x-debug\"<script>", "one of these headers here."),
+        ("\u{e9}", "one of these headers here."),
+        (long.as_str(), "one of these headers here."),
+    ] {
+        let request =
+            preflight(APP, "GET", TASKS).line(&format!("Access-Control-Request-Headers: {names}"));
+        let response = sidecar.call(&request);
+        response.refused(403, "preflight_headers");
+        let detail = response.json()["detail"].as_str().unwrap().to_owned();
+        assert_eq!(
+            detail,
+            format!("Pages of other origins may not send {expected}")
+        );
+    }
 }
 
 #[test]
@@ -433,11 +505,15 @@ fn responds_to_preflights_over_both_versions() {
     for version in VERSIONS {
         hyper_client::run(async {
             let mut client = HyperClient::connect(sidecar.address, version).await;
-            for (method, status) in [("GET", 204), ("PUT", 405)] {
+            for (method, origin, status) in [
+                ("GET", APP, 204),
+                ("PUT", APP, 204),
+                ("GET", "https://evil.example", 403),
+            ] {
                 let request = http::Request::builder()
                     .method("OPTIONS")
                     .uri(TASKS)
-                    .header("origin", APP)
+                    .header("origin", origin)
                     .header("access-control-request-method", method);
                 let response = client
                     .call(request.body(hyper_client::text("")).unwrap())

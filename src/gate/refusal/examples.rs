@@ -1,6 +1,6 @@
 //! Examples of refusals, for tests.
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use crate::config::RateKey;
 use crate::gate::path::PathFaultKind;
@@ -51,7 +51,7 @@ impl Refusal {
             Self::OriginNotAllowed,
             Self::PreflightOrigin,
             Self::PreflightMethod,
-            Self::PreflightHeaders,
+            Self::PreflightHeaders(Some(HeaderName::from_static("x-tenant"))),
             Self::RateLimited {
                 by: RateKey::ClientAddress,
                 wait: 60,
