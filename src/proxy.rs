@@ -36,7 +36,7 @@ use hyper::ext::on_informational;
 use hyper::upgrade::OnUpgrade;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{Level, debug, enabled};
 
 use crate::gate::framing::{has_unambiguous_length, write_response_length};
 use crate::gate::inbound::Inbound;
@@ -139,11 +139,18 @@ impl Proxy {
         };
         let stage = refused.refusal.stage(false, refused.caller.is_some());
         let refusal = exchange.stopped(refused);
+        // Takes time for every route, so only for a line that is written.
+        let is_explained = enabled!(target: decide::TARGET, Level::DEBUG);
+        let near_routes = (is_explained && refusal == Refusal::NoRoute).then(|| {
+            let routes = snapshot.policy.gate.routes();
+            routes.near(inbound.head.uri.path()).join(", ")
+        });
         debug!(
             target: decide::TARGET,
             request_id = exchange.request_id_text(),
             stage = stage.name(),
             reason = refusal.reason(),
+            near_routes,
             "request rejected"
         );
         self.refuse(exchange, refusal)

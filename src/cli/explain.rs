@@ -20,6 +20,7 @@ use crate::gate::inbound::Inbound;
 use crate::gate::inbound::Scheme;
 use crate::gate::permit::{Caller, KnownCaller, Permit};
 use crate::gate::rate_limit::{BucketOwner, RateLimit};
+use crate::gate::refusal::Refusal;
 use crate::gate::routes::Route;
 use crate::gate::stop::{Preflight, Refused, Stop};
 use crate::gate::token::TokenSource;
@@ -100,6 +101,7 @@ impl Explain {
             Err(stop) => {
                 if let Some(refused) = stop.refused() {
                     self.print_refusal(refused, &inbound, gate.issuers(), now);
+                    print_near_routes(refused, gate, &inbound);
                 }
                 print_cors(cors.as_ref(), gate, route);
             }
@@ -299,6 +301,17 @@ fn print_preflight(preflight: &Preflight, issuers: &[Issuer]) {
     }
     say("\nresponse 204 (preflight allowed):");
     print_headers(&preflight.headers);
+}
+
+/// Prints the routes near a path that has none.
+fn print_near_routes(refused: &Refused, gate: &Gate, inbound: &Inbound) {
+    if refused.refusal != Refusal::NoRoute {
+        return;
+    }
+    let near = gate.routes().near(inbound.head.uri.path());
+    if !near.is_empty() {
+        say(format_args!("near routes: `{}`", near.join("`, `")));
+    }
 }
 
 /// Prints the rate limits that apply to the request, with the owner of each bucket.

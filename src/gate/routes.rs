@@ -5,6 +5,7 @@
 
 mod foreign;
 mod methods;
+mod near;
 mod pattern;
 mod problem;
 mod spelling;
@@ -16,7 +17,7 @@ use http::{HeaderValue, Method};
 use matchit::{InsertError, Router};
 
 use super::access::{Access, Rule};
-use super::path::{BoundSegment, CanonicalPath};
+use super::path::{BoundSegment, CanonicalPath, decode};
 use super::refusal::Refusal;
 
 use pattern::PathPattern;
@@ -24,6 +25,9 @@ use spelling::{AccessClass, FoldedRoute, SpellingTable, SpellingTableBuilder};
 
 pub use methods::METHODS;
 pub use problem::RouteProblem;
+
+/// Near routes in a message.
+const MAX_NEAR: usize = 3;
 
 /// A compiled route: the requests it matches and the access they need.
 #[derive(Debug)]
@@ -227,6 +231,19 @@ impl RouteTable {
     pub(super) fn has_cors_at(&self, path: CanonicalPath<'_>) -> bool {
         let entry = self.entry(path);
         entry.is_some_and(|entry| entry.routes().any(|route| route.access.cors.is_some()))
+    }
+
+    /// Paths of up to three routes near a path that has none, the nearest first. For messages: takes time.
+    pub fn near(&self, path: &str) -> Vec<&str> {
+        let path = decode(path).unwrap_or_default();
+        let distances = self.entries.iter().filter_map(|entry| {
+            let route = entry.routes().next()?;
+            Some((near::distance(&entry.pattern, &path)?, &*route.pattern))
+        });
+        let mut found: Vec<(usize, &str)> = distances.collect();
+        found.sort_unstable();
+        let nearest = found.into_iter().take(MAX_NEAR);
+        nearest.map(|(_, pattern)| pattern).collect()
     }
 
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {

@@ -259,6 +259,32 @@ fn explain_prints_each_stage_and_the_failed_one() {
 }
 
 #[test]
+fn explain_names_the_routes_near_a_path_without_one() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    for (target, expected) in [
+        (
+            "/api/alice/taks",
+            "near routes: `/api/{user_id}/tasks/{*rest}`\n",
+        ),
+        (
+            "/alice/tasks/1",
+            "near routes: `/api/{user_id}/tasks/{*rest}`\n",
+        ),
+        ("/favicon.ico", "case and a trailing"),
+    ] {
+        let ended = directory.call(&["explain", "GET", target]);
+        let is_near = ended.stdout.contains("near routes");
+        assert_eq!(is_near, expected.starts_with("near"), "{}", ended.stdout);
+        assert!(
+            !is_near || ended.stdout.contains(expected),
+            "{}",
+            ended.stdout
+        );
+    }
+}
+
+#[test]
 fn explain_names_the_route_of_another_spelling() {
     let upstream = Upstream::start();
     let literal = "[[routes]]\npath = \"/api/auth/{*rest}\"\naccess = \"public\"\n";

@@ -12,14 +12,18 @@ use super::{Directory, TIMEOUT, eight_lines};
 const HTTP2_PREFACE: &[u8] =
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 
-/// Lines of a gate after one permitted and one denied request and an HTTP/2 preface, as JSON. No line contains a token.
+/// Lines of a gate after a permitted, a denied and a misspelled request and an HTTP/2 preface, as JSON. No line contains a token.
 fn lines_at(level: &str) -> Vec<Value> {
     let upstream = Upstream::start();
     let config = eight_lines(upstream.address).replace("\"debug\"", &format!("\"{level}\""));
     let directory = Directory::with(&config);
     let gate = directory.serve(&["run"]);
     let token = directory.token("alice", &[]);
-    for (path, status) in [("/api/alice/tasks", 200), ("/api/bob/tasks", 403)] {
+    for (path, status) in [
+        ("/api/alice/tasks", 200),
+        ("/api/bob/tasks", 403),
+        ("/api/alice/taks", 404),
+    ] {
         let request = Request::new("GET", path).bearer(&token);
         assert_eq!(request.response(gate.address).status, status, "{path}");
     }
@@ -81,8 +85,16 @@ fn logs_the_stages_of_a_request_at_level_debug() {
         "stage": "authorization",
         "reason": "subject_mismatch",
     });
+    let missing = serde_json::json!({
+        "level": "DEBUG",
+        "target": "claimgate::decision",
+        "message": "request rejected",
+        "stage": "route",
+        "reason": "no_route",
+        "near_routes": "/api/{user_id}/tasks/{*rest}",
+    });
     let expected = [
-        &matched, &verified, &permitted, &matched, &verified, &refused,
+        &matched, &verified, &permitted, &matched, &verified, &refused, &missing,
     ];
     let lines = debug_lines(&lines_at("debug"));
     assert_eq!(lines.iter().collect::<Vec<_>>(), expected);
@@ -95,5 +107,5 @@ fn logs_no_stage_of_a_request_at_level_info() {
     let completed = lines
         .iter()
         .filter(|line| line["target"] == "claimgate::access");
-    assert_eq!(completed.count(), 2, "{lines:#?}");
+    assert_eq!(completed.count(), 3, "{lines:#?}");
 }
