@@ -109,17 +109,17 @@ fn names_a_socket_that_was_not_passed() {
     let ended = start(&directory, &tcp, &unix).wait();
     assert_ne!(ended.code, Some(0));
     assert!(
-        ended
-            .stderr
-            .contains("listen on systemd:2, `address` of listeners[0]: no socket with this index was passed"),
+        ended.stderr.contains(
+            "listen on systemd:2, `address` of listeners[0]: no socket with this index was passed"
+        ),
         "{}",
         ended.stderr
     );
     let ended = directory.call(&[]);
     assert!(
-        ended
-            .stderr
-            .contains("listen on systemd:0, `address` of [listen]: no socket with this index was passed"),
+        ended.stderr.contains(
+            "listen on systemd:0, `address` of [listen]: no socket with this index was passed"
+        ),
         "{}",
         ended.stderr
     );
