@@ -8,8 +8,8 @@ use crate::proxy::inbound::listener::ListenerConfig;
 use super::checks::{check_time, socket_path_problem};
 use super::tls;
 
-/// Accepted range of `max_header_bytes`.
-const MAX_HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
+/// Accepted range of `max_header_bytes`. A connection may hold twice as much.
+const MAX_HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=256 * 1024;
 
 const MAX_WORKERS: usize = 1024;
 
@@ -114,7 +114,7 @@ fn check_limits(document: &mut ConfigDocument) {
         document.report(
             path.key("max_header_bytes"),
             format!(
-                "must be between 1KiB and 1MiB, got {}",
+                "must be between 1KiB and 256KiB, got {}",
                 listen.max_header_bytes
             ),
         );
