@@ -57,7 +57,7 @@ use shared::Shared;
 use snapshot::Snapshot;
 use stream_deadlines::StreamDeadlines;
 use stream_policy::{StreamPolicy, within};
-use upstream::{PooledConnection, Upstream, UpstreamError};
+use upstream::{MAX_RESPONSE_FIELDS, PooledConnection, Upstream, UpstreamError};
 use websocket::Handshake;
 
 /// Serves the requests of one worker.
@@ -220,6 +220,11 @@ impl Proxy {
         if !has_unambiguous_length(response.headers()) {
             let target = target();
             return self.fail(exchange, &UpstreamError::AmbiguousLength { target });
+        }
+        let fields = response.headers().len();
+        if fields > MAX_RESPONSE_FIELDS {
+            let target = target();
+            return self.fail(exchange, &UpstreamError::TooManyFields { target, fields });
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return match handshake.filter(|it| it.is_accepted_by(response.headers())) {

@@ -3,7 +3,9 @@
 use crate::harness::frames::{
     END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, RST_STREAM, literal_head,
 };
-use crate::harness::{Arrived, Next, ROUTES, Sidecar, Upstream, get, request, start, start_with};
+use crate::harness::{
+    Arrived, Next, ROUTES, Sidecar, Upstream, eventually, get, request, start, start_with,
+};
 
 /// Routes that match every path.
 const EVERYTHING: &str = r#"
@@ -390,6 +392,28 @@ fn writes_the_parsed_length_of_a_response() {
         let response = sidecar.call(&get(&format!("/{invalid}")));
         response.refused(502, "upstream_invalid_response");
     }
+}
+
+#[test]
+fn forwards_a_response_with_many_header_fields() {
+    let upstream = Upstream::responding(|exchange| {
+        let count: usize = exchange.target()[1..].parse().unwrap();
+        let lines: Vec<String> = (0..count)
+            .map(|number| format!("a{number}: b\r\n"))
+            .collect();
+        let lines = lines.concat();
+        exchange.respond("200 OK", &lines, "")
+    });
+    let (sidecar, _upstream, _issuer) = start_with(EVERYTHING, upstream);
+    for count in [99, 101, 250] {
+        let response = sidecar.call(&get(&format!("/{count}")));
+        assert_eq!(response.status, 200, "{count}");
+        let fields = response.head.fields();
+        let copied = fields.iter().filter(|(name, _)| name.starts_with('a'));
+        assert_eq!(copied.count(), count);
+    }
+    let response = sidecar.call(&get("/300"));
+    response.refused(502, "upstream_invalid_response");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::gate::refusal::Refusal;
 
 use super::address::EndpointAddress;
+use super::send::MAX_RESPONSE_FIELDS;
 
 /// Upstream without a usable response. The text completes "failed to …".
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,13 @@ pub enum UpstreamError {
     #[error("read the response of {target}: unexpected 101 Switching Protocols")]
     UnexpectedUpgrade { target: Arc<EndpointAddress> },
     #[error(
+        "read the response of {target}: {fields} header fields, more than {MAX_RESPONSE_FIELDS}"
+    )]
+    TooManyFields {
+        target: Arc<EndpointAddress>,
+        fields: usize,
+    },
+    #[error(
         "send the request to the upstream `{name}`: `max_connections` is reached and the queue is full or timed out"
     )]
     QueueFull { name: String },
@@ -61,6 +69,7 @@ impl UpstreamError {
             | Self::ConnectionClosed { .. }
             | Self::AmbiguousLength { .. }
             | Self::UnexpectedUpgrade { .. }
+            | Self::TooManyFields { .. }
             | Self::WebSocketOverHttp2 { .. } => Refusal::UpstreamInvalidResponse,
         }
     }

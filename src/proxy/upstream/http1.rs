@@ -13,7 +13,9 @@ use crate::proxy::request_body::RequestBody;
 use crate::proxy::transport::Stream;
 
 use super::reuse::{ReuseState, SurplusFlag, WatchedStream};
-use super::send::{MAX_RESPONSE_HEAD_BYTES, SendError, clone_head, is_replayable, with_body};
+use super::send::{
+    MAX_RESPONSE_FIELDS, MAX_RESPONSE_HEAD_BYTES, SendError, clone_head, is_replayable, with_body,
+};
 
 /// Open connection. Closed on drop, so that the upstream stops working on an abandoned request.
 #[derive(Debug)]
@@ -33,7 +35,8 @@ impl Http1 {
         builder
             .writev(false)
             .max_buf_size(MAX_RESPONSE_HEAD_BYTES)
-            .max_header_size(MAX_RESPONSE_HEAD_BYTES);
+            .max_header_size(MAX_RESPONSE_HEAD_BYTES)
+            .max_headers(MAX_RESPONSE_FIELDS);
         let (stream, reuse) = WatchedStream::new(stream, surplus);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;

@@ -7,6 +7,9 @@ use crate::proxy::request_body::RequestBody;
 /// Size limit of a response head, in bytes.
 pub(super) const MAX_RESPONSE_HEAD_BYTES: usize = 64 * 1024;
 
+/// Most fields of a response head. Some APIs set many cookies.
+pub const MAX_RESPONSE_FIELDS: usize = 256;
+
 /// Failure to send a request or to receive its response head.
 #[derive(Debug)]
 pub(super) enum SendError {
