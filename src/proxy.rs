@@ -226,6 +226,11 @@ impl Proxy {
             let target = target();
             return self.fail(exchange, &UpstreamError::TooManyFields { target, fields });
         }
+        // RFC 8441 section 5: to the client's extended CONNECT, any 2xx would mean that the WebSocket is open.
+        if exchange.is_http2() && handshake.is_some() && response.status().is_success() {
+            let (target, status) = (target(), response.status());
+            return self.fail(exchange, &UpstreamError::NotSwitched { target, status });
+        }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return match handshake.filter(|it| it.is_accepted_by(response.headers())) {
                 Some(handshake) => self.switch(delivery, handshake, exchange),

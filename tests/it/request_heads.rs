@@ -481,6 +481,40 @@ fn responds_502_to_an_informational_response_with_a_body() {
 }
 
 #[test]
+fn responds_502_if_the_upstream_accepts_an_http2_websocket_without_switching() {
+    // RFC 8441 section 5: to an extended CONNECT, a 2xx means that the tunnel is open. From an HTTP/1.1 upstream, it means
+    // that it is not.
+    let upstream = Upstream::responding(|exchange| match exchange.target().as_str() {
+        "/ok" => exchange.respond("200 OK", "", "page"),
+        "/created" => exchange.respond("201 Created", "", ""),
+        "/none" => exchange.respond("204 No Content", "", ""),
+        _ => exchange.respond("404 Not Found", "", ""),
+    });
+    let (sidecar, _upstream, _issuer) = start_with(EVERYTHING, upstream);
+    for (path, status) in [
+        ("/ok", 502),
+        ("/created", 502),
+        ("/none", 502),
+        ("/missing", 404),
+    ] {
+        let mut client = Frames::connect(sidecar.address);
+        let fields = [
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", "http"),
+            (":authority", "gate.test"),
+            (":path", path),
+            ("sec-websocket-version", "13"),
+        ];
+        client.send(&Frame::new(HEADERS, END_HEADERS, 1, &literal_head(&fields)));
+        let head = client.until(|frame| frame.kind == HEADERS && frame.stream == 1);
+        assert_eq!(head.response_status(), status, "{path}");
+    }
+    // Over HTTP/1.1, the response is an ordinary one (RFC 9110 section 7.8).
+    assert_eq!(sidecar.call(&get("/ok").websocket()).status, 200);
+}
+
+#[test]
 fn forwards_chunks_with_extensions_as_plain_chunks() {
     let (sidecar, upstream, _issuer) = start(EVERYTHING);
     // RFC 9112 section 7.1.1: a recipient ignores unknown extensions. hyper ignores malformed ones too; docs/security.md

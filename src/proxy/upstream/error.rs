@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::gate::refusal::Refusal;
 
 use super::address::EndpointAddress;
@@ -43,6 +45,11 @@ pub enum UpstreamError {
     AmbiguousLength { target: Arc<EndpointAddress> },
     #[error("read the response of {target}: unexpected 101 Switching Protocols")]
     UnexpectedUpgrade { target: Arc<EndpointAddress> },
+    #[error("open a WebSocket to {target}: its response is {status}, not 101 Switching Protocols")]
+    NotSwitched {
+        target: Arc<EndpointAddress>,
+        status: StatusCode,
+    },
     #[error(
         "read the response of {target}: {fields} header fields, more than {MAX_RESPONSE_FIELDS}"
     )]
@@ -69,6 +76,7 @@ impl UpstreamError {
             | Self::ConnectionClosed { .. }
             | Self::AmbiguousLength { .. }
             | Self::UnexpectedUpgrade { .. }
+            | Self::NotSwitched { .. }
             | Self::TooManyFields { .. }
             | Self::WebSocketOverHttp2 { .. } => Refusal::UpstreamInvalidResponse,
         }
