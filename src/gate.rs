@@ -59,7 +59,7 @@ use subject::Subject;
 use token::BearerToken;
 use verify::{Issuer, IssuerId, Unverified};
 
-pub use head::MAX_TARGET_BYTES;
+pub use head::{MAX_HEADER_FIELDS, MAX_TARGET_BYTES};
 
 /// Immutable policy of one configuration: routes, issuers with their keys, identity headers, CORS.
 #[derive(Debug, Clone)]

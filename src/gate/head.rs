@@ -15,6 +15,9 @@ use super::refusal::Refusal;
 /// Longest accepted request target (path and query), in bytes.
 pub const MAX_TARGET_BYTES: usize = 8 * 1024;
 
+/// Most header fields of a request. Over HTTP/2, the `Cookie` fields count as one.
+pub const MAX_HEADER_FIELDS: usize = 100;
+
 /// Checks method, sizes, `Connection`, framing and `Host`.
 pub(super) fn check(
     inbound: &Inbound,
@@ -34,7 +37,7 @@ pub(super) fn check(
     if target_bytes(head) > MAX_TARGET_BYTES {
         return Err(Refusal::TargetTooLong);
     }
-    if head_bytes(head) > max_header_bytes {
+    if head.headers.len() > MAX_HEADER_FIELDS || head_bytes(head) > max_header_bytes {
         return Err(Refusal::HeadersTooLarge);
     }
     check_connection(&head.headers, managed)?;

@@ -458,7 +458,7 @@ impl Refusal {
                 challenge: Challenge::None,
                 stage: Stage::Head,
                 detail: "The request head is too large.",
-                hint: "Send fewer or smaller headers (often cookies), or raise `max_header_bytes`.",
+                hint: "Send at most 100 headers, or smaller ones (often cookies), or raise `max_header_bytes`.",
             },
             Self::KeysUnavailable => &Row {
                 reason: "keys_unavailable",

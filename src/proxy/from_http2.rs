@@ -4,6 +4,8 @@ use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Version};
 
+use crate::gate::MAX_HEADER_FIELDS;
+
 use super::headers::CHUNKED;
 use super::websocket;
 
@@ -13,6 +15,10 @@ use super::websocket;
 /// An existing `Host` stays: the gate refuses a head in which it differs from the authority.
 pub(super) fn to_http1(head: &mut Parts, has_body: bool) {
     head.version = Version::HTTP_11;
+    // The gate refuses such a head. A field added to a full `HeaderMap` would panic.
+    if has_too_many_fields(&head.headers) {
+        return;
+    }
     if !head.headers.contains_key(HOST)
         && let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
@@ -24,6 +30,12 @@ pub(super) fn to_http1(head: &mut Parts, has_body: bool) {
         head.headers.insert(TRANSFER_ENCODING, CHUNKED);
     }
     websocket::from_extended_connect(head);
+}
+
+/// Returns whether a head has more fields than the gate accepts. The `Cookie` fields will be joined.
+fn has_too_many_fields(headers: &HeaderMap) -> bool {
+    headers.len() > MAX_HEADER_FIELDS
+        && headers.len() - headers.get_all(COOKIE).iter().count() > MAX_HEADER_FIELDS
 }
 
 /// Joins `Cookie` fields, which an HTTP/2 client may split (RFC 9113 section 8.2.3).

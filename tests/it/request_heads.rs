@@ -395,6 +395,42 @@ fn writes_the_parsed_length_of_a_response() {
 }
 
 #[test]
+fn rejects_more_fields_than_a_header_map_holds() {
+    let config = format!("[listen]\nmax_header_bytes = \"256KiB\"\n{EVERYTHING}");
+    let (sidecar, upstream, _issuer) = start(&config);
+    for count in [5_000, 24_575, 24_576, 24_577, 40_000] {
+        let names: Vec<String> = (0..count).map(|number| format!("{number:x}")).collect();
+        let fields: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+        let head = literal_head(&h2_get("/", &fields));
+        let mut client = Frames::connect(sidecar.address);
+        let mut chunks = head.chunks(16 * 1024).peekable();
+        let first = chunks.next().unwrap();
+        client.send(&Frame::new(HEADERS, END_STREAM, 1, first));
+        while let Some(chunk) = chunks.next() {
+            let flags = if chunks.peek().is_none() {
+                END_HEADERS
+            } else {
+                0
+            };
+            client.send(&Frame::new(9, flags, 1, chunk));
+        }
+        // The stream or the connection ends, never the worker.
+        let ended = client.rest_until(|frame| frame.kind == GOAWAY || frame.stream == 1);
+        if let Some(frame) = ended
+            && frame.kind == HEADERS
+        {
+            assert_eq!(frame.response_status(), 431, "{count}");
+        }
+    }
+    upstream.assert_untouched();
+    assert_eq!(sidecar.call(&get("/")).status, 200);
+    assert_eq!(sidecar.metric("claimgate_panics_total"), Some(0.0));
+    eventually("closed", || {
+        sidecar.metric("claimgate_connections_open") == Some(0.0)
+    });
+}
+
+#[test]
 fn forwards_a_response_with_many_header_fields() {
     let upstream = Upstream::responding(|exchange| {
         let count: usize = exchange.target()[1..].parse().unwrap();

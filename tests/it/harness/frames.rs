@@ -258,6 +258,17 @@ impl Frames {
         self.send(&Frame::new(WINDOW_UPDATE, 0, stream, &bytes));
     }
 
+    /// Reads frames until one matches; `None` if the connection ends before.
+    pub(crate) fn rest_until(&mut self, matches: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        loop {
+            match self.read() {
+                Ok(Some(frame)) if matches(&frame) => return Some(frame),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
     /// Reads every frame to the end of the connection.
     pub(crate) fn rest(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
