@@ -14,3 +14,4 @@ pub mod serve;
 mod served_connections;
 mod service;
 pub mod socket;
+mod unread_head;

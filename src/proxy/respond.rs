@@ -17,7 +17,7 @@ use super::snapshot::Snapshot;
 use super::{ClientResponse, Proxy};
 
 /// Protection space in a challenge (RFC 9110 section 11.5).
-const REALM: &str = "claimgate";
+pub(super) const REALM: &str = "claimgate";
 
 impl Proxy {
     /// Adds the gate's fields to a response head: request ID, CORS, rate limits, the end of the connection and HSTS.

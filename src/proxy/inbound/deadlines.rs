@@ -86,6 +86,10 @@ impl ConnectionDeadlines {
         self.is(State::Idle)
     }
 
+    pub(super) fn is_in_exchange(&self) -> bool {
+        self.is(State::InExchange)
+    }
+
     /// End of the current state; none during an exchange.
     pub(super) fn deadline(&self, timeouts: Timeouts) -> Option<Instant> {
         let (since, state) = self.since();

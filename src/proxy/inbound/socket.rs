@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -15,9 +16,22 @@ use crate::proxy::transport::{self, Stream};
 use super::connection::Connection;
 use super::deadlines::{ConnectionDeadlines, LINGER};
 use super::limits::Timeouts;
+use super::unread_head;
 
 /// Connection preface of HTTP/2 (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// State of the responses on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ResponseState {
+    /// Responses of the gate may be unwritten.
+    Pending,
+    /// Every response of the gate is written. What hyper writes next, before another exchange, is its own response to a
+    /// head that it cannot read.
+    Complete,
+    /// A response to such a head is written in place of hyper's.
+    Replacing,
+}
 
 /// Client socket that fails with `TimedOut` at its deadlines.
 #[derive(Debug)]
@@ -25,8 +39,10 @@ pub struct Socket {
     stream: Stream,
     deadlines: Arc<ConnectionDeadlines>,
     informational: Arc<InformationalQueue>,
-    /// Unwritten rest of informational responses.
+    /// Unwritten rest of informational responses, or of a response to an unread head.
     informational_rest: Vec<u8>,
+    response: ResponseState,
+    hsts: Option<HeaderValue>,
     /// Set after a partial write of hyper.
     is_in_write: bool,
     timeouts: Timeouts,
@@ -44,6 +60,8 @@ impl Socket {
             deadlines: connection.deadlines(),
             informational: connection.informational(),
             informational_rest: Vec::new(),
+            response: ResponseState::Complete,
+            hsts: connection.listener().hsts.clone(),
             is_in_write: false,
             timeouts,
             read_timer: DeadlineTimer::default(),
@@ -157,7 +175,20 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.response == ResponseState::Complete {
+            self.response = ResponseState::Pending;
+            if !self.deadlines.is_in_exchange()
+                && let Some(response) = unread_head::response(bytes, self.hsts.as_ref())
+            {
+                self.informational_rest = response;
+                self.response = ResponseState::Replacing;
+            }
+        }
         ready!(self.write_informational(context))?;
+        if self.response == ResponseState::Replacing {
+            self.response = ResponseState::Pending;
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = self.stream().poll_write(context, bytes);
         self.is_in_write = !matches!(&written, Poll::Ready(Ok(count)) if *count == bytes.len());
         self.note_write(context, &written)?;
@@ -169,6 +200,10 @@ impl AsyncWrite for Socket {
         // With TLS, written bytes may still be buffered here, and the deadline covers them too.
         let flushed = self.stream().poll_flush(context);
         self.note_write(context, &flushed)?;
+        // hyper flushes the socket only when it has written everything.
+        if flushed.is_ready() && !self.deadlines.is_in_exchange() {
+            self.response = ResponseState::Complete;
+        }
         flushed
     }
 
@@ -177,7 +212,8 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let since = *self.shutdown_since.get_or_insert_with(Instant::now);
         if !self.is_shutdown {
-            if self.stream().poll_shutdown(context)?.is_pending() {
+            // An error means that the client has closed the connection; it must not hide the error of the head.
+            if self.stream().poll_shutdown(context).is_pending() {
                 return if self.read_timer.elapsed(since + LINGER, context) {
                     Poll::Ready(Ok(()))
                 } else {
