@@ -29,7 +29,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::{Request, Response, StatusCode, Version};
+use http::header::TRANSFER_ENCODING;
+use http::{Request, Response, StatusCode, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::ext::on_informational;
@@ -110,10 +111,13 @@ impl Proxy {
         let (mut head, body) = request.into_parts();
         let form = RequestForm {
             has_body: !body.is_end_stream(),
+            is_chunked: head.headers.contains_key(TRANSFER_ENCODING),
             accepts_informational: head.version == Version::HTTP_11,
         };
         if connection.is_http2() {
             from_http2::to_http1(&mut head, form.has_body);
+        } else {
+            connection.note_head(wire_size(&head));
         }
         let snapshot = self.snapshot();
         let inbound = snapshot.policy.headers.inbound(peer, head);
@@ -301,6 +305,18 @@ impl Proxy {
         }
         Rc::clone(&current)
     }
+}
+
+/// Size of an HTTP/1.1 head in its usual spelling: one space after each colon, and CRLF.
+fn wire_size(head: &request::Parts) -> usize {
+    let uri = &head.uri;
+    let target = uri.path_and_query().map_or(0, |it| it.as_str().len());
+    let scheme = uri.scheme_str().map_or(0, |it| it.len() + "://".len());
+    let authority = uri.authority().map_or(0, |it| it.as_str().len());
+    let fields = head.headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    let line = head.method.as_str().len() + "  HTTP/1.1\r\n\r\n".len();
+    line + scheme + authority + target + fields.sum::<usize>()
 }
 
 /// Builds the request to the upstream: rewrites the head, and counts and limits the body.

@@ -70,6 +70,8 @@ pub struct Exchange {
 pub(super) struct RequestForm {
     /// A body follows the head.
     pub(super) has_body: bool,
+    /// The body is chunked, with an unknown size on the wire.
+    pub(super) is_chunked: bool,
     /// The client can read informational (1xx) responses.
     pub(super) accepts_informational: bool,
 }
@@ -425,6 +427,11 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.record(None, 0, false);
         let now = self.ended.unwrap_or_else(Instant::now);
+        if self.form.has_body && !self.is_http2() {
+            let bytes = self.upload.as_ref().map_or(0, |upload| upload.bytes());
+            self.connection
+                .note_body((!self.form.is_chunked).then_some(bytes));
+        }
         self.connection.end_exchange(now);
     }
 }

@@ -685,6 +685,29 @@ fn serves_the_next_pipelined_request_or_closes_the_connection_after_a_refusal() 
 }
 
 #[test]
+fn closes_a_connection_whose_next_head_stalls_half_way() {
+    let config = format!("[listen]\nheader_timeout = \"1s\"\nidle_timeout = \"10m\"\n{ROUTES}");
+    let (sidecar, upstream, _issuer) = start(&config);
+    let whole = "GET /open/page HTTP/1.1\r\nHost: gate.test\r\n\r\n";
+    let posted = "POST /open/page HTTP/1.1\r\nHost: gate.test\r\nContent-Length: 4\r\n\r\nbody";
+    let refused = "GET /nowhere HTTP/1.1\r\nHost: gate.test\r\n\r\n";
+    let half = "GET /open/page HTTP/1.1\r\nHost: ga";
+    for first in [whole, posted, refused] {
+        // In one write: the socket has delivered the half head with the request before it.
+        let mut together = sidecar.connect();
+        together.send(format!("{first}{half}"));
+        assert!(together.response().status < 500);
+        let mut after = sidecar.connect();
+        after.send(first);
+        assert!(after.response().status < 500);
+        after.send(half);
+        assert_eq!(together.until_closed(), b"", "{first:?}");
+        assert_eq!(after.until_closed(), b"", "{first:?}");
+    }
+    assert_eq!(upstream.arrived().len(), 4);
+}
+
+#[test]
 fn treats_an_expectation_as_the_rfc_says() {
     let (sidecar, upstream, _issuer) = start(EVERYTHING);
     let head = |version: &str, expect: &str| {

@@ -90,6 +90,16 @@ impl Connection {
         self.deadlines.begin_exchange(now);
     }
 
+    /// Notes that a request head of this size was read.
+    pub(in crate::proxy) fn note_head(&self, bytes: usize) {
+        self.deadlines.note_read(u64::try_from(bytes).ok());
+    }
+
+    /// Notes that a request body was read. `None` if its size on the wire is unknown.
+    pub(in crate::proxy) fn note_body(&self, bytes: Option<u64>) {
+        self.deadlines.note_read(bytes);
+    }
+
     /// Notes that the response of an exchange is complete.
     pub(in crate::proxy) fn end_exchange(&self, now: Instant) {
         let others = self.exchanges.get().saturating_sub(1);

@@ -21,6 +21,8 @@ pub(super) struct ConnectionDeadlines {
     head_timed_out: AtomicBool,
     /// HTTP/2: received bytes do not mark the start of a request head, and http2.rs enforces the deadlines.
     is_http2: AtomicBool,
+    /// HTTP/1.1: received bytes that no complete request accounts for, as far as its parsed form tells.
+    unread: AtomicU64,
     /// HTTP/2: time of the last received bytes, in milliseconds since `start`.
     last_received: AtomicU64,
     /// Bytes of a response wait for the client to read.
@@ -42,6 +44,7 @@ impl ConnectionDeadlines {
             word: AtomicU64::new(State::ReadingHead as u64),
             head_timed_out: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
+            unread: AtomicU64::new(0),
             last_received: AtomicU64::new(0),
             is_write_blocked: AtomicBool::new(false),
         }
@@ -51,8 +54,24 @@ impl ConnectionDeadlines {
         self.set(State::InExchange, now);
     }
 
+    /// Ends an exchange. If the client has sent more than its request, the next head has begun.
     pub(super) fn end_exchange(&self, now: Instant) {
-        self.set(State::Idle, now);
+        let has_begun = self.unread.load(Ordering::Relaxed) > 0;
+        self.set(
+            if has_begun {
+                State::ReadingHead
+            } else {
+                State::Idle
+            },
+            now,
+        );
+    }
+
+    /// Accounts for bytes of a request. `None` is a body of unknown size on the wire.
+    pub(super) fn note_read(&self, bytes: Option<u64>) {
+        let unread = self.unread.load(Ordering::Relaxed);
+        let rest = bytes.map_or(0, |bytes| unread.saturating_sub(bytes));
+        self.unread.store(rest, Ordering::Relaxed);
     }
 
     pub(super) fn set_http2(&self) {
@@ -63,13 +82,19 @@ impl ConnectionDeadlines {
         self.is_http2.load(Ordering::Relaxed)
     }
 
-    pub(super) fn note_received(&self) {
+    pub(super) fn note_received(&self, bytes: usize) {
         if self.is_http2() {
             let now = self.milliseconds(Instant::now());
             self.last_received.store(now, Ordering::Relaxed);
-        } else if self.is_idle() {
+            return;
+        }
+        if self.is_idle() {
             self.set(State::ReadingHead, Instant::now());
         }
+        let unread = self.unread.load(Ordering::Relaxed);
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.unread
+            .store(unread.saturating_add(bytes), Ordering::Relaxed);
     }
 
     pub(super) fn note_timeout(&self) {

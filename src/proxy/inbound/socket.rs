@@ -87,6 +87,8 @@ impl Socket {
                 break false;
             }
         };
+        // They will be received again.
+        self.deadlines.note_read(None);
         self.stream.put_back(read);
         Ok(is_http2)
     }
@@ -144,8 +146,9 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if let Poll::Ready(result) = self.stream().poll_read(context, buffer) {
-            if buffer.filled().len() > before {
-                self.deadlines.note_received();
+            let received = buffer.filled().len() - before;
+            if received > 0 {
+                self.deadlines.note_received(received);
             }
             return Poll::Ready(result);
         }
