@@ -166,8 +166,23 @@ fn only_cors_sets_cors_headers() {
 #[test]
 fn only_the_gate_makes_a_permit() {
     only("src", &["Permit::new("], |path| path == "src/gate.rs");
-    only("src", &["pub(super) fn new(caller: Caller"], |path| {
+    only("src", &["        caller: Caller,"], |path| {
         path == "src/gate/permit.rs"
+    });
+}
+
+#[test]
+fn only_the_gate_reads_a_target_and_only_its_target_is_sent() {
+    only("src", &["RequestTarget::read(", "Target::read("], |path| {
+        path.starts_with("src/gate")
+    });
+    only("src", &[".to_uri()"], |path| {
+        [
+            "src/gate/request_target.rs",
+            "src/proxy/headers.rs",
+            "src/proxy/upstream.rs",
+        ]
+        .contains(&path)
     });
 }
 
