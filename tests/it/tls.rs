@@ -10,7 +10,9 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConnection, ProtocolVersion, StreamOwned};
 
 use crate::harness::authority::written;
-use crate::harness::frames::{END_HEADERS, END_STREAM, Frame, Frames, HEADERS, PREFACE, head};
+use crate::harness::frames::{
+    END_HEADERS, END_STREAM, Frame, Frames, HEADERS, PREFACE, literal_head,
+};
 use crate::harness::wire::{TlsStream, Wire};
 use crate::harness::{
     Authority, Client, Next, ROUTES, Sidecar, Upstream, eventually, get, post, start, start_with,
@@ -159,8 +161,14 @@ require = [{ certificate = "dns", has = "web.example" }]
         let connector = authority.connector().offering(&["h2"]).presenting(&pair);
         let wire = Wire::tls(connector.handshake(sidecar.address).unwrap());
         let mut client = Frames::over(wire, &[]);
-        // The `head` helper writes short header values only: the token needs a length of two bytes.
-        let mut head = head(&[(":method", "GET"), (":path", "/me"), ("x-client", "root")]);
+        // `literal_head` writes short header values only: the token needs a length of two bytes.
+        let mut head = literal_head(&[
+            (":scheme", "https"),
+            (":authority", "gate.test"),
+            (":method", "GET"),
+            (":path", "/me"),
+            ("x-client", "root"),
+        ]);
         let length = token.len() - 127;
         head.extend([0, 13]);
         head.extend(b"authorization");
