@@ -3,6 +3,8 @@
 mod examples;
 mod response;
 
+pub use response::GrpcProtocol;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ use crate::gate::cors::CorsRequest;
 use crate::gate::inbound::Inbound;
 use crate::gate::permit::{Caller, KnownCaller, Permit};
 use crate::gate::rate_limit::RequestLimits;
-use crate::gate::refusal::Refusal;
+use crate::gate::refusal::{GrpcProtocol, Refusal};
 use crate::gate::routes::Route;
 use crate::gate::stop::Refused;
 use crate::observe::metrics::WorkerMetrics;
@@ -49,7 +49,7 @@ pub struct Exchange {
     caller: Option<Arc<KnownCaller>>,
     limits: RequestLimits,
     form: RequestForm,
-    is_grpc: bool,
+    grpc: Option<GrpcProtocol>,
     /// End of the route's `request_timeout`.
     deadline: Option<Instant>,
     upload: Option<Rc<Upload>>,
@@ -134,7 +134,7 @@ impl Exchange {
             caller: None,
             limits: RequestLimits::default(),
             form,
-            is_grpc: headers::is_grpc(&head.headers),
+            grpc: GrpcProtocol::of(&head.headers),
             deadline: None,
             upload: None,
             sent: None,
@@ -176,7 +176,12 @@ impl Exchange {
 
     /// Returns whether this is a gRPC call. Its refusals are sent as trailers.
     pub(super) fn is_grpc(&self) -> bool {
-        self.is_grpc
+        self.grpc.is_some()
+    }
+
+    /// Protocol of a gRPC call.
+    pub(super) fn grpc(&self) -> Option<GrpcProtocol> {
+        self.grpc
     }
 
     /// Returns whether the connection as a whole becomes a WebSocket tunnel; over HTTP/2, only its stream does.

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, VIA, WWW_AUTHENTICATE,
+    CONTENT_LENGTH, EXPECT, FORWARDED, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, VIA,
+    WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -27,6 +27,7 @@ use crate::gate::framing::write_parsed_length;
 use crate::gate::inbound::{Inbound, Scheme};
 use crate::gate::managed_headers::{ManagedNames, is_method_override};
 use crate::gate::permit::{Caller, Permit};
+use crate::gate::refusal::GrpcProtocol;
 use crate::gate::request_target::RequestTarget;
 use crate::gate::token::TokenSource;
 
@@ -266,8 +267,7 @@ fn default_host(head: &Parts) -> HeaderValue {
 /// Returns whether a message is gRPC or gRPC-Web. gRPC-Web sends trailers in the body, but the status of a response
 /// without a body in the same headers as gRPC.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+    GrpcProtocol::of(headers).is_some()
 }
 
 /// Returns whether the client accepts trailers (RFC 9110 section 10.1.4), as gRPC servers require.

@@ -77,8 +77,8 @@ impl Proxy {
 
     /// Responds with a refusal.
     pub(super) fn refuse(&self, mut exchange: Box<Exchange>, refusal: Refusal) -> ClientResponse {
-        let (status, headers, body) = if exchange.is_grpc() {
-            let (status, headers) = refusal.grpc_response(REALM);
+        let (status, headers, body) = if let Some(protocol) = exchange.grpc() {
+            let (status, headers) = refusal.grpc_response(REALM, protocol);
             (status, headers, Bytes::new())
         } else {
             refusal.response(REALM)

@@ -1,8 +1,11 @@
 //! Request heads: targets, `Host`, schemes, lengths and limits, over HTTP/1.1 and HTTP/2.
 
+use http::{Request, Version};
+
 use crate::harness::frames::{
     END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, RST_STREAM, literal_head,
 };
+use crate::harness::hyper_client::{HyperClient, run, text};
 use crate::harness::{
     Arrived, Next, ROUTES, Sidecar, Upstream, eventually, get, request, start, start_with,
 };
@@ -529,14 +532,13 @@ fn removes_the_length_of_a_response_without_content() {
     assert_eq!(sidecar.call(&get("/304")).status, 304);
     assert_eq!(sidecar.call(&get("/204")).header("content-length"), None);
     for (path, status) in [("/204", 204), ("/103", 204)] {
-        let mut client = Frames::connect(sidecar.address);
-        client.send(&Frame::get(1, path));
-        let head = client.until(|frame| frame.kind == HEADERS);
-        assert_eq!(head.response_status(), status);
-        // Index 28 of the static table is `content-length` (RFC 7541 appendix A): `0f 0d` without indexing, `5c` with.
-        let has_length =
-            head.payload.contains(&0x5c) || head.payload.windows(2).any(|two| two == [0x0f, 0x0d]);
-        assert!(!has_length, "{path}: {:x?}", head.payload);
+        let request = Request::get(path).body(text("")).unwrap();
+        let response = run(async {
+            let mut client = HyperClient::connect(sidecar.address, Version::HTTP_2).await;
+            client.call(request).await.unwrap()
+        });
+        assert_eq!(response.status.as_u16(), status);
+        assert!(!response.headers.contains_key("content-length"), "{path}");
     }
 }
 
@@ -824,7 +826,11 @@ fn explains_a_head_that_cannot_be_read() {
                     );
                 }
                 assert_eq!(client.until_closed(), b"", "{line}");
-                eventually("counted", || sidecar.metric(series) == Some(counted + 1.0));
+                drop(client);
+                // A pipelined head may fit into the larger buffer; then the gate refuses it as a request.
+                if status == 400 || !together || before.is_empty() {
+                    eventually(line, || sidecar.metric(series) == Some(counted + 1.0));
+                }
             }
         }
     }
@@ -852,4 +858,30 @@ fn a_response_that_looks_like_one_of_hyper_stays() {
         assert_eq!(response.status, 200);
         assert!(response.text().ends_with(text));
     }
+}
+
+#[test]
+fn responds_to_grpc_web_in_its_media_type() {
+    let (sidecar, upstream, _issuer) = start(ROUTES);
+    for (sent, received) in [
+        ("application/grpc-web", "application/grpc-web+proto"),
+        ("application/grpc-web+proto", "application/grpc-web+proto"),
+        (
+            "application/grpc-web-text",
+            "application/grpc-web-text+proto",
+        ),
+    ] {
+        let call = request("POST", "/me/Notes").line(&format!("Content-Type: {sent}"));
+        let response = sidecar.call(&call.line("Content-Length: 0"));
+        assert_eq!(response.status, 200, "{sent}");
+        assert_eq!(response.header("content-type").as_deref(), Some(received));
+        assert_eq!(
+            response.header("grpc-status").as_deref(),
+            Some("16"),
+            "{sent}"
+        );
+        assert!(response.header("grpc-message").is_some(), "{sent}");
+        assert_eq!(response.body, b"", "{sent}");
+    }
+    upstream.assert_untouched();
 }

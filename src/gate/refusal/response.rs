@@ -15,6 +15,44 @@ use super::{Challenge, Mismatch, Refusal, Row};
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
+/// Protocol of a gRPC call, by its `Content-Type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrpcProtocol {
+    /// gRPC over HTTP/2.
+    Native,
+    /// gRPC-Web, for browsers.
+    Web,
+    /// gRPC-Web in base64.
+    WebText,
+}
+
+impl GrpcProtocol {
+    /// Protocol of a request; `None` if it is no gRPC call.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let kind = headers.get(CONTENT_TYPE)?.as_bytes();
+        let (start, rest) = kind.split_at_checked(b"application/grpc".len())?;
+        if !start.eq_ignore_ascii_case(b"application/grpc") {
+            return None;
+        }
+        let suffix = rest.split(|byte| b"+; \t".contains(byte)).next()?;
+        match suffix.to_ascii_lowercase().as_slice() {
+            b"" => Some(Self::Native),
+            b"-web" => Some(Self::Web),
+            b"-web-text" => Some(Self::WebText),
+            _ => None,
+        }
+    }
+
+    /// `Content-Type` of a response without a message.
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Native => "application/grpc",
+            Self::Web => "application/grpc-web+proto",
+            Self::WebText => "application/grpc-web-text+proto",
+        })
+    }
+}
+
 /// `Retry-After` of a 503, in seconds.
 const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(5);
 
@@ -53,11 +91,11 @@ impl Refusal {
     }
 
     /// Trailers-only response to a gRPC call: status 200, and the reason in `grpc-status`. A gRPC client reduces every
-    /// other status to a code and loses the text.
-    pub fn grpc_response(&self, realm: &str) -> (StatusCode, HeaderMap) {
+    /// other status to a code and loses the text. A gRPC-Web client reads them from the headers too.
+    pub fn grpc_response(&self, realm: &str, protocol: GrpcProtocol) -> (StatusCode, HeaderMap) {
         let (_, mut headers, _) = self.response(realm);
         headers.remove(CONTENT_LENGTH);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(CONTENT_TYPE, protocol.content_type());
         headers.extend(self.grpc_trailers());
         (StatusCode::OK, headers)
     }
@@ -188,6 +226,40 @@ mod tests {
         assert_eq!(body["detail"], "Token has expired. Please sign in again.");
         assert_eq!(body["reason"], "token_expired");
         assert_eq!(body["status"], 401);
+    }
+
+    #[test]
+    fn responds_to_a_grpc_call_in_its_protocol() {
+        // https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md: `application/grpc-web` with an optional format,
+        // and `application/grpc-web-text` in base64.
+        let (native, web) = (Some("application/grpc"), Some("application/grpc-web+proto"));
+        let text = Some("application/grpc-web-text+proto");
+        for (request, response) in [
+            ("application/grpc", native),
+            ("application/grpc+proto", native),
+            ("Application/gRPC;charset=utf-8", native),
+            ("application/grpc-web", web),
+            ("application/grpc-web+json", web),
+            ("APPLICATION/GRPC-WEB+PROTO; a=b", web),
+            ("application/grpc-web-text", text),
+            ("application/grpc-web-text+proto", text),
+            ("application/grpcx", None),
+            ("application/grpc-webx", None),
+            ("application/grpc-websocket", None),
+            ("application/json", None),
+            ("", None),
+        ] {
+            let value = HeaderValue::from_static(request);
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, value)]);
+            let protocol = GrpcProtocol::of(&headers);
+            let written = protocol.map(|protocol| {
+                let (status, headers) = Refusal::TokenExpired.grpc_response("claimgate", protocol);
+                assert_eq!(status, 200);
+                assert_eq!(headers[GRPC_STATUS], "16");
+                headers[CONTENT_TYPE].to_str().unwrap().to_owned()
+            });
+            assert_eq!(written.as_deref(), response, "{request}");
+        }
     }
 
     #[test]
