@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod explanation;
+mod library_warnings;
 pub mod log;
 pub mod metrics;
 mod record;

@@ -12,6 +12,7 @@ use crate::config::{Log, LogFormat, LogLevel};
 use crate::gate::refusal::Stage;
 
 use super::Record;
+use super::library_warnings::LibraryWarnings;
 
 /// Reason of an exchange that ended before its response because the client closed the connection.
 pub const CLIENT_CLOSED_REQUEST: &str = "client_closed_request";
@@ -160,11 +161,13 @@ pub fn start(settings: &Log) -> (WorkerGuard, ErrorCounter) {
                 .flatten_event(true)
                 .with_current_span(false)
                 .with_span_list(false);
-            tracing::subscriber::set_global_default(lines.finish().with(targets(level)))
+            let lines = lines.finish().with(targets(level));
+            tracing::subscriber::set_global_default(lines.with(LibraryWarnings))
         }
         LogFormat::Text => {
             let lines = lines.with_ansi(false).compact();
-            tracing::subscriber::set_global_default(lines.finish().with(targets(level)))
+            let lines = lines.finish().with(targets(level));
+            tracing::subscriber::set_global_default(lines.with(LibraryWarnings))
         }
     };
     if started.is_err() {
@@ -182,8 +185,8 @@ fn level_filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Filter by target: lines of the gate at `level`, of libraries at most warnings. At debug, h2 writes lines for every
-/// frame, and the gate has no control over the content of such lines.
+/// Filter by target: lines of the gate at `level`, and warnings of libraries, which [`LibraryWarnings`] counts. At debug, h2
+/// writes lines for every frame.
 fn targets(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))

@@ -10,6 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
+use crate::observe::library_warnings;
 use crate::observe::traces::SpanOutcome;
 
 use super::durations::{BUCKETS, Bounds, Durations, GATE_BUCKETS, Histogram};
@@ -99,6 +100,12 @@ impl Collector for Scrape {
             "log_lines_dropped",
             "Log lines dropped because the log writer was too slow",
             self.0.dropped_lines(),
+        )?;
+        counters(
+            encoder,
+            "library_warnings",
+            "Warnings of libraries, counted instead of logged",
+            library_warnings::counts().map(|(library, count)| ([("library", library)], count)),
         )?;
         config.encode(encoder)?;
         gauge(

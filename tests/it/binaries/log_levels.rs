@@ -100,6 +100,38 @@ fn logs_the_stages_of_a_request_at_level_debug() {
     assert_eq!(lines.iter().collect::<Vec<_>>(), expected);
 }
 
+/// A PING acknowledgement that answers no PING (RFC 9113 section 6.7), about which h2 warns.
+const PING_ACK: &[u8] = b"\x00\x00\x08\x06\x01\x00\x00\x00\x00notasked";
+
+#[test]
+fn a_flood_of_ping_acknowledgements_writes_one_line() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    let gate = directory.serve(&["run"]);
+    let mut stream = TcpStream::connect(gate.address).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.write_all(HTTP2_PREFACE).unwrap();
+    stream.write_all(&PING_ACK.repeat(20_000)).unwrap();
+    // The response to this PING comes after the flood.
+    stream
+        .write_all(b"\x00\x00\x08\x06\x00\x00\x00\x00\x00thelast!")
+        .unwrap();
+    let mut received = Vec::new();
+    while !received.windows(8).any(|bytes| bytes == b"thelast!") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        received.push(byte[0]);
+    }
+    let ended = gate.stop();
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    assert!(lines.len() < 20, "{} lines", lines.len());
+    let warned = lines
+        .iter()
+        .filter(|line| line.contains("a library warned"));
+    assert_eq!(warned.count(), 1, "{lines:#?}");
+    assert!(!ended.stderr.contains("PING"), "{lines:#?}");
+}
+
 #[test]
 fn logs_no_stage_of_a_request_at_level_info() {
     let lines = lines_at("info");
