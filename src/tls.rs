@@ -67,3 +67,20 @@ pub fn client_certificate(file: &Path) -> Result<ClientCertificate, TlsError> {
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::NamedGroup;
+
+    use super::*;
+
+    #[test]
+    fn prefers_the_hybrid_post_quantum_key_exchange() {
+        // draft-ietf-tls-ecdhe-mlkem: the shared secret is safe if either X25519 or ML-KEM-768 is.
+        let provider = provider();
+        let groups = provider.kx_groups.iter().map(|group| group.name());
+        let groups: Vec<NamedGroup> = groups.collect();
+        assert_eq!(groups.first(), Some(&NamedGroup::X25519MLKEM768));
+        assert!(groups.contains(&NamedGroup::X25519), "{groups:?}");
+    }
+}
