@@ -48,7 +48,7 @@ enum Command {
     /// Mint or inspect a token.
     #[command(subcommand)]
     Token(token::Token),
-    /// Fetch every key set once, and report problems with the keys or with a token.
+    /// Fetch every key set, connect to every upstream, and report problems with them or with a token.
     Doctor(doctor::Doctor),
     /// Make the running gate report not ready; it still serves requests.
     Drain(drain::Drain),

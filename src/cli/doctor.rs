@@ -1,4 +1,8 @@
-//! `claimgate doctor`: fetches every key set once, and reports problems with the keys or with a token.
+//! `claimgate doctor`: fetches every key set and connects to every upstream once, and reports problems with them or with
+//! a token.
+
+mod fetch_fixes;
+mod upstreams;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -57,6 +61,12 @@ impl Doctor {
                 },
             }
         }
+        for upstream in &app.policy.upstreams {
+            // An API may start after the gate, so the exit code does not depend on it.
+            for line in runtime.block_on(upstreams::check(upstream)) {
+                say(line);
+            }
+        }
         if let Some(token) = &self.token {
             all_valid &= verify(&document, &gate, token, now);
         }
@@ -87,13 +97,15 @@ async fn fetch(remote: &RemoteKeys, issuer: &Issuer) -> Option<KeyRing> {
             ))
         }
         Err(error) => {
-            let error = error.to_string();
             say(format_args!(
                 "issuer `{}`: failed to fetch keys from {}: {}",
                 issuer.name,
                 remote.url(),
-                printable(&error)
+                printable(&error.to_string())
             ));
+            if let Some(fix) = fetch_fixes::fix(&error) {
+                say(format_args!("  fix: {fix}"));
+            }
             None
         }
     }
@@ -113,6 +125,9 @@ fn verify(document: &ConfigDocument, gate: &Gate, token: &str, now: UnixTime) ->
     say(format_args!("\n{}", verdict.sentence));
     for other in &verdict.others {
         say(format_args!("  {other}"));
+    }
+    if let Some(refusal) = &verdict.refusal {
+        say(format_args!("  fix: {}", refusal.row().hint));
     }
     if verdict.refusal == Some(Refusal::TokenSignature) {
         for suggestion in secret_encodings::suggestions(document, gate.issuers(), token, now) {

@@ -1,7 +1,10 @@
 //! Commands that exit by themselves: output and exit codes.
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::process::Stdio;
+use std::thread;
 
 use super::program::Program;
 use super::upstream::{Request, Upstream};
@@ -517,4 +520,157 @@ fn doctor_reports_problems_with_keys_and_tokens() {
         output.contains("accepted: issuer `ours`, subject `alice`"),
         "{output}"
     );
+}
+
+/// Serves a status and a body at every path.
+fn serve(status: &'static str, body: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            while lines.next().is_some_and(|line| !line.is_empty()) {}
+            let length = body.len();
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close");
+            // The client may have closed the connection after the head.
+            let _ = (&stream).write_all(format!("{head}\r\n\r\n{body}").as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn doctor_names_the_fix_of_a_failed_fetch() {
+    let refused = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let (page, empty) = (
+        serve("200 OK", "<!doctype html><title>app</title>"),
+        serve("200 OK", "{\"keys\":[]}"),
+    );
+    for (url, expected) in [
+        (
+            format!("http://{}/jwks", serve("404 Not Found", "")),
+            "compare the path",
+        ),
+        (
+            format!("http://{}/jwks", serve("401 Unauthorized", "")),
+            "`token_file`",
+        ),
+        (
+            format!("http://{}/jwks", serve("500 Oops", "")),
+            "look at its log",
+        ),
+        (format!("http://{page}/jwks"), "other than a key set"),
+        (format!("http://{empty}/jwks"), "must publish a public key"),
+        (
+            format!("https://{page}/jwks"),
+            "a private authority needs `ca_file`",
+        ),
+        (format!("http://{refused}/jwks"), "compare host and port"),
+        (
+            "http://localhost:1/jwks".to_owned(),
+            "compare host and port",
+        ),
+    ] {
+        let config = format!(
+            "[upstreams.tasks]\nurl = \"http://{page}\"\n[issuers.app]\nkeys = {{ jwks_url = \"{url}\" }}\n\
+             audience = \"tasks\"\n[[routes]]\npath = \"/me\"\naccess = \"authenticated\"\n"
+        );
+        let ended = Directory::with(&config).call(&["doctor"]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let fix = ended
+            .stdout
+            .lines()
+            .find(|line| line.starts_with("  fix: "));
+        assert!(
+            fix.is_some_and(|fix| fix.contains(expected)),
+            "{url}: {ended:?}"
+        );
+    }
+}
+
+#[test]
+fn doctor_names_the_fix_of_an_unreachable_upstream() {
+    let directory = Directory::with("");
+    let socket = directory.path("api.sock");
+    let _listens = UnixListener::bind(&socket).unwrap();
+    let port_of = |address: &str| {
+        let listener = TcpListener::bind(address).unwrap();
+        (listener.local_addr().unwrap().port(), listener)
+    };
+    let (closed, listener) = port_of("127.0.0.1:0");
+    drop(listener);
+    let (ipv6, _open) = port_of("[::1]:0");
+    for (url, expected) in [
+        (format!("unix:{}", socket.display()), "accepts connections"),
+        (
+            format!("unix:{}.gone", socket.display()),
+            "fix: the socket does not exist",
+        ),
+        (
+            format!("http://127.0.0.1:{closed}"),
+            "fix: nothing listens there: start the API",
+        ),
+        (
+            format!("http://127.0.0.1:{ipv6}"),
+            "fix: a server listens at [::1]:PORT only: write [::1]:PORT in `url`",
+        ),
+    ] {
+        let config = format!(
+            "[upstreams.tasks]\nurl = \"{url}\"\n[[routes]]\npath = \"/\"\naccess = \"public\"\n"
+        );
+        let ended = Directory::with(&config).call(&["doctor"]);
+        // An API may start after the gate.
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let expected = expected.replace("PORT", &ipv6.to_string());
+        assert!(ended.stdout.contains(&expected), "{url}: {ended:?}");
+    }
+}
+
+#[test]
+fn doctor_names_the_fix_of_a_rejected_token() {
+    let config = EIGHT_LINES.replace(
+        "keys = ",
+        "issuer = \"https://app.example\"\naudience = \"tasks\"\nkeys = ",
+    );
+    let directory = Directory::with(&config);
+    let stranger = Directory::with(&config)
+        .claimgate_with(
+            &["token", "mint", "--subject", "alice"],
+            &[("BETTER_AUTH_SECRET", OTHER_SECRET)],
+        )
+        .wait();
+    let minted = |claim: &str| directory.token("alice", &["--claim", claim]);
+    for (token, cause, fix) in [
+        (
+            stranger.stdout.trim().to_owned(),
+            "(token_signature): ",
+            "Compare the secret or key",
+        ),
+        (
+            minted("iss=https://other.example"),
+            "has the `iss` \"https://other.example\"",
+            "Compare `iss`",
+        ),
+        (
+            minted("aud=web"),
+            "got \"web\"",
+            "Compare `aud` with `audience`",
+        ),
+        (
+            minted("nbf=4000000000"),
+            "not valid for another ",
+            "Set the clocks",
+        ),
+        (minted("exp=1000000000"), "expired ", "Sign in again"),
+    ] {
+        let ended = directory.call(&["doctor", "--token", &token]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        for text in [cause, &format!("  fix: {fix}")] {
+            assert!(ended.stdout.contains(text), "{text}: {ended:?}");
+        }
+    }
 }
