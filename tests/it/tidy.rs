@@ -443,3 +443,60 @@ fn every_test_file_is_a_module_of_the_binary() {
     }
     assert!(checked > 5, "{checked} files");
 }
+
+/// Files of the repository that hold text, except lock files and the folders of tools.
+fn texts() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut found, mut open) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let is_tool = ["target", "node_modules", "__pycache__"].contains(&name);
+            // Hidden files belong to tools, except those that the repository has.
+            let is_hidden = name.starts_with('.') && ![".ci", ".dockerignore"].contains(&name);
+            let is_lock = ["Cargo.lock", "package-lock.json"].contains(&name);
+            if is_tool || is_hidden || is_lock || path.is_symlink() {
+                continue;
+            }
+            if path.is_dir() {
+                open.push(path);
+            } else if let Ok(text) = fs::read_to_string(&path) {
+                let path = path.strip_prefix(root).unwrap();
+                let path = path.to_str().unwrap().to_owned();
+                found.push(Source { path, text });
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn no_file_names_a_package_registry() {
+    // Split, so that the check does not match this file. Each ecosystem's tools know their registry, or a mirror.
+    let hosts = [
+        concat!("crates", ".io"),
+        concat!("static.rust", "-lang"),
+        concat!("pypi", ".org"),
+        concat!("files.python", "hosted"),
+        concat!("registry.", "npmjs"),
+        concat!("deb.", "debian"),
+        concat!("docker", ".io"),
+        concat!("ghcr", ".io"),
+        concat!("quay", ".io"),
+        concat!("proxy.", "golang"),
+    ];
+    let texts = texts();
+    for expected in [".ci/run", "deploy/Dockerfile", "README.md", "Cargo.toml"] {
+        assert!(texts.iter().any(|it| it.path == expected), "{expected}");
+    }
+    let mut named = Vec::new();
+    for Source { path, text } in &texts {
+        for (number, line) in text.lines().enumerate() {
+            if hosts.iter().any(|host| line.contains(host)) {
+                named.push(format!("{path}:{}", number + 1));
+            }
+        }
+    }
+    assert!(named.is_empty(), "{}", named.join("\n"));
+}
