@@ -42,7 +42,7 @@ impl Source {
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let (code, _) = self
             .text
-            .split_once("#[cfg(test)]\nmod tests")
+            .split_once("#[cfg(test)]\nmod tests {")
             .unwrap_or((&self.text, ""));
         let code = if self.is_test() { "" } else { code };
         let lines = code
@@ -195,7 +195,7 @@ fn the_upstream_takes_a_permit_by_value() {
 
 #[test]
 fn only_exchanges_and_health_checks_open_upstream_connections() {
-    only("src", &["check_out(", "endpoint.open("], |path| {
+    only("src", &["endpoint.check_out(", "endpoint.open("], |path| {
         path == "src/proxy/upstream.rs" || path == "src/proxy/upstream/endpoint.rs"
     });
     only("src", &["into_connection("], |path| {
