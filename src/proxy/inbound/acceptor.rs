@@ -100,7 +100,7 @@ impl Acceptor {
                 accepted = self.accept(stopping) => self.admit(accepted, stopping).await,
                 _ = pool_sample.tick() => self.server.proxy.note_pools(),
                 Ok(()) = room_requests.changed() => {
-                    self.evict_idle();
+                    self.evict_idle(1);
                 }
                 () = &mut drain, if !draining => {
                     draining = true;
@@ -231,7 +231,7 @@ impl Acceptor {
         if self.next_eviction.get().is_some_and(|next| now < next) {
             return;
         }
-        if self.evict_idle() {
+        if self.evict_idle(self.above_limit(before)) {
             // The tasks of the evicted connections run, and free their descriptors.
             yield_now().await;
             return;
@@ -246,9 +246,12 @@ impl Acceptor {
         self.next_eviction.set(Some(now + EVICTION_PAUSE));
     }
 
-    /// Closes the oldest idle connections of this worker. Returns whether there was one.
-    fn evict_idle(&self) -> bool {
-        let count = (self.shared.max_connections() / 64).clamp(1, MAX_EVICTED);
+    /// Closes the oldest idle connections of this worker, `above` at least: rejected ones, which stay open until they are
+    /// read or time out, would otherwise cause further rejections. Returns whether there was one.
+    fn evict_idle(&self, above: usize) -> bool {
+        let count = (self.shared.max_connections() / 64)
+            .clamp(1, MAX_EVICTED)
+            .max(above);
         let evicted = self.served.evict(count);
         self.server.metrics.connections_evicted(evicted);
         evicted > 0
