@@ -3,11 +3,12 @@
 use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode};
 use tokio::task::spawn_local;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::proxy::request_body::RequestBody;
@@ -22,6 +23,12 @@ use super::shared::SharedUpstream;
 /// `User-Agent` of health checks.
 const CLAIMGATE: HeaderValue = HeaderValue::from_static("claimgate");
 
+/// Interval of checks until an endpoint is healthy for the first time.
+const STARTUP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Checks at [`STARTUP_INTERVAL`], at most.
+const MAX_STARTUP_CHECKS: u32 = 120;
+
 /// Check results of one endpoint.
 #[derive(Debug)]
 struct EndpointHealth {
@@ -31,14 +38,14 @@ struct EndpointHealth {
     contradictions: u32,
 }
 
-/// Checks every endpoint at the configured interval. Runs until it is aborted.
+/// Checks every endpoint at the configured interval, and at first once per second: the gate often starts before its
+/// upstream. Runs until it is aborted.
 pub async fn watch(upstream: SharedUpstream, check: HealthPolicy) {
     let (upstream, check) = (Rc::new(upstream), Rc::new(check));
     let mut endpoints: Vec<EndpointHealth> = Vec::new();
-    let mut ticks = interval(check.interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut startup_checks = 0..MAX_STARTUP_CHECKS;
     loop {
-        ticks.tick().await;
+        let began = Instant::now();
         endpoints = resolve_endpoints(&upstream, endpoints).await;
         let checks: Vec<_> = endpoints
             .iter()
@@ -60,6 +67,14 @@ pub async fn watch(upstream: SharedUpstream, check: HealthPolicy) {
             endpoint.update(&upstream.policy.name, &check, result);
         }
         publish(&upstream, &endpoints);
+        if endpoints.iter().any(|endpoint| endpoint.is_healthy) {
+            startup_checks = 0..0;
+        }
+        let pause = match startup_checks.next() {
+            Some(_) => check.interval.min(STARTUP_INTERVAL),
+            None => check.interval,
+        };
+        sleep_until(began + pause).await;
     }
 }
 

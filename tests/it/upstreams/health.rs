@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::harness::{
     Client, Exchange, Http2Upstream, Next, ROUTES, Upstream, eventually, get, request, start_before,
@@ -105,12 +106,29 @@ fn the_gate_is_not_ready_while_its_upstream_is_unreachable() {
         .refused(502, "upstream_unreachable");
 }
 
-/// A single check, so that every further request is a probe.
+#[test]
+fn an_upstream_that_starts_after_the_gate_is_soon_found_healthy() {
+    let (upstream, status) = upstream();
+    let tasks = format!("url = \"{}\"\n{ONCE}", upstream.url());
+    let (sidecar, _issuer) = start_before(&tasks, ROUTES);
+    upstream.wait_for(2);
+    assert_eq!(sidecar.admin(&get("/readyz")).status, 503);
+    status.store(200, Ordering::Relaxed);
+    eventually("ready", || sidecar.admin(&get("/readyz")).status == 200);
+    // From then on, the configured interval of an hour applies.
+    let checks = upstream.arrived().len();
+    let until = Instant::now() + Duration::from_millis(2500);
+    eventually("2.5 seconds have passed", || Instant::now() >= until);
+    assert_eq!(upstream.arrived().len(), checks);
+}
+
+/// A single check if it finds the endpoint healthy, so that every further request is a probe.
 const ONCE: &str = "health_check = { path = \"/health\", interval = \"1h\", timeout = \"20s\" }";
 
 #[test]
 fn forwards_a_kubelet_probe_without_its_headers() {
     let (upstream, status) = upstream();
+    status.store(200, Ordering::Relaxed);
     let tasks = format!("url = \"{}\"\n{ONCE}", upstream.url());
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
     let checked = upstream.wait_for(1).remove(0);
@@ -137,10 +155,11 @@ fn forwards_a_kubelet_probe_without_its_headers() {
 
 #[test]
 fn the_admin_listener_forwards_no_other_path() {
-    let (upstream, _status) = upstream();
+    let (upstream, status) = upstream();
+    status.store(200, Ordering::Relaxed);
     let tasks = format!("url = \"{}\"\n{ONCE}", upstream.url());
     let (sidecar, _issuer) = start_before(&tasks, ROUTES);
-    upstream.wait_for(1);
+    eventually("ready", || sidecar.admin(&get("/readyz")).status == 200);
     for path in [
         "/upstream",
         "/upstream/",
@@ -229,6 +248,7 @@ fn a_probe_needs_every_upstream_but_only_one_endpoint_of_each() {
 #[test]
 fn limits_concurrent_probes() {
     let silent = Upstream::responding(|_| Next::KeepAlive);
+    // The first check never ends.
     let check = ONCE.replace("20s", "10m");
     let (sidecar, _issuer) = start_before(&format!("url = \"{}\"\n{check}", silent.url()), ROUTES);
     silent.wait_for(1);
