@@ -49,7 +49,7 @@ use crate::observe::metrics::WorkerMetrics;
 
 use exchange::{Exchange, RequestForm};
 use forwarding::Forwarding;
-use headers::{Peer, X_REQUEST_ID};
+use headers::{Peer, X_REQUEST_ID, is_grpc_call};
 use inbound::connection::Connection;
 use informational::{InformationalGuard, InformationalResponses};
 use request_body::RequestBody;
@@ -352,8 +352,10 @@ fn prepare(
     let handshake = opens_websocket
         .then(|| Handshake::begin(&mut head, exchange.is_http2(), subprotocol))
         .flatten();
-    // The messages of a gRPC stream may pause.
-    let timeout = (!exchange.is_grpc()).then_some(policy.limits.timeouts.body);
+    // Any client can name the media type, and a silent upload holds a connection to the upstream: the route must be
+    // declared as gRPC, which needs HTTP/2.
+    let may_pause = forwarding.grpc && exchange.is_http2() && is_grpc_call(&head.headers);
+    let timeout = (!may_pause).then_some(policy.limits.timeouts.body);
     let body = RequestBody::new(body, limit, timeout);
     exchange.sending(body.upload());
     Ok(Call {

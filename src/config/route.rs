@@ -69,6 +69,9 @@ pub struct Route {
     /// Forwards headers that override the method, such as `X-HTTP-Method-Override`.
     #[serde(default)]
     pub forward_method_override: bool,
+    /// Serves gRPC: the messages of a call over HTTP/2 may pause for longer than `body_timeout`.
+    #[serde(default)]
+    pub grpc: bool,
     /// Edits of forwarded request headers.
     #[serde(default)]
     pub request_headers: Option<HeaderEdits>,

@@ -21,6 +21,8 @@ pub struct Forwarding {
     pub path_rewrite: Option<PrefixRewrite>,
     /// True if headers that override the method are forwarded.
     pub forward_method_override: bool,
+    /// True if gRPC calls over HTTP/2 may pause their upload.
+    pub grpc: bool,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
 }

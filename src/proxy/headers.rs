@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{
-    CONTENT_LENGTH, EXPECT, FORWARDED, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, VIA,
-    WWW_AUTHENTICATE,
+    CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, VIA, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -268,6 +268,24 @@ fn default_host(head: &Parts) -> HeaderValue {
 /// without a body in the same headers as gRPC.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     GrpcProtocol::of(headers).is_some()
+}
+
+/// Returns whether a message is gRPC: `application/grpc`, with or without the suffix of a message format.
+pub fn is_grpc_call(headers: &HeaderMap) -> bool {
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+    match (kinds.next(), kinds.next()) {
+        (Some(kind), None) => is_media_type(kind, b"application/grpc"),
+        _ => false,
+    }
+}
+
+/// Returns whether a `Content-Type` names this media type, with any suffix (`+json`) and parameters (RFC 9110 section
+/// 8.3.1).
+pub fn is_media_type(value: &HeaderValue, name: &[u8]) -> bool {
+    let split = value.as_bytes().split_at_checked(name.len());
+    split.is_some_and(|(start, rest)| {
+        start.eq_ignore_ascii_case(name) && matches!(rest.first(), None | Some(b';' | b'+' | b' '))
+    })
 }
 
 /// Returns whether the client accepts trailers (RFC 9110 section 10.1.4), as gRPC servers require.

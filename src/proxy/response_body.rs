@@ -4,13 +4,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::gate::refusal::Refusal;
 
+use super::headers::is_media_type;
 use super::stream_deadlines::StreamDeadlines;
 
 /// Body of a response: a local body of the gate, or a forwarded body of the upstream.
@@ -47,14 +48,8 @@ pub enum BodyKind {
 impl BodyKind {
     /// Kind of a body by the `Content-Type` of its response.
     pub fn of(headers: &HeaderMap) -> Self {
-        let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let is = |name: &[u8]| {
-            let start = kind.and_then(|kind| kind.split_at_checked(name.len()));
-            start.is_some_and(|(start, rest)| {
-                start.eq_ignore_ascii_case(name)
-                    && matches!(rest.first(), None | Some(b';' | b'+' | b' '))
-            })
-        };
+        let kind = headers.get(CONTENT_TYPE);
+        let is = |name| kind.is_some_and(|kind| is_media_type(kind, name));
         if is(b"text/event-stream") {
             Self::Events
         } else if is(b"application/grpc") {

@@ -177,7 +177,7 @@ impl Upstream {
         let exchange = self.send(request, &upload, &tried);
         tokio::pin!(exchange);
         let mut deadline = began + response_timeout;
-        let mut uploaded = upload.bytes();
+        let (mut uploaded, mut moved_at) = (upload.bytes(), began);
         loop {
             tokio::select! {
                 biased;
@@ -187,11 +187,15 @@ impl Upstream {
                 }
                 () = sleep_until(deadline) => {}
             }
-            // While the gate waits for the client to send, the body timeout applies. The response timeout starts when the
-            // upload is complete, or when the upstream stops reading it.
+            // While the gate waits for the client to send, the body timeout applies, and to a gRPC call the idle timeout.
+            // The response timeout starts when the upload is complete, or when the upstream stops reading it.
             let now = Instant::now();
-            let is_moving = upload.awaits_client() || upload.bytes() > uploaded;
-            uploaded = upload.bytes();
+            if upload.bytes() > uploaded {
+                (uploaded, moved_at) = (upload.bytes(), now);
+            }
+            let idle_timeout = self.shared.policy.idle_timeout;
+            let is_idle = !idle_timeout.is_zero() && now >= moved_at + idle_timeout;
+            let is_moving = now == moved_at || (upload.awaits_client() && !is_idle);
             deadline = match upload.finished_at() {
                 Some(finished) => finished.max(began) + response_timeout,
                 None if is_moving => now + response_timeout,

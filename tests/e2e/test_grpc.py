@@ -19,6 +19,7 @@ ROUTES = f"""
 [[routes]]
 path = "/{SERVICE}/{{method}}"
 access = "authenticated"
+grpc = true
 
 [[routes]]
 path = "/users/{{user_id}}/{{method}}"

@@ -4,6 +4,7 @@ mod service;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Version;
 use serde_json::json;
@@ -17,8 +18,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use crate::harness::frames::{DATA, END_HEADERS, Frame, Frames, HEADERS, PING, head};
 use crate::harness::hyper_client::{run, tasks};
-use crate::harness::{Issuer, NOW, Sidecar, Upstream, start_before};
+use crate::harness::{Issuer, Latch, NOW, Next, Sidecar, Upstream, start_before, start_with};
 use service::{MESSAGE, Note};
 
 const SERVICE: &str = "/claimgate.test.Notes";
@@ -26,6 +28,7 @@ const ROUTES: &str = r#"
 [[routes]]
 path = "/claimgate.test.Notes/{method}"
 access = "authenticated"
+grpc = true
 
 [[routes]]
 path = "/users/{user_id}/{method}"
@@ -353,6 +356,7 @@ fn a_call_ends_at_token_expiry_unless_the_route_keeps_it() {
 [[routes]]
 path = "/kept/{method}"
 access = "authenticated"
+grpc = true
 at_expiry = "keep"
 replace_prefix = { from = "/kept", to = "/claimgate.test.Notes" }
 
@@ -381,4 +385,111 @@ leeway = "0s"
         let late = client.write("x").await.unwrap_err();
         refused(&late, Code::Unauthenticated, "expired");
     });
+}
+
+/// Sends half of an upload with this media type over HTTP/1.1. Returns whether the body timeout ends it.
+fn times_out_over_http1(sidecar: &Sidecar, path: &str, kind: &str) -> bool {
+    let mut client = sidecar.connect();
+    client.send(format!(
+        "POST {path} HTTP/1.1\r\nHost: gate.test\r\nContent-Type: {kind}\r\nContent-Length: 10\r\n\r\nhalf"
+    ));
+    let response = client.response();
+    // A refusal of a gRPC call: RFC status 408 as DEADLINE_EXCEEDED.
+    response.status == 408 || response.header("grpc-status").as_deref() == Some("4")
+}
+
+/// Sends half of an upload with this media type over HTTP/2. Returns whether the body timeout ends it.
+fn times_out_over_http2(sidecar: &Sidecar, path: &str, kind: &str) -> bool {
+    let mut client = Frames::connect(sidecar.address);
+    let fields = [(":method", "POST"), (":path", path), ("content-type", kind)];
+    client.send(&Frame::new(HEADERS, END_HEADERS, 1, &head(&fields)));
+    client.send(&Frame::new(DATA, 0, 1, b"half"));
+    // A GET whose upload is complete tells that five body timeouts have passed.
+    let until = std::time::Instant::now() + BODY_TIMEOUT * 5;
+    while std::time::Instant::now() < until {
+        std::thread::park_timeout(BODY_TIMEOUT / 10);
+    }
+    client.send(&Frame::new(PING, 0, 0, b"12345678"));
+    let next = client.until(|frame| [HEADERS, PING].contains(&frame.kind));
+    next.kind == HEADERS
+}
+
+/// Body timeout of the tests for silent uploads.
+const BODY_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Uploads may pause only as gRPC over HTTP/2 on a route that is declared as gRPC: every other silent upload would hold
+/// a connection to the upstream for ever. Media type: PROTOCOL-HTTP2.md of gRPC, "Content-Type", and RFC 9110 section
+/// 8.3.1.
+#[test]
+fn only_a_declared_grpc_call_over_http2_may_pause_its_upload() {
+    let routes = r#"
+[listen]
+body_timeout = "200ms"
+
+[[routes]]
+path = "/declared"
+access = "public"
+grpc = true
+
+[[routes]]
+path = "/plain"
+access = "public"
+"#;
+    let latch = Latch::default();
+    let upstream = Upstream::held(&latch);
+    let (sidecar, _upstream, _issuer) = start_with(routes, upstream);
+    for kind in [
+        "application/grpc",
+        "application/grpc+proto",
+        "application/grpc+json; charset=utf-8",
+        "Application/GRPC",
+    ] {
+        assert!(!times_out_over_http2(&sidecar, "/declared", kind), "{kind}");
+        assert!(times_out_over_http2(&sidecar, "/plain", kind), "{kind}");
+    }
+    for kind in [
+        "application/grpc-web",
+        "application/grpc-web+proto",
+        "application/grpcx",
+        "application/grpc, text/plain",
+        "application/json",
+    ] {
+        assert!(times_out_over_http2(&sidecar, "/declared", kind), "{kind}");
+    }
+    for path in ["/declared", "/plain"] {
+        for kind in ["application/grpc", "application/grpc+proto"] {
+            assert!(times_out_over_http1(&sidecar, path, kind), "{path} {kind}");
+        }
+    }
+    latch.open();
+}
+
+/// A declared call holds its connection to the upstream for `idle_timeout` at most while nothing moves.
+#[test]
+fn a_declared_grpc_call_ends_when_neither_side_sends() {
+    let routes = r#"
+[upstreams.tasks]
+idle_timeout = "300ms"
+response_timeout = "100ms"
+
+[[routes]]
+path = "/declared"
+access = "public"
+grpc = true
+"#;
+    let upstream = Upstream::responding(|exchange| {
+        exchange.wire.until_closed();
+        Next::Close
+    });
+    let (sidecar, upstream, _issuer) = start_with(routes, upstream);
+    let mut client = Frames::connect(sidecar.address);
+    let fields = [
+        (":method", "POST"),
+        (":path", "/declared"),
+        ("content-type", "application/grpc"),
+    ];
+    client.send(&Frame::new(HEADERS, END_HEADERS, 1, &head(&fields)));
+    client.send(&Frame::new(DATA, 0, 1, b"half"));
+    client.next(HEADERS);
+    upstream.wait_for_closed(1);
 }

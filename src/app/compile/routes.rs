@@ -95,6 +95,7 @@ fn one(
         streams,
         path_rewrite,
         forward_method_override: route.forward_method_override,
+        grpc: route.grpc,
         request_headers,
         response_headers,
     };

@@ -464,3 +464,38 @@ fn recognizes_only_a_websocket_upgrade() {
     ]));
     assert!(!opens(&[("upgrade", "websocket")]));
 }
+
+/// PROTOCOL-HTTP2.md of gRPC: `"application/grpc" [("+proto" / "+json" / {custom})]`.
+#[test]
+fn a_grpc_call_has_the_exact_media_type() {
+    let is_call = |kinds: &[&'static str]| {
+        let mut headers = HeaderMap::new();
+        for kind in kinds {
+            headers.append(CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
+        is_grpc_call(&headers)
+    };
+    for kind in [
+        "application/grpc",
+        "Application/gRPC",
+        "application/grpc+proto",
+        "application/grpc+json",
+        "application/grpc;charset=utf-8",
+        "application/grpc ; a=b",
+    ] {
+        assert!(is_call(&[kind]), "{kind}");
+    }
+    for kind in [
+        "",
+        "application/grp",
+        "application/grpcx",
+        "application/grpc-web",
+        "application/grpc-web+proto",
+        "application/grpc,text/plain",
+        "text/plain;application/grpc",
+    ] {
+        assert!(!is_call(&[kind]), "{kind}");
+    }
+    assert!(!is_call(&[]));
+    assert!(!is_call(&["application/grpc", "application/grpc"]));
+}
