@@ -8,6 +8,7 @@ mod from_http2;
 pub mod headers;
 pub mod inbound;
 mod informational;
+mod rate_floor;
 pub mod redis;
 pub mod request_body;
 pub mod respond;

@@ -25,7 +25,8 @@ pub struct Listen {
     /// Longest time from the first byte, or from the start of a connection, to a complete request head.
     #[serde(deserialize_with = "units::duration")]
     pub header_timeout: Duration,
-    /// Longest time without progress in reading a request body or writing a response body.
+    /// Longest time by which a client that sends or reads a body may lag behind 1024 bytes per second. A client that
+    /// stands still lags by all of the time.
     #[serde(deserialize_with = "units::duration")]
     pub body_timeout: Duration,
     /// Longest time that a connection stays open without a request.
@@ -55,7 +56,7 @@ impl Default for Listen {
             max_connections_per_client: None,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(75),
+            idle_timeout: Duration::from_secs(30),
             max_header_bytes: 32 * 1024,
             max_body_bytes: 10 * 1024 * 1024,
             trusted_proxies: Vec::new(),

@@ -15,12 +15,10 @@ use tokio::time::Instant;
 use crate::gate::refusal::Refusal;
 
 use super::deadline_timer::DeadlineTimer;
+use super::rate_floor::{MIN_RATE, RateFloor};
 
-/// Total wait for a client's body before [`MIN_UPLOAD_RATE`] applies.
+/// Total wait for a client's body before its mean rate must be [`MIN_RATE`].
 const RATE_GRACE_PERIOD: Duration = Duration::from_secs(10);
-
-/// Minimum upload rate, in bytes per second.
-const MIN_UPLOAD_RATE: u64 = 1024;
 
 /// Size limit of the replay buffer, in bytes.
 const REPLAY_LIMIT: usize = 64 * 1024;
@@ -30,11 +28,11 @@ const REPLAY_LIMIT: usize = 64 * 1024;
 pub struct RequestBody {
     incoming: Option<Incoming>,
     limit: u64,
-    /// Timeout between two reads; `None` for a stream, which may pause.
+    /// Longest lag behind the minimum rate; `None` for a stream, which may pause.
     timeout: Option<Duration>,
     upload: Rc<Upload>,
     timer: DeadlineTimer,
-    waiting_since: Option<Instant>,
+    rate_floor: RateFloor,
     waited: Duration,
     /// Copy of all data sent so far; `None` if replay is disabled or the data exceeds [`REPLAY_LIMIT`]. A copy, because
     /// each chunk keeps the whole buffer alive that it was read into.
@@ -103,8 +101,8 @@ impl Upload {
 }
 
 impl RequestBody {
-    /// Body of at most `limit` bytes, 0 for unlimited. `timeout` limits the wait for each read and enables the minimum
-    /// upload rate.
+    /// Body of at most `limit` bytes, 0 for unlimited. `timeout` limits the wait for each read and the lag behind
+    /// the minimum rate.
     pub fn new(incoming: Incoming, limit: u64, timeout: Option<Duration>) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
@@ -130,7 +128,7 @@ impl RequestBody {
             timeout: None,
             upload: Rc::default(),
             timer: DeadlineTimer::default(),
-            waiting_since: None,
+            rate_floor: RateFloor::default(),
             waited: Duration::ZERO,
             replay_buffer: None,
             replay: Bytes::new(),
@@ -158,7 +156,7 @@ impl RequestBody {
         self.replay = replay.into();
         // The replay does not wait for the client.
         self.upload.awaits_client.set(false);
-        self.stop_waiting();
+        self.waited += self.rate_floor.progress(0);
         Some(self)
     }
 
@@ -182,14 +180,8 @@ impl RequestBody {
         Poll::Ready(Some(Err(fault)))
     }
 
-    fn stop_waiting(&mut self) {
-        if let Some(since) = self.waiting_since.take() {
-            self.waited += since.elapsed();
-        }
-    }
-
     fn count(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        self.stop_waiting();
+        self.waited += self.rate_floor.progress(data.len() as u64);
         let bytes = self.upload.bytes.get().saturating_add(data.len() as u64);
         self.upload.bytes.set(bytes);
         if self.limit > 0 && bytes > self.limit {
@@ -197,7 +189,7 @@ impl RequestBody {
         }
         if self.timeout.is_some()
             && self.waited > RATE_GRACE_PERIOD
-            && bytes < MIN_UPLOAD_RATE.saturating_mul(self.waited.as_secs())
+            && bytes < MIN_RATE.saturating_mul(self.waited.as_secs())
         {
             return self.fail(UploadFault::TooSlow);
         }
@@ -239,10 +231,11 @@ impl Body for RequestBody {
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
-                    let since = *self.waiting_since.get_or_insert_with(Instant::now);
-                    let deadline = self.timeout.map(|timeout| since + timeout);
-                    if deadline.is_some_and(|deadline| self.timer.elapsed(deadline, context)) {
-                        return self.fail(UploadFault::TooSlow);
+                    if let Some(timeout) = self.timeout {
+                        let deadline = self.rate_floor.wait(timeout);
+                        if self.timer.elapsed(deadline, context) {
+                            return self.fail(UploadFault::TooSlow);
+                        }
                     }
                     return Poll::Pending;
                 }

@@ -51,18 +51,19 @@ impl Proxy {
         self.finish(exchange, &mut head.headers);
     }
 
-    /// Returns whether the connection ends with this response: the gate drains, or the rest of the request is
-    /// indistinguishable from the next request. Over HTTP/2, streams separate requests.
+    /// Returns whether the connection ends with this response: the gate drains, the client has stalled, or the rest of
+    /// the request is indistinguishable from the next request. Over HTTP/2, streams separate requests.
     fn closes_connection(&self, exchange: &Exchange) -> bool {
         // A WebSocket over HTTP/1.1 takes the connection over.
         if exchange.is_upgraded() {
             return false;
         }
-        let (is_unavailable, is_ambiguous) = match exchange.refusal() {
-            Some(Refusal::Overloaded | Refusal::Draining) => (true, false),
+        let (is_over, is_ambiguous) = match exchange.refusal() {
+            Some(Refusal::Overloaded | Refusal::Draining | Refusal::RequestTimeout) => {
+                (true, false)
+            }
             Some(
                 Refusal::RequestMalformed
-                | Refusal::RequestTimeout
                 | Refusal::BodyTooLarge
                 | Refusal::HeadersTooLarge
                 | Refusal::TargetTooLong,
@@ -70,7 +71,7 @@ impl Proxy {
             _ => (false, false),
         };
         self.shared.phase() != Phase::Serving
-            || is_unavailable
+            || is_over
             || (is_ambiguous && !exchange.is_http2())
             || exchange.leaves_body_unread()
     }

@@ -12,6 +12,8 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::deadline_timer::DeadlineTimer;
+use super::inbound::connection::Connection;
+use super::rate_floor::RateFloor;
 
 /// Executor for upstream HTTP/2 connections. Its tasks need not be `Send`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,17 +27,24 @@ impl<F: Future + 'static> Executor<F> for LocalTasks {
     }
 }
 
-/// Executor for client HTTP/2 connections, where each task serves one stream. Resets a stream if its client does not read
-/// the response for `body_timeout`.
-#[derive(Debug, Clone, Copy)]
+/// Executor for client HTTP/2 connections, where each task serves one stream. Resets a stream if its client reads the
+/// response too slowly, and then closes the connection unless it has other streams.
+#[derive(Debug, Clone)]
 pub struct StreamTasks {
+    pub connection: Rc<Connection>,
     pub body_timeout: Duration,
 }
 
 /// Client HTTP/2 stream, shared by its task and its response body.
-#[derive(Debug, Clone, Default)]
-pub struct StreamHandle {
-    blocked_since: Rc<Cell<Option<Instant>>>,
+#[derive(Debug, Clone)]
+pub struct StreamHandle(Rc<Stream>);
+
+#[derive(Debug)]
+struct Stream {
+    body_timeout: Duration,
+    rate_floor: RefCell<RateFloor>,
+    /// Time at which the client is too slow; none while no response data waits for it.
+    deadline: Cell<Option<Instant>>,
 }
 
 thread_local! {
@@ -48,10 +57,24 @@ impl StreamHandle {
         CURRENT.with_borrow(Clone::clone)
     }
 
-    /// Notes whether response data waits for the client to read.
-    pub(super) fn set_blocked(&self, is_blocked: bool) {
-        let since = is_blocked.then(Instant::now);
-        self.blocked_since.set(since);
+    fn new(body_timeout: Duration) -> Self {
+        Self(Rc::new(Stream {
+            body_timeout,
+            rate_floor: RefCell::default(),
+            deadline: Cell::new(None),
+        }))
+    }
+
+    /// Notes that the client has read all but the send buffer of the stream, `bytes` more than at the last call.
+    pub(super) fn note_progress(&self, bytes: usize) {
+        self.0.rate_floor.borrow_mut().progress(bytes as u64);
+        self.0.deadline.set(None);
+    }
+
+    /// Notes that response data waits for the client to read.
+    pub(super) fn note_blocked(&self) {
+        let deadline = self.0.rate_floor.borrow_mut().wait(self.0.body_timeout);
+        self.0.deadline.set(Some(deadline));
     }
 }
 
@@ -73,25 +96,34 @@ impl Drop for CurrentStream {
 
 impl<F: Future + 'static> Executor<F> for StreamTasks {
     fn execute(&self, task: F) {
-        let body_timeout = self.body_timeout;
-        let stream = StreamHandle::default();
+        let stream = StreamHandle::new(self.body_timeout);
+        let connection = Rc::clone(&self.connection);
         spawn_local(async move {
-            let mut task = pin!(task);
-            let mut timer = DeadlineTimer::default();
-            // hyper resets the stream if its task is dropped before its end.
-            poll_fn(|context| {
-                let current = CurrentStream::set(&stream);
-                let polled = task.as_mut().poll(context);
-                drop(current);
-                let since = stream.blocked_since.get();
-                if polled.is_ready()
-                    || since.is_some_and(|since| timer.elapsed(since + body_timeout, context))
-                {
-                    return Poll::Ready(());
-                }
-                Poll::Pending
-            })
-            .await;
+            if serve(task, &stream).await.is_err() {
+                connection.close_if_unused();
+            }
         });
     }
+}
+
+/// The client of a stream reads too slowly.
+struct TooSlow;
+
+/// Runs the task of a stream. hyper resets the stream if its task is dropped before its end.
+async fn serve(task: impl Future, stream: &StreamHandle) -> Result<(), TooSlow> {
+    let mut task = pin!(task);
+    let mut timer = DeadlineTimer::default();
+    poll_fn(|context| {
+        let current = CurrentStream::set(stream);
+        let polled = task.as_mut().poll(context);
+        drop(current);
+        if polled.is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        match stream.0.deadline.get() {
+            Some(deadline) if timer.elapsed(deadline, context) => Poll::Ready(Err(TooSlow)),
+            Some(_) | None => Poll::Pending,
+        }
+    })
+    .await
 }

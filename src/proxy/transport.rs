@@ -25,6 +25,8 @@ pub enum Stream {
 pub struct Wire {
     transport: Transport,
     put_back: Bytes,
+    /// Bytes that the kernel has accepted.
+    written: u64,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,7 @@ impl From<TcpStream> for Wire {
         Self {
             transport: Transport::Tcp(stream),
             put_back: Bytes::new(),
+            written: 0,
         }
     }
 }
@@ -47,6 +50,7 @@ impl From<UnixStream> for Wire {
         Self {
             transport: Transport::Unix(stream),
             put_back: Bytes::new(),
+            written: 0,
         }
     }
 }
@@ -80,6 +84,13 @@ impl Wire {
         self.put_back = bytes.into();
     }
 
+    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = &written {
+            self.written += *count as u64;
+        }
+        written
+    }
+
     /// Copies the first unread bytes and returns their number; 0 at the end of the stream, `None` if there are none yet.
     /// Asks the kernel: the runtime learns of new bytes only when it next waits for events.
     fn peek(&self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
@@ -103,6 +114,14 @@ impl Stream {
             Self::Plain(wire) => wire.put_back(bytes),
             // ALPN negotiates the protocol over TLS, so nothing is read ahead.
             Self::Tls(_) => {}
+        }
+    }
+
+    /// Bytes that the kernel has accepted, TLS records included.
+    pub(super) fn written(&self) -> u64 {
+        match self {
+            Self::Plain(wire) => wire.written,
+            Self::Tls(stream) => stream.get_ref().0.written,
         }
     }
 
@@ -143,10 +162,11 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.transport {
+        let written = match &mut self.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Transport::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        };
+        self.count(written)
     }
 
     /// rustls writes several records at once. The last may be an alert, so all of them must go out.
@@ -155,10 +175,11 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.transport {
+        let written = match &mut self.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, parts),
             Transport::Unix(stream) => Pin::new(stream).poll_write_vectored(context, parts),
-        }
+        };
+        self.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -34,6 +34,9 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// Maximum time to read from a connection after a failed handshake.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Encrypted bytes that wait for the socket, in bytes: one record. rustls would hold 64 KiB for a client that does not read.
+const MAX_UNSENT: usize = 16 * 1024;
+
 /// TLS settings of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -143,13 +146,14 @@ impl ServerTls {
         stream: S,
     ) -> io::Result<(TlsStream<S>, Option<Arc<ClientCertificate>>)> {
         let acceptor = TlsAcceptor::from(self.config.load_full());
-        let stream = match acceptor.accept(stream).into_fallible().await {
+        let mut stream = match acceptor.accept(stream).into_fallible().await {
             Ok(stream) => stream,
             Err((error, stream)) => {
                 close_after_failure(stream).await;
                 return Err(error);
             }
         };
+        stream.get_mut().1.set_buffer_limit(Some(MAX_UNSENT));
         let presented = stream.get_ref().1.peer_certificates();
         let certificate = match presented.and_then(<[_]>::first) {
             None => None,

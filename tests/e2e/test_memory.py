@@ -6,11 +6,15 @@ slow reader.
 
 import os
 import pathlib
+import socket
+import ssl
 import subprocess
+import threading
 import time
 
 import pytest
 
+from authority import Authority
 from dev import UVICORN
 from gate import running_gate, sign_token
 from programs import Program, free_port
@@ -112,3 +116,97 @@ def test_applies_backpressure_for_a_slow_client(gate, version):
     slow = ["--limit-rate", f"{MEBIBYTES // 3}M"]
     assert_little_growth(gate, f"slow download over {version}",
                  lambda mebibytes: download(gate, version, mebibytes, *slow))
+
+
+# Clients that send a request and never read, and the largest memory of the gate for each.
+STUCK = 100
+STUCK_KIB = 128
+PUBLIC = """
+[[routes]]
+path = "/{*rest}"
+access = "public"
+"""
+TLS = """
+[listen.tls]
+certificate = "gate.crt"
+key = "gate.key"
+"""
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def http2_request(scheme: str) -> bytes:
+    """Preface, the largest windows, and GET /large."""
+    largest = 0x7fffffff
+    settings = frame(4, 0, 0, b"\0\x04" + largest.to_bytes(4, "big"))
+    window = frame(8, 0, 0, (largest - 65535).to_bytes(4, "big"))
+    fields = {":method": "GET", ":scheme": scheme, ":authority": "gate.test", ":path": "/large"}
+    encoded = [b"\0" + bytes([len(text)]) + text.encode() for pair in fields.items() for text in pair]
+    head = b"".join(text if index % 2 == 0 else text[1:] for index, text in enumerate(encoded))
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + window + frame(1, 5, 1, head)
+
+
+@pytest.fixture(scope="module")
+def endless():
+    """HTTP/1.1 server with a response of 100 MiB to every request."""
+    def respond(connection: socket.socket):
+        try:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n")
+            for _ in range(100):
+                connection.sendall(bytes(1024 * 1024))
+        except OSError:
+            pass
+
+    def serve():
+        while True:
+            threading.Thread(target=respond, args=[listener.accept()[0]], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=2 * STUCK) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def resident_kib(gate) -> int:
+    parent = gate.program.process.pid
+    process = pathlib.Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0]
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
+    (resident,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(resident)
+
+
+@pytest.mark.parametrize("version", ["http/1.1", "h2"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_client_that_reads_nothing_costs_little(tmp_path, endless, version, scheme):
+    context = None
+    if scheme == "https":
+        authority = Authority(tmp_path)
+        authority.issue("gate", "gate.test")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols([version])
+    request = b"GET /large HTTP/1.1\r\nHost: gate.test\r\n\r\n" if version == "http/1.1" else http2_request(scheme)
+    with running_gate(tmp_path, endless, PUBLIC + (TLS if scheme == "https" else "")) as gate:
+        host, port = gate.url.split("//")[1].split(":")
+
+        def stuck(count: int) -> list[socket.socket]:
+            clients = []
+            for _ in range(count):
+                client = socket.create_connection((host, int(port)))
+                if context is not None:
+                    client = context.wrap_socket(client, server_hostname="gate.test")
+                client.sendall(request)
+                clients.append(client)
+            time.sleep(3)
+            return clients
+
+        warm = stuck(5)
+        before = resident_kib(gate)
+        clients = stuck(STUCK)
+        each = (resident_kib(gate) - before) / STUCK
+        print(f"\n{scheme} {version}: {each:.0f} KiB for each client that reads nothing")
+        for client in warm + clients:
+            client.close()
+    assert each <= STUCK_KIB, f"{each:.0f} KiB"

@@ -244,7 +244,13 @@ fn a_slow_response_is_not_a_stalled_client() {
 
 #[test]
 fn resets_a_stalled_stream_and_serves_the_others() {
-    let upstream = Upstream::responding(|exchange| {
+    let latch = Latch::default();
+    let held = latch.clone();
+    let upstream = Upstream::responding(move |exchange| {
+        if exchange.target() == "/open/held" {
+            held.wait();
+            return exchange.echo();
+        }
         let body = vec![b'x'; 100_000];
         exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
         exchange.write(body);
@@ -259,19 +265,35 @@ fn resets_a_stalled_stream_and_serves_the_others() {
         let (sidecar, _unused, _issuer) = start(&config);
         let mut client = Frames::connect_with(sidecar.address, &[(INITIAL_WINDOW_SIZE, window)]);
         client.open_window(0, 10_000_000);
-        client.send(&Frame::get(1, "/open/stuck"));
-        assert_eq!(client.status(1), 200);
+        // Without another stream, the connection would close after the reset.
+        client.send(&Frame::get(5, "/open/held"));
+        client.send(&Frame::get(7, "/open/stuck"));
+        assert_eq!(client.status(7), 200);
         let reset = client.next(RST_STREAM);
-        assert_eq!((reset.stream, reset.code()), (1, CANCEL), "{window}");
+        assert_eq!((reset.stream, reset.code()), (7, CANCEL), "{window}");
         // In one write, so that this stream never stalls.
-        let window = Frame::new(WINDOW_UPDATE, 0, 3, &100_000_u32.to_be_bytes());
-        let read = [Frame::get(3, "/open/read").bytes(), window.bytes()].concat();
+        let window = Frame::new(WINDOW_UPDATE, 0, 9, &100_000_u32.to_be_bytes());
+        let read = [Frame::get(9, "/open/read").bytes(), window.bytes()].concat();
         client.wire.write(&read).unwrap();
-        assert_eq!(client.status(3), 200);
-        assert_eq!(client.body(3).len(), 100_000);
+        assert_eq!(client.status(9), 200);
+        assert_eq!(client.body(9).len(), 100_000);
         let counted = "claimgate_requests_total{route=\"/open/{*rest}\",method=\"GET\",status=\"200\",reason=\"\"}";
         eventually("counted", || sidecar.metric(counted) == Some(2.0));
     }
+    latch.open();
+}
+
+/// Over HTTP/1.1 it closes too. The client would otherwise keep the connection for the idle timeout.
+#[test]
+fn closes_a_connection_whose_only_stream_stalls() {
+    let (sidecar, _upstream, _issuer) = start_with(
+        &listening("body_timeout = \"300ms\"\nidle_timeout = \"10m\""),
+        large(),
+    );
+    let mut client = Frames::connect_with(sidecar.address, &[(INITIAL_WINDOW_SIZE, 0)]);
+    client.send(&Frame::get(1, "/open/stuck"));
+    assert_eq!(client.next(RST_STREAM).stream, 1);
+    assert_graceful_close(client);
 }
 
 #[test]

@@ -38,6 +38,8 @@ mod responses;
 mod revocation;
 mod rewrites;
 mod semantics;
+mod slow_readers;
+mod stalls;
 mod starting;
 mod status;
 mod stopping;

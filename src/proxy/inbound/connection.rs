@@ -13,6 +13,7 @@ use crate::proxy::informational::InformationalQueue;
 
 use super::client_connections::ClientSlot;
 use super::deadlines::ConnectionDeadlines;
+use super::flush_signal::FlushSignal;
 use super::limits::Timeouts;
 use super::listener::ListenerConfig;
 use super::open_connections::Registration;
@@ -22,6 +23,7 @@ use super::open_connections::Registration;
 pub struct Connection {
     deadlines: Arc<ConnectionDeadlines>,
     informational: Arc<InformationalQueue>,
+    flush_signal: Arc<FlushSignal>,
     /// Number of concurrent exchanges.
     exchanges: Cell<usize>,
     closing: Cell<bool>,
@@ -42,6 +44,7 @@ impl Connection {
         Self {
             deadlines: Arc::new(ConnectionDeadlines::new()),
             informational: Arc::default(),
+            flush_signal: Arc::default(),
             exchanges: Cell::new(0),
             closing: Cell::new(false),
             waker: RefCell::new(None),
@@ -159,6 +162,17 @@ impl Connection {
     /// Informational responses to write before the next response.
     pub(in crate::proxy) fn informational(&self) -> Arc<InformationalQueue> {
         Arc::clone(&self.informational)
+    }
+
+    pub(super) fn flush_signal(&self) -> Arc<FlushSignal> {
+        Arc::clone(&self.flush_signal)
+    }
+
+    /// Closes an HTTP/2 connection after a stream whose client does not read, unless it has other exchanges.
+    pub(in crate::proxy) fn close_if_unused(&self) {
+        if self.exchanges.get() == 0 {
+            self.close();
+        }
     }
 
     /// Closes the connection after its exchanges in flight.

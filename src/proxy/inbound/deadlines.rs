@@ -139,13 +139,13 @@ impl ConnectionDeadlines {
     }
 
     /// Time to close an HTTP/2 connection without exchanges if its client does not close it after the GOAWAY of
-    /// `goaway_sent`: soon after the last received bytes.
+    /// `goaway_sent`: soon after the last received bytes, and soon enough for a client that goes on sending.
     pub(super) fn goaway_deadline(&self, goaway_sent: Instant, timeouts: Timeouts) -> Instant {
         let (idle_since, _) = self.since();
         let last_received = self.last_received.load(Ordering::Relaxed);
         let last_received = self.start + Duration::from_millis(last_received);
         let since = idle_since.max(goaway_sent);
-        (since.max(last_received) + LINGER).min(since + timeouts.header.max(LINGER))
+        (since.max(last_received) + LINGER).min(since + timeouts.header.clamp(LINGER, 2 * LINGER))
     }
 
     fn milliseconds(&self, now: Instant) -> u64 {
@@ -165,5 +165,43 @@ impl ConnectionDeadlines {
     fn since(&self) -> (Instant, u64) {
         let word = self.word.load(Ordering::Relaxed);
         (self.start + Duration::from_millis(word >> 2), word & 3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Listen;
+
+    use super::*;
+
+    /// The ten patterns of slow clients, with the time after which the defaults close their connection.
+    #[test]
+    fn the_defaults_close_every_stalled_client_within_forty_seconds() {
+        let listen = Listen::default();
+        let (head, body) = (listen.header_timeout, listen.body_timeout);
+        let last_response = LINGER;
+        // After GOAWAY, a client that goes on sending.
+        let goaway = 2 * LINGER;
+        let between_requests = listen.idle_timeout + goaway;
+        for (pattern, closes_after) in [
+            ("silent", head),
+            ("half an HTTP/2 preface or TLS handshake", head),
+            ("half a head", head + last_response),
+            ("dripped head", head + last_response),
+            ("stalled body", body + last_response),
+            // A byte per second reduces the lag by a thousandth.
+            ("dripped body", body + body / 1000 + last_response),
+            ("idle HTTP/2", head + goaway),
+            ("HEADERS without END_HEADERS", head + goaway),
+            ("stalled HTTP/2 body", body + goaway),
+            ("dripped HTTP/2 body", body + body / 1000 + goaway),
+            ("stalled after a response or a refusal", between_requests),
+            ("reads nothing", body + goaway),
+        ] {
+            assert!(
+                closes_after <= Duration::from_secs(40),
+                "{pattern}: {closes_after:?}"
+            );
+        }
     }
 }

@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
+use super::http1_body::PacedBody;
 use super::limits::ConnectionLimits;
 use super::service::ConnectionService;
 use super::socket::Socket;
@@ -20,7 +21,11 @@ pub(super) async fn serve(service: ConnectionService, socket: Box<Socket>) -> hy
     let builder = builder(service.server.limits());
     let service = service_fn(move |request| {
         let service = service.clone();
-        async move { Ok::<_, Infallible>(service.call(request).await) }
+        async move {
+            let response = service.call(request).await;
+            let signal = service.connection.flush_signal();
+            Ok::<_, Infallible>(response.map(|body| PacedBody::new(body, signal)))
+        }
     });
     let serving = builder.serve_connection(TokioIo::new(socket), service);
     let mut serving = pin!(serving.with_upgrades());

@@ -32,10 +32,10 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Send buffer of one stream, in bytes.
-const SEND_BUFFER: usize = 64 * 1024;
+const SEND_BUFFER: usize = 8 * 1024;
 
 /// Largest chunk of a response body given to hyper at once, in bytes: hyper holds one chunk for a stalled client.
-const MAX_CHUNK: usize = 16 * 1024;
+const MAX_CHUNK: usize = 8 * 1024;
 
 /// Streams reset by the client before the gate has accepted them, until the connection is closed (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 20;
@@ -60,7 +60,8 @@ pub(super) async fn serve(service: ConnectionService, socket: Box<Socket>) -> hy
             Ok::<_, Infallible>(response.map(|body| StreamBody::new(body, in_flight)))
         }
     });
-    let mut serving = pin!(builder(limits).serve_connection(TokioIo::new(socket), service));
+    let builder = builder(Rc::clone(&connection), limits);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(socket), service));
     let mut timer = DeadlineTimer::default();
     let mut goaway_sent = None;
     poll_fn(|context| {
@@ -92,8 +93,9 @@ pub(super) async fn serve(service: ConnectionService, socket: Box<Socket>) -> hy
     .await
 }
 
-fn builder(limits: ConnectionLimits) -> http2::Builder<StreamTasks> {
+fn builder(connection: Rc<Connection>, limits: ConnectionLimits) -> http2::Builder<StreamTasks> {
     let tasks = StreamTasks {
+        connection,
         body_timeout: limits.timeouts.body,
     };
     let max_header_bytes = u32::try_from(limits.read_header_bytes()).unwrap_or(u32::MAX);
@@ -135,6 +137,8 @@ struct StreamBody {
     body: ResponseBody<Box<Exchange>>,
     /// Data frame of `body`, without the chunks already returned.
     buffered: Bytes,
+    /// Size of the last chunk returned, which the client may not have read.
+    last_chunk: usize,
     stream: Option<StreamHandle>,
     _in_flight: InFlight,
 }
@@ -144,6 +148,7 @@ impl StreamBody {
         Self {
             body,
             buffered: Bytes::new(),
+            last_chunk: 0,
             stream: StreamHandle::current(),
             _in_flight: in_flight,
         }
@@ -158,6 +163,13 @@ impl Body for StreamBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.last_chunk > 0 {
+            // hyper polls again only after the client has read as much as the last chunk.
+            let bytes = std::mem::take(&mut self.last_chunk);
+            if let Some(stream) = &self.stream {
+                stream.note_progress(bytes);
+            }
+        }
         let mut polled = None;
         if self.buffered.is_empty() {
             polled = match Pin::new(&mut self.body).poll_frame(context) {
@@ -171,12 +183,12 @@ impl Body for StreamBody {
                 other @ (Poll::Ready(_) | Poll::Pending) => Some(other),
             };
         }
-        if let Some(stream) = &self.stream {
-            // hyper polls again only after the client has read the last chunk.
-            stream.set_blocked(polled.is_none());
-        }
         polled.unwrap_or_else(|| {
             let chunk = self.buffered.len().min(MAX_CHUNK);
+            self.last_chunk = chunk;
+            if let Some(stream) = &self.stream {
+                stream.note_blocked();
+            }
             Poll::Ready(Some(Ok(Frame::data(self.buffered.split_to(chunk)))))
         })
     }

@@ -11,10 +11,12 @@ use tokio::time::Instant;
 
 use crate::proxy::deadline_timer::DeadlineTimer;
 use crate::proxy::informational::InformationalQueue;
+use crate::proxy::rate_floor::RateFloor;
 use crate::proxy::transport::{self, Stream};
 
 use super::connection::Connection;
 use super::deadlines::{ConnectionDeadlines, LINGER};
+use super::flush_signal::FlushSignal;
 use super::limits::Timeouts;
 use super::unread_head;
 
@@ -48,7 +50,10 @@ pub struct Socket {
     timeouts: Timeouts,
     read_timer: DeadlineTimer,
     write_timer: DeadlineTimer,
-    blocked_since: Option<Instant>,
+    rate_floor: RateFloor,
+    /// [`Stream::written`] at the last write.
+    written: u64,
+    flush_signal: Arc<FlushSignal>,
     shutdown_since: Option<Instant>,
     is_shutdown: bool,
 }
@@ -66,7 +71,9 @@ impl Socket {
             timeouts,
             read_timer: DeadlineTimer::default(),
             write_timer: DeadlineTimer::default(),
-            blocked_since: None,
+            rate_floor: RateFloor::default(),
+            written: 0,
+            flush_signal: connection.flush_signal(),
             shutdown_since: None,
             is_shutdown: false,
         }
@@ -117,22 +124,23 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
+    /// Notes the outcome of a write or a flush. Fails if the client reads too slowly.
     fn note_write<T>(
         &mut self,
         context: &mut Context<'_>,
         written: &Poll<io::Result<T>>,
     ) -> io::Result<()> {
         self.deadlines.set_write_blocked(written.is_pending());
-        if written.is_ready() {
-            self.blocked_since = None;
-            return Ok(());
+        let before = std::mem::replace(&mut self.written, self.stream.written());
+        let bytes = self.written - before;
+        if bytes > 0 || written.is_ready() {
+            self.rate_floor.progress(bytes);
         }
-        let since = *self.blocked_since.get_or_insert_with(Instant::now);
-        if self
-            .write_timer
-            .elapsed(since + self.timeouts.body, context)
-        {
-            return Err(io::ErrorKind::TimedOut.into());
+        if written.is_pending() {
+            let deadline = self.rate_floor.wait(self.timeouts.body);
+            if self.write_timer.elapsed(deadline, context) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
         }
         Ok(())
     }
@@ -204,8 +212,11 @@ impl AsyncWrite for Socket {
         let flushed = self.stream().poll_flush(context);
         self.note_write(context, &flushed)?;
         // hyper flushes the socket only when it has written everything.
-        if flushed.is_ready() && !self.deadlines.is_in_exchange() {
-            self.response = ResponseState::Complete;
+        if flushed.is_ready() {
+            self.flush_signal.flushed();
+            if !self.deadlines.is_in_exchange() {
+                self.response = ResponseState::Complete;
+            }
         }
         flushed
     }
