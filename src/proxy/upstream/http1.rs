@@ -69,7 +69,7 @@ impl Http1 {
     ) -> Result<Response<Incoming>, SendError> {
         let retry = is_replayable(&request).then(|| clone_head(&request));
         let is_head = request.method() == Method::HEAD;
-        self.reuse.check_out();
+        self.reuse.begin_reuse();
         let sent = self.sender.try_send_request(*request).await;
         let sent = sent.inspect(|response| {
             self.is_without_content = is_head || is_without_content(response.status());

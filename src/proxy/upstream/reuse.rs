@@ -91,7 +91,7 @@ impl ReuseState {
     }
 
     /// Makes hyper's next read, which precedes the write of a request, ask the kernel for unread bytes.
-    pub(super) fn check_out(&self) {
+    pub(super) fn begin_reuse(&self) {
         if self.is(Phase::Idle) {
             self.set(Phase::CheckedOut);
         }
@@ -299,7 +299,7 @@ mod tests {
                 exchange(&mut stream, &state, &mut server).await;
                 server.write_all(surplus_bytes).unwrap();
                 assert!(read(&mut stream).is_pending(), "the runtime knows of them");
-                state.check_out();
+                state.begin_reuse();
                 let checked = read(&mut stream);
                 assert!(matches!(checked, Poll::Ready(Err(_))), "{checked:?}");
                 assert_eq!(surplus.take(), is_surplus, "{surplus_bytes:?}");
@@ -314,7 +314,7 @@ mod tests {
             let (mut stream, state, surplus, mut server) = connected().await;
             exchange(&mut stream, &state, &mut server).await;
             drop(server);
-            state.check_out();
+            state.begin_reuse();
             let checked = read(&mut stream);
             assert!(matches!(checked, Poll::Ready(Err(_))), "{checked:?}");
             assert!(!surplus.take());
@@ -327,7 +327,7 @@ mod tests {
             let (mut stream, state, surplus, mut server) = connected().await;
             for _ in 0..3 {
                 exchange(&mut stream, &state, &mut server).await;
-                state.check_out();
+                state.begin_reuse();
                 assert!(read(&mut stream).is_pending());
             }
             assert!(!surplus.take());
