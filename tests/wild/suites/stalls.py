@@ -193,15 +193,16 @@ def _reader(port: int, version: str):
 
 
 def _settled(gate) -> int:
-    """Resident memory once it no longer grows."""
-    previous = 0
-    for _ in range(60):
+    """Largest resident memory, once it has not grown for two seconds. A busy machine fills buffers in bursts."""
+    largest, quiet = 0, 0
+    for _ in range(120):
         current = gate.resident_kib()
-        if current <= previous + 64:
-            return current
-        previous = current
-        time.sleep(0.5)
-    return previous
+        quiet = 0 if current > largest + 64 else quiet + 1
+        largest = max(largest, current)
+        if quiet == 8:
+            break
+        time.sleep(0.25)
+    return largest
 
 
 # --- idle connections ------------------------------------------------------------------------------------------------
