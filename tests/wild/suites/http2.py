@@ -5,6 +5,7 @@ import struct
 import time
 
 from . import hpack
+from .wire import is_closed
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -145,17 +146,7 @@ class Connection:
 
     def is_closed(self, seconds: float) -> bool:
         """Waits for the end of the connection."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.socket.settimeout(left)
-            try:
-                if not self.socket.recv(65536):
-                    return True
-            except TimeoutError:
-                return False
-            except ConnectionError:
-                return True
-        return False
+        return is_closed(self.socket, seconds)
 
     def close(self):
         self.socket.close()

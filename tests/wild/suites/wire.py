@@ -94,17 +94,7 @@ class Connection:
 
     def is_closed(self, seconds: float) -> bool:
         """Waits for the end of the connection, and discards what comes before it."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.socket.settimeout(left)
-            try:
-                if not self.socket.recv(65536):
-                    return True
-            except TimeoutError:
-                return False
-            except ConnectionError:
-                return True
-        return False
+        return is_closed(self.socket, seconds)
 
     def close(self):
         self.socket.close()
@@ -114,6 +104,21 @@ class Connection:
 
     def __exit__(self, *_):
         self.close()
+
+
+def is_closed(connection: socket.socket, seconds: float) -> bool:
+    """Waits for the end of a connection, and discards what comes before it."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        connection.settimeout(left)
+        try:
+            if not connection.recv(65536):
+                return True
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            return True
+    return False
 
 
 def outcome(port: int, data: bytes | list[bytes], method: str = "GET", seconds: float = SECONDS,
