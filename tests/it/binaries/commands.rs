@@ -1,10 +1,12 @@
 //! Commands that exit by themselves: output and exit codes.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::thread;
+
+use socket2::{Domain, Socket, Type};
 
 use super::program::Program;
 use super::upstream::{Request, Upstream};
@@ -597,13 +599,14 @@ fn doctor_names_the_fix_of_an_unreachable_upstream() {
     let directory = Directory::with("");
     let socket = directory.path("api.sock");
     let _listens = UnixListener::bind(&socket).unwrap();
-    let port_of = |address: &str| {
-        let listener = TcpListener::bind(address).unwrap();
-        (listener.local_addr().unwrap().port(), listener)
-    };
-    let (closed, listener) = port_of("127.0.0.1:0");
-    drop(listener);
-    let (ipv6, _open) = port_of("[::1]:0");
+    // Bound, but not listening: no other test can take the port.
+    let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    bound
+        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+        .unwrap();
+    let closed = bound.local_addr().unwrap().as_socket().unwrap().port();
+    let open = TcpListener::bind("[::1]:0").unwrap();
+    let ipv6 = open.local_addr().unwrap().port();
     for (url, expected) in [
         (format!("unix:{}", socket.display()), "accepts connections"),
         (
