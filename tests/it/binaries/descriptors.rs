@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::program::Program;
 use super::upstream::{Request, Upstream};
@@ -29,6 +30,22 @@ fn silent(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).filter_map(connect).collect()
 }
 
+/// Waits until the gate has accepted this many connections: it may close a connection whose request it has not read for
+/// the next one in its queue.
+fn wait_until_accepted(gate: &Gate, count: usize) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let accepted = || {
+        let metrics = Request::new("GET", "/metrics").response(gate.admin).body;
+        let mut lines = metrics.lines();
+        let total = lines.find_map(|line| line.strip_prefix("claimgate_connections_total "));
+        total.unwrap().parse::<usize>().unwrap()
+    };
+    while accepted() < count {
+        assert!(Instant::now() < deadline, "{} of {count}", accepted());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn silent_clients_do_not_take_the_descriptors_of_probes_reloads_and_key_fetches() {
     for (descriptors, clients) in [(1024, 1500), (64, 200)] {
@@ -51,6 +68,7 @@ fn silent_clients_do_not_take_the_descriptors_of_probes_reloads_and_key_fetches(
             [probe("/livez"), probe("/readyz"), probe("/metrics")],
             [200; 3]
         );
+        wait_until_accepted(&gate, silent_clients.len());
         // A client that sends a request is served.
         let response = Request::new("GET", "/api/alice/tasks")
             .bearer(&directory.token("alice", &[]))
