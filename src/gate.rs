@@ -141,7 +141,7 @@ impl Gate {
     }
 
     /// Returns the verified tokens of an earlier gate that this gate would verify alike: none of another configuration,
-    /// and none of an issuer whose keys have changed.
+    /// and none of an issuer with changed keys.
     pub fn inherit_tokens(&self, earlier: &Self, mut tokens: TokenCache) -> TokenCache {
         // Gates share their routes only if they differ in nothing but key rings; see `with_ring`.
         if !Arc::ptr_eq(&self.routes, &earlier.routes) {

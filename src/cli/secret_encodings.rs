@@ -19,7 +19,7 @@ const ENCODINGS: [(Encoding, &str); 4] = [
     (Encoding::Hex, "hex"),
 ];
 
-/// Suggests another `encoding` for each issuer whose secret verifies the token in that encoding alone.
+/// Suggests another `encoding` for each issuer, if its secret verifies the token in that encoding alone.
 pub(super) fn suggestions(
     document: &ConfigDocument,
     issuers: &[Issuer],

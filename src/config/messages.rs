@@ -94,7 +94,7 @@ fn unknown_word(root: &Node, path: &KeyPath, known: &[&str], word: Option<&str>)
     }
 }
 
-/// Remark about a suggested key whose value differs from that of the unknown one.
+/// Remark about a suggested key that takes another value than the unknown one.
 fn note(suggested: &str, written: &str) -> &'static str {
     match suggested {
         "secret_env" | "password_env" if misspelled(written, &[suggested]).is_none() => {

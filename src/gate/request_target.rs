@@ -14,7 +14,7 @@ use super::refusal::Refusal;
 pub struct RequestTarget(PathAndQuery);
 
 impl RequestTarget {
-    /// Takes the path and query of a request, whose path is `path`.
+    /// Takes the path and query of a request. `path` is its checked path.
     ///
     /// Rejects a target with a query or a fragment but no path. `http` reads the path of such a target as `/` in one
     /// place and as empty in another. It drops every other fragment before the gate can see it.

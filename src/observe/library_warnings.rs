@@ -1,5 +1,5 @@
 //! Warnings of libraries: counted, never logged one by one. A client can provoke them at any rate, such as with HTTP/2 PING
-//! acknowledgements that answer no PING, and the gate has no control over their text.
+//! acknowledgements without a PING, and the gate has no control over their text.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Number, Value};
 
-/// Claims with a time, whose fraction of a second may be rounded.
+/// Claims with a time. Rounding its fraction of a second does no harm.
 const TIMES: [&str; 3] = ["exp", "nbf", "iat"];
 
 /// Replaces every number that is not exactly the one in the text by `null`, except for times.

@@ -101,7 +101,7 @@ impl SpellingTable {
 }
 
 impl SpellingTableBuilder {
-    /// Adds a route. Returns the pattern of a route with other access whose paths are spellings of the same paths.
+    /// Adds a route. Returns the pattern of a route with other access, if its paths are spellings of the same paths.
     pub(super) fn add(
         &mut self,
         pattern: &PathPattern,

@@ -168,7 +168,7 @@ impl Connection {
         Arc::clone(&self.flush_signal)
     }
 
-    /// Closes an HTTP/2 connection after a stream whose client does not read, unless it has other exchanges.
+    /// Closes an HTTP/2 connection after a stream that its client does not read, unless it has other exchanges.
     pub(in crate::proxy) fn close_if_unused(&self) {
         if self.exchanges.get() == 0 {
             self.close();

@@ -100,7 +100,7 @@ fn logs_the_stages_of_a_request_at_level_debug() {
     assert_eq!(lines.iter().collect::<Vec<_>>(), expected);
 }
 
-/// A PING acknowledgement that answers no PING (RFC 9113 section 6.7), about which h2 warns.
+/// A PING acknowledgement without a PING (RFC 9113 section 6.7), about which h2 warns.
 const PING_ACK: &[u8] = b"\x00\x00\x08\x06\x01\x00\x00\x00\x00notasked";
 
 #[test]
