@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::program::Program;
@@ -42,7 +41,6 @@ fn wait_until_accepted(gate: &Gate, count: usize) {
     };
     while accepted() < count {
         assert!(Instant::now() < deadline, "{} of {count}", accepted());
-        thread::sleep(Duration::from_millis(20));
     }
 }
 
