@@ -23,6 +23,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::excerpt::excerpt;
 use crate::happy_eyeballs;
 
 /// Maximum size of a response body, in bytes.
@@ -68,7 +69,7 @@ pub enum CallError {
     #[error("body: truncated: the server closed the connection before the end of the body")]
     Truncated,
     /// The body has a content coding or a transfer coding that the request does not accept.
-    #[error("body: encoded as `{0}`, but the request accepts only `identity`")]
+    #[error("body: encoded as `{}`, but the request accepts only `identity`", excerpt(.0))]
     Encoded(String),
     /// The exchange exceeded its timeout.
     #[error("timeout after {0:?}")]

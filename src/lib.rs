@@ -51,6 +51,7 @@ pub mod config;
 pub mod app;
 pub mod client;
 pub mod clock;
+mod excerpt;
 pub mod files;
 mod happy_eyeballs;
 pub mod tls;

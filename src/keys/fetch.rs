@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Full;
 
 use crate::client::{self, CallError};
+use crate::excerpt::excerpt;
 use crate::files::Fingerprint;
 
 use super::KeyError;
@@ -172,7 +173,7 @@ impl Fetcher {
 
 /// Quoted text after a space, or nothing.
 fn quoted(text: Option<&str>) -> String {
-    text.map_or_else(String::new, |text| format!(" `{text}`"))
+    text.map_or_else(String::new, |text| format!(" `{}`", excerpt(text)))
 }
 
 /// Reads the delay in seconds. An HTTP date is ignored; the back-off applies instead.

@@ -8,6 +8,8 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::excerpt::excerpt;
+
 use super::rsa::{is_long_enough, without_leading_zeros};
 use super::{Algorithm, KeyError, KeyKind, VerificationKey};
 
@@ -180,9 +182,10 @@ impl Jwk {
                 "a shared secret (`oct`) is not allowed in a key set: use `secret_file`",
             )),
             (kty, curve) => Err(KeyError::Unusable(format!(
-                "keys of type {kty}{} are not supported",
+                "keys of type {}{} are not supported",
+                excerpt(kty),
                 curve
-                    .map(|curve| format!(" on {curve}"))
+                    .map(|curve| format!(" on {}", excerpt(curve)))
                     .unwrap_or_default()
             ))),
         }
@@ -281,6 +284,16 @@ mod tests {
         let algorithms: Vec<_> = found.keys.iter().map(VerificationKey::algorithms).collect();
         assert_eq!(algorithms, ["ES256", "RS256", "RS384", "RS512", "RS256"]);
         assert_eq!(found.skipped, ["key 5: the same as an earlier key"]);
+    }
+
+    #[test]
+    fn a_skipped_key_cannot_forge_a_line_of_the_log() {
+        let key = r#"{"kty":"a\nb","crv":"\u001b[2J"}"#;
+        let found = set(&[ED25519, key]).unwrap();
+        assert_eq!(
+            found.skipped,
+            [r"key 1: keys of type a\nb on \u{1b}[2J are not supported"]
+        );
     }
 
     #[test]

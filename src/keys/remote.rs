@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::clock::{Clock, UnixTime};
 use crate::config::DEFAULT_REFRESH;
+use crate::excerpt::excerpt;
 use crate::observe::metrics::IssuerMetrics;
 
 use super::fetch::{FetchError, Fetcher};
@@ -188,7 +189,7 @@ fn key_set_url(document: &[u8], issuers: &[String], allow_http: bool) -> Result<
     if !issuers.contains(&document.issuer) {
         return Err(invalid(format!(
             "the document has the issuer `{}`, expected `{}`; if it is the issuer of your tokens, set `discovery_issuer`",
-            document.issuer,
+            excerpt(&document.issuer),
             issuers.join("` or `")
         )));
     }
@@ -203,7 +204,7 @@ fn key_set_url(document: &[u8], issuers: &[String], allow_http: bool) -> Result<
         }
         _ => Err(invalid(format!(
             "`jwks_uri` `{}` is not an https URL",
-            document.jwks_uri
+            excerpt(&document.jwks_uri)
         ))),
     }
 }
