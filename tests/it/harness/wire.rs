@@ -107,10 +107,16 @@ impl Wire {
             return Ok(std::mem::take(&mut self.buffer));
         }
         let mut bytes = vec![0; 16 * 1024];
-        let count = match &mut self.stream {
-            Stream::Tcp(stream) => stream.read(&mut bytes),
-            Stream::Unix(stream) => stream.read(&mut bytes),
-            Stream::Tls(stream) => stream.read(&mut bytes),
+        let count = loop {
+            let read = match &mut self.stream {
+                Stream::Tcp(stream) => stream.read(&mut bytes),
+                Stream::Unix(stream) => stream.read(&mut bytes),
+                Stream::Tls(stream) => stream.read(&mut bytes),
+            };
+            // A signal interrupts a read with a timeout, whatever its handler (signal(7)): tests start processes.
+            if !matches!(&read, Err(error) if error.kind() == ErrorKind::Interrupted) {
+                break read;
+            }
         }
         .map_err(|error| {
             if error.kind() == ErrorKind::WouldBlock {
