@@ -5,7 +5,7 @@ import struct
 import time
 
 from . import hpack
-from .wire import is_closed
+from .wire import OpenSocket
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -35,7 +35,7 @@ class Closed(Exception):
     """The peer closed the connection."""
 
 
-class Connection:
+class Connection(OpenSocket):
     """Client connection without TLS, by prior knowledge (RFC 9113 section 3.3)."""
 
     def __init__(self, port: int, seconds: float = 5):
@@ -143,19 +143,6 @@ class Connection:
                     return False
         except (Closed, TimeoutError):
             return False
-
-    def is_closed(self, seconds: float) -> bool:
-        """Waits for the end of the connection."""
-        return is_closed(self.socket, seconds)
-
-    def close(self):
-        self.socket.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 def get(path: str = "/open/x", **fields) -> list[tuple[str, str]]:

@@ -23,7 +23,36 @@ class Response:
         return next((value for key, value in self.fields if key.lower() == name.lower()), None)
 
 
-class Connection:
+class OpenSocket:
+    """Client side of a connection, over `socket`."""
+
+    socket: socket.socket
+
+    def is_closed(self, seconds: float) -> bool:
+        """Waits for the end of the connection, and discards what comes before it."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.socket.settimeout(left)
+            try:
+                if not self.socket.recv(65536):
+                    return True
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+        return False
+
+    def close(self):
+        self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Connection(OpenSocket):
     """Client connection to a port on loopback."""
 
     def __init__(self, port: int, seconds: float = SECONDS):
@@ -91,34 +120,6 @@ class Connection:
                 raise ConnectionError(f"end after {len(self.unread)} of {size} bytes")
         data, self.unread = self.unread[:size], self.unread[size:]
         return data
-
-    def is_closed(self, seconds: float) -> bool:
-        """Waits for the end of the connection, and discards what comes before it."""
-        return is_closed(self.socket, seconds)
-
-    def close(self):
-        self.socket.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-
-def is_closed(connection: socket.socket, seconds: float) -> bool:
-    """Waits for the end of a connection, and discards what comes before it."""
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        connection.settimeout(left)
-        try:
-            if not connection.recv(65536):
-                return True
-        except TimeoutError:
-            return False
-        except ConnectionError:
-            return True
-    return False
 
 
 def outcome(port: int, data: bytes | list[bytes], method: str = "GET", seconds: float = SECONDS,
