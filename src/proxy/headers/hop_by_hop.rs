@@ -41,7 +41,8 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// Returns whether a name is another spelling of a framing field: `Content_Length`, `HTTP_TRANSFER_ENCODING`. An upstream
 /// that reads it as the framing of the message would split the connection elsewhere (RFC 9112 section 11.2).
 fn is_respelled(name: &str, framing: &str) -> bool {
-    alike(name, framing) && name != framing
+    // The name itself is in almost every request, and needs no folding.
+    name != framing && alike(name, framing)
 }
 
 /// Names in every `Connection` field; `HeaderMap::get` would return the first field alone. Without `keep-alive`, which
