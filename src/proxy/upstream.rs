@@ -9,7 +9,7 @@ mod error;
 mod head;
 pub mod health;
 mod health_status;
-mod http1;
+pub mod http1;
 mod http2;
 mod id;
 mod load_balancer;

@@ -1,5 +1,8 @@
 //! HTTP/1.1 connection: one exchange at a time.
 
+mod field_section;
+pub mod response_head;
+
 use std::io;
 use std::sync::Arc;
 
