@@ -1,5 +1,6 @@
 //! HTTP/1.1 connection: one exchange at a time.
 
+pub mod body_decoder;
 mod field_section;
 pub mod response_head;
 
