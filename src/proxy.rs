@@ -11,6 +11,7 @@ mod informational;
 mod rate_floor;
 pub mod redis;
 pub mod request_body;
+pub mod request_head;
 pub mod respond;
 pub mod response_body;
 pub mod shared;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use http::header::TRANSFER_ENCODING;
-use http::{Request, Response, StatusCode, Version, request};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::ext::on_informational;
@@ -44,7 +45,6 @@ use crate::gate::framing::{has_unambiguous_length, write_response_length};
 use crate::gate::inbound::Inbound;
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
-use crate::gate::request_target::RequestTarget;
 use crate::gate::stop::Stop;
 use crate::observe::metrics::WorkerMetrics;
 
@@ -54,6 +54,7 @@ use headers::{Peer, X_REQUEST_ID, is_grpc_call};
 use inbound::connection::Connection;
 use informational::{InformationalGuard, InformationalResponses};
 use request_body::RequestBody;
+use request_head::{RequestHead, wire_size};
 use response_body::{BodyKind, ResponseBody};
 use shared::Shared;
 use snapshot::Snapshot;
@@ -75,8 +76,9 @@ pub type ClientResponse = Response<ResponseBody<Box<Exchange>>>;
 
 /// Request to an upstream, ready to send.
 struct Call {
+    head: RequestHead,
+    /// Body and extensions of the request.
     request: Box<Request<RequestBody>>,
-    target: RequestTarget,
     handshake: Option<Handshake>,
 }
 
@@ -180,11 +182,11 @@ impl Proxy {
             Err(refusal) => return self.refuse(exchange, refusal),
         };
         let Call {
+            head,
             request,
-            target,
             handshake,
         } = call;
-        let request = (target, request);
+        let request = (head, request);
         // The response to a gRPC call may be a stream that has not started.
         let expiry = exchange.is_grpc().then(|| streams.expiry(&self.shared));
         let sent = send(snapshot, upstream, request, permit, forwarding, &exchange);
@@ -308,18 +310,6 @@ impl Proxy {
     }
 }
 
-/// Size of an HTTP/1.1 head in its usual spelling: one space after each colon, and CRLF.
-fn wire_size(head: &request::Parts) -> usize {
-    let uri = &head.uri;
-    let target = uri.path_and_query().map_or(0, |it| it.as_str().len());
-    let scheme = uri.scheme_str().map_or(0, |it| it.len() + "://".len());
-    let authority = uri.authority().map_or(0, |it| it.as_str().len());
-    let fields = head.headers.iter();
-    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
-    let line = head.method.as_str().len() + "  HTTP/1.1\r\n\r\n".len();
-    line + scheme + authority + target + fields.sum::<usize>()
-}
-
 /// Builds the request to the upstream: rewrites the head, and counts and limits the body.
 fn prepare(
     snapshot: &Snapshot,
@@ -334,35 +324,33 @@ fn prepare(
     if limit > 0 && body.size_hint().lower() > limit {
         return Err(Refusal::BodyTooLarge);
     }
-    let Inbound {
-        mut head,
-        opens_websocket,
-        ..
-    } = inbound;
-    let subprotocol = policy.headers.stripped_subprotocol(permit, &head.headers);
-    let target = policy.headers.to_upstream(
-        &mut head,
+    let received = &inbound.head.headers;
+    let upstream = snapshot.upstream(forwarding.upstream);
+    let trace = exchange.trace_call(&upstream.policy().name, received);
+    let head = policy.headers.to_upstream(
+        &inbound,
         permit,
         forwarding,
         exchange.peer(),
         exchange.request_id(),
-        opens_websocket,
+        trace.as_ref(),
     );
-    let upstream = snapshot.upstream(forwarding.upstream);
-    exchange.trace_call(&upstream.policy().name, &mut head.headers);
-    let handshake = opens_websocket
-        .then(|| Handshake::begin(&mut head, exchange.is_http2(), subprotocol))
-        .flatten();
     // Any client can name the media type, and a silent upload holds a connection to the upstream: the route must be
     // declared as gRPC, which needs HTTP/2.
-    let may_pause = forwarding.grpc && exchange.is_http2() && is_grpc_call(&head.headers);
+    let may_pause = forwarding.grpc && exchange.is_http2() && is_grpc_call(received);
     let timeout = (!may_pause).then_some(policy.limits.timeouts.body);
     let body = RequestBody::new(body, limit, timeout);
     exchange.sending(body.upload());
+    let handshake = if inbound.opens_websocket {
+        let subprotocol = policy.headers.stripped_subprotocol(permit, received);
+        Handshake::begin(inbound.head, exchange.is_http2(), subprotocol)
+    } else {
+        None
+    };
     Ok(Call {
+        head,
         // Boxed: it moves between futures, and each would carry its size.
-        request: Box::new(Request::from_parts(head, body)),
-        target,
+        request: Box::new(Request::new(body)),
         handshake,
     })
 }
@@ -372,7 +360,7 @@ fn prepare(
 async fn send(
     snapshot: &Snapshot,
     upstream: &Rc<Upstream>,
-    (target, mut request): (RequestTarget, Box<Request<RequestBody>>),
+    (head, mut request): (RequestHead, Box<Request<RequestBody>>),
     permit: Permit,
     forwarding: &Forwarding,
     exchange: &Exchange,
@@ -383,7 +371,7 @@ async fn send(
         None
     };
     upstream
-        .exchange(permit, target, request, forwarding.timeout)
+        .exchange(permit, head, request, forwarding.timeout)
         .await
 }
 

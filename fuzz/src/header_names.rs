@@ -47,18 +47,11 @@ pub fn check(data: &[u8]) {
 /// Head as it is sent to the upstream.
 pub(crate) fn forwarded(head: http::request::Parts, permit: &Permit) -> http::request::Parts {
     let inbound = POLICY.headers.inbound(&peer(), head);
-    let mut head = inbound.head;
     let id = HeaderValue::from_static("id");
     let forwarding = POLICY.forwarding(permit.route());
-    POLICY.headers.to_upstream(
-        &mut head,
-        permit,
-        forwarding,
-        &peer(),
-        &id,
-        inbound.opens_websocket,
-    );
-    head
+    let headers = &POLICY.headers;
+    let head = headers.to_upstream(&inbound, permit, forwarding, &peer(), &id, None);
+    head.to_parts()
 }
 
 /// Checks the identity in a forwarded head: exactly one of each identity header with a token, none without.

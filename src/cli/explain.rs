@@ -206,7 +206,6 @@ impl Explain {
 fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Permit) {
     let route = permit.route();
     let forwarding = policy.forwarding(route);
-    let mut head = inbound.head.clone();
     for stage in Stage::GATE {
         match (stage, permit.caller()) {
             (Stage::Route, _) => {
@@ -246,18 +245,14 @@ fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Per
         "\nforwarded to {}:\n",
         target.unwrap_or_default()
     ));
-    let request_id = headers::request_id(&head.headers);
-    let target = policy.headers.to_upstream(
-        &mut head,
-        permit,
-        forwarding,
-        peer,
-        &request_id,
-        inbound.opens_websocket,
-    );
+    let request_id = headers::request_id(&inbound.head.headers);
+    let head = policy
+        .headers
+        .to_upstream(inbound, permit, forwarding, peer, &request_id, None);
+    let head = head.to_parts();
     let tokens = &route.access.tokens;
-    let mut bare = head.headers.clone();
-    tokens.strip(&mut bare, false);
+    let bare = tokens.filter(&head.headers, false);
+    let target = policy.headers.target(permit, forwarding);
     let target = if route.access.rule == Rule::Public {
         target
     } else {
@@ -269,7 +264,8 @@ fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Per
         target.as_str()
     ));
     for (name, value) in &head.headers {
-        let is_shown = bare.get_all(name).iter().any(|shown| shown == value);
+        let shown = bare.value(name, value.as_bytes());
+        let is_shown = shown.is_some_and(|shown| *shown == *value.as_bytes());
         let shown = if is_shown && *name != AUTHORIZATION {
             String::from_utf8_lossy(value.as_bytes())
         } else {

@@ -17,7 +17,7 @@ pub fn has_unambiguous_length(headers: &HeaderMap) -> bool {
         lengths.next(),
     ) {
         (None, _, None, _) => true,
-        (None, _, Some(length), None) => parse_length(length.as_bytes()).is_some(),
+        (None, _, Some(length), None) => parse_length(length).is_some(),
         (Some(coding), None, None, _) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
         _ => false,
     }
@@ -27,7 +27,7 @@ pub fn has_unambiguous_length(headers: &HeaderMap) -> bool {
 pub fn write_parsed_length(headers: &mut HeaderMap) {
     let length = headers.get(CONTENT_LENGTH);
     if let Some([b'0', _, ..]) = length.map(HeaderValue::as_bytes)
-        && let Some(parsed) = length.and_then(|length| parse_length(length.as_bytes()))
+        && let Some(parsed) = length.and_then(parse_length)
     {
         headers.insert(CONTENT_LENGTH, parsed.into());
     }
@@ -44,7 +44,8 @@ pub fn write_response_length(status: StatusCode, headers: &mut HeaderMap) {
 }
 
 /// Value of `Content-Length`: one or more digits, and nothing else.
-fn parse_length(text: &[u8]) -> Option<u64> {
+pub fn parse_length(value: &HeaderValue) -> Option<u64> {
+    let text = value.as_bytes();
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

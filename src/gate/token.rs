@@ -49,6 +49,14 @@ pub enum TokenSource {
     WebSocket(Subprotocol),
 }
 
+/// Removes the tokens of a route from the fields of one head.
+#[derive(Debug)]
+pub struct TokenFilter<'a> {
+    sources: &'a [TokenSource],
+    /// Subprotocols without tokens, joined; `None` if no subprotocol is a token.
+    subprotocols: Option<Vec<u8>>,
+}
+
 /// Token of a request and its source.
 pub(super) struct FoundToken<'a> {
     text: Cow<'a, str>,
@@ -149,29 +157,24 @@ impl TokenSources {
         }
     }
 
-    /// Removes everything that could be a token of this route from header fields.
-    pub fn strip(&self, headers: &mut HeaderMap, websocket: bool) {
-        for source in &self.sources {
-            match source {
-                TokenSource::Authorization => {
-                    headers.remove(AUTHORIZATION);
-                }
-                TokenSource::Header(name) => {
-                    headers.remove(name);
-                }
-                TokenSource::Cookie(name) => name.strip(headers),
-                TokenSource::Query(_) => {}
-                TokenSource::WebSocket(name) => name.strip(headers, websocket),
-            }
-        }
-        let others: Vec<HeaderName> = self.other_spellings(headers).cloned().collect();
-        for name in others {
-            headers.remove(name);
+    /// Filter that removes everything that could be a token of this route from the fields of a head. `websocket` is true
+    /// if the head opens a WebSocket.
+    pub fn filter(&self, headers: &HeaderMap, websocket: bool) -> TokenFilter<'_> {
+        let names = self.sources.iter().filter_map(|source| match source {
+            TokenSource::WebSocket(name) => Some(name),
+            TokenSource::Authorization
+            | TokenSource::Header(_)
+            | TokenSource::Cookie(_)
+            | TokenSource::Query(_) => None,
+        });
+        TokenFilter {
+            sources: &self.sources,
+            subprotocols: subprotocol::without_tokens(names, headers, websocket),
         }
     }
 
     /// Removes everything that could be a token of this route from a target.
-    pub fn strip_target(&self, target: RequestTarget) -> RequestTarget {
+    pub fn strip_target<'a>(&self, target: Cow<'a, RequestTarget>) -> Cow<'a, RequestTarget> {
         let names = self.sources.iter().filter_map(|source| match source {
             TokenSource::Query(name) => Some(name),
             TokenSource::Authorization
@@ -179,15 +182,47 @@ impl TokenSources {
             | TokenSource::Cookie(_)
             | TokenSource::WebSocket(_) => None,
         });
-        names.fold(target, |target, name| name.strip(&target))
+        names.fold(target, |target, name| Cow::Owned(name.strip(&target)))
     }
 
     /// Text of a target without its tokens; `None` if it has none, or is not valid.
     pub fn bare_target(&self, uri: &Uri) -> Option<String> {
         let path = CanonicalPath::parse(uri.path()).ok()?;
         let target = RequestTarget::read(uri, path).ok()?;
-        let bare = self.strip_target(target.clone());
-        (bare != target).then(|| bare.as_str().to_owned())
+        let bare = self.strip_target(Cow::Borrowed(&target));
+        (*bare != target).then(|| bare.as_str().to_owned())
+    }
+}
+
+impl TokenFilter<'_> {
+    /// Value of a field without tokens; `None` removes the field.
+    pub fn value<'v>(&self, name: &HeaderName, value: &'v [u8]) -> Option<Cow<'v, [u8]>> {
+        let mut value = Cow::Borrowed(value);
+        for source in self.sources {
+            let Some(own) = source.header() else {
+                continue;
+            };
+            if own != name {
+                // An upstream could read its token from the other spelling.
+                if alike(name.as_str(), own.as_str()) {
+                    return None;
+                }
+                continue;
+            }
+            value = match source {
+                TokenSource::Authorization | TokenSource::Header(_) => return None,
+                TokenSource::Cookie(cookie) => cookie.without_token(value)?,
+                TokenSource::WebSocket(_) if self.subprotocols.is_some() => return None,
+                TokenSource::WebSocket(_) | TokenSource::Query(_) => value,
+            };
+        }
+        Some(value)
+    }
+
+    /// Value of the one `Sec-WebSocket-Protocol` that replaces the removed ones.
+    pub fn subprotocols(&self) -> Option<&[u8]> {
+        let rest = self.subprotocols.as_deref();
+        rest.filter(|rest| !rest.is_empty())
     }
 }
 

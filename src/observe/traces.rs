@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, StatusCode, Uri};
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::gate::subject::Subject;
 use super::Record;
 use super::log::{MAX_PATH_BYTES, method_label, truncate};
 
-use context::{Context, TRACESTATE};
+use context::Context;
 pub use queue::{SpanOutcome, Spans};
 
 /// Compiled `[tracing]` section.
@@ -59,6 +59,29 @@ struct UpstreamSpan {
     server: Option<(String, Option<u16>)>,
 }
 
+/// Trace context fields of a request to an upstream.
+#[derive(Debug)]
+pub struct TraceFields {
+    keeps_state: bool,
+    parent: Option<String>,
+}
+
+impl TraceFields {
+    /// Returns whether a received field is not forwarded.
+    pub fn replace(&self, name: &HeaderName) -> bool {
+        match name.as_str() {
+            "tracestate" => !self.keeps_state,
+            "traceparent" => self.parent.is_some(),
+            _ => false,
+        }
+    }
+
+    /// `traceparent` to write.
+    pub fn parent(&self) -> Option<&str> {
+        self.parent.as_deref()
+    }
+}
+
 impl Trace {
     /// Continues the trace of a request head, or begins a new one.
     pub fn begin(tracing: &Tracing, headers: &HeaderMap, scheme: Scheme, is_http2: bool) -> Self {
@@ -76,21 +99,23 @@ impl Trace {
         }
     }
 
-    /// Sets `traceparent` for the upstream. An unsampled context of the client stays unchanged.
-    pub fn inject(&mut self, upstream: &str, headers: &mut HeaderMap) {
-        if self.parent.is_none() || !context::is_tracestate(headers) {
-            headers.remove(TRACESTATE);
-        }
-        if self.span.is_sampled() {
+    /// Begins the client span. Returns the fields for the upstream; an unsampled context of the client stays unchanged.
+    pub fn call(&mut self, upstream: &str, received: &HeaderMap) -> TraceFields {
+        let keeps_state = self.parent.is_some() && context::is_tracestate(received);
+        let parent = if self.span.is_sampled() {
             let span = self.span.child();
-            span.write(headers);
             self.upstream = Some(UpstreamSpan {
                 span,
                 name: upstream.to_owned(),
                 server: None,
             });
-        } else if self.parent.is_none() {
-            self.span.write(headers);
+            Some(span.text())
+        } else {
+            self.parent.is_none().then(|| self.span.text())
+        };
+        TraceFields {
+            keeps_state,
+            parent,
         }
     }
 

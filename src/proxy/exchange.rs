@@ -17,7 +17,7 @@ use crate::gate::refusal::{GrpcProtocol, Refusal};
 use crate::gate::routes::Route;
 use crate::gate::stop::Refused;
 use crate::observe::metrics::WorkerMetrics;
-use crate::observe::traces::Trace;
+use crate::observe::traces::{Trace, TraceFields};
 use crate::observe::{self, Record};
 
 use super::headers::{self, Peer};
@@ -247,11 +247,14 @@ impl Exchange {
         }
     }
 
-    /// Writes the trace context of the call to the upstream.
-    pub(super) fn trace_call(&mut self, upstream: &str, headers: &mut HeaderMap) {
-        if let Some(trace) = &mut self.trace {
-            trace.inject(upstream, headers);
-        }
+    /// Trace context of the call to the upstream; `None` without tracing.
+    pub(super) fn trace_call(
+        &mut self,
+        upstream: &str,
+        received: &HeaderMap,
+    ) -> Option<TraceFields> {
+        let trace = self.trace.as_mut()?;
+        Some(trace.call(upstream, received))
     }
 
     fn trace_response(&mut self, connection: &PooledConnection) {

@@ -9,29 +9,32 @@ mod node;
 pub mod path_rewrite;
 mod peer;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, VIA, WWW_AUTHENTICATE,
+    CONTENT_LENGTH, CONTENT_TYPE, FORWARDED, HOST, SEC_WEBSOCKET_PROTOCOL, SET_COOKIE, TRAILER,
+    VIA, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use tracing::warn;
 
 use crate::config::Credential;
-use crate::gate::framing::write_parsed_length;
+use crate::gate::framing::parse_length;
 use crate::gate::inbound::{Inbound, Scheme};
 use crate::gate::managed_headers::{ManagedNames, is_method_override};
-use crate::gate::permit::{Caller, Permit};
+use crate::gate::permit::{Caller, KnownCaller, Permit};
 use crate::gate::refusal::GrpcProtocol;
 use crate::gate::request_target::RequestTarget;
-use crate::gate::token::TokenSource;
+use crate::gate::token::{TokenFilter, TokenSource, TokenSources};
+use crate::observe::traces::TraceFields;
 
 use super::forwarding::Forwarding;
+use super::request_head::{RequestHead, RequestLength, wire_size};
 use super::websocket;
 use forwarded::{ForwardedFrom, X_FORWARDED_FOR};
 use hop_by_hop::{is_hop_by_hop, named_by_connection};
@@ -45,13 +48,12 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Entry of this proxy in `Via` (RFC 9110 section 7.6.3).
 const VIA_CLAIMGATE: HeaderValue = HeaderValue::from_static("1.1 claimgate");
 pub(super) const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
-const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// `Host` of a forwarded request from a client that sent none: HTTP/1.1 requires one.
-const DEFAULT_HOST: HeaderValue = HeaderValue::from_static("localhost");
+const DEFAULT_HOST: &[u8] = b"localhost";
 
-/// Approximate number of headers added to a forwarded head.
-const ADDED_HEADERS: usize = 8;
+/// Usual size of the fields added to a forwarded head, in bytes.
+const ADDED_BYTES: usize = 384;
 
 /// Size limit of an accepted request ID, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -154,77 +156,113 @@ impl HeaderPolicy {
         }
     }
 
-    /// Turns the head of the decision into the forwarded head: removes hop-by-hop and managed headers, then writes the
-    /// gate's own. Returns the target of the forwarded request, which is also the one in the head.
+    /// Target of the forwarded request: the judged one with the path of the route's rewrite and without a token.
+    pub fn target<'a>(
+        &self,
+        permit: &'a Permit,
+        forwarding: &Forwarding,
+    ) -> Cow<'a, RequestTarget> {
+        let target = match &forwarding.path_rewrite {
+            Some(rewrite) => Cow::Owned(rewrite.apply(permit.target())),
+            None => Cow::Borrowed(permit.target()),
+        };
+        match permit.caller() {
+            Caller::Known(_) if self.credential == Credential::Strip => {
+                permit.route().access.tokens.strip_target(target)
+            }
+            Caller::Known(_) | Caller::Anonymous => target,
+        }
+    }
+
+    /// Writes the forwarded head from the head of the decision: omits hop-by-hop and managed headers, and adds the gate's
+    /// own. `trace` has the trace context of the upstream request.
     pub fn to_upstream(
         &self,
-        head: &mut Parts,
+        inbound: &Inbound,
         permit: &Permit,
         forwarding: &Forwarding,
         peer: &Peer,
         request_id: &HeaderValue,
-        opens_websocket: bool,
-    ) -> RequestTarget {
-        let chunked = head.headers.contains_key(TRANSFER_ENCODING);
-        let accepts_trailers = accepts_trailers(&head.headers) && is_grpc(&head.headers);
+        trace: Option<&TraceFields>,
+    ) -> RequestHead {
+        let received = &inbound.head;
+        let target = self.target(permit, forwarding);
+        let capacity = wire_size(received) + ADDED_BYTES;
+        let mut head = RequestHead::begin(&received.method, target.as_str(), capacity);
         let trusted = peer.address.is_some_and(|address| self.trusts(address));
-        let scheme = self.scheme(peer, &head.headers);
-        let from = ForwardedFrom::read(trusted, scheme, &head.headers);
-        let named = named_by_connection(&head.headers);
+        let from = trusted.then(|| ForwardedFrom::read(&received.headers));
         let tokens = &permit.route().access.tokens;
-        let forwards_tokens = self.credential == Credential::Forward;
-        remove_each(&mut head.headers, |name| {
-            let managed = self.managed.covers(name.as_str())
-                && !(trusted && self.is_kept_from_trusted(name))
-                && !(forwards_tokens && tokens.are_in(name));
-            let overrides_method =
-                !forwarding.forward_method_override && is_method_override(name.as_str());
-            managed
-                || overrides_method
-                || is_hop_by_hop(name)
-                || *name == EXPECT
-                || named.contains(name)
-        });
-        head.headers.reserve(ADDED_HEADERS);
-        let mut target = permit.target().clone();
-        if let Some(rewrite) = &forwarding.path_rewrite {
-            target = rewrite.apply(&target);
-        }
-        forwarding.request_headers.apply(&mut head.headers);
-        if let Caller::Known(caller) = permit.caller() {
-            if !forwards_tokens {
-                tokens.strip(&mut head.headers, opens_websocket);
-                target = tokens.strip_target(target);
+        let caller = match permit.caller() {
+            Caller::Known(caller) => Some(&**caller),
+            Caller::Anonymous => None,
+        };
+        let filter = match self.credential {
+            Credential::Strip => {
+                caller.map(|_| tokens.filter(&received.headers, inbound.opens_websocket))
             }
-            identity::write(&mut head.headers, caller);
+            Credential::Forward => None,
+        };
+        let fields = FieldFilter {
+            policy: self,
+            forwarding,
+            forwarded_tokens: (self.credential == Credential::Forward).then_some(tokens),
+            caller,
+            from: from.as_ref(),
+            peer,
+            named: named_by_connection(&received.headers),
+            trace,
+        };
+        let mut facts = FieldFacts::default();
+        for (name, value) in &received.headers {
+            facts.note(name, value);
+            if !fields.keep(name) {
+                continue;
+            }
+            match &filter {
+                None => head.field(name, value.as_bytes()),
+                Some(filter) => {
+                    if let Some(value) = filter.value(name, value.as_bytes()) {
+                        head.field(name, &value);
+                    }
+                }
+            }
         }
-        forwarded::write(&mut head.headers, peer, &from);
-        if !head.headers.contains_key(HOST) {
-            head.headers.insert(HOST, default_host(head));
+        if let Some(rest) = filter.as_ref().and_then(TokenFilter::subprotocols) {
+            head.field(&SEC_WEBSOCKET_PROTOCOL, rest);
         }
-        let removed_prefix = forwarding
-            .path_rewrite
-            .as_ref()
-            .map_or("", PrefixRewrite::from);
-        forwarded::write_prefix(&mut head.headers, removed_prefix);
-        head.headers.append(VIA, VIA_CLAIMGATE);
-        head.headers.insert(X_REQUEST_ID, request_id.clone());
-        if chunked {
-            // Without it, hyper would send a GET without its body.
-            head.headers.insert(TRANSFER_ENCODING, CHUNKED);
-            head.headers.remove(CONTENT_LENGTH);
-        } else {
-            write_parsed_length(&mut head.headers);
+        for (name, value) in forwarding.request_headers.written() {
+            let is_replaced = trace.is_some_and(|trace| trace.replace(name));
+            let is_token = |filter: &TokenFilter<'_>| filter.value(name, b"").is_none();
+            if !(is_replaced || filter.as_ref().is_some_and(is_token)) {
+                head.field(name, value.as_bytes());
+            }
         }
-        if opens_websocket {
-            websocket::write_upgrade(&mut head.headers);
+        if let Some(caller) = caller {
+            identity::write(&mut head, caller);
         }
-        if accepts_trailers {
-            head.headers.insert(TE, TRAILERS);
+        let removed_prefix = forwarding.path_rewrite.as_ref();
+        let removed_prefix = removed_prefix.map_or("", PrefixRewrite::from);
+        let scheme = inbound.scheme;
+        let (peer, from, host) = (peer, from.as_ref(), facts.host);
+        forwarded::write(&mut head, peer, from, scheme, host, removed_prefix);
+        if host.is_none() {
+            head.field(&HOST, default_host(received));
         }
-        head.version = Version::HTTP_11;
-        head.uri = target.to_uri();
-        target
+        head.lines("via: 1.1 claimgate\r\nx-request-id: ");
+        head.value(request_id.as_bytes());
+        head.lines("\r\n");
+        if let Some(parent) = trace.and_then(TraceFields::parent) {
+            head.lines("traceparent: ");
+            head.lines(parent);
+            head.lines("\r\n");
+        }
+        if inbound.opens_websocket {
+            head.upgrade();
+        }
+        if facts.accepts_trailers && is_grpc(&received.headers) {
+            head.lines("te: trailers\r\n");
+        }
+        head.finish(facts.length())
     }
 
     /// Removes managed headers from trailers, and fields that trailers must not carry (RFC 9110 section 6.5.1).
@@ -257,11 +295,88 @@ fn remove_each(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool
     }
 }
 
+/// Decides which received fields are forwarded.
+struct FieldFilter<'a> {
+    policy: &'a HeaderPolicy,
+    forwarding: &'a Forwarding,
+    /// Token sources, if a verified token is forwarded.
+    forwarded_tokens: Option<&'a TokenSources>,
+    caller: Option<&'a KnownCaller>,
+    /// Forwarding fields of a trusted proxy.
+    from: Option<&'a ForwardedFrom>,
+    peer: &'a Peer,
+    /// Names in the `Connection` fields.
+    named: Vec<HeaderName>,
+    trace: Option<&'a TraceFields>,
+}
+
+impl FieldFilter<'_> {
+    fn keep(&self, name: &HeaderName) -> bool {
+        let text = name.as_str();
+        // The gate writes these itself, from the judged head.
+        if matches!(text, "content-length" | "expect" | "x-request-id") || is_hop_by_hop(name) {
+            return false;
+        }
+        if self.policy.managed.covers(text) && !self.keep_managed(name) {
+            return false;
+        }
+        let is_removed = (!self.forwarding.forward_method_override && is_method_override(text))
+            || self.named.contains(name)
+            || self.forwarding.request_headers.remove(name)
+            || self.trace.is_some_and(|trace| trace.replace(name));
+        !is_removed
+    }
+
+    /// Returns whether a managed header is forwarded: a forwarding header of a trusted proxy, or a token.
+    fn keep_managed(&self, name: &HeaderName) -> bool {
+        let is_identity = |caller: &KnownCaller| caller.headers.iter().any(|(own, _)| own == name);
+        if self.caller.is_some_and(is_identity) {
+            return false;
+        }
+        let is_of_proxy = self.from.is_some_and(|from| {
+            self.policy.is_kept_from_trusted(name) && !from.replaces(name, self.peer)
+        });
+        is_of_proxy
+            || self
+                .forwarded_tokens
+                .is_some_and(|tokens| tokens.are_in(name))
+    }
+}
+
+/// Facts of a received head that decide about the gate's own fields.
+#[derive(Default)]
+struct FieldFacts<'a> {
+    host: Option<&'a HeaderValue>,
+    content_length: Option<&'a HeaderValue>,
+    is_chunked: bool,
+    /// RFC 9110 section 10.1.4, as gRPC servers require.
+    accepts_trailers: bool,
+}
+
+impl<'a> FieldFacts<'a> {
+    fn note(&mut self, name: &HeaderName, value: &'a HeaderValue) {
+        match name.as_str() {
+            "host" => self.host = self.host.or(Some(value)),
+            "content-length" => self.content_length = Some(value),
+            "transfer-encoding" => self.is_chunked = true,
+            "te" => self.accepts_trailers |= accepts_trailers(value),
+            _ => {}
+        }
+    }
+
+    fn length(&self) -> RequestLength {
+        if self.is_chunked {
+            return RequestLength::Chunked;
+        }
+        let length = self.content_length.and_then(parse_length);
+        length.map_or(RequestLength::None, RequestLength::Exact)
+    }
+}
+
 /// `Host` of an HTTP/1.0 request without one: the authority of an absolute target, or [`DEFAULT_HOST`].
-fn default_host(head: &Parts) -> HeaderValue {
+fn default_host(head: &Parts) -> &[u8] {
     let authority = head.uri.authority();
-    let host = authority.and_then(|named| HeaderValue::from_str(named.as_str()).ok());
-    host.unwrap_or(DEFAULT_HOST)
+    authority.map_or(DEFAULT_HOST, |named| named.as_str().as_bytes())
 }
 
 /// Returns whether a message is gRPC or gRPC-Web. gRPC-Web sends trailers in the body, but the status of a response
@@ -288,12 +403,9 @@ pub fn is_media_type(value: &HeaderValue, name: &[u8]) -> bool {
     })
 }
 
-/// Returns whether the client accepts trailers (RFC 9110 section 10.1.4), as gRPC servers require.
-fn accepts_trailers(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(TE).iter();
-    let mut codings = values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
+/// Returns whether a `TE` field accepts trailers.
+fn accepts_trailers(value: &HeaderValue) -> bool {
+    let mut codings = value.to_str().unwrap_or_default().split(',');
     codings.any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 

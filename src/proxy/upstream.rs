@@ -38,10 +38,10 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::gate::permit::Permit;
-use crate::gate::request_target::RequestTarget;
 use crate::observe::metrics::Pool;
 
 use super::request_body::{RequestBody, Upload};
+use super::request_head::RequestHead;
 
 pub use address::{EndpointAddress, Target};
 pub use error::UpstreamError;
@@ -155,15 +155,18 @@ impl Upstream {
     }
 
     /// Sends a request and waits for the response head. Consumes the permit, which proves that the gate has allowed the
-    /// request. The request line gets `target`, whatever the head says.
+    /// request. The request has `head`, whatever its own says.
     pub async fn exchange(
         self: &Rc<Self>,
         permit: Permit,
-        target: RequestTarget,
+        head: RequestHead,
         mut request: Box<Request<RequestBody>>,
         response_timeout: Option<Duration>,
     ) -> Result<(Response<Incoming>, PooledConnection), UpstreamError> {
-        *request.uri_mut() = target.to_uri();
+        let sent = head.to_parts();
+        *request.method_mut() = sent.method;
+        *request.uri_mut() = sent.uri;
+        *request.headers_mut() = sent.headers;
         // Consumes the permit: it allows this one exchange.
         drop(permit);
         let response_timeout = response_timeout.unwrap_or(self.shared.policy.response_timeout);

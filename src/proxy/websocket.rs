@@ -74,7 +74,7 @@ pub(super) struct Handshake {
 impl Handshake {
     /// Takes the client's half out of a head that opens a WebSocket.
     pub(super) fn begin(
-        head: &mut Parts,
+        mut head: Parts,
         is_http2: bool,
         subprotocol: Option<HeaderValue>,
     ) -> Option<Self> {

@@ -270,15 +270,11 @@ fn decide(gate: &Gate, head: &Parts, cache: &mut TokenCache) -> Result<Permit, S
 
 fn send(policy: &Policy, head: Parts, permit: &Permit) -> Parts {
     let id = HeaderValue::from_static("id");
-    let Inbound {
-        mut head,
-        opens_websocket,
-        ..
-    } = policy.headers.inbound(&peer(), head);
+    let inbound = policy.headers.inbound(&peer(), head);
     let forwarding = policy.forwarding(permit.route());
     let headers = &policy.headers;
-    headers.to_upstream(&mut head, permit, forwarding, &peer(), &id, opens_websocket);
-    head
+    let head = headers.to_upstream(&inbound, permit, forwarding, &peer(), &id, None);
+    head.to_parts()
 }
 
 proptest! {

@@ -176,13 +176,8 @@ fn only_the_gate_reads_a_target_and_only_its_target_is_sent() {
     only("src", &["RequestTarget::read(", "Target::read("], |path| {
         path.starts_with("src/gate")
     });
-    only("src", &[".to_uri()"], |path| {
-        [
-            "src/gate/request_target.rs",
-            "src/proxy/headers.rs",
-            "src/proxy/upstream.rs",
-        ]
-        .contains(&path)
+    only("src", &["RequestHead::begin("], |path| {
+        ["src/proxy/headers.rs", "src/proxy/request_head.rs"].contains(&path)
     });
 }
 

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use http::HeaderMap;
 use http::header::COOKIE;
-use http::{HeaderMap, HeaderValue};
 
 use crate::gate::refusal::Refusal;
 use crate::gate::token_fault::TokenFault;
@@ -76,30 +76,16 @@ impl CookieName {
         }
     }
 
-    /// Removes the token's cookies and leaves the others unchanged.
-    pub(super) fn strip(&self, headers: &mut HeaderMap) {
-        let received: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
-        headers.remove(COOKIE);
-        for value in received {
-            if let Some(rest) = self.without(value) {
-                headers.append(COOKIE, rest);
-            }
-        }
-    }
-
-    fn without(&self, value: HeaderValue) -> Option<HeaderValue> {
+    /// Value of a `Cookie` field without the token's cookies; the others are unchanged. `None` if there are no others.
+    pub(super) fn without_token<'a>(&self, value: Cow<'a, [u8]>) -> Option<Cow<'a, [u8]>> {
         let is_other = |pair: &&[u8]| self.part(split(pair).0).is_none();
-        let pairs = value.as_bytes().split(|byte| *byte == b';');
+        let pairs = value.split(|byte| *byte == b';');
         if pairs.clone().all(|pair| is_other(&pair)) {
             return Some(value);
         }
         let others: Vec<&[u8]> = pairs.filter(is_other).collect();
-        let rest = others.join(&b';');
-        let rest = rest.trim_ascii_start();
-        if rest.is_empty() {
-            return None;
-        }
-        HeaderValue::from_bytes(rest).ok()
+        let rest = others.join(&b';').trim_ascii_start().to_vec();
+        (!rest.is_empty()).then_some(rest.into())
     }
 
     /// Spelling and part that a cookie name matches.

@@ -85,34 +85,38 @@ impl Subprotocol {
     }
 
     /// Removes this subprotocol and its token, in both forms, and keeps the others in order.
-    pub(super) fn strip(&self, headers: &mut HeaderMap, websocket: bool) {
-        let mut others: Vec<&[u8]> = Vec::new();
-        let (mut is_token, mut found) = (false, false);
-        for name in offered(headers) {
-            if is_token {
-                is_token = false;
-            } else if name == self.name.as_bytes() {
-                (is_token, found) = (true, true);
-            } else if name.starts_with(ENCODED) {
-                found = true;
-            } else {
-                others.push(name);
-            }
-        }
-        if !found {
-            return;
-        }
-        // Outside a handshake no source has been checked, and subprotocols have no meaning.
-        let rest = if websocket {
-            others.join(&b", "[..])
-        } else {
-            Vec::new()
-        };
-        headers.remove(SEC_WEBSOCKET_PROTOCOL);
-        if let (Ok(rest), false) = (HeaderValue::from_bytes(&rest), rest.is_empty()) {
-            headers.insert(SEC_WEBSOCKET_PROTOCOL, rest);
-        }
+    fn strip(&self, offered: &mut Vec<&[u8]>) {
+        let mut is_token = false;
+        offered.retain(|name| {
+            let follows = std::mem::take(&mut is_token);
+            is_token = !follows && *name == self.name.as_bytes();
+            !(follows || is_token || name.starts_with(ENCODED))
+        });
     }
+}
+
+/// Subprotocols of a head without those that carry a token, joined; `None` if none does.
+pub(super) fn without_tokens<'a>(
+    names: impl Iterator<Item = &'a Subprotocol>,
+    headers: &HeaderMap,
+    websocket: bool,
+) -> Option<Vec<u8>> {
+    let mut names = names.peekable();
+    names.peek()?;
+    let mut others: Vec<&[u8]> = offered(headers).collect();
+    let count = others.len();
+    for name in names {
+        name.strip(&mut others);
+    }
+    if others.len() == count {
+        return None;
+    }
+    // Outside a handshake no source has been checked, and subprotocols have no meaning.
+    Some(if websocket {
+        others.join(&b", "[..])
+    } else {
+        Vec::new()
+    })
 }
 
 fn decode<'a>(encoded: &[u8]) -> Result<Cow<'a, str>, Refusal> {

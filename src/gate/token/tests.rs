@@ -14,6 +14,23 @@ fn head(method: &str, target: &str, fields: Fields<'_>) -> Parts {
     request.body(()).unwrap().into_parts().0
 }
 
+/// Fields without everything that could be a token of [`every_source`].
+fn strip(headers: &mut HeaderMap, websocket: bool) {
+    let sources = every_source();
+    let filter = sources.filter(headers, websocket);
+    let mut left = HeaderMap::new();
+    for (name, value) in &*headers {
+        if let Some(value) = filter.value(name, value.as_bytes()) {
+            left.append(name, HeaderValue::from_bytes(&value).unwrap());
+        }
+    }
+    if let Some(rest) = filter.subprotocols() {
+        let rest = HeaderValue::from_bytes(rest).unwrap();
+        left.insert(SEC_WEBSOCKET_PROTOCOL, rest);
+    }
+    *headers = left;
+}
+
 /// Limit of these tests.
 const MAX: usize = DEFAULT_MAX_TOKEN_BYTES;
 
@@ -126,7 +143,7 @@ fn another_spelling_of_a_header_counts_as_a_second_token_and_never_as_the_first(
             "/",
             &[("x-token", "a"), (spelling, "b"), ("x-tokens", "c")],
         );
-        every_source().strip(&mut forwarded.headers, false);
+        strip(&mut forwarded.headers, false);
         let left: Vec<&str> = forwarded.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["x-tokens"], "{spelling}");
     }
@@ -142,7 +159,7 @@ fn another_spelling_of_a_header_counts_as_a_second_token_and_never_as_the_first(
             "{spelling}"
         );
         let mut forwarded = head("GET", "/", fields);
-        every_source().strip(&mut forwarded.headers, false);
+        strip(&mut forwarded.headers, false);
         assert!(forwarded.headers.is_empty(), "{spelling}");
     }
 }
@@ -228,7 +245,7 @@ fn reads_a_token_inside_a_subprotocol_as_kubernetes_does() {
         let handshake: Vec<_> = UPGRADE.into_iter().chain(fields.clone()).collect();
         let mut handshake = head("GET", "/", &handshake);
         assert_eq!(found(&handshake), *expected, "{offered:?}");
-        every_source().strip(&mut handshake.headers, true);
+        strip(&mut handshake.headers, true);
         let kept: Vec<_> = handshake
             .headers
             .get_all("sec-websocket-protocol")
@@ -532,10 +549,10 @@ fn strips_only_the_token() {
     let left = |method: &str, target: &str, fields: &[(&str, &str)]| {
         let mut head = head(method, target, fields);
         let websocket = crate::proxy::websocket::is_opened_by(&head);
-        every_source().strip(&mut head.headers, websocket);
+        strip(&mut head.headers, websocket);
         let path = CanonicalPath::parse(head.uri.path()).unwrap();
         let target = RequestTarget::read(&head.uri, path).unwrap();
-        let target = every_source().strip_target(target);
+        let target = every_source().strip_target(Cow::Owned(target)).into_owned();
         let fields = head
             .headers
             .iter()

@@ -14,6 +14,25 @@ pub struct HeaderEdits {
 }
 
 impl HeaderEdits {
+    /// Returns whether a received header is removed: by its name, or because a set header replaces it in every spelling.
+    pub(super) fn remove(&self, name: &HeaderName) -> bool {
+        self.remove.contains(name)
+            || self
+                .set
+                .iter()
+                .any(|(set, _)| alike(name.as_str(), set.as_str()))
+    }
+
+    /// Headers to write. Of several spellings of a name, the last one counts.
+    pub(super) fn written(&self) -> impl Iterator<Item = &(HeaderName, HeaderValue)> {
+        let set = self.set.iter().enumerate();
+        set.filter_map(|(index, field)| {
+            let mut later = self.set.iter().skip(index + 1);
+            let is_last = !later.any(|(other, _)| alike(field.0.as_str(), other.as_str()));
+            is_last.then_some(field)
+        })
+    }
+
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {
             headers.remove(name);

@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
-use http::header::{FORWARDED, GetAll, HOST};
+use http::header::{FORWARDED, GetAll};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::gate::inbound::Scheme;
 use crate::gate::path::CanonicalPath;
+
+use crate::proxy::request_head::RequestHeadWriter;
 
 use super::peer::Peer;
 use super::{elements, node};
@@ -15,9 +17,6 @@ pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-const HTTP: HeaderValue = HeaderValue::from_static("http");
-const HTTPS: HeaderValue = HeaderValue::from_static("https");
 
 /// Nodes of `X-Forwarded-For`, the last one first; `None` for a node without an address.
 pub(super) fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
@@ -63,27 +62,62 @@ fn scheme_named(name: &[u8]) -> Option<Scheme> {
     }
 }
 
-/// Forwarding fields of a trusted proxy, read before they are removed.
-#[derive(Default)]
+/// `X-Forwarded-For` and the start of `Forwarded`, up to the address: the same in every request of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct AddressFields(Box<str>);
+
+impl AddressFields {
+    pub(super) fn of(address: Option<IpAddr>) -> Self {
+        let fields = match address {
+            Some(IpAddr::V4(address)) => {
+                format!("x-forwarded-for: {address}\r\nforwarded: for={address}")
+            }
+            // RFC 7239 section 6: an IPv6 address is bracketed and quoted.
+            Some(IpAddr::V6(address)) => {
+                format!("x-forwarded-for: {address}\r\nforwarded: for=\"[{address}]\"")
+            }
+            None => "forwarded: for=unknown".to_owned(),
+        };
+        Self(fields.into())
+    }
+
+    /// Address in `X-Forwarded-For`.
+    fn address(&self) -> &str {
+        let line = self.0.split("\r\n").next();
+        let address = line.and_then(|line| line.strip_prefix("x-forwarded-for: "));
+        address.unwrap_or_default()
+    }
+
+    /// `for` parameter of `Forwarded`.
+    fn node(&self) -> &str {
+        let (_, node) = self.0.split_once("forwarded: ").unwrap_or_default();
+        node
+    }
+}
+
+impl Default for AddressFields {
+    fn default() -> Self {
+        Self::of(None)
+    }
+}
+
+/// Forwarding fields of a trusted proxy.
+#[derive(Debug)]
 pub(super) struct ForwardedFrom {
-    is_trusted: bool,
-    /// Scheme that the client used.
-    scheme: Scheme,
-    /// `Forwarded` elements of earlier hops.
+    /// `Forwarded` elements of the earlier hops.
     forwarded: Vec<u8>,
-    /// Addresses of the earlier hops, if only `Forwarded` has them.
+    /// Addresses of the earlier hops.
     chain: Vec<u8>,
+    /// `X-Forwarded-Prefix` of the earlier hops, if it is a canonical path.
+    prefix: String,
+    /// True if `X-Forwarded-Proto` is one known scheme.
+    has_one_scheme: bool,
+    has_host: bool,
 }
 
 impl ForwardedFrom {
-    pub(super) fn read(is_trusted: bool, scheme: Scheme, headers: &HeaderMap) -> Self {
-        if !is_trusted {
-            return Self {
-                scheme,
-                ..Self::default()
-            };
-        }
-        let mut chain = Vec::new();
+    pub(super) fn read(headers: &HeaderMap) -> Self {
+        let mut chain = join(headers.get_all(X_FORWARDED_FOR));
         if !headers.contains_key(X_FORWARDED_FOR) {
             let mut hops: Vec<_> = forwarded_for(headers).collect();
             hops.reverse();
@@ -93,53 +127,90 @@ impl ForwardedFrom {
             }
         }
         Self {
-            is_trusted,
-            scheme,
             forwarded: join(headers.get_all(FORWARDED)),
             chain,
+            prefix: received_prefix(headers),
+            has_one_scheme: has_one_scheme(headers),
+            has_host: headers.contains_key(X_FORWARDED_HOST),
+        }
+    }
+
+    /// Returns whether the gate writes a field of the trusted proxy anew.
+    pub(super) fn replaces(&self, name: &HeaderName, peer: &Peer) -> bool {
+        match name.as_str() {
+            "forwarded" | "x-forwarded-prefix" => true,
+            "x-forwarded-for" => peer.address.is_some(),
+            "x-forwarded-proto" => !self.has_one_scheme,
+            _ => false,
         }
     }
 }
 
-/// Writes `X-Forwarded-*` and `Forwarded` (RFC 7239), appended to those of a trusted proxy.
-pub(super) fn write(headers: &mut HeaderMap, peer: &Peer, from: &ForwardedFrom) {
-    let host = headers.get(HOST).cloned();
-    let host_text = host.as_ref().and_then(|host| host.to_str().ok());
-    let mut forwarded = from.forwarded.clone();
-    push_item(&mut forwarded, hop(peer, host_text).as_bytes());
-    if let Ok(value) = HeaderValue::try_from(forwarded) {
-        headers.insert(FORWARDED, value);
-    }
-    if peer.address.is_some() {
-        // The chain of an untrusted peer was removed before: a remaining one comes from a trusted peer.
-        let mut chain = join(headers.get_all(X_FORWARDED_FOR));
-        push_item(&mut chain, &from.chain);
-        push_item(&mut chain, peer.written.as_bytes());
-        if let Ok(value) = HeaderValue::try_from(chain) {
-            headers.insert(X_FORWARDED_FOR, value);
+/// Writes `X-Forwarded-*` and `Forwarded` (RFC 7239), appended to those of a trusted proxy. `scheme` is the one that the
+/// client used, `removed` the prefix that the gate removes from the path.
+pub(super) fn write(
+    head: &mut RequestHeadWriter,
+    peer: &Peer,
+    from: Option<&ForwardedFrom>,
+    scheme: Scheme,
+    host: Option<&HeaderValue>,
+    removed: &str,
+) {
+    match from {
+        Some(from) if !(from.chain.is_empty() && from.forwarded.is_empty()) => {
+            if peer.address.is_some() {
+                head.lines("x-forwarded-for: ");
+                head.value(&from.chain);
+                head.lines(separator(&from.chain));
+                head.lines(peer.fields.address());
+                head.lines("\r\n");
+            }
+            head.lines("forwarded: ");
+            head.value(&from.forwarded);
+            head.lines(separator(&from.forwarded));
+            head.lines(peer.fields.node());
         }
-    }
-    if !(from.is_trusted && has_one_scheme(headers)) {
-        // An upstream may read a list otherwise than the gate: it gets the scheme that the gate used.
-        let scheme = match from.scheme {
-            Scheme::Http => HTTP,
-            Scheme::Https => HTTPS,
-        };
-        headers.insert(X_FORWARDED_PROTO, scheme);
+        _ => head.lines(&peer.fields.0),
     }
     if let Some(host) = host
-        && !(from.is_trusted && headers.contains_key(X_FORWARDED_HOST))
+        && host.to_str().is_ok()
     {
-        headers.insert(X_FORWARDED_HOST, host);
+        head.lines(";host=\"");
+        head.value(host.as_bytes());
+        head.lines("\"");
+    }
+    head.lines(match peer.scheme {
+        Scheme::Http => ";proto=http\r\n",
+        Scheme::Https => ";proto=https\r\n",
+    });
+    if !from.is_some_and(|from| from.has_one_scheme) {
+        // An upstream may read a list otherwise than the gate: it gets the scheme that the gate used.
+        head.lines(match scheme {
+            Scheme::Http => "x-forwarded-proto: http\r\n",
+            Scheme::Https => "x-forwarded-proto: https\r\n",
+        });
+    }
+    if let Some(host) = host
+        && !from.is_some_and(|from| from.has_host)
+    {
+        head.field(&X_FORWARDED_HOST, host.as_bytes());
+    }
+    let prefix = from.map_or("", |from| &from.prefix);
+    if !(prefix.is_empty() && removed.is_empty()) {
+        head.lines("x-forwarded-prefix: ");
+        head.lines(prefix);
+        head.lines(removed);
+        head.lines("\r\n");
     }
 }
 
-/// Writes `X-Forwarded-Prefix`: the prefix that trusted proxies removed, followed by the one that the gate removes. The
-/// field of an untrusted peer was removed before.
-pub(super) fn write_prefix(headers: &mut HeaderMap, removed: &str) {
-    if removed.is_empty() && !headers.contains_key(X_FORWARDED_PREFIX) {
-        return;
-    }
+/// Separator after the elements of a list that continues.
+fn separator(list: &[u8]) -> &'static str {
+    if list.is_empty() { "" } else { ", " }
+}
+
+/// Prefix that trusted proxies removed; empty if it is not a canonical path.
+fn received_prefix(headers: &HeaderMap) -> String {
     let mut prefix = String::new();
     for field in headers.get_all(X_FORWARDED_PREFIX) {
         for part in field.as_bytes().split(|byte| *byte == b',') {
@@ -151,11 +222,7 @@ pub(super) fn write_prefix(headers: &mut HeaderMap, removed: &str) {
         // Proxies often pass the field of a client: `//evil.example` would become the host of a link.
         prefix.clear();
     }
-    prefix.push_str(removed);
-    match HeaderValue::try_from(prefix) {
-        Ok(prefix) if !prefix.is_empty() => headers.insert(X_FORWARDED_PREFIX, prefix),
-        Ok(_) | Err(_) => headers.remove(X_FORWARDED_PREFIX),
-    };
+    prefix
 }
 
 /// Returns whether `X-Forwarded-Proto` is one known scheme.
@@ -165,22 +232,6 @@ fn has_one_scheme(headers: &HeaderMap) -> bool {
         (Some(field), None) => scheme_named(field.as_bytes()).is_some(),
         _ => false,
     }
-}
-
-/// `Forwarded` element of this hop.
-fn hop(peer: &Peer, host: Option<&str>) -> String {
-    let (before, after) = match peer.address {
-        Some(IpAddr::V4(_)) => ("for=", ""),
-        // RFC 7239 section 6: an IPv6 address is bracketed and quoted.
-        Some(IpAddr::V6(_)) => ("for=\"[", "]\""),
-        None => ("for=unknown", ""),
-    };
-    let [open, host, close] = host.map_or([""; 3], |host| [";host=\"", host, "\""]);
-    let scheme = match peer.scheme {
-        Scheme::Http => ";proto=http",
-        Scheme::Https => ";proto=https",
-    };
-    [before, &peer.written, after, open, host, close, scheme].concat()
 }
 
 /// Appends an item to a list.

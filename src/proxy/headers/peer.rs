@@ -6,13 +6,15 @@ use std::sync::Arc;
 use crate::gate::certificate::ClientCertificate;
 use crate::gate::inbound::Scheme;
 
+use super::forwarded::AddressFields;
+
 /// Other end of a client connection.
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
     /// `None` for a Unix socket.
     pub(super) address: Option<IpAddr>,
-    /// The address as text, which every forwarded request carries.
-    pub(super) written: String,
+    /// Forwarding fields that depend on the address alone.
+    pub(super) fields: AddressFields,
     pub scheme: Scheme,
     /// True if a trusted proxy named the address in a PROXY protocol header.
     pub is_proxied: bool,
@@ -25,7 +27,7 @@ impl Peer {
     pub fn at(address: Option<IpAddr>) -> Self {
         Self {
             address,
-            written: address.map_or_else(String::new, |address| address.to_string()),
+            fields: AddressFields::of(address),
             ..Self::default()
         }
     }
