@@ -1,5 +1,6 @@
 //! Header rewriting in both directions: the head of the decision becomes the forwarded head.
 
+mod address_fields;
 pub mod edits;
 mod elements;
 mod forwarded;

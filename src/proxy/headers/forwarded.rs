@@ -62,45 +62,6 @@ fn scheme_named(name: &[u8]) -> Option<Scheme> {
     }
 }
 
-/// `X-Forwarded-For` and the start of `Forwarded`, up to the address: the same in every request of a connection.
-#[derive(Debug, Clone)]
-pub(super) struct AddressFields(Box<str>);
-
-impl AddressFields {
-    pub(super) fn of(address: Option<IpAddr>) -> Self {
-        let fields = match address {
-            Some(IpAddr::V4(address)) => {
-                format!("x-forwarded-for: {address}\r\nforwarded: for={address}")
-            }
-            // RFC 7239 section 6: an IPv6 address is bracketed and quoted.
-            Some(IpAddr::V6(address)) => {
-                format!("x-forwarded-for: {address}\r\nforwarded: for=\"[{address}]\"")
-            }
-            None => "forwarded: for=unknown".to_owned(),
-        };
-        Self(fields.into())
-    }
-
-    /// Address in `X-Forwarded-For`.
-    fn address(&self) -> &str {
-        let line = self.0.split("\r\n").next();
-        let address = line.and_then(|line| line.strip_prefix("x-forwarded-for: "));
-        address.unwrap_or_default()
-    }
-
-    /// `for` parameter of `Forwarded`.
-    fn node(&self) -> &str {
-        let (_, node) = self.0.split_once("forwarded: ").unwrap_or_default();
-        node
-    }
-}
-
-impl Default for AddressFields {
-    fn default() -> Self {
-        Self::of(None)
-    }
-}
-
 /// Forwarding fields of a trusted proxy.
 #[derive(Debug)]
 pub(super) struct ForwardedFrom {
@@ -170,7 +131,7 @@ pub(super) fn write(
             head.lines(separator(&from.forwarded));
             head.lines(peer.fields.node());
         }
-        _ => head.lines(&peer.fields.0),
+        _ => head.lines(peer.fields.lines()),
     }
     if let Some(host) = host
         && host.to_str().is_ok()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::gate::certificate::ClientCertificate;
 use crate::gate::inbound::Scheme;
 
-use super::forwarded::AddressFields;
+use super::address_fields::AddressFields;
 
 /// Other end of a client connection.
 #[derive(Debug, Clone, Default)]
