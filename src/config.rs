@@ -48,7 +48,7 @@ pub use tls::{CertificateFiles, ClientAuth, Tls, TlsVersion};
 pub use tracing::Tracing;
 use tree::{ErrorKind, Node, ReadError};
 pub use units::{Address, Network, OneOrMany};
-pub use upstream::{Balance, Ejection, HealthCheck, Retries, Upstream, UpstreamTls};
+pub use upstream::{Balance, Ejection, HealthCheck, Retries, Reuse, Upstream, UpstreamTls};
 
 /// Contents of a configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

@@ -7,7 +7,7 @@ pub mod forwarding;
 mod from_http2;
 pub mod headers;
 pub mod inbound;
-mod informational;
+pub mod informational;
 mod rate_floor;
 pub mod redis;
 pub mod request_body;
@@ -25,23 +25,19 @@ pub mod upstream;
 pub mod websocket;
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 
 use http::header::TRANSFER_ENCODING;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::ext::on_informational;
-use hyper::upgrade::OnUpgrade;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 use tracing::{Level, debug, enabled};
 
-use crate::gate::framing::{has_unambiguous_length, write_response_length};
+use crate::gate::framing::has_unambiguous_length;
 use crate::gate::inbound::Inbound;
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
@@ -50,17 +46,17 @@ use crate::observe::metrics::WorkerMetrics;
 
 use exchange::{Exchange, RequestForm};
 use forwarding::Forwarding;
-use headers::{Peer, X_REQUEST_ID, is_grpc_call};
+use headers::{Peer, is_grpc_call};
 use inbound::connection::Connection;
-use informational::{InformationalGuard, InformationalResponses};
+use informational::InformationalForwarder;
 use request_body::RequestBody;
-use request_head::{RequestHead, wire_size};
+use request_head::wire_size;
 use response_body::{BodyKind, ResponseBody};
 use shared::Shared;
 use snapshot::Snapshot;
 use stream_deadlines::StreamDeadlines;
 use stream_policy::{StreamPolicy, within};
-use upstream::{MAX_RESPONSE_FIELDS, PooledConnection, Upstream, UpstreamError};
+use upstream::{MAX_RESPONSE_FIELDS, Upstream, UpstreamBody, UpstreamError, UpstreamRequest};
 use websocket::Handshake;
 
 /// Serves the requests of one worker.
@@ -76,9 +72,7 @@ pub type ClientResponse = Response<ResponseBody<Box<Exchange>>>;
 
 /// Request to an upstream, ready to send.
 struct Call {
-    head: RequestHead,
-    /// Body and extensions of the request.
-    request: Box<Request<RequestBody>>,
+    request: UpstreamRequest,
     handshake: Option<Handshake>,
 }
 
@@ -88,8 +82,7 @@ struct Delivery<'a> {
     forwarding: &'a Forwarding,
     upstream: &'a Upstream,
     streams: StreamPolicy,
-    response: Response<Incoming>,
-    connection: PooledConnection,
+    response: Response<UpstreamBody>,
 }
 
 impl Proxy {
@@ -181,20 +174,15 @@ impl Proxy {
             Ok(call) => call,
             Err(refusal) => return self.refuse(exchange, refusal),
         };
-        let Call {
-            head,
-            request,
-            handshake,
-        } = call;
-        let request = (head, request);
+        let Call { request, handshake } = call;
         // The response to a gRPC call may be a stream that has not started.
         let expiry = exchange.is_grpc().then(|| streams.expiry(&self.shared));
         let sent = send(snapshot, upstream, request, permit, forwarding, &exchange);
         // Pinned here: otherwise it would be moved into the timeout.
         let sent = within(expiry.flatten(), exchange.deadline(), pin!(sent)).await;
         exchange.head_received();
-        let (response, connection) = match sent {
-            Ok(Ok(sent)) => sent,
+        let response = match sent {
+            Ok(Ok(response)) => response,
             Ok(Err(error)) => return self.fail(exchange, &error),
             Err(refusal) => return self.refuse(exchange, refusal),
         };
@@ -204,7 +192,6 @@ impl Proxy {
             upstream,
             streams,
             response,
-            connection,
         };
         self.deliver(delivery, handshake, exchange)
     }
@@ -222,8 +209,8 @@ impl Proxy {
         handshake: Option<Handshake>,
         exchange: Box<Exchange>,
     ) -> ClientResponse {
-        let target = || delivery.connection.address();
         let response = &delivery.response;
+        let target = || Arc::clone(response.body().address());
         if !has_unambiguous_length(response.headers()) {
             let target = target();
             return self.fail(exchange, &UpstreamError::AmbiguousLength { target });
@@ -259,7 +246,7 @@ impl Proxy {
         } else {
             StreamDeadlines::new(idle_timeout, deadline)
         };
-        let exchange = exchange.responding(head.status, delivery.connection);
+        let exchange = exchange.responding(head.status, body.address());
         let body = ResponseBody::upstream(body, kind, deadlines, exchange);
         Response::from_parts(head, body)
     }
@@ -271,23 +258,20 @@ impl Proxy {
         handshake: Handshake,
         exchange: Box<Exchange>,
     ) -> ClientResponse {
-        let mut exchange = exchange.switching(&delivery.connection);
-        let (mut head, _) = delivery.response.into_parts();
+        let (mut head, body) = delivery.response.into_parts();
+        let mut exchange = exchange.switching(body.address());
         self.finish_upstream(delivery.snapshot, delivery.forwarding, &exchange, &mut head);
         let client = handshake.complete(&mut head);
         let idle_timeout = delivery.upstream.policy().idle_timeout;
         let deadline = exchange.deadline();
         let streams = delivery.streams;
         let deadlines = streams.websocket(&self.shared, idle_timeout, deadline);
-        let upstream = head.extensions.remove::<OnUpgrade>();
-        let upgraded = delivery.connection.detach();
-        spawn_local(async move {
-            if let Some(upstream) = upstream {
+        if let Some(upstream) = body.into_upgraded() {
+            spawn_local(async move {
                 let summary = tunnel::join(client, upstream, deadlines).await;
                 exchange.tunnel_ended(summary);
-                drop(upgraded);
-            }
-        });
+            });
+        }
         Response::from_parts(head, ResponseBody::none())
     }
 
@@ -347,50 +331,31 @@ fn prepare(
     } else {
         None
     };
-    Ok(Call {
+    let request = UpstreamRequest {
         head,
-        // Boxed: it moves between futures, and each would carry its size.
-        request: Box::new(Request::new(body)),
-        handshake,
-    })
+        body,
+        informational: None,
+    };
+    Ok(Call { request, handshake })
 }
 
 /// Sends a call and waits for the response head. Informational responses are forwarded meanwhile. Without a permit,
 /// nothing is sent.
 async fn send(
     snapshot: &Snapshot,
-    upstream: &Rc<Upstream>,
-    (head, mut request): (RequestHead, Box<Request<RequestBody>>),
+    upstream: &Upstream,
+    mut request: UpstreamRequest,
     permit: Permit,
     forwarding: &Forwarding,
     exchange: &Exchange,
-) -> Result<(Response<Incoming>, PooledConnection), UpstreamError> {
-    let _until_response = if upstream.policy().informational && exchange.accepts_informational() {
-        Some(forward_informational(&mut request, snapshot, exchange).await)
-    } else {
-        None
-    };
-    upstream
-        .exchange(permit, head, request, forwarding.timeout)
-        .await
-}
-
-/// Forwards informational responses until the guard is dropped.
-async fn forward_informational(
-    request: &mut Request<RequestBody>,
-    snapshot: &Snapshot,
-    exchange: &Exchange,
-) -> InformationalGuard {
-    let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
-    let queue = exchange.connection().informational();
-    let (responses, guard) = InformationalResponses::begin(queue, waker);
-    let (policy, id) = (Arc::clone(&snapshot.policy), exchange.request_id().clone());
-    on_informational(request, move |response| {
-        let mut headers = response.headers().clone();
-        policy.headers.to_client(&mut headers);
-        write_response_length(response.status(), &mut headers);
-        headers.insert(X_REQUEST_ID, id.clone());
-        responses.forward(response.status(), &headers);
-    });
-    guard
+) -> Result<Response<UpstreamBody>, UpstreamError> {
+    let mut _until_response = None;
+    if upstream.policy().informational && exchange.accepts_informational() {
+        let policy = Arc::clone(&snapshot.policy);
+        let (id, queue) = (exchange.request_id(), exchange.connection().informational());
+        let (forwarder, guard) = InformationalForwarder::begin(policy, id.clone(), queue).await;
+        request.informational = Some(forwarder);
+        _until_response = Some(guard);
+    }
+    upstream.exchange(permit, request, forwarding.timeout).await
 }

@@ -37,6 +37,9 @@ pub struct Upstream {
     /// Most requests in the queue while `max_connections` are active.
     #[serde(default = "one_hundred")]
     pub max_pending: usize,
+    /// Condition for another request on an HTTP/1.1 connection.
+    #[serde(default)]
+    pub reuse: Reuse,
     /// Idle timeout of pooled connections.
     #[serde(default = "fifty_seconds", deserialize_with = "units::duration")]
     pub keep_alive: Duration,
@@ -65,6 +68,20 @@ pub enum Balance {
     RoundRobin,
     /// The endpoint with the fewest requests in flight.
     LeastPending,
+}
+
+/// Condition for another request on an HTTP/1.1 connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reuse {
+    /// Each request opens a connection.
+    Never,
+    /// After a response whose framing shows its end, but not after HEAD, 204 and 304, and for an hour not at all after
+    /// surplus bytes.
+    #[default]
+    Safe,
+    /// After every response whose framing shows its end. For an upstream that is known to send nothing else.
+    Always,
 }
 
 /// `retries = { … }`.

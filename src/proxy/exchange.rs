@@ -26,7 +26,7 @@ use super::request_body::Upload;
 use super::response_body::BodyObserver;
 use super::snapshot::Snapshot;
 use super::tunnel::TunnelSummary;
-use super::upstream::{PooledConnection, Target, UpstreamError};
+use super::upstream::{EndpointAddress, Target, UpstreamError};
 
 /// Logged status if the client closed the connection before the response, as in nginx. Never sent.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -55,7 +55,6 @@ pub struct Exchange {
     upload: Option<Rc<Upload>>,
     sent: Option<Instant>,
     upstream: Option<Duration>,
-    upstream_connection: Option<PooledConnection>,
     outcome: Outcome,
     cause: Option<String>,
     is_permitted: bool,
@@ -139,7 +138,6 @@ impl Exchange {
             upload: None,
             sent: None,
             upstream: None,
-            upstream_connection: None,
             outcome: Outcome::Pending,
             cause: None,
             is_permitted: false,
@@ -257,9 +255,9 @@ impl Exchange {
         Some(trace.call(upstream, received))
     }
 
-    fn trace_response(&mut self, connection: &PooledConnection) {
+    fn trace_response(&mut self, address: &EndpointAddress) {
         if let Some(trace) = &mut self.trace {
-            trace.response_from(|| match &connection.address().target {
+            trace.response_from(|| match &address.target {
                 Target::Tcp(host, port) => (host.clone(), Some(*port)),
                 Target::Unix(path) => (path.display().to_string(), None),
             });
@@ -267,8 +265,8 @@ impl Exchange {
     }
 
     /// Notes that the request is on its way to the upstream.
-    pub(super) fn sending(&mut self, upload: Rc<Upload>) {
-        self.upload = Some(upload);
+    pub(super) fn sending(&mut self, upload: Option<Rc<Upload>>) {
+        self.upload = upload;
         self.sent = Some(Instant::now());
     }
 
@@ -281,17 +279,16 @@ impl Exchange {
     pub(super) fn responding(
         mut self: Box<Self>,
         status: StatusCode,
-        connection: PooledConnection,
+        address: &EndpointAddress,
     ) -> Box<Self> {
         self.outcome = Outcome::Responded(status);
-        self.trace_response(&connection);
-        self.upstream_connection = Some(connection);
+        self.trace_response(address);
         self
     }
 
     /// Notes that the connection becomes a WebSocket tunnel.
-    pub(super) fn switching(mut self: Box<Self>, connection: &PooledConnection) -> Box<Self> {
-        self.trace_response(connection);
+    pub(super) fn switching(mut self: Box<Self>, address: &EndpointAddress) -> Box<Self> {
+        self.trace_response(address);
         self.outcome = Outcome::Responded(StatusCode::SWITCHING_PROTOCOLS);
         self
     }
@@ -406,16 +403,6 @@ impl Exchange {
 
 impl BodyObserver for Box<Exchange> {
     fn ended(mut self, bytes: u64, complete: bool) {
-        let is_upload_finished = self
-            .upload
-            .as_ref()
-            .is_none_or(|upload| upload.finished_at().is_some());
-        if let Some(connection) = self.upstream_connection.take()
-            && complete
-            && is_upload_finished
-        {
-            connection.release();
-        }
         self.record(None, bytes, complete);
     }
 

@@ -1,11 +1,17 @@
 //! Informational responses (1xx, RFC 9110 section 15.2) to HTTP/1.1 clients. hyper's server sends none but 100, so they
 //! bypass it: the socket writes them between two writes of hyper.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::gate::framing::write_response_length;
+
+use super::headers::X_REQUEST_ID;
+use super::shared::Policy;
 
 /// Limit of informational responses to one request.
 const MAX_RESPONSES: usize = 8;
@@ -59,6 +65,39 @@ pub(super) struct InformationalResponses {
     count: AtomicUsize,
 }
 
+/// Forwards the informational responses to one request to its client.
+#[derive(Debug, Clone)]
+pub struct InformationalForwarder {
+    policy: Arc<Policy>,
+    request_id: HeaderValue,
+    responses: Arc<InformationalResponses>,
+}
+
+impl InformationalForwarder {
+    /// Forwards responses until the guard is dropped.
+    pub(super) async fn begin(
+        policy: Arc<Policy>,
+        request_id: HeaderValue,
+        queue: Arc<InformationalQueue>,
+    ) -> (Self, InformationalGuard) {
+        let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        let (responses, guard) = InformationalResponses::begin(queue, waker);
+        let forwarder = Self {
+            policy,
+            request_id,
+            responses,
+        };
+        (forwarder, guard)
+    }
+
+    pub(super) fn forward(&self, status: StatusCode, mut headers: HeaderMap) {
+        self.policy.headers.to_client(&mut headers);
+        write_response_length(status, &mut headers);
+        headers.insert(X_REQUEST_ID, self.request_id.clone());
+        self.responses.forward(status, &headers);
+    }
+}
+
 /// Stops the informational responses to one request when dropped: a later one would fall into the next response.
 #[derive(Debug)]
 pub(super) struct InformationalGuard(Arc<InformationalResponses>);
@@ -103,7 +142,6 @@ impl InformationalResponses {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use http::header::LINK;
 
     use super::*;

@@ -24,8 +24,14 @@ const RATE_GRACE_PERIOD: Duration = Duration::from_secs(10);
 const REPLAY_LIMIT: usize = 64 * 1024;
 
 /// Body of a request to the upstream. Trailers are not forwarded: they could carry a managed header.
+///
+/// Most requests have none, which costs nothing.
+#[derive(Debug, Default)]
+pub struct RequestBody(Option<Box<ReceivedBody>>);
+
+/// Body received from the client.
 #[derive(Debug)]
-pub struct RequestBody {
+struct ReceivedBody {
     incoming: Option<Incoming>,
     limit: u64,
     /// Longest lag behind the minimum rate; `None` for a stream, which may pause.
@@ -107,104 +113,76 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        Self {
+        Self(Some(Box::new(ReceivedBody {
             incoming: Some(incoming),
             limit,
             timeout,
-            ..Self::unfinished()
-        }
-    }
-
-    pub fn empty() -> Self {
-        let body = Self::unfinished();
-        body.upload.finished_at.set(Some(Instant::now()));
-        body
-    }
-
-    fn unfinished() -> Self {
-        Self {
-            incoming: None,
-            limit: 0,
-            timeout: None,
             upload: Rc::default(),
             timer: DeadlineTimer::default(),
             rate_floor: RateFloor::default(),
             waited: Duration::ZERO,
             replay_buffer: None,
             replay: Bytes::new(),
-        }
+        })))
     }
 
+    pub fn empty() -> Self {
+        Self(None)
+    }
+
+    /// Returns whether the body never had any data.
     pub fn is_empty(&self) -> bool {
-        self.incoming.is_none() && self.replay.is_empty()
+        self.0.is_none()
     }
 
     /// Keeps a copy of all further data, up to 64 KiB, for [`Self::rewind`].
     pub fn enable_replay(&mut self) {
-        self.replay_buffer = Some(Vec::new());
+        if let Some(body) = &mut self.0 {
+            body.replay_buffer = Some(Vec::new());
+        }
     }
 
     /// Frees the replay buffer.
     pub fn disable_replay(&mut self) {
-        self.replay_buffer = None;
+        if let Some(body) = &mut self.0 {
+            body.replay_buffer = None;
+        }
     }
 
     /// Returns the body from its start, or `None` if the replay buffer does not hold all data sent so far.
     pub fn rewind(mut self) -> Option<Self> {
-        let mut replay = self.replay_buffer.take()?;
-        replay.extend_from_slice(&self.replay);
-        self.replay = replay.into();
-        // The replay does not wait for the client.
-        self.upload.awaits_client.set(false);
-        self.waited += self.rate_floor.progress(0);
+        if let Some(body) = &mut self.0 {
+            let mut replay = body.replay_buffer.take()?;
+            replay.extend_from_slice(&body.replay);
+            body.replay = replay.into();
+            // The replay does not wait for the client.
+            body.upload.awaits_client.set(false);
+            body.waited += body.rate_floor.progress(0);
+        }
         Some(self)
     }
 
-    pub fn upload(&self) -> Rc<Upload> {
-        Rc::clone(&self.upload)
-    }
-
-    fn send(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        match &mut self.replay_buffer {
-            Some(buffer) if buffer.len() + data.len() <= REPLAY_LIMIT => {
-                buffer.extend_from_slice(&data);
-            }
-            Some(_) | None => self.replay_buffer = None,
-        }
-        Poll::Ready(Some(Ok(Frame::data(data))))
-    }
-
-    fn fail(&mut self, fault: UploadFault) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        self.incoming = None;
-        self.upload.fault.set(Some(fault));
-        Poll::Ready(Some(Err(fault)))
-    }
-
-    fn count(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        self.waited += self.rate_floor.progress(data.len() as u64);
-        let bytes = self.upload.bytes.get().saturating_add(data.len() as u64);
-        self.upload.bytes.set(bytes);
-        if self.limit > 0 && bytes > self.limit {
-            return self.fail(UploadFault::TooLarge);
-        }
-        if self.timeout.is_some()
-            && self.waited > RATE_GRACE_PERIOD
-            && bytes < MIN_RATE.saturating_mul(self.waited.as_secs())
+    /// Puts back data that was taken last and not sent.
+    pub fn put_back(&mut self, unsent: &[Bytes]) {
+        if let Some(body) = &mut self.0
+            && !unsent.is_empty()
         {
-            return self.fail(UploadFault::TooSlow);
+            let mut replay = unsent.concat();
+            replay.extend_from_slice(&body.replay);
+            body.replay = replay.into();
         }
-        self.send(data)
+    }
+
+    /// Progress of the upload; `None` for an empty body.
+    pub fn upload(&self) -> Option<Rc<Upload>> {
+        self.0.as_ref().map(|body| Rc::clone(&body.upload))
     }
 }
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = UploadFault;
+type Polled = Poll<Option<Result<Frame<Bytes>, UploadFault>>>;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+impl ReceivedBody {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Polled {
         if !self.replay.is_empty() {
             let replay = std::mem::take(&mut self.replay);
             return self.send(replay);
@@ -243,6 +221,38 @@ impl Body for RequestBody {
         }
     }
 
+    fn send(&mut self, data: Bytes) -> Polled {
+        match &mut self.replay_buffer {
+            Some(buffer) if buffer.len() + data.len() <= REPLAY_LIMIT => {
+                buffer.extend_from_slice(&data);
+            }
+            Some(_) | None => self.replay_buffer = None,
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn fail(&mut self, fault: UploadFault) -> Polled {
+        self.incoming = None;
+        self.upload.fault.set(Some(fault));
+        Poll::Ready(Some(Err(fault)))
+    }
+
+    fn count(&mut self, data: Bytes) -> Polled {
+        self.waited += self.rate_floor.progress(data.len() as u64);
+        let bytes = self.upload.bytes.get().saturating_add(data.len() as u64);
+        self.upload.bytes.set(bytes);
+        if self.limit > 0 && bytes > self.limit {
+            return self.fail(UploadFault::TooLarge);
+        }
+        if self.timeout.is_some()
+            && self.waited > RATE_GRACE_PERIOD
+            && bytes < MIN_RATE.saturating_mul(self.waited.as_secs())
+        {
+            return self.fail(UploadFault::TooSlow);
+        }
+        self.send(data)
+    }
+
     fn is_end_stream(&self) -> bool {
         self.replay.is_empty() && self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
@@ -257,5 +267,26 @@ impl Body for RequestBody {
             hint.set_upper(upper + replay);
         }
         hint
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = UploadFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
+        match &mut self.0 {
+            Some(body) => body.poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let body = self.0.as_ref();
+        body.map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint())
     }
 }

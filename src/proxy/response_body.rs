@@ -7,12 +7,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::gate::refusal::Refusal;
 
 use super::headers::is_media_type;
 use super::stream_deadlines::StreamDeadlines;
+use super::upstream::{ExchangeFault, UpstreamBody};
 
 /// Body of a response: a local body of the gate, or a forwarded body of the upstream.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl BodyKind {
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error(transparent)]
-    Upstream(#[from] hyper::Error),
+    Upstream(#[from] ExchangeFault),
     #[error("response aborted by the gate")]
     Aborted,
 }
@@ -73,7 +73,7 @@ pub enum BodyError {
 enum BodySource {
     Local(Option<Bytes>),
     Upstream {
-        incoming: Incoming,
+        body: UpstreamBody,
         kind: BodyKind,
         deadlines: StreamDeadlines,
     },
@@ -104,14 +104,14 @@ impl<O: BodyObserver> ResponseBody<O> {
 
     /// Body of the upstream, aborted at the first of the deadlines.
     pub fn upstream(
-        incoming: Incoming,
+        body: UpstreamBody,
         kind: BodyKind,
         deadlines: StreamDeadlines,
         observer: O,
     ) -> Self {
         let mut body = Self {
             source: BodySource::Upstream {
-                incoming,
+                body,
                 kind,
                 deadlines,
             },
@@ -129,6 +129,9 @@ impl<O: BodyObserver> ResponseBody<O> {
     }
 
     fn end(&mut self, complete: bool) {
+        if complete && let BodySource::Upstream { body, .. } = &mut self.source {
+            body.release();
+        }
         if let Some(observer) = self.observer.take() {
             observer.ended(self.bytes, complete);
         }
@@ -158,11 +161,11 @@ impl<O: BodyObserver> Body for ResponseBody<O> {
                 Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
             }
             BodySource::Upstream {
-                incoming,
+                body,
                 kind,
                 deadlines,
             } => {
-                let polled = Pin::new(incoming).poll_frame(context);
+                let polled = Pin::new(body).poll_frame(context);
                 let ended_by = match &polled {
                     Poll::Ready(_) => deadlines.note_progress(),
                     Poll::Pending => match deadlines.poll_end(context) {
@@ -196,7 +199,7 @@ impl<O: BodyObserver> Body for ResponseBody<O> {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             BodySource::Local(bytes) => bytes.is_none(),
-            BodySource::Upstream { incoming, .. } => incoming.is_end_stream(),
+            BodySource::Upstream { body, .. } => body.is_end_stream(),
         }
     }
 
@@ -205,7 +208,7 @@ impl<O: BodyObserver> Body for ResponseBody<O> {
             BodySource::Local(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            BodySource::Upstream { incoming, .. } => incoming.size_hint(),
+            BodySource::Upstream { body, .. } => body.size_hint(),
         }
     }
 }

@@ -91,6 +91,16 @@ impl Wire {
         written
     }
 
+    /// Registers the task for unread bytes. Ready if the runtime knows of some, or of the end of the stream.
+    fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        let polled = match &self.transport {
+            Transport::Tcp(stream) => stream.poll_read_ready(context),
+            Transport::Unix(stream) => stream.poll_read_ready(context),
+        };
+        // A read reports the error.
+        polled.map(|_| ())
+    }
+
     /// Copies the first unread bytes and returns their number; 0 at the end of the stream, `None` if there are none yet.
     /// Asks the kernel: the runtime learns of new bytes only when it next waits for events.
     fn peek(&self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
@@ -122,6 +132,14 @@ impl Stream {
         match self {
             Self::Plain(wire) => wire.written,
             Self::Tls(stream) => stream.get_ref().0.written,
+        }
+    }
+
+    /// See [`Wire::poll_read_ready`]. Over TLS, the bytes are encrypted.
+    pub(super) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(wire) => wire.poll_read_ready(context),
+            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(context),
         }
     }
 

@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use bytes::Bytes;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional, sink};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -18,6 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::gate::refusal::Refusal;
 
 use super::stream_deadlines::StreamDeadlines;
+use super::upstream::Upgraded;
 use frames::Frames;
 
 /// Time to complete a partial frame before the gate closes the WebSocket.
@@ -42,14 +44,14 @@ pub struct TunnelSummary {
 /// Copies in both directions until one side closes, or the gate closes the WebSocket at one of the deadlines.
 pub async fn join(
     client: OnUpgrade,
-    upstream: OnUpgrade,
+    upstream: Upgraded,
     mut deadlines: StreamDeadlines,
 ) -> TunnelSummary {
-    let (client, upstream) = tokio::join!(client, upstream);
-    let (Ok(client), Ok(upstream)) = (client, upstream) else {
+    let Ok(client) = client.await else {
         return TunnelSummary::default();
     };
-    let (mut client, mut upstream) = (Side::new(client), Side::new(upstream));
+    let mut client = Side::new(TokioIo::new(client), Bytes::new());
+    let mut upstream = Side::new(upstream.stream, upstream.read);
     let (to_client, to_upstream) = (Rc::clone(&client.written), Rc::clone(&upstream.written));
     let mut closed_by_gate = None;
     let copied = {
@@ -97,8 +99,10 @@ pub async fn join(
 }
 
 /// One side of a tunnel.
-struct Side {
-    stream: TokioIo<Upgraded>,
+struct Side<S> {
+    stream: S,
+    /// Bytes that were read ahead.
+    read: Bytes,
     written: Rc<Written>,
 }
 
@@ -118,10 +122,11 @@ impl Written {
     }
 }
 
-impl Side {
-    fn new(stream: Upgraded) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
+    fn new(stream: S, read: Bytes) -> Self {
         Self {
-            stream: TokioIo::new(stream),
+            stream,
+            read,
             written: Rc::default(),
         }
     }
@@ -146,17 +151,22 @@ impl Side {
     }
 }
 
-impl AsyncRead for Side {
+impl<S: AsyncRead + Unpin> AsyncRead for Side<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.read.is_empty() {
+            let count = self.read.len().min(buffer.remaining());
+            buffer.put_slice(&self.read.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Side {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

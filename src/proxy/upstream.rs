@@ -1,65 +1,76 @@
 //! Upstream side of one worker: connection pools, timeouts and retries.
 
 mod address;
+mod body;
 mod connect;
 mod connection;
 mod driver;
 mod endpoint;
 mod error;
+mod fault;
 mod head;
 pub mod health;
 mod health_status;
 pub mod http1;
 mod http2;
 mod id;
+mod idle;
 mod load_balancer;
+mod outbox;
 mod outlier_detector;
 mod policy;
 mod protocol;
 mod queue;
+mod request;
 mod resolve;
 mod retry_budget;
-mod reuse;
 mod revocable_body;
 mod send;
 mod shared;
+mod surplus;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::header::UPGRADE;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use tokio::time::{Instant, sleep_until, timeout};
+use http::Response;
+use tokio::time::{Instant, timeout};
 
 use crate::gate::permit::Permit;
 use crate::observe::metrics::Pool;
 
-use super::request_body::{RequestBody, Upload};
-use super::request_head::RequestHead;
+use super::request_body::Upload;
 
 pub use address::{EndpointAddress, Target};
+pub use body::{Upgraded, UpstreamBody};
 pub use error::UpstreamError;
+pub use fault::ExchangeFault;
 pub use health_status::HealthStatus;
 pub use id::UpstreamId;
 pub use policy::{HealthPolicy, QueueLimits, UpstreamPolicy};
 pub use protocol::{HTTP1, HTTP2, Protocol, Tls, TlsSettings};
 pub use queue::Queue;
+pub use request::UpstreamRequest;
 pub use send::MAX_RESPONSE_FIELDS;
 pub use shared::{SharedUpstream, UpstreamState};
 
-use connection::Connection;
+use connection::{BodySource, Connection};
 use endpoint::{Endpoint, PendingGuard};
+use fault::SendError;
 use load_balancer::{EndpointList, Endpoints};
+use outbox::Outbox;
 use queue::Slot;
 use resolve::Lookup;
 use retry_budget::RetryBudget;
-use send::SendError;
+use timers::Timers;
 
 /// Endpoints and connection pools of one upstream in one worker.
 #[derive(Debug)]
@@ -67,44 +78,7 @@ pub struct Upstream {
     shared: Rc<SharedUpstream>,
     endpoints: Rc<Endpoints>,
     budget: RetryBudget,
-}
-
-/// Connection checked out of the pool. Dropping it without [`Self::release`] closes the connection, or resets its HTTP/2
-/// stream, so that the upstream stops working on an abandoned request.
-#[derive(Debug)]
-pub struct PooledConnection {
-    connection: Connection,
-    pending: PendingGuard,
-    slot: Option<Slot>,
-}
-
-/// Counts an upgraded connection as pending until it is dropped.
-#[derive(Debug)]
-pub struct Upgraded {
-    _pending: PendingGuard,
-    _slot: Option<Slot>,
-}
-
-impl PooledConnection {
-    /// Returns the connection to the pool after a complete response.
-    pub fn release(self) {
-        self.pending.0.check_in(self.connection);
-    }
-
-    /// Removes an upgraded connection from the pool.
-    pub fn detach(self) -> Upgraded {
-        if let Connection::Http1(connection) = self.connection {
-            connection.detach();
-        }
-        Upgraded {
-            _pending: self.pending,
-            _slot: self.slot,
-        }
-    }
-
-    pub fn address(&self) -> Arc<EndpointAddress> {
-        Arc::clone(&self.pending.0.address)
-    }
+    timers: Rc<Timers>,
 }
 
 #[derive(Debug)]
@@ -113,16 +87,16 @@ struct FailedAttempt {
     retry: Retry,
 }
 
-/// Request of a failed attempt, by the condition for its retry.
+/// Condition for the retry of a failed attempt.
 #[derive(Debug)]
 enum Retry {
     /// The upstream has not processed the request.
-    NotProcessed(Box<Request<RequestBody>>),
+    NotProcessed,
     /// Replayable request on a reused connection, most likely closed by the upstream at the same moment: retried without
     /// the retry budget.
-    StaleConnection(Box<Request<RequestBody>>),
+    StaleConnection,
     /// Replayable request.
-    Replayable(Box<Request<RequestBody>>),
+    Replayable,
     Never,
 }
 
@@ -133,9 +107,11 @@ impl Upstream {
 
     fn with_lookup(shared: SharedUpstream, lookup: Lookup) -> Self {
         let shared = Rc::new(shared);
+        let outbox = Rc::new(Outbox::default());
         Self {
-            endpoints: Rc::new(Endpoints::new(Rc::clone(&shared), lookup)),
+            endpoints: Rc::new(Endpoints::new(Rc::clone(&shared), outbox, lookup)),
             budget: RetryBudget::new(shared.policy.retries.budget),
+            timers: Rc::default(),
             shared,
         }
     }
@@ -155,18 +131,13 @@ impl Upstream {
     }
 
     /// Sends a request and waits for the response head. Consumes the permit, which proves that the gate has allowed the
-    /// request. The request has `head`, whatever its own says.
+    /// request.
     pub async fn exchange(
-        self: &Rc<Self>,
+        &self,
         permit: Permit,
-        head: RequestHead,
-        mut request: Box<Request<RequestBody>>,
+        mut request: UpstreamRequest,
         response_timeout: Option<Duration>,
-    ) -> Result<(Response<Incoming>, PooledConnection), UpstreamError> {
-        let sent = head.to_parts();
-        *request.method_mut() = sent.method;
-        *request.uri_mut() = sent.uri;
-        *request.headers_mut() = sent.headers;
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
         // Consumes the permit: it allows this one exchange.
         drop(permit);
         let response_timeout = response_timeout.unwrap_or(self.shared.policy.response_timeout);
@@ -174,39 +145,36 @@ impl Upstream {
             Some(queue) => Some(self.acquire_slot(queue).await?),
             None => None,
         };
-        let upload = request.body().upload();
-        let began = Instant::now();
+        let upload = request.body.upload();
+        let mut deadline = ResponseDeadline {
+            response_timeout,
+            idle_timeout: self.shared.policy.idle_timeout,
+            began: Instant::now(),
+            uploaded: upload.as_ref().map_or(0, |upload| upload.bytes()),
+            moved_at: None,
+        };
         let tried = RefCell::new(None);
-        let exchange = self.send(request, &upload, &tried);
-        tokio::pin!(exchange);
-        let mut deadline = began + response_timeout;
-        let (mut uploaded, mut moved_at) = (upload.bytes(), began);
-        loop {
-            tokio::select! {
-                biased;
-                result = &mut exchange => {
-                    let (response, connection, pending) = result?;
-                    return Ok((response, PooledConnection { connection, pending, slot }));
+        let mut exchange = pin!(self.send(&mut request, upload.as_deref(), &tried));
+        let mut timer = self.timers.take();
+        let mut ends_at = deadline.began + response_timeout;
+        let received = poll_fn(|context| {
+            if let Poll::Ready(received) = exchange.as_mut().poll(context) {
+                return Poll::Ready(Some(received));
+            }
+            while timer.elapsed(ends_at, context) {
+                match deadline.next(upload.as_deref(), Instant::now()) {
+                    Some(next) => ends_at = next,
+                    None => return Poll::Ready(None),
                 }
-                () = sleep_until(deadline) => {}
             }
-            // While the gate waits for the client to send, the body timeout applies, and to a gRPC call the idle timeout.
-            // The response timeout starts when the upload is complete, or when the upstream stops reading it.
-            let now = Instant::now();
-            if upload.bytes() > uploaded {
-                (uploaded, moved_at) = (upload.bytes(), now);
+            Poll::Pending
+        });
+        match received.await {
+            Some(received) => {
+                let (response, pending) = received?;
+                Ok(response.map(|source| UpstreamBody::new(source, pending, slot)))
             }
-            let idle_timeout = self.shared.policy.idle_timeout;
-            let is_idle = !idle_timeout.is_zero() && now >= moved_at + idle_timeout;
-            let is_moving = now == moved_at || (upload.awaits_client() && !is_idle);
-            deadline = match upload.finished_at() {
-                Some(finished) => finished.max(began) + response_timeout,
-                None if is_moving => now + response_timeout,
-                None => now,
-            };
-            if deadline <= now {
-                return Err(self.response_timeout(tried.take(), response_timeout));
-            }
+            None => Err(self.response_timeout(tried.take(), response_timeout)),
         }
     }
 
@@ -238,17 +206,20 @@ impl Upstream {
     /// Sends a request to one endpoint, and retries it on another if the retry policy allows.
     async fn send(
         &self,
-        mut request: Box<Request<RequestBody>>,
-        upload: &Upload,
+        request: &mut UpstreamRequest,
+        upload: Option<&Upload>,
         current: &RefCell<Option<Rc<Endpoint>>>,
-    ) -> Result<(Response<Incoming>, Connection, PendingGuard), UpstreamError> {
-        let upgrade = request.headers().contains_key(UPGRADE);
-        if upgrade && self.shared.protocol.is_http2() {
+    ) -> Result<(Response<BodySource>, PendingGuard), UpstreamError> {
+        if request.head.is_upgrade() && self.shared.protocol.is_http2() {
             return Err(UpstreamError::WebSocketOverHttp2 {
                 target: self.any_address(),
             });
         }
-        let list = self.endpoints().await?;
+        let list = match self.endpoints.known() {
+            Some(list) => list,
+            // Boxed: inline, the rare lookup would enlarge the future of every request.
+            None => Box::pin(self.resolved_endpoints()).await?,
+        };
         self.budget.deposit();
         let mut tried = Vec::new();
         let mut was_replayed = false;
@@ -262,53 +233,40 @@ impl Upstream {
             let pending = PendingGuard::new(&endpoint);
             let force_new = tried.iter().any(|tried| Rc::ptr_eq(tried, &endpoint));
             let FailedAttempt { error, retry } =
-                match self.attempt(&endpoint, request, upgrade, force_new).await {
-                    Ok((response, connection)) => {
+                match self.attempt(&endpoint, request, force_new).await {
+                    Ok(response) => {
                         endpoint.outliers.succeeded();
-                        return Ok((response, connection, pending));
+                        return Ok((response, pending));
                     }
                     Err(failed) => failed,
                 };
-            if upload.fault().is_some() {
+            if upload.is_some_and(|upload| upload.fault().is_some()) {
                 // The client failed to send its body.
                 return Err(error);
             }
             self.endpoints.failed(&endpoint);
             let may_retry = tried.len() < self.shared.policy.retries.attempts;
-            request = match retry {
-                // The only endpoint would run into the same connect timeout again.
-                Retry::NotProcessed(request)
-                    if may_retry && (list.len() > 1 || !error.is_connect_timeout()) =>
-                {
-                    request
-                }
-                Retry::StaleConnection(request) if may_retry && !was_replayed => {
-                    was_replayed = true;
-                    request
-                }
-                Retry::Replayable(request)
-                    if may_retry && !was_replayed && self.budget.withdraw() =>
-                {
-                    was_replayed = true;
-                    request
-                }
-                Retry::NotProcessed(_)
-                | Retry::StaleConnection(_)
-                | Retry::Replayable(_)
-                | Retry::Never => return Err(error),
-            };
+            let is_retried = may_retry
+                && match retry {
+                    // The only endpoint would run into the same connect timeout again.
+                    Retry::NotProcessed => list.len() > 1 || !error.is_connect_timeout(),
+                    Retry::StaleConnection => !was_replayed,
+                    Retry::Replayable => !was_replayed && self.budget.withdraw(),
+                    Retry::Never => false,
+                };
+            if !is_retried {
+                return Err(error);
+            }
+            was_replayed |= !matches!(retry, Retry::NotProcessed);
             tried.push(endpoint);
             self.shared.state.metrics.retried();
         }
     }
 
-    /// All endpoints. The first DNS lookup counts as part of connecting.
-    async fn endpoints(&self) -> Result<EndpointList, UpstreamError> {
-        if let Some(list) = self.endpoints.known() {
-            return Ok(list);
-        }
+    /// Endpoints after the first DNS lookup, which counts as part of connecting.
+    async fn resolved_endpoints(&self) -> Result<EndpointList, UpstreamError> {
         let waited = self.shared.policy.connect_timeout;
-        match Box::pin(timeout(waited, self.endpoints.resolved())).await {
+        match timeout(waited, self.endpoints.resolved()).await {
             Ok(resolved) => resolved.map_err(|source| UpstreamError::Connect {
                 target: self.any_address(),
                 source,
@@ -324,62 +282,60 @@ impl Upstream {
     async fn attempt(
         &self,
         endpoint: &Endpoint,
-        mut request: Box<Request<RequestBody>>,
-        upgrade: bool,
+        request: &mut UpstreamRequest,
         force_new: bool,
-    ) -> Result<(Response<Incoming>, Connection), FailedAttempt> {
+    ) -> Result<Response<BodySource>, FailedAttempt> {
         let target = || Arc::clone(&endpoint.address);
         let invalid_response = |source| UpstreamError::InvalidResponse {
             target: target(),
             source,
         };
+        let upgrade = request.head.is_upgrade();
         loop {
             let pooled = if force_new {
                 None
             } else {
-                endpoint.check_out(upgrade).await
+                endpoint.check_out(upgrade)
             };
-            let (mut connection, is_new) = match pooled {
+            let (connection, is_new) = match pooled {
                 Some(connection) => (connection, false),
                 // Boxed: inline, the rare connect would enlarge the future of every request.
                 None => match Box::pin(self.connect(endpoint, upgrade)).await {
                     Ok(connected) => connected,
                     Err(error) => {
-                        let retry = Retry::NotProcessed(request);
+                        let retry = Retry::NotProcessed;
                         return Err(FailedAttempt { error, retry });
                     }
                 },
             };
+            let is_reused = !is_new && connection.is_http1();
             // The upstream may close a pooled connection at any moment. An unsent request takes the next connection; a
             // request that may have been sent is retried only if it is replayable.
-            match connection.send(request).await {
-                Ok(response) => return Ok((response, connection)),
-                Err(SendError::NotSent(unsent)) if is_new => {
+            let (error, retry) = match connection.send(request).await {
+                Ok(response) => return Ok(response),
+                Err(SendError::NotSent) if is_new => {
                     return Err(FailedAttempt {
                         error: UpstreamError::ConnectionClosed { target: target() },
-                        retry: Retry::NotProcessed(unsent),
+                        retry: Retry::NotProcessed,
                     });
                 }
-                Err(SendError::NotSent(unsent)) => request = unsent,
-                Err(SendError::NotProcessed { error, retry }) => {
-                    return Err(FailedAttempt {
-                        error: invalid_response(error),
-                        retry: retry.map_or(Retry::Never, Retry::NotProcessed),
-                    });
+                Err(SendError::NotSent) => continue,
+                Err(SendError::NotProcessed { error, can_retry }) => {
+                    (error, can_retry.then_some(Retry::NotProcessed))
                 }
-                Err(SendError::MaybeProcessed { error, retry }) => {
-                    let is_reused = !is_new && matches!(connection, Connection::Http1(_));
+                Err(SendError::MaybeProcessed { error, can_retry }) => {
                     let condition = if is_reused {
                         Retry::StaleConnection
                     } else {
                         Retry::Replayable
                     };
-                    return Err(FailedAttempt {
-                        error: invalid_response(error),
-                        retry: retry.map_or(Retry::Never, condition),
-                    });
+                    (error, can_retry.then_some(condition))
                 }
-            }
+            };
+            return Err(FailedAttempt {
+                error: invalid_response(error),
+                retry: retry.unwrap_or(Retry::Never),
+            });
         }
     }
 
@@ -407,5 +363,42 @@ impl Upstream {
                 waited,
             }),
         }
+    }
+}
+
+/// Deadline of a response head.
+///
+/// While the gate waits for the client to send, the body timeout applies, and to a gRPC call the idle timeout. The response
+/// timeout starts when the upload is complete, or when the upstream stops reading it.
+#[derive(Debug)]
+struct ResponseDeadline {
+    response_timeout: Duration,
+    idle_timeout: Duration,
+    began: Instant,
+    uploaded: u64,
+    /// Time at which `uploaded` was seen; `None` before the first look.
+    moved_at: Option<Instant>,
+}
+
+impl ResponseDeadline {
+    /// Time to look again; `None` if the response is overdue.
+    fn next(&mut self, upload: Option<&Upload>, now: Instant) -> Option<Instant> {
+        let finished = upload.map_or(Some(self.began), Upload::finished_at);
+        let deadline = match (finished, upload) {
+            (Some(finished), _) => finished.max(self.began) + self.response_timeout,
+            (None, Some(upload)) if self.is_moving(upload, now) => now + self.response_timeout,
+            (None, _) => now,
+        };
+        (deadline > now).then_some(deadline)
+    }
+
+    fn is_moving(&mut self, upload: &Upload, now: Instant) -> bool {
+        if upload.bytes() > self.uploaded {
+            self.uploaded = upload.bytes();
+            self.moved_at = Some(now);
+        }
+        let moved_at = self.moved_at.unwrap_or(self.began);
+        let is_idle = !self.idle_timeout.is_zero() && now >= moved_at + self.idle_timeout;
+        now == moved_at || (upload.awaits_client() && !is_idle)
     }
 }

@@ -193,8 +193,8 @@ fn only_exchanges_and_health_checks_open_upstream_connections() {
     only("src", &["endpoint.check_out(", "endpoint.open("], |path| {
         path == "src/proxy/upstream.rs" || path == "src/proxy/upstream/endpoint.rs"
     });
-    only("src", &["into_connection("], |path| {
-        path == "src/proxy/upstream/health.rs" || path == "src/proxy/upstream/connect.rs"
+    only("src", &["connect::open("], |path| {
+        path == "src/proxy/upstream/health.rs" || path == "src/proxy/upstream/endpoint.rs"
     });
 }
 

@@ -77,6 +77,7 @@ pub(super) fn compile(document: &mut ConfigDocument) -> Vec<SharedUpstream> {
             response_timeout: upstream.response_timeout,
             idle_timeout: upstream.idle_timeout,
             informational: upstream.informational,
+            reuse: upstream.reuse,
             keep_alive: upstream.keep_alive,
             dns_refresh: upstream.dns_refresh,
             retries: upstream.retries,

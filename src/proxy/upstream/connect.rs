@@ -1,7 +1,6 @@
 //! Opens connections: TCP or Unix socket, plain or TLS, HTTP/1.1 or HTTP/2.
 
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use http::uri::Scheme;
@@ -12,27 +11,14 @@ use crate::happy_eyeballs;
 use crate::proxy::transport::{Stream, Wire};
 
 use super::address::{EndpointAddress, Target};
-use super::connection::Connection;
-use super::http1::Http1;
-use super::http2::{Http2, Http2Stream};
+use super::http2::Http2;
 use super::protocol::{HTTP2, Protocol, Tls};
-use super::reuse::SurplusFlag;
 
 /// New connection.
 #[derive(Debug)]
 pub(super) enum Opened {
-    Http1(Http1),
+    Http1(Stream),
     Http2(Http2),
-}
-
-impl Opened {
-    /// Uses the connection for one exchange only.
-    pub(super) fn into_connection(self) -> Connection {
-        match self {
-            Self::Http1(connection) => Connection::Http1(connection),
-            Self::Http2(connection) => Connection::Http2(Http2Stream::new(&Rc::new(connection))),
-        }
-    }
 }
 
 /// Opens a connection. An `upgrade` gets HTTP/1.1 if TLS negotiates the version.
@@ -40,19 +26,15 @@ pub(super) async fn open(
     address: &EndpointAddress,
     protocol: &Protocol,
     upgrade: bool,
-    surplus: Arc<SurplusFlag>,
 ) -> io::Result<Opened> {
     let wire = connect(address).await?;
     match protocol {
-        Protocol::Http1 => {
-            let http1 = Http1::open(Stream::Plain(wire), surplus).await?;
-            Ok(Opened::Http1(http1))
-        }
+        Protocol::Http1 => Ok(Opened::Http1(Stream::Plain(wire))),
         Protocol::Http2 => {
             let http2 = Http2::open(Stream::Plain(wire), Scheme::HTTP).await?;
             Ok(Opened::Http2(http2))
         }
-        Protocol::Tls(tls) => handshake(wire, address, tls, upgrade, surplus).await,
+        Protocol::Tls(tls) => handshake(wire, address, tls, upgrade).await,
     }
 }
 
@@ -76,7 +58,6 @@ async fn handshake(
     address: &EndpointAddress,
     tls: &Tls,
     upgrade: bool,
-    surplus: Arc<SurplusFlag>,
 ) -> io::Result<Opened> {
     let name = match &tls.settings.server_name {
         Some(name) => name.clone(),
@@ -90,6 +71,6 @@ async fn handshake(
     if is_http2 {
         Ok(Opened::Http2(Http2::open(stream, Scheme::HTTPS).await?))
     } else {
-        Ok(Opened::Http1(Http1::open(stream, surplus).await?))
+        Ok(Opened::Http1(stream))
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::config::Reuse;
 use crate::observe::metrics::Pool;
 
 use super::address::EndpointAddress;
@@ -17,12 +18,12 @@ use super::connect::{self, Opened};
 use super::connection::Connection;
 use super::http1::Http1;
 use super::http2::{Http2, Http2Stream};
+use super::idle::IdleConnections;
+use super::outbox::Outbox;
 use super::outlier_detector::OutlierDetector;
+use super::policy::UpstreamPolicy;
 use super::protocol::Protocol;
-use super::reuse::SurplusFlag;
-
-/// Idle HTTP/1.1 connections per worker and endpoint.
-const MAX_IDLE: usize = 256;
+use super::surplus::SurplusFlag;
 
 /// Time without reuse of HTTP/1.1 connections after surplus bytes: the endpoint sends more than one response to a request,
 /// and the next surplus may arrive when it is indistinguishable from a response.
@@ -32,7 +33,9 @@ const DISTRUST: Duration = Duration::from_hours(1);
 pub(super) struct Endpoint {
     pub(super) address: Arc<EndpointAddress>,
     keep_alive: Duration,
-    idle: RefCell<Vec<Idle>>,
+    reuse: Reuse,
+    outbox: Rc<Outbox>,
+    idle: Rc<IdleConnections>,
     shared: RefCell<Vec<Rc<Http2>>>,
     /// Held while opening a connection that other exchanges may share.
     opening: Mutex<()>,
@@ -41,14 +44,8 @@ pub(super) struct Endpoint {
     is_retired: Cell<bool>,
     /// The last TLS handshake negotiated HTTP/1.1.
     prefers_http1: Cell<bool>,
-    surplus: Arc<SurplusFlag>,
+    surplus: Rc<SurplusFlag>,
     distrusted_until: Cell<Option<Instant>>,
-}
-
-#[derive(Debug)]
-struct Idle {
-    connection: Http1,
-    since: Instant,
 }
 
 /// Counts one exchange with an endpoint until it is dropped.
@@ -58,6 +55,7 @@ pub(super) struct PendingGuard(pub(super) Rc<Endpoint>);
 impl PendingGuard {
     pub(super) fn new(endpoint: &Rc<Endpoint>) -> Self {
         endpoint.pending.set(endpoint.pending.get() + 1);
+        endpoint.idle.note_demand(endpoint.pending.get());
         Self(Rc::clone(endpoint))
     }
 }
@@ -69,40 +67,38 @@ impl Drop for PendingGuard {
 }
 
 impl Endpoint {
-    pub(super) fn new(address: Arc<EndpointAddress>, keep_alive: Duration) -> Self {
+    pub(super) fn new(
+        address: Arc<EndpointAddress>,
+        policy: &UpstreamPolicy,
+        outbox: &Rc<Outbox>,
+    ) -> Self {
         Self {
             address,
-            keep_alive,
-            idle: RefCell::default(),
+            keep_alive: policy.keep_alive,
+            reuse: policy.reuse,
+            outbox: Rc::clone(outbox),
+            idle: Rc::default(),
             shared: RefCell::default(),
             opening: Mutex::default(),
             outliers: OutlierDetector::default(),
             pending: Cell::new(0),
             is_retired: Cell::new(false),
             prefers_http1: Cell::new(false),
-            surplus: Arc::default(),
+            surplus: Rc::default(),
             distrusted_until: Cell::new(None),
         }
     }
 
     /// Checks out a pooled connection: a stream of a shared HTTP/2 connection, or the most recently used idle HTTP/1.1
     /// connection. An `upgrade` gets HTTP/1.1 only.
-    pub(super) async fn check_out(&self, upgrade: bool) -> Option<Connection> {
+    pub(super) fn check_out(&self, upgrade: bool) -> Option<Connection> {
         if !upgrade && let Some(stream) = self.open_stream() {
             return Some(Connection::Http2(stream));
         }
-        loop {
-            if self.is_distrusted() {
-                return None;
-            }
-            let Idle {
-                mut connection,
-                since,
-            } = self.idle.borrow_mut().pop()?;
-            if since.elapsed() < self.keep_alive && connection.is_ready().await {
-                return Some(Connection::Http1(connection));
-            }
+        if self.is_distrusted() {
+            return None;
         }
+        self.idle.pop().map(Connection::Http1)
     }
 
     fn open_stream(&self) -> Option<Http2Stream> {
@@ -131,14 +127,14 @@ impl Endpoint {
                 opening = None;
             }
         }
-        let surplus = Arc::clone(&self.surplus);
-        let opened = connect::open(&self.address, protocol, upgrade, surplus).await?;
+        let opened = connect::open(&self.address, protocol, upgrade).await?;
         let connection = match opened {
-            Opened::Http1(connection) => {
+            Opened::Http1(stream) => {
                 if !upgrade {
                     self.prefers_http1.set(true);
                 }
-                Connection::Http1(connection)
+                let (outbox, surplus) = (Rc::clone(&self.outbox), Rc::clone(&self.surplus));
+                Connection::Http1(Box::new(Http1::new(stream, outbox, surplus)))
             }
             Opened::Http2(connection) => {
                 self.prefers_http1.set(false);
@@ -152,22 +148,20 @@ impl Endpoint {
         Ok((connection, true))
     }
 
-    /// Returns a connection after a complete exchange.
-    pub(super) fn check_in(&self, connection: Connection) {
-        match connection {
-            Connection::Http2(stream) => stream.finish(),
-            Connection::Http1(connection) => {
-                if connection.check_in() && !self.is_distrusted() {
-                    self.return_idle(connection);
-                }
-            }
+    /// Returns an HTTP/1.1 connection after a complete exchange.
+    pub(super) fn check_in(&self, mut connection: Box<Http1>) {
+        let may_reuse = connection.check_in(self.reuse);
+        if may_reuse && !self.is_distrusted() && !self.is_retired.get() {
+            let timeout = connection.keep_alive_timeout();
+            let timeout = timeout.map_or(self.keep_alive, |timeout| timeout.min(self.keep_alive));
+            self.idle.push(connection, timeout, self.pending());
         }
     }
 
     /// Returns true if HTTP/1.1 connections are not reused because of surplus bytes on one of them.
     fn is_distrusted(&self) -> bool {
-        if self.surplus.take() {
-            self.idle.borrow_mut().clear();
+        if self.surplus.take() && self.reuse == Reuse::Safe {
+            self.idle.clear();
             let before = self
                 .distrusted_until
                 .replace(Some(Instant::now() + DISTRUST));
@@ -200,46 +194,23 @@ impl Endpoint {
         let streams: usize = shared.iter().map(|open| open.streams()).sum();
         let (used, unused): (Vec<_>, Vec<_>) = shared.iter().partition(|open| open.streams() > 0);
         let unused = unused.iter().filter(|open| !open.is_closed());
-        let idle = self.idle.borrow();
-        let pooled = idle.iter().filter(|idle| !idle.connection.is_closed());
         Pool {
             requests: self.pending() as u64,
             active: (used.len() + self.pending().saturating_sub(streams)) as u64,
-            idle: (unused.count() + pooled.count()) as u64,
+            idle: (unused.count() + self.idle.len()) as u64,
         }
     }
 
     /// Closes idle connections and pools no more: DNS no longer returns this endpoint.
     pub(super) fn retire(&self) {
         self.is_retired.set(true);
-        self.idle.borrow_mut().clear();
+        self.idle.clear();
         self.shared.borrow_mut().clear();
     }
 
     /// Returns true if the endpoint is retired and holds no connection.
     #[cfg(test)]
     pub(super) fn is_retired(&self) -> bool {
-        self.is_retired.get() && self.idle.borrow().is_empty() && self.shared.borrow().is_empty()
-    }
-
-    fn return_idle(&self, connection: Http1) {
-        if self.is_retired.get() {
-            return;
-        }
-        let mut idle = self.idle.borrow_mut();
-        let now = Instant::now();
-        // The first is the least recently used.
-        let evict_first = idle.first().is_some_and(|first| {
-            first.connection.is_closed()
-                || now - first.since > self.keep_alive
-                || idle.len() >= MAX_IDLE
-        });
-        if evict_first {
-            idle.remove(0);
-        }
-        idle.push(Idle {
-            connection,
-            since: now,
-        });
+        self.is_retired.get() && self.idle.len() == 0 && self.shared.borrow().is_empty()
     }
 }

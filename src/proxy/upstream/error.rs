@@ -8,6 +8,7 @@ use http::StatusCode;
 use crate::gate::refusal::Refusal;
 
 use super::address::EndpointAddress;
+use super::fault::ExchangeFault;
 use super::send::MAX_RESPONSE_FIELDS;
 
 /// Upstream without a usable response. The text completes "failed to …".
@@ -36,7 +37,7 @@ pub enum UpstreamError {
     InvalidResponse {
         target: Arc<EndpointAddress>,
         #[source]
-        source: hyper::Error,
+        source: ExchangeFault,
     },
     /// Every connection closes before the request is sent.
     #[error("send the request to {target}: it closes every connection")]

@@ -5,19 +5,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Request, StatusCode};
+use http::header::USER_AGENT;
+use http::{HeaderValue, StatusCode};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::proxy::request_body::RequestBody;
+use crate::proxy::request_head::RequestHead;
 
 use super::address::EndpointAddress;
-use super::connect;
+use super::connect::{self, Opened};
+use super::connection::Connection;
+use super::fault::SendError;
+use super::http1::Http1;
+use super::http2::Http2Stream;
 use super::policy::HealthPolicy;
+use super::request::UpstreamRequest;
 use super::resolve;
-use super::send::SendError;
 use super::shared::SharedUpstream;
 
 /// `User-Agent` of health checks.
@@ -169,27 +174,31 @@ async fn send_check(
     address: &EndpointAddress,
 ) -> Result<StatusCode, String> {
     let exchange = async {
-        let opened = connect::open(address, &upstream.protocol, false, Arc::default()).await;
-        let mut connection = opened.map_err(|error| error.to_string())?.into_connection();
-        let mut request = Box::new(Request::new(RequestBody::empty()));
-        *request.uri_mut() = check.path.clone().into();
+        let opened = connect::open(address, &upstream.protocol, false).await;
+        let connection = match opened.map_err(|error| error.to_string())? {
+            Opened::Http1(stream) => {
+                let connection = Http1::new(stream, Rc::default(), Rc::default());
+                Connection::Http1(Box::new(connection))
+            }
+            Opened::Http2(connection) => Connection::Http2(Http2Stream::new(&Rc::new(connection))),
+        };
         let host = HeaderValue::try_from(address.target.authority());
         let host = host.map_err(|error| error.to_string())?;
-        request.headers_mut().insert(HOST, host);
-        request.headers_mut().insert(USER_AGENT, CLAIMGATE);
-        let response = connection
-            .send(request)
-            .await
-            .map_err(|error| match error {
-                SendError::NotSent(_) => "connection closed".to_owned(),
-                SendError::NotProcessed { error, .. } | SendError::MaybeProcessed { error, .. } => {
-                    match error.source() {
-                        Some(source) => format!("{error}: {source}"),
-                        None => error.to_string(),
-                    }
-                }
-            })?;
-        Ok(response.status())
+        let mut request = UpstreamRequest {
+            head: RequestHead::get(check.path.as_str(), &host, &[(USER_AGENT, CLAIMGATE)]),
+            body: RequestBody::empty(),
+            informational: None,
+        };
+        match connection.send(&mut request).await {
+            Ok(response) => Ok(response.status()),
+            Err(SendError::NotSent) => Err("connection closed".to_owned()),
+            Err(
+                SendError::NotProcessed { error, .. } | SendError::MaybeProcessed { error, .. },
+            ) => Err(match error.source() {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            }),
+        }
     };
     let result = timeout(check.timeout, exchange).await;
     result.unwrap_or_else(|_| Err(format!("no response within {:?}", check.timeout)))

@@ -11,6 +11,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::ext::on_informational;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
@@ -19,9 +20,11 @@ use crate::proxy::tasks::LocalTasks;
 use crate::proxy::transport::Stream;
 
 use super::driver::{Driver, WakeOnRead};
+use super::fault::SendError;
 use super::head::to_http2;
+use super::request::UpstreamRequest;
 use super::revocable_body::RevocableBody;
-use super::send::{MAX_RESPONSE_HEAD_BYTES, SendError, clone_head, is_replayable, with_body};
+use super::send::MAX_RESPONSE_HEAD_BYTES;
 
 /// Concurrent streams of one connection.
 const MAX_STREAMS: usize = 100;
@@ -122,38 +125,51 @@ impl Http2Stream {
         }
     }
 
+    /// Sends a request and waits for the response head.
     pub(super) async fn send(
-        &mut self,
-        request: Box<Request<RequestBody>>,
-    ) -> Result<Response<Incoming>, SendError> {
-        let is_replayable = is_replayable(&request);
-        let head_copy = clone_head(&request);
-        let (head, mut body) = request.into_parts();
+        mut self,
+        request: &mut UpstreamRequest,
+    ) -> Result<(Response<Incoming>, Self), SendError> {
+        let is_replayable = request.is_replayable();
+        let head = to_http2(request.head.to_parts(), &self.connection.scheme);
+        let mut body = std::mem::take(&mut request.body);
         body.enable_replay();
-        let head = to_http2(head, &self.connection.scheme);
         let upload = RevocableBody::new(body);
         self.upload = Some(upload.clone());
         let mut sender = self.connection.sender.clone();
-        let sent = sender.try_send_request(Request::from_parts(head, upload.clone()));
-        let sent = sent.await.inspect(|_| upload.disable_replay());
-        sent.map_err(|mut error| {
-            if error.take_message().is_some()
-                && let Some(body) = upload.take()
-            {
-                return SendError::NotSent(with_body(head_copy, body));
+        let mut sent = Request::from_parts(head, upload.clone());
+        if let Some(informational) = request.informational.clone() {
+            on_informational(&mut sent, move |response| {
+                informational.forward(response.status(), response.headers().clone());
+            });
+        }
+        let sent = sender.try_send_request(sent).await;
+        let mut error = match sent {
+            Ok(response) => {
+                upload.disable_replay();
+                return Ok((response, self));
             }
-            let error = error.into_error();
-            if was_not_processed(&error) {
-                let body = upload.take().and_then(RequestBody::rewind);
-                return SendError::NotProcessed {
-                    error,
-                    retry: body.map(|body| with_body(head_copy, body)),
-                };
-            }
-            SendError::MaybeProcessed {
-                error,
-                retry: is_replayable.then(|| with_body(head_copy, RequestBody::empty())),
-            }
+            Err(error) => error,
+        };
+        if error.take_message().is_some()
+            && let Some(body) = upload.take()
+        {
+            request.body = body;
+            return Err(SendError::NotSent);
+        }
+        let error = error.into_error();
+        if was_not_processed(&error) {
+            let body = upload.take().and_then(RequestBody::rewind);
+            let can_retry = body.is_some();
+            request.body = body.unwrap_or_default();
+            return Err(SendError::NotProcessed {
+                error: error.into(),
+                can_retry,
+            });
+        }
+        Err(SendError::MaybeProcessed {
+            error: error.into(),
+            can_retry: is_replayable,
         })
     }
 

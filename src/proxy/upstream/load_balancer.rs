@@ -16,6 +16,7 @@ use crate::observe::metrics::Pool;
 
 use super::address::{EndpointAddress, Target};
 use super::endpoint::Endpoint;
+use super::outbox::Outbox;
 use super::outlier_detector::OutlierState;
 use super::resolve::{Lookup, addresses};
 use super::shared::SharedUpstream;
@@ -28,6 +29,7 @@ pub(super) type EndpointList = Rc<[Rc<Endpoint>]>;
 #[derive(Debug)]
 pub(super) struct Endpoints {
     upstream: Rc<SharedUpstream>,
+    outbox: Rc<Outbox>,
     lookup: Lookup,
     list: RefCell<EndpointList>,
     /// Time of the next DNS lookup; none without host names.
@@ -41,16 +43,15 @@ pub(super) struct Endpoints {
 }
 
 impl Endpoints {
-    pub(super) fn new(upstream: Rc<SharedUpstream>, lookup: Lookup) -> Self {
+    pub(super) fn new(upstream: Rc<SharedUpstream>, outbox: Rc<Outbox>, lookup: Lookup) -> Self {
         let policy = &upstream.policy;
         let has_names = policy.targets.iter().any(|target| target.name().is_some());
         let fixed = policy
             .targets
             .iter()
             .filter(|target| target.name().is_none());
-        let endpoint = |target: &Target| {
-            Endpoint::new(Arc::new(EndpointAddress::of(target)), policy.keep_alive)
-        };
+        let endpoint =
+            |target: &Target| Endpoint::new(Arc::new(EndpointAddress::of(target)), policy, &outbox);
         let list: EndpointList = fixed.map(|target| Rc::new(endpoint(target))).collect();
         Self {
             lookup,
@@ -59,6 +60,7 @@ impl Endpoints {
             lookup_in_progress: Arc::default(),
             lookup_error: RefCell::default(),
             next: Cell::new(0),
+            outbox,
             upstream,
         }
     }
@@ -159,7 +161,7 @@ impl Endpoints {
         let list = self.list.borrow();
         let known = list.iter().find(|endpoint| endpoint.address == address);
         known.map_or_else(
-            || Rc::new(Endpoint::new(address, self.upstream.policy.keep_alive)),
+            || Rc::new(Endpoint::new(address, &self.upstream.policy, &self.outbox)),
             Rc::clone,
         )
     }

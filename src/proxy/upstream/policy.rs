@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 
-use crate::config::{Balance, Ejection, Retries};
+use crate::config::{Balance, Ejection, Retries, Reuse};
 
 use super::address::Target;
 
@@ -24,6 +24,8 @@ pub struct UpstreamPolicy {
     pub idle_timeout: Duration,
     /// Forwards informational responses (1xx).
     pub informational: bool,
+    /// Condition for another exchange on an HTTP/1.1 connection.
+    pub reuse: Reuse,
     /// Idle timeout of a pooled connection.
     pub keep_alive: Duration,
     /// Interval between DNS lookups.

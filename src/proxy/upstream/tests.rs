@@ -11,6 +11,12 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::{spawn_local, yield_now};
 
+use http::HeaderValue;
+
+use crate::config::Reuse;
+use crate::proxy::request_body::RequestBody;
+use crate::proxy::request_head::RequestHead;
+
 use super::*;
 
 /// Result of a test lookup.
@@ -59,6 +65,7 @@ fn upstream(port: u16, refresh: Duration) -> Upstream {
         response_timeout: Duration::from_secs(20),
         idle_timeout: Duration::ZERO,
         informational: false,
+        reuse: Reuse::default(),
         keep_alive: Duration::from_secs(50),
         dns_refresh: refresh,
         retries: crate::config::Retries::default(),
@@ -84,15 +91,26 @@ fn serve(listener: TcpListener, body: &'static str) {
     });
 }
 
+async fn endpoints(upstream: &Upstream) -> Result<EndpointList, UpstreamError> {
+    match upstream.endpoints.known() {
+        Some(list) => Ok(list),
+        None => upstream.resolved_endpoints().await,
+    }
+}
+
 async fn get_body(upstream: &Upstream) -> Result<String, UpstreamError> {
-    let mut request = Box::new(Request::new(RequestBody::empty()));
-    *request.uri_mut() = "/".parse().unwrap();
-    let upload = request.body().upload();
-    let (response, connection, pending) =
-        upstream.send(request, &upload, &RefCell::new(None)).await?;
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    pending.0.check_in(connection);
-    Ok(String::from_utf8(body.to_vec()).unwrap())
+    let mut request = UpstreamRequest {
+        head: RequestHead::get("/", &HeaderValue::from_static("tasks.test"), &[]),
+        body: RequestBody::empty(),
+        informational: None,
+    };
+    let (response, pending) = upstream
+        .send(&mut request, None, &RefCell::new(None))
+        .await?;
+    let mut body = UpstreamBody::new(response.into_body(), pending, None);
+    let data = (&mut body).collect().await.unwrap().to_bytes();
+    body.release();
+    Ok(String::from_utf8(data.to_vec()).unwrap())
 }
 
 #[test]
@@ -106,7 +124,7 @@ fn follows_dns_changes_in_the_background() {
         let upstream = upstream(port, Duration::from_nanos(1));
         DNS.set(Dns::Address(1));
         assert_eq!(get_body(&upstream).await.unwrap(), "one");
-        let first = upstream.endpoints().await.unwrap();
+        let first = endpoints(&upstream).await.unwrap();
         DNS.set(Dns::Address(2));
         let mut bodies = Vec::new();
         while bodies.last().is_none_or(|body| body != "two") {
@@ -130,10 +148,10 @@ fn keeps_the_endpoint_of_an_unchanged_address() {
     run(async {
         let upstream = upstream(80, Duration::from_nanos(1));
         DNS.set(Dns::Address(1));
-        let first = upstream.endpoints().await.unwrap();
+        let first = endpoints(&upstream).await.unwrap();
         let before = LOOKUPS.get();
         while LOOKUPS.get() < before + 5 {
-            let list = upstream.endpoints().await.unwrap();
+            let list = endpoints(&upstream).await.unwrap();
             assert!(Rc::ptr_eq(&first[0], &list[0]));
             yield_now().await;
         }
@@ -147,14 +165,14 @@ fn retries_failed_lookups_and_caches_successful_ones() {
         let upstream = upstream(80, Duration::from_hours(1));
         for lookups in 1..4 {
             assert!(matches!(
-                upstream.endpoints().await,
+                endpoints(&upstream).await,
                 Err(UpstreamError::Connect { .. })
             ));
             assert_eq!(LOOKUPS.get(), lookups);
         }
         DNS.set(Dns::Address(1));
         for _ in 0..10 {
-            assert_eq!(upstream.endpoints().await.unwrap().len(), 1);
+            assert_eq!(endpoints(&upstream).await.unwrap().len(), 1);
         }
         assert_eq!(LOOKUPS.get(), 4);
     });

@@ -10,7 +10,8 @@ use httparse::{EMPTY_HEADER, Status};
 use crate::proxy::upstream::send::{MAX_RESPONSE_FIELDS, MAX_RESPONSE_HEAD_BYTES};
 
 use super::field_section::{EndSearch, copy_fields};
-use super::response_head::{BodyLength, ResponseFault};
+use super::response_fault::ResponseFault;
+use super::response_head::BodyLength;
 
 /// Longest line with a chunk size and its extensions, in bytes.
 const MAX_CHUNK_LINE: usize = 1024;

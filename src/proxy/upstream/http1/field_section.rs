@@ -6,7 +6,7 @@ use httparse::Header;
 
 use crate::proxy::upstream::send::MAX_RESPONSE_HEAD_BYTES;
 
-use super::response_head::ResponseFault;
+use super::response_fault::ResponseFault;
 
 /// Fields that the gate may add to a head without another allocation.
 const SPARE_FIELDS: usize = 2;

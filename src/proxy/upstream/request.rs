@@ -1,0 +1,28 @@
+//! Request to an upstream.
+
+use http::Method;
+
+use crate::proxy::informational::InformationalForwarder;
+use crate::proxy::request_body::RequestBody;
+use crate::proxy::request_head::RequestHead;
+
+/// Request to an upstream. A retry sends the same head again.
+#[derive(Debug)]
+pub struct UpstreamRequest {
+    pub head: RequestHead,
+    pub body: RequestBody,
+    /// Receives the informational responses; `None` drops them.
+    pub informational: Option<InformationalForwarder>,
+}
+
+impl UpstreamRequest {
+    /// Returns true if the request may be sent twice: its method is idempotent (RFC 9110 section 9.2.2) and its body
+    /// empty.
+    pub(super) fn is_replayable(&self) -> bool {
+        let is_idempotent = matches!(
+            *self.head.method(),
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+        );
+        is_idempotent && self.body.is_empty()
+    }
+}
