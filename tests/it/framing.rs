@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crate::harness::{Latch, Next, ROUTES, TASKS, Upstream, get, post, request, start, start_with};
 
@@ -361,6 +362,59 @@ fn forwards_an_early_response_to_a_long_upload() {
     }
     // The connections with an incomplete upload are closed.
     upstream.wait_for_closed(20);
+}
+
+/// The upstream responds while the gate holds bytes of the upload that no socket has taken yet.
+#[test]
+fn an_upload_behind_an_early_response_arrives_unchanged() {
+    const CHUNKS: usize = 16 * 1024;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (received, progress) = (Latch::default(), Arc::clone(&sent));
+    let head_received = received.clone();
+    let upstream = Upstream::responding(move |exchange| {
+        // Every buffer between the client and this upstream fills.
+        let mut before = 0;
+        let mut unchanged = 0;
+        while unchanged < 100 {
+            thread::park_timeout(Duration::from_millis(1));
+            let now = progress.load(Ordering::Relaxed);
+            unchanged = if now == before && now > 0 {
+                unchanged + 1
+            } else {
+                0
+            };
+            before = now;
+        }
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+        head_received.wait();
+        let is_complete = exchange.body().is_some();
+        exchange.write(if is_complete { "ok" } else { "no" });
+        Next::Close
+    });
+    let config = format!("[listen]\nmax_body_bytes = 0\n{ROUTES}");
+    let (sidecar, upstream, issuer) = start_with(&config, upstream);
+    let mut client = sidecar.connect();
+    client.send(head(
+        "Transfer-Encoding: chunked\r\n",
+        &issuer.token("alice"),
+    ));
+    let mut sending = client.wire.try_clone();
+    let uploading = thread::spawn(move || {
+        for number in 0..CHUNKS {
+            let data = format!("{number:01000}");
+            let chunk = format!("{:x}\r\n{data}\r\n", data.len());
+            sending.write(chunk.as_bytes()).unwrap();
+            sent.store(number, Ordering::Relaxed);
+        }
+        sending.write(b"0\r\n\r\n").unwrap();
+    });
+    assert!(client.wire.read_head().unwrap().is_some());
+    received.open();
+    assert_eq!(client.wire.read_exact(2).unwrap(), b"ok");
+    uploading.join().unwrap();
+    let arrived = upstream.arrived();
+    let expected = (0..CHUNKS).map(|number| format!("{number:01000}"));
+    assert!(arrived[0].body == expected.collect::<String>().into_bytes());
 }
 
 #[test]

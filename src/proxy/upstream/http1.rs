@@ -122,9 +122,6 @@ impl Http1 {
         let received =
             poll_fn(|context| self.poll_head(context, kind, request, &mut writer, &mut parser));
         let received = received.await;
-        let mut text = self.socket.take_text();
-        text.truncate(head_length);
-        request.head.put_text(text);
         match received {
             Ok(head) => {
                 let upload = (!self.is_uploaded(&writer)).then(|| {
@@ -135,6 +132,9 @@ impl Http1 {
                 Ok(self.respond(head, kind, upload))
             }
             Err(error) => {
+                let mut text = self.socket.take_text();
+                text.truncate(head_length);
+                request.head.put_text(text);
                 let has_written = self.socket.has_written();
                 let unsent = writer.into_unsent();
                 if !has_written && !matches!(error, ExchangeFault::Upload) {
