@@ -211,7 +211,8 @@ impl Proxy {
     ) -> ClientResponse {
         let response = &delivery.response;
         let target = || Arc::clone(response.body().address());
-        if !has_unambiguous_length(response.headers()) {
+        let is_parsed = response.body().is_http1();
+        if !is_parsed && !has_unambiguous_length(response.headers()) {
             let target = target();
             return self.fail(exchange, &UpstreamError::AmbiguousLength { target });
         }

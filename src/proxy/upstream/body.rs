@@ -48,6 +48,11 @@ impl UpstreamBody {
         &self.address
     }
 
+    /// Returns true if the message length was checked when the head was parsed.
+    pub fn is_http1(&self) -> bool {
+        matches!(self.source, Some(BodySource::Http1(_)))
+    }
+
     /// Takes the upgraded connection of a 101 response; `None` over HTTP/2.
     pub fn into_upgraded(mut self) -> Option<Upgraded> {
         let Some(BodySource::Http1(body)) = self.source.take() else {

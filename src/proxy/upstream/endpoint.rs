@@ -16,14 +16,13 @@ use crate::observe::metrics::Pool;
 use super::address::EndpointAddress;
 use super::connect::{self, Opened};
 use super::connection::Connection;
-use super::http1::Http1;
+use super::http1::{Http1, SharedHttp1};
 use super::http2::{Http2, Http2Stream};
 use super::idle::IdleConnections;
 use super::outbox::Outbox;
 use super::outlier_detector::OutlierDetector;
 use super::policy::UpstreamPolicy;
 use super::protocol::Protocol;
-use super::surplus::SurplusFlag;
 
 /// Time without reuse of HTTP/1.1 connections after surplus bytes: the endpoint sends more than one response to a request,
 /// and the next surplus may arrive when it is indistinguishable from a response.
@@ -34,7 +33,7 @@ pub(super) struct Endpoint {
     pub(super) address: Arc<EndpointAddress>,
     keep_alive: Duration,
     reuse: Reuse,
-    outbox: Rc<Outbox>,
+    http1: Rc<SharedHttp1>,
     idle: Rc<IdleConnections>,
     shared: RefCell<Vec<Rc<Http2>>>,
     /// Held while opening a connection that other exchanges may share.
@@ -44,7 +43,6 @@ pub(super) struct Endpoint {
     is_retired: Cell<bool>,
     /// The last TLS handshake negotiated HTTP/1.1.
     prefers_http1: Cell<bool>,
-    surplus: Rc<SurplusFlag>,
     distrusted_until: Cell<Option<Instant>>,
 }
 
@@ -76,7 +74,7 @@ impl Endpoint {
             address,
             keep_alive: policy.keep_alive,
             reuse: policy.reuse,
-            outbox: Rc::clone(outbox),
+            http1: Rc::new(SharedHttp1::new(Rc::clone(outbox))),
             idle: Rc::default(),
             shared: RefCell::default(),
             opening: Mutex::default(),
@@ -84,7 +82,6 @@ impl Endpoint {
             pending: Cell::new(0),
             is_retired: Cell::new(false),
             prefers_http1: Cell::new(false),
-            surplus: Rc::default(),
             distrusted_until: Cell::new(None),
         }
     }
@@ -133,8 +130,7 @@ impl Endpoint {
                 if !upgrade {
                     self.prefers_http1.set(true);
                 }
-                let (outbox, surplus) = (Rc::clone(&self.outbox), Rc::clone(&self.surplus));
-                Connection::Http1(Box::new(Http1::new(stream, outbox, surplus)))
+                Connection::Http1(Box::new(Http1::new(stream, Rc::clone(&self.http1))))
             }
             Opened::Http2(connection) => {
                 self.prefers_http1.set(false);
@@ -160,7 +156,7 @@ impl Endpoint {
 
     /// Returns true if HTTP/1.1 connections are not reused because of surplus bytes on one of them.
     fn is_distrusted(&self) -> bool {
-        if self.surplus.take() && self.reuse == Reuse::Safe {
+        if self.http1.surplus.take() && self.reuse == Reuse::Safe {
             self.idle.clear();
             let before = self
                 .distrusted_until

@@ -177,7 +177,7 @@ async fn send_check(
         let opened = connect::open(address, &upstream.protocol, false).await;
         let connection = match opened.map_err(|error| error.to_string())? {
             Opened::Http1(stream) => {
-                let connection = Http1::new(stream, Rc::default(), Rc::default());
+                let connection = Http1::new(stream, Rc::default());
                 Connection::Http1(Box::new(connection))
             }
             Opened::Http2(connection) => Connection::Http2(Http2Stream::new(&Rc::new(connection))),

@@ -3,9 +3,11 @@
 pub mod body_decoder;
 mod body_writer;
 mod field_section;
+mod read_space;
 mod response_body;
 pub mod response_fault;
 pub mod response_head;
+mod shared;
 pub(super) mod socket;
 #[cfg(test)]
 mod tests;
@@ -26,15 +28,14 @@ use crate::proxy::request_body::{RequestBody, UploadFault};
 use crate::proxy::transport::Stream;
 
 use super::fault::{ExchangeFault, SendError};
-use super::outbox::Outbox;
 use super::request::UpstreamRequest;
-use super::surplus::SurplusFlag;
 use body_decoder::BodyDecoder;
 use body_writer::{BodyWriter, WriteFault};
 use response_head::{BodyLength, HeadParser, KeepAlive, RequestKind, ResponseHead};
 use socket::Socket;
 
 pub(super) use response_body::Http1Body;
+pub(super) use shared::SharedHttp1;
 
 /// Size of the first read of a response, in bytes: the head and a small body.
 const FIRST_READ: usize = 4 * 1024;
@@ -49,8 +50,7 @@ const CLOSE_MARGIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Http1 {
     socket: Rc<Socket>,
-    outbox: Rc<Outbox>,
-    surplus: Rc<SurplusFlag>,
+    shared: Rc<SharedHttp1>,
     /// Bytes that are read and not decoded.
     buffer: BytesMut,
     /// Size of the next read, in bytes.
@@ -85,11 +85,10 @@ impl Drop for Upload {
 }
 
 impl Http1 {
-    pub(super) fn new(stream: Stream, outbox: Rc<Outbox>, surplus: Rc<SurplusFlag>) -> Self {
+    pub(super) fn new(stream: Stream, shared: Rc<SharedHttp1>) -> Self {
         Self {
             socket: Rc::new(Socket::new(stream)),
-            outbox,
-            surplus,
+            shared,
             buffer: BytesMut::new(),
             read_size: FIRST_READ,
             is_read_full: false,
@@ -117,7 +116,7 @@ impl Http1 {
         self.socket.begin(text);
         self.is_early = false;
         self.socket.queue();
-        self.outbox.push(Rc::clone(&self.socket));
+        self.shared.outbox.push(Rc::clone(&self.socket));
         let mut parser = HeadParser::default();
         let received =
             poll_fn(|context| self.poll_head(context, kind, request, &mut writer, &mut parser));
@@ -208,8 +207,13 @@ impl Http1 {
     /// Reads once, up to `limit` bytes. Returns 0 at the end of the stream.
     fn poll_fill(&mut self, limit: usize, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let size = self.read_size.min(limit).max(1);
-        self.buffer.reserve(size);
-        let count = ready!(self.socket.poll_read(&mut self.buffer, size, context))?;
+        let count = if self.buffer.is_empty() && size <= FIRST_READ {
+            self.buffer = ready!(self.shared.space.poll_read(&self.socket, size, context))?;
+            self.buffer.len()
+        } else {
+            self.buffer.reserve(size);
+            ready!(self.socket.poll_read(&mut self.buffer, size, context))?
+        };
         self.is_read_full = count == size;
         if count == self.read_size {
             self.read_size = (self.read_size * 4).min(MAX_READ);
@@ -253,10 +257,9 @@ impl Http1 {
     /// Returns true if the connection may carry another exchange after a complete response.
     pub(super) fn check_in(&mut self, reuse: Reuse) -> bool {
         if !self.buffer.is_empty() {
-            self.surplus.note(&self.buffer);
+            self.shared.surplus.note(&self.buffer);
             return false;
         }
-        // The next exchange allocates its own.
         self.buffer = BytesMut::new();
         self.is_reused = true;
         let may_reuse = match reuse {
@@ -288,7 +291,9 @@ impl Http1 {
             Ok(None) => true,
             Ok(Some(count)) => {
                 if !self.socket.is_tls() {
-                    self.surplus.note(start.get(..count).unwrap_or_default());
+                    self.shared
+                        .surplus
+                        .note(start.get(..count).unwrap_or_default());
                 }
                 false
             }
@@ -307,7 +312,7 @@ impl Http1 {
         match self.socket.poll_read(&mut buffer, 12, context) {
             Poll::Pending => false,
             Poll::Ready(Ok(_)) => {
-                self.surplus.note(&buffer);
+                self.shared.surplus.note(&buffer);
                 true
             }
             Poll::Ready(Err(_)) => true,

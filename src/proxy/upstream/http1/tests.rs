@@ -22,17 +22,17 @@ fn run(test: impl Future<Output = ()>) {
     runtime.unwrap().block_on(test);
 }
 
-/// Connection, the flag of its endpoint, and the server's side.
-async fn connected() -> (Box<Http1>, Rc<SurplusFlag>, StdStream) {
+/// Connection, the state of its endpoint, and the server's side.
+async fn connected() -> (Box<Http1>, Rc<SharedHttp1>, StdStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap())
         .await
         .unwrap();
     let (server, _) = listener.accept().unwrap();
-    let surplus = Rc::<SurplusFlag>::default();
+    let shared = Rc::<SharedHttp1>::default();
     let stream = Stream::Plain(stream.into());
-    let connection = Http1::new(stream, Rc::default(), Rc::clone(&surplus));
-    (Box::new(connection), surplus, server)
+    let connection = Http1::new(stream, Rc::clone(&shared));
+    (Box::new(connection), shared, server)
 }
 
 /// Exchange in which the server reads the request and sends this text.
@@ -66,13 +66,13 @@ async fn exchange(
 #[test]
 fn a_quiet_connection_is_reused() {
     run(async {
-        let (mut connection, surplus, server) = connected().await;
+        let (mut connection, shared, server) = connected().await;
         for _ in 0..3 {
             connection = exchange(connection, Method::GET, &server, COMPLETE).await;
             assert!(connection.check_in(Reuse::Safe));
             assert!(connection.is_quiet());
         }
-        assert!(!surplus.take());
+        assert!(!shared.surplus.take());
     });
 }
 
@@ -84,7 +84,7 @@ fn a_check_out_finds_bytes_that_the_runtime_does_not_know_of() {
             ("x", true),
             ("HTTP/1.1 408 Request Timeout\r\n", false),
         ] {
-            let (connection, surplus, mut server) = connected().await;
+            let (connection, shared, mut server) = connected().await;
             let mut connection = exchange(connection, Method::GET, &server, COMPLETE).await;
             assert!(connection.check_in(Reuse::Safe));
             server.write_all(bytes.as_bytes()).unwrap();
@@ -92,7 +92,7 @@ fn a_check_out_finds_bytes_that_the_runtime_does_not_know_of() {
             let is_known = connection.socket.poll_readable(&mut context).is_ready();
             assert!(!is_known, "the runtime knows of them");
             assert!(!connection.is_quiet());
-            assert_eq!(surplus.take(), is_surplus, "{bytes:?}");
+            assert_eq!(shared.surplus.take(), is_surplus, "{bytes:?}");
         }
     });
 }
@@ -100,12 +100,12 @@ fn a_check_out_finds_bytes_that_the_runtime_does_not_know_of() {
 #[test]
 fn a_check_out_finds_the_end_of_the_stream() {
     run(async {
-        let (connection, surplus, server) = connected().await;
+        let (connection, shared, server) = connected().await;
         let mut connection = exchange(connection, Method::GET, &server, COMPLETE).await;
         assert!(connection.check_in(Reuse::Safe));
         drop(server);
         assert!(!connection.is_quiet());
-        assert!(!surplus.take());
+        assert!(!shared.surplus.take());
     });
 }
 
@@ -113,7 +113,7 @@ fn a_check_out_finds_the_end_of_the_stream() {
 fn an_idle_connection_ends_with_the_first_byte_or_the_end_of_the_stream() {
     run(async {
         for bytes in ["x", ""] {
-            let (connection, surplus, mut server) = connected().await;
+            let (connection, shared, mut server) = connected().await;
             let mut connection = exchange(connection, Method::GET, &server, COMPLETE).await;
             assert!(connection.check_in(Reuse::Safe));
             let mut context = Context::from_waker(Waker::noop());
@@ -128,7 +128,7 @@ fn an_idle_connection_ends_with_the_first_byte_or_the_end_of_the_stream() {
                 }
             })
             .await;
-            assert_eq!(surplus.take(), !bytes.is_empty());
+            assert_eq!(shared.surplus.take(), !bytes.is_empty());
         }
     });
 }
@@ -168,7 +168,7 @@ fn a_connection_is_reused_by_the_policy_of_its_upstream() {
             ),
         ] {
             for reuse in [Never, Safe, Always] {
-                let (connection, _surplus, server) = connected().await;
+                let (connection, _shared, server) = connected().await;
                 let method = method.clone();
                 let mut connection = exchange(connection, method, &server, response).await;
                 let expected = reused_by.contains(&reuse);
@@ -185,7 +185,7 @@ fn a_response_that_fills_its_read_is_checked_for_more_at_the_return() {
         let filling = COMPLETE.replace("\r\n\r\n", &format!("\r\nX: {padding}\r\n\r\n"));
         assert_eq!(filling.len(), FIRST_READ);
         for (surplus, may_reuse) in [("", true), ("HTTP/1.1 200 OK\r\n", false)] {
-            let (connection, _surplus, server) = connected().await;
+            let (connection, _shared, server) = connected().await;
             let response = format!("{filling}{surplus}").leak();
             let mut connection = exchange(connection, Method::GET, &server, response).await;
             assert_eq!(connection.check_in(Reuse::Safe), may_reuse, "{surplus:?}");
