@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
@@ -101,6 +101,20 @@ impl Wire {
         polled.map(|_| ())
     }
 
+    /// Returns true if the runtime knows of unread bytes or of the end of the stream, and the kernel has them still. Changes no
+    /// registration of a task.
+    fn is_readable(&self) -> bool {
+        let check = || match self.peek(&mut [0]) {
+            Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
+            Ok(Some(_)) | Err(_) => Ok(()),
+        };
+        let checked = match &self.transport {
+            Transport::Tcp(stream) => stream.try_io(Interest::READABLE, check),
+            Transport::Unix(stream) => stream.try_io(Interest::READABLE, check),
+        };
+        checked.is_ok()
+    }
+
     /// Copies the first unread bytes and returns their number; 0 at the end of the stream, `None` if there are none yet.
     /// Asks the kernel: the runtime learns of new bytes only when it next waits for events.
     fn peek(&self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
@@ -140,6 +154,14 @@ impl Stream {
         match self {
             Self::Plain(wire) => wire.poll_read_ready(context),
             Self::Tls(stream) => stream.get_ref().0.poll_read_ready(context),
+        }
+    }
+
+    /// See [`Wire::is_readable`]. Over TLS, the bytes are encrypted.
+    pub(super) fn is_readable(&self) -> bool {
+        match self {
+            Self::Plain(wire) => wire.is_readable(),
+            Self::Tls(stream) => stream.get_ref().0.is_readable(),
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) use shared::SharedHttp1;
 const FIRST_READ: usize = 4 * 1024;
 
 /// Largest read, in bytes. A client that does not read holds one.
-const MAX_READ: usize = 64 * 1024;
+const MAX_READ: usize = 16 * 1024;
 
 /// Time by which the gate closes a connection before the upstream would.
 const CLOSE_MARGIN: Duration = Duration::from_secs(1);
@@ -103,9 +103,6 @@ impl Http1 {
         mut self: Box<Self>,
         request: &mut UpstreamRequest,
     ) -> Result<Response<Http1Body>, SendError> {
-        if self.is_reused && !self.is_quiet() {
-            return Err(SendError::NotSent);
-        }
         let kind = RequestKind {
             is_head: *request.head.method() == Method::HEAD,
             is_upgrade: request.head.is_upgrade(),
@@ -113,7 +110,7 @@ impl Http1 {
         let mut writer = BodyWriter::new(request.head.length());
         let text = request.head.take_text();
         let head_length = text.len();
-        self.socket.begin(text);
+        self.socket.begin(text, self.is_reused);
         self.is_early = false;
         self.socket.queue();
         self.shared.outbox.push(Rc::clone(&self.socket));
@@ -137,6 +134,8 @@ impl Http1 {
                 let has_written = self.socket.has_written();
                 let unsent = writer.into_unsent();
                 if !has_written && !matches!(error, ExchangeFault::Upload) {
+                    // Notes surplus bytes.
+                    self.is_quiet();
                     request.body.put_back(&unsent);
                     return Err(SendError::NotSent);
                 }
@@ -283,8 +282,7 @@ impl Http1 {
     }
 
     /// Returns true if the kernel holds no unread bytes and not the end of the stream: nothing of an earlier exchange can
-    /// become the response to the next one. Asks the kernel, because the runtime learns of new bytes only when it next
-    /// waits for events.
+    /// become the response to the next one. Notes surplus bytes.
     fn is_quiet(&self) -> bool {
         let mut start = [0; 12];
         match self.socket.peek(&mut start) {

@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 
 use super::http1::socket::Socket;
 
@@ -19,7 +19,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Writes the output of a socket after the tasks that are ready now.
+    /// Writes the output of a socket after the tasks that are ready now, and after the runtime has looked for new events.
     pub(super) fn push(self: &Rc<Self>, socket: Rc<Socket>) {
         let mut waiting = self.waiting.borrow_mut();
         waiting.push(socket);
@@ -30,8 +30,7 @@ impl Outbox {
         match &*self.writer.borrow() {
             Some(writer) => writer.wake_by_ref(),
             None => {
-                let outbox = Rc::downgrade(self);
-                spawn_local(poll_fn(move |context| poll_write(&outbox, context)));
+                spawn_local(write(Rc::downgrade(self)));
             }
         }
     }
@@ -46,17 +45,33 @@ impl Drop for Outbox {
     }
 }
 
-fn poll_write(outbox: &Weak<Outbox>, context: &Context<'_>) -> Poll<()> {
-    let Some(outbox) = outbox.upgrade() else {
-        return Poll::Ready(());
-    };
-    let mut writer = outbox.writer.borrow_mut();
-    if writer.is_none() {
-        *writer = Some(context.waker().clone());
+/// Writes the waiting requests until the outbox is dropped.
+async fn write(outbox: Weak<Outbox>) {
+    loop {
+        let is_waiting = poll_fn(|context| {
+            let Some(outbox) = outbox.upgrade() else {
+                return Poll::Ready(false);
+            };
+            let mut writer = outbox.writer.borrow_mut();
+            if writer.is_none() {
+                *writer = Some(context.waker().clone());
+            }
+            if outbox.waiting.borrow().is_empty() {
+                Poll::Pending
+            } else {
+                Poll::Ready(true)
+            }
+        });
+        if !is_waiting.await {
+            return;
+        }
+        // The runtime serves the other ready tasks, and then asks the kernel for events, before it continues this one: a
+        // socket that is to be reused and is not quiet has become readable by now.
+        yield_now().await;
+        if let Some(outbox) = outbox.upgrade() {
+            for socket in outbox.waiting.borrow_mut().drain(..) {
+                socket.write_queued();
+            }
+        }
     }
-    drop(writer);
-    for socket in outbox.waiting.borrow_mut().drain(..) {
-        socket.write_queued();
-    }
-    Poll::Pending
 }

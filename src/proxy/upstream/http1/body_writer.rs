@@ -162,7 +162,7 @@ mod tests {
     /// Output for a body of these chunks, without a socket that takes it.
     fn written(length: RequestLength, chunks: &[&'static [u8]]) -> Result<Vec<u8>, UploadFault> {
         let socket = Socket::detached();
-        socket.begin(b"head|".to_vec());
+        socket.begin(b"head|".to_vec(), false);
         let mut writer = BodyWriter::new(length);
         let mut written = Vec::new();
         let mut take = || written.extend(socket.take_output());

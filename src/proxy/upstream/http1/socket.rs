@@ -19,6 +19,8 @@ pub(in crate::proxy::upstream) struct Socket {
     /// Borrowed for one system call at a time. `None` after [`Self::take`].
     stream: RefCell<Option<Stream>>,
     output: RefCell<Output>,
+    /// Bytes before the first byte of the request belong to another exchange.
+    must_be_quiet: Cell<bool>,
     /// The output waits in the outbox.
     is_queued: Cell<bool>,
     /// The kernel has accepted bytes of the current request.
@@ -98,6 +100,7 @@ impl Socket {
         Self {
             stream: RefCell::new(stream),
             output: RefCell::default(),
+            must_be_quiet: Cell::new(false),
             is_queued: Cell::new(false),
             has_written: Cell::new(false),
             failure: RefCell::default(),
@@ -106,8 +109,9 @@ impl Socket {
         }
     }
 
-    /// Begins a request with this text.
-    pub(super) fn begin(&self, text: Vec<u8>) {
+    /// Begins a request with this text, on a connection that must be quiet if it is reused.
+    pub(super) fn begin(&self, text: Vec<u8>, is_reused: bool) {
+        self.must_be_quiet.set(is_reused);
         *self.output.borrow_mut() = Output {
             text,
             ..Output::default()
@@ -165,7 +169,12 @@ impl Socket {
         self.is_queued.set(false);
         // The exchange registers its own task if the socket is full.
         let mut context = Context::from_waker(Waker::noop());
-        match self.poll_write(&mut context) {
+        let written = if self.must_be_quiet.get() && self.is_readable() {
+            Poll::Ready(Err(io::Error::other("unread bytes before the request")))
+        } else {
+            self.poll_write(&mut context)
+        };
+        match written {
             Poll::Ready(Ok(())) if !self.wakes.get() => return,
             Poll::Ready(Ok(())) | Poll::Pending => {}
             Poll::Ready(Err(error)) => *self.failure.borrow_mut() = Some(error),
@@ -228,6 +237,14 @@ impl Socket {
         match &*self.stream.borrow() {
             Some(stream) => stream.poll_read_ready(context),
             None => Poll::Ready(()),
+        }
+    }
+
+    /// Returns true if the runtime knows of unread bytes, or of the end of the stream.
+    fn is_readable(&self) -> bool {
+        match &*self.stream.borrow() {
+            Some(stream) => stream.is_readable(),
+            None => true,
         }
     }
 

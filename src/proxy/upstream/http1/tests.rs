@@ -35,6 +35,16 @@ async fn connected() -> (Box<Http1>, Rc<SharedHttp1>, StdStream) {
     (Box::new(connection), shared, server)
 }
 
+fn request(method: &Method) -> UpstreamRequest {
+    let mut head = RequestHead::begin(method, "/", 0);
+    head.field(&HOST, b"a.example");
+    UpstreamRequest {
+        head: head.finish(RequestLength::None),
+        body: RequestBody::empty(),
+        informational: None,
+    }
+}
+
 /// Exchange in which the server reads the request and sends this text.
 async fn exchange(
     connection: Box<Http1>,
@@ -47,14 +57,8 @@ async fn exchange(
         assert!(server.read(&mut [0; 1024]).unwrap() > 0);
         server.write_all(response.as_bytes()).unwrap();
     });
-    let mut head = RequestHead::begin(&method, "/", 0);
-    head.field(&HOST, b"a.example");
-    let mut request = UpstreamRequest {
-        head: head.finish(RequestLength::None),
-        body: RequestBody::empty(),
-        informational: None,
-    };
-    let mut body = connection.send(&mut request).await.unwrap().into_body();
+    let response = connection.send(&mut request(&method)).await;
+    let mut body = response.unwrap().into_body();
     responding.join().unwrap();
     while !body.is_complete() {
         let frame = poll_fn(|context| body.poll_frame(context)).await;
@@ -76,6 +80,15 @@ fn a_quiet_connection_is_reused() {
     });
 }
 
+/// Sends a request on a connection that must not carry one.
+async fn send_on_unquiet(connection: Box<Http1>) {
+    let mut request = request(&Method::GET);
+    let text = request.head.text().to_vec();
+    let sent = connection.send(&mut request).await;
+    assert!(matches!(sent, Err(SendError::NotSent)), "{sent:?}");
+    assert_eq!(request.head.text(), text, "the next connection sends it");
+}
+
 #[test]
 fn a_check_out_finds_bytes_that_the_runtime_does_not_know_of() {
     run(async {
@@ -91,8 +104,11 @@ fn a_check_out_finds_bytes_that_the_runtime_does_not_know_of() {
             let mut context = Context::from_waker(Waker::noop());
             let is_known = connection.socket.poll_readable(&mut context).is_ready();
             assert!(!is_known, "the runtime knows of them");
-            assert!(!connection.is_quiet());
+            send_on_unquiet(connection).await;
             assert_eq!(shared.surplus.take(), is_surplus, "{bytes:?}");
+            server.set_nonblocking(true).unwrap();
+            let received = server.read(&mut [0; 100]);
+            assert!(!matches!(received, Ok(1..)), "{received:?} of the request");
         }
     });
 }
@@ -104,7 +120,7 @@ fn a_check_out_finds_the_end_of_the_stream() {
         let mut connection = exchange(connection, Method::GET, &server, COMPLETE).await;
         assert!(connection.check_in(Reuse::Safe));
         drop(server);
-        assert!(!connection.is_quiet());
+        send_on_unquiet(connection).await;
         assert!(!shared.surplus.take());
     });
 }
