@@ -10,4 +10,5 @@ pub mod header_names;
 pub mod jwks;
 pub mod path;
 mod policy;
+pub mod response;
 pub mod token;

@@ -3,12 +3,12 @@
 // The same source as the library of the fuzz package, which is outside this workspace.
 #[expect(unreachable_pub, reason = "public in the fuzz package")]
 #[path = "../../fuzz/src/lib.rs"]
-mod invariants;
+pub(crate) mod invariants;
 
 use std::fs;
 use std::path::Path;
 
-use invariants::{configuration, gate, header_names, jwks, path, token};
+use invariants::{configuration, gate, header_names, jwks, path, response, token};
 
 /// Runs a check for every input of a target.
 fn replay(target: &str, check: impl Fn(&[u8])) {
@@ -56,4 +56,9 @@ fn no_kept_header_name_passes_as_an_identity() {
 #[test]
 fn every_kept_head_is_forwarded_as_judged_or_refused() {
     replay("gate", gate::check);
+}
+
+#[test]
+fn every_kept_response_has_one_reading() {
+    replay("response", response::check);
 }
