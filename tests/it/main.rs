@@ -34,6 +34,7 @@ mod redis_rate_limits;
 mod reloading;
 mod request_heads;
 mod response_isolation;
+mod response_parsing;
 mod responses;
 mod revocation;
 mod rewrites;
