@@ -257,6 +257,32 @@ fn rejects_a_bare_line_feed_that_arrives_alone() {
 }
 
 #[test]
+fn parses_a_slow_head_at_its_start_and_its_end_only() {
+    let (mut parser, mut buffer) = (HeadParser::default(), BytesMut::from("HTTP/1.1 200 OK\r\n"));
+    assert!(parser.parse(&mut buffer, GET).unwrap().is_none());
+    // A fault shows when the head is parsed.
+    buffer.extend_from_slice(b"invalid\r\na: b\r\n");
+    assert!(parser.parse(&mut buffer, GET).unwrap().is_none());
+    buffer.extend_from_slice(b"\r\n");
+    let fault = parser.parse(&mut buffer, GET).unwrap_err();
+    assert_eq!(fault, ResponseFault::FieldName);
+}
+
+#[test]
+fn parses_the_head_after_a_slow_one() {
+    let (mut parser, mut buffer) = (
+        HeadParser::default(),
+        BytesMut::from("HTTP/1.1 103\r\na: 1\r\n"),
+    );
+    assert!(parser.parse(&mut buffer, GET).unwrap().is_none());
+    buffer.extend_from_slice(b"\r\nHTTP/1.1 204\r\n\r\n");
+    for status in [103, 204] {
+        let head = parser.parse(&mut buffer, GET).unwrap().unwrap();
+        assert_eq!(head.status.as_u16(), status);
+    }
+}
+
+#[test]
 fn searches_every_byte_of_a_slow_head_once() {
     let mut search = EndSearch::default();
     let mut buffer = BytesMut::from("HTTP/1.1 200 OK\r\n");
@@ -432,6 +458,7 @@ fn reads_the_idle_timeout_of_the_upstream() {
         ("max=99,Timeout = 7", Some(7)),
         ("timeout=0", Some(0)),
         ("timeout=9, timeout=3", Some(3)),
+        ("timeout=3, timeout=9", Some(3)),
         ("timeout=, max=99", None),
         ("timeout=-1", None),
         ("timeout=5s", None),
