@@ -14,6 +14,10 @@ use crate::config::Address;
 /// Length of the accept queue.
 const BACKLOG: i32 = 4096;
 
+/// Unsent bytes that the kernel accepts for a client, beside those in transit. By default it accepts megabytes, and
+/// reports progress only when a third of them is sent: a slow reader would seem to stand still.
+const UNSENT_BYTES: u32 = 16 * 1024;
+
 /// Listening socket, not yet registered with an event loop.
 #[derive(Debug)]
 pub(super) enum ListenSocket {
@@ -72,6 +76,9 @@ impl ListenSocket {
             return Err(io::Error::other("the passed socket is not listening"));
         }
         socket.set_nonblocking(true)?;
+        if matches!(self, Self::Tcp(_)) {
+            set_options_of_connections(&socket)?;
+        }
         let copies = (1..count).map(|_| match &self {
             Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
             Self::Unix(socket) => socket.try_clone().map(Self::Unix),
@@ -94,6 +101,7 @@ fn tcp(mut address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Lis
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.set_nonblocking(true)?;
+        set_options_of_connections(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = std::net::TcpListener::from(socket);
@@ -102,6 +110,13 @@ fn tcp(mut address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Lis
         sockets.push(ListenSocket::Tcp(socket));
     }
     Ok((address, sockets))
+}
+
+/// Sets the options of every connection on its listening socket, from which Linux copies them: two system calls less for
+/// each connection.
+fn set_options_of_connections(listener: &Socket) -> io::Result<()> {
+    listener.set_tcp_nodelay(true)?;
+    listener.set_tcp_notsent_lowat(UNSENT_BYTES)
 }
 
 fn unix(path: &Path, count: usize) -> io::Result<Vec<ListenSocket>> {
@@ -211,6 +226,25 @@ mod tests {
         assert!(listen().is_err());
         drop(datagrams);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn accepted_connections_inherit_the_options_of_their_listener() {
+        // One socket each, so that it accepts the connection.
+        let opened = tcp(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap().1;
+        let passed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let passed = ListenSocket::Tcp(passed).copies(1).unwrap();
+        for socket in opened.into_iter().chain(passed) {
+            let ListenSocket::Tcp(listener) = socket else {
+                panic!("not a TCP socket");
+            };
+            let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            listener.set_nonblocking(false).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            let accepted = SockRef::from(&accepted);
+            assert!(accepted.tcp_nodelay().unwrap());
+            assert_eq!(accepted.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
+        }
     }
 
     #[test]

@@ -6,16 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::HeaderValue;
-use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Address;
 use crate::proxy::transport::Wire;
 use crate::tls::server::ServerTls;
-
-/// Unsent bytes that the kernel accepts for a client, beside those in transit. By default it accepts megabytes, and
-/// reports progress only when a third of them is sent: a slow reader would seem to stand still.
-const UNSENT_BYTES: u32 = 16 * 1024;
 
 /// Address and protocol of one listener.
 #[derive(Debug)]
@@ -46,8 +41,6 @@ impl Listener {
         Poll::Ready(Ok(match self {
             Self::Tcp(listener) => {
                 let (stream, address) = ready!(listener.poll_accept(context))?;
-                stream.set_nodelay(true)?;
-                SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
                 (stream.into(), Some(address.ip().to_canonical()))
             }
             Self::Unix(listener) => {
