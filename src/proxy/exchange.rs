@@ -427,6 +427,9 @@ impl Drop for Exchange {
             self.connection
                 .note_body((!self.form.is_chunked).then_some(bytes));
         }
+        if self.leaves_body_unread() {
+            self.connection.leave_body_unread();
+        }
         self.connection.end_exchange(now);
     }
 }

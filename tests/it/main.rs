@@ -23,6 +23,7 @@ mod grpc;
 mod harness;
 mod http2_connections;
 mod identity;
+mod idle_connections;
 mod invariants;
 mod keys;
 mod limits;

@@ -93,6 +93,16 @@ impl Connection {
         self.deadlines.begin_exchange(now);
     }
 
+    /// Notes whether the client closes the connection after the request that begins.
+    pub(super) fn set_last_request(&self, is_last: bool) {
+        self.deadlines.set_last_request(is_last);
+    }
+
+    /// Notes that the exchange ends before its request body.
+    pub(in crate::proxy) fn leave_body_unread(&self) {
+        self.deadlines.set_last_request(false);
+    }
+
     /// Notes that a request head of this size was read.
     pub(in crate::proxy) fn note_head(&self, bytes: usize) {
         self.deadlines.note_read(u64::try_from(bytes).ok());

@@ -27,6 +27,8 @@ pub(super) struct ConnectionDeadlines {
     last_received: AtomicU64,
     /// Bytes of a response wait for the client to read.
     is_write_blocked: AtomicBool,
+    /// HTTP/1.1: the client sends nothing after the request that has begun, and the request is complete.
+    is_last_request: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +49,18 @@ impl ConnectionDeadlines {
             unread: AtomicU64::new(0),
             last_received: AtomicU64::new(0),
             is_write_blocked: AtomicBool::new(false),
+            is_last_request: AtomicBool::new(false),
         }
+    }
+
+    /// Notes whether the client sends nothing more.
+    pub(super) fn set_last_request(&self, is_last: bool) {
+        self.is_last_request.store(is_last, Ordering::Relaxed);
+    }
+
+    /// Returns whether every byte of the client has been read, and it has announced to send no more.
+    pub(super) fn has_read_all(&self) -> bool {
+        self.is_last_request.load(Ordering::Relaxed) && self.unread.load(Ordering::Relaxed) == 0
     }
 
     pub(super) fn begin_exchange(&self, now: Instant) {

@@ -6,8 +6,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
+use http::header::CONNECTION;
+use http::{Request, Version};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::http1_body::PacedBody;
@@ -19,9 +22,12 @@ use super::socket::Socket;
 pub(super) async fn serve(service: ConnectionService, socket: Box<Socket>) -> hyper::Result<()> {
     let connection = Rc::clone(&service.connection);
     let builder = builder(service.server.limits());
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<_>| {
         let service = service.clone();
         async move {
+            let may_switch = request.extensions().get::<OnUpgrade>().is_some();
+            let is_last = !may_switch && is_last(&request);
+            service.connection.set_last_request(is_last);
             let response = service.call(request).await;
             let signal = service.connection.flush_signal();
             Ok::<_, Infallible>(response.map(|body| PacedBody::new(body, signal)))
@@ -46,6 +52,19 @@ pub(super) async fn serve(service: ConnectionService, socket: Box<Socket>) -> hy
     .await
 }
 
+/// Returns whether the client closes the connection after this request (RFC 9112 section 9.3).
+fn is_last<B>(request: &Request<B>) -> bool {
+    let option = match request.version() {
+        Version::HTTP_10 => "keep-alive",
+        _ => "close",
+    };
+    let is_named = request.headers().get_all(CONNECTION).iter().any(|value| {
+        let mut names = value.as_bytes().split(|byte| *byte == b',');
+        names.any(|name| name.trim_ascii().eq_ignore_ascii_case(option.as_bytes()))
+    });
+    is_named == (option == "close")
+}
+
 fn builder(limits: ConnectionLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // The socket enforces the deadlines.
@@ -54,4 +73,27 @@ fn builder(limits: ConnectionLimits) -> http1::Builder {
         .header_read_timeout(None)
         .max_buf_size(limits.read_header_bytes());
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_last_request_of_a_client() {
+        let is_last = |version, options: &[&str]| {
+            let mut request = Request::builder().version(version);
+            for option in options {
+                request = request.header(CONNECTION, *option);
+            }
+            is_last(&request.body(()).unwrap())
+        };
+        assert!(!is_last(Version::HTTP_11, &[]));
+        assert!(!is_last(Version::HTTP_11, &["keep-alive", "closed"]));
+        assert!(is_last(Version::HTTP_11, &["Close"]));
+        assert!(is_last(Version::HTTP_11, &["te", "x , close"]));
+        assert!(is_last(Version::HTTP_10, &[]));
+        assert!(is_last(Version::HTTP_10, &["te"]));
+        assert!(!is_last(Version::HTTP_10, &["Keep-Alive"]));
+    }
 }

@@ -41,6 +41,8 @@ pub struct Socket {
     stream: Stream,
     deadlines: Arc<ConnectionDeadlines>,
     informational: Arc<InformationalQueue>,
+    /// The client has closed its sending side.
+    is_at_end: bool,
     /// Unwritten rest of informational responses, or of a response to an unread head.
     informational_rest: Vec<u8>,
     response: ResponseState,
@@ -62,6 +64,7 @@ impl Socket {
     pub fn new(stream: Stream, connection: &Connection, timeouts: Timeouts) -> Self {
         Self {
             stream,
+            is_at_end: false,
             deadlines: connection.deadlines(),
             informational: connection.informational(),
             informational_rest: Vec::new(),
@@ -124,6 +127,25 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
+    /// Returns whether the client sends nothing more, and everything has been read: closing such a socket loses no
+    /// response. TLS needs a `close_notify` first.
+    fn has_read_all(&mut self, context: &mut Context<'_>) -> bool {
+        if !matches!(self.stream, Stream::Plain(_)) {
+            return false;
+        }
+        if self.is_at_end {
+            return true;
+        }
+        if !self.deadlines.has_read_all() {
+            return false;
+        }
+        // Without new bytes since the last read, the runtime knows that there are none, and makes no system call.
+        let mut scratch = [0; 1];
+        let mut buffer = ReadBuf::new(&mut scratch);
+        let polled = self.stream().poll_read(context, &mut buffer);
+        polled.is_pending() || buffer.filled().is_empty()
+    }
+
     /// Notes the outcome of a write or a flush. Fails if the client reads too slowly.
     fn note_write<T>(
         &mut self,
@@ -157,6 +179,8 @@ impl AsyncRead for Socket {
             let received = buffer.filled().len() - before;
             if received > 0 {
                 self.deadlines.note_received(received);
+            } else if buffer.remaining() > 0 {
+                self.is_at_end = true;
             }
             return Poll::Ready(result);
         }
@@ -224,6 +248,9 @@ impl AsyncWrite for Socket {
     /// Shuts down the sending side, then reads and discards for `LINGER`: closing a socket with unread bytes resets the
     /// connection, and the client would lose the response (RFC 9112 section 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_shutdown && self.has_read_all(context) {
+            return Poll::Ready(Ok(()));
+        }
         let since = *self.shutdown_since.get_or_insert_with(Instant::now);
         if !self.is_shutdown {
             // An error means that the client has closed the connection; it must not hide the error of the head.
