@@ -360,3 +360,21 @@ async fn send(
     }
     upstream.exchange(permit, request, forwarding.timeout).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every busy connection takes this memory, once for each of its requests.
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        let handle = size_of_future(Proxy::handle);
+        let exchange = size_of::<Exchange>();
+        assert!(handle <= 4096, "{handle} bytes");
+        assert!(exchange <= 512, "{exchange} bytes");
+    }
+}

@@ -63,14 +63,20 @@ pub(super) async fn read_more<S: AsyncRead + Unpin>(
     stream: &mut S,
     bytes: &mut Vec<u8>,
 ) -> io::Result<usize> {
-    poll_fn(|context| {
-        let mut scratch = [0; FIRST_READ_BYTES];
-        let mut buffer = ReadBuf::new(&mut scratch);
-        ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
-        bytes.extend_from_slice(buffer.filled());
-        Poll::Ready(Ok(buffer.filled().len()))
-    })
-    .await
+    poll_fn(|context| poll_read_more(stream, context, bytes)).await
+}
+
+/// See [`read_more`].
+pub(super) fn poll_read_more<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    context: &mut Context<'_>,
+    bytes: &mut Vec<u8>,
+) -> Poll<io::Result<usize>> {
+    let mut scratch = [0; FIRST_READ_BYTES];
+    let mut buffer = ReadBuf::new(&mut scratch);
+    ready!(Pin::new(stream).poll_read(context, &mut buffer))?;
+    bytes.extend_from_slice(buffer.filled());
+    Poll::Ready(Ok(buffer.filled().len()))
 }
 
 impl Wire {
@@ -132,15 +138,6 @@ impl Wire {
 }
 
 impl Stream {
-    /// See [`Wire::put_back`].
-    pub(super) fn put_back(&mut self, bytes: Vec<u8>) {
-        match self {
-            Self::Plain(wire) => wire.put_back(bytes),
-            // ALPN negotiates the protocol over TLS, so nothing is read ahead.
-            Self::Tls(_) => {}
-        }
-    }
-
     /// Bytes that the kernel has accepted, TLS records included.
     pub(super) fn written(&self) -> u64 {
         match self {

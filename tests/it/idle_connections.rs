@@ -6,6 +6,39 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{ROUTES, get, start};
 
+/// The gate takes an idle connection back from its HTTP library, with the bytes that were already read.
+#[test]
+fn the_first_bytes_of_a_next_request_survive_a_rest() {
+    let (sidecar, upstream, _issuer) = start(ROUTES);
+    let mut client = sidecar.connect();
+    let next = get("/open/second").bytes();
+    let mut first = get("/open/first").bytes();
+    first.extend_from_slice(&next[..20]);
+    client.send(first);
+    assert_eq!(client.response().status, 200);
+    client.send(&next[20..]);
+    assert_eq!(client.response().status, 200);
+    for _ in 0..3 {
+        assert_eq!(client.call(&get("/open/page")).status, 200);
+    }
+    let lines: Vec<_> = upstream.arrived().iter().map(|it| it.head.line()).collect();
+    assert!(lines[0].contains("/first") && lines[1].contains("/second"));
+    assert_eq!(lines.len(), 5);
+}
+
+#[test]
+fn several_requests_in_one_write_are_served_in_order() {
+    let (sidecar, upstream, _issuer) = start(ROUTES);
+    let mut client = sidecar.connect();
+    for _ in 0..2 {
+        client.send(get("/open/page").bytes().repeat(20));
+        for _ in 0..20 {
+            assert_eq!(client.response().status, 200);
+        }
+    }
+    assert_eq!(upstream.arrived().len(), 40);
+}
+
 #[test]
 fn a_client_that_announces_its_last_request_is_closed_at_once() {
     let (sidecar, _upstream, _issuer) = start(ROUTES);

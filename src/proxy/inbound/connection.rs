@@ -26,6 +26,10 @@ pub struct Connection {
     flush_signal: Arc<FlushSignal>,
     /// Number of concurrent exchanges.
     exchanges: Cell<usize>,
+    /// The request body of the last exchange was incomplete when its response ended.
+    leaves_body_unread: Cell<bool>,
+    /// A request asked to switch protocols.
+    may_switch: Cell<bool>,
     closing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     listener: Arc<ListenerConfig>,
@@ -46,6 +50,8 @@ impl Connection {
             informational: Arc::default(),
             flush_signal: Arc::default(),
             exchanges: Cell::new(0),
+            leaves_body_unread: Cell::new(false),
+            may_switch: Cell::new(false),
             closing: Cell::new(false),
             waker: RefCell::new(None),
             listener,
@@ -87,9 +93,23 @@ impl Connection {
         self.deadlines.waiting_since()
     }
 
+    /// Time since which the connection is between two exchanges: the last response is written, the last request is read,
+    /// and the next one has not begun, as far as the parsed form of the requests tells.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let is_idle =
+            self.exchanges.get() == 0 && !self.leaves_body_unread.get() && self.deadlines.is_idle();
+        is_idle.then(|| self.deadlines.waiting_since()).flatten()
+    }
+
+    /// Returns whether hyper had to wait for bytes of the client since the last call.
+    pub(super) fn take_read_nothing(&self) -> bool {
+        self.deadlines.take_read_nothing()
+    }
+
     /// Notes that a request head has arrived.
     pub(in crate::proxy) fn begin_exchange(&self, now: Instant) {
         self.exchanges.set(self.exchanges.get() + 1);
+        self.leaves_body_unread.set(false);
         self.deadlines.begin_exchange(now);
     }
 
@@ -98,8 +118,18 @@ impl Connection {
         self.deadlines.set_last_request(is_last);
     }
 
+    /// Notes a request to switch protocols.
+    pub(super) fn set_may_switch(&self) {
+        self.may_switch.set(true);
+    }
+
+    pub(super) fn may_switch(&self) -> bool {
+        self.may_switch.get()
+    }
+
     /// Notes that the exchange ends before its request body.
     pub(in crate::proxy) fn leave_body_unread(&self) {
+        self.leaves_body_unread.set(true);
         self.deadlines.set_last_request(false);
     }
 

@@ -29,6 +29,8 @@ pub(super) struct ConnectionDeadlines {
     is_write_blocked: AtomicBool,
     /// HTTP/1.1: the client sends nothing after the request that has begun, and the request is complete.
     is_last_request: AtomicBool,
+    /// HTTP/1.1: hyper has tried to read since the last check, and there was nothing.
+    has_read_nothing: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +52,18 @@ impl ConnectionDeadlines {
             last_received: AtomicU64::new(0),
             is_write_blocked: AtomicBool::new(false),
             is_last_request: AtomicBool::new(false),
+            has_read_nothing: AtomicBool::new(false),
         }
+    }
+
+    /// Notes a read that has to wait.
+    pub(super) fn note_read_nothing(&self) {
+        self.has_read_nothing.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether a read had to wait since the last call.
+    pub(super) fn take_read_nothing(&self) -> bool {
+        self.has_read_nothing.swap(false, Ordering::Relaxed)
     }
 
     /// Notes whether the client sends nothing more.

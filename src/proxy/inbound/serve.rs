@@ -102,7 +102,8 @@ impl AcceptedConnection {
             if address.is_some_and(|address| !trusts(address)) {
                 return Err(ServeError::Head(RejectedHead::PeerNotTrusted));
             }
-            let source = in_time(&connection, limits, proxy_protocol::read(&mut wire)).await?;
+            let read = Box::pin(proxy_protocol::read(&mut wire));
+            let source = in_time(&connection, limits, read).await?;
             peer = Peer::at(match source? {
                 ProxiedSource::Proxy => address,
                 ProxiedSource::Address(client) => {
@@ -121,7 +122,9 @@ impl AcceptedConnection {
                 (socket, is_http2)
             }
             Some(tls) => {
-                let accepted = in_time(&connection, limits, tls.accept(wire)).await?;
+                // Boxed: without TLS, the connection would carry its size.
+                let accepting = Box::pin(tls.accept(wire));
+                let accepted = in_time(&connection, limits, accepting).await?;
                 let (stream, certificate) = accepted.map_err(ServeError::Tls)?;
                 peer.scheme = Scheme::Https;
                 peer.certificate = certificate;
@@ -225,4 +228,26 @@ async fn unless_closing<F: Future>(
         Poll::Pending => Poll::Pending,
     };
     poll_fn(poll).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every open connection takes this memory, also an idle one.
+    #[test]
+    fn the_future_of_a_connection_stays_small() {
+        let connection = size_of_future(AcceptedConnection::serve);
+        let opening = size_of_future(AcceptedConnection::open);
+        let http1 = size_of_future(http1::serve);
+        let http2 = size_of_future(http2::serve);
+        assert!(connection <= 512, "{connection} bytes");
+        assert!(opening <= 1024, "{opening} bytes before HTTP");
+        assert!(http1 <= 192, "{http1} bytes of an idle HTTP/1.1 connection");
+        assert!(http2 <= 2048, "{http2} bytes of an HTTP/2 connection");
+    }
 }

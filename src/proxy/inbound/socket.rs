@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use crate::proxy::deadline_timer::DeadlineTimer;
 use crate::proxy::informational::InformationalQueue;
 use crate::proxy::rate_floor::RateFloor;
-use crate::proxy::transport::{self, Stream};
+use crate::proxy::transport::{Stream, poll_read_more, read_more};
 
 use super::connection::Connection;
 use super::deadlines::{ConnectionDeadlines, LINGER};
@@ -39,6 +40,8 @@ enum ResponseState {
 #[derive(Debug)]
 pub struct Socket {
     stream: Stream,
+    /// Bytes put back, to be read first.
+    put_back: Bytes,
     deadlines: Arc<ConnectionDeadlines>,
     informational: Arc<InformationalQueue>,
     /// The client has closed its sending side.
@@ -64,6 +67,7 @@ impl Socket {
     pub fn new(stream: Stream, connection: &Connection, timeouts: Timeouts) -> Self {
         Self {
             stream,
+            put_back: Bytes::new(),
             is_at_end: false,
             deadlines: connection.deadlines(),
             informational: connection.informational(),
@@ -93,14 +97,26 @@ impl Socket {
             if so_far == HTTP2_PREFACE.len() {
                 break true;
             }
-            if transport::read_more(self, &mut read).await? == 0 {
+            if read_more(self, &mut read).await? == 0 {
                 break false;
             }
         };
-        // They will be received again.
-        self.deadlines.note_read(None);
-        self.stream.put_back(read);
+        self.put_back(read.into());
         Ok(is_http2)
+    }
+
+    /// Puts bytes back, to be received again first.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.deadlines.note_read(None);
+        self.put_back = bytes;
+    }
+
+    /// Receives the first bytes of a request, and puts them back. Returns false at the end of the stream.
+    pub(super) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut bytes = Vec::new();
+        let count = ready!(poll_read_more(self, context, &mut bytes))?;
+        self.put_back(bytes.into());
+        Poll::Ready(Ok(count > 0))
     }
 
     fn stream(&mut self) -> Pin<&mut Stream> {
@@ -136,7 +152,7 @@ impl Socket {
         if self.is_at_end {
             return true;
         }
-        if !self.deadlines.has_read_all() {
+        if !self.deadlines.has_read_all() || !self.put_back.is_empty() {
             return false;
         }
         // Without new bytes since the last read, the runtime knows that there are none, and makes no system call.
@@ -175,6 +191,15 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
+        if !self.put_back.is_empty() {
+            let count = self.put_back.len().min(buffer.remaining());
+            buffer.put_slice(&self.put_back.split_to(count));
+            if self.put_back.is_empty() {
+                self.put_back = Bytes::new();
+            }
+            self.deadlines.note_received(count);
+            return Poll::Ready(Ok(()));
+        }
         if let Poll::Ready(result) = self.stream().poll_read(context, buffer) {
             let received = buffer.filled().len() - before;
             if received > 0 {
@@ -187,6 +212,7 @@ impl AsyncRead for Socket {
         if self.deadlines.is_http2() {
             return Poll::Pending;
         }
+        self.deadlines.note_read_nothing();
         if let Some(deadline) = self.deadlines.deadline(self.timeouts)
             && self.read_timer.elapsed(deadline, context)
         {
