@@ -46,9 +46,14 @@ fn is_respelled(name: &str, framing: &str) -> bool {
 }
 
 /// Names in every `Connection` field; `HeaderMap::get` would return the first field alone. Without `keep-alive`, which
-/// most responses name and which is hop-by-hop anyway.
+/// most responses name and which is hop-by-hop anyway, and without a lone `close`.
 pub(crate) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter();
+    // The usual values, of almost every message, need no parsing.
+    let values = values.filter(|value| {
+        let usual = [&b"keep-alive"[..], b"close"];
+        !usual.iter().any(|usual| value.as_bytes().eq_ignore_ascii_case(usual))
+    });
     let names = values
         .filter_map(|value| value.to_str().ok())
         .flat_map(|names| names.split(',').map(str::trim))
