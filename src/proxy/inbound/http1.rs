@@ -239,7 +239,6 @@ fn builder(limits: ConnectionLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // The socket enforces the deadlines.
     builder
-        .writev(false)
         .header_read_timeout(None)
         .max_buf_size(limits.read_header_bytes());
     builder

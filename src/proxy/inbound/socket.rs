@@ -1,6 +1,6 @@
 //! Client socket with deadlines: hyper itself would wait for a stalled client forever.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -232,14 +232,26 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    /// Writes a head and the start of its body at once, without a copy of the body.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = parts.iter().map(|part| part.len()).sum();
         if self.response == ResponseState::Complete {
             self.response = ResponseState::Pending;
-            if !self.deadlines.is_in_exchange()
-                && let Some(response) = unread_head::response(bytes, self.hsts.as_ref())
+            // hyper's own response has no body.
+            if let [head] = parts
+                && !self.deadlines.is_in_exchange()
+                && let Some(response) = unread_head::response(head, self.hsts.as_ref())
             {
                 self.informational_rest = response;
                 self.response = ResponseState::Replacing;
@@ -248,12 +260,19 @@ impl AsyncWrite for Socket {
         ready!(self.write_informational(context))?;
         if self.response == ResponseState::Replacing {
             self.response = ResponseState::Pending;
-            return Poll::Ready(Ok(bytes.len()));
+            return Poll::Ready(Ok(length));
         }
-        let written = self.stream().poll_write(context, bytes);
-        self.is_in_write = !matches!(&written, Poll::Ready(Ok(count)) if *count == bytes.len());
+        let written = match parts {
+            [one] => self.stream().poll_write(context, one),
+            parts => self.stream().poll_write_vectored(context, parts),
+        };
+        self.is_in_write = !matches!(&written, Poll::Ready(Ok(count)) if *count == length);
         self.note_write(context, &written)?;
         written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -41,7 +41,7 @@ pub(super) use shared::SharedHttp1;
 const FIRST_READ: usize = 4 * 1024;
 
 /// Largest read, in bytes. A client that does not read holds one.
-const MAX_READ: usize = 16 * 1024;
+const MAX_READ: usize = 32 * 1024;
 
 /// Time by which the gate closes a connection before the upstream would.
 const CLOSE_MARGIN: Duration = Duration::from_secs(1);
