@@ -108,7 +108,7 @@ fn reading(path: &str) -> String {
 }
 
 /// Parses a head as the HTTP/1.1 server does after splitting it into lines. `None` if the server rejects it.
-fn parse(data: &[u8]) -> Option<Parts> {
+pub(crate) fn parse(data: &[u8]) -> Option<Parts> {
     let mut lines = data
         .split(|byte| *byte == b'\n')
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line));

@@ -10,5 +10,6 @@ pub mod header_names;
 pub mod jwks;
 pub mod path;
 mod policy;
+pub mod request_head;
 pub mod response;
 pub mod token;

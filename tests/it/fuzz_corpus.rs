@@ -8,7 +8,9 @@ pub(crate) mod invariants;
 use std::fs;
 use std::path::Path;
 
-use invariants::{configuration, gate, header_names, jwks, path, response, token};
+use invariants::{
+    configuration, gate, header_names, jwks, path, request_head, response, token,
+};
 
 /// Runs a check for every input of a target.
 fn replay(target: &str, check: impl Fn(&[u8])) {
@@ -61,4 +63,9 @@ fn every_kept_head_is_forwarded_as_judged_or_refused() {
 #[test]
 fn every_kept_response_has_one_reading() {
     replay("response", response::check);
+}
+
+#[test]
+fn every_kept_head_is_written_as_one_head() {
+    replay("request_head", request_head::check);
 }
