@@ -58,3 +58,4 @@ mod upstreams;
 mod vectors;
 mod websocket;
 mod why;
+mod written_heads;
