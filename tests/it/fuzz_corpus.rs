@@ -8,9 +8,7 @@ pub(crate) mod invariants;
 use std::fs;
 use std::path::Path;
 
-use invariants::{
-    configuration, gate, header_names, jwks, path, request_head, response, token,
-};
+use invariants::{configuration, gate, header_names, jwks, path, request_head, response, token};
 
 /// Runs a check for every input of a target.
 fn replay(target: &str, check: impl Fn(&[u8])) {

@@ -52,7 +52,9 @@ pub(crate) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     // The usual values, of almost every message, need no parsing.
     let values = values.filter(|value| {
         let usual = [&b"keep-alive"[..], b"close"];
-        !usual.iter().any(|usual| value.as_bytes().eq_ignore_ascii_case(usual))
+        !usual
+            .iter()
+            .any(|usual| value.as_bytes().eq_ignore_ascii_case(usual))
     });
     let names = values
         .filter_map(|value| value.to_str().ok())
