@@ -16,7 +16,7 @@ const BACKLOG: i32 = 4096;
 
 /// Unsent bytes that the kernel accepts for a client, beside those in transit. By default it accepts megabytes, and
 /// reports progress only when a third of them is sent: a slow reader would seem to stand still.
-const UNSENT_BYTES: u32 = 16 * 1024;
+const UNSENT_BYTES: u32 = 32 * 1024;
 
 /// Listening socket, not yet registered with an event loop.
 #[derive(Debug)]
