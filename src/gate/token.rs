@@ -325,9 +325,15 @@ fn near_miss(value: &[u8]) -> Option<NearMiss> {
 
 /// Text after the `Bearer` scheme; `None` for another scheme.
 fn after_bearer(text: &str) -> Option<&str> {
-    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    let (scheme, rest) = text.split_at_checked("bearer".len())?;
     // RFC 9110 section 11.1: scheme names are case-insensitive.
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    match rest.strip_prefix(' ') {
+        Some(token) => Some(token),
+        None => rest.is_empty().then_some(rest),
+    }
 }
 
 /// Text of a field; `None` if it is absent. Refuses a repeated field.
@@ -381,14 +387,19 @@ impl<'a> BearerToken<'a> {
 /// Returns whether a text is a session token of Better Auth, which clients send by mistake: 32 letters and digits,
 /// alone or with a dot and an HMAC-SHA256 in base64, possibly percent-encoded.
 fn is_session_token(token: &str) -> bool {
-    let (name, signature) = token.split_once('.').unwrap_or((token, ""));
-    let is_name = name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let is_signature = signature.is_empty()
-        || ((44..=132).contains(&signature.len())
-            && signature
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"+/=%".contains(&byte)));
-    is_name && is_signature
+    let Some((name, rest)) = token.as_bytes().split_at_checked(32) else {
+        return false;
+    };
+    let is_signature = |signature: &[u8]| {
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=%".contains(byte);
+        (44..=132).contains(&signature.len()) && signature.iter().all(is_plain)
+    };
+    let is_name = || name.iter().all(u8::is_ascii_alphanumeric);
+    match rest {
+        [] | [b'.'] => is_name(),
+        [b'.', signature @ ..] => is_name() && is_signature(signature),
+        _ => false,
+    }
 }
 
 /// Bytes of a compact JWS: base64url and dots (RFC 7515 section 7.1).
