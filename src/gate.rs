@@ -5,6 +5,7 @@
 //! The gate opens no socket, reads no clock and never waits.
 
 pub mod access;
+mod byte_set;
 pub mod cache;
 pub mod certificate;
 pub mod claim_path;
@@ -446,7 +447,7 @@ impl Authenticated<'_> {
             let target = self.routed.target;
             return Ok(Permit::new(Caller::Anonymous, route, None, target));
         };
-        let Routed { route, owner, .. } = self.routed;
+        let Routed { route, owner, .. } = &self.routed;
         let certificate = self.routed.inbound.certificate.as_deref();
         let context = RequestContext {
             subject: &identity.token.caller.subject,
@@ -456,7 +457,7 @@ impl Authenticated<'_> {
         };
         route
             .access
-            .admit(context, owner)
+            .admit(context, owner.as_ref())
             .map_err(|refusal| self.refuse(refusal))?;
         let mut caller = Arc::clone(&identity.token.caller);
         if let Some(certificate) = certificate {

@@ -80,7 +80,7 @@ impl Access {
     pub(super) fn admit(
         &self,
         context: RequestContext<'_>,
-        owner: Option<BoundSegment<'_>>,
+        owner: Option<&BoundSegment<'_>>,
     ) -> Result<(), Refusal> {
         let Requirements {
             issuers,
@@ -109,7 +109,7 @@ impl Access {
 
 impl Rule {
     /// Admits a verified subject. `owner` is the path segment of an owner rule.
-    fn admit(&self, subject: &Subject, owner: Option<BoundSegment<'_>>) -> Result<(), Refusal> {
+    fn admit(&self, subject: &Subject, owner: Option<&BoundSegment<'_>>) -> Result<(), Refusal> {
         match self {
             Self::Public | Self::Authenticated => Ok(()),
             Self::Owner { mismatch, .. } => {

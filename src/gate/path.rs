@@ -6,10 +6,19 @@
 mod fault;
 
 use std::borrow::Cow;
+use std::iter;
 
 use percent_encoding::percent_decode_str;
 
+use super::byte_set::ByteSet;
+
 pub use fault::{PathFault, PathFaultKind};
+
+/// `pchar` and `/` (RFC 3986 section 3.3).
+static PATH: ByteSet = ByteSet::alphanumeric_and(b"/-._~!$&'()*+,;=:@%");
+
+/// Bytes of [`PATH`] that mean the same wherever they are in a segment.
+static PLAIN: ByteSet = ByteSet::alphanumeric_and(b"/-_~!$&'()*+,=:@");
 
 /// Path of a request target (RFC 3986 section 3.3) that every parser reads alike.
 ///
@@ -18,75 +27,105 @@ pub use fault::{PathFault, PathFaultKind};
 /// `-._~`) is percent-encoded. Nothing decodes to `/`, `\`, a control character, invalid UTF-8 or another
 /// percent-encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CanonicalPath<'a>(&'a str);
+pub struct CanonicalPath<'a> {
+    text: &'a str,
+    has_escapes: bool,
+}
 
 impl<'a> CanonicalPath<'a> {
     /// Checks a path without its query.
     pub fn parse(path: &'a str) -> Result<Self, PathFault> {
-        let Some(segments) = path.strip_prefix('/') else {
-            return Err(PathFaultKind::NoSlash.at(0));
-        };
-        if let Some(at) = path.bytes().position(|byte| !is_path_byte(byte)) {
-            let character = path.get(at..).and_then(|rest| rest.chars().next());
-            return Err(PathFaultKind::Character(character.unwrap_or_default()).at(at));
+        let is_plain = is_plain(path.as_bytes());
+        if !is_plain {
+            check(path)?;
         }
-        let (mut rest, mut at) = (segments, 1);
-        while let Some((segment, after)) = rest.split_once('/') {
-            if segment.is_empty() {
-                return Err(PathFaultKind::EmptySegment.at(at));
-            }
-            check_segment(segment, at)?;
-            rest = after;
-            at += segment.len() + 1;
-        }
-        check_segment(rest, at)?;
-        Ok(Self(path))
+        Ok(Self {
+            text: path,
+            has_escapes: !is_plain && path.contains('%'),
+        })
     }
 
     /// Path as received, byte for byte.
     pub fn as_str(self) -> &'a str {
-        self.0
+        self.text
     }
 
     pub(super) fn has_escapes(self) -> bool {
-        self.0.contains('%')
+        self.has_escapes
     }
 
     /// Path with every segment percent-decoded once. Its segments are those of the path: none decodes to a `/`.
     pub(super) fn decoded(self) -> Cow<'a, str> {
         // Infallible: the parser decoded every segment.
-        decode(self.0).unwrap_or(Cow::Borrowed(self.0))
+        decode(self.text).unwrap_or(Cow::Borrowed(self.text))
     }
 
     /// Segments as received, with the offset of each.
     pub(super) fn segments(self) -> impl Iterator<Item = (usize, &'a str)> {
-        let mut at = 0;
-        self.0.split('/').skip(1).map(move |segment| {
-            let start = at + 1;
-            at = start + segment.len();
-            (start, segment)
+        let mut start = 1;
+        iter::from_fn(move || {
+            let at = start;
+            let rest = self.text.get(at..)?;
+            // `split` costs more: it prepares a search for every segment.
+            let length = rest.bytes().position(|byte| byte == b'/');
+            let segment = rest.get(..length.unwrap_or(rest.len()))?;
+            start += segment.len() + 1;
+            Some((at, segment))
         })
     }
 }
 
-/// Segment of a [`CanonicalPath`] that is bound to a path parameter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BoundSegment<'a>(&'a str);
+/// Segment of a [`CanonicalPath`] that is bound to a path parameter, percent-decoded once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundSegment<'a>(Cow<'a, str>);
 
 impl<'a> BoundSegment<'a> {
     /// Binds a segment at this offset of its path. Rejects a `;`, plain or encoded: some parsers end the segment there.
     pub(super) fn new(segment: &'a str, at: usize) -> Result<Self, PathFault> {
-        match decode(segment).as_deref().map(|text| text.find(';')) {
-            Some(None) => Ok(Self(segment)),
-            Some(Some(found)) => Err(PathFaultKind::Parameter.at(at + received(segment, found))),
-            None => Err(PathFaultKind::InvalidUtf8.at(at)),
+        let name = decode(segment).ok_or_else(|| PathFaultKind::InvalidUtf8.at(at))?;
+        match name.bytes().position(|byte| byte == b';') {
+            Some(found) => Err(PathFaultKind::Parameter.at(at + received(segment, found))),
+            None => Ok(Self(name)),
         }
     }
 
-    /// Compares the segment, percent-decoded once as UTF-8, with a subject byte for byte.
-    pub fn names(self, subject: &str) -> bool {
-        decode(self.0).is_some_and(|name| name == subject)
+    /// Compares the decoded segment with a subject byte for byte.
+    pub fn names(&self, subject: &str) -> bool {
+        self.0 == subject
     }
+}
+
+/// Returns whether a path is canonical and has no `%`, `.` or `;`. Most paths need no other check.
+fn is_plain(path: &[u8]) -> bool {
+    let mut follows_slash = false;
+    path.starts_with(b"/")
+        && path.iter().all(|byte| {
+            let is_slash = *byte == b'/';
+            let is_empty = follows_slash && is_slash;
+            follows_slash = is_slash;
+            !is_empty && PLAIN.contains(*byte)
+        })
+}
+
+/// Checks a path of any form.
+fn check(path: &str) -> Result<(), PathFault> {
+    let Some(segments) = path.strip_prefix('/') else {
+        return Err(PathFaultKind::NoSlash.at(0));
+    };
+    if let Some(at) = path.bytes().position(|byte| !is_path_byte(byte)) {
+        let character = path.get(at..).and_then(|rest| rest.chars().next());
+        return Err(PathFaultKind::Character(character.unwrap_or_default()).at(at));
+    }
+    let (mut rest, mut at) = (segments, 1);
+    while let Some((segment, after)) = rest.split_once('/') {
+        if segment.is_empty() {
+            return Err(PathFaultKind::EmptySegment.at(at));
+        }
+        check_segment(segment, at)?;
+        rest = after;
+        at += segment.len() + 1;
+    }
+    check_segment(rest, at)
 }
 
 /// Checks a segment at this offset of its path.
@@ -165,6 +204,9 @@ fn is_unreserved(byte: u8) -> bool {
 
 /// Percent-decodes a text once; `None` if the result is not UTF-8.
 pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.as_bytes().contains(&b'%') {
+        return Some(Cow::Borrowed(text));
+    }
     percent_decode_str(text).decode_utf8().ok()
 }
 
@@ -172,9 +214,9 @@ fn decode_bytes(text: &str) -> Cow<'_, [u8]> {
     percent_decode_str(text).into()
 }
 
-/// `pchar` and `/` (RFC 3986 section 3.3).
+/// Returns whether a path may have this byte without an escape.
 pub(super) fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte)
+    PATH.contains(byte)
 }
 
 #[cfg(test)]
@@ -269,6 +311,40 @@ mod tests {
         ] {
             assert!(CanonicalPath::parse(path).is_err(), "{path:?}");
         }
+    }
+
+    #[test]
+    fn the_check_of_plain_paths_accepts_no_other_path() {
+        const BYTES: &[u8] = b"/a.%2;|\xc3";
+        let mut plain = 0;
+        for length in 0..=5_u32 {
+            for number in 0..BYTES.len().pow(length) {
+                let byte = |place| BYTES[number / BYTES.len().pow(place) % BYTES.len()];
+                let path: Vec<u8> = (0..length).map(byte).collect();
+                if is_plain(&path) {
+                    let path = str::from_utf8(&path).unwrap();
+                    assert_eq!(check(path), Ok(()), "{path}");
+                    assert!(!path.contains(['%', '.', ';']), "{path}");
+                    plain += 1;
+                }
+            }
+        }
+        assert!(plain > 50, "{plain}");
+    }
+
+    #[test]
+    fn lists_the_segments_with_their_offsets() {
+        let segments = |path| {
+            let path = CanonicalPath::parse(path).unwrap();
+            path.segments().collect::<Vec<_>>()
+        };
+        assert_eq!(segments("/"), [(1, "")]);
+        assert_eq!(segments("/a"), [(1, "a")]);
+        assert_eq!(segments("/a/"), [(1, "a"), (3, "")]);
+        assert_eq!(
+            segments("/ab/%C3%AB/c"),
+            [(1, "ab"), (4, "%C3%AB"), (11, "c")]
+        );
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn exempts_a_caller_from_the_owner_check_only() {
             issuer: IssuerId(issuer),
         };
         let segment = BoundSegment::new(segment, 1).unwrap();
-        let admitted = access.admit(context, Some(segment));
+        let admitted = access.admit(context, Some(&segment));
         let admitted = admitted.map_err(|refusal| refusal.reason());
         assert_eq!(admitted, expected, "{json} of issuer {issuer}");
     }

@@ -85,7 +85,7 @@ impl SpellingTable {
         let Some(routes) = index.and_then(|index| self.by_method.get(index)) else {
             return Ok(());
         };
-        if !self.literals.may_differ(path.as_str()) {
+        if !self.literals.may_differ(path) {
             return Ok(());
         }
         let folded = fold(path);
@@ -201,17 +201,17 @@ impl Literals {
     }
 
     /// Returns false if the path is its only spelling. Allocates nothing: most paths end here.
-    fn may_differ(&self, path: &str) -> bool {
-        if path.len() > 1 && path.ends_with('/') {
+    fn may_differ(&self, path: CanonicalPath<'_>) -> bool {
+        let text = path.as_str();
+        if text.len() > 1 && text.ends_with('/') {
             return true;
         }
-        if self.ending_with_slash != 0
-            && self.ending_with_slash & bit(path.matches('/').count()) != 0
+        if self.ending_with_slash != 0 && self.ending_with_slash & bit(path.segments().count()) != 0
         {
             return true;
         }
-        let mut segments = path.split('/').skip(1);
-        segments.any(|segment| self.may_be_literal(segment))
+        let mut segments = path.segments();
+        segments.any(|(_, segment)| self.may_be_literal(segment))
     }
 
     fn may_be_literal(&self, segment: &str) -> bool {
