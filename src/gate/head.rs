@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Version};
 
+use super::byte_set::ByteSet;
 use super::framing::has_unambiguous_length;
 use super::inbound::Inbound;
 use super::managed_headers::ManagedNames;
@@ -17,6 +18,9 @@ pub const MAX_TARGET_BYTES: usize = 8 * 1024;
 
 /// Most header fields of a request. Over HTTP/2, the `Cookie` fields count as one.
 pub const MAX_HEADER_FIELDS: usize = 100;
+
+/// Bytes of a host label.
+static LABEL: ByteSet = ByteSet::alphanumeric_and(b"-_");
 
 /// Checks method, sizes, `Connection`, framing and `Host`.
 pub(super) fn check(
@@ -120,9 +124,9 @@ fn is_host(text: &str) -> bool {
             (address.parse::<Ipv6Addr>().is_ok(), port)
         }
         None => {
-            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
-            let labels = name.strip_suffix('.').unwrap_or(name).split('.');
-            (labels.into_iter().all(is_label), port)
+            let colon = text.bytes().position(|byte| byte == b':');
+            let (name, port) = text.split_at(colon.unwrap_or(text.len()));
+            (is_name(name.as_bytes()), port)
         }
     };
     let digits = port.strip_prefix(':').unwrap_or(port);
@@ -131,9 +135,15 @@ fn is_host(text: &str) -> bool {
     is_valid && is_port && (port.is_empty() || port.starts_with(':'))
 }
 
-fn is_label(label: &str) -> bool {
-    let mut bytes = label.bytes();
-    !label.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+/// Labels with a dot after each; the last dot is optional.
+fn is_name(text: &[u8]) -> bool {
+    let mut is_in_label = false;
+    let is_valid = text.iter().all(|byte| {
+        let was_in_label = is_in_label;
+        is_in_label = LABEL.contains(*byte);
+        is_in_label || (*byte == b'.' && was_in_label)
+    });
+    is_valid && !text.is_empty()
 }
 
 #[cfg(test)]
