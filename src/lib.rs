@@ -55,6 +55,7 @@ mod excerpt;
 pub mod files;
 mod happy_eyeballs;
 pub mod tls;
+mod unkeyed_hash;
 
 pub mod gate;
 pub mod keys;

@@ -3,12 +3,13 @@
 //! A cache belongs to one configuration and is dropped with it; tokens of an issuer are dropped when its keys change.
 //! Times are checked at every hit.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, SHA256};
+
+use crate::unkeyed_hash::UnkeyedHashMap;
 
 use super::certificate::Binding;
 use super::claims::{Claims, Validity};
@@ -58,7 +59,8 @@ pub(super) struct CachedToken {
 
 #[derive(Default)]
 struct Generation {
-    tokens: HashMap<Digest, CachedToken>,
+    // A digest is a hash itself, and only a verified token is inserted.
+    tokens: UnkeyedHashMap<Digest, CachedToken>,
     bytes: usize,
 }
 
