@@ -1,6 +1,6 @@
 //! Metrics of one worker.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +10,7 @@ use crate::observe::Record;
 use crate::observe::log::method_label;
 use crate::observe::refusals::Refusals;
 use crate::observe::traces::Spans;
+use crate::unkeyed_hash::UnkeyedHashMap;
 
 use super::Pool;
 use super::durations::{BUCKETS, Durations, GATE_BUCKETS};
@@ -125,10 +126,10 @@ impl RedisOutcome {
 /// Counts by route and by upstream.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Tally {
-    pub(super) requests: HashMap<Labels, u64>,
+    pub(super) requests: UnkeyedHashMap<Labels, u64>,
     /// Refusals by stage and reason.
     pub(super) refusals: BTreeMap<(&'static str, &'static str), u64>,
-    pub(super) durations: HashMap<Arc<str>, Durations>,
+    pub(super) durations: UnkeyedHashMap<Arc<str>, Durations>,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
     /// Last known state of the connection pools, by upstream.
