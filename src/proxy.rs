@@ -52,7 +52,7 @@ use informational::InformationalForwarder;
 use request_body::RequestBody;
 use request_head::wire_size;
 use response_body::{BodyKind, ResponseBody};
-use shared::Shared;
+use shared::{PolicyCache, Shared};
 use snapshot::Snapshot;
 use stream_deadlines::StreamDeadlines;
 use stream_policy::{StreamPolicy, within};
@@ -64,6 +64,7 @@ use websocket::Handshake;
 pub struct Proxy {
     shared: Arc<Shared>,
     metrics: Arc<WorkerMetrics>,
+    policy: RefCell<PolicyCache>,
     snapshot: RefCell<Rc<Snapshot>>,
 }
 
@@ -89,6 +90,7 @@ impl Proxy {
     pub fn new(shared: Arc<Shared>, metrics: Arc<WorkerMetrics>) -> Self {
         let snapshot = Snapshot::first(shared.policy(), &metrics);
         Self {
+            policy: RefCell::new(shared.policy_cache()),
             shared,
             metrics,
             snapshot: RefCell::new(Rc::new(snapshot)),
@@ -286,10 +288,11 @@ impl Proxy {
 
     /// Snapshot of the newest policy.
     fn snapshot(&self) -> Rc<Snapshot> {
-        let newest = self.shared.policy();
+        let mut policy = self.policy.borrow_mut();
+        let newest = policy.load();
         let mut current = self.snapshot.borrow_mut();
-        if !Arc::ptr_eq(&newest, &current.policy) {
-            *current = Rc::new(current.next(newest, &self.metrics));
+        if !Arc::ptr_eq(newest, &current.policy) {
+            *current = Rc::new(current.next(Arc::clone(newest), &self.metrics));
         }
         Rc::clone(&current)
     }

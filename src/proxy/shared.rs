@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -94,10 +94,13 @@ pub enum Phase {
     Stopping,
 }
 
+/// Current policy of a worker, which is loaded again only after a change.
+pub(super) type PolicyCache = Cache<Arc<ArcSwap<Policy>>, Arc<Policy>>;
+
 /// State shared by the threads of the process.
 #[derive(Debug)]
 pub struct Shared {
-    policy: ArcSwap<Policy>,
+    policy: Arc<ArcSwap<Policy>>,
     /// Copy of the value of `phases`, cheap enough to read on every request.
     phase: AtomicU8,
     phases: watch::Sender<Phase>,
@@ -117,7 +120,7 @@ impl Shared {
     /// State with at most `capacity` open connections, whatever the policy allows.
     pub fn new(policy: Policy, clock: Clock, capacity: usize) -> Self {
         Self {
-            policy: ArcSwap::from_pointee(policy),
+            policy: Arc::new(ArcSwap::from_pointee(policy)),
             phase: AtomicU8::new(Phase::Serving as u8),
             phases: watch::Sender::new(Phase::Serving),
             policies: watch::Sender::new(()),
@@ -143,6 +146,10 @@ impl Shared {
     /// Current policy.
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.load_full()
+    }
+
+    pub(super) fn policy_cache(&self) -> PolicyCache {
+        Cache::new(Arc::clone(&self.policy))
     }
 
     /// Replaces the policy for all later requests.
