@@ -104,7 +104,8 @@ impl Dev {
             Some(Target::Unix(_)) | None => None,
         });
         let path = example_path(&app);
-        let (_log, _dropped) = log::start(&app.config.log);
+        let (_log, _dropped) = log::start(&app.config.log)
+            .map_err(|error| Failure::other(format_args!("start the log writer: {error}")))?;
         for warning in app.warnings.iter().filter(|_| self.config.is_some()) {
             warn(format_args!("warning: {warning}"));
         }

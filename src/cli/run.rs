@@ -22,7 +22,8 @@ const REPEAT_WINDOW: Duration = Duration::from_secs(1);
 
 pub(super) fn run(file: &Path) -> Outcome {
     let app = App::load(file)?;
-    let (_log, dropped) = log::start(&app.config.log);
+    let (_log, dropped) = log::start(&app.config.log)
+        .map_err(|error| Failure::other(format_args!("start the log writer: {error}")))?;
     for warning in &app.warnings {
         warn!("{warning}");
     }
@@ -42,6 +43,7 @@ pub(super) fn run(file: &Path) -> Outcome {
             }
         }
         // A later signal ends the graceful shutdown.
+        log::flush();
         std::process::exit(130);
     });
     // Connections closed at the end of the grace period are no failure: the operator sets the period.

@@ -1,18 +1,29 @@
 //! Log on standard error, with an access line for each exchange.
 
-use std::fmt::Write;
+mod access_line;
+mod queue;
+mod timestamp;
+
+use std::cell::{OnceCell, RefCell};
+use std::fmt::Write as _;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::Method;
-use tracing::{info, warn};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing::{Level, warn};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::config::{Log, LogFormat, LogLevel};
-use crate::gate::refusal::Stage;
+use crate::clock::Clock;
+use crate::config::{Log as LogSettings, LogFormat, LogLevel};
 
 use super::Record;
 use super::library_warnings::LibraryWarnings;
+
+use access_line::AccessLine;
+pub use queue::DroppedLines;
+use queue::{Buffer, Queue};
 
 /// Reason of an exchange that ended before its response because the client closed the connection.
 pub const CLIENT_CLOSED_REQUEST: &str = "client_closed_request";
@@ -20,90 +31,79 @@ pub const CLIENT_CLOSED_REQUEST: &str = "client_closed_request";
 /// Longest logged path, in bytes.
 pub(super) const MAX_PATH_BYTES: usize = 1024;
 
-/// Lines that wait to be written before further lines are dropped.
-const BUFFERED_LINES: usize = 8192;
+/// Longest wait for standard error at the end of the process.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Writes the access line of one exchange. Authentication and authorization failures and 5xx responses are warnings.
-/// Contains no token, query or body. `sample` is the logged share of successful exchanges, 0 to 1.
-pub fn write(record: &Record, sample: f64) {
-    let Record {
-        method,
-        target,
-        route,
-        status,
-        reason,
-        stage,
-        cause,
-        is_auth_failure,
-        caller,
-        client,
-        request_id,
-        elapsed,
-        gate: _,
-        upstream,
-        request_bytes,
-        response_bytes,
-        complete,
-        trace,
-    } = record;
-    let is_success = reason.is_none() && *complete && status.as_u16() < 400;
-    if is_success && sample < 1.0 && fastrand::f64() >= sample {
-        return;
-    }
-    let path = target.as_ref().map_or("*", |target| target.path());
-    let path = printable(truncate(path, MAX_PATH_BYTES));
-    let route = route.as_ref().map(|route| route.pattern.as_ref());
-    let subject = caller
-        .as_ref()
-        .map(|caller| printable(caller.subject.as_str()));
-    let issuer = caller.as_ref().map(|caller| &*caller.issuer);
-    let client = client.map(tracing::field::display);
-    let upstream_ms = upstream.map(millis);
-    let request_id = request_id.to_str().unwrap_or_default();
-    let trace_id = trace.as_ref().map(|trace| trace.id());
-    macro_rules! line {
-        ($write:ident, $text:literal) => {
-            $write!(
-                target: "claimgate::access",
-                method = method.as_str(),
-                route,
-                path = path.as_ref(),
-                status = status.as_u16(),
-                reason,
-                stage = stage.map(Stage::name),
-                cause = cause.as_deref(),
-                subject = subject.as_deref(),
-                issuer,
-                client,
-                duration_ms = millis(*elapsed),
-                upstream_ms,
-                request_bytes,
-                response_bytes,
-                complete,
-                request_id,
-                trace_id,
-                $text
-            )
-        };
-    }
-    let is_warning = *is_auth_failure || status.is_server_error();
-    match (is_warning, reason) {
-        (true, Some(_)) => line!(warn, "request rejected"),
-        (true, None) => line!(warn, "request completed"),
-        (false, Some(CLIENT_CLOSED_REQUEST)) => line!(info, "client closed request"),
-        (false, Some(_)) => line!(info, "request rejected"),
-        (false, None) => line!(info, "request completed"),
+/// Log of the process.
+#[derive(Debug)]
+struct Log {
+    queue: Arc<Queue>,
+    format: LogFormat,
+    level: LevelFilter,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+thread_local! {
+    static LINES: OnceCell<ThreadLines> = const { OnceCell::new() };
+}
+
+/// Lines of one thread.
+#[derive(Debug)]
+struct ThreadLines {
+    buffer: Arc<Buffer>,
+    access_line: RefCell<AccessLine>,
+}
+
+impl ThreadLines {
+    /// Calls `append` with the lines of the current thread, unless the thread ends.
+    fn with(queue: &Queue, append: impl FnOnce(&Self)) {
+        let _ending = LINES.try_with(|lines| {
+            append(lines.get_or_init(|| Self {
+                buffer: queue.register(),
+                access_line: RefCell::default(),
+            }));
+        });
     }
 }
 
-/// Milliseconds with three decimals.
-fn millis(duration: std::time::Duration) -> f64 {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "an exchange does not last for centuries"
-    )]
-    let micros = duration.as_micros() as f64;
-    micros / 1000.0
+/// Writes the access line of one exchange. Authentication and authorization failures and 5xx responses are warnings.
+/// Contains no token, query or body. `sample` is the logged share of successful exchanges, 0 to 1.
+pub fn write(record: &Record<'_>, sample: f64) {
+    let Some(Log {
+        queue,
+        format,
+        level,
+    }) = LOG.get()
+    else {
+        return;
+    };
+    let line_level = level_of(record);
+    if line_level > *level {
+        return;
+    }
+    let is_success = record.reason.is_none() && record.complete && record.status.as_u16() < 400;
+    if is_success && sample < 1.0 && fastrand::f64() >= sample {
+        return;
+    }
+    ThreadLines::with(queue, |lines| {
+        // Already borrowed: the panic hook logs a panic of the encoder.
+        if let Ok(mut line) = lines.access_line.try_borrow_mut() {
+            let time = Clock::System.since_epoch();
+            queue.append(
+                &lines.buffer,
+                line.encode(*format, time, line_level, record),
+            );
+        }
+    });
+}
+
+fn level_of(record: &Record<'_>) -> Level {
+    if record.is_auth_failure || record.status.is_server_error() {
+        Level::WARN
+    } else {
+        Level::INFO
+    }
 }
 
 /// Truncates a text to at most `bytes` bytes, at a character boundary.
@@ -142,17 +142,41 @@ pub(super) fn method_label(method: &Method) -> &'static str {
         .unwrap_or("other")
 }
 
+/// Writer of one line that is already encoded.
+#[derive(Debug)]
+struct LineWriter(Arc<Queue>);
+
+impl io::Write for LineWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        ThreadLines::with(&self.0, |lines| self.0.append(&lines.buffer, line));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes the last lines when it is dropped.
+#[derive(Debug)]
+pub struct LogGuard(Arc<Queue>);
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH_TIMEOUT);
+    }
+}
+
 /// Starts the log on standard error. A separate thread writes the lines; lines that it cannot write in time are dropped,
 /// so that a slow disk never delays a request. The guard must live as long as the process.
-pub fn start(settings: &Log) -> (WorkerGuard, ErrorCounter) {
-    let (writer, guard): (NonBlocking, WorkerGuard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(BUFFERED_LINES)
-        .finish(std::io::stderr());
-    let dropped = writer.error_counter();
+pub fn start(settings: &LogSettings) -> io::Result<(LogGuard, DroppedLines)> {
+    let queue = Queue::start(io::stderr())?;
+    let dropped = queue.dropped();
+    let guard = LogGuard(Arc::clone(&queue));
     let level = level_filter(settings.level);
+    let writer = Arc::clone(&queue);
     let lines = tracing_subscriber::fmt()
-        .with_writer(writer)
+        .with_writer(move || LineWriter(Arc::clone(&writer)))
         .with_max_level(level);
     let started = match settings.format {
         LogFormat::Json => {
@@ -170,10 +194,22 @@ pub fn start(settings: &Log) -> (WorkerGuard, ErrorCounter) {
             tracing::subscriber::set_global_default(lines.with(LibraryWarnings))
         }
     };
-    if started.is_err() {
+    let log = Log {
+        queue,
+        format: settings.format,
+        level,
+    };
+    if started.is_err() || LOG.set(log).is_err() {
         warn!("failed to start the log: it is already started");
     }
-    (guard, dropped)
+    Ok((guard, dropped))
+}
+
+/// Writes the last lines before an exit of the process that drops no guard.
+pub fn flush() {
+    if let Some(log) = LOG.get() {
+        log.queue.flush(FLUSH_TIMEOUT);
+    }
 }
 
 fn level_filter(level: LogLevel) -> LevelFilter {
@@ -195,7 +231,7 @@ fn targets(level: LevelFilter) -> Targets {
 
 #[cfg(test)]
 mod tests {
-    use tracing::{Level, Subscriber};
+    use tracing::Subscriber;
 
     use super::*;
 

@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use prometheus_client::registry::Registry;
-use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::clock::UnixTime;
 
+use super::log::DroppedLines;
 use super::traces::Spans;
 
 pub use config::ConfigMetrics;
@@ -47,7 +47,7 @@ pub struct Metrics {
     connections_limit: AtomicI64,
     rate_limit_buckets: AtomicI64,
     rate_limit_buckets_evicted: AtomicU64,
-    dropped_lines: OnceLock<ErrorCounter>,
+    dropped_lines: OnceLock<DroppedLines>,
 }
 
 impl Metrics {
@@ -83,7 +83,7 @@ impl Metrics {
     }
 
     /// Adds the counter of dropped log lines.
-    pub fn watch_log(&self, dropped: ErrorCounter) {
+    pub fn watch_log(&self, dropped: DroppedLines) {
         let _once = self.dropped_lines.set(dropped);
     }
 
@@ -106,6 +106,6 @@ impl Metrics {
 
     fn dropped_lines(&self) -> u64 {
         let dropped = self.dropped_lines.get();
-        dropped.map_or(0, |dropped| dropped.dropped_lines() as u64)
+        dropped.map_or(0, DroppedLines::count)
     }
 }

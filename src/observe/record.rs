@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use crate::gate::permit::KnownCaller;
 use crate::gate::refusal::Stage;
@@ -13,15 +13,15 @@ use crate::gate::routes::Route;
 
 use super::traces::Trace;
 
-/// Facts of one exchange, for the access log, the metrics, the spans and the last refusals.
+/// Facts of one exchange, for the access log, the metrics, the spans and the last refusals. A reader copies what it keeps.
 ///
 /// Every reader destructures it in full, so that a new field does not compile until each reader uses or ignores it.
-#[derive(Debug, Clone)]
-pub struct Record {
-    pub method: Method,
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    pub method: &'a Method,
     /// Request target of the decision.
-    pub target: Option<PathAndQuery>,
-    pub route: Option<Arc<Route>>,
+    pub target: Option<&'a PathAndQuery>,
+    pub route: Option<&'a Arc<Route>>,
     /// Status of the response; 499 if the client closed the request before.
     pub status: StatusCode,
     /// Reason of a refusal or an incomplete exchange.
@@ -29,14 +29,14 @@ pub struct Record {
     /// Stage of the refusal.
     pub stage: Option<Stage>,
     /// Error between gate and upstream, or the sub-cause of a refusal.
-    pub cause: Option<String>,
+    pub cause: Option<&'a str>,
     /// True if the refusal is an authentication or authorization failure.
     pub is_auth_failure: bool,
     /// Caller of a verified token.
-    pub caller: Option<Arc<KnownCaller>>,
+    pub caller: Option<&'a KnownCaller>,
     /// Client address; `None` on a Unix socket.
     pub client: Option<IpAddr>,
-    pub request_id: HeaderValue,
+    pub request_id: &'a str,
     /// Time from the request head to the end of the response.
     pub elapsed: Duration,
     /// Time from the request head to the forwarded request, or to the end if the request was not forwarded.
@@ -50,19 +50,19 @@ pub struct Record {
     /// True if the client received the response to its end.
     pub complete: bool,
     /// Span context, with `[tracing]` only.
-    pub trace: Option<Box<Trace>>,
+    pub trace: Option<&'a Trace>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    impl Record {
+    impl<'a> Record<'a> {
         /// Record of a request without a route.
-        pub(crate) fn of(request_id: &str, path: &str) -> Self {
+        pub(crate) fn of(request_id: &'a str, target: &'a PathAndQuery) -> Self {
             Self {
-                method: Method::GET,
-                target: path.parse().ok(),
+                method: &Method::GET,
+                target: Some(target),
                 route: None,
                 status: StatusCode::NOT_FOUND,
                 reason: Some("no_route"),
@@ -71,7 +71,7 @@ mod tests {
                 is_auth_failure: false,
                 caller: None,
                 client: None,
-                request_id: HeaderValue::from_str(request_id).unwrap(),
+                request_id,
                 elapsed: Duration::ZERO,
                 gate: Duration::ZERO,
                 upstream: None,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http::StatusCode;
+use http::uri::PathAndQuery;
 
 use crate::clock::UnixTime;
 use crate::gate::refusal::{Refusal, Stage};
@@ -71,7 +72,13 @@ pub struct RefusalRecord {
 impl Refusals {
     /// Adds a refusal, and drops the oldest ones above the limits. `is_permitted` is true if the gate had permitted the
     /// request before.
-    pub fn push(&self, record: &Record, refusal: &Refusal, is_permitted: bool, issuers: &[Issuer]) {
+    pub fn push(
+        &self,
+        record: &Record<'_>,
+        refusal: &Refusal,
+        is_permitted: bool,
+        issuers: &[Issuer],
+    ) {
         let Record {
             method,
             target,
@@ -95,31 +102,26 @@ impl Refusals {
         let stopped = StoppedRequest {
             refusal,
             is_permitted,
-            cause: cause.as_deref(),
-            route: route.as_deref(),
-            caller: caller.as_deref(),
+            cause: *cause,
+            route: route.map(Arc::as_ref),
+            caller: *caller,
         };
         let mut stages = String::new();
         for result in explanation::stages(&stopped, issuers) {
             let _infallible = writeln!(stages, "{result}");
         }
         let refused = Arc::new(RefusalRecord {
-            request_id: printable_start(request_id.to_str().unwrap_or_default(), MAX_TEXT_BYTES),
+            request_id: printable_start(request_id, MAX_TEXT_BYTES),
             at: Instant::now(),
             method: printable_start(method.as_str(), MAX_TEXT_BYTES),
-            path: printable_start(
-                target.as_ref().map_or("*", |target| target.path()),
-                MAX_TEXT_BYTES,
-            ),
-            route: route.as_ref().map(|route| Arc::clone(&route.pattern)),
+            path: printable_start(target.map_or("*", PathAndQuery::path), MAX_TEXT_BYTES),
+            route: route.map(|route| Arc::clone(&route.pattern)),
             status: *status,
             reason: refusal.reason(),
             stage: stage.map_or("", Stage::name),
             detail: refusal.detail(),
             hint: refusal.row().hint,
-            subject: caller
-                .as_ref()
-                .map(|caller| printable_start(caller.subject.as_str(), MAX_TEXT_BYTES)),
+            subject: caller.map(|caller| printable_start(caller.subject.as_str(), MAX_TEXT_BYTES)),
             client: *client,
             stages: truncate(&stages, MAX_STAGES_BYTES).into(),
         });
@@ -209,9 +211,11 @@ mod tests {
     #[test]
     fn keeps_the_last_refusals_within_its_limits() {
         let refusals = Refusals::default();
-        let path = format!("/{}?token=secret", "x".repeat(8000));
+        let target = format!("/{}?token=secret", "x".repeat(8000));
+        let target = target.parse().unwrap();
         for number in 0..3 * MAX_REFUSALS {
-            let record = Record::of(&format!("{number:0128}"), &path);
+            let request_id = format!("{number:0128}");
+            let record = Record::of(&request_id, &target);
             refusals.push(&record, &Refusal::NoRoute, false, &[]);
             let recent = refusals.lock();
             assert!(recent.refusals.len() <= MAX_REFUSALS && recent.bytes <= MAX_BYTES);
@@ -230,7 +234,8 @@ mod tests {
     #[test]
     fn truncates_at_character_boundaries_and_escapes_bidi_controls() {
         let refusals = Refusals::default();
-        let record = Record::of("a", &format!("/{}", "é".repeat(200)));
+        let target = format!("/{}", "é".repeat(200)).parse().unwrap();
+        let record = Record::of("a", &target);
         refusals.push(&record, &Refusal::NoRoute, false, &[]);
         assert_eq!(refusals.last(1)[0].path.len(), 255);
         assert_eq!(&*printable_start("a\u{202e}b", 256), "a\\u{202e}b");

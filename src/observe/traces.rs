@@ -10,6 +10,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, StatusCode, Uri};
 use rustls::ClientConfig;
 use tokio::time::Instant;
@@ -161,7 +162,7 @@ struct SampledExchange {
 
 impl SampledExchange {
     /// Returns `None` if the exchange is not sampled.
-    fn new(record: Record) -> Option<Self> {
+    fn new(record: &Record<'_>) -> Option<Self> {
         let Record {
             method,
             target,
@@ -181,22 +182,22 @@ impl SampledExchange {
             response_bytes,
             complete,
             trace,
-        } = record;
+        } = *record;
         let trace = trace.filter(|trace| trace.is_sampled())?;
-        let path = target.as_ref().map_or("*", |target| target.path());
+        let path = target.map_or("*", PathAndQuery::path);
         Some(Self {
-            trace: *trace,
+            trace: trace.clone(),
             ended: Instant::now(),
-            method: method_label(&method),
+            method: method_label(method),
             path: truncate(path, MAX_PATH_BYTES).into(),
-            route,
+            route: route.cloned(),
             status,
             reason,
             // Not the caller: the queue would keep its identity headers in memory.
-            subject: caller.as_ref().map(|caller| caller.subject.clone()),
+            subject: caller.map(|caller| caller.subject.clone()),
             issuer: caller.map(|caller| Arc::clone(&caller.issuer)),
             client,
-            request_id: request_id.to_str().unwrap_or_default().into(),
+            request_id: request_id.into(),
             elapsed,
             gate,
             upstream,
@@ -215,5 +216,24 @@ impl SampledExchange {
         let span = self.trace.upstream.as_ref()?;
         let until_end = self.elapsed.saturating_sub(self.gate);
         Some((span, self.upstream.unwrap_or(until_end)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Trace {
+        /// New sampled trace.
+        pub(crate) fn sampled() -> Self {
+            let tracing = Tracing {
+                url: "http://127.0.0.1/v1/traces".parse().unwrap(),
+                tls: crate::tls::client::client_config(None).unwrap(),
+                service_name: String::new(),
+                sample: 1.0,
+                restart: false,
+            };
+            Self::begin(&tracing, &HeaderMap::new(), Scheme::Http, false)
+        }
     }
 }

@@ -368,25 +368,26 @@ impl Exchange {
         };
         let elapsed = now - self.started;
         let uploaded = || self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        let cause = self.cause.take().or_else(|| self.outcome.cause());
         let record = Record {
-            method: self.method.clone(),
-            target: self.target.take(),
-            route: self.route.take(),
+            method: &self.method,
+            target: self.target.as_ref(),
+            route: self.route.as_ref(),
             status,
             reason,
             stage,
-            cause: self.cause.take().or_else(|| self.outcome.cause()),
+            cause: cause.as_deref(),
             is_auth_failure,
-            caller: self.caller.take(),
+            caller: self.caller.as_deref(),
             client: self.client,
-            request_id: self.request_id.clone(),
+            request_id: self.request_id_text(),
             elapsed,
             gate: self.sent.map_or(elapsed, |sent| sent - self.started),
             upstream: self.upstream,
             request_bytes: request_bytes.unwrap_or_else(uploaded),
             response_bytes,
             complete,
-            trace: self.trace.take(),
+            trace: self.trace.as_deref(),
         };
         self.metrics.count(&record);
         observe::log::write(&record, self.snapshot.policy.log_sample);
@@ -396,7 +397,7 @@ impl Exchange {
             refusals.push(&record, refusal, self.is_permitted, issuers);
         }
         if record.trace.is_some() {
-            self.metrics.spans.push(record);
+            self.metrics.spans.push(&record);
         }
     }
 }

@@ -154,7 +154,7 @@ impl WorkerMetrics {
     }
 
     /// Counts one exchange.
-    pub fn count(&self, record: &Record) {
+    pub fn count(&self, record: &Record<'_>) {
         let Record {
             method,
             target: _,
@@ -175,9 +175,7 @@ impl WorkerMetrics {
             complete: _,
             trace: _,
         } = record;
-        let route = route
-            .as_ref()
-            .map_or(&self.no_route, |route| &route.pattern);
+        let route = route.map_or(&self.no_route, |route| &route.pattern);
         let labels = Labels {
             route: Arc::clone(route),
             method: method_label(method),

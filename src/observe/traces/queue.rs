@@ -68,7 +68,7 @@ impl SpanOutcome {
 
 impl Spans {
     /// Adds a finished exchange, if it is sampled.
-    pub fn push(&self, record: Record) {
+    pub fn push(&self, record: &Record<'_>) {
         let Some(exchange) = SampledExchange::new(record) else {
             return;
         };
@@ -152,33 +152,25 @@ impl Spans {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
+    use http::uri::PathAndQuery;
 
     use super::*;
-    use crate::gate::inbound::Scheme;
-    use crate::observe::traces::{Trace, Tracing};
+    use crate::observe::traces::Trace;
 
-    fn sampled() -> Record {
-        let tracing = Tracing {
-            url: "http://127.0.0.1/v1/traces".parse().unwrap(),
-            tls: crate::tls::client::client_config(None).unwrap(),
-            service_name: String::new(),
-            sample: 1.0,
-            restart: false,
-        };
-        let trace = Trace::begin(&tracing, &HeaderMap::new(), Scheme::Http, false);
-        Record {
-            trace: Some(Box::new(trace)),
-            ..Record::of("one", "/")
-        }
+    fn push(spans: &Spans, trace: Option<&Trace>) {
+        let target = PathAndQuery::from_static("/");
+        spans.push(&Record {
+            trace,
+            ..Record::of("one", &target)
+        });
     }
 
     #[test]
     fn drops_and_counts_exchanges_beyond_its_capacity() {
         let spans = Spans::default();
-        let record = sampled();
+        let trace = Trace::sampled();
         for _ in 0..CAPACITY + 3 {
-            spans.push(record.clone());
+            push(&spans, Some(&trace));
         }
         assert_eq!(spans.counted(SpanOutcome::QueueFull), 3);
         let mut batches = 0;
@@ -186,14 +178,14 @@ mod tests {
             batches += 1;
         }
         assert_eq!(batches, CAPACITY / BATCH);
-        spans.push(record);
+        push(&spans, Some(&trace));
         assert_eq!(spans.take().len(), 1, "there is room again");
     }
 
     #[test]
     fn ignores_an_exchange_that_is_not_sampled() {
         let spans = Spans::default();
-        spans.push(Record::of("one", "/"));
+        push(&spans, None);
         assert!(spans.take().is_empty());
     }
 
@@ -201,7 +193,7 @@ mod tests {
     fn finish_waits_for_the_last_batch_or_the_timeout() {
         let spans = Spans::default();
         spans.finish(Duration::from_mins(1));
-        spans.push(sampled());
+        push(&spans, Some(&Trace::sampled()));
         spans.finish(Duration::from_millis(1));
         assert_eq!(spans.take().len(), 1);
         std::thread::scope(|scope| {
