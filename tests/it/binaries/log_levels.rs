@@ -33,9 +33,12 @@ fn lines_at(level: &str) -> Vec<Value> {
         assert!(!ended.stderr.contains(part), "{}", ended.stderr);
     }
     let lines = ended.stderr.lines();
-    lines
+    let mut lines: Vec<Value> = lines
         .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+        .collect();
+    // Lines of two workers may be written in either order.
+    lines.sort_by_key(|line| line["timestamp"].to_string());
+    lines
 }
 
 /// Opens an HTTP/2 connection and waits for the gate's SETTINGS frame, which the h2 library logs at level debug.

@@ -21,9 +21,11 @@ fn logs_every_rejected_request_with_sample_0() {
     assert_eq!(ask("/nowhere"), 404);
     let ended = gate.stop();
     let lines = ended.stderr.lines();
-    let lines: Vec<&str> = lines
+    let mut lines: Vec<&str> = lines
         .filter(|line| line.contains("claimgate::access"))
         .collect();
+    // By timestamp, their first field: lines of two workers may be written in either order.
+    lines.sort_unstable();
     assert_eq!(lines.len(), 2, "{lines:#?}");
     assert!(lines[0].contains("subject_mismatch") && lines[1].contains("no_route"));
 }
