@@ -112,6 +112,7 @@ impl Http1 {
         let head_length = text.len();
         self.socket.begin(text, self.is_reused);
         self.is_early = false;
+        self.read_size = FIRST_READ;
         self.socket.queue();
         self.shared.outbox.push(Rc::clone(&self.socket));
         let mut parser = HeadParser::default();
@@ -214,8 +215,8 @@ impl Http1 {
             ready!(self.socket.poll_read(&mut self.buffer, size, context))?
         };
         self.is_read_full = count == size;
-        if count == self.read_size {
-            self.read_size = (self.read_size * 4).min(MAX_READ);
+        if self.is_read_full {
+            self.read_size = MAX_READ;
         }
         Poll::Ready(Ok(count))
     }
