@@ -4,7 +4,6 @@ import contextlib
 import pathlib
 import re
 import socket
-import sys
 import time
 
 import programs
@@ -44,7 +43,7 @@ def _run(bench: Bench, gate: Claimgate, requests: int) -> dict:
         deadline = time.monotonic() + START_SECONDS
         while not programs.accepts(port):
             if program.process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"claimgate does not start under valgrind:\n{program.tail()}")
+                raise programs.Failed(f"claimgate does not start under valgrind:\n{program.tail()}")
             time.sleep(0.1)
         request = message.request("/api/alice/tasks", token)
         with contextlib.ExitStack() as stack:
@@ -56,7 +55,7 @@ def _run(bench: Bench, gate: Claimgate, requests: int) -> dict:
                 for connection in connections:
                     response = message.receive(connection)
                     if message.status(response) != 200:
-                        sys.exit(f"response under valgrind: {response[:200]!r}")
+                        raise programs.Failed(f"response under valgrind: {response[:200]!r}")
     return _read(profile)
 
 

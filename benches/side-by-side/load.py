@@ -86,12 +86,14 @@ class Generator:
             except subprocess.TimeoutExpired:
                 at_peak()
                 output, _ = process.communicate(timeout=seconds + GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise programs.Failed(f"{' '.join(map(str, command))} does not end") from None
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
         if process.returncode:
-            sys.exit(f"{' '.join(map(str, command))} failed:\n{output[-2000:]}")
+            raise programs.Failed(f"{' '.join(map(str, command))} failed:\n{output[-2000:]}")
         return parse(output)
 
     def _command(self, port: int, seconds: int):

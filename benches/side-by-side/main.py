@@ -131,6 +131,16 @@ def check_job(bench: measure.Bench):
             running.stop()
 
 
+@contextlib.contextmanager
+def reported(found: dict):
+    """Keeps a failed measurement from ending the run, which shows it at the end."""
+    try:
+        yield
+    except programs.Failed as failure:
+        print(failure, file=sys.stderr)
+        found["failures"].append(str(failure))
+
+
 def progress(result: dict):
     unexpected = f"  {result['unexpected']:,} UNEXPECTED RESPONSES" if result["unexpected"] else ""
     print(f"{result['workload']:<22} round {result['round']}  {result['proxy']:<12} {result['requests_per_s']:>10,.0f}/s"
@@ -153,13 +163,14 @@ def run(options: argparse.Namespace, gates: list[Claimgate], directory: pathlib.
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
             "versions": {proxy.name: proxy.version() for proxy in proxies},
             "rounds": rounds, "seconds": seconds,
-            "results": [], "growth": [], "memory": [], "start": [], "instructions": [], "bars": [],
+            "results": [], "growth": [], "memory": [], "start": [], "instructions": [], "bars": [], "failures": [],
         }
         check_job(bench)
         for group in groups(workloads):
-            for result in bench.measure(group, bars.lanes() if options.bars else None):
-                progress(result)
-                found["results"].append(result)
+            with reported(found):
+                for result in bench.measure(group, bars.lanes() if options.bars else None):
+                    progress(result)
+                    found["results"].append(result)
         if not options.bars and not options.only:
             found["growth"] = measure.growth(found["results"], GROWTH, [*labels, "haproxy", "envoy"])
         if MEMORY in parts:
@@ -167,13 +178,16 @@ def run(options: argparse.Namespace, gates: list[Claimgate], directory: pathlib.
             for proxy in proxies:
                 if options.bars and not isinstance(proxy, Claimgate):
                     continue
-                found["memory"].append(measure.memory(bench, proxy, idle))
-                print(f"memory of {proxy.name}: {found['memory'][-1]}", file=sys.stderr)
+                with reported(found):
+                    found["memory"].append(measure.memory(bench, proxy, idle))
+                    print(f"memory of {proxy.name}: {found['memory'][-1]}", file=sys.stderr)
         if START in parts:
-            found["start"] = measure.start_times(bench, 3 if options.quick else STARTS)
+            with reported(found):
+                found["start"] = measure.start_times(bench, 3 if options.quick else STARTS)
         if INSTRUCTIONS in parts:
             if programs.find("valgrind"):
-                found["instructions"] = [instructions.count(bench, gate) for gate in gates if gate in proxies]
+                with reported(found):
+                    found["instructions"] = [instructions.count(bench, gate) for gate in gates if gate in proxies]
             else:
                 print("skipped the instructions: valgrind is missing", file=sys.stderr)
         found["bars"] = bars.evaluate(found, labels)
@@ -213,6 +227,8 @@ def main():
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(found, indent=1) + "\n")
     print(f"\nresults: {output}")
+    if found["failures"]:
+        sys.exit("\n".join(("failed measurements:", *found["failures"])))
 
 
 if __name__ == "__main__":

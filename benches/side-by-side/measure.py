@@ -186,7 +186,7 @@ def wait_for_response(port: int, path: str, token: str, program: programs.Progra
                 return time.perf_counter()
         time.sleep(0.0002)
     program.stop()
-    sys.exit(f"no response:\n{program.tail()}")
+    raise programs.Failed(f"no response:\n{program.tail()}")
 
 
 def start_times(bench: Bench, repetitions: int) -> list[dict]:
@@ -220,7 +220,7 @@ def memory(bench: Bench, proxy: Proxy, idle_connections: int) -> dict:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         ) as client:
             if client.stdout.readline() != "open\n":
-                sys.exit(f"{proxy.name} did not serve {idle_connections} connections:\n{running.program.tail()}")
+                raise programs.Failed(f"{proxy.name} did not serve {idle_connections} connections:\n{running.program.tail()}")
             found["idle_connection_kib"] = round((settled(running.pid) - start) / idle_connections, 2)
             client.stdin.close()
         found["after_idle_kib"] = settled(running.pid)

@@ -18,6 +18,10 @@ STOP_SECONDS = 30
 SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
+class Failed(Exception):
+    """A measurement that cannot go on. The others can."""
+
+
 def find(name: str) -> pathlib.Path | None:
     """A program beside this Python interpreter or on the path."""
     folders = [str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", ""), *SYSTEM]
@@ -32,13 +36,20 @@ def version(command: list) -> str:
     return lines[0] if lines else "unknown"
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A free port below the ephemeral range, so that no client connection takes it in the meantime."""
+    """A free port below the ephemeral range, so that no client connection takes it in the meantime. Never the same one
+    twice, because a program may bind it later."""
     first = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = random.randrange(first // 2, first)
+        if port in _given:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given.add(port)
             return port
 
 
@@ -66,7 +77,7 @@ class Program:
         while not serving():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                sys.exit(f"{' '.join(map(str, self.process.args))} does not serve:\n{self.tail()}")
+                raise Failed(f"{' '.join(map(str, self.process.args))} does not serve:\n{self.tail()}")
             time.sleep(pause)
 
     def tail(self) -> str:
