@@ -38,7 +38,7 @@ use tokio::time::Instant;
 use tracing::{Level, debug, enabled};
 
 use crate::gate::framing::has_unambiguous_length;
-use crate::gate::inbound::Inbound;
+use crate::gate::inbound::{Inbound, Scheme};
 use crate::gate::permit::Permit;
 use crate::gate::refusal::Refusal;
 use crate::gate::stop::Stop;
@@ -56,7 +56,10 @@ use shared::{PolicyCache, Shared};
 use snapshot::Snapshot;
 use stream_deadlines::StreamDeadlines;
 use stream_policy::{StreamPolicy, within};
-use upstream::{MAX_RESPONSE_FIELDS, Upstream, UpstreamBody, UpstreamError, UpstreamRequest};
+use upstream::{
+    MAX_READ, MAX_READ_UNBUFFERED, MAX_RESPONSE_FIELDS, Upstream, UpstreamBody, UpstreamError,
+    UpstreamRequest,
+};
 use websocket::Handshake;
 
 /// Serves the requests of one worker.
@@ -335,10 +338,17 @@ fn prepare(
     } else {
         None
     };
+    let is_unbuffered = !exchange.is_http2() && exchange.peer().scheme == Scheme::Http;
+    let max_read = if is_unbuffered {
+        MAX_READ_UNBUFFERED
+    } else {
+        MAX_READ
+    };
     let request = UpstreamRequest {
         head,
         body,
         informational: None,
+        max_read,
     };
     Ok(Call { request, handshake })
 }

@@ -58,7 +58,7 @@ pub use id::UpstreamId;
 pub use policy::{HealthPolicy, QueueLimits, UpstreamPolicy};
 pub use protocol::{HTTP1, HTTP2, Protocol, Tls, TlsSettings};
 pub use queue::Queue;
-pub use request::UpstreamRequest;
+pub use request::{MAX_READ, MAX_READ_UNBUFFERED, UpstreamRequest};
 pub use send::MAX_RESPONSE_FIELDS;
 pub use shared::{SharedUpstream, UpstreamState};
 

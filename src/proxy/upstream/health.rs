@@ -21,7 +21,7 @@ use super::fault::SendError;
 use super::http1::Http1;
 use super::http2::Http2Stream;
 use super::policy::HealthPolicy;
-use super::request::UpstreamRequest;
+use super::request::{MAX_READ, UpstreamRequest};
 use super::resolve;
 use super::shared::SharedUpstream;
 
@@ -188,6 +188,7 @@ async fn send_check(
             head: RequestHead::get(check.path.as_str(), &host, &[(USER_AGENT, CLAIMGATE)]),
             body: RequestBody::empty(),
             informational: None,
+            max_read: MAX_READ,
         };
         match connection.send(&mut request).await {
             Ok(response) => Ok(response.status()),

@@ -40,9 +40,6 @@ pub(super) use shared::SharedHttp1;
 /// Size of the first read of a response, in bytes: the head and a small body.
 const FIRST_READ: usize = 4 * 1024;
 
-/// Largest read, in bytes. A client that does not read holds one.
-const MAX_READ: usize = 32 * 1024;
-
 /// Time by which the gate closes a connection before the upstream would.
 const CLOSE_MARGIN: Duration = Duration::from_secs(1);
 
@@ -55,6 +52,8 @@ pub(super) struct Http1 {
     buffer: BytesMut,
     /// Size of the next read, in bytes.
     read_size: usize,
+    /// See [`UpstreamRequest::max_read`].
+    max_read: usize,
     /// The last read filled its space: the socket may hold more.
     is_read_full: bool,
     /// The connection has carried an exchange.
@@ -91,6 +90,7 @@ impl Http1 {
             shared,
             buffer: BytesMut::new(),
             read_size: FIRST_READ,
+            max_read: FIRST_READ,
             is_read_full: false,
             is_reused: false,
             is_early: false,
@@ -113,6 +113,7 @@ impl Http1 {
         self.socket.begin(text, self.is_reused);
         self.is_early = false;
         self.read_size = FIRST_READ;
+        self.max_read = request.max_read;
         self.socket.queue();
         self.shared.outbox.push(Rc::clone(&self.socket));
         let mut parser = HeadParser::default();
@@ -196,7 +197,7 @@ impl Http1 {
                 continue;
             }
             let is_first = self.buffer.is_empty();
-            match ready!(self.poll_fill(MAX_READ, context)) {
+            match ready!(self.poll_fill(context)) {
                 Ok(0) => return Poll::Ready(Err(ExchangeFault::Closed)),
                 Ok(_) => self.is_early |= is_first && !self.is_uploaded(writer),
                 Err(error) => return Poll::Ready(Err(error.into())),
@@ -204,9 +205,9 @@ impl Http1 {
         }
     }
 
-    /// Reads once, up to `limit` bytes. Returns 0 at the end of the stream.
-    fn poll_fill(&mut self, limit: usize, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let size = self.read_size.min(limit).max(1);
+    /// Reads once. Returns 0 at the end of the stream.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let size = self.read_size;
         let count = if self.buffer.is_empty() && size <= FIRST_READ {
             self.buffer = ready!(self.shared.space.poll_read(&self.socket, size, context))?;
             self.buffer.len()
@@ -216,7 +217,7 @@ impl Http1 {
         };
         self.is_read_full = count == size;
         if self.is_read_full {
-            self.read_size = MAX_READ;
+            self.read_size = self.max_read;
         }
         Poll::Ready(Ok(count))
     }

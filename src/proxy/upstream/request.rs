@@ -6,6 +6,12 @@ use crate::proxy::informational::InformationalForwarder;
 use crate::proxy::request_body::RequestBody;
 use crate::proxy::request_head::RequestHead;
 
+/// Usual [`UpstreamRequest::max_read`].
+pub const MAX_READ: usize = 32 * 1024;
+
+/// [`UpstreamRequest::max_read`] if no other buffer holds the data again: HTTP/1.1 without TLS.
+pub const MAX_READ_UNBUFFERED: usize = 64 * 1024;
+
 /// Request to an upstream. A retry sends the same head again.
 #[derive(Debug)]
 pub struct UpstreamRequest {
@@ -13,6 +19,8 @@ pub struct UpstreamRequest {
     pub body: RequestBody,
     /// Receives the informational responses; `None` drops them.
     pub informational: Option<InformationalForwarder>,
+    /// Largest read of the response, in bytes: a client that does not read holds one.
+    pub max_read: usize,
 }
 
 impl UpstreamRequest {

@@ -103,6 +103,7 @@ async fn get_body(upstream: &Upstream) -> Result<String, UpstreamError> {
         head: RequestHead::get("/", &HeaderValue::from_static("tasks.test"), &[]),
         body: RequestBody::empty(),
         informational: None,
+        max_read: MAX_READ,
     };
     let (response, pending) = upstream
         .send(&mut request, None, &RefCell::new(None))

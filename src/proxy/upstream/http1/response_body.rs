@@ -11,7 +11,7 @@ use crate::proxy::transport::Stream;
 use crate::proxy::upstream::fault::ExchangeFault;
 
 use super::body_decoder::{BodyDecoder, Decoded};
-use super::{Http1, MAX_READ, Upload};
+use super::{Http1, Upload};
 
 /// Response body, with the connection that it is read from.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Http1Body {
                 Ok(Decoded::NeedsMore) => {}
                 Err(fault) => return Poll::Ready(Some(Err(fault.into()))),
             }
-            match ready!(self.connection.poll_fill(MAX_READ, context)) {
+            match ready!(self.connection.poll_fill(context)) {
                 Ok(0) => {
                     let ended = self.decoder.end_of_input();
                     return Poll::Ready(ended.err().map(|_| Err(ExchangeFault::Closed)));

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::proxy::request_head::{RequestHead, RequestLength};
+use crate::proxy::upstream::MAX_READ;
 
 use super::*;
 
@@ -42,6 +43,7 @@ fn request(method: &Method) -> UpstreamRequest {
         head: head.finish(RequestLength::None),
         body: RequestBody::empty(),
         informational: None,
+        max_read: MAX_READ,
     }
 }
 
