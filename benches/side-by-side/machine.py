@@ -8,19 +8,25 @@ import resource
 from dataclasses import dataclass
 
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
+# Ticks by which two exact readings may differ from the kernel's rounded ones.
+MAX_ROUNDING = 3
 
 
 @dataclass(frozen=True)
 class CpuTime:
-    """CPU time in microseconds. The total is exact to a nanosecond; user and system time share it by ticks."""
+    """CPU time. The run time of the threads is exact to a nanosecond, but an ended thread takes its own with it: then the
+    total comes from the ticks, which count ended threads. User and system time share the total by ticks."""
 
-    total: float
+    threads: dict[str, float]
     user_ticks: int
     system_ticks: int
 
     def since(self, earlier: "CpuTime") -> dict:
-        total = self.total - earlier.total
         user, system = self.user_ticks - earlier.user_ticks, self.system_ticks - earlier.system_ticks
+        total = sum(self.threads.values()) - sum(earlier.threads.values())
+        ticks = (user + system) * TICK_US
+        if abs(ticks - total) > MAX_ROUNDING * TICK_US:
+            total = ticks
         share = user / (user + system) if user + system else 0.0
         return {"cpu_us": total, "user_us": total * share, "sys_us": total * (1 - share)}
 
@@ -37,21 +43,21 @@ def process_tree(pid: int) -> list[int]:
 
 def cpu_time(pid: int) -> CpuTime:
     """CPU time of a process tree until now."""
-    total, user, system = 0.0, 0, 0
+    threads, user, system = {}, 0, 0
     for process in process_tree(pid):
         fields = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         user, system = user + int(fields[11]), system + int(fields[12])
-        total += _scheduled_us(process) or (int(fields[11]) + int(fields[12])) * TICK_US
-    return CpuTime(total, user, system)
+        threads |= _scheduled_us(process)
+    return CpuTime(threads, user, system)
 
 
-def _scheduled_us(pid: int) -> float:
-    """Run time of all threads, or 0 on a kernel without scheduler statistics."""
-    nanoseconds = 0
+def _scheduled_us(pid: int) -> dict[str, float]:
+    """Run time of each thread in microseconds; empty on a kernel without scheduler statistics."""
+    found = {}
     for thread in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"):
         with contextlib.suppress(OSError):
-            nanoseconds += int(thread.read_text().split()[0])
-    return nanoseconds / 1000
+            found[thread.parent.name] = int(thread.read_text().split()[0]) / 1000
+    return found if any(found.values()) else {}
 
 
 def resident_kib(pid: int, kind: str = "VmRSS") -> int:
