@@ -70,7 +70,7 @@ class Bench:
             yield echo
 
     def measure(self, workloads: list[Workload], only: dict[str, set[str]] | None = None):
-        """Yields the results of the workloads, whose rounds take turns; `only` limits each to some of its proxies."""
+        """Yields the results of the workloads in interleaved rounds; `only` limits each to some of its proxies."""
         with contextlib.ExitStack() as stack:
             lanes = []
             for workload in workloads:

@@ -64,7 +64,7 @@ class Workload:
     proxies: tuple[str, ...] = ALL
     # Workload with the HAProxy rounds that all ratios refer to. Its rounds alternate with those of this workload.
     against: str = ""
-    # Starts the proxies anew for each round.
+    # Starts the proxies again for each round.
     fresh: bool = False
 
     @property

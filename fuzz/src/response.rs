@@ -21,7 +21,7 @@ use claimgate::proxy::upstream::http1::response_head::{HeadParser, RequestKind, 
 /// Size limit of a response head, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// What a client reads of a response.
+/// Parts of a response that a client reads.
 #[derive(Debug, Default)]
 pub struct Reading {
     pub informational: Vec<(StatusCode, HeaderMap)>,

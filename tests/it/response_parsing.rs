@@ -9,7 +9,7 @@ use crate::fuzz_corpus::invariants::response::{End, compare};
 /// Responses of a normal run.
 const COUNT: u64 = 20_000;
 
-/// What the gate accepts, hyper accepts, with the same status, fields, content and trailers.
+/// Law: a response that the gate accepts, hyper accepts with the same status, fields, content and trailers.
 ///
 /// `CLAIMGATE_TEST_RESPONSES=1000000 cargo test --test it response_parsing::` generates a million.
 #[test]

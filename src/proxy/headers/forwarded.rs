@@ -96,7 +96,7 @@ impl ForwardedFrom {
         }
     }
 
-    /// Returns whether the gate writes a field of the trusted proxy anew.
+    /// Returns whether the gate writes its own form of a field of the trusted proxy.
     pub(super) fn replaces(&self, name: &HeaderName, peer: &Peer) -> bool {
         match name.as_str() {
             "forwarded" | "x-forwarded-prefix" => true,

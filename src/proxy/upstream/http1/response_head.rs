@@ -41,7 +41,7 @@ pub enum BodyLength {
     UntilClose,
 }
 
-/// Whether the upstream keeps the connection open, and its `Keep-Alive: timeout` if it states one.
+/// Persistence of the connection after the response, and the `Keep-Alive: timeout` of the upstream if it states one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeepAlive {
     pub is_kept: bool,

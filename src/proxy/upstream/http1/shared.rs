@@ -1,4 +1,4 @@
-//! What the HTTP/1.1 connections of an endpoint share.
+//! State shared by the HTTP/1.1 connections of an endpoint.
 
 use std::rc::Rc;
 
