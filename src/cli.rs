@@ -11,6 +11,7 @@ mod key_sets;
 mod run;
 mod secret_encodings;
 mod signals;
+mod terminal;
 mod token;
 mod verdict;
 mod why;
@@ -20,19 +21,28 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::app::App;
 use crate::config::{ConfigDocument, Problems};
 
+use terminal::FAIL;
+
+/// Default configuration file.
+const DEFAULT_FILE: &str = "config.toml";
+
 /// Reverse-proxy sidecar: verifies the bearer JWT, binds its subject to the path, and forwards the request.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
     config: ConfigFile,
+    /// When to print in colour.
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    color: clap::ColorChoice,
 }
 
 #[derive(Debug, Subcommand)]
@@ -40,7 +50,7 @@ enum Command {
     /// Serve requests (default).
     Run(ConfigFile),
     /// Validate the configuration, and print every problem and warning.
-    Check(ConfigFile),
+    Check(check::Check),
     /// Explain the decision for one request, without a server.
     Explain(explain::Explain),
     /// Run an API behind the gate on this machine, with a development secret and token.
@@ -60,9 +70,45 @@ enum Command {
 
 #[derive(Debug, Clone, Args)]
 struct ConfigFile {
-    /// Configuration file.
-    #[arg(long, short, value_name = "FILE", default_value = "config.toml")]
-    config: PathBuf,
+    /// Configuration file [default: config.toml].
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// Path of the file.
+    fn path(&self) -> &Path {
+        self.config
+            .as_deref()
+            .unwrap_or_else(|| Path::new(DEFAULT_FILE))
+    }
+
+    /// Loads the configuration, without compiling it.
+    fn document(&self) -> Result<ConfigDocument, Problems> {
+        ConfigDocument::load(self.path())
+    }
+
+    /// Loads and compiles the configuration.
+    fn compile(&self) -> Result<App, Problems> {
+        App::compile(self.document()?)
+    }
+}
+
+/// Format of a command's result on standard output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// Text for people.
+    #[default]
+    Text,
+    /// One JSON document for programs.
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+struct OutputFormat {
+    /// Format of the result.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output: Output,
 }
 
 /// Failure of a command.
@@ -92,10 +138,20 @@ type Outcome = Result<ExitCode, Failure>;
 impl Arguments {
     /// Runs the command, and prints its failure to standard error.
     pub fn run(self) -> ExitCode {
-        let command = self.command.unwrap_or(Command::Run(self.config));
+        terminal::set_color(self.color);
+        let command = match (self.command, self.config.config) {
+            (None, config) => Command::Run(ConfigFile { config }),
+            (Some(command), None) => command,
+            (Some(_), Some(_)) => {
+                let message = "write `--config FILE` after the command";
+                let error = Self::command().error(ErrorKind::ArgumentConflict, message);
+                let _closed = error.print();
+                return ExitCode::from(2);
+            }
+        };
         let outcome = match command {
-            Command::Run(config) => run::run(&config.config),
-            Command::Check(config) => check::check(&config.config),
+            Command::Run(config) => run::run(config.path()),
+            Command::Check(check) => check.run(),
             Command::Explain(explain) => explain.run(),
             Command::Dev(dev) => dev.run(),
             Command::Token(token) => token.run(),
@@ -108,20 +164,17 @@ impl Arguments {
             Ok(code) => code,
             Err(Failure::Config(problems)) => {
                 let count = counted(problems.all.len(), "problem");
-                warn(format_args!("{problems}\n{count}: nothing was started"));
+                warn(format_args!(
+                    "{problems}\n{FAIL}{count}{FAIL:#}: nothing was started"
+                ));
                 ExitCode::from(2)
             }
             Err(Failure::Other(message)) => {
-                warn(format_args!("failed to {message}"));
+                warn(format_args!("{FAIL}failed{FAIL:#} to {message}"));
                 ExitCode::FAILURE
             }
         }
     }
-}
-
-/// Loads and compiles a configuration.
-fn compile(file: &Path) -> Result<App, Failure> {
-    Ok(App::compile(ConfigDocument::load(file)?)?)
 }
 
 /// Count with a noun, as in `2 routes`.
@@ -130,12 +183,12 @@ fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
-/// Prints a line to standard output. A closed pipe is not a failure.
+/// Prints a line to standard output, without its colours unless `--color` allows them. A closed pipe is not a failure.
 fn say(line: impl Display) {
-    let _closed = writeln!(std::io::stdout(), "{line}");
+    let _closed = writeln!(anstream::stdout(), "{line}");
 }
 
-/// Prints a line to standard error.
+/// Prints a line to standard error, without its colours unless `--color` allows them.
 fn warn(line: impl Display) {
-    let _closed = writeln!(std::io::stderr(), "{line}");
+    let _closed = writeln!(anstream::stderr(), "{line}");
 }

@@ -43,7 +43,7 @@ impl RunningGate {
     /// become invalid.
     fn address(&self) -> SocketAddr {
         self.admin.unwrap_or_else(|| {
-            let (address, warning) = admin_address(&self.config.config);
+            let (address, warning) = admin_address(self.config.path());
             if let Some(warning) = warning {
                 warn(format_args!("warning: {warning}"));
             }

@@ -26,6 +26,7 @@ use crate::observe::log;
 use crate::proxy::upstream::Target;
 
 use super::signals::Signals;
+use super::terminal::{BOLD, COPY, DIM};
 use super::token::Signer;
 use super::{Failure, Outcome, say, warn};
 
@@ -333,7 +334,7 @@ fn url(address: &Address) -> String {
 
 fn print_summary(address: &Address, path: &str, tokens: Option<&Tokens>) {
     let gate = url(address);
-    say(format_args!("\nListening on {gate}\n"));
+    say(format_args!("\nListening on {COPY}{gate}{COPY:#}\n"));
     let Some(tokens) = tokens else {
         say("No issuer has a shared secret, so there is no example token.");
         return;
@@ -341,7 +342,7 @@ fn print_summary(address: &Address, path: &str, tokens: Option<&Tokens>) {
     let other = path.replacen(USER, "bob", 1);
     let valid = &tokens.valid;
     say(format_args!(
-        "Token for `{USER}`, valid for 24 hours:\n\n{valid}\n"
+        "{BOLD}Token{BOLD:#} for `{USER}`, valid for 24 hours:\n\n{DIM}{valid}{DIM:#}\n"
     ));
     say(format_args!(
         "In a second terminal:\n\n. ./{ENV_FILE}    # GATE, USER_ID, TOKEN and EXPIRED"

@@ -20,7 +20,7 @@ use crate::keys::remote::RemoteKeys;
 use crate::keys::{KeyRing, VerificationKey};
 use crate::observe::log::printable;
 
-use super::{ConfigFile, Failure, Outcome, compile, counted, say, secret_encodings, verdict, warn};
+use super::{ConfigFile, Failure, Outcome, counted, say, secret_encodings, verdict, warn};
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -33,7 +33,7 @@ pub(super) struct Doctor {
 
 impl Doctor {
     pub(super) fn run(self) -> Outcome {
-        let app = compile(&self.config.config)?;
+        let app = self.config.compile()?;
         for warning in &app.warnings {
             warn(format_args!("warning: {warning}"));
         }
@@ -41,7 +41,7 @@ impl Doctor {
             .enable_all()
             .build()
             .map_err(Failure::other)?;
-        let document = ConfigDocument::load(&self.config.config)?;
+        let document = self.config.document()?;
         let now = Clock::System.now();
         let mut gate = app.policy.gate;
         let mut all_valid = true;

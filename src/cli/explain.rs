@@ -32,7 +32,7 @@ use crate::proxy::shared::Policy;
 use crate::tls;
 
 use super::key_sets::{KeySetFetch, KeySets};
-use super::{ConfigFile, Failure, Outcome, compile, say, verdict};
+use super::{ConfigFile, Failure, Outcome, say, verdict};
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
@@ -57,7 +57,7 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(self) -> Outcome {
-        let app = compile(&self.config.config)?;
+        let app = self.config.compile()?;
         let peer = self.peer()?;
         let inbound = app.policy.headers.inbound(&peer, self.head()?);
         let now = Clock::System.now();

@@ -17,7 +17,7 @@ use crate::keys::secret::{Secret, Secrets};
 use crate::observe::log;
 
 use super::key_sets::{KeySetFetch, KeySets, describe_key};
-use super::{ConfigFile, Failure, Outcome, compile, say, verdict};
+use super::{ConfigFile, Failure, Outcome, say, verdict};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Token {
@@ -71,7 +71,7 @@ impl Token {
 
 impl Mint {
     fn run(self) -> Outcome {
-        let document = ConfigDocument::load(&self.config.config)?;
+        let document = self.config.document()?;
         let signer = Signer::of(&document, self.issuer.as_deref());
         // Problems of the configuration first: one of them can be the cause of a missing issuer.
         document.finish()?;
@@ -209,7 +209,7 @@ impl Signer {
 
 impl Inspect {
     fn run(self) -> Outcome {
-        let app = compile(&self.config.config)?;
+        let app = self.config.compile()?;
         let text = if self.token == "-" {
             let mut text = String::new();
             std::io::stdin()

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::thread;
 
+use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 use super::program::Program;
@@ -163,6 +164,39 @@ fn does_not_share_the_port_of_a_running_gate() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("Address already in use"), "{ended:?}");
     assert_eq!(gate.stop().code, Some(0));
+}
+
+#[test]
+fn check_prints_json_for_programs() {
+    let ended = Directory::with(EIGHT_LINES).call(&["check", "--output", "json"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["valid"], true);
+    assert_eq!(report["routes"], 1);
+    assert_eq!(report["warnings"].as_array().unwrap().len(), 1);
+
+    let wrong = EIGHT_LINES.replace("url = ", "uri = ");
+    let ended = Directory::with(&wrong).call(&["check", "--output", "json"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let problem = json!({
+        "line": 2,
+        "key": "upstreams.tasks.uri",
+        "message": "unknown key; did you mean `url`?",
+    });
+    assert_eq!(report["problems"], json!([problem]));
+}
+
+#[test]
+fn prints_colours_only_where_they_are_wanted() {
+    let directory = Directory::with(EIGHT_LINES);
+    let plain = directory.call(&["check"]);
+    assert!(!plain.stdout.contains('\u{1b}'), "{plain:?}");
+    let coloured = directory.call(&["check", "--color", "always"]);
+    assert!(coloured.stdout.contains("\u{1b}[32mvalid"), "{coloured:?}");
+    let ended = directory.call(&["--config", "config.toml", "check"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("after the command"), "{ended:?}");
 }
 
 #[test]
