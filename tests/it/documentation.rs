@@ -1,6 +1,7 @@
 //! Documentation tests: README.md shows real responses, every configuration is valid, every link resolves, and the
 //! reference lists every refusal, metric and log field.
 
+mod commands;
 mod monitoring;
 
 use std::collections::{BTreeMap, BTreeSet};
