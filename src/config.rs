@@ -34,7 +34,7 @@ pub use admin_address::admin_address;
 pub use cors::{Cors, RouteCors};
 pub use identity::{Credential, Identity};
 pub use issuer::{
-    BETTER_AUTH_BASE_PATH, DEFAULT_MAX_STALE, DEFAULT_REFRESH, Encoding, Issuer, Keys,
+    BETTER_AUTH_BASE_PATH, BetterAuth, DEFAULT_MAX_STALE, DEFAULT_REFRESH, Encoding, Issuer, Keys,
 };
 pub use limit::{RateKey, RateLimit, RateLimits};
 pub use listen::{Admin, Drain, Listen, Listener, Log, LogFormat, LogLevel};

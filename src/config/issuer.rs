@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::units::{self, OneOrMany};
 
@@ -16,18 +17,15 @@ pub const DEFAULT_MAX_STALE: Duration = Duration::from_hours(24);
 /// Base path of a Better Auth server if its URL has no path.
 pub const BETTER_AUTH_BASE_PATH: &str = "/api/auth";
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
     /// Key source. Required unless `better_auth` is set.
     #[serde(default)]
     pub keys: Option<Keys>,
-    /// URL of a Better Auth server, from which key set URL, issuer and audience are derived.
+    /// Better Auth server, from which key set URL, issuer and audience are derived.
     #[serde(default)]
-    pub better_auth: Option<String>,
-    /// Allows plaintext HTTP to another machine. Only with `better_auth`; `keys` has its own.
-    #[serde(default)]
-    pub allow_http: bool,
+    pub better_auth: Option<BetterAuth>,
     /// Accepted signature algorithms. Default: all algorithms that the keys support.
     #[serde(default)]
     pub algorithms: Option<Vec<String>>,
@@ -79,8 +77,68 @@ fn thirty_seconds() -> Duration {
     Duration::from_secs(30)
 }
 
+/// `better_auth = "URL"` or `better_auth = { url = "URL", … }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BetterAuth {
+    /// URL of the server, as the gate reaches it.
+    pub url: String,
+    /// URL of the server as browsers reach it, if it differs: its origin is `iss` and `aud` of the tokens.
+    pub public: Option<String>,
+    /// Allows plaintext HTTP to another machine.
+    pub allow_http: bool,
+}
+
+impl<'de> Deserialize<'de> for BetterAuth {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        source.deserialize_any(BetterAuthVisitor)
+    }
+}
+
+struct BetterAuthVisitor;
+
+impl<'de> Visitor<'de> for BetterAuthVisitor {
+    type Value = BetterAuth;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a URL or { url = \"https://app.example\" }")
+    }
+
+    fn visit_str<E: de::Error>(self, url: &str) -> Result<BetterAuth, E> {
+        Ok(BetterAuth {
+            url: url.to_owned(),
+            public: None,
+            allow_http: false,
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BetterAuth, A::Error> {
+        let table = BetterAuthTable::deserialize(MapAccessDeserializer::new(map))?;
+        let BetterAuthTable {
+            url,
+            public,
+            allow_http,
+        } = table;
+        Ok(BetterAuth {
+            url,
+            public,
+            allow_http,
+        })
+    }
+}
+
+/// The table form of [`BetterAuth`].
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BetterAuthTable {
+    url: String,
+    #[serde(default)]
+    public: Option<String>,
+    #[serde(default)]
+    allow_http: bool,
+}
+
 /// `keys = { … }`. Exactly one source must be set.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
     /// Environment variable with a shared secret.
@@ -114,7 +172,7 @@ pub struct Keys {
 }
 
 /// Encoding of a secret.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// The text itself.

@@ -7,8 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use http::Uri;
+use http::uri::Authority;
 
-use crate::config::{self, ConfigDocument, KeyPath, Keys, OneOrMany};
+use crate::config::{self, BetterAuth, ConfigDocument, KeyPath, Keys, OneOrMany};
 use crate::files::Fingerprint;
 use crate::keys::fetch::Fetcher;
 use crate::keys::remote::{KeySetLocation, RemoteKeys};
@@ -51,12 +52,6 @@ pub(super) fn source_config(
     issuer: &config::Issuer,
 ) -> KeySourceConfig {
     let (keys, server) = (path.key("keys"), path.key("better_auth"));
-    if issuer.allow_http && issuer.better_auth.is_none() && !document.is_invalid(&server) {
-        document.report(
-            path.key("allow_http"),
-            "has no effect without `better_auth`; for a URL in `keys`, set it in `keys`",
-        );
-    }
     match (&issuer.keys, &issuer.better_auth) {
         (Some(_), Some(_)) => {
             document.report(server, "conflicts with `keys`; set only one of them");
@@ -76,54 +71,100 @@ pub(super) fn source_config(
             keys: Some(keys_config.clone()),
             path: keys,
         },
-        (None, Some(url)) => better_auth(document, server, url, issuer.allow_http),
+        (None, Some(config)) => better_auth(document, &server, config),
     }
 }
 
-/// Better Auth publishes its key set at `/jwks` below its base path. Its `iss` and `aud` are the origin of its URL.
+/// Better Auth publishes its key set at `/jwks` below its base path. Its `iss` and `aud` are the origin of its public URL.
 fn better_auth(
     document: &mut ConfigDocument,
-    path: KeyPath,
-    text: &str,
-    allow_http: bool,
+    path: &KeyPath,
+    config: &BetterAuth,
 ) -> KeySourceConfig {
-    let url: Option<Uri> = text.parse().ok();
-    let parts = url
-        .as_ref()
-        .and_then(|url| Some((url.scheme_str()?, url.authority()?, url.path())));
-    let Some((scheme @ ("http" | "https"), authority, base)) = parts else {
-        let meant = urls::meant(text, "https://app.example");
-        document.report(path, format!("`{text}` is not a valid URL; {meant}"));
+    let text = &config.url;
+    // The URL is the value itself, or a key of the table.
+    let is_table = document.has(&path.key("url"));
+    let url_path = if is_table {
+        path.key("url")
+    } else {
+        path.clone()
+    };
+    let url = server_url(document, &url_path, text);
+    let public = match &config.public {
+        Some(public) => server_url(document, &path.key("public"), public),
+        None => url.clone(),
+    };
+    let (Some(url), Some(public)) = (url, public) else {
         return KeySourceConfig::default();
     };
-    if let Some(server) = text.trim_end_matches('/').strip_suffix("/jwks") {
-        let message = format!(
-            "must be the URL of the server, such as \"{server}\": the gate appends `/jwks` itself"
-        );
-        document.report(path, message);
+    if url.scheme_str() == Some("http") && !config.allow_http && !urls::is_this_machine(&url) {
+        let risk = KEY_SET_URL.risk;
+        let fix = if is_table {
+            "set `allow_http = true`".to_owned()
+        } else {
+            format!("write `better_auth = {{ url = \"{text}\", allow_http = true }}`")
+        };
+        document.report(url_path, format!("{risk}; use `https://`, or {fix}"));
         return KeySourceConfig::default();
     }
-    let host = authority.host().to_ascii_lowercase();
-    let default_port = if scheme == "https" { 443 } else { 80 };
-    let port = authority.port_u16().filter(|port| *port != default_port);
-    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-    let base = match base.trim_end_matches('/') {
+    let base = match url.path().trim_end_matches('/') {
         "" => config::BETTER_AUTH_BASE_PATH,
         base => base,
     };
-    let origin = format!("{scheme}://{host}{port}");
+    let (scheme, authority) = (url.scheme_str(), url.authority());
+    let server = scheme.zip(authority.map(Authority::as_str));
+    let jwks_url = server.map(|(scheme, authority)| format!("{scheme}://{authority}{base}/jwks"));
+    let origin = origin(&public);
     KeySourceConfig {
         keys: Some(Keys {
-            jwks_url: Some(format!("{scheme}://{authority}{base}/jwks")),
-            allow_http,
+            jwks_url,
+            allow_http: config.allow_http,
             ..Keys::default()
         }),
-        path,
+        path: url_path,
         defaults: ClaimDefaults {
             issuer: Some(OneOrMany(vec![origin.clone()])),
             audience: Some(OneOrMany(vec![origin])),
         },
     }
+}
+
+/// Parses the URL of a Better Auth server and reports problems.
+fn server_url(document: &mut ConfigDocument, path: &KeyPath, text: &str) -> Option<Uri> {
+    let url: Option<Uri> = text.parse().ok();
+    let authority = url.as_ref().and_then(Uri::authority);
+    if authority.is_some_and(|authority| authority.as_str().contains('@')) {
+        document.report(path.clone(), urls::HAS_CREDENTIALS);
+        return None;
+    }
+    let is_server =
+        |url: &Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.authority().is_some();
+    let Some(url) = url.filter(is_server) else {
+        let meant = urls::meant(text, "https://app.example");
+        document.report(
+            path.clone(),
+            format!("`{text}` is not a valid URL; {meant}"),
+        );
+        return None;
+    };
+    if let Some(server) = text.trim_end_matches('/').strip_suffix("/jwks") {
+        let message = format!(
+            "must be the URL of the server, such as \"{server}\": the gate appends `/jwks` itself"
+        );
+        document.report(path.clone(), message);
+        return None;
+    }
+    Some(url)
+}
+
+/// Origin of a URL as Better Auth writes it (RFC 6454): host in lower case, no default port.
+fn origin(url: &Uri) -> String {
+    let scheme = url.scheme_str().unwrap_or_default();
+    let host = url.host().unwrap_or_default().to_ascii_lowercase();
+    let default_port = if scheme == "https" { 443 } else { 80 };
+    let port = url.port_u16().filter(|port| *port != default_port);
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{scheme}://{host}{port}")
 }
 
 /// Issuers that the metadata at `discovery` may belong to. Their tokens have the same `iss`.
