@@ -18,19 +18,19 @@ mod why;
 
 use std::fmt::Display;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::app::App;
-use crate::config::{ConfigDocument, Problems};
+use crate::config::{ConfigDocument, ENVIRONMENT, Problem, Problems};
 
 use terminal::FAIL;
 
-/// Default configuration file.
-const DEFAULT_FILE: &str = "config.toml";
+/// Configuration files of the working directory, one of which is used without `--config`.
+const DEFAULT_FILES: [&str; 2] = ["claimgate.toml", "config.toml"];
 
 /// Reverse-proxy sidecar: verifies the bearer JWT, binds its subject to the path, and forwards the request.
 #[derive(Debug, Parser)]
@@ -70,28 +70,71 @@ enum Command {
 
 #[derive(Debug, Clone, Args)]
 struct ConfigFile {
-    /// Configuration file [default: config.toml].
+    /// Configuration file [default: claimgate.toml or config.toml; without them, the environment].
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
+/// Place of a configuration.
+#[derive(Debug)]
+enum ConfigPlace {
+    File(PathBuf),
+    Environment,
+}
+
+impl Display for ConfigPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(file) => file.display().fmt(f),
+            Self::Environment => f.write_str(ENVIRONMENT),
+        }
+    }
+}
+
 impl ConfigFile {
-    /// Path of the file.
-    fn path(&self) -> &Path {
-        self.config
-            .as_deref()
-            .unwrap_or_else(|| Path::new(DEFAULT_FILE))
+    /// The file of `--config`, or the one of [`DEFAULT_FILES`] that exists. Fails if both exist.
+    fn place(&self) -> Result<ConfigPlace, Problems> {
+        if let Some(file) = &self.config {
+            return Ok(ConfigPlace::File(file.clone()));
+        }
+        let files = DEFAULT_FILES.iter().map(PathBuf::from);
+        let mut existing = files.filter(|file| file.exists());
+        match (existing.next(), existing.next()) {
+            (None, _) => Ok(ConfigPlace::Environment),
+            (Some(file), None) => Ok(ConfigPlace::File(file)),
+            (Some(file), Some(other)) => {
+                let message = format!(
+                    "{} exists as well; name one of them with `--config FILE`",
+                    other.display()
+                );
+                Err(Problems::of_source(file, message))
+            }
+        }
     }
 
     /// Loads the configuration, without compiling it.
     fn document(&self) -> Result<ConfigDocument, Problems> {
-        ConfigDocument::load(self.path())
+        match self.place()? {
+            ConfigPlace::File(file) => ConfigDocument::load(&file),
+            ConfigPlace::Environment => ConfigDocument::from_environment().map_err(no_file),
+        }
     }
 
     /// Loads and compiles the configuration.
     fn compile(&self) -> Result<App, Problems> {
         App::compile(self.document()?)
     }
+}
+
+/// Adds the reason for reading the environment to its problems.
+fn no_file(mut problems: Problems) -> Problems {
+    let message = format!(
+        "is the configuration, because this folder has no {}; `claimgate init` writes a file, and `--config FILE` names \
+         another one",
+        DEFAULT_FILES.join(" or ")
+    );
+    problems.all.push(Problem::of_source(message));
+    problems
 }
 
 /// Format of a command's result on standard output.
@@ -150,7 +193,7 @@ impl Arguments {
             }
         };
         let outcome = match command {
-            Command::Run(config) => run::run(config.path()),
+            Command::Run(config) => run::run(&config),
             Command::Check(check) => check.run(),
             Command::Explain(explain) => explain.run(),
             Command::Dev(dev) => dev.run(),

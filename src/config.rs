@@ -5,6 +5,7 @@
 mod admin_address;
 mod corrections;
 mod cors;
+mod environment;
 mod examples;
 mod files;
 mod identity;
@@ -32,6 +33,7 @@ use serde::Deserialize;
 
 pub use admin_address::admin_address;
 pub use cors::{Cors, RouteCors};
+pub use environment::{DEFAULT_ROUTES, SOURCE as ENVIRONMENT};
 pub use identity::{Credential, Identity};
 pub use issuer::{
     BETTER_AUTH_BASE_PATH, BetterAuth, DEFAULT_MAX_STALE, DEFAULT_REFRESH, Encoding, Issuer, Keys,
@@ -90,20 +92,16 @@ pub struct ConfigDocument {
     removed: Vec<KeyPath>,
     problems: Vec<Problem>,
     variables: BTreeMap<String, String>,
+    /// Variables that the document was made from, if it was not read from a file.
+    environment: Option<environment::Variables>,
 }
 
 impl ConfigDocument {
     /// Reads and parses a file. Fails if the file is unreadable or not TOML; problems of single values are collected
     /// until [`ConfigDocument::finish`], to report all of them at once.
     pub fn load(file: &Path) -> Result<Self, Problems> {
-        let text = std::fs::read_to_string(file).map_err(|error| Problems {
-            file: file.to_owned(),
-            all: vec![Problem {
-                line: None,
-                path: KeyPath::default(),
-                message: format!("cannot be read: {error}"),
-            }],
-        })?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| Problems::of_source(file, format!("cannot be read: {error}")))?;
         Self::parse(file, &text)
     }
 
@@ -124,6 +122,7 @@ impl ConfigDocument {
             removed: Vec::new(),
             problems: Vec::new(),
             variables: BTreeMap::new(),
+            environment: None,
         };
         document.read();
         Ok(document)
@@ -210,17 +209,33 @@ impl ConfigDocument {
 
     /// Adds a problem of the value at `path`.
     pub fn report(&mut self, path: KeyPath, message: impl Into<String>) {
-        self.problems.push(Problem {
-            line: Some(self.root.line_of(&path)),
-            path,
-            message: message.into(),
+        let message = message.into();
+        self.problems.push(match &self.environment {
+            Some(variables) => Problem {
+                line: None,
+                path: variables.place(&path),
+                message: environment::translate(&message),
+            },
+            None => Problem {
+                line: Some(self.root.line_of(&path)),
+                path,
+                message,
+            },
         });
     }
 
-    /// Location of a key in the form `file:line: key`.
+    /// Location of a key in the form `file:line: key`, or the variable that it comes from.
     pub fn location(&self, path: &KeyPath) -> String {
+        if let Some(variables) = &self.environment {
+            return format!("{}: {}", self.file.display(), variables.place(path));
+        }
         let line = self.root.line_of(path);
         format!("{}:{line}: {path}", self.file.display())
+    }
+
+    /// Warning about the environment that the document was made from.
+    pub fn environment_warning(&self) -> Option<String> {
+        self.environment.as_ref()?.warning()
     }
 
     /// True if the file contains `path`, even with an invalid value.

@@ -64,7 +64,7 @@ impl App {
 
     /// Compiles a document. Fails with all problems at once.
     pub fn compile(mut document: ConfigDocument) -> Result<Self, Problems> {
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = document.environment_warning().into_iter().collect();
         let listeners = listen::compile(&mut document, &mut warnings);
         let trusted_headers = headers::trusted(&mut document);
         let identity = identity(&mut document);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{ConfigDocument, KeyPath, Problem, Problems};
+use crate::config::{ConfigDocument, Problems};
 use crate::files::Contents;
 
 /// Number of polls between full reads, which detect changes that leave the metadata of a file unchanged.
@@ -128,15 +128,8 @@ fn compile<T>(
 
 /// Problem of a named pipe, which can be read only once.
 fn pipe_problem(file: &Path, pipe: &Path) -> Problems {
-    let problem = Problem {
-        line: None,
-        path: KeyPath::default(),
-        message: format!("{} is a pipe and cannot be read again", pipe.display()),
-    };
-    Problems {
-        file: file.to_owned(),
-        all: vec![problem],
-    }
+    let message = format!("{} is a pipe and cannot be read again", pipe.display());
+    Problems::of_source(file, message)
 }
 
 #[cfg(test)]

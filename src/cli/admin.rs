@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::config::admin_address;
+use crate::config::{Admin, ConfigDocument, admin_address};
 
-use super::{ConfigFile, Failure, warn};
+use super::{ConfigFile, ConfigPlace, Failure, warn};
 
 /// Timeout for connecting, and for each read of the response.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,7 +43,11 @@ impl RunningGate {
     /// become invalid.
     fn address(&self) -> SocketAddr {
         self.admin.unwrap_or_else(|| {
-            let (address, warning) = admin_address(self.config.path());
+            let (address, warning) = match self.config.place() {
+                Ok(ConfigPlace::File(file)) => admin_address(&file),
+                Ok(ConfigPlace::Environment) => (ConfigDocument::environment_admin_address(), None),
+                Err(problems) => (Admin::default().address, Some(problems.to_string())),
+            };
             if let Some(warning) = warning {
                 warn(format_args!("warning: {warning}"));
             }

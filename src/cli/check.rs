@@ -34,14 +34,17 @@ impl Check {
         let warnings = counted(app.warnings.len(), "warning");
         say(format_args!(
             "{BOLD}{}{BOLD:#}: {OK}valid{OK:#}: {}, {warnings}",
-            self.config.path().display(),
+            self.config.place()?,
             parts.join(", ")
         ));
         Ok(ExitCode::SUCCESS)
     }
 
     fn print_json(&self, compiled: &Result<App, Problems>) -> ExitCode {
-        let file = self.config.path().display().to_string();
+        let file = self.config.place().map_or_else(
+            |problems| problems.file.display().to_string(),
+            |place| place.to_string(),
+        );
         let (report, code) = match compiled {
             Ok(app) => {
                 let [routes, issuers, upstreams] = counts(app).map(|(_, count)| count);

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::app::{App, AppError};
 use crate::clock::Clock;
-use crate::config::{Address, ConfigDocument, KeyPath, LogFormat};
+use crate::config::{Address, ConfigDocument, DEFAULT_ROUTES, KeyPath, LogFormat};
 use crate::gate::access::Rule;
 use crate::observe::log;
 use crate::proxy::upstream::Target;
@@ -174,19 +174,7 @@ url = "http://127.0.0.1:{port}"
 
 [issuers.better-auth]
 keys = {{ secret_env = "{SECRET}", encoding = "utf8" }}
-
-[[routes]]
-path = "/health"
-access = "public"
-
-[[routes]]
-path = "/api/auth/{{*rest}}"
-access = "public"
-
-[[routes]]
-path = "/api/{{user_id}}/{{*rest}}"
-access = {{ owner = "user_id" }}
-"#
+{DEFAULT_ROUTES}"#
     )
 }
 

@@ -99,7 +99,26 @@ pub struct Problems {
     pub all: Vec<Problem>,
 }
 
+impl Problem {
+    /// Problem of the configuration as a whole.
+    pub fn of_source(message: impl Into<String>) -> Self {
+        Self {
+            line: None,
+            path: KeyPath::default(),
+            message: message.into(),
+        }
+    }
+}
+
 impl Problems {
+    /// A single problem of the configuration as a whole.
+    pub fn of_source(file: impl Into<PathBuf>, message: impl Into<String>) -> Self {
+        Self {
+            file: file.into(),
+            all: vec![Problem::of_source(message)],
+        }
+    }
+
     /// Sorts the problems by line.
     pub(super) fn sort(&mut self) {
         self.all.sort_by_key(|problem| problem.line);

@@ -7,6 +7,7 @@ mod commands;
 mod descriptors;
 #[cfg(feature = "task-service")]
 mod dev;
+mod environment;
 mod explain;
 mod log_levels;
 mod passed_sockets;

@@ -101,7 +101,7 @@ fn drain_and_why_work_with_a_broken_configuration() {
         assert_eq!(response.status, 503, "{number}");
         if text.is_none() {
             // Without `--admin`, the warning names the file and the flag, whatever listens on the default address.
-            let guessed = directory.call(&["drain"]);
+            let guessed = directory.call(&["drain", "--config", "config.toml"]);
             assert!(guessed.stderr.contains(warning), "{guessed:?}");
             assert!(guessed.stderr.contains("--admin"), "{guessed:?}");
         }
