@@ -3,6 +3,7 @@
 mod admin;
 mod check;
 mod completions;
+mod config;
 mod dev;
 mod doctor;
 mod drain;
@@ -51,6 +52,8 @@ enum Command {
     Run(ConfigFile),
     /// Validate the configuration, and print every problem and warning.
     Check(check::Check),
+    /// Print the effective configuration, from a file or from the environment.
+    Config(config::Config),
     /// Explain the decision for one request, without a server.
     Explain(explain::Explain),
     /// Run an API behind the gate on this machine, with a development secret and token.
@@ -195,6 +198,7 @@ impl Arguments {
         let outcome = match command {
             Command::Run(config) => run::run(&config),
             Command::Check(check) => check.run(),
+            Command::Config(config) => config.run(),
             Command::Explain(explain) => explain.run(),
             Command::Dev(dev) => dev.run(),
             Command::Token(token) => token.run(),

@@ -5,6 +5,7 @@
 mod admin_address;
 mod corrections;
 mod cors;
+mod effective;
 mod environment;
 mod examples;
 mod files;
@@ -29,10 +30,11 @@ mod upstream;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use admin_address::admin_address;
 pub use cors::{Cors, RouteCors};
+pub use effective::Effective;
 pub use environment::{DEFAULT_ROUTES, SOURCE as ENVIRONMENT};
 pub use identity::{Credential, Identity};
 pub use issuer::{
@@ -53,7 +55,7 @@ pub use units::{Address, Network, OneOrMany};
 pub use upstream::{Balance, Ejection, HealthCheck, Retries, Reuse, Upstream, UpstreamTls};
 
 /// Contents of a configuration file.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Main listener and connection limits.

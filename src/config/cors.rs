@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
 
 use super::units;
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
     /// Allowed origins: exact, `https://*.app.example`, or `*`.
@@ -26,7 +27,7 @@ pub struct Cors {
     #[serde(default)]
     pub expose: Vec<String>,
     /// `Access-Control-Max-Age` of preflight responses.
-    #[serde(default = "max_age", deserialize_with = "units::duration")]
+    #[serde(default = "max_age", with = "units::duration")]
     pub max_age: Duration,
 }
 
@@ -50,6 +51,15 @@ pub enum RouteCors {
 impl<'de> Deserialize<'de> for RouteCors {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
         source.deserialize_any(RouteCorsVisitor)
+    }
+}
+
+impl Serialize for RouteCors {
+    fn serialize<S: Serializer>(&self, sink: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => sink.serialize_bool(false),
+            Self::Own(cors) => cors.serialize(sink),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
 
 use super::units::{self, OneOrMany};
 
@@ -17,7 +18,7 @@ pub const DEFAULT_MAX_STALE: Duration = Duration::from_hours(24);
 /// Base path of a Better Auth server if its URL has no path.
 pub const BETTER_AUTH_BASE_PATH: &str = "/api/auth";
 
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
     /// Key source. Required unless `better_auth` is set.
@@ -45,13 +46,13 @@ pub struct Issuer {
     #[serde(default)]
     pub subject_prefix: Option<String>,
     /// Longest accepted token, in bytes. Default: 8 KiB.
-    #[serde(default, deserialize_with = "units::optional_size")]
+    #[serde(default, with = "units::optional_size")]
     pub max_token_bytes: Option<u64>,
     /// Accepted clock skew between issuer and gate, at most five minutes.
-    #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
+    #[serde(default = "thirty_seconds", with = "units::duration")]
     pub leeway: Duration,
     /// Longest accepted time between `iat` and `exp`.
-    #[serde(default, deserialize_with = "units::optional_duration")]
+    #[serde(default, with = "units::optional_duration")]
     pub max_lifetime: Option<Duration>,
     /// Accepted values of the `typ` header. A token without `typ` counts as `JWT`.
     #[serde(default = "jwt_only")]
@@ -91,6 +92,21 @@ pub struct BetterAuth {
 impl<'de> Deserialize<'de> for BetterAuth {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
         source.deserialize_any(BetterAuthVisitor)
+    }
+}
+
+impl serde::Serialize for BetterAuth {
+    fn serialize<S: Serializer>(&self, sink: S) -> Result<S::Ok, S::Error> {
+        if self.public.is_none() && !self.allow_http {
+            return sink.serialize_str(&self.url);
+        }
+        let mut table = sink.serialize_map(None)?;
+        table.serialize_entry("url", &self.url)?;
+        if let Some(public) = &self.public {
+            table.serialize_entry("public", public)?;
+        }
+        table.serialize_entry("allow_http", &self.allow_http)?;
+        table.end()
     }
 }
 
@@ -138,7 +154,7 @@ struct BetterAuthTable {
 }
 
 /// `keys = { … }`. Exactly one source must be set.
-#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
     /// Environment variable with a shared secret.
@@ -162,17 +178,17 @@ pub struct Keys {
     /// File with a bearer token for the issuer's server. Only with a URL.
     pub token_file: Option<PathBuf>,
     /// Refresh interval. Default: `max-age` of the response, else [`DEFAULT_REFRESH`]. Only with a URL.
-    #[serde(deserialize_with = "units::optional_duration")]
+    #[serde(with = "units::optional_duration")]
     pub refresh: Option<Duration>,
     /// Lifetime of keys after the last successful fetch. Default: [`DEFAULT_MAX_STALE`]. Only with a URL.
-    #[serde(deserialize_with = "units::optional_duration")]
+    #[serde(with = "units::optional_duration")]
     pub max_stale: Option<Duration>,
     /// Allows plaintext HTTP to another machine. Only with a URL.
     pub allow_http: bool,
 }
 
 /// Encoding of a secret.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// The text itself.

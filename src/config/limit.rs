@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
 
 use super::units;
 
 /// `rate_limit = { requests = 10, per = "1m", by = "client-address" }`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
     /// Allowed requests within `per`.
     pub requests: u64,
     /// Period, in whole seconds.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub per: Duration,
     /// Key of the bucket that a request counts against.
     pub by: RateKey,
@@ -25,7 +26,7 @@ pub struct RateLimit {
 }
 
 /// Key of the bucket that a request counts against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RateKey {
     /// Client address; for IPv6, its /64 network.
@@ -55,6 +56,16 @@ pub struct RateLimits {
 impl<'de> Deserialize<'de> for RateLimits {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
         source.deserialize_any(OneOrMany)
+    }
+}
+
+impl Serialize for RateLimits {
+    fn serialize<S: Serializer>(&self, sink: S) -> Result<S::Ok, S::Error> {
+        match self.all.as_slice() {
+            [] if !self.is_list => sink.serialize_none(),
+            [limit] if !self.is_list => limit.serialize(sink),
+            limits => limits.serialize(sink),
+        }
     }
 }
 

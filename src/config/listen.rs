@@ -3,13 +3,13 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::tls::Tls;
 use super::units::{self, Address, Network};
 
 /// `[listen]`: the main listener, and the limits of all connections.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
     /// Socket address. Read once at start.
@@ -23,20 +23,20 @@ pub struct Listen {
     /// Most open connections of one client; 0 for no limit. Default: half of `max_connections`.
     pub max_connections_per_client: Option<usize>,
     /// Longest time from the first byte, or from the start of a connection, to a complete request head.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub header_timeout: Duration,
     /// Longest time by which a client that sends or reads a body may lag behind 1024 bytes per second. A client that
     /// stands still lags by all of the time.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub body_timeout: Duration,
     /// Longest time that a connection stays open without a request.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub idle_timeout: Duration,
     /// Largest request head, in bytes.
-    #[serde(deserialize_with = "units::size")]
+    #[serde(with = "units::size")]
     pub max_header_bytes: u64,
     /// Largest request body, in bytes; 0 for no limit.
-    #[serde(deserialize_with = "units::size")]
+    #[serde(with = "units::size")]
     pub max_body_bytes: u64,
     /// Trusted proxies: `X-Forwarded-*` and `Forwarded` headers from these networks are accepted.
     pub trusted_proxies: Vec<Network>,
@@ -67,7 +67,7 @@ impl Default for Listen {
 }
 
 /// `[[listeners]]`: an additional listener, subject to the limits of `[listen]`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Socket address. Read once at start.
@@ -83,11 +83,11 @@ pub struct Listener {
 }
 
 /// `[admin]`: the listener for probes, metrics and `claimgate drain`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// Socket address. Read once at start.
-    #[serde(deserialize_with = "units::socket_address")]
+    #[serde(with = "units::socket_address")]
     pub address: SocketAddr,
 }
 
@@ -100,11 +100,11 @@ impl Default for Admin {
 }
 
 /// `[drain]`: graceful shutdown.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
     /// Grace period for requests in flight after SIGTERM.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub grace: Duration,
 }
 
@@ -117,7 +117,7 @@ impl Default for Drain {
 }
 
 /// `[log]`: the log on standard error.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// Read once at start.
@@ -139,7 +139,7 @@ impl Default for Log {
 }
 
 /// Format of a log line.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object per line.
@@ -150,7 +150,7 @@ pub enum LogFormat {
 }
 
 /// Log level. Each level includes those before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// Failures that need an operator.

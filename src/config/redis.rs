@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::units;
 
 /// Port of a URL without a port.
 pub const DEFAULT_REDIS_PORT: u16 = 6379;
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
     /// `redis://HOST:PORT`, or `rediss://HOST:PORT` for TLS, optionally followed by `/DATABASE`.
@@ -31,7 +31,7 @@ pub struct Redis {
     #[serde(default = "prefix")]
     pub prefix: String,
     /// Longest time that a request waits for Redis.
-    #[serde(default = "timeout", deserialize_with = "units::duration")]
+    #[serde(default = "timeout", with = "units::duration")]
     pub timeout: Duration,
     /// Treatment of requests while Redis is unavailable.
     #[serde(default)]
@@ -39,7 +39,7 @@ pub struct Redis {
 }
 
 /// Treatment of requests while Redis is unavailable.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WhenUnavailable {
     /// Applies the limits per gate.

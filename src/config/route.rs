@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::cors::RouteCors;
 use super::limit::RateLimits;
 use super::rule::ClaimRule;
 use super::units;
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Path pattern: `{name}` matches one segment, `{*rest}` the rest of the path.
@@ -28,13 +29,13 @@ pub struct Route {
     #[serde(default)]
     pub upstream: Option<String>,
     /// Overrides `response_timeout` of the upstream.
-    #[serde(default, deserialize_with = "units::optional_duration")]
+    #[serde(default, with = "units::optional_duration")]
     pub timeout: Option<Duration>,
     /// Overrides `max_body_bytes` of `[listen]`.
-    #[serde(default, deserialize_with = "units::optional_size")]
+    #[serde(default, with = "units::optional_size")]
     pub max_body_bytes: Option<u64>,
     /// Longest duration of an exchange, up to the end of the response. Default: no limit.
-    #[serde(default, deserialize_with = "units::optional_duration")]
+    #[serde(default, with = "units::optional_duration")]
     pub request_timeout: Option<Duration>,
     /// Rate limits. A request must satisfy all of them.
     #[serde(default)]
@@ -81,7 +82,7 @@ pub struct Route {
 }
 
 /// `replace_prefix = { … }`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReplacePrefix {
     /// Prefix to replace; `/` matches every path.
@@ -91,7 +92,7 @@ pub struct ReplacePrefix {
 }
 
 /// `request_headers = { … }` and `response_headers = { … }`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeaderEdits {
     /// Header name to its only value.
@@ -101,7 +102,7 @@ pub struct HeaderEdits {
 }
 
 /// Treatment of an open stream: a streaming response or a WebSocket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamEnd {
     /// Ends the stream.
@@ -123,7 +124,7 @@ fn keep() -> StreamEnd {
 }
 
 /// Element of `tokens = [{ … }]`. Exactly one key must be set.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenSource {
     /// Header: `Authorization`, or one with the bare token as its value.
@@ -150,6 +151,20 @@ pub enum Access {
 impl<'de> Deserialize<'de> for Access {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
         source.deserialize_any(AccessVisitor)
+    }
+}
+
+impl Serialize for Access {
+    fn serialize<S: Serializer>(&self, sink: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Public => sink.serialize_str("public"),
+            Self::Authenticated => sink.serialize_str("authenticated"),
+            Self::Owner(parameter) => {
+                let mut table = sink.serialize_map(Some(1))?;
+                table.serialize_entry("owner", parameter)?;
+                table.end()
+            }
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
 
 /// `{ claim = "role", any = ["admin"] }`: a claim or a certificate field, and exactly one condition.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimRule {
     /// Claim path: `a.b` or `/a/b`.
@@ -27,7 +28,7 @@ pub struct ClaimRule {
 }
 
 /// Field of a client certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CertificateField {
     /// Subject as a string (RFC 4514).
@@ -73,6 +74,17 @@ pub enum Scalar {
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
         source.deserialize_any(ScalarVisitor)
+    }
+}
+
+impl Serialize for Scalar {
+    fn serialize<S: Serializer>(&self, sink: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => sink.serialize_str(text),
+            Self::Integer(number) => sink.serialize_i64(*number),
+            Self::Float(number) => sink.serialize_f64(*number),
+            Self::Boolean(truth) => sink.serialize_bool(*truth),
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::units;
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// PEM file of the certificate chain, leaf first.
@@ -30,12 +30,12 @@ pub struct Tls {
     #[serde(default)]
     pub client_certificate: Option<ClientAuth>,
     /// HSTS `max-age`. Default: no header.
-    #[serde(default, deserialize_with = "units::hsts")]
+    #[serde(default, with = "units::hsts")]
     pub hsts: Option<Duration>,
 }
 
 /// Certificate chain and private key.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFiles {
     /// PEM file of the certificate chain, leaf first.
@@ -45,7 +45,7 @@ pub struct CertificateFiles {
 }
 
 /// TLS version.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum TlsVersion {
     /// RFC 5246.
     #[default]
@@ -57,7 +57,7 @@ pub enum TlsVersion {
 }
 
 /// Client certificate requirement.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAuth {
     /// Rejects connections without a client certificate.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ipnet::{IpNet, Ipv4Net};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 /// Longest duration of a key, in days. A deadline is the current time plus a duration, and must not overflow.
 const MAX_DAYS: u32 = 365;
@@ -20,14 +21,35 @@ const MIN_DURATION: Duration = Duration::from_millis(1);
 /// Largest size.
 const MAX_SIZE: ByteSize = ByteSize::tib(1);
 
-/// Deserializes a duration such as `"30s"`, `"5m"` or `"7d"`.
-pub(super) fn duration<'de, D: Deserializer<'de>>(source: D) -> Result<Duration, D::Error> {
-    duration_up_to(MAX_DAYS, source)
+/// A duration such as `"30s"`, `"5m"` or `"7d"`.
+pub(super) mod duration {
+    use super::{Deserializer, Duration, MAX_DAYS, Serializer, duration_up_to};
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        source: D,
+    ) -> Result<Duration, D::Error> {
+        duration_up_to(MAX_DAYS, source)
+    }
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        duration: &Duration,
+        sink: S,
+    ) -> Result<S::Ok, S::Error> {
+        sink.collect_str(&humantime::format_duration(*duration))
+    }
 }
 
-/// Deserializes an HSTS `max-age`.
-pub(super) fn hsts<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {
-    duration_up_to(MAX_HSTS_DAYS, source).map(Some)
+/// An HSTS `max-age`.
+pub(super) mod hsts {
+    use super::{Deserializer, Duration, MAX_HSTS_DAYS, duration_up_to};
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        source: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        duration_up_to(MAX_HSTS_DAYS, source).map(Some)
+    }
+
+    pub(in crate::config) use super::optional_duration::serialize;
 }
 
 fn duration_up_to<'de, D: Deserializer<'de>>(
@@ -68,27 +90,95 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Deserializes an optional duration.
-pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
-    source: D,
-) -> Result<Option<Duration>, D::Error> {
-    duration(source).map(Some)
-}
+/// An optional duration.
+pub(super) mod optional_duration {
+    use super::{Deserializer, Duration, Serializer, duration};
 
-/// Deserializes a size in bytes, such as `"32KiB"`, `"10MiB"` or `4096`.
-pub(super) fn size<'de, D: Deserializer<'de>>(source: D) -> Result<u64, D::Error> {
-    let bytes = source.deserialize_any(SizeVisitor)?;
-    if bytes > MAX_SIZE.as_u64() {
-        return Err(de::Error::custom(format_args!(
-            "must be at most 1TiB, got {bytes} bytes"
-        )));
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        source: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        duration::deserialize(source).map(Some)
     }
-    Ok(bytes)
+
+    #[expect(
+        clippy::ref_option,
+        reason = "serde calls it with a reference to the field"
+    )]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        sink: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => duration::serialize(duration, sink),
+            None => sink.serialize_none(),
+        }
+    }
 }
 
-/// Deserializes an optional size.
-pub(super) fn optional_size<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u64>, D::Error> {
-    size(source).map(Some)
+/// A size in bytes, such as `"32KiB"`, `"10MiB"` or `4096`.
+pub(super) mod size {
+    use super::{Deserializer, MAX_SIZE, Serializer, SizeVisitor, de};
+
+    /// Units, largest first.
+    const UNITS: [(u64, &str); 4] = [
+        (1 << 40, "TiB"),
+        (1 << 30, "GiB"),
+        (1 << 20, "MiB"),
+        (1 << 10, "KiB"),
+    ];
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        source: D,
+    ) -> Result<u64, D::Error> {
+        let bytes = source.deserialize_any(SizeVisitor)?;
+        if bytes > MAX_SIZE.as_u64() {
+            return Err(de::Error::custom(format_args!(
+                "must be at most 1TiB, got {bytes} bytes"
+            )));
+        }
+        Ok(bytes)
+    }
+
+    /// Writes the size with the largest unit that divides it.
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde calls it with a reference to the field"
+    )]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        bytes: &u64,
+        sink: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut units = UNITS.iter();
+        match units.find(|(unit, _)| *bytes > 0 && bytes.is_multiple_of(*unit)) {
+            Some((unit, name)) => sink.collect_str(&format_args!("{}{name}", bytes / unit)),
+            None => sink.serialize_u64(*bytes),
+        }
+    }
+}
+
+/// An optional size.
+pub(super) mod optional_size {
+    use super::{Deserializer, Serializer, size};
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        source: D,
+    ) -> Result<Option<u64>, D::Error> {
+        size::deserialize(source).map(Some)
+    }
+
+    #[expect(
+        clippy::ref_option,
+        reason = "serde calls it with a reference to the field"
+    )]
+    pub(in crate::config) fn serialize<S: Serializer>(
+        bytes: &Option<u64>,
+        sink: S,
+    ) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => size::serialize(bytes, sink),
+            None => sink.serialize_none(),
+        }
+    }
 }
 
 struct SizeVisitor;
@@ -209,17 +299,31 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Deserializes an IP address and a port.
-pub(super) fn socket_address<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr, D::Error> {
-    let text = source.deserialize_any(Text("an address such as \"127.0.0.1:9901\""))?;
-    text.parse().map_err(|_| {
-        let meant = meant_address(&text, "127.0.0.1").filter(|meant| !meant.starts_with("unix:"));
-        let meant = meant.map_or_else(
-            || "expected an IP address and a port, such as \"127.0.0.1:9901\"".to_owned(),
-            |meant| format!("did you mean \"{meant}\"?"),
-        );
-        de::Error::custom(format_args!("`{text}` is not a valid address; {meant}"))
-    })
+/// An IP address and a port.
+pub(super) mod socket_address {
+    use super::{Deserializer, Serializer, SocketAddr, Text, de, meant_address};
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        source: D,
+    ) -> Result<SocketAddr, D::Error> {
+        let text = source.deserialize_any(Text("an address such as \"127.0.0.1:9901\""))?;
+        text.parse().map_err(|_| {
+            let meant =
+                meant_address(&text, "127.0.0.1").filter(|meant| !meant.starts_with("unix:"));
+            let meant = meant.map_or_else(
+                || "expected an IP address and a port, such as \"127.0.0.1:9901\"".to_owned(),
+                |meant| format!("did you mean \"{meant}\"?"),
+            );
+            de::Error::custom(format_args!("`{text}` is not a valid address; {meant}"))
+        })
+    }
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        address: &SocketAddr,
+        sink: S,
+    ) -> Result<S::Ok, S::Error> {
+        sink.collect_str(address)
+    }
 }
 
 /// CIDR block such as `10.0.0.0/8`. A bare address is a block of one address.
@@ -259,6 +363,27 @@ impl<'de> Deserialize<'de> for Network {
 /// One string or an array of strings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OneOrMany(pub Vec<String>);
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, sink: S) -> Result<S::Ok, S::Error> {
+        sink.collect_str(self)
+    }
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, sink: S) -> Result<S::Ok, S::Error> {
+        sink.collect_str(&self.0)
+    }
+}
+
+impl Serialize for OneOrMany {
+    fn serialize<S: Serializer>(&self, sink: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [text] => sink.serialize_str(text),
+            texts => texts.serialize(sink),
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for OneOrMany {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {

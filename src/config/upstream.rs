@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::units::{self, OneOrMany};
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// One or several URLs: `http://`, `https://` or `h2c://` with host and port, `unix:` or `unix+h2c:` with a
@@ -20,13 +20,13 @@ pub struct Upstream {
     #[serde(default)]
     pub allow_remote: bool,
     /// Timeout of a connection attempt, including the TLS handshake.
-    #[serde(default = "one_second", deserialize_with = "units::duration")]
+    #[serde(default = "one_second", with = "units::duration")]
     pub connect_timeout: Duration,
     /// Timeout from the end of the request to the response head.
-    #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
+    #[serde(default = "thirty_seconds", with = "units::duration")]
     pub response_timeout: Duration,
     /// Idle timeout of response bodies and WebSocket connections; 0 for none.
-    #[serde(default = "five_minutes", deserialize_with = "units::duration")]
+    #[serde(default = "five_minutes", with = "units::duration")]
     pub idle_timeout: Duration,
     /// Forwards informational responses (1xx).
     #[serde(default)]
@@ -41,10 +41,10 @@ pub struct Upstream {
     #[serde(default)]
     pub reuse: Reuse,
     /// Idle timeout of pooled connections.
-    #[serde(default = "fifty_seconds", deserialize_with = "units::duration")]
+    #[serde(default = "fifty_seconds", with = "units::duration")]
     pub keep_alive: Duration,
     /// Interval of DNS lookups.
-    #[serde(default = "thirty_seconds", deserialize_with = "units::duration")]
+    #[serde(default = "thirty_seconds", with = "units::duration")]
     pub dns_refresh: Duration,
     /// Retry policy.
     #[serde(default)]
@@ -61,7 +61,7 @@ pub struct Upstream {
 }
 
 /// Load balancing policy.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
     #[default]
@@ -71,7 +71,7 @@ pub enum Balance {
 }
 
 /// Condition for another request on an HTTP/1.1 connection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reuse {
     /// Each request opens a connection.
@@ -85,7 +85,7 @@ pub enum Reuse {
 }
 
 /// `retries = { … }`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retries {
     /// Most retries of one request.
@@ -104,13 +104,13 @@ impl Default for Retries {
 }
 
 /// `ejection = { … }`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ejection {
     /// Consecutive failures before an ejection; 0 disables ejection.
     pub failures: u32,
     /// Duration of the first ejection.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub time: Duration,
 }
 
@@ -124,16 +124,16 @@ impl Default for Ejection {
 }
 
 /// `health_check = { … }`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HealthCheck {
     /// Request path.
     pub path: String,
     /// Interval of checks.
-    #[serde(default = "five_seconds", deserialize_with = "units::duration")]
+    #[serde(default = "five_seconds", with = "units::duration")]
     pub interval: Duration,
     /// Timeout of one check, including the connection.
-    #[serde(default = "one_second", deserialize_with = "units::duration")]
+    #[serde(default = "one_second", with = "units::duration")]
     pub timeout: Duration,
     /// Consecutive failures before an endpoint is unhealthy.
     #[serde(default = "two")]
@@ -144,7 +144,7 @@ pub struct HealthCheck {
 }
 
 /// `tls = { … }`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamTls {
     /// PEM file of CA certificates for the upstream, instead of the system's.
