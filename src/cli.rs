@@ -9,6 +9,7 @@ mod doctor;
 mod drain;
 mod explain;
 mod key_sets;
+mod man;
 mod run;
 mod secret_encodings;
 mod signals;
@@ -69,6 +70,8 @@ enum Command {
     Why(why::Why),
     /// Print completions for a shell.
     Completions(completions::Completions),
+    /// Print the manual page, or write the pages of all commands.
+    Man(man::ManPages),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -206,6 +209,7 @@ impl Arguments {
             Command::Drain(drain) => drain.run(),
             Command::Why(why) => why.run(),
             Command::Completions(completions) => Ok(completions.run()),
+            Command::Man(pages) => pages.run(),
         };
         match outcome {
             Ok(code) => code,

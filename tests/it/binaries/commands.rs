@@ -167,6 +167,27 @@ fn does_not_share_the_port_of_a_running_gate() {
 }
 
 #[test]
+fn man_writes_a_page_for_each_command() {
+    let directory = Directory::with("");
+    let ended = directory.call(&["man", "--dir", "."]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for page in ["claimgate.1", "claimgate-run.1", "claimgate-token-mint.1"] {
+        let text = std::fs::read_to_string(directory.path(page)).unwrap();
+        assert!(text.contains(".TH"), "{page}: {text}");
+    }
+    let ended = directory.call(&["man"]);
+    assert!(ended.stdout.contains(".TH claimgate 1"), "{ended:?}");
+    let ended = directory.call(&["man", "--dir", "missing"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .starts_with("failed to write manual pages to missing: "),
+        "{ended:?}"
+    );
+}
+
+#[test]
 fn check_prints_json_for_programs() {
     let ended = Directory::with(EIGHT_LINES).call(&["check", "--output", "json"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
