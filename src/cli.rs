@@ -29,7 +29,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::app::App;
 use crate::config::{ConfigDocument, ENVIRONMENT, Problem, Problems};
 
-use terminal::FAIL;
+use dev::DevSession;
+use terminal::{DIM, FAIL};
 
 /// Configuration files of the working directory, one of which is used without `--config`.
 const DEFAULT_FILES: [&str; 2] = ["claimgate.toml", "config.toml"];
@@ -86,6 +87,8 @@ struct ConfigFile {
 enum ConfigPlace {
     File(PathBuf),
     Environment,
+    /// The running `claimgate dev` of the folder.
+    Dev(DevSession),
 }
 
 impl Display for ConfigPlace {
@@ -93,6 +96,17 @@ impl Display for ConfigPlace {
         match self {
             Self::File(file) => file.display().fmt(f),
             Self::Environment => f.write_str(ENVIRONMENT),
+            Self::Dev(_) => f.write_str("claimgate dev"),
+        }
+    }
+}
+
+impl ConfigPlace {
+    fn document(&self) -> Result<ConfigDocument, Problems> {
+        match self {
+            Self::File(file) => ConfigDocument::load(file),
+            Self::Environment => ConfigDocument::from_environment().map_err(no_file),
+            Self::Dev(session) => session.document(),
         }
     }
 }
@@ -118,12 +132,32 @@ impl ConfigFile {
         }
     }
 
+    /// Place of the configuration of the running gate: `claimgate dev` if it runs in this folder.
+    fn running_place(&self) -> Result<ConfigPlace, Problems> {
+        if self.config.is_none()
+            && let Some(session) = DevSession::find()
+        {
+            warn(format_args!(
+                "{DIM}using `claimgate dev`, which runs in this folder{DIM:#}"
+            ));
+            return Ok(ConfigPlace::Dev(session));
+        }
+        self.place()
+    }
+
     /// Loads the configuration, without compiling it.
     fn document(&self) -> Result<ConfigDocument, Problems> {
-        match self.place()? {
-            ConfigPlace::File(file) => ConfigDocument::load(&file),
-            ConfigPlace::Environment => ConfigDocument::from_environment().map_err(no_file),
-        }
+        self.place()?.document()
+    }
+
+    /// Loads the configuration of the running gate.
+    fn running_document(&self) -> Result<ConfigDocument, Problems> {
+        self.running_place()?.document()
+    }
+
+    /// Loads and compiles the configuration of the running gate.
+    fn running_compiled(&self) -> Result<App, Problems> {
+        App::compile(self.running_document()?)
     }
 
     /// Loads and compiles the configuration.

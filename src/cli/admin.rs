@@ -43,8 +43,9 @@ impl RunningGate {
     /// become invalid.
     fn address(&self) -> SocketAddr {
         self.admin.unwrap_or_else(|| {
-            let (address, warning) = match self.config.place() {
+            let (address, warning) = match self.config.running_place() {
                 Ok(ConfigPlace::File(file)) => admin_address(&file),
+                Ok(ConfigPlace::Dev(session)) => (session.admin, None),
                 Ok(ConfigPlace::Environment) => (ConfigDocument::environment_admin_address(), None),
                 Err(problems) => (Admin::default().address, Some(problems.to_string())),
             };

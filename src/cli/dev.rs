@@ -1,34 +1,35 @@
 //! `claimgate dev`: runs an API behind the gate on a developer's machine.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+mod api;
+mod listening;
+mod session;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use clap::Args;
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Map;
-use tokio::net::{TcpStream, UnixStream};
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::task::LocalSet;
 
 use crate::app::{App, AppError};
 use crate::clock::Clock;
-use crate::config::{Address, ConfigDocument, DEFAULT_ROUTES, KeyPath, LogFormat};
+use crate::config::{Address, ConfigDocument, DEFAULT_ROUTES, KeyPath, LogFormat, Problems};
 use crate::gate::access::Rule;
 use crate::observe::log;
 use crate::proxy::upstream::Target;
 
 use super::signals::Signals;
-use super::terminal::{BOLD, COPY, DIM};
+use super::terminal::{BOLD, COPY, DIM, FAIL, OK};
 use super::token::Signer;
 use super::{Failure, Outcome, say, warn};
+
+use api::Api;
+pub(super) use session::DevSession;
+use session::FILE;
 
 /// Environment variable of the Better Auth secret.
 const SECRET: &str = "BETTER_AUTH_SECRET";
@@ -36,20 +37,32 @@ const SECRET: &str = "BETTER_AUTH_SECRET";
 /// Subject of the tokens.
 const USER: &str = "alice";
 
-/// File with the tokens, for a second terminal.
-const ENV_FILE: &str = ".claimgate-dev.env";
+/// Documentation pages of FastAPI and others, which only `claimgate dev` makes public.
+const DOCUMENTATION_ROUTES: &str = r#"
+[[routes]]
+path = "/docs/{*rest}"
+access = "public"
+methods = ["GET"]
+
+[[routes]]
+path = "/redoc"
+access = "public"
+methods = ["GET"]
+
+[[routes]]
+path = "/openapi.json"
+access = "public"
+methods = ["GET"]
+"#;
+
+/// Default limit of connections: few enough for the descriptor limit of a terminal.
+const MAX_CONNECTIONS: usize = 500;
 
 /// Default listen address.
 const LISTEN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 /// Range of the API's port, below the ephemeral ports of Linux and other systems.
 const PORTS: Range<u16> = 20_000..32_768;
-
-/// Time between SIGTERM and SIGKILL for the API.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Interval between connection attempts to the API.
-const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
 
 const ONE_HOUR: i64 = 60 * 60;
 
@@ -62,6 +75,9 @@ pub(super) struct Dev {
     /// Address to listen on, instead of the one in the configuration [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<Address>,
+    /// Port of an API that cannot take it from $PORT.
+    #[arg(long, value_name = "PORT", conflicts_with = "config")]
+    port: Option<u16>,
     /// Command that runs the API. The API must listen on 127.0.0.1 at the port in $PORT; `{port}` in an argument is
     /// replaced with that port.
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -73,12 +89,10 @@ impl Dev {
         let (mut document, port) = match &self.config {
             Some(file) => (ConfigDocument::load(file)?, None),
             None => {
-                let port = free_port()
+                let port = self.port.map_or_else(free_port, Ok);
+                let port = port
                     .map_err(|error| Failure::other(format_args!("find a free port: {error}")))?;
-                (
-                    ConfigDocument::parse(Path::new("(built-in)"), &built_in(port))?,
-                    Some(port),
-                )
+                (built_in_document(port)?, Some(port))
             }
         };
         if let Some(listen) = &self.listen {
@@ -87,11 +101,13 @@ impl Dev {
             // The default of `run` is every interface: too open for a gate with a development secret.
             document.config.listen.address = Address::Tcp(LISTEN_ADDRESS);
         }
-        document.config.log.format = LogFormat::Text;
-        let secret = match document.variable(SECRET) {
-            Some(secret) => secret,
-            None => random_secret()?,
-        };
+        if !document.has(&KeyPath::of("listen").key("max_connections")) {
+            document.config.listen.max_connections = MAX_CONNECTIONS;
+        }
+        document.config.log.format = LogFormat::Compact;
+        let own_secret = document.variable(SECRET);
+        let is_generated = own_secret.is_none();
+        let secret = own_secret.map_or_else(random_secret, Ok)?;
         document.set_variable(SECRET, &secret);
         let tokens = Tokens::sign(&document);
         let app = App::compile(document)?;
@@ -118,52 +134,41 @@ impl Dev {
         })?;
         let mut signals = Signals::listen().map_err(Failure::other)?;
         let (address, admin) = (running.address().clone(), running.admin_address());
+        let session = DevSession {
+            admin,
+            port: self.config.is_none().then_some(port).flatten(),
+            config: self.config.clone(),
+        };
+        // The API starts within it, because its output is printed by tasks of this thread.
+        let tasks = LocalSet::new();
         let mut api = signals
             .runtime()
-            .block_on(async { self.spawn(port, &secret) })?;
-        let outcome = signals.wait_or(async {
-            if let Some(upstream) = &upstream
-                && let Some(code) = wait_until_listening(&mut api, upstream).await
-            {
-                return code;
+            .block_on(tasks.run_until(async { Api::spawn(&self.command, port, &secret) }))?;
+        let outcome = signals.wait_or(tasks.run_until(async {
+            if let Some(upstream) = &upstream {
+                if let Some(code) = api.wait_until_listening(upstream).await {
+                    return code;
+                }
+                api.warn_of_open_port(upstream);
             }
-            let _file = tokens.as_ref().and_then(|tokens| tokens.write(&address));
-            print_summary(&address, &path, tokens.as_ref());
-            say(format_args!("Probes and metrics: http://{admin}/metrics\n"));
-            exit_code(api.wait().await)
-        });
+            let secret = is_generated.then_some(secret.as_str());
+            let _file = session.write(&url(&address), secret, tokens.as_ref());
+            print_summary(&address, admin, &path, tokens.as_ref());
+            api.wait().await
+        }));
         running.stop();
-        signals.runtime().block_on(stop(&mut api));
+        let stop = tasks.run_until(api.stop());
+        signals.runtime().block_on(stop);
         running.wait();
         Ok(outcome.unwrap_or(ExitCode::SUCCESS))
     }
-
-    fn spawn(&self, port: Option<u16>, secret: &str) -> Result<Child, Failure> {
-        let (program, arguments) = self
-            .command
-            .split_first()
-            .ok_or_else(|| Failure::other("read the command: it is empty"))?;
-        let mut command = Command::new(program);
-        // A separate process group, so that stopping it also stops the children of COMMAND.
-        command
-            .env(SECRET, secret)
-            .kill_on_drop(true)
-            .process_group(0);
-        let port = port.map(|port| port.to_string()).unwrap_or_default();
-        if !port.is_empty() {
-            command.env("PORT", &port).env("UVICORN_PORT", &port);
-        }
-        command.args(
-            arguments
-                .iter()
-                .map(|argument| argument.replace("{port}", &port)),
-        );
-        let spawned = command.spawn();
-        spawned.map_err(|error| Failure::other(format_args!("run `{program}`: {error}")))
-    }
 }
 
-/// Default configuration.
+/// The built-in configuration, for an API at this port.
+fn built_in_document(port: u16) -> Result<ConfigDocument, Problems> {
+    ConfigDocument::parse(Path::new("(built-in)"), &built_in(port))
+}
+
 fn built_in(port: u16) -> String {
     format!(
         r#"[admin]
@@ -174,7 +179,7 @@ url = "http://127.0.0.1:{port}"
 
 [issuers.better-auth]
 keys = {{ secret_env = "{SECRET}", encoding = "utf8" }}
-{DEFAULT_ROUTES}"#
+{DEFAULT_ROUTES}{DOCUMENTATION_ROUTES}"#
     )
 }
 
@@ -213,50 +218,6 @@ fn example_path(app: &App) -> String {
     }
 }
 
-/// Waits until the API accepts connections. Returns its exit code if it exits first.
-async fn wait_until_listening(api: &mut Child, upstream: &Target) -> Option<ExitCode> {
-    warn(format_args!("waiting for the API to listen on {upstream}"));
-    loop {
-        let listens = match upstream {
-            Target::Tcp(host, port) => TcpStream::connect((host.trim_matches(['[', ']']), *port))
-                .await
-                .is_ok(),
-            Target::Unix(path) => UnixStream::connect(path).await.is_ok(),
-        };
-        if listens {
-            return None;
-        }
-        if let Ok(status) = timeout(CONNECT_INTERVAL, api.wait()).await {
-            warn(format_args!(
-                "the API exited before it listened on {upstream}"
-            ));
-            return Some(exit_code(status));
-        }
-    }
-}
-
-fn exit_code(status: std::io::Result<std::process::ExitStatus>) -> ExitCode {
-    let code = status.ok().and_then(|status| status.code());
-    code.and_then(|code| u8::try_from(code).ok())
-        .map_or(ExitCode::FAILURE, ExitCode::from)
-}
-
-/// Sends SIGTERM to the API, and SIGKILL after [`STOP_TIMEOUT`].
-async fn stop(api: &mut Child) {
-    let Some(id) = api
-        .id()
-        .and_then(|id| i32::try_from(id).ok())
-        .and_then(Pid::from_raw)
-    else {
-        return;
-    };
-    let _exited = kill_process_group(id, Signal::TERM);
-    if timeout(STOP_TIMEOUT, api.wait()).await.is_err() {
-        let _exited = kill_process_group(id, Signal::KILL);
-        let _status = api.wait().await;
-    }
-}
-
 /// Example tokens.
 struct Tokens {
     valid: String,
@@ -271,38 +232,6 @@ impl Tokens {
             valid: signer.sign(USER, 24 * ONE_HOUR, Map::new(), now).ok()?,
             expired: signer.sign(USER, -ONE_HOUR, Map::new(), now).ok()?,
         })
-    }
-
-    /// Writes the tokens to [`ENV_FILE`], readable only by the current user.
-    fn write(&self, address: &Address) -> Option<EnvFile> {
-        let Self { valid, expired } = self;
-        let path = PathBuf::from(ENV_FILE);
-        let text = format!(
-            "GATE={}\nUSER_ID={USER}\nTOKEN={valid}\nEXPIRED={expired}\n",
-            url(address)
-        );
-        let _missing = std::fs::remove_file(&path);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
-        match file.and_then(|mut file| file.write_all(text.as_bytes())) {
-            Ok(()) => Some(EnvFile(path)),
-            Err(error) => {
-                warn(format_args!("failed to write {ENV_FILE}: {error}"));
-                None
-            }
-        }
-    }
-}
-
-/// File with the tokens, removed on drop.
-struct EnvFile(PathBuf);
-
-impl Drop for EnvFile {
-    fn drop(&mut self) {
-        let _missing = std::fs::remove_file(&self.0);
     }
 }
 
@@ -320,31 +249,37 @@ fn url(address: &Address) -> String {
     }
 }
 
-fn print_summary(address: &Address, path: &str, tokens: Option<&Tokens>) {
+/// Prints the addresses, a token, and requests to try.
+fn print_summary(address: &Address, admin: SocketAddr, path: &str, tokens: Option<&Tokens>) {
     let gate = url(address);
-    say(format_args!("\nListening on {COPY}{gate}{COPY:#}\n"));
+    say(format_args!("\nListening on {COPY}{gate}{COPY:#}"));
+    say(format_args!("Status page: {COPY}http://{admin}/{COPY:#}\n"));
     let Some(tokens) = tokens else {
         say("No issuer has a shared secret, so there is no example token.");
         return;
     };
     let other = path.replacen(USER, "bob", 1);
-    let valid = &tokens.valid;
     say(format_args!(
-        "{BOLD}Token{BOLD:#} for `{USER}`, valid for 24 hours:\n\n{DIM}{valid}{DIM:#}\n"
+        "{BOLD}Token{BOLD:#} for `{USER}`, valid for 24 hours:\n\n{DIM}{}{DIM:#}\n",
+        tokens.valid
     ));
     say(format_args!(
-        "In a second terminal:\n\n. ./{ENV_FILE}    # GATE, USER_ID, TOKEN and EXPIRED"
+        "In a second terminal:\n\n{COPY}. ./{FILE}{COPY:#}    # GATE, USER_ID, TOKEN and EXPIRED"
     ));
+    let valid = "-H \"Authorization: Bearer $TOKEN\"";
+    let expired = "-H \"Authorization: Bearer $EXPIRED\"";
+    let width = path.len().max(other.len());
+    for (path, header, color, effect) in [
+        (path, valid, OK, "forwarded"),
+        (&*other, valid, FAIL, "403: path of another user"),
+        (path, "", FAIL, "401: no token"),
+        (path, expired, FAIL, "401: expired token"),
+    ] {
+        say(format_args!(
+            "{COPY}curl -i {gate}{path:width$} {header:37}{COPY:#}  # {color}{effect}{color:#}"
+        ));
+    }
     say(format_args!(
-        "curl -i {gate}{path} -H \"Authorization: Bearer $TOKEN\"      # forwarded"
-    ));
-    say(format_args!(
-        "curl -i {gate}{other} -H \"Authorization: Bearer $TOKEN\"        # 403: path of another user"
-    ));
-    say(format_args!(
-        "curl -i {gate}{path}                                        # 401: no token"
-    ));
-    say(format_args!(
-        "curl -i {gate}{path} -H \"Authorization: Bearer $EXPIRED\"    # 401: expired token\n"
+        "{COPY}claimgate why{COPY:#} REQUEST_ID{DIM}    # after a refusal: its cause and fix{DIM:#}\n"
     ));
 }

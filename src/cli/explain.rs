@@ -57,7 +57,7 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(self) -> Outcome {
-        let app = self.config.compile()?;
+        let app = self.config.running_compiled()?;
         let peer = self.peer()?;
         let inbound = app.policy.headers.inbound(&peer, self.head()?);
         let now = Clock::System.now();

@@ -23,7 +23,7 @@ pub(super) fn run(config: &ConfigFile) -> Outcome {
     let place = config.place()?;
     let app = match &place {
         ConfigPlace::File(file) => App::load(file)?,
-        ConfigPlace::Environment => config.compile()?,
+        ConfigPlace::Environment | ConfigPlace::Dev(_) => config.compile()?,
     };
     let (_log, dropped) = log::start(&app.config.log)
         .map_err(|error| Failure::other(format_args!("start the log writer: {error}")))?;
@@ -38,7 +38,7 @@ pub(super) fn run(config: &ConfigFile) -> Outcome {
     count_panics(Arc::clone(running.metrics()));
     signals.wait(|| match &place {
         ConfigPlace::File(_) => running.reload(),
-        ConfigPlace::Environment => {
+        ConfigPlace::Environment | ConfigPlace::Dev(_) => {
             info!("no reload: the environment of a process does not change");
         }
     });

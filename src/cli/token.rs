@@ -71,7 +71,7 @@ impl Token {
 
 impl Mint {
     fn run(self) -> Outcome {
-        let document = self.config.document()?;
+        let document = self.config.running_document()?;
         let signer = Signer::of(&document, self.issuer.as_deref());
         // Problems of the configuration first: one of them can be the cause of a missing issuer.
         document.finish()?;
@@ -209,7 +209,7 @@ impl Signer {
 
 impl Inspect {
     fn run(self) -> Outcome {
-        let app = self.config.compile()?;
+        let app = self.config.running_compiled()?;
         let text = if self.token == "-" {
             let mut text = String::new();
             std::io::stdin()

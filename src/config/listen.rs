@@ -147,6 +147,8 @@ pub enum LogFormat {
     Json,
     /// Human-readable text.
     Text,
+    /// One short line for each exchange, in colour on a terminal.
+    Compact,
 }
 
 /// Log level. Each level includes those before it.

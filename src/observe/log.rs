@@ -1,6 +1,7 @@
 //! Log on standard error, with an access line for each exchange.
 
 mod access_line;
+mod compact_line;
 mod queue;
 mod timestamp;
 
@@ -40,6 +41,8 @@ struct Log {
     queue: Arc<Queue>,
     format: LogFormat,
     level: LevelFilter,
+    /// True if compact lines have colours.
+    has_color: bool,
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();
@@ -53,6 +56,7 @@ thread_local! {
 struct ThreadLines {
     buffer: Arc<Buffer>,
     access_line: RefCell<AccessLine>,
+    compact_line: RefCell<String>,
 }
 
 impl ThreadLines {
@@ -62,6 +66,7 @@ impl ThreadLines {
             append(lines.get_or_init(|| Self {
                 buffer: queue.register(),
                 access_line: RefCell::default(),
+                compact_line: RefCell::default(),
             }));
         });
     }
@@ -74,6 +79,7 @@ pub fn write(record: &Record<'_>, sample: f64) {
         queue,
         format,
         level,
+        has_color,
     }) = LOG.get()
     else {
         return;
@@ -87,6 +93,14 @@ pub fn write(record: &Record<'_>, sample: f64) {
         return;
     }
     ThreadLines::with(queue, |lines| {
+        if *format == LogFormat::Compact {
+            if let Ok(mut line) = lines.compact_line.try_borrow_mut() {
+                line.clear();
+                compact_line::write(&mut line, record, *has_color);
+                queue.append(&lines.buffer, line.as_bytes());
+            }
+            return;
+        }
         // Already borrowed: the panic hook logs a panic of the encoder.
         if let Ok(mut line) = lines.access_line.try_borrow_mut() {
             let time = Clock::System.since_epoch();
@@ -175,6 +189,7 @@ pub fn start(settings: &LogSettings) -> io::Result<(LogGuard, DroppedLines)> {
     let guard = LogGuard(Arc::clone(&queue));
     let level = level_filter(settings.level);
     let writer = Arc::clone(&queue);
+    let has_color = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
     let lines = tracing_subscriber::fmt()
         .with_writer(move || LineWriter(Arc::clone(&writer)))
         .with_max_level(level);
@@ -193,11 +208,17 @@ pub fn start(settings: &LogSettings) -> io::Result<(LogGuard, DroppedLines)> {
             let lines = lines.finish().with(targets(level));
             tracing::subscriber::set_global_default(lines.with(LibraryWarnings))
         }
+        LogFormat::Compact => {
+            let lines = lines.with_ansi(false).without_time().with_target(false);
+            let lines = lines.compact().finish().with(targets(level));
+            tracing::subscriber::set_global_default(lines.with(LibraryWarnings))
+        }
     };
     let log = Log {
         queue,
         format: settings.format,
         level,
+        has_color,
     };
     if started.is_err() || LOG.set(log).is_err() {
         warn!("failed to start the log: it is already started");

@@ -125,7 +125,7 @@ impl Fields<'_> {
                 self.push(message);
                 self.push("\"");
             }
-            LogFormat::Text => {
+            LogFormat::Text | LogFormat::Compact => {
                 timestamp.append(self.line, since_epoch);
                 // Aligned with ERROR and DEBUG.
                 self.push("  ");
@@ -155,7 +155,7 @@ impl Fields<'_> {
         }
         let _infallible = match self.format {
             LogFormat::Json => serde_json::to_writer(&mut *self.line, text).is_ok(),
-            LogFormat::Text => write!(self.line, "{text:?}").is_ok(),
+            LogFormat::Text | LogFormat::Compact => write!(self.line, "{text:?}").is_ok(),
         };
     }
 
@@ -173,7 +173,7 @@ impl Fields<'_> {
         self.name(name);
         let quote = match self.format {
             LogFormat::Json => "\"",
-            LogFormat::Text => "",
+            LogFormat::Text | LogFormat::Compact => "",
         };
         self.push(quote);
         match address {
@@ -224,7 +224,7 @@ impl Fields<'_> {
                 self.push(name);
                 self.push("\":");
             }
-            LogFormat::Text => {
+            LogFormat::Text | LogFormat::Compact => {
                 self.push(" ");
                 self.push(name);
                 self.push("=");
@@ -328,7 +328,9 @@ mod tests {
                         .finish(),
                 )
             }
-            LogFormat::Text => Box::new(formatter.with_ansi(false).compact().finish()),
+            LogFormat::Text | LogFormat::Compact => {
+                Box::new(formatter.with_ansi(false).compact().finish())
+            }
         }
     }
 

@@ -98,6 +98,109 @@ fn dev_runs_an_api_behind_the_gate() {
 }
 
 #[test]
+fn dev_prints_in_colour_on_a_terminal() {
+    let directory = Directory::with("");
+    let arguments = [
+        "dev",
+        "--color",
+        "always",
+        "--listen",
+        "127.0.0.1:0",
+        "--",
+        TASK_SERVICE,
+    ];
+    let mut dev = directory.claimgate_with(&arguments, &[]);
+    dev.wait_for_line("expired token");
+    let file = fs::read_to_string(directory.path(".claimgate-dev.env")).unwrap();
+    let gate = file
+        .lines()
+        .find_map(|line| line.strip_prefix("GATE=http://"))
+        .unwrap();
+    Request::new("GET", "/nothing").response(gate.parse().unwrap());
+    dev.wait_for_line("\u{1b}[33m404\u{1b}[0m  GET");
+    dev.signal("TERM");
+    let ended = dev.wait();
+    assert!(
+        ended.stdout.contains("Listening on \u{1b}[36mhttp://"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn dev_says_where_its_api_listens_instead() {
+    let directory = Directory::with("");
+    // An API that ignores PORT, with a shell between it and the gate as in `npm run`.
+    let api = "import http.server as h; s = h.HTTPServer(('127.0.0.1', 0), h.BaseHTTPRequestHandler); \
+               print('serving', s.server_port); s.serve_forever()";
+    let command = ["sh", "-c", "python3 -c \"$0\"; true", api];
+    let arguments = [&["dev", "--listen", "127.0.0.1:0", "--"][..], &command].concat();
+    let mut dev = directory.claimgate_with(&arguments, &[]);
+    let line = dev.wait_for_line("wrong port: ");
+    let (_, address) = line.split_once("the API listens on ").unwrap();
+    let (address, _) = address.split_once(',').unwrap();
+    let address: SocketAddr = address.parse().unwrap();
+    let fix = dev.wait_for_line("fix: pass the port: ");
+    assert!(fix.contains("{port}"), "{fix}");
+    let other = dev.wait_for_line("or:  name the port: ");
+    assert!(
+        other.contains(&format!("--port {} --", address.port())),
+        "{other}"
+    );
+    dev.signal("INT");
+    let ended = dev.wait();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended
+            .stdout
+            .contains(&format!("api │ serving {}\n", address.port())),
+        "{ended:?}"
+    );
+    assert!(
+        TcpStream::connect(address).is_err(),
+        "the API is still running"
+    );
+}
+
+#[test]
+fn other_commands_find_the_running_dev_gate() {
+    let directory = Directory::with("");
+    let dev = Dev::start(&directory);
+    let minted = directory
+        .claimgate_with(&["token", "mint", "--subject", "carol"], &[])
+        .wait();
+    assert_eq!(minted.code, Some(0), "{minted:?}");
+    let token = keep_secret(minted.stdout.trim());
+    let call = |arguments: &[&str]| directory.claimgate_with(arguments, &[]).wait();
+    let inspected = call(&["token", "inspect", &token]);
+    assert_eq!(inspected.code, Some(0), "{inspected:?}");
+    let explained = call(&["explain", "--token", &token, "GET", "/api/alice/tasks"]);
+    assert!(
+        explained.stdout.contains("subject_mismatch"),
+        "{explained:?}"
+    );
+    let refused = Request::new("GET", "/api/alice/tasks")
+        .bearer(&token)
+        .response(dev.address);
+    let id = refused
+        .fields
+        .iter()
+        .find_map(|field| field.strip_prefix("x-request-id: "));
+    let why = call(&["why", id.unwrap()]);
+    assert_eq!(why.code, Some(0), "{why:?}");
+    assert!(why.stderr.contains("claimgate dev"), "{why:?}");
+    let documents = Request::new("GET", "/openapi.json").response(dev.address);
+    assert_eq!(documents.status, 200);
+    dev.program.signal("TERM");
+    let ended = dev.program.wait();
+    let line = "403  GET     /api/alice/tasks";
+    assert!(ended.stderr.contains(line), "{ended:?}");
+
+    // Without a running gate, the folder's own configuration counts.
+    let ended = call(&["token", "mint", "--subject", "carol"]);
+    assert_ne!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
 fn runs_two_dev_gates_at_the_same_time() {
     let (here, there) = (Directory::with(""), Directory::with(""));
     let devs = [Dev::start(&here), Dev::start(&there)];
