@@ -27,6 +27,7 @@ class Dev:
 
     def __init__(self, directory: pathlib.Path, command: list, secret: str | None, listen: str, config: str | None):
         self.env_file = directory / ENV_FILE
+        self.config = config
         environment = {name: value for name, value in os.environ.items() if name != "BETTER_AUTH_SECRET"}
         if secret is not None:
             environment["BETTER_AUTH_SECRET"] = secret

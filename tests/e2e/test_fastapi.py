@@ -206,10 +206,17 @@ def test_serves_the_public_health_route_without_a_token(gate):
     assert (response.status_code, response.json()["status"]) == (200, "ok")
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/docs", "/openapi.json", "/healthz", "/API/alice/notes"])
+@pytest.mark.parametrize("path", ["/", "/api", "/admin", "/healthz", "/API/alice/notes"])
 @pytest.mark.parametrize("signed_in", [True, False], ids=["with token", "without token"])
 def test_rejects_a_path_without_a_route(gate, path, signed_in):
     problem(gate.get(path, gate.token if signed_in else None), 404, "no_route")
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
+def test_serves_the_documentation_pages_in_development_alone(gate, path):
+    # Only the built-in configuration of `dev` has routes for them.
+    expected = 404 if gate.config is not None else 200
+    assert gate.get(path).status_code == expected
 
 
 # --- forwarded headers
