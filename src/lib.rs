@@ -63,3 +63,5 @@ pub mod keys;
 pub mod proxy;
 
 pub mod observe;
+
+pub mod openapi;
