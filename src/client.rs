@@ -1,4 +1,4 @@
-//! HTTP client for servers other than upstreams: key set endpoints and span collectors.
+//! HTTP client for servers other than upstreams: key set endpoints, span collectors, and servers of OpenAPI documents.
 //!
 //! Resolves the host name for each request, limits time and response size, and follows no redirects.
 
@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use crate::excerpt::excerpt;
 use crate::happy_eyeballs;
 
-/// Maximum size of a response body, in bytes.
+/// Maximum size of a response body, in bytes, unless the caller expects more.
 const MAX_BYTES: usize = 256 * 1024;
 
 /// Timeout for opening the TCP connection.
@@ -81,6 +81,16 @@ pub enum CallError {
 
 /// Sends a request to this URL. Reads the response body only if the status is 2xx; it is empty otherwise.
 pub async fn call(
+    request: Request<Full<Bytes>>,
+    url: &Uri,
+    tls: &Arc<ClientConfig>,
+) -> Result<Response<Bytes>, CallError> {
+    call_up_to(MAX_BYTES, request, url, tls).await
+}
+
+/// Like [`call`], for a response body of up to `max_bytes`.
+pub async fn call_up_to(
+    max_bytes: usize,
     mut request: Request<Full<Bytes>>,
     url: &Uri,
     tls: &Arc<ClientConfig>,
@@ -93,7 +103,7 @@ pub async fn call(
     headers.insert(ACCEPT_ENCODING, IDENTITY);
     let target = url.path_and_query().cloned();
     *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
-    let called = timeout(TIMEOUT, connect_and_send(request, url, tls)).await;
+    let called = timeout(TIMEOUT, connect_and_send(max_bytes, request, url, tls)).await;
     called.unwrap_or(Err(CallError::TooSlow(TIMEOUT)))
 }
 
@@ -109,6 +119,7 @@ pub fn seconds(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Duration>
 }
 
 async fn connect_and_send(
+    max_bytes: usize,
     request: Request<Full<Bytes>>,
     url: &Uri,
     tls: &Arc<ClientConfig>,
@@ -118,11 +129,11 @@ async fn connect_and_send(
     let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let tcp = connect(host, port).await?;
     if !secure {
-        return exchange(request, tcp).await;
+        return exchange(max_bytes, request, tcp).await;
     }
     let name = ServerName::try_from(host.to_owned()).map_err(|_| CallError::Url)?;
     let tls = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
-    exchange(request, tls.map_err(CallError::Tls)?).await
+    exchange(max_bytes, request, tls.map_err(CallError::Tls)?).await
 }
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, CallError> {
@@ -140,6 +151,7 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, CallError> {
 }
 
 async fn exchange(
+    max_bytes: usize,
     request: Request<Full<Bytes>>,
     stream: impl AsyncRead + AsyncWrite + Unpin,
 ) -> Result<Response<Bytes>, CallError> {
@@ -152,7 +164,7 @@ async fn exchange(
             if let Some(coding) = coding(&head.headers) {
                 return Err(CallError::Encoded(coding));
             }
-            let body = Limited::new(body, MAX_BYTES).collect().await;
+            let body = Limited::new(body, max_bytes).collect().await;
             body.map_err(body_error)?.to_bytes()
         } else {
             Bytes::new()
