@@ -8,8 +8,10 @@ mod dev;
 mod doctor;
 mod drain;
 mod explain;
+mod init;
 mod key_sets;
 mod man;
+mod openapi;
 mod run;
 mod secret_encodings;
 mod signals;
@@ -52,6 +54,8 @@ pub struct Arguments {
 enum Command {
     /// Serve requests (default).
     Run(ConfigFile),
+    /// Write a configuration file.
+    Init(init::Init),
     /// Validate the configuration, and print every problem and warning.
     Check(check::Check),
     /// Print the effective configuration, from a file or from the environment.
@@ -234,6 +238,7 @@ impl Arguments {
         };
         let outcome = match command {
             Command::Run(config) => run::run(&config),
+            Command::Init(init) => init.run(),
             Command::Check(check) => check.run(),
             Command::Config(config) => config.run(),
             Command::Explain(explain) => explain.run(),

@@ -4,6 +4,7 @@
 //! which others can be created), or a private one that the test starts with `initdb` and `postgres`, and stops.
 
 mod auth;
+mod openapi;
 mod postgres;
 mod running;
 mod service;
