@@ -10,6 +10,7 @@ mod dev;
 mod environment;
 mod explain;
 mod log_levels;
+mod openapi;
 mod passed_sockets;
 mod program;
 mod reloading;

@@ -33,13 +33,14 @@ fn names_a_missing_secret_and_starts_nothing() {
 fn no_command_panics_if_its_output_is_closed() {
     let directory = Directory::with(EIGHT_LINES);
     let token = directory.token("alice", &[]);
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 14] = [
         &["--help"],
         &["--version"],
         &["run", "--help"],
         &["completions", "bash"],
         &["completions", "zsh"],
         &["completions", "fish"],
+        &["init", "--file", "-"],
         &["check"],
         &["explain", "GET", "/api/alice/tasks"],
         &["explain", "--token", &token, "GET", "/api/alice/tasks"],
@@ -580,7 +581,7 @@ fn doctor_reports_problems_with_keys_and_tokens() {
 }
 
 /// Serves a status and a body at every path.
-fn serve(status: &'static str, body: &'static str) -> SocketAddr {
+pub(super) fn serve(status: &'static str, body: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
