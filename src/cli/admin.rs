@@ -56,9 +56,14 @@ impl RunningGate {
         })
     }
 
-    pub(super) fn request(&self, method: &str, path: &str) -> Result<AdminResponse, Failure> {
+    pub(super) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        accept: &str,
+    ) -> Result<AdminResponse, Failure> {
         let address = loopback(self.address());
-        let response = send(address, method, path).map_err(|error| {
+        let response = send(address, method, path, accept).map_err(|error| {
             Failure::other(format_args!(
                 "reach the admin listener of the gate at {address}: {error}"
             ))
@@ -83,12 +88,12 @@ fn loopback(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn send(address: SocketAddr, method: &str, path: &str) -> io::Result<String> {
+fn send(address: SocketAddr, method: &str, path: &str, accept: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     )?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;

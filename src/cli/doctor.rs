@@ -1,7 +1,8 @@
-//! `claimgate doctor`: fetches every key set and connects to every upstream once, and reports problems with them or with
-//! a token.
+//! `claimgate doctor`: tests everything outside the gate once: keys, clock, certificates, upstreams, and a token.
 
 mod fetch_fixes;
+mod finding;
+mod split_url;
 mod upstreams;
 
 use std::process::ExitCode;
@@ -9,18 +10,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
 use tokio::runtime::Builder;
+use tokio::task::LocalSet;
 
+use crate::app::App;
 use crate::clock::{Clock, UnixTime};
 use crate::config::ConfigDocument;
 use crate::gate::Gate;
 use crate::gate::refusal::Refusal;
-use crate::gate::verify::{Issuer, IssuerId};
+use crate::gate::verify::IssuerId;
 use crate::keys::remote::RemoteKeys;
 use crate::keys::{KeyRing, VerificationKey};
 use crate::observe::log::printable;
 
-use super::{ConfigFile, Failure, Outcome, counted, say, secret_encodings, verdict, warn};
+use super::terminal::WARNING;
+use super::{
+    ConfigFile, Failure, Outcome, Output, OutputFormat, counted, say, secret_encodings, verdict,
+    warn,
+};
+
+use finding::Finding;
+
+/// Difference of the clocks that is reported: the default `leeway` of an issuer.
+const MAX_CLOCK_SKEW: i64 = 30;
+
+/// Rest of the lifetime of a certificate that is reported.
+const CERTIFICATE_WARNING: Duration = Duration::from_hours(30 * 24);
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -29,86 +45,109 @@ pub(super) struct Doctor {
     /// Verify this token with every issuer.
     #[arg(long, short, value_name = "TOKEN")]
     token: Option<String>,
+    #[command(flatten)]
+    format: OutputFormat,
 }
 
 impl Doctor {
     pub(super) fn run(self) -> Outcome {
-        let app = self.config.compile()?;
-        for warning in &app.warnings {
-            warn(format_args!("warning: {warning}"));
+        let place = self.config.running_place()?;
+        let (document, app) = (place.document()?, App::compile(place.document()?)?);
+        let is_text = self.format.output == Output::Text;
+        for warning in app.warnings.iter().filter(|_| is_text) {
+            warn(format_args!("{WARNING}warning:{WARNING:#} {warning}"));
         }
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(Failure::other)?;
-        let document = self.config.document()?;
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(Failure::other)?;
         let now = Clock::System.now();
-        let mut gate = app.policy.gate;
-        let mut all_valid = true;
+        let mut findings = Vec::new();
+        let mut add = |finding: Finding| {
+            if is_text {
+                finding.print();
+            }
+            findings.push(finding);
+        };
+        let mut gate = app.policy.gate.clone();
         for (index, remote) in app.remote_keys.iter().enumerate() {
             let Some(issuer) = gate.issuers().get(index) else {
                 continue;
             };
+            let subject = format!("issuer `{}`", issuer.name);
             match remote {
-                None => say(format_args!(
-                    "issuer `{}`: {}",
-                    issuer.name,
-                    describe(issuer.ring.keys())
-                )),
-                Some(remote) => match runtime.block_on(fetch(remote, issuer)) {
-                    Some(ring) => gate = gate.with_ring(IssuerId(index), Arc::new(ring)),
-                    None => all_valid = false,
-                },
+                None => add(Finding::passed(&subject, describe(issuer.ring.keys()))),
+                Some(remote) => {
+                    let (found, ring) = runtime.block_on(fetch(&subject, remote));
+                    found.into_iter().for_each(&mut add);
+                    if let Some(ring) = ring {
+                        gate = gate.with_ring(IssuerId(index), Arc::new(ring));
+                    }
+                }
             }
         }
+        certificates(&app, now).into_iter().for_each(&mut add);
         for upstream in &app.policy.upstreams {
-            // An API may start after the gate, so the exit code does not depend on it.
-            for line in runtime.block_on(upstreams::check(upstream)) {
-                say(line);
-            }
+            // The connection of a health check is a task.
+            let tasks = LocalSet::new();
+            let found = runtime.block_on(tasks.run_until(upstreams::check(upstream)));
+            found.into_iter().for_each(&mut add);
         }
         if let Some(token) = &self.token {
-            all_valid &= verify(&document, &gate, token, now);
+            if is_text {
+                say("");
+            }
+            add(verify(&document, &gate, token, now));
         }
-        Ok(if all_valid {
-            ExitCode::SUCCESS
-        } else {
+        if !is_text {
+            let report = json!({
+                "warnings": app.warnings,
+                "findings": findings.iter().map(Finding::to_json).collect::<Vec<_>>(),
+            });
+            say(format_args!("{report:#}"));
+        }
+        Ok(if findings.iter().any(Finding::is_failure) {
             ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
         })
     }
 }
 
-async fn fetch(remote: &RemoteKeys, issuer: &Issuer) -> Option<KeyRing> {
-    match remote.fetch().await {
-        Ok(fetched) => {
-            say(format_args!(
-                "issuer `{}`: {} from {}",
-                issuer.name,
-                describe(&fetched.set.keys),
-                remote.url()
-            ));
-            for skipped in &fetched.set.skipped {
-                say(format_args!("  skipped {}", printable(skipped)));
-            }
-            Some(KeyRing::fetched(
-                fetched.set.keys,
-                UnixTime(0),
-                Duration::MAX,
-            ))
-        }
+/// Fetches a key set, and compares the clock of its server.
+async fn fetch(subject: &str, remote: &RemoteKeys) -> (Vec<Finding>, Option<KeyRing>) {
+    let url = remote.url();
+    let fetched = match remote.fetch().await {
+        Ok(fetched) => fetched,
         Err(error) => {
-            say(format_args!(
-                "issuer `{}`: failed to fetch keys from {}: {}",
-                issuer.name,
-                remote.url(),
+            let text = format!(
+                "failed to fetch keys from {url}: {}",
                 printable(&error.to_string())
-            ));
-            if let Some(fix) = fetch_fixes::fix(&error) {
-                say(format_args!("  fix: {fix}"));
-            }
-            None
+            );
+            let fix = fetch_fixes::fix(&error).map(str::to_owned);
+            return (vec![Finding::failed(subject, text, fix)], None);
         }
+    };
+    let mut found = Finding::passed(
+        subject,
+        format!("{} from {url}", describe(&fetched.set.keys)),
+    );
+    let skipped = fetched.set.skipped.iter();
+    found
+        .more
+        .extend(skipped.map(|skipped| format!("skipped {}", printable(skipped))));
+    let mut findings = vec![found];
+    let skew = fetched
+        .date
+        .map_or(0, |date| Clock::System.now().0 - date.0);
+    if skew.abs() > MAX_CLOCK_SKEW {
+        let direction = if skew > 0 { "ahead of" } else { "behind" };
+        findings.push(Finding::warning(
+            "clock",
+            format!("this machine is {} s {direction} the server of {subject}", skew.abs()),
+            "synchronize both clocks (NTP): tokens look expired, or issued in the future, by this difference",
+        ));
     }
+    let ring = KeyRing::fetched(fetched.set.keys, UnixTime(0), Duration::MAX);
+    (findings, Some(ring))
 }
 
 fn describe(keys: &[VerificationKey]) -> String {
@@ -120,19 +159,53 @@ fn describe(keys: &[VerificationKey]) -> String {
     format!("{} ({})", counted(keys.len(), "key"), each.join(", "))
 }
 
-fn verify(document: &ConfigDocument, gate: &Gate, token: &str, now: UnixTime) -> bool {
-    let verdict = verdict::of(gate.issuers(), token, None, now);
-    say(format_args!("\n{}", verdict.sentence));
-    for other in &verdict.others {
-        say(format_args!("  {other}"));
-    }
-    if let Some(refusal) = &verdict.refusal {
-        say(format_args!("  fix: {}", refusal.row().hint));
-    }
-    if verdict.refusal == Some(Refusal::TokenSignature) {
-        for suggestion in secret_encodings::suggestions(document, gate.issuers(), token, now) {
-            say(format_args!("  {suggestion}"));
+/// Certificates of the gate's own listeners that have expired or end soon.
+fn certificates(app: &App, now: UnixTime) -> Vec<Finding> {
+    let all = app
+        .listeners
+        .iter()
+        .filter_map(|listener| listener.tls.as_ref());
+    let expiries = all.flat_map(|tls| tls.expiries().chain(tls.crl_expiry()));
+    let findings = expiries.filter_map(|(file, expiry)| {
+        let expiry = expiry?;
+        let subject = format!("certificate {}", file.display());
+        if expiry <= now {
+            let fix = "renew it; the gate reads the new file within seconds".to_owned();
+            return Some(Finding::failed(&subject, "has expired", Some(fix)));
         }
+        let rest = expiry.since(now);
+        let days = rest.as_secs() / (24 * 60 * 60);
+        Some(if rest < CERTIFICATE_WARNING {
+            Finding::warning(
+                &subject,
+                format!("ends in {}", counted_days(days)),
+                "renew it before that day",
+            )
+        } else {
+            Finding::passed(&subject, format!("valid for {}", counted_days(days)))
+        })
+    });
+    findings.collect()
+}
+
+fn counted_days(days: u64) -> String {
+    counted(usize::try_from(days).unwrap_or(usize::MAX), "day")
+}
+
+fn verify(document: &ConfigDocument, gate: &Gate, token: &str, now: UnixTime) -> Finding {
+    let verdict = verdict::of(gate.issuers(), token, None, now);
+    let Some(refusal) = &verdict.refusal else {
+        return Finding::passed("token", verdict.sentence);
+    };
+    let fix = Some(refusal.row().hint.to_owned());
+    let mut finding = Finding::failed("token", verdict.sentence, fix);
+    finding.more = verdict.others;
+    if *refusal == Refusal::TokenSignature {
+        let suggestions = secret_encodings::suggestions(document, gate.issuers(), token, now);
+        finding.suggestions.extend(suggestions);
+    } else if matches!(refusal, Refusal::TokenIssuer | Refusal::TokenAudience) {
+        let suggestion = split_url::suggestion(document, gate.issuers(), token);
+        finding.suggestions.extend(suggestion);
     }
-    verdict.refusal.is_none()
+    finding
 }

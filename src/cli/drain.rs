@@ -26,7 +26,7 @@ impl Drain {
     }
 
     fn drain(&self) -> Outcome {
-        let response = self.gate.request("POST", "/drain")?;
+        let response = self.gate.request("POST", "/drain", "text/plain")?;
         if !response.has_status(200) {
             return Err(Failure::other(format_args!(
                 "drain the gate at {}: response `{}`",

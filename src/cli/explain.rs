@@ -1,6 +1,5 @@
 //! `claimgate explain`: explains the decision for one request, with the same gate that serves.
 
-use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +9,7 @@ use clap::Args;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use serde_json::{Value, json};
 
 use crate::clock::{Clock, UnixTime};
 use crate::gate::Gate;
@@ -27,12 +27,14 @@ use crate::gate::token::TokenSource;
 use crate::gate::verify::Issuer;
 use crate::observe::explanation::{self, Stage, StageResult, StoppedRequest};
 use crate::observe::log;
+use crate::observe::refusals::RESPONSES_PAGE;
 use crate::proxy::headers::{self, Peer};
 use crate::proxy::shared::Policy;
 use crate::tls;
 
 use super::key_sets::{KeySetFetch, KeySets};
-use super::{ConfigFile, Failure, Outcome, say, verdict};
+use super::terminal::{BOLD, OK};
+use super::{ConfigFile, Failure, Outcome, Output, OutputFormat, say, terminal, verdict};
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
@@ -40,6 +42,8 @@ pub(super) struct Explain {
     config: ConfigFile,
     #[command(flatten)]
     key_sets: KeySetFetch,
+    #[command(flatten)]
+    format: OutputFormat,
     /// Bearer token of the request.
     #[arg(long, short, value_name = "TOKEN")]
     token: Option<String>,
@@ -82,7 +86,19 @@ impl Explain {
             &inbound.head.method,
             self.printable_target(&inbound.head, route),
         );
-        say(format_args!("{method} {target}"));
+        if self.format.output == Output::Json {
+            let report = json!({
+                "request": format!("{method} {target}"),
+                "result": report(&app.policy, gate, &peer, &inbound, &decision),
+                "failures": failures,
+            });
+            say(format_args!("{report:#}"));
+            return Ok(match decision {
+                Ok(_) | Err(Stop::Preflight(_)) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            });
+        }
+        say(format_args!("{BOLD}{method} {target}{BOLD:#}"));
         match &decision {
             Ok(permit) => {
                 print_forwarded(&app.policy, &peer, &inbound, permit);
@@ -202,35 +218,79 @@ impl Explain {
     }
 }
 
+/// The decision for programs.
+fn report(
+    policy: &Policy,
+    gate: &Gate,
+    peer: &Peer,
+    inbound: &Inbound,
+    decision: &Result<Permit, Stop>,
+) -> Value {
+    let stages =
+        |stages: Vec<StageResult>| -> Value { stages.iter().map(StageResult::to_json).collect() };
+    match decision {
+        Ok(permit) => {
+            let forwarding = policy.forwarding(permit.route());
+            let upstream = policy.upstreams.get(forwarding.upstream.0);
+            let (line, headers) = forwarded_head(policy, peer, inbound, permit);
+            json!({
+                "decision": "forwarded",
+                "stages": stages(forwarded_stages(policy, permit)),
+                "upstream": upstream.map(|upstream| &*upstream.policy.name),
+                "forwarded": { "request": line, "headers": headers },
+            })
+        }
+        Err(Stop::Preflight(preflight)) => json!({
+            "decision": "preflight",
+            "stages": stages(preflight_stages(preflight, gate.issuers())),
+            "response": { "status": 204 },
+        }),
+        Err(stop) => match stop.refused() {
+            Some(refused) => json!({
+                "decision": "rejected",
+                "stages": stages(rejected_stages(refused, gate.issuers())),
+                "response": {
+                    "status": refused.refusal.status().as_u16(),
+                    "reason": refused.refusal.reason(),
+                    "detail": refused.refusal.detail(),
+                },
+                "fix": refused.refusal.row().hint,
+                "see": RESPONSES_PAGE,
+            }),
+            None => json!({ "decision": "rejected" }),
+        },
+    }
+}
+
+/// Results of the stages of a permitted request.
+fn forwarded_stages(policy: &Policy, permit: &Permit) -> Vec<StageResult> {
+    let route = permit.route();
+    let result = |stage| match (stage, permit.caller()) {
+        (Stage::Route, _) => {
+            let issuers = policy.gate.issuers();
+            StageResult::passed(stage, explanation::describe_route(route, issuers))
+        }
+        (Stage::ClientRateLimit, _) => StageResult::within(stage, route.access.limits.by_client()),
+        (stage, Caller::Anonymous) if stage > Stage::ClientRateLimit => {
+            StageResult::skipped(stage, "the route is public")
+        }
+        (Stage::SubjectRateLimit, Caller::Known(_)) => {
+            StageResult::within(stage, route.access.limits.by_subject())
+        }
+        (Stage::Verification, Caller::Known(caller)) => StageResult::verified(caller),
+        (Stage::Token, Caller::Known(_)) => match permit.source() {
+            None | Some(TokenSource::Authorization) => StageResult::passed(stage, ""),
+            Some(source) => StageResult::passed(stage, format_args!("in {source}")),
+        },
+        _ => StageResult::passed(stage, ""),
+    };
+    Stage::GATE.into_iter().map(result).collect()
+}
+
 /// Prints the stages of a permitted request, and the request sent to the upstream.
 fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Permit) {
-    let route = permit.route();
-    let forwarding = policy.forwarding(route);
-    for stage in Stage::GATE {
-        match (stage, permit.caller()) {
-            (Stage::Route, _) => {
-                let issuers = policy.gate.issuers();
-                passed(stage, explanation::describe_route(route, issuers));
-            }
-            (Stage::ClientRateLimit, _) => {
-                say(StageResult::within(stage, route.access.limits.by_client()));
-            }
-            (stage, Caller::Anonymous) if stage > Stage::ClientRateLimit => {
-                skipped(stage, "the route is public");
-            }
-            (Stage::SubjectRateLimit, Caller::Known(_)) => {
-                say(StageResult::within(stage, route.access.limits.by_subject()));
-            }
-            (Stage::Verification, Caller::Known(caller)) => {
-                say(StageResult::verified(caller));
-            }
-            (Stage::Token, Caller::Known(_)) => match permit.source() {
-                None | Some(TokenSource::Authorization) => passed(stage, ""),
-                Some(source) => passed(stage, format_args!("in {source}")),
-            },
-            _ => passed(stage, ""),
-        }
-    }
+    let forwarding = policy.forwarding(permit.route());
+    print_stages(&forwarded_stages(policy, permit));
     let upstream = policy.upstreams.get(forwarding.upstream.0);
     let target = upstream.map(|upstream| {
         let targets: Vec<_> = upstream
@@ -242,9 +302,25 @@ fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Per
         format!("`{}` at {}", upstream.policy.name, targets.join(", "))
     });
     say(format_args!(
-        "\nforwarded to {}:\n",
+        "\n{OK}forwarded{OK:#} to {}:\n",
         target.unwrap_or_default()
     ));
+    let (line, headers) = forwarded_head(policy, peer, inbound, permit);
+    say(format_args!("  {line}"));
+    for [name, value] in headers {
+        say(format_args!("  {name}: {value}"));
+    }
+}
+
+/// Request line and headers as sent to the upstream, with the credentials replaced.
+fn forwarded_head(
+    policy: &Policy,
+    peer: &Peer,
+    inbound: &Inbound,
+    permit: &Permit,
+) -> (String, Vec<[String; 2]>) {
+    let route = permit.route();
+    let forwarding = policy.forwarding(route);
     let request_id = headers::request_id(&inbound.head.headers);
     let head = policy
         .headers
@@ -258,12 +334,8 @@ fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Per
     } else {
         tokens.strip_target(target)
     };
-    say(format_args!(
-        "  {} {} HTTP/1.1",
-        head.method,
-        target.as_str()
-    ));
-    for (name, value) in &head.headers {
+    let line = format!("{} {} HTTP/1.1", head.method, target.as_str());
+    let headers = head.headers.iter().map(|(name, value)| {
         let shown = bare.value(name, value.as_bytes());
         let is_shown = shown.is_some_and(|shown| *shown == *value.as_bytes());
         let shown = if is_shown && *name != AUTHORIZATION {
@@ -271,30 +343,34 @@ fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Per
         } else {
             "(as received)".into()
         };
-        say(format_args!("  {name}: {}", log::printable(&shown)));
-    }
+        [name.to_string(), log::printable(&shown).into_owned()]
+    });
+    (line, headers.collect())
 }
 
-/// Prints an allowed preflight request, which ends at the route.
+/// Results of the stages of an allowed preflight request, which ends at the route.
+fn preflight_stages(preflight: &Preflight, issuers: &[Issuer]) -> Vec<StageResult> {
+    let result = |stage| match stage {
+        Stage::Head | Stage::Path => StageResult::passed(stage, ""),
+        Stage::Route => match &preflight.route {
+            Some(route) => StageResult::passed(stage, explanation::describe_route(route, issuers)),
+            None => StageResult::skipped(
+                stage,
+                "none: the page can read the 404 or 405 of the request",
+            ),
+        },
+        Stage::ClientRateLimit
+        | Stage::Token
+        | Stage::Verification
+        | Stage::SubjectRateLimit
+        | Stage::Authorization
+        | Stage::Upstream => StageResult::skipped(stage, "not part of a preflight"),
+    };
+    Stage::GATE.into_iter().map(result).collect()
+}
+
 fn print_preflight(preflight: &Preflight, issuers: &[Issuer]) {
-    for stage in Stage::GATE {
-        match stage {
-            Stage::Head | Stage::Path => passed(stage, ""),
-            Stage::Route => match &preflight.route {
-                Some(route) => passed(stage, explanation::describe_route(route, issuers)),
-                None => skipped(
-                    stage,
-                    "none: the page can read the 404 or 405 of the request",
-                ),
-            },
-            Stage::ClientRateLimit
-            | Stage::Token
-            | Stage::Verification
-            | Stage::SubjectRateLimit
-            | Stage::Authorization
-            | Stage::Upstream => skipped(stage, "not part of a preflight"),
-        }
-    }
+    print_stages(&preflight_stages(preflight, issuers));
     say("\nresponse 204 (preflight allowed):");
     print_headers(&preflight.headers);
 }
@@ -358,8 +434,8 @@ fn print_headers(headers: &HeaderMap) {
     }
 }
 
-/// Prints the stages of a rejected request, and the response.
-fn print_rejected(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
+/// Results of the stages of a rejected request.
+fn rejected_stages(refused: &Refused, issuers: &[Issuer]) -> Vec<StageResult> {
     let Refused {
         refusal,
         route,
@@ -372,23 +448,33 @@ fn print_rejected(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
         route: route.as_deref(),
         caller: caller.as_deref(),
     };
-    for result in explanation::stages(&stopped, issuers) {
-        say(result);
-    }
+    explanation::stages(&stopped, issuers)
+}
+
+/// Prints the stages of a rejected request, and the response.
+fn print_rejected(refused: &Refused, issuers: &[Issuer], is_grpc: bool) {
+    print_stages(&rejected_stages(refused, issuers));
+    let refusal = &refused.refusal;
     let detail = refusal.detail();
-    if is_grpc {
-        let status = refusal.grpc_status();
-        say(format_args!("\nresponse `grpc-status` {status}: {detail}"));
+    let status = if is_grpc {
+        format!("`grpc-status` {}", refusal.grpc_status())
     } else {
-        say(format_args!("\nresponse {}: {detail}", refusal.status()));
+        refusal.status().to_string()
+    };
+    say("");
+    for line in [
+        format!("response {status}: {detail}"),
+        format!("fix: {}", refusal.row().hint),
+        format!("see: {RESPONSES_PAGE}, `{}`", refusal.reason()),
+    ] {
+        say(terminal::colored(&line));
     }
-    say(format_args!("fix: {}", refusal.row().hint));
 }
 
-fn passed(stage: Stage, text: impl Display) {
-    say(StageResult::passed(stage, text));
-}
-
-fn skipped(stage: Stage, reason: &str) {
-    say(StageResult::skipped(stage, reason));
+fn print_stages(stages: &[StageResult]) {
+    for stage in stages {
+        for line in stage.to_string().lines() {
+            say(terminal::colored(line));
+        }
+    }
 }

@@ -32,3 +32,20 @@ pub(super) fn set_color(choice: clap::ColorChoice) {
     };
     choice.write_global();
 }
+
+/// Colours a line of an explanation by its mark or its label.
+pub(super) fn colored(line: &str) -> String {
+    for (prefix, style) in [
+        ("  ok ", OK),
+        ("  FAIL ", FAIL),
+        ("  - ", DIM),
+        ("fix:", BOLD),
+        ("see:", DIM),
+        ("response ", BOLD),
+    ] {
+        if let Some(rest) = line.strip_prefix(prefix) {
+            return format!("{style}{prefix}{style:#}{rest}");
+        }
+    }
+    line.to_owned()
+}

@@ -116,6 +116,12 @@ fn verify_with(
     }
 }
 
+/// `iss` of a token, unverified.
+pub(super) fn claimed_issuer(token: &str) -> Option<String> {
+    let decoded = DecodedToken::decode(token);
+    decoded.claims.get("iss")?.as_str().map(str::to_owned)
+}
+
 /// Header and claims of a token, unverified.
 struct DecodedToken {
     header: Value,

@@ -8,29 +8,42 @@ use crate::observe::log::printable;
 use crate::proxy::headers::is_request_id;
 
 use super::admin::RunningGate;
-use super::{Failure, Outcome, say, warn};
+use super::{Failure, Outcome, Output, OutputFormat, say, terminal, warn};
 
 #[derive(Debug, Args)]
 pub(super) struct Why {
     #[command(flatten)]
     gate: RunningGate,
-    /// `X-Request-Id` of the response, or `request_id` of the log line.
-    request_id: String,
+    #[command(flatten)]
+    format: OutputFormat,
+    /// `X-Request-Id` of the response, or `request_id` of the log line; without it, the last refusal.
+    request_id: Option<String>,
 }
 
 impl Why {
     pub(super) fn run(self) -> Outcome {
-        if !is_request_id(self.request_id.as_bytes()) {
-            return Err(Failure::other(format_args!(
-                "look up the request: `{}` is not a request ID; copy `X-Request-Id` of the response or `request_id` of \
-                 the log line",
-                printable(&self.request_id)
-            )));
-        }
-        let path = format!("/why/{}", self.request_id);
-        let response = self.gate.request("GET", &path)?;
+        let path = match &self.request_id {
+            None => "/why".to_owned(),
+            Some(id) if is_request_id(id.as_bytes()) => format!("/why/{id}"),
+            Some(id) => {
+                return Err(Failure::other(format_args!(
+                    "look up the request: `{}` is not a request ID; copy `X-Request-Id` of the response or `request_id` \
+                     of the log line",
+                    printable(id)
+                )));
+            }
+        };
+        let accept = match self.format.output {
+            Output::Text => "text/plain",
+            Output::Json => "application/json",
+        };
+        let response = self.gate.request("GET", &path, accept)?;
         if response.has_status(200) {
-            say(response.body.trim_end());
+            let body = response.body.trim_end();
+            match self.format.output {
+                Output::Text => body.lines().map(terminal::colored).for_each(say),
+                Output::Json => say(body),
+            }
             return Ok(ExitCode::SUCCESS);
         }
         if response.has_status(404) {

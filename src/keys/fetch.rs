@@ -3,14 +3,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, HeaderName, LOCATION};
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, DATE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::Full;
 
 use crate::client::{self, CallError};
+use crate::clock::UnixTime;
 use crate::excerpt::excerpt;
 use crate::files::Fingerprint;
 
@@ -42,6 +43,8 @@ pub(super) struct Document {
     pub(super) body: Bytes,
     /// Freshness lifetime (RFC 9111 section 5.2.2.1).
     pub(super) max_age: Option<Duration>,
+    /// Time of the server (RFC 9110 section 6.6.1).
+    pub(super) date: Option<UnixTime>,
 }
 
 /// Error of a fetch.
@@ -154,6 +157,7 @@ impl Fetcher {
         Ok(Document {
             body,
             max_age: max_age(&head.headers),
+            date: date(&head.headers),
         })
     }
 }
@@ -174,6 +178,13 @@ impl Fetcher {
 /// Quoted text after a space, or nothing.
 fn quoted(text: Option<&str>) -> String {
     text.map_or_else(String::new, |text| format!(" `{}`", excerpt(text)))
+}
+
+/// `Date` of the response.
+fn date(headers: &HeaderMap) -> Option<UnixTime> {
+    let date = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
+    let seconds = date.duration_since(UNIX_EPOCH).ok()?.as_secs();
+    i64::try_from(seconds).ok().map(UnixTime)
 }
 
 /// Reads the delay in seconds. An HTTP date is ignored; the back-off applies instead.

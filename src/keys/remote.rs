@@ -73,6 +73,8 @@ struct DiscoveryDocument {
 pub struct Fetched {
     pub set: KeySet,
     max_age: Option<Duration>,
+    /// Time of the server.
+    pub date: Option<UnixTime>,
 }
 
 impl RemoteKeys {
@@ -107,7 +109,11 @@ impl RemoteKeys {
             let fetched = self.fetch().await;
             let succeeded = fetched.is_ok();
             let pause = match fetched {
-                Ok(Fetched { set, max_age }) => {
+                Ok(Fetched {
+                    set,
+                    max_age,
+                    date: _,
+                }) => {
                     log.success(&metrics.name, self.url(), &set);
                     let newer = KeyRing::fetched(set.keys, clock.now(), self.max_stale);
                     record_success(&metrics, &newer);
@@ -159,6 +165,7 @@ impl RemoteKeys {
         Ok(Fetched {
             set: jwks::parse(&document.body, self.algorithms.as_deref())?,
             max_age: document.max_age,
+            date: document.date,
         })
     }
 }

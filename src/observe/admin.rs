@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, spawn_local, yield_now};
 use tokio::time::{Instant, interval, sleep};
@@ -41,6 +42,9 @@ const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
 
 /// Path prefix of the explanation of a request, by its ID.
 const WHY: &str = "/why/";
+
+/// Path of the explanation of the last refusal.
+const LAST: &str = "/why";
 
 /// Path prefix of a probe of an upstream.
 const UPSTREAM: &str = "/upstream";
@@ -186,9 +190,10 @@ impl<S: Status + 'static> Admin<S> {
                 not_allowed("GET, HEAD")
             }
             "/drain" => not_allowed("POST"),
+            LAST if is_get => self.why(None, request, peer),
             path if path.starts_with(WHY) && !is_get => not_allowed("GET, HEAD"),
             path => match path.strip_prefix(WHY) {
-                Some(request_id) => self.why(request_id, request, peer),
+                Some(request_id) => self.why(Some(request_id), request, peer),
                 None => text(
                     StatusCode::NOT_FOUND,
                     "paths: /, /status.json, /startupz, /readyz, /livez, /metrics, and /upstream plus the path of a health check\n",
@@ -243,9 +248,10 @@ impl<S: Status + 'static> Admin<S> {
     }
 
     /// Explains a refused request. Local clients only: an explanation has the subject and the path of the request.
+    /// Without a request ID, explains the last refusal. Responds with JSON if the client accepts it.
     fn why(
         &self,
-        request_id: &str,
+        request_id: Option<&str>,
         request: &Request<Incoming>,
         peer: IpAddr,
     ) -> Response<Full<Bytes>> {
@@ -257,16 +263,30 @@ impl<S: Status + 'static> Admin<S> {
         }
         let workers = self.metrics.workers.iter();
         let mut found: Vec<_> = workers
-            .flat_map(|worker| worker.refusals.find(request_id))
+            .flat_map(|worker| match request_id {
+                Some(request_id) => worker.refusals.find(request_id),
+                None => worker.refusals.last(1),
+            })
             .collect();
+        found.sort_by_key(|refusal| refusal.at);
+        if request_id.is_none() {
+            found = found.pop().into_iter().collect();
+        }
+        if found.is_empty() && request_id.is_none() {
+            return text(StatusCode::NOT_FOUND, "no request was refused yet\n");
+        }
         if found.is_empty() {
             return text(
                 StatusCode::NOT_FOUND,
                 "no refusal with this request ID: the request was served, or the refusal is too old\n",
             );
         }
-        found.sort_by_key(|refusal| refusal.at);
         let now = self.status.now();
+        let accepts = request.headers().get(ACCEPT);
+        if accepts.is_some_and(|accepts| accepts == "application/json") {
+            let refusals: Value = found.iter().map(|refusal| refusal.summary(now)).collect();
+            return page(refusals.to_string(), "application/json");
+        }
         let explained = found.iter().map(|refusal| refusal.explain(now));
         text(StatusCode::OK, explained.collect::<Vec<_>>().join("\n"))
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::{Value, json};
+
 use crate::gate::access::{Requirements, Rule};
 use crate::gate::permit::KnownCaller;
 use crate::gate::rate_limit::RateLimit;
@@ -36,6 +38,25 @@ pub struct StageResult {
 }
 
 impl StageResult {
+    /// `ok`, `-` or `FAIL`.
+    pub fn mark(&self) -> &'static str {
+        self.mark
+    }
+
+    /// The result for programs.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "stage": self.stage.name(),
+            "result": match self.mark {
+                "ok" => "passed",
+                "FAIL" => "failed",
+                _ => "skipped",
+            },
+            "text": self.text,
+            "detail": self.detail,
+        })
+    }
+
     pub fn passed(stage: Stage, text: impl fmt::Display) -> Self {
         Self {
             stage,

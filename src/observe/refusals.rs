@@ -18,6 +18,9 @@ use super::Record;
 use super::explanation::{self, StoppedRequest};
 use super::log::{printable, truncate};
 
+/// Page that explains every reason.
+pub const RESPONSES_PAGE: &str = "docs/reference/responses.md";
+
 /// Refusals kept by one worker.
 const MAX_REFUSALS: usize = 1000;
 
@@ -173,7 +176,7 @@ impl RefusalRecord {
             path,
             route: _,
             status,
-            reason: _,
+            reason,
             stage: _,
             detail,
             hint,
@@ -184,7 +187,8 @@ impl RefusalRecord {
         let client = client.map_or_else(|| "a Unix socket".to_owned(), |client| client.to_string());
         let time = self.time(now);
         format!(
-            "{time} {method} {path} from {client}\n\n{stages}\nresponse {status}: {detail}\nfix: {hint}\n"
+            "{time} {method} {path} from {client}\n\n{stages}\nresponse {status}: {detail}\nfix: {hint}\nsee: \
+             {RESPONSES_PAGE}, `{reason}`\n"
         )
     }
 

@@ -62,7 +62,8 @@ fn refusals(metrics: &Metrics, now: UnixTime) -> Value {
 }
 
 impl RefusalRecord {
-    fn summary(&self, now: UnixTime) -> Value {
+    /// The refusal for programs.
+    pub(super) fn summary(&self, now: UnixTime) -> Value {
         json!({
             "time": self.time(now),
             "request_id": self.request_id,
@@ -72,6 +73,8 @@ impl RefusalRecord {
             "status": self.status.as_u16(),
             "reason": self.reason,
             "stage": self.stage,
+            "detail": self.detail,
+            "fix": self.hint,
             "subject": self.subject,
             "client": self.client,
             "stages": self.stages,

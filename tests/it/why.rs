@@ -46,7 +46,8 @@ fn explains_a_refusal_stage_by_stage() {
            -     subject rate limit  no limit\n  \
            FAIL  authorization       subject_mismatch\n\
          \nresponse 403 Forbidden: This path belongs to another user.\n\
-         fix: The token is valid, but its subject is not the user in the path.\n"
+         fix: The token is valid, but its subject is not the user in the path.\n\
+         see: docs/reference/responses.md, `subject_mismatch`\n"
     );
     let forged = format!("{}x", &bob[..bob.len() - 8]);
     sidecar.call(&with_id(get(TASKS).bearer(&forged), "two"));

@@ -7,26 +7,49 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::proxy::upstream::{SharedUpstream, Target};
+use crate::proxy::upstream::{SharedUpstream, Target, health};
 
-/// Connects to every endpoint of an upstream once. Returns a line for each, and a second one with the fix of a failure.
-pub(super) async fn check(upstream: &SharedUpstream) -> Vec<String> {
+use super::finding::Finding;
+
+/// Connects to every endpoint of an upstream once, and sends its health check if it has one.
+///
+/// No result changes the exit code: an API may start after the gate.
+pub(super) async fn check(upstream: &SharedUpstream) -> Vec<Finding> {
     let policy = &upstream.policy;
-    let mut lines = Vec::new();
+    let subject = format!("upstream `{}`", policy.name);
+    let mut findings = Vec::new();
+    let mut is_reachable = false;
     for target in &policy.targets {
-        let name = &policy.name;
-        match connect(target, policy.connect_timeout).await {
-            Ok(()) => lines.push(format!("upstream `{name}`: {target} accepts connections")),
-            Err(error) => {
-                lines.push(format!(
-                    "upstream `{name}`: failed to connect to {target}: {error}"
-                ));
-                let fix = fix(target, &error, policy.connect_timeout).await;
-                lines.push(format!("  fix: {fix}"));
+        findings.push(match connect(target, policy.connect_timeout).await {
+            Ok(()) => {
+                is_reachable = true;
+                Finding::passed(&subject, format!("{target} accepts connections"))
             }
-        }
+            Err(error) => {
+                let fix = fix(target, &error, policy.connect_timeout).await;
+                let text = format!("failed to connect to {target}: {error}");
+                Finding::warning(&subject, text, fix)
+            }
+        });
     }
-    lines
+    if let Some(check) = policy.health_check.as_ref().filter(|_| is_reachable) {
+        findings.push(match health::probe(upstream, check).await {
+            Some(status) if health::is_healthy(status) => {
+                Finding::passed(&subject, format!("health check: {status}"))
+            }
+            Some(status) => Finding::warning(
+                &subject,
+                format!("health check: {status}"),
+                "the API reports that it is not healthy, or `path` of `health_check` is not its health path",
+            ),
+            None => Finding::warning(
+                &subject,
+                "health check: no response",
+                "the API accepts connections and does not respond within `timeout` of `health_check`: look at its log",
+            ),
+        });
+    }
+    findings
 }
 
 async fn connect(target: &Target, limit: Duration) -> io::Result<()> {

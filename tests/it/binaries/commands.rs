@@ -168,6 +168,84 @@ fn does_not_share_the_port_of_a_running_gate() {
 }
 
 #[test]
+fn diagnosis_prints_json_for_programs() {
+    let upstream = Upstream::start();
+    let directory = Directory::with(&eight_lines(upstream.address));
+    let token = directory.token("alice", &[]);
+    let json = |arguments: &[&str], code: i32| -> Value {
+        let ended = directory.call(&[arguments, &["--output", "json"]].concat());
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        serde_json::from_str(&ended.stdout).unwrap()
+    };
+
+    let explained = json(&["explain", "--token", &token, "GET", "/api/bob/tasks"], 1);
+    let result = &explained["result"];
+    assert_eq!(result["decision"], "rejected");
+    assert_eq!(result["response"]["reason"], "subject_mismatch");
+    assert_eq!(result["stages"][7]["result"], "failed");
+    let explained = json(
+        &["explain", "--token", &token, "GET", "/api/alice/tasks"],
+        0,
+    );
+    assert_eq!(explained["result"]["decision"], "forwarded");
+    let headers = explained["result"]["forwarded"]["headers"]
+        .as_array()
+        .unwrap();
+    assert!(
+        headers.contains(&json!(["x-user-id", "alice"])),
+        "{headers:?}"
+    );
+    assert!(!explained.to_string().contains(&token), "{explained}");
+
+    let report = json(&["doctor", "--token", &token], 0);
+    let findings = report["findings"].as_array().unwrap();
+    let subjects: Vec<_> = findings.iter().map(|finding| &finding["subject"]).collect();
+    assert_eq!(
+        subjects,
+        ["issuer `better-auth`", "upstream `tasks`", "token"]
+    );
+    let expired = directory.token("alice", &["--lifetime", "-1h"]);
+    let report = json(&["doctor", "--token", &expired], 1);
+    let token = report["findings"].as_array().unwrap().last().unwrap();
+    assert_eq!(token["result"], "failed");
+    assert!(
+        token["fix"].as_str().is_some_and(|fix| !fix.is_empty()),
+        "{token}"
+    );
+
+    let gate = directory.serve(&["run"]);
+    let admin = gate.admin.to_string();
+    let ended = directory.call(&["why", "--admin", &admin]);
+    assert_eq!(
+        (ended.code, &*ended.stderr),
+        (Some(1), "no request was refused yet\n")
+    );
+    Request::new("GET", "/api/alice/tasks").response(gate.address);
+    Request::new("GET", "/nothing").response(gate.address);
+    let refusals = json(&["why", "--admin", &admin], 0);
+    assert_eq!(refusals.as_array().unwrap().len(), 1);
+    assert_eq!(refusals[0]["reason"], "no_route");
+    assert!(refusals[0]["fix"].is_string(), "{refusals}");
+    gate.stop();
+}
+
+#[test]
+fn doctor_sends_the_health_check_of_an_upstream() {
+    let upstream = Upstream::start();
+    let healthy = eight_lines(upstream.address).replace(
+        "[issuers",
+        "health_check = { path = \"/health\" }\n\n[issuers",
+    );
+    let ended = Directory::with(&healthy).call(&["doctor"]);
+    assert!(
+        ended
+            .stdout
+            .contains("ok    upstream `tasks`: health check: 200 OK\n"),
+        "{ended:?}"
+    );
+}
+
+#[test]
 fn man_writes_a_page_for_each_command() {
     let directory = Directory::with("");
     let ended = directory.call(&["man", "--dir", "."]);
@@ -642,7 +720,7 @@ fn doctor_names_the_fix_of_a_failed_fetch() {
         let fix = ended
             .stdout
             .lines()
-            .find(|line| line.starts_with("  fix: "));
+            .find(|line| line.trim_start().starts_with("fix: "));
         assert!(
             fix.is_some_and(|fix| fix.contains(expected)),
             "{url}: {ended:?}"

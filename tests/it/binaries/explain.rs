@@ -236,7 +236,8 @@ fn explain_prints_each_stage_and_the_failed_one() {
            FAIL  authorization       subject_mismatch\n\
          \n\
          response 403 Forbidden: This path belongs to another user.\n\
-         fix: The token is valid, but its subject is not the user in the path.\n"
+         fix: The token is valid, but its subject is not the user in the path.\n\
+         see: docs/reference/responses.md, `subject_mismatch`\n"
     );
     let ended = directory.call(&["explain", "GET", "/api/../bob/tasks"]);
     assert_eq!(
