@@ -254,7 +254,8 @@ fn explain_prints_each_stage_and_the_failed_one() {
          \n\
          response 400 Bad Request: The path has a dot segment at character 6: resolve `.` and `..` before sending it.\n\
          fix: Resolve dot segments before sending, percent-encode each segment once, and spell the path as the route \
-         does.\n"
+         does.\n\
+         see: docs/reference/responses.md, `path_not_canonical`\n"
     );
     assert!(upstream.has_received_nothing());
 }
