@@ -52,6 +52,7 @@ fn pages() -> Vec<PathBuf> {
         "CHANGELOG.md",
         "SECURITY.md",
         "deploy/README.md",
+        "deploy/helm/claimgate/README.md",
     ];
     let mut pages: Vec<PathBuf> = top.map(|page| root().join(page)).into();
     let docs = collect(&root().join("docs"), "md");
@@ -636,6 +637,24 @@ fn architecture_page_names_existing_sources_and_tests() {
 }
 
 /// Files below a folder with this extension, in the order of their paths.
+#[test]
+fn the_chart_defines_every_template_of_the_documentation() {
+    let after = |text: &str, start: &str| -> BTreeSet<String> {
+        let parts = text.split(start).skip(1);
+        let names = parts.filter_map(|part| part.split_once(['"', '`']));
+        names.map(|(name, _)| name.to_owned()).collect()
+    };
+    let chart = root().join("deploy/helm/claimgate");
+    let defined = after(&read(&chart.join("templates/_claimgate.tpl")), "define \"");
+    let listed = after(&read(&chart.join("README.md")), "\n| `claimgate.");
+    let listed: BTreeSet<_> = listed.iter().map(|it| format!("claimgate.{it}")).collect();
+    let internal = ["claimgate.configName", "claimgate.toml"].map(String::from);
+    let public: BTreeSet<_> = defined.difference(&internal.into()).cloned().collect();
+    assert_eq!(public, listed);
+    let included = after(&read(&root().join("deploy/README.md")), "include \"");
+    assert_eq!(included, listed);
+}
+
 fn collect(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
