@@ -13,6 +13,7 @@ mod key_sets;
 mod man;
 mod openapi;
 mod run;
+mod schema;
 mod secret_encodings;
 mod signals;
 mod terminal;
@@ -73,6 +74,8 @@ enum Command {
     Drain(drain::Drain),
     /// Explain why the running gate rejected a request.
     Why(why::Why),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
     /// Print completions for a shell.
     Completions(completions::Completions),
     /// Print the manual page, or write the pages of all commands.
@@ -247,6 +250,7 @@ impl Arguments {
             Command::Doctor(doctor) => doctor.run(),
             Command::Drain(drain) => drain.run(),
             Command::Why(why) => why.run(),
+            Command::Schema => Ok(schema::run()),
             Command::Completions(completions) => Ok(completions.run()),
             Command::Man(pages) => pages.run(),
         };

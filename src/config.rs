@@ -19,6 +19,7 @@ mod problem;
 mod redis;
 mod route;
 mod rule;
+mod schema;
 mod suggestions;
 mod syntax;
 mod tls;
@@ -46,6 +47,7 @@ pub use problem::{KeyPath, Problem, Problems, Step};
 pub use redis::{DEFAULT_REDIS_PORT, Redis, WhenUnavailable};
 pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSource};
 pub use rule::{CertificateField, ClaimRule, Scalar};
+pub use schema::CONFIG_SCHEMA;
 pub(crate) use suggestions::suggest;
 use suggestions::{alias, nearest};
 pub use tls::{CertificateFiles, ClientAuth, Tls, TlsVersion};
@@ -56,6 +58,7 @@ pub use upstream::{Balance, Ejection, HealthCheck, Retries, Reuse, Upstream, Ups
 
 /// Contents of a configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Main listener and connection limits.

@@ -7,9 +7,12 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+use super::schema;
 use super::units;
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
     /// Allowed origins: exact, `https://*.app.example`, or `*`.
@@ -28,6 +31,7 @@ pub struct Cors {
     pub expose: Vec<String>,
     /// `Access-Control-Max-Age` of preflight responses.
     #[serde(default = "max_age", with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub max_age: Duration,
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
     /// Header name to claim path (`a.b` or `/a/b`), `subject`, or `certificate:FIELD`. `X-User-Id` is always set to
@@ -16,6 +17,7 @@ pub struct Identity {
 
 /// Treatment of a verified token in the forwarded request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Credential {
     /// Removes the token.

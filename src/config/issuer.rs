@@ -7,6 +7,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 
+#[cfg(test)]
+use super::schema;
 use super::units::{self, OneOrMany};
 
 /// Refresh interval of a remote key set, if neither the configuration nor the response sets one.
@@ -19,6 +21,7 @@ pub const DEFAULT_MAX_STALE: Duration = Duration::from_hours(24);
 pub const BETTER_AUTH_BASE_PATH: &str = "/api/auth";
 
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
     /// Key source. Required unless `better_auth` is set.
@@ -47,12 +50,15 @@ pub struct Issuer {
     pub subject_prefix: Option<String>,
     /// Longest accepted token, in bytes. Default: 8 KiB.
     #[serde(default, with = "units::optional_size")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Size>"))]
     pub max_token_bytes: Option<u64>,
     /// Accepted clock skew between issuer and gate, at most five minutes.
     #[serde(default = "thirty_seconds", with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub leeway: Duration,
     /// Longest accepted time between `iat` and `exp`.
     #[serde(default, with = "units::optional_duration")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Duration>"))]
     pub max_lifetime: Option<Duration>,
     /// Accepted values of the `typ` header. A token without `typ` counts as `JWT`.
     #[serde(default = "jwt_only")]
@@ -155,6 +161,7 @@ struct BetterAuthTable {
 
 /// `keys = { … }`. Exactly one source must be set.
 #[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
     /// Environment variable with a shared secret.
@@ -179,9 +186,11 @@ pub struct Keys {
     pub token_file: Option<PathBuf>,
     /// Refresh interval. Default: `max-age` of the response, else [`DEFAULT_REFRESH`]. Only with a URL.
     #[serde(with = "units::optional_duration")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Duration>"))]
     pub refresh: Option<Duration>,
     /// Lifetime of keys after the last successful fetch. Default: [`DEFAULT_MAX_STALE`]. Only with a URL.
     #[serde(with = "units::optional_duration")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Duration>"))]
     pub max_stale: Option<Duration>,
     /// Allows plaintext HTTP to another machine. Only with a URL.
     pub allow_http: bool,
@@ -189,6 +198,7 @@ pub struct Keys {
 
 /// Encoding of a secret.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// The text itself.

@@ -7,16 +7,20 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+use super::schema;
 use super::units;
 
 /// `rate_limit = { requests = 10, per = "1m", by = "client-address" }`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
     /// Allowed requests within `per`.
     pub requests: u64,
     /// Period, in whole seconds.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub per: Duration,
     /// Key of the bucket that a request counts against.
     pub by: RateKey,
@@ -27,6 +31,7 @@ pub struct RateLimit {
 
 /// Key of the bucket that a request counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RateKey {
     /// Client address; for IPv6, its /64 network.

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+use super::schema;
 use super::tls::Tls;
 use super::units::{self, Address, Network};
 
 /// `[listen]`: the main listener, and the limits of all connections.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
     /// Socket address. Read once at start.
@@ -24,19 +27,24 @@ pub struct Listen {
     pub max_connections_per_client: Option<usize>,
     /// Longest time from the first byte, or from the start of a connection, to a complete request head.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub header_timeout: Duration,
     /// Longest time by which a client that sends or reads a body may lag behind 1024 bytes per second. A client that
     /// stands still lags by all of the time.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub body_timeout: Duration,
     /// Longest time that a connection stays open without a request.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub idle_timeout: Duration,
     /// Largest request head, in bytes.
     #[serde(with = "units::size")]
+    #[cfg_attr(test, schemars(with = "schema::Size"))]
     pub max_header_bytes: u64,
     /// Largest request body, in bytes; 0 for no limit.
     #[serde(with = "units::size")]
+    #[cfg_attr(test, schemars(with = "schema::Size"))]
     pub max_body_bytes: u64,
     /// Trusted proxies: `X-Forwarded-*` and `Forwarded` headers from these networks are accepted.
     pub trusted_proxies: Vec<Network>,
@@ -68,6 +76,7 @@ impl Default for Listen {
 
 /// `[[listeners]]`: an additional listener, subject to the limits of `[listen]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Socket address. Read once at start.
@@ -84,10 +93,12 @@ pub struct Listener {
 
 /// `[admin]`: the listener for probes, metrics and `claimgate drain`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// Socket address. Read once at start.
     #[serde(with = "units::socket_address")]
+    #[cfg_attr(test, schemars(with = "schema::SocketAddress"))]
     pub address: SocketAddr,
 }
 
@@ -101,10 +112,12 @@ impl Default for Admin {
 
 /// `[drain]`: graceful shutdown.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
     /// Grace period for requests in flight after SIGTERM.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub grace: Duration,
 }
 
@@ -118,6 +131,7 @@ impl Default for Drain {
 
 /// `[log]`: the log on standard error.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// Read once at start.
@@ -140,6 +154,7 @@ impl Default for Log {
 
 /// Format of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object per line.
@@ -153,6 +168,7 @@ pub enum LogFormat {
 
 /// Log level. Each level includes those before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// Failures that need an operator.

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+use super::schema;
 use super::units;
 
 /// Port of a URL without a port.
 pub const DEFAULT_REDIS_PORT: u16 = 6379;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
     /// `redis://HOST:PORT`, or `rediss://HOST:PORT` for TLS, optionally followed by `/DATABASE`.
@@ -32,6 +35,7 @@ pub struct Redis {
     pub prefix: String,
     /// Longest time that a request waits for Redis.
     #[serde(default = "timeout", with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub timeout: Duration,
     /// Treatment of requests while Redis is unavailable.
     #[serde(default)]
@@ -40,6 +44,7 @@ pub struct Redis {
 
 /// Treatment of requests while Redis is unavailable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum WhenUnavailable {
     /// Applies the limits per gate.

@@ -10,9 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::cors::RouteCors;
 use super::limit::RateLimits;
 use super::rule::ClaimRule;
+#[cfg(test)]
+use super::schema;
 use super::units;
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Path pattern: `{name}` matches one segment, `{*rest}` the rest of the path.
@@ -30,12 +33,15 @@ pub struct Route {
     pub upstream: Option<String>,
     /// Overrides `response_timeout` of the upstream.
     #[serde(default, with = "units::optional_duration")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Duration>"))]
     pub timeout: Option<Duration>,
     /// Overrides `max_body_bytes` of `[listen]`.
     #[serde(default, with = "units::optional_size")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Size>"))]
     pub max_body_bytes: Option<u64>,
     /// Longest duration of an exchange, up to the end of the response. Default: no limit.
     #[serde(default, with = "units::optional_duration")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Duration>"))]
     pub request_timeout: Option<Duration>,
     /// Rate limits. A request must satisfy all of them.
     #[serde(default)]
@@ -83,6 +89,7 @@ pub struct Route {
 
 /// `replace_prefix = { … }`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReplacePrefix {
     /// Prefix to replace; `/` matches every path.
@@ -93,6 +100,7 @@ pub struct ReplacePrefix {
 
 /// `request_headers = { … }` and `response_headers = { … }`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HeaderEdits {
     /// Header name to its only value.
@@ -103,6 +111,7 @@ pub struct HeaderEdits {
 
 /// Treatment of an open stream: a streaming response or a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum StreamEnd {
     /// Ends the stream.
@@ -125,6 +134,7 @@ fn keep() -> StreamEnd {
 
 /// Element of `tokens = [{ … }]`. Exactly one key must be set.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenSource {
     /// Header: `Authorization`, or one with the bare token as its value.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// `{ claim = "role", any = ["admin"] }`: a claim or a certificate field, and exactly one condition.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClaimRule {
     /// Claim path: `a.b` or `/a/b`.
@@ -29,6 +30,7 @@ pub struct ClaimRule {
 
 /// Field of a client certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CertificateField {
     /// Subject as a string (RFC 4514).

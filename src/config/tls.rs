@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+use super::schema;
 use super::units;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// PEM file of the certificate chain, leaf first.
@@ -31,11 +34,13 @@ pub struct Tls {
     pub client_certificate: Option<ClientAuth>,
     /// HSTS `max-age`. Default: no header.
     #[serde(default, with = "units::hsts")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Duration>"))]
     pub hsts: Option<Duration>,
 }
 
 /// Certificate chain and private key.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFiles {
     /// PEM file of the certificate chain, leaf first.
@@ -46,6 +51,7 @@ pub struct CertificateFiles {
 
 /// TLS version.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum TlsVersion {
     /// RFC 5246.
     #[default]
@@ -58,6 +64,7 @@ pub enum TlsVersion {
 
 /// Client certificate requirement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAuth {
     /// Rejects connections without a client certificate.

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+use super::schema;
 use super::units::{self, OneOrMany};
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// One or several URLs: `http://`, `https://` or `h2c://` with host and port, `unix:` or `unix+h2c:` with a
@@ -21,12 +24,15 @@ pub struct Upstream {
     pub allow_remote: bool,
     /// Timeout of a connection attempt, including the TLS handshake.
     #[serde(default = "one_second", with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub connect_timeout: Duration,
     /// Timeout from the end of the request to the response head.
     #[serde(default = "thirty_seconds", with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub response_timeout: Duration,
     /// Idle timeout of response bodies and WebSocket connections; 0 for none.
     #[serde(default = "five_minutes", with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub idle_timeout: Duration,
     /// Forwards informational responses (1xx).
     #[serde(default)]
@@ -42,9 +48,11 @@ pub struct Upstream {
     pub reuse: Reuse,
     /// Idle timeout of pooled connections.
     #[serde(default = "fifty_seconds", with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub keep_alive: Duration,
     /// Interval of DNS lookups.
     #[serde(default = "thirty_seconds", with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub dns_refresh: Duration,
     /// Retry policy.
     #[serde(default)]
@@ -62,6 +70,7 @@ pub struct Upstream {
 
 /// Load balancing policy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
     #[default]
@@ -72,6 +81,7 @@ pub enum Balance {
 
 /// Condition for another request on an HTTP/1.1 connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Reuse {
     /// Each request opens a connection.
@@ -86,6 +96,7 @@ pub enum Reuse {
 
 /// `retries = { … }`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Retries {
     /// Most retries of one request.
@@ -105,12 +116,14 @@ impl Default for Retries {
 
 /// `ejection = { … }`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Ejection {
     /// Consecutive failures before an ejection; 0 disables ejection.
     pub failures: u32,
     /// Duration of the first ejection.
     #[serde(with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub time: Duration,
 }
 
@@ -125,15 +138,18 @@ impl Default for Ejection {
 
 /// `health_check = { … }`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HealthCheck {
     /// Request path.
     pub path: String,
     /// Interval of checks.
     #[serde(default = "five_seconds", with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub interval: Duration,
     /// Timeout of one check, including the connection.
     #[serde(default = "one_second", with = "units::duration")]
+    #[cfg_attr(test, schemars(with = "schema::Duration"))]
     pub timeout: Duration,
     /// Consecutive failures before an endpoint is unhealthy.
     #[serde(default = "two")]
@@ -145,6 +161,7 @@ pub struct HealthCheck {
 
 /// `tls = { … }`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamTls {
     /// PEM file of CA certificates for the upstream, instead of the system's.

@@ -246,6 +246,14 @@ fn doctor_sends_the_health_check_of_an_upstream() {
 }
 
 #[test]
+fn schema_prints_the_committed_file() {
+    let ended = Directory::with("").call(&["schema"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let committed = include_str!("../../../config.schema.json");
+    assert_eq!(ended.stdout, committed);
+}
+
+#[test]
 fn man_writes_a_page_for_each_command() {
     let directory = Directory::with("");
     let ended = directory.call(&["man", "--dir", "."]);
