@@ -97,7 +97,10 @@ impl ConfigWatcher {
                 PollOutcome::Changed {
                     result: Err(problems),
                     ..
-                } => log_failed(&problems, metrics.config.reload_failed()),
+                } => {
+                    let first = problems.lines().next();
+                    log_failed(&problems, metrics.config.reload_failed(first));
+                }
             }
         }
     }

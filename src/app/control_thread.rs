@@ -68,6 +68,7 @@ impl Status for Report {
         let routes = routes.map(|route| RouteLine {
             route: route.pattern.to_string(),
             rule: explanation::describe_route(route, policy.gate.issuers()),
+            upstream: policy.upstream_name(route).to_owned(),
         });
         routes.collect()
     }

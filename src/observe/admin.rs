@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::clock::UnixTime;
 
-use super::metrics::Metrics;
+use super::metrics::{HISTORY_INTERVAL, Metrics};
 use super::status::{self, RouteLine};
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,6 +93,7 @@ impl<S: Status + 'static> Admin<S> {
     /// not wait for clients that send nothing or do not read.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, max_connections: usize) {
         spawn_local(Arc::clone(&self).watch_heartbeats());
+        spawn_local(Arc::clone(&self).keep_history());
         let mut connections = VecDeque::<JoinHandle<()>>::new();
         loop {
             let (stream, peer) = match listener.accept().await {
@@ -131,6 +132,15 @@ impl<S: Status + 'static> Admin<S> {
                 // A client that closes its connection early is not an error.
                 let _ended = serving.await;
             }));
+        }
+    }
+
+    /// Adds the points of the history.
+    async fn keep_history(self: Arc<Self>) {
+        let mut points = interval(HISTORY_INTERVAL);
+        loop {
+            points.tick().await;
+            self.metrics.add_history_point();
         }
     }
 

@@ -4,6 +4,7 @@ mod config;
 mod durations;
 mod exposition;
 mod families;
+mod history;
 mod issuers;
 mod registry;
 mod summary;
@@ -24,6 +25,8 @@ use super::log::DroppedLines;
 use super::traces::Spans;
 
 pub use config::ConfigMetrics;
+use history::History;
+pub(super) use history::INTERVAL as HISTORY_INTERVAL;
 pub use issuers::IssuerMetrics;
 pub use registry::{MetricsRegistry, Named};
 pub use tls::Expiries;
@@ -48,6 +51,7 @@ pub struct Metrics {
     rate_limit_buckets: AtomicI64,
     rate_limit_buckets_evicted: AtomicU64,
     dropped_lines: OnceLock<DroppedLines>,
+    history: History,
 }
 
 impl Metrics {

@@ -30,6 +30,8 @@ pub struct RouteLine {
     pub route: String,
     /// Path pattern, access rule and requirements.
     pub rule: String,
+    /// Name of the upstream.
+    pub upstream: String,
 }
 
 /// Data of the page. Contains refused requests only if `is_local`.
@@ -41,7 +43,14 @@ pub(super) fn json(
     is_local: bool,
 ) -> Value {
     let routes = routes.iter();
-    let routes = routes.map(|line| json!({ "route": line.route, "rule": line.rule }));
+    let routes = routes.map(|line| {
+        let RouteLine {
+            route,
+            rule,
+            upstream,
+        } = line;
+        json!({ "route": route, "rule": rule, "upstream": upstream })
+    });
     json!({
         "now": now.0,
         "not_ready": not_ready,

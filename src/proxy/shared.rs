@@ -61,6 +61,12 @@ impl Policy {
         &self.forwarding[route.id.0]
     }
 
+    /// Name of the upstream of a route.
+    pub fn upstream_name(&self, route: &Route) -> &str {
+        let upstream = self.upstreams.get(self.forwarding(route).upstream.0);
+        upstream.map_or("", |upstream| &upstream.policy.name)
+    }
+
     /// Fetches the keys of an issuer and waits for the result for a bounded time.
     pub async fn fetch_keys(
         &self,

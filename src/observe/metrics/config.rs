@@ -1,12 +1,15 @@
 //! Metrics of the configuration.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use prometheus_client::encoding::DescriptorEncoder;
 use serde_json::{Value, json};
 
 use crate::clock::UnixTime;
+use crate::observe::log::printable;
 
 use super::families::{counters, gauge, timestamp};
 
@@ -20,6 +23,8 @@ pub struct ConfigMetrics {
     generation: AtomicU64,
     /// Unix seconds.
     in_force_since: AtomicI64,
+    /// First problem of the last reload, if it failed.
+    last_problem: ArcSwapOption<String>,
 }
 
 impl ConfigMetrics {
@@ -33,12 +38,14 @@ impl ConfigMetrics {
     pub fn reloaded(&self, now: UnixTime) -> u64 {
         self.reloaded.fetch_add(1, Ordering::Relaxed);
         self.is_stale.store(false, Ordering::Relaxed);
+        self.last_problem.store(None);
         self.in_force_since.store(now.0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Counts a failed reload. Returns the generation that stays in force.
-    pub fn reload_failed(&self) -> u64 {
+    pub fn reload_failed(&self, problem: Option<String>) -> u64 {
+        self.last_problem.store(problem.map(Arc::new));
         self.failed.fetch_add(1, Ordering::Relaxed);
         self.is_stale.store(true, Ordering::Relaxed);
         self.generation()
@@ -54,6 +61,7 @@ impl ConfigMetrics {
             "generation": self.generation(),
             "in_force_since": self.in_force_since.load(Ordering::Relaxed),
             "is_stale": self.is_stale.load(Ordering::Relaxed),
+            "problem": self.last_problem.load().as_ref().map(|problem| printable(problem)),
         })
     }
 

@@ -47,6 +47,7 @@ impl Collector for Scrape {
             rate_limit_buckets,
             rate_limit_buckets_evicted,
             dropped_lines: _,
+            history: _,
         } = self.0.as_ref();
         let total = self.0.total();
         requests(encoder, &total)?;

@@ -53,6 +53,8 @@ impl Metrics {
             "durations": durations.collect::<Vec<_>>(),
             "issuers": issuers.collect::<Vec<_>>(),
             "upstreams": upstreams.collect::<Vec<_>>(),
+            "certificates": self.tls.summary(),
+            "history": self.history.summary(),
         })
     }
 }

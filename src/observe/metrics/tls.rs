@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Unit;
+use serde_json::{Value, json};
 
 use crate::clock::UnixTime;
 
@@ -59,6 +60,18 @@ impl TlsMetrics {
         if let Some(changed) = files.find(|known| known.file == file) {
             changed.time.store(seconds(*expiry), Ordering::Relaxed);
         }
+    }
+
+    /// Files with the expiry of their contents, in Unix seconds.
+    pub(super) fn summary(&self) -> Value {
+        let files = self.certificates.iter().chain(&self.revocation_lists);
+        let files = files.map(|one| {
+            json!({
+                "file": one.file.to_string_lossy(),
+                "expires": one.time.load(Ordering::Relaxed),
+            })
+        });
+        files.collect()
     }
 
     /// Encodes nothing if no listener has TLS.
