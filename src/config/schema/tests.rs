@@ -158,21 +158,22 @@ fn accepts_every_valid_configuration() {
     let validator = validator();
     let mut files = toml_files("tests/fixtures/config/valid");
     files.push(root().join("config.toml.example"));
-    for folder in [
-        "deploy/kubernetes/example",
-        "deploy/kubernetes/unix-socket",
-        "deploy/packages/debian",
-    ] {
-        let entries = fs::read_dir(root().join(folder))
-            .into_iter()
-            .flatten()
-            .flatten();
-        files.extend(
-            entries
-                .map(|entry| entry.path())
-                .filter(|path| path.extension().is_some_and(|end| end == "toml")),
-        );
+    let mut folders = vec![root().join("deploy")];
+    let mut deployed = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "toml") {
+                let text = fs::read_to_string(&path).unwrap();
+                assert!(text.starts_with("#:schema "), "{}", path.display());
+                files.push(path);
+                deployed += 1;
+            }
+        }
     }
+    assert!(deployed >= 4, "only {deployed} files of deploy");
     for file in files {
         let value = to_json(&fs::read_to_string(&file).unwrap()).unwrap();
         let errors = errors(&validator, &value);
