@@ -23,7 +23,8 @@ mod why;
 
 use std::fmt::Display;
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -125,7 +126,7 @@ impl ConfigFile {
             return Ok(ConfigPlace::File(file.clone()));
         }
         let files = DEFAULT_FILES.iter().map(PathBuf::from);
-        let mut existing = files.filter(|file| file.exists());
+        let mut existing = files.filter(|file| file.exists() && !is_stdout(file));
         match (existing.next(), existing.next()) {
             (None, _) => Ok(ConfigPlace::Environment),
             (Some(file), None) => Ok(ConfigPlace::File(file)),
@@ -171,6 +172,17 @@ impl ConfigFile {
     fn compile(&self) -> Result<App, Problems> {
         App::compile(self.document()?)
     }
+}
+
+/// True if a file is the standard output of this process: in `claimgate config > claimgate.toml`, the shell creates the
+/// file first.
+fn is_stdout(file: &Path) -> bool {
+    let identity = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    let stdout = identity(Path::new("/dev/stdout"));
+    stdout.is_some() && stdout == identity(file)
 }
 
 /// Adds the reason for reading the environment to its problems.

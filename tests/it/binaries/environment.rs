@@ -71,6 +71,30 @@ fn lists_every_missing_variable_in_one_message() {
 }
 
 #[test]
+fn prints_the_environment_into_a_file_that_the_shell_creates() {
+    let directory = Directory::empty();
+    let command = format!(
+        "{} config > claimgate.toml",
+        env!("CARGO_BIN_EXE_claimgate")
+    );
+    let ended = std::process::Command::new("sh")
+        .args(["-c", &command])
+        .env_clear()
+        .env("UPSTREAM", "http://127.0.0.1:8000")
+        .env("BETTER_AUTH_URL", "https://app.example")
+        .current_dir(directory.path("."))
+        .output()
+        .unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    let ended = directory.call(&["check"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended.stdout.starts_with("claimgate.toml: valid: 7 routes"),
+        "{ended:?}"
+    );
+}
+
+#[test]
 fn finds_either_file_and_refuses_to_choose_between_both() {
     let directory = Directory::empty();
     fs::write(directory.path("claimgate.toml"), EIGHT_LINES).unwrap();
