@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from gate import running_gate, sign_token
-from programs import BROWSER_MILLISECONDS
+from programs import BROWSER_MILLISECONDS, wait_until
 
 CHROMIUM = shutil.which("chromium")
 
@@ -21,7 +21,8 @@ MARKUP = "<img src=x onerror=document.title='owned'>"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A gate after one failed and one rejected request, and its status page."""
-    with running_gate(tmp_path_factory.mktemp("gate"), "http://127.0.0.1:1") as gate, sync_playwright() as playwright:
+    directory = tmp_path_factory.mktemp("gate")
+    with running_gate(directory, "http://127.0.0.1:1") as gate, sync_playwright() as playwright:
         assert gate.request("GET", "/health").status_code == 502
         assert gate.request("GET", "/api/alice/tasks", sign_token(MARKUP)).status_code == 403
         chromium = playwright.chromium.launch(
@@ -35,7 +36,8 @@ def world(tmp_path_factory):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{gate.admin_url}/")
         page.wait_for_selector("#upstreams td")
-        yield SimpleNamespace(gate=gate, page=page, chromium=chromium, requested=requested, errors=errors)
+        yield SimpleNamespace(
+            directory=directory, gate=gate, page=page, chromium=chromium, requested=requested, errors=errors)
         chromium.close()
 
 
@@ -62,9 +64,58 @@ def test_updates_without_a_reload(world):
     world.page.wait_for_function("() => document.querySelector('#reasons').innerText.includes('no_route')")
 
 
+def test_shows_an_unreachable_upstream_in_red_at_the_top(world):
+    world.page.wait_for_selector("#connection:empty", state="attached")
+
+    def is_red() -> bool:
+        world.gate.request("GET", "/health")
+        return world.page.locator("#health.error").count() == 1
+
+    wait_until(is_red)
+    assert "upstream api: connections fail" in world.page.inner_text("#health")
+    assert world.page.title() == "claimgate: unhealthy"
+
+
+def test_shows_the_first_problem_of_a_refused_reload(world):
+    config = world.directory / "config.toml"
+    valid = config.read_text()
+    config.write_text(valid.replace("leeway =", "leewya ="))
+    world.page.wait_for_function("() => document.querySelector('#health').innerText.includes('leewya')")
+    assert "the previous one stays in force" in world.page.inner_text("#health")
+    config.write_text(valid)
+    world.page.wait_for_function("() => !document.querySelector('#health').innerText.includes('leewya')")
+
+
+def test_filters_and_pauses_the_refusals(world):
+    page, lines = world.page, world.page.locator("#refusals summary")
+    page.fill("#filter", "403 alice")
+    assert lines.count() == 1 and "subject_mismatch" in lines.first.inner_text()
+    page.fill("#filter", "no such refusal")
+    assert lines.count() == 0 and "No refused request matches" in page.inner_text("#refusals")
+    page.fill("#filter", "")
+    page.click("#pause")
+    shown = lines.count()
+    assert world.gate.request("GET", "/paused").status_code == 404
+    page.wait_for_function("() => document.querySelector('#reasons').innerText.includes('no_route')")
+    assert lines.count() == shown
+    page.click("#pause")
+    page.wait_for_function("() => document.querySelector('#refusals').innerText.includes('/paused')")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_fits_a_phone(world, scheme):
+    context = world.chromium.new_context(viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    context.set_default_timeout(BROWSER_MILLISECONDS)
+    page = context.new_page()
+    page.goto(f"{world.gate.admin_url}/")
+    page.wait_for_selector("#upstreams td")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
+
+
 def test_shows_markup_of_a_client_as_text(world):
     assert MARKUP in world.page.locator("#refusals summary").last.inner_text() + world.page.inner_text("#refusals")
-    assert world.page.title() == "claimgate"
+    assert world.page.title() in ("claimgate", "claimgate: unhealthy")
     assert world.page.locator("#refusals img").count() == 0
 
 
