@@ -182,7 +182,7 @@ fn target(url: &str) -> Result<(Scheme, Target), String> {
     let invalid = || {
         let meant = meant_url(url).map_or_else(
             || {
-                "expected for example \"http://127.0.0.1:3000\" or \"unix:/run/api.sock\""
+                "expected for example \"http://127.0.0.1:8000\" or \"unix:/run/api.sock\""
                     .to_owned()
             },
             |meant| format!("did you mean \"{meant}\"?"),
@@ -210,7 +210,7 @@ fn target(url: &str) -> Result<(Scheme, Target), String> {
     Ok((scheme, Target::Tcp(authority.host().to_owned(), port)))
 }
 
-/// URL meant by a text in the form of another program: `127.0.0.1:3000`, `/run/api.sock`, `ws://127.0.0.1:3000`.
+/// URL meant by a text in the form of another program: `127.0.0.1:8000`, `/run/api.sock`, `ws://127.0.0.1:8000`.
 fn meant_url(text: &str) -> Option<String> {
     if text.starts_with('/') {
         return Some(format!("unix:{text}"));

@@ -65,7 +65,7 @@ fn the_example_states_the_defaults() {
     let example = read(&example());
     let defaults = read(concat!(
         "[cors]\norigins = [\"https://app.example\"]\n",
-        "[upstreams.tasks]\nurl = \"http://127.0.0.1:3000\"\n",
+        "[upstreams.tasks]\nurl = \"http://127.0.0.1:8000\"\n",
         "[issuers.better-auth]\nkeys = { secret_env = \"BETTER_AUTH_SECRET\" }\n",
         "[issuers.app]\nbetter_auth = \"https://login.example\"\n",
     ));
