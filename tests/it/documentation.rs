@@ -53,6 +53,8 @@ fn pages() -> Vec<PathBuf> {
         "SECURITY.md",
         "deploy/README.md",
         "deploy/helm/claimgate/README.md",
+        "llms.txt",
+        "skills/claimgate/SKILL.md",
     ];
     let mut pages: Vec<PathBuf> = top.map(|page| root().join(page)).into();
     let docs = collect(&root().join("docs"), "md");
