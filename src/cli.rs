@@ -8,6 +8,7 @@ mod dev;
 mod doctor;
 mod drain;
 mod explain;
+mod help;
 mod init;
 mod key_sets;
 mod man;
@@ -16,6 +17,7 @@ mod run;
 mod schema;
 mod secret_encodings;
 mod signals;
+mod spinner;
 mod terminal;
 mod token;
 mod verdict;
@@ -41,7 +43,7 @@ const DEFAULT_FILES: [&str; 2] = ["claimgate.toml", "config.toml"];
 
 /// Reverse-proxy sidecar: verifies the bearer JWT, binds its subject to the path, and forwards the request.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = help::PROGRAM)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -55,25 +57,34 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve requests (default).
+    #[command(after_help = help::RUN)]
     Run(ConfigFile),
     /// Write a configuration file.
+    #[command(after_help = help::INIT)]
     Init(init::Init),
     /// Validate the configuration, and print every problem and warning.
+    #[command(after_help = help::CHECK)]
     Check(check::Check),
     /// Print the effective configuration, from a file or from the environment.
+    #[command(after_help = help::CONFIG)]
     Config(config::Config),
     /// Explain the decision for one request, without a server.
+    #[command(after_help = help::EXPLAIN)]
     Explain(explain::Explain),
     /// Run an API behind the gate on this machine, with a development secret and token.
+    #[command(after_help = help::DEV)]
     Dev(dev::Dev),
     /// Mint or inspect a token.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = help::TOKEN)]
     Token(token::Token),
-    /// Fetch every key set, connect to every upstream, and report problems with them or with a token.
+    /// Test everything outside the gate: keys, upstreams, clock, certificates, and a token.
+    #[command(after_help = help::DOCTOR)]
     Doctor(doctor::Doctor),
     /// Make the running gate report not ready; it still serves requests.
+    #[command(after_help = help::DRAIN)]
     Drain(drain::Drain),
     /// Explain why the running gate rejected a request.
+    #[command(after_help = help::WHY)]
     Why(why::Why),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,

@@ -24,6 +24,7 @@ use crate::keys::remote::RemoteKeys;
 use crate::keys::{KeyRing, VerificationKey};
 use crate::observe::log::printable;
 
+use super::spinner::Spinner;
 use super::terminal::WARNING;
 use super::{
     ConfigFile, Failure, Outcome, Output, OutputFormat, counted, say, secret_encodings, verdict,
@@ -76,7 +77,10 @@ impl Doctor {
             match remote {
                 None => add(Finding::passed(&subject, describe(issuer.ring.keys()))),
                 Some(remote) => {
+                    let spinner =
+                        Spinner::start(format_args!("fetching keys from {}", remote.url()));
                     let (found, ring) = runtime.block_on(fetch(&subject, remote));
+                    drop(spinner);
                     found.into_iter().for_each(&mut add);
                     if let Some(ring) = ring {
                         gate = gate.with_ring(IssuerId(index), Arc::new(ring));
@@ -88,7 +92,9 @@ impl Doctor {
         for upstream in &app.policy.upstreams {
             // The connection of a health check is a task.
             let tasks = LocalSet::new();
+            let spinner = Spinner::start(format_args!("connecting to `{}`", upstream.policy.name));
             let found = runtime.block_on(tasks.run_until(upstreams::check(upstream)));
+            drop(spinner);
             found.into_iter().for_each(&mut add);
         }
         if let Some(token) = &self.token {

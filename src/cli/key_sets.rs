@@ -18,6 +18,7 @@ use crate::keys::remote::{Fetched, RemoteKeys};
 use crate::observe::log::printable;
 
 use super::Failure;
+use super::spinner::Spinner;
 
 /// Fetch of the key sets that a command needs.
 #[derive(Debug, Args)]
@@ -82,6 +83,7 @@ impl KeySetFetch {
             ));
             return Ok(());
         }
+        let _spinner = Spinner::start(format_args!("fetching keys from {url}"));
         let runtime = Builder::new_current_thread().enable_all().build();
         match runtime.map_err(Failure::other)?.block_on(remote.fetch()) {
             Ok(Fetched { set, .. }) => {

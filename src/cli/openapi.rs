@@ -20,6 +20,7 @@ use crate::openapi::{Document, MAX_DOCUMENT_BYTES, Operation};
 use crate::tls;
 
 use super::Failure;
+use super::spinner::Spinner;
 
 /// Media types of a document.
 const MEDIA_TYPES: HeaderValue =
@@ -112,6 +113,7 @@ fn fetch(url: &str, allow_http: bool) -> Result<String, String> {
     request.headers_mut().insert(ACCEPT, MEDIA_TYPES);
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
+    let _spinner = Spinner::start(format_args!("fetching {url}"));
     let called = runtime.block_on(client::call_up_to(MAX_DOCUMENT_BYTES, request, &url, &tls));
     let response = called.map_err(|error| error.to_string())?;
     let status = response.status();
