@@ -1,11 +1,12 @@
 //! File descriptors: a gate with few of them stays alive, reloads and fetches keys, whatever its clients hold open.
 
 use std::fs;
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::program::Program;
-use super::upstream::{Request, Upstream};
+use super::upstream::{Request, Response, Upstream};
 use super::{Directory, Gate, SECRET, eight_lines};
 
 /// Starts the gate with at most `descriptors` open files.
@@ -29,18 +30,17 @@ fn silent(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).filter_map(connect).collect()
 }
 
-/// Waits until the gate has accepted this many connections: it may close a connection whose request it has not read for
-/// the next one in its queue.
-fn wait_until_accepted(gate: &Gate, count: usize) {
+/// Response to a request once the gate has accepted all silent clients: before, it may close a connection whose request it
+/// has not read for the next one in its queue. The queue also holds clients that have given up.
+fn served(gate: &Gate, request: &Request) -> Response {
     let deadline = Instant::now() + Duration::from_mins(1);
-    let accepted = || {
-        let metrics = Request::new("GET", "/metrics").response(gate.admin).body;
-        let mut lines = metrics.lines();
-        let total = lines.find_map(|line| line.strip_prefix("claimgate_connections_total "));
-        total.unwrap().parse::<usize>().unwrap()
-    };
-    while accepted() < count {
-        assert!(Instant::now() < deadline, "{} of {count}", accepted());
+    loop {
+        let mut text = String::new();
+        match request.send(gate.address).read_to_string(&mut text) {
+            Ok(_) if !text.is_empty() => return Response::parse(&text),
+            Ok(_) => assert!(Instant::now() < deadline, "closed without a response"),
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
     }
 }
 
@@ -66,11 +66,9 @@ fn silent_clients_do_not_take_the_descriptors_of_probes_reloads_and_key_fetches(
             [probe("/livez"), probe("/readyz"), probe("/metrics")],
             [200; 3]
         );
-        wait_until_accepted(&gate, silent_clients.len());
         // A client that sends a request is served.
-        let response = Request::new("GET", "/api/alice/tasks")
-            .bearer(&directory.token("alice", &[]))
-            .response(gate.address);
+        let request = Request::new("GET", "/api/alice/tasks");
+        let response = served(&gate, &request.bearer(&directory.token("alice", &[])));
         assert_eq!(response.status, 200, "{descriptors}: {response:?}");
 
         let issuer = TcpListener::bind("127.0.0.1:0").unwrap();
