@@ -174,10 +174,6 @@ impl Response {
     pub(super) fn read(stream: &mut TcpStream) -> Self {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        Self::parse(&text)
-    }
-
-    pub(super) fn parse(text: &str) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").expect("a head");
         let (line, fields) = fields(head);
         Self {
