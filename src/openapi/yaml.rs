@@ -108,6 +108,7 @@ impl Builder {
             Event::Alias(anchor) => {
                 let known = self.anchors.get(&anchor);
                 let node = known.ok_or("an alias is a part of its own anchor")?.clone();
+                self.values += node.values;
                 self.insert(node, 0)
             }
             Event::Nothing
@@ -162,13 +163,13 @@ impl Builder {
     /// Adds a complete value to the collection around it.
     fn insert(&mut self, node: Node, anchor: usize) -> Result<Option<Value>, String> {
         self.check_depth(node.depth)?;
-        if anchor != 0 {
-            self.anchors.insert(anchor, node.clone());
-        }
-        // A collection is counted by its parts.
-        self.values += node.values;
+        // The parts of a collection are counted, but a kept copy has them again.
+        self.values += if anchor == 0 { 1 } else { node.values };
         if self.values > MAX_VALUES {
             return Err(format!("the document has more than {MAX_VALUES} values"));
+        }
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
         }
         let Some(around) = self.open.last_mut() else {
             return Ok(Some(node.value));
@@ -271,7 +272,11 @@ mod tests {
         }
         assert!(parse(&wide).unwrap_err().fault.contains("values"));
         assert!(parse(&deep).unwrap_err().fault.contains("levels"));
-        let nested = "[".repeat(100_000);
-        assert!(parse(&nested).is_err());
+        let part = format!("[{}]", vec!["x"; 10_000].join(", "));
+        let anchors: Vec<_> = (0..120).map(|level| format!("&a{level} [")).collect();
+        let nested = format!("{}{part}{}", anchors.concat(), "]".repeat(120));
+        assert!(parse(&nested).unwrap_err().fault.contains("values"));
+        let open = "[".repeat(100_000);
+        assert!(parse(&open).is_err());
     }
 }
