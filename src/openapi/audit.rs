@@ -80,9 +80,12 @@ impl Audit {
                 continue;
             };
             let path = operation.template.to_string();
-            let same = findings
+            // The operations of a path follow each other.
+            let mut of_path = findings
                 .iter_mut()
-                .find(|(finding, _)| finding.path == path && finding.message == fault.message);
+                .rev()
+                .take_while(|(finding, _)| finding.path == path);
+            let same = of_path.find(|(finding, _)| finding.message == fault.message);
             if let Some((finding, same)) = same {
                 finding.methods.push(operation.method.clone());
                 same.push(operation);

@@ -8,12 +8,18 @@ use serde_json::{Map, Value};
 
 use crate::excerpt::excerpt;
 
-use super::operation::{Operation, Security};
+use super::operation::{Operation, Purpose, Security};
 use super::template::Template;
 use super::yaml;
 
 /// Maximum size of a document, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Operations of a document. References can repeat a path item any number of times.
+const MAX_OPERATIONS: usize = 10_000;
+
+/// Length of a path with the path of its server, in bytes.
+const MAX_PATH_BYTES: usize = 1024;
 
 /// References that follow each other.
 const MAX_REFERENCES: usize = 16;
@@ -43,6 +49,10 @@ pub enum DocumentError {
     },
     #[error("the path `{0}` must start with `/`")]
     Path(String),
+    #[error("the path `{0}` is longer than {MAX_PATH_BYTES} bytes")]
+    LongPath(String),
+    #[error("it has more than {MAX_OPERATIONS} operations")]
+    Operations,
     #[error(
         "`{place}` refers to `{target}`, which is not in the document; bundle the document into one file"
     )]
@@ -105,9 +115,12 @@ impl Document {
             if !path.starts_with('/') {
                 return Err(DocumentError::Path(excerpt(path)));
             }
-            let item = self.path_item(path, item)?;
-            for (method, operation) in methods(&item) {
-                operations.push(self.operation(path, &item, method, operation)?);
+            let items = self.path_items(path, item)?;
+            for (method, operation) in methods(&items) {
+                operations.push(self.operation(path, &items, method, operation)?);
+                if operations.len() > MAX_OPERATIONS {
+                    return Err(DocumentError::Operations);
+                }
             }
         }
         if operations.is_empty() {
@@ -119,15 +132,19 @@ impl Document {
     fn operation(
         &self,
         path: &str,
-        item: &Map<String, Value>,
+        items: &[&Map<String, Value>],
         method: Method,
         operation: &Value,
     ) -> Result<Operation, DocumentError> {
         let place = format!("paths.{}.{method}", excerpt(path));
         let operation = object(operation, &place)?;
-        let prefix = self.prefix([operation, item])?;
+        let prefix = self.prefix(operation, items)?;
         // A query is no part of a path, though some documents distinguish operations by it.
         let path = path.split(['?', '#']).next().unwrap_or_default();
+        let whole = format!("{prefix}{path}");
+        if whole.len() > MAX_PATH_BYTES {
+            return Err(DocumentError::LongPath(excerpt(&whole)));
+        }
         let security = match operation.get("security") {
             Some(security) => Security::of(security),
             None => match self.root.get("security").map(Security::of) {
@@ -138,19 +155,24 @@ impl Document {
         };
         Ok(Operation {
             method,
-            template: Template::parse(&format!("{prefix}{path}")),
-            is_sign_in: path.starts_with("/api/auth/") || prefix == "/api/auth",
+            template: Template::parse(&whole),
+            purpose: Purpose::of(path, &prefix),
             security,
         })
     }
 
     /// Start of all paths: the path of the first server that is named closest to the operation.
-    fn prefix(&self, around: [&Map<String, Value>; 2]) -> Result<String, DocumentError> {
+    fn prefix(
+        &self,
+        operation: &Map<String, Value>,
+        items: &[&Map<String, Value>],
+    ) -> Result<String, DocumentError> {
         let prefix = if self.version == Version::Swagger2 {
             let base = self.root.get("basePath").and_then(Value::as_str);
             base.unwrap_or_default().to_owned()
         } else {
-            let levels = around.into_iter().chain([&self.root]);
+            let around = [operation].into_iter().chain(items.iter().copied());
+            let levels = around.chain([&self.root]);
             let mut servers = levels.filter_map(|level| level.get("servers"));
             let server = servers.find_map(|servers| servers.as_array()?.first());
             server.map_or_else(|| Ok(String::new()), server_path)?
@@ -163,19 +185,20 @@ impl Document {
         })
     }
 
-    /// Path item with the fields of the items that it refers to.
-    fn path_item(&self, path: &str, item: &Value) -> Result<Map<String, Value>, DocumentError> {
+    /// Path item, and those that it refers to. The fields of an earlier one take precedence.
+    fn path_items<'a>(
+        &'a self,
+        path: &str,
+        item: &'a Value,
+    ) -> Result<Vec<&'a Map<String, Value>>, DocumentError> {
         let place = format!("paths.{}", excerpt(path));
-        let mut all = Map::new();
+        let mut items = Vec::new();
         let mut item = item;
-        for _ in 0..MAX_REFERENCES {
-            for (key, value) in object(item, &place)? {
-                if !all.contains_key(key) {
-                    all.insert(key.clone(), value.clone());
-                }
-            }
-            let Some(target) = all.remove("$ref") else {
-                return Ok(all);
+        while items.len() < MAX_REFERENCES {
+            let fields = object(item, &place)?;
+            items.push(fields);
+            let Some(target) = fields.get("$ref") else {
+                return Ok(items);
             };
             let found = target.as_str().and_then(|target| self.find(target));
             item = found.ok_or_else(|| DocumentError::Reference {
@@ -220,19 +243,21 @@ impl Version {
     }
 }
 
-/// Methods of a path item, with their operations.
-fn methods(item: &Map<String, Value>) -> Vec<(Method, &Value)> {
+/// Methods of path items, with their operations.
+fn methods<'a>(
+    items: &'a [&'a Map<String, Value>],
+) -> impl Iterator<Item = (Method, &'a Value)> + 'a {
+    let field = |name: &str| items.iter().find_map(|item| item.get(name));
     let fixed = METHODS
         .iter()
-        .filter_map(|name| Some((*name, item.get(*name)?)));
-    let more = item.get("additionalOperations").and_then(Value::as_object);
+        .filter_map(move |name| Some((*name, field(name)?)));
+    let more = field("additionalOperations").and_then(Value::as_object);
     let more = more.into_iter().flatten();
     let all = fixed.chain(more.map(|(name, operation)| (name.as_str(), operation)));
-    let all = all.filter_map(|(name, operation)| {
+    all.filter_map(|(name, operation)| {
         let method = Method::from_bytes(name.to_ascii_uppercase().as_bytes());
         Some((method.ok()?, operation))
-    });
-    all.collect()
+    })
 }
 
 /// Path of a server's URL, with the defaults of its variables. A relative URL is a path.

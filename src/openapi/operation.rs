@@ -8,15 +8,18 @@ use super::template::{Names, Template};
 /// Last segments of paths that probes request.
 const HEALTH: [&str; 9] = [
     "health",
-    "healthz",
     "healthcheck",
-    "livez",
+    "healthz",
     "live",
-    "readyz",
-    "ready",
+    "livez",
     "ping",
+    "ready",
+    "readyz",
     "startupz",
 ];
+
+/// Segments before them. After any other, as in `/streams/live`, the same word is a resource.
+const BEFORE_HEALTH: [&str; 6] = ["_", "actuator", "api", "health", "healthz", "internal"];
 
 /// Last segments of paths at which a client guesses passwords or codes.
 const SIGN_IN: [&str; 12] = [
@@ -40,8 +43,7 @@ pub struct Operation {
     pub(super) method: Method,
     /// Path with the path of the server.
     pub(super) template: Template,
-    /// Whether the path is one of the issuer: `/api/auth/` by the convention of Better Auth.
-    pub(super) is_sign_in: bool,
+    pub(super) purpose: Purpose,
     pub(super) security: Security,
 }
 
@@ -56,6 +58,18 @@ pub(super) enum Security {
     Optional,
     /// Credentials are required.
     Required,
+}
+
+/// Purpose of a path, by its words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Probes.
+    Health,
+    /// Paths of the issuer, which verifies credentials itself: `/api/auth/` by the convention of Better Auth.
+    Issuer,
+    /// Clients may guess passwords or codes.
+    SignIn,
+    Other,
 }
 
 /// Access that an operation needs.
@@ -92,28 +106,46 @@ impl Security {
     }
 }
 
+impl Purpose {
+    /// Purpose of a path of the document, which follows the path of its server.
+    pub(super) fn of(path: &str, prefix: &str) -> Self {
+        if path.starts_with("/api/auth/") || prefix == "/api/auth" {
+            return Self::Issuer;
+        }
+        let path = path.trim_matches('/').to_ascii_lowercase();
+        let (before, last) = path.rsplit_once('/').unwrap_or(("", &path));
+        let mut before = before.split('/').filter(|segment| !segment.is_empty());
+        if SIGN_IN.contains(&last) {
+            Self::SignIn
+        } else if HEALTH.contains(&last) && before.all(is_before_health) {
+            Self::Health
+        } else {
+            Self::Other
+        }
+    }
+}
+
+fn is_before_health(segment: &str) -> bool {
+    let version = segment.strip_prefix('v');
+    let is_version = version.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+    is_version || BEFORE_HEALTH.contains(&segment)
+}
+
 impl Operation {
     /// Access by the path, then by the document; a valid token where neither decides.
     pub(super) fn need(&self, names: &Names) -> Need {
-        let last = self.template.last_literal().unwrap_or_default();
-        let is_read = self.method == Method::GET || self.method == Method::HEAD;
-        let has_parameter = self.template.has_parameter();
-        let is_health = is_read
-            && !has_parameter
-            && self.security != Security::Required
-            && HEALTH.contains(&last.to_ascii_lowercase().as_str());
-        let is_sign_in = self.method == Method::POST
-            && (self.is_sign_in || SIGN_IN.contains(&last.to_ascii_lowercase().as_str()));
         if let Some(owner) = names.owner(&self.template) {
             return Need::Owner(owner);
         }
-        match self.security {
-            _ if self.is_sign_in && is_sign_in => Need::SignIn,
-            _ if self.is_sign_in => Need::Public,
-            Security::Public if is_sign_in => Need::SignIn,
-            Security::Public => Need::Public,
-            _ if is_health => Need::Public,
-            Security::Unstated | Security::Optional | Security::Required => Need::Authenticated,
+        let is_post = self.method == Method::POST;
+        let is_read = self.method == Method::GET || self.method == Method::HEAD;
+        match (self.purpose, self.security) {
+            (Purpose::Issuer, _) | (Purpose::SignIn, Security::Public) if is_post => Need::SignIn,
+            (Purpose::Issuer, _) | (_, Security::Public) => Need::Public,
+            (Purpose::Health, Security::Unstated | Security::Optional) if is_read => Need::Public,
+            (_, Security::Unstated | Security::Optional | Security::Required) => {
+                Need::Authenticated
+            }
         }
     }
 }

@@ -126,6 +126,9 @@ impl TableRoute {
             (Need::Owner(_), Security::Public) => {
                 Some("The document says `security: []`. If every client may read this, write access = \"public\".".to_owned())
             }
+            (Need::Public | Need::SignIn, Security::Required) => {
+                Some("The document requires credentials, so the API must verify them itself.".to_owned())
+            }
             (Need::Authenticated, Security::Optional) => {
                 Some("The document says that the token is optional. Without it, write access = \"public\".".to_owned())
             }

@@ -71,19 +71,6 @@ impl Template {
         Self(segments)
     }
 
-    /// Last segment, if it is a literal.
-    pub(super) fn last_literal(&self) -> Option<&str> {
-        match self.0.last()? {
-            Segment::Literal(text) => Some(text),
-            Segment::Parameter { .. } | Segment::Rest(_) | Segment::Other(_) => None,
-        }
-    }
-
-    pub(super) fn has_parameter(&self) -> bool {
-        let is_literal = |segment: &Segment| matches!(segment, Segment::Literal(_));
-        !self.0.iter().all(is_literal)
-    }
-
     /// Pattern of a route with these names.
     pub(super) fn pattern(&self, names: &Names) -> String {
         let mut pattern = String::new();

@@ -77,7 +77,8 @@ fn writes_a_route_for_each_path_and_access() {
     ]);
     assert_eq!(
         toml(&document),
-        r#"[[routes]]
+        r#"# The document requires credentials, so the API must verify them itself.
+[[routes]]
 path = "/api/auth/session"
 methods = ["GET"]
 access = "public"
@@ -176,6 +177,9 @@ fn makes_a_health_path_public_only_for_reading_and_without_stated_security() {
         ),
         ("/{tenant}/health", "get", json!({}), "authenticated"),
         ("/health/records", "get", json!({}), "authenticated"),
+        ("/streams/live", "get", json!({}), "authenticated"),
+        ("/health/live", "get", json!({}), "public"),
+        ("/actuator/health", "get", json!({}), "public"),
     ] {
         let routes = toml(&document(&[(path, methods, operation)]));
         let expected = format!("access = \"{access}\"");
@@ -381,6 +385,21 @@ fn names_the_fault_of_a_document() {
         let error = error(text);
         assert!(error.contains(fault), "{text}: {error}");
     }
+    let long = format!(
+        "openapi: 3.1.0\npaths: {{/{}: {{get: {{}}}}}}\n",
+        "a".repeat(1024)
+    );
+    assert!(error(&long).ends_with("is longer than 1024 bytes"));
+    let all: Map<String, Value> = (0..1001).map(|n| (format!("m{n}"), json!({}))).collect();
+    let mut many = document(&[("/a", "get", json!({}))]);
+    many["paths"]["/a"]["additionalOperations"] = Value::from(all);
+    for n in 0..10 {
+        many["paths"][format!("/{n}")] = json!({"$ref": "#/paths/~1a"});
+    }
+    assert_eq!(
+        error(&many.to_string()),
+        "it has more than 10000 operations"
+    );
     let large = " ".repeat(MAX_DOCUMENT_BYTES + 1);
     assert_eq!(error(&large), "it is larger than 16 MiB");
 }
@@ -600,6 +619,12 @@ fn check(text: &str) {
     };
     let table = Table::of(&operations);
     let left_out = table.left_out.len();
+    let written: Vec<String> = table.routes.iter().map(ToString::to_string).collect();
+    let read: toml::Table = toml::from_str(&written.join("\n")).unwrap();
+    let count = read
+        .get("routes")
+        .map_or(0, |routes| routes.as_array().unwrap().len());
+    assert_eq!(count, table.routes.len());
     let compiled = table.routes.iter().map(TableRoute::compile).collect();
     let (table, problems) = RouteTable::new(compiled);
     assert_eq!(problems, []);
