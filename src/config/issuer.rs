@@ -184,11 +184,11 @@ pub struct Keys {
     pub ca_file: Option<PathBuf>,
     /// File with a bearer token for the issuer's server. Only with a URL.
     pub token_file: Option<PathBuf>,
-    /// Refresh interval. Default: `max-age` of the response, else [`DEFAULT_REFRESH`]. Only with a URL.
+    /// Refresh interval. Default: `max-age` of the response, else five minutes. Only with a URL.
     #[serde(with = "units::optional_duration")]
     #[cfg_attr(test, schemars(with = "Option<schema::Duration>"))]
     pub refresh: Option<Duration>,
-    /// Lifetime of keys after the last successful fetch. Default: [`DEFAULT_MAX_STALE`]. Only with a URL.
+    /// Lifetime of keys after the last successful fetch. Default: 24 hours. Only with a URL.
     #[serde(with = "units::optional_duration")]
     #[cfg_attr(test, schemars(with = "Option<schema::Duration>"))]
     pub max_stale: Option<Duration>,

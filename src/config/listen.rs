@@ -86,7 +86,7 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// HTTPS port that every request is redirected to. Read once at start.
     pub redirect_to_https: Option<u16>,
-    /// TLS, as in [`Listen`].
+    /// TLS, as in `[listen]`.
     #[serde(default)]
     pub tls: Option<Tls>,
 }

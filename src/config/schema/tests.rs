@@ -96,7 +96,43 @@ fn generated() -> Value {
         "TokenSource",
         &["header", "cookie", "query", "websocket"],
     );
+    for_toml(&mut schema);
     schema
+}
+
+/// Removes null, which TOML does not have and editors would offer as a value, and the line breaks of doc comments.
+fn for_toml(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.retain(|_, value| !value.is_null());
+            if let Some(Value::String(description)) = members.get_mut("description") {
+                *description = description.replace('\n', " ");
+            }
+            if let Some(Value::Array(types)) = members.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [name] = types.as_slice() {
+                    let name = name.clone();
+                    members.insert("type".to_owned(), name);
+                }
+            }
+            if let Some(Value::Array(choices)) = members.get_mut("anyOf") {
+                choices.retain(|choice| *choice != json!({ "type": "null" }));
+                if let [choice] = choices.as_slice() {
+                    let choice = choice.clone();
+                    members.remove("anyOf");
+                    if choice.get("$ref").is_some() {
+                        // Draft 7 ignores the siblings of a reference.
+                        members.insert("allOf".to_owned(), json!([choice]));
+                    } else if let Value::Object(choice) = choice {
+                        members.extend(choice);
+                    }
+                }
+            }
+            members.values_mut().for_each(for_toml);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(for_toml),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Requires exactly one of these keys in a table.
@@ -179,6 +215,14 @@ fn accepts_every_valid_configuration() {
         let errors = errors(&validator, &value);
         assert!(errors.is_empty(), "{}: {errors:#?}", file.display());
     }
+}
+
+#[test]
+fn offers_editors_neither_null_nor_markup_of_rust() {
+    for absent in ["null", "[`", "\\n"] {
+        assert!(!CONFIG_SCHEMA.contains(absent), "contains `{absent}`");
+    }
+    assert!(CONFIG_SCHEMA.contains("\"description\""));
 }
 
 #[test]
