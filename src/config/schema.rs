@@ -52,24 +52,24 @@ mod generate {
 
     schema!(Duration, "Duration", _generator => json_schema!({
         "type": "string",
-        "pattern": r"^\s*([0-9]+\s*[A-Za-zµ]+\s*)+$",
+        "pattern": r"^(0|\s*([0-9]+(\.[0-9]+)?\s*[A-Za-zµ]+\s*)+)$",
         "examples": ["30s", "5m", "7d"],
     }));
     schema!(Size, "Size", _generator => json_schema!({
         "anyOf": [
-            { "type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*([KMGTkmgt]?[Ii]?[Bb]?)\s*$" },
+            { "type": "string", "pattern": r"^([0-9]+\.?[0-9]*|\.[0-9]+)\s*[KMGTkmgt]?[Ii]?[Bb]?$" },
             { "type": "integer", "minimum": 0 },
         ],
         "examples": ["32KiB", "10MiB"],
     }));
     schema!(SocketAddress, "SocketAddress", _generator => json_schema!({
         "type": "string",
-        "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$",
+        "pattern": r"^(\[[0-9A-Fa-f:.]+(%[0-9]+)?\]|[0-9.]+):[0-9]{1,5}$",
         "examples": ["127.0.0.1:9901"],
     }));
     schema!(Address, "Address", _generator => json_schema!({
         "type": "string",
-        "pattern": r"^((\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}|unix:/.*|systemd:[0-9]+)$",
+        "pattern": r"^((\[[0-9A-Fa-f:.]+(%[0-9]+)?\]|[0-9.]+):[0-9]{1,5}|unix:/.*|systemd:[0-9]+)$",
         "examples": ["0.0.0.0:8080", "unix:/run/claimgate/gate.sock", "systemd:0"],
     }));
     schema!(Network, "Network", _generator => json_schema!({

@@ -218,6 +218,36 @@ fn accepts_every_valid_configuration() {
 }
 
 #[test]
+fn accepts_every_form_of_a_value_that_the_parser_accepts() {
+    let validator = validator();
+    let sizes = ["4096", "\"32KiB\"", "\"32 kib\"", "\"1.5K\"", "\".5MiB\""];
+    let durations = ["\"0\"", "\"30s\"", "\"5m 30s\"", "\"1.5s\"", "\" 1 day \""];
+    let listeners = ["\"0.0.0.0:80\"", "\"[::]:80\"", "\"[fe80::1%1]:80\""];
+    let sockets = ["\"unix:/run/gate.sock\"", "\"systemd:0\""];
+    let networks = ["[\"10.0.0.0/8\"]", "[\"10.1.2.3\"]", "[\"::1/128\"]"];
+    for (section, key, values) in [
+        ("listen", "max_body_bytes", sizes.as_slice()),
+        ("listen", "idle_timeout", &durations),
+        ("listen", "address", &listeners),
+        ("listen", "address", &sockets),
+        ("listen", "trusted_proxies", &networks),
+        ("admin", "address", &listeners),
+    ] {
+        for value in values {
+            let text = format!(
+                "[{section}]\n{key} = {value}\n[upstreams.a]\nurl = \"http://127.0.0.1:1\"\n\
+                 [[routes]]\npath = \"/\"\naccess = \"public\"\n"
+            );
+            let document = ConfigDocument::parse(Path::new("form.toml"), &text);
+            let parsed = document.and_then(ConfigDocument::finish);
+            assert!(parsed.is_ok(), "the parser rejects {key} = {value}");
+            let errors = errors(&validator, &to_json(&text).unwrap());
+            assert!(errors.is_empty(), "{key} = {value}: {errors:#?}");
+        }
+    }
+}
+
+#[test]
 fn offers_editors_neither_null_nor_markup_of_rust() {
     for absent in ["null", "[`", "\\n"] {
         assert!(!CONFIG_SCHEMA.contains(absent), "contains `{absent}`");
