@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use claimgate::app::App;
 use claimgate::clock::Clock;
-use claimgate::config::ConfigDocument;
+use claimgate::config::{CONFIG_SCHEMA, ConfigDocument};
 use claimgate::gate::refusal::Refusal;
 use claimgate::gate::token_fault::TokenFault;
 use http::header::WWW_AUTHENTICATE;
@@ -300,10 +300,26 @@ fn log_page_lists_every_field_of_the_access_log() {
 
 #[test]
 fn every_configuration_in_the_documentation_is_valid() {
+    let schema = serde_json::from_str(CONFIG_SCHEMA).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
     let mut complete = 0;
     let mut fragments = 0;
     for block in pages().iter().flat_map(|page| blocks(page)) {
         let place = &block.place;
+        if block.info.starts_with("toml") {
+            let table: toml::Table = toml::from_str(&block.text).unwrap();
+            let mut value = serde_json::to_value(table).unwrap();
+            if block.info == "toml fragment" {
+                // The keys that only a whole configuration must have.
+                let members = value.as_object_mut().unwrap();
+                members.entry("upstreams").or_insert_with(|| json!({}));
+                members
+                    .entry("routes")
+                    .or_insert_with(|| json!([{ "path": "/", "access": "public" }]));
+            }
+            let errors: Vec<_> = schema.iter_errors(&value).collect();
+            assert!(errors.is_empty(), "{place}: {errors:#?}");
+        }
         let parse = || ConfigDocument::parse(Path::new(place), &block.text);
         match block.info.as_str() {
             "toml" => {
