@@ -15,6 +15,7 @@ pub mod framing;
 mod head;
 pub mod identity;
 pub mod inbound;
+pub mod issuer_id;
 pub mod managed_headers;
 pub mod origin;
 pub mod path;
@@ -48,6 +49,7 @@ use claims::Claims;
 use cors::{Cors, CorsRequest, PreflightRequest};
 use identity::IdentityClaim;
 use inbound::Inbound;
+use issuer_id::IssuerId;
 use managed_headers::ManagedNames;
 use path::{BoundSegment, CanonicalPath};
 use permit::{Caller, KnownCaller, Permit};
@@ -58,7 +60,7 @@ use routes::{Route, RouteTable};
 use stop::{NeedsKeys, Preflight, Refused, Stop};
 use subject::Subject;
 use token::BearerToken;
-use verify::{Issuer, IssuerId, Unverified};
+use verify::{Issuer, Unverified};
 
 pub use head::{MAX_HEADER_FIELDS, MAX_TARGET_BYTES};
 

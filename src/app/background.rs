@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::gate::verify::IssuerId;
+use crate::gate::issuer_id::IssuerId;
 use crate::keys::KeyRing;
 use crate::keys::on_demand_refresh::Refresher;
 use crate::keys::remote::RemoteKeys;

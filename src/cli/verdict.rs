@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use crate::clock::UnixTime;
 use crate::gate::certificate::{Binding, ClientCertificate};
+use crate::gate::issuer_id::IssuerId;
 use crate::gate::refusal::Refusal;
 use crate::gate::token::BearerToken;
 use crate::gate::token_fault::TokenFault;
-use crate::gate::verify::{self, Issuer, IssuerId, Unverified};
+use crate::gate::verify::{self, Issuer, Unverified};
 use crate::observe::log::printable;
 
 /// Result of verifying a token.

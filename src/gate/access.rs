@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::certificate::ClientCertificate;
 use super::claims::Claims;
 use super::cors::Cors;
+use super::issuer_id::IssuerId;
 use super::path::BoundSegment;
 use super::rate_limit::RouteLimits;
 use super::refusal::{Mismatch, Refusal};
 use super::requirement::{Attribute, Expected, Requirement, is_scope};
 use super::subject::Subject;
 use super::token::TokenSources;
-use super::verify::IssuerId;
 
 /// Everything the gate needs to know of a route.
 #[derive(Debug, PartialEq)]

@@ -13,9 +13,10 @@ use crate::unkeyed_hash::UnkeyedHashMap;
 
 use super::certificate::Binding;
 use super::claims::{Claims, Validity};
+use super::issuer_id::IssuerId;
 use super::permit::KnownCaller;
 use super::token::BearerToken;
-use super::verify::{IssuerId, Unverified};
+use super::verify::Unverified;
 
 /// Most tokens of one generation.
 const MAX_TOKENS: usize = 4096;

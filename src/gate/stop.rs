@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use super::issuer_id::IssuerId;
 use super::permit::KnownCaller;
 use super::refusal::Refusal;
 use super::routes::Route;
-use super::verify::IssuerId;
 
 /// Reason why a stage of the decision does not lead to the next.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use crate::keys::{Algorithm, KeyKind, KeyRing, VerificationKey};
 
 use super::certificate::{Binding, ClientCertificate};
 use super::claims::{ClaimPolicy, Claims, Validity};
+use super::issuer_id::IssuerId;
 use super::refusal::Refusal;
 use super::subject::Subject;
 use super::token::{BearerToken, DEFAULT_MAX_TOKEN_BYTES};
@@ -23,10 +24,6 @@ const MAX_KID_BYTES: usize = 256;
 /// Age of a key set, in seconds, after which an invalid signature causes a fetch. Some issuers replace a key and keep its
 /// `kid`, or use none. At most one fetch in this time, whatever forged tokens arrive.
 const REPLACED_KEY_AGE: i64 = 60;
-
-/// Index of an issuer in the configuration, in the order of names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IssuerId(pub usize);
 
 /// A configured issuer of tokens.
 #[derive(Debug, Clone)]

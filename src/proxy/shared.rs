@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, Ticks, UnixTime};
 use crate::gate::Gate;
+use crate::gate::issuer_id::IssuerId;
 use crate::gate::rate_limit::RateLimitTable;
 use crate::gate::routes::Route;
-use crate::gate::verify::IssuerId;
 use crate::keys::on_demand_refresh::{RefreshOutcome, Refresher};
 use crate::observe::traces::Tracing;
 

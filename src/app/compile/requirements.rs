@@ -8,8 +8,8 @@ use crate::config::{self, Access, CertificateField, ClaimRule, ConfigDocument, K
 use crate::gate::access::Requirements;
 use crate::gate::certificate;
 use crate::gate::claim_path::ClaimPath;
+use crate::gate::issuer_id::IssuerId;
 use crate::gate::requirement::{Attribute, EXACT, Expected, Requirement, is_scope};
-use crate::gate::verify::IssuerId;
 
 use super::tls;
 

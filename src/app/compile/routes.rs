@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use crate::config::{self, Access, ConfigDocument, KeyPath, StreamEnd};
 use crate::gate::access::{self, Rule};
 use crate::gate::cors::Cors;
+use crate::gate::issuer_id::IssuerId;
 use crate::gate::refusal::Mismatch;
 use crate::gate::routes::{Route, RouteId, RouteTable};
 use crate::gate::token::TokenSources;
-use crate::gate::verify::IssuerId;
 use crate::proxy::forwarding::{Forwarding, StreamEnds};
 use crate::proxy::upstream::UpstreamId;
 
