@@ -102,6 +102,8 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
         },
         types: vec!["JWT".to_owned()],
         max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
+        profiles: Vec::new(),
+        is_introspected: false,
         ring: Arc::new(KeyRing::local(keys.expect("the key of the case is valid"))),
     };
     let owner = Rule::Owner {

@@ -79,7 +79,7 @@ pub enum CallError {
     Url,
 }
 
-/// Sends a request to this URL. Reads the response body only if the status is 2xx; it is empty otherwise.
+/// Sends a request to this URL, with its host unless the request has a `Host`. Reads the response body only if the status is 2xx; it is empty otherwise.
 pub async fn call(
     request: Request<Full<Bytes>>,
     url: &Uri,
@@ -98,7 +98,8 @@ pub async fn call_up_to(
     let authority = url.authority().ok_or(CallError::Url)?.as_str();
     let host = HeaderValue::try_from(authority).map_err(|_| CallError::Url)?;
     let headers = request.headers_mut();
-    headers.insert(HOST, host);
+    // The host of a virtual server can differ from the name that resolves.
+    headers.entry(HOST).or_insert(host);
     headers.insert(USER_AGENT, PRODUCT);
     headers.insert(ACCEPT_ENCODING, IDENTITY);
     let target = url.path_and_query().cloned();

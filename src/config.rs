@@ -3,6 +3,7 @@
 //! Nothing here is compiled: [`crate::app`] turns a [`Config`] into the running parts.
 
 mod admin_address;
+mod better_auth;
 mod corrections;
 mod cors;
 mod effective;
@@ -10,6 +11,7 @@ mod environment;
 mod examples;
 mod files;
 mod identity;
+mod introspection;
 mod issuer;
 mod known_keys;
 mod limit;
@@ -34,13 +36,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use admin_address::admin_address;
+pub use better_auth::{
+    BETTER_AUTH_BASE_PATH, BetterAuth, COOKIE_PREFIX, SessionEndpoint, Sessions, SessionsSwitch,
+};
 pub use cors::{Cors, RouteCors};
 pub use effective::Effective;
 pub use environment::{DEFAULT_ROUTES, SOURCE as ENVIRONMENT};
 pub use identity::{Credential, Identity};
-pub use issuer::{
-    BETTER_AUTH_BASE_PATH, BetterAuth, DEFAULT_MAX_STALE, DEFAULT_REFRESH, Encoding, Issuer, Keys,
-};
+pub use introspection::Introspection;
+pub use issuer::{Accept, DEFAULT_MAX_STALE, DEFAULT_REFRESH, Encoding, Issuer, Keys};
 pub use limit::{RateKey, RateLimit, RateLimits};
 pub use listen::{Admin, Drain, Listen, Listener, Log, LogFormat, LogLevel};
 pub use problem::{KeyPath, Problem, Problems, Step};

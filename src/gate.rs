@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod claim_path;
 pub mod claims;
 pub mod cors;
+mod exchanged;
 pub mod framing;
 mod head;
 pub mod identity;
@@ -41,12 +42,14 @@ use http::{HeaderName, HeaderValue};
 
 use crate::clock::UnixTime;
 use crate::keys::KeyRing;
+use crate::keys::exchange::Exchanged;
 
 use access::{Access, RequestContext, Rule};
 use cache::{CachedToken, TokenCache};
 use certificate::ClientCertificate;
 use claims::Claims;
 use cors::{Cors, CorsRequest, PreflightRequest};
+use exchanged::Unidentified;
 use identity::IdentityClaim;
 use inbound::Inbound;
 use issuer_id::IssuerId;
@@ -57,10 +60,10 @@ use rate_limit::{BucketOwner, Buckets};
 use refusal::Refusal;
 use request_target::RequestTarget;
 use routes::{Route, RouteTable};
-use stop::{NeedsKeys, Preflight, Refused, Stop};
+use stop::{NeedsExchange, NeedsKeys, Preflight, Refused, Stop};
 use subject::Subject;
-use token::BearerToken;
-use verify::{Issuer, Unverified};
+use token::{BearerToken, FoundToken, TokenForm};
+use verify::{Issuer, Verified};
 
 pub use head::{MAX_HEADER_FIELDS, MAX_TARGET_BYTES};
 
@@ -97,12 +100,20 @@ pub struct Authenticated<'a> {
     identity: Option<VerifiedIdentity>,
 }
 
+/// Facts of a request that the verification of its token depends on.
+struct Presented<'a> {
+    certificate: Option<&'a ClientCertificate>,
+    now: UnixTime,
+    /// Response of an issuer that the request waited for.
+    exchanged: Option<&'a Exchanged>,
+}
+
 /// A verified token and the source it came from.
 #[derive(Debug)]
 struct VerifiedIdentity {
     token: CachedToken,
-    /// Index among the route's token sources.
-    source: usize,
+    /// Index among the route's token sources; `None` for a cookie of a session.
+    source: Option<usize>,
 }
 
 impl Gate {
@@ -182,7 +193,9 @@ impl Gate {
         now: UnixTime,
         cache: &mut TokenCache,
     ) -> Result<Permit, Stop> {
-        self.route(inbound)?.authenticate(now, cache)?.authorize()
+        self.route(inbound)?
+            .authenticate(now, cache, None)?
+            .authorize()
     }
 
     /// Checks head and path, responds to a CORS preflight, and finds the route.
@@ -283,25 +296,47 @@ impl Gate {
     fn identify(
         &self,
         token: BearerToken<'_>,
-        certificate: Option<&ClientCertificate>,
-        now: UnixTime,
+        request: &Presented<'_>,
         cache: &mut TokenCache,
-    ) -> Result<CachedToken, Unverified> {
+    ) -> Result<CachedToken, Unidentified> {
         let digest = TokenCache::digest(token);
-        if let Some(known) = cache.find(&digest) {
-            // Expired keys verify no token, not even one that they verified before.
-            let issuer = self.issuers.get(known.issuer.0);
-            if issuer.is_some_and(|issuer| issuer.ring.is_usable(now)) {
-                known.validity.check(now)?;
-                if let Some(binding) = &known.binding {
-                    binding.check(certificate)?;
-                }
-                return Ok(known.clone());
-            }
+        if let Some(known) = self.known(&digest, request, cache)? {
+            return Ok(known);
         }
-        let verified = verify::verify(&self.issuers, token, certificate, now);
+        let verified = verify::verify(&self.issuers, token, request.certificate, request.now);
         cache.count(&verified);
-        let mut verified = verified?;
+        let verified = verified?;
+        let fresh_until = self.check_active(&verified, token, request)?;
+        let known = self.remember(verified, fresh_until);
+        cache.insert(digest, known.clone());
+        Ok(known)
+    }
+
+    /// Finds a token in the cache, if it needs no verification and no exchange now.
+    fn known(
+        &self,
+        digest: &cache::Digest,
+        request: &Presented<'_>,
+        cache: &mut TokenCache,
+    ) -> Result<Option<CachedToken>, Refusal> {
+        let Some(known) = cache.find(digest) else {
+            return Ok(None);
+        };
+        // Expired keys verify no token, not even one that they verified before.
+        let issuer = self.issuers.get(known.issuer.0);
+        let is_usable = issuer.is_some_and(|issuer| issuer.ring.is_usable(request.now));
+        if !is_usable || !known.is_fresh(request.now) {
+            return Ok(None);
+        }
+        known.validity.check(request.now)?;
+        if let Some(binding) = &known.binding {
+            binding.check(request.certificate)?;
+        }
+        Ok(Some(known.clone()))
+    }
+
+    /// Contents of a verified token, as later requests use them.
+    fn remember(&self, mut verified: Verified, fresh_until: Option<UnixTime>) -> CachedToken {
         let caller = Arc::new(KnownCaller {
             headers: self
                 .identity_headers(&verified.subject, &verified.claims)
@@ -312,15 +347,14 @@ impl Gate {
         });
         // Claims are personal data: those that no requirement reads are not kept.
         verified.claims.keep_only(&self.required_claims);
-        let known = CachedToken {
+        CachedToken {
             caller,
             claims: Arc::new(verified.claims),
             validity: verified.validity,
             binding: verified.binding,
             issuer: verified.issuer_id,
-        };
-        cache.insert(digest, known.clone());
-        Ok(known)
+            fresh_until,
+        }
     }
 
     fn identity_headers(
@@ -363,11 +397,13 @@ impl<'a> Routed<'a> {
         })
     }
 
-    /// Finds the one token of the request and verifies it. A public route needs none.
+    /// Finds the one token of the request and verifies it. A public route needs none. `exchanged` is the response that the
+    /// request has waited for after a stop with [`NeedsExchange`].
     pub fn authenticate(
         self,
         now: UnixTime,
         cache: &mut TokenCache,
+        exchanged: Option<&Exchanged>,
     ) -> Result<Authenticated<'a>, Stop> {
         let Access { rule, tokens, .. } = &self.route.access;
         if *rule == Rule::Public {
@@ -383,16 +419,42 @@ impl<'a> Routed<'a> {
         tokens
             .check_origin(&found, self.inbound)
             .map_err(|refusal| self.refuse(refusal))?;
-        let certificate = self.inbound.certificate.as_deref();
-        let token = self
-            .gate
-            .identify(found.token(), certificate, now, cache)
-            .map_err(|unverified| self.stop(unverified))?;
+        let request = Presented {
+            certificate: self.inbound.certificate.as_deref(),
+            now,
+            exchanged,
+        };
         let source = found.source;
+        let token = self
+            .verify(&found, &request, cache)
+            .map_err(|unidentified| self.stop(unidentified))?;
         Ok(Authenticated {
             routed: self,
             identity: Some(VerifiedIdentity { token, source }),
         })
+    }
+
+    /// Verifies the token of the request. An expired cookie cache gives way to the session cookie beside it.
+    fn verify(
+        &self,
+        found: &FoundToken<'_>,
+        request: &Presented<'_>,
+        cache: &mut TokenCache,
+    ) -> Result<CachedToken, Unidentified> {
+        let TokenForm::Credential(issuer, form) = &found.form else {
+            let identified = self.gate.identify(found.token(), request, cache);
+            let is_expired = || identified.as_ref().is_err_and(Unidentified::is_expired);
+            if found.source.is_none() && is_expired() {
+                let tokens = &self.route.access.tokens;
+                if let Some(session) = tokens.find_session_cookie(&self.inbound.head.headers)? {
+                    return self.verify(&session, request, cache);
+                }
+            }
+            return identified;
+        };
+        let credential = found.credential(form);
+        self.gate
+            .identify_by_exchange(*issuer, credential, request, cache)
     }
 
     /// Refuses the request at this stage.
@@ -408,7 +470,17 @@ impl<'a> Routed<'a> {
         }
     }
 
-    fn stop(&self, unverified: Unverified) -> Stop {
+    fn stop(&self, unidentified: Unidentified) -> Stop {
+        let unverified = match unidentified {
+            Unidentified::Unverified(unverified) => unverified,
+            Unidentified::NeedsExchange { issuer, credential } => {
+                return Stop::NeedsExchange(Box::new(NeedsExchange {
+                    issuer,
+                    credential: Arc::new(credential),
+                    otherwise: self.refused(exchanged::not_asked()),
+                }));
+            }
+        };
         let otherwise = self.refused(unverified.refusal);
         match unverified.issuer {
             Some(issuer) if unverified.newer_keys_may_help => {
@@ -465,11 +537,10 @@ impl Authenticated<'_> {
         if let Some(certificate) = certificate {
             self.routed.gate.add_certificate(&mut caller, certificate);
         }
-        let source = Some(identity.source);
         Ok(Permit::new(
             Caller::Known(caller),
             Arc::clone(route),
-            source,
+            identity.source,
             self.routed.target,
         ))
     }

@@ -141,6 +141,7 @@ impl Proxy {
             Err(Stop::Preflight(preflight)) => return self.allow(exchange, *preflight),
             Err(Stop::Refuse(refused)) => refused,
             Err(Stop::NeedsKeys(needs)) => needs.otherwise,
+            Err(Stop::NeedsExchange(needs)) => needs.otherwise,
         };
         let stage = refused.refusal.stage(false, refused.caller.is_some());
         let refusal = exchange.stopped(refused);

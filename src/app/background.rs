@@ -8,6 +8,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::gate::issuer_id::IssuerId;
 use crate::keys::KeyRing;
+use crate::keys::exchange::Exchanger;
 use crate::keys::on_demand_refresh::Refresher;
 use crate::keys::remote::RemoteKeys;
 use crate::observe::metrics::{IssuerMetrics, Metrics};
@@ -71,6 +72,12 @@ impl BackgroundTasks {
             && redis.source == known.source
         {
             policy.redis = Some(Arc::clone(known));
+        }
+        for (issuer, exchangers) in policy.gate.issuers().iter().zip(&mut policy.exchangers) {
+            let mut known = before.gate.issuers().iter().zip(&before.exchangers);
+            if let Some((_, known)) = known.find(|(known, _)| known.name == issuer.name) {
+                *exchangers = exchangers.continue_from(known);
+            }
         }
         for (index, remote) in remote_keys.iter().enumerate() {
             let Some(issuer) = policy.gate.issuers().get(index) else {
@@ -178,7 +185,8 @@ pub(super) fn register(metrics: &Metrics, policy: &Policy, remote_keys: &[Option
     let upstreams = upstreams.map(|upstream| Arc::clone(&upstream.state.metrics));
     metrics.upstreams.replace(upstreams.collect());
     let issuers = policy.gate.issuers().iter().zip(remote_keys);
-    let issuers = issuers.map(|(issuer, remote)| {
+    let issuers = issuers.zip(&policy.exchangers);
+    let issuers = issuers.map(|((issuer, remote), exchangers)| {
         let known = metrics.issuers.find(&issuer.name);
         let metrics = known.unwrap_or_else(|| {
             Arc::new(IssuerMetrics {
@@ -191,6 +199,12 @@ pub(super) fn register(metrics: &Metrics, policy: &Policy, remote_keys: &[Option
         let until = issuer.ring.usable_until().map_or(0, |until| until.0);
         metrics.usable_until.store(until, Ordering::Relaxed);
         metrics.is_remote.store(remote.is_some(), Ordering::Relaxed);
+        let of = |exchanger: &Option<Arc<Exchanger>>| {
+            let metrics = exchanger.as_ref().map(|exchanger| exchanger.metrics());
+            metrics.map(Arc::clone)
+        };
+        metrics.sessions.store(of(&exchangers.sessions));
+        metrics.introspection.store(of(&exchangers.introspection));
         metrics
     });
     metrics.issuers.replace(issuers.collect());

@@ -2,6 +2,7 @@
 
 mod checks;
 mod cors;
+mod exchanges;
 mod headers;
 mod issuers;
 mod keys;
@@ -120,6 +121,7 @@ impl App {
             log_sample: config.log.sample,
             tracing,
             refreshers: refreshers.collect(),
+            exchangers: issuers.exchangers,
         };
         Ok(Self {
             config,

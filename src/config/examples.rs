@@ -56,6 +56,15 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("issuers.*", "{ better_auth = \"https://app.example\" }"),
     ("issuers.*.better_auth", "{ url = \"https://app.example\" }"),
+    ("issuers.*.better_auth.sessions", "{ max_age = \"30s\" }"),
+    (
+        "issuers.*.introspection",
+        "{ url = \"https://login.example/oauth2/introspect\", client_id = \"gate\", client_secret_file = \"/run/secrets/client\" }",
+    ),
+    (
+        "issuers.*.accept[]",
+        "{ types = [\"at+jwt\"], audience = \"https://api.example\" }",
+    ),
     ("issuers.*.keys", "{ secret_env = \"BETTER_AUTH_SECRET\" }"),
     ("redis", "{ url = \"redis://127.0.0.1:6379\" }"),
     ("tracing", "{ url = \"http://127.0.0.1:4318\" }"),

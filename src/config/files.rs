@@ -2,14 +2,32 @@
 
 use std::path::Path;
 
-use super::{Config, Issuer, Keys, Listen, Listener, Redis, Tls, Tracing, Upstream, UpstreamTls};
+use super::{
+    Config, Introspection, Keys, Listen, Listener, Redis, Tls, Tracing, Upstream, UpstreamTls,
+};
 
 impl Config {
     /// Files with contents that belong to the policy. A change to one of them reloads the configuration.
     pub fn files(&self) -> Vec<&Path> {
         let mut files = Vec::new();
-        for Issuer { keys, .. } in self.issuers.values() {
-            let Some(keys) = keys else { continue };
+        for issuer in self.issuers.values() {
+            if let Some(server) = &issuer.better_auth {
+                files.push(&server.ca_file);
+            }
+            if let Some(introspection) = &issuer.introspection {
+                let Introspection {
+                    url: _,
+                    client_id: _,
+                    client_secret_file,
+                    client_secret_env: _,
+                    max_age: _,
+                    host: _,
+                    ca_file,
+                    allow_http: _,
+                } = introspection;
+                files.extend([client_secret_file, ca_file]);
+            }
+            let Some(keys) = &issuer.keys else { continue };
             let Keys {
                 secret_env: _,
                 secret_file,
@@ -23,6 +41,7 @@ impl Config {
                 token_file: _,
                 refresh: _,
                 max_stale: _,
+                host: _,
                 allow_http: _,
             } = keys;
             files.extend([secret_file, pem_file, jwks_file, ca_file]);

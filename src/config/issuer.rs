@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
-use serde::ser::{SerializeMap, Serializer};
-
+use super::better_auth::BetterAuth;
+use super::introspection::Introspection;
 #[cfg(test)]
 use super::schema;
 use super::units::{self, OneOrMany};
@@ -16,9 +14,6 @@ pub const DEFAULT_REFRESH: Duration = Duration::from_mins(5);
 
 /// Default of `max_stale`.
 pub const DEFAULT_MAX_STALE: Duration = Duration::from_hours(24);
-
-/// Base path of a Better Auth server if its URL has no path.
-pub const BETTER_AUTH_BASE_PATH: &str = "/api/auth";
 
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -30,6 +25,9 @@ pub struct Issuer {
     /// Better Auth server, from which key set URL, issuer and audience are derived.
     #[serde(default)]
     pub better_auth: Option<BetterAuth>,
+    /// Token introspection, for opaque tokens and as a check that a JWT has not been revoked.
+    #[serde(default)]
+    pub introspection: Option<Introspection>,
     /// Accepted signature algorithms. Default: all algorithms that the keys support.
     #[serde(default)]
     pub algorithms: Option<Vec<String>>,
@@ -63,6 +61,9 @@ pub struct Issuer {
     /// Accepted values of the `typ` header. A token without `typ` counts as `JWT`.
     #[serde(default = "jwt_only")]
     pub types: Vec<String>,
+    /// Further kinds of tokens of this issuer, each with its own types and audience.
+    #[serde(default)]
+    pub accept: Vec<Accept>,
     /// Accepted values of `azp`. Default: any.
     #[serde(default)]
     pub authorized_party: Option<OneOrMany>,
@@ -70,6 +71,20 @@ pub struct Issuer {
     /// certificate that is presented must still match.
     #[serde(default)]
     pub allow_bound: bool,
+}
+
+/// Element of `accept = [{ … }]`: a kind of token. A token must have one of its types and one of its audiences.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Accept {
+    /// Accepted values of the `typ` header.
+    pub types: Vec<String>,
+    /// Accepted values of `aud`.
+    pub audience: OneOrMany,
+    /// Claims that hold the subject, in order of preference. Default: those of the issuer.
+    #[serde(default)]
+    pub subject: Option<Vec<String>>,
 }
 
 fn jwt_only() -> Vec<String> {
@@ -82,81 +97,6 @@ fn subject_claims() -> Vec<String> {
 
 fn thirty_seconds() -> Duration {
     Duration::from_secs(30)
-}
-
-/// `better_auth = "URL"` or `better_auth = { url = "URL", … }`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BetterAuth {
-    /// URL of the server, as the gate reaches it.
-    pub url: String,
-    /// URL of the server as browsers reach it, if it differs: its origin is `iss` and `aud` of the tokens.
-    pub public: Option<String>,
-    /// Allows plaintext HTTP to another machine.
-    pub allow_http: bool,
-}
-
-impl<'de> Deserialize<'de> for BetterAuth {
-    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        source.deserialize_any(BetterAuthVisitor)
-    }
-}
-
-impl serde::Serialize for BetterAuth {
-    fn serialize<S: Serializer>(&self, sink: S) -> Result<S::Ok, S::Error> {
-        if self.public.is_none() && !self.allow_http {
-            return sink.serialize_str(&self.url);
-        }
-        let mut table = sink.serialize_map(None)?;
-        table.serialize_entry("url", &self.url)?;
-        if let Some(public) = &self.public {
-            table.serialize_entry("public", public)?;
-        }
-        table.serialize_entry("allow_http", &self.allow_http)?;
-        table.end()
-    }
-}
-
-struct BetterAuthVisitor;
-
-impl<'de> Visitor<'de> for BetterAuthVisitor {
-    type Value = BetterAuth;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a URL or { url = \"https://app.example\" }")
-    }
-
-    fn visit_str<E: de::Error>(self, url: &str) -> Result<BetterAuth, E> {
-        Ok(BetterAuth {
-            url: url.to_owned(),
-            public: None,
-            allow_http: false,
-        })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BetterAuth, A::Error> {
-        let table = BetterAuthTable::deserialize(MapAccessDeserializer::new(map))?;
-        let BetterAuthTable {
-            url,
-            public,
-            allow_http,
-        } = table;
-        Ok(BetterAuth {
-            url,
-            public,
-            allow_http,
-        })
-    }
-}
-
-/// The table form of [`BetterAuth`].
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BetterAuthTable {
-    url: String,
-    #[serde(default)]
-    public: Option<String>,
-    #[serde(default)]
-    allow_http: bool,
 }
 
 /// `keys = { … }`. Exactly one source must be set.
@@ -192,6 +132,8 @@ pub struct Keys {
     #[serde(with = "units::optional_duration")]
     #[cfg_attr(test, schemars(with = "Option<schema::Duration>"))]
     pub max_stale: Option<Duration>,
+    /// `Host` header of the requests to the issuer, if it differs from the URL. Only with a URL.
+    pub host: Option<String>,
     /// Allows plaintext HTTP to another machine. Only with a URL.
     pub allow_http: bool,
 }

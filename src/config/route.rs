@@ -61,7 +61,7 @@ pub struct Route {
     /// Requirement that exempts a caller from owner binding.
     #[serde(default)]
     pub exempt: Option<ClaimRule>,
-    /// Token sources. Default: only `Authorization: Bearer`.
+    /// Token sources. Default: `Authorization: Bearer`, and the session cookie of an issuer with `sessions`.
     #[serde(default)]
     pub tokens: Option<Vec<TokenSource>>,
     /// Origins that may send a token cookie, in addition to the request's own.
@@ -145,6 +145,8 @@ pub struct TokenSource {
     pub query: Option<String>,
     /// WebSocket subprotocol that precedes the token in `Sec-WebSocket-Protocol`.
     pub websocket: Option<String>,
+    /// Session cookie of the issuer with `sessions`.
+    pub session: Option<bool>,
 }
 
 /// Access rule of a route.

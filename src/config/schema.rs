@@ -16,7 +16,7 @@ mod generate {
 
     use crate::config::{
         Access, Address, BetterAuth, Cors, Network, OneOrMany, RateLimit, RateLimits, RouteCors,
-        Scalar,
+        Scalar, Sessions, SessionsSwitch,
     };
 
     /// Declares the schema of a type whose form serde does not describe.
@@ -99,7 +99,7 @@ mod generate {
             },
         ],
     }));
-    schema!(BetterAuth, "BetterAuth", _generator => json_schema!({
+    schema!(BetterAuth, "BetterAuth", generator => json_schema!({
         "anyOf": [
             { "type": "string" },
             {
@@ -110,16 +110,29 @@ mod generate {
                         "type": "string",
                         "description": "URL of the server as browsers reach it, if it differs: its origin is `iss` and `aud` of the tokens.",
                     },
+                    "host": {
+                        "type": "string",
+                        "description": "`Host` header of the requests to the server, if it differs from the URL: a server with `allowedHosts` rejects other names.",
+                    },
+                    "ca_file": {
+                        "type": "string",
+                        "description": "PEM file of CA certificates for the server, instead of the system's.",
+                    },
                     "allow_http": {
                         "type": "boolean",
                         "default": false,
                         "description": "Allows plaintext HTTP to another machine.",
                     },
+                    "sessions": generator.subschema_for::<SessionsSwitch>(),
                 },
                 "required": ["url"],
                 "additionalProperties": false,
             },
         ],
+    }));
+    schema!(SessionsSwitch, "SessionsSwitch", generator => json_schema!({
+        "description": "Accepts session cookies and session tokens, which the gate exchanges at the server.",
+        "anyOf": [{ "type": "boolean" }, generator.subschema_for::<Sessions>()],
     }));
     schema!(RateLimits, "RateLimits", generator => json_schema!({
         "anyOf": [generator.subschema_for::<RateLimit>(), generator.subschema_for::<Vec<RateLimit>>()],

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, SHA256};
 
+use crate::clock::UnixTime;
 use crate::unkeyed_hash::UnkeyedHashMap;
 
 use super::certificate::Binding;
@@ -56,6 +57,15 @@ pub(super) struct CachedToken {
     /// Certificate that the connection must prove; whether it did is never cached.
     pub(super) binding: Option<Binding>,
     pub(super) issuer: IssuerId,
+    /// First second at which the issuer must be asked again; `None` if it is not asked.
+    pub(super) fresh_until: Option<UnixTime>,
+}
+
+impl CachedToken {
+    /// Returns whether the token may be used without another exchange.
+    pub(super) fn is_fresh(&self, now: UnixTime) -> bool {
+        self.fresh_until.is_none_or(|until| now < until)
+    }
 }
 
 #[derive(Default)]
@@ -150,7 +160,6 @@ impl fmt::Debug for TokenCache {
 
 #[cfg(test)]
 mod tests {
-    use crate::clock::UnixTime;
     use crate::gate::claims::ClaimPolicy;
     use crate::gate::subject::{Namespace, Subject};
 
@@ -178,6 +187,7 @@ mod tests {
             binding: None,
             claims: Arc::default(),
             issuer: IssuerId(0),
+            fresh_until: None,
         }
     }
 

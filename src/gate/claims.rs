@@ -65,6 +65,15 @@ impl Validity {
         self.until
     }
 
+    /// Returns a period that ends at this time at the latest.
+    #[must_use]
+    pub(super) fn limited_to(self, until: UnixTime) -> Self {
+        Self {
+            until: self.until.min(until),
+            ..self
+        }
+    }
+
     pub fn check(self, now: UnixTime) -> Result<(), Refusal> {
         if now >= self.until {
             return Err(Refusal::TokenExpired);

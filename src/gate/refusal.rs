@@ -44,6 +44,10 @@ pub enum Refusal {
     TokenAudience,
     TokenSubject,
     TokenType,
+    /// The session has ended, or the session credential is none.
+    SessionInvalid,
+    /// The issuer reports the token as not active (RFC 7662).
+    TokenInactive,
     /// The token is sender-constrained (`cnf`, RFC 7800), and the connection does not prove the key.
     TokenConfirmation,
     SubjectMismatch(Mismatch),
@@ -73,6 +77,13 @@ pub enum Refusal {
     TargetTooLong,
     HeadersTooLarge,
     KeysUnavailable,
+    /// The issuer gave no usable response about a credential.
+    ExchangeUnavailable {
+        /// Seconds until another attempt is useful.
+        retry_after: u64,
+        /// Cause, for the log.
+        cause: Arc<str>,
+    },
     RateLimitUnavailable {
         by: RateKey,
     },
@@ -328,6 +339,22 @@ impl Refusal {
                 detail: "The token is of a type that is not accepted.",
                 hint: "Compare `typ` with the issuer's `types`: OAuth access tokens have `at+jwt`.",
             },
+            Self::SessionInvalid => &Row {
+                reason: "session_invalid",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The session has ended or is not valid. Please sign in again.",
+                hint: "The issuer knows no such session: it expired, was signed out, or belongs to another server or cookie prefix.",
+            },
+            Self::TokenInactive => &Row {
+                reason: "token_inactive",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The token is no longer active. Please sign in again.",
+                hint: "Introspection reports the token as not active: it expired or was revoked, or the gate's client may not introspect it.",
+            },
             Self::TokenConfirmation => &Row {
                 reason: "token_confirmation",
                 status: StatusCode::UNAUTHORIZED,
@@ -470,6 +497,14 @@ impl Refusal {
                 detail: "The token cannot be verified at the moment. It may be valid: try again soon.",
                 hint: "Look at `/readyz` for the issuer and at the log for the cause of the failed fetch.",
             },
+            Self::ExchangeUnavailable { .. } => &Row {
+                reason: "exchange_unavailable",
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                challenge: Challenge::None,
+                stage: Stage::Verification,
+                detail: "The credential cannot be verified at the moment. It may be valid: try again soon.",
+                hint: "The issuer must respond to the exchange of sessions or to introspection; the log has the cause.",
+            },
             Self::RateLimitUnavailable {
                 by: RateKey::ClientAddress,
             } => &Row {
@@ -586,6 +621,7 @@ impl Refusal {
             }
             Self::TokenMissing(missing) => missing.near_miss.map(|near| near.to_string()),
             Self::TokenMalformed(fault) => Some(fault.to_string()),
+            Self::ExchangeUnavailable { cause, .. } => Some(cause.to_string()),
             _ => None,
         }
     }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use crate::keys::exchange::Credential;
+
 use super::issuer_id::IssuerId;
 use super::permit::KnownCaller;
 use super::refusal::Refusal;
@@ -18,6 +20,8 @@ pub enum Stop {
     Preflight(Box<Preflight>),
     /// The decision depends on keys that are not available yet.
     NeedsKeys(Box<NeedsKeys>),
+    /// The decision depends on the issuer's response about a credential.
+    NeedsExchange(Box<NeedsExchange>),
 }
 
 /// A refusal, with the facts established before it.
@@ -51,6 +55,16 @@ pub struct NeedsKeys {
     pub otherwise: Refused,
 }
 
+/// A decision that waits for an exchange.
+#[derive(Debug)]
+pub struct NeedsExchange {
+    /// Issuer of the credential.
+    pub issuer: IssuerId,
+    pub credential: Arc<Credential>,
+    /// Refusal to respond with if no exchange is possible.
+    pub otherwise: Refused,
+}
+
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         Self {
@@ -73,6 +87,7 @@ impl Stop {
         match self {
             Self::Refuse(refused) => Some(refused),
             Self::NeedsKeys(needs) => Some(&needs.otherwise),
+            Self::NeedsExchange(needs) => Some(&needs.otherwise),
             Self::Preflight(_) => None,
         }
     }

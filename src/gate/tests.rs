@@ -45,6 +45,8 @@ fn gate(ring: KeyRing) -> Gate {
             leeway: 30,
             max_lifetime: None,
         },
+        profiles: Vec::new(),
+        is_introspected: false,
         ring: Arc::new(ring),
     };
     let email = (
@@ -90,6 +92,13 @@ fn decide(
     gate.decide(&Inbound::plain(head.clone()), now, cache)
 }
 
+/// Request without a certificate, before any exchange.
+const PLAIN: Presented<'static> = Presented {
+    certificate: None,
+    now: NOW,
+    exchanged: None,
+};
+
 fn decided(gate: &Gate, head: &Parts) -> String {
     match decide(gate, head, NOW, &mut TokenCache::default()) {
         Ok(permit) => match permit.caller() {
@@ -98,6 +107,7 @@ fn decided(gate: &Gate, head: &Parts) -> String {
         },
         Err(Stop::Preflight(_)) => "preflight".into(),
         Err(Stop::Refuse(refused)) => refused.refusal.reason().into(),
+        Err(Stop::NeedsExchange(_)) => "needs an exchange".into(),
         Err(Stop::NeedsKeys(needs)) => {
             format!("needs keys, or {}", needs.otherwise.refusal.reason())
         }
@@ -252,8 +262,7 @@ fn caches_only_the_claims_that_requirements_read() {
     let bearer = token("alice");
     let plain = gate.identify(
         BearerToken::new(&bearer, DEFAULT_MAX_TOKEN_BYTES).unwrap(),
-        None,
-        NOW,
+        &PLAIN,
         &mut cache,
     );
     assert_eq!(*plain.unwrap().claims, Claims::default());
@@ -270,8 +279,7 @@ fn caches_only_the_claims_that_requirements_read() {
     for _ in 0..2 {
         let known = gate.identify(
             BearerToken::new(&bearer, DEFAULT_MAX_TOKEN_BYTES).unwrap(),
-            None,
-            NOW,
+            &PLAIN,
             &mut cache,
         );
         let kept = known.unwrap().claims;

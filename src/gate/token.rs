@@ -2,6 +2,7 @@
 
 mod cookie;
 mod query;
+mod session;
 mod subprotocol;
 
 use std::borrow::Cow;
@@ -12,9 +13,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 pub use cookie::CookieName;
 pub use query::ParameterName;
+pub use session::SessionSource;
 pub use subprotocol::Subprotocol;
 
+use session::is_session_token;
+
+use crate::keys::exchange::{Credential, CredentialForm};
+
 use super::inbound::Inbound;
+use super::issuer_id::IssuerId;
 use super::managed_headers::alike;
 use super::origin::{self, Origin};
 use super::path::CanonicalPath;
@@ -26,6 +33,10 @@ use super::token_fault::{MissingToken, NearMiss, TokenFault};
 /// Longest accepted token, in bytes, unless an issuer has its own limit.
 pub const DEFAULT_MAX_TOKEN_BYTES: usize = 8 * 1024;
 
+/// Lengths of opaque tokens, in bytes. A shorter text can be guessed, a longer one is something else.
+const MIN_OPAQUE_BYTES: usize = 16;
+const MAX_OPAQUE_BYTES: usize = 512;
+
 /// Token sources of a route. The gate reads no other place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSources {
@@ -33,6 +44,10 @@ pub struct TokenSources {
     pub sources: Vec<TokenSource>,
     /// Origins of pages that may send a cookie, in addition to the request's own.
     pub origins: Vec<Origin>,
+    /// Sessions that the issuer exchanges.
+    pub sessions: Option<SessionSource>,
+    /// Issuer that introspects opaque access tokens.
+    pub introspection: Option<IssuerId>,
 }
 
 /// Place of a token in a request.
@@ -53,6 +68,7 @@ pub enum TokenSource {
 #[derive(Debug)]
 pub struct TokenFilter<'a> {
     sources: &'a [TokenSource],
+    sessions: Option<&'a SessionSource>,
     /// Subprotocols without tokens, joined; `None` if no subprotocol is a token.
     subprotocols: Option<Vec<u8>>,
 }
@@ -60,8 +76,17 @@ pub struct TokenFilter<'a> {
 /// Token of a request and its source.
 pub(super) struct FoundToken<'a> {
     text: Cow<'a, str>,
-    /// Index among the route's token sources.
-    pub(super) source: usize,
+    pub(super) form: TokenForm,
+    /// Index among the route's token sources; `None` for a cookie of a session.
+    pub(super) source: Option<usize>,
+}
+
+/// Form of a token, which decides how it is verified.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum TokenForm {
+    Jwt,
+    /// Credential that only this issuer can verify.
+    Credential(IssuerId, CredentialForm),
 }
 
 /// Bearer token as received, not yet verified (RFC 6750 section 2.1). Never printed.
@@ -73,6 +98,8 @@ impl Default for TokenSources {
         Self {
             sources: vec![TokenSource::Authorization],
             origins: Vec::new(),
+            sessions: None,
+            introspection: None,
         }
     }
 }
@@ -80,7 +107,7 @@ impl Default for TokenSources {
 impl TokenSources {
     /// Finds the one token of a request, of at most `max_bytes` bytes.
     pub(super) fn find<'a>(
-        &self,
+        &'a self,
         inbound: &'a Inbound,
         max_bytes: usize,
     ) -> Result<FoundToken<'a>, Refusal> {
@@ -88,7 +115,7 @@ impl TokenSources {
         for (source, token_source) in self.sources.iter().enumerate() {
             let token = match token_source.find(inbound) {
                 Ok(None) => continue,
-                Ok(Some(text)) => Ok(FoundToken { text, source }),
+                Ok(Some(text)) => Ok((text, source)),
                 Err(refusal) => Err(refusal),
             };
             // RFC 6750 section 2: a client must not use more than one method. The gate does not choose one: the
@@ -98,21 +125,115 @@ impl TokenSources {
             }
             found = Some(token);
         }
+        let headers = &inbound.head.headers;
         // An upstream could read its token from the other spelling.
-        let has_other_spelling = self.other_spellings(&inbound.head.headers).next().is_some();
-        let found = match found {
-            Some(_) if has_other_spelling => return Err(Refusal::TokenRepeated),
-            Some(found) => found?,
-            None => return Err(self.missing(&inbound.head.headers, has_other_spelling)),
+        let has_other_spelling = self.other_spellings(headers).next().is_some();
+        match found {
+            Some(_) if has_other_spelling => Err(Refusal::TokenRepeated),
+            Some(found) => {
+                let (text, source) = found?;
+                self.check_session_beside(source, headers)?;
+                let form = self.form(&text, source, max_bytes)?;
+                Ok(FoundToken {
+                    text,
+                    form,
+                    source: Some(source),
+                })
+            }
+            None => match self.find_session(headers, max_bytes)? {
+                Some(_) if has_other_spelling => Err(Refusal::TokenRepeated),
+                Some(found) => Ok(found),
+                None => Err(self.missing(headers, has_other_spelling)),
+            },
+        }
+    }
+
+    /// Form of a token from an explicit source. An opaque token is accepted in `Authorization` alone.
+    fn form(&self, text: &str, source: usize, max_bytes: usize) -> Result<TokenForm, Refusal> {
+        let is_authorization = self.sources.get(source) == Some(&TokenSource::Authorization);
+        if is_authorization && text.len() <= MAX_OPAQUE_BYTES {
+            if let Some(issuer) = self.introspection
+                && is_opaque(text)
+            {
+                return Ok(TokenForm::Credential(issuer, CredentialForm::AccessToken));
+            }
+            if let Some(sessions) = &self.sessions
+                && is_session_token(text)
+            {
+                return Ok(TokenForm::Credential(
+                    sessions.issuer,
+                    CredentialForm::SessionToken,
+                ));
+            }
+        }
+        BearerToken::new(text, max_bytes)?;
+        Ok(TokenForm::Jwt)
+    }
+
+    /// Refuses a session cookie beside a token that is not in a header of its own. A browser attaches the cookie to every
+    /// request, so it is no second token beside a header, which only a program sets; a link can contain a query.
+    fn check_session_beside(&self, source: usize, headers: &HeaderMap) -> Result<(), Refusal> {
+        let (Some(sessions), Some(source)) = (&self.sessions, self.sources.get(source)) else {
+            return Ok(());
         };
-        BearerToken::new(&found.text, max_bytes)?;
-        Ok(found)
+        match source {
+            TokenSource::Authorization | TokenSource::Header(_) => Ok(()),
+            TokenSource::Cookie(_) | TokenSource::Query(_) | TokenSource::WebSocket(_) => {
+                match sessions.find(headers)? {
+                    Some(_) if sessions.reads_cookie => Err(Refusal::TokenRepeated),
+                    Some(_) | None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Token in the cookies of a session: the signed cookie cache while it is valid, else the session token.
+    fn find_session<'a>(
+        &'a self,
+        headers: &'a HeaderMap,
+        max_bytes: usize,
+    ) -> Result<Option<FoundToken<'a>>, Refusal> {
+        let Some(sessions) = &self.sessions else {
+            return Ok(None);
+        };
+        if let Some(text) = sessions
+            .find_cache(headers)?
+            .filter(|text| !text.is_empty())
+        {
+            BearerToken::new(&text, max_bytes)?;
+            return Ok(Some(FoundToken {
+                text,
+                form: TokenForm::Jwt,
+                source: None,
+            }));
+        }
+        self.find_session_cookie(headers)
+    }
+
+    /// Session token in its cookie.
+    pub(super) fn find_session_cookie<'a>(
+        &'a self,
+        headers: &'a HeaderMap,
+    ) -> Result<Option<FoundToken<'a>>, Refusal> {
+        let Some(sessions) = self.sessions.as_ref().filter(|it| it.reads_cookie) else {
+            return Ok(None);
+        };
+        Ok(sessions.find(headers)?.map(|cookie| FoundToken {
+            text: cookie.value.into(),
+            form: TokenForm::Credential(sessions.issuer, cookie.form()),
+            source: None,
+        }))
     }
 
     /// Headers that an upstream may read as one of the sources' headers: `X_Auth_Token` for `X-Auth-Token`.
     fn other_spellings<'a>(&self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a HeaderName> {
         let is_other = |name: &HeaderName| {
-            let mut own = self.sources.iter().filter_map(TokenSource::header);
+            let cookie = self.sessions.as_ref().map(|_| &COOKIE);
+            let mut own = self
+                .sources
+                .iter()
+                .filter_map(TokenSource::header)
+                .chain(cookie);
             own.any(|own| name != own && alike(name.as_str(), own.as_str()))
         };
         headers.keys().filter(move |name| is_other(name))
@@ -146,7 +267,7 @@ impl TokenSources {
         found: &FoundToken<'_>,
         inbound: &Inbound,
     ) -> Result<(), Refusal> {
-        match self.sources.get(found.source) {
+        match found.source.and_then(|source| self.sources.get(source)) {
             Some(TokenSource::Cookie(_)) | None => origin::check(inbound, &self.origins),
             Some(
                 TokenSource::Authorization
@@ -169,6 +290,7 @@ impl TokenSources {
         });
         TokenFilter {
             sources: &self.sources,
+            sessions: self.sessions.as_ref(),
             subprotocols: subprotocol::without_tokens(names, headers, websocket),
         }
     }
@@ -216,7 +338,11 @@ impl TokenFilter<'_> {
                 TokenSource::WebSocket(_) | TokenSource::Query(_) => value,
             };
         }
-        Some(value)
+        match self.sessions {
+            Some(sessions) if *name == COOKIE => sessions.without_session(value),
+            Some(_) if alike(name.as_str(), COOKIE.as_str()) => None,
+            Some(_) | None => Some(value),
+        }
     }
 
     /// Value of the one `Sec-WebSocket-Protocol` that replaces the removed ones.
@@ -264,8 +390,14 @@ impl TokenSource {
 /// Names of all sources, as in "`Authorization`, the header `x-token` or the cookie `session`".
 impl fmt::Display for TokenSources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let last = self.sources.len().saturating_sub(1);
-        for (index, source) in self.sources.iter().enumerate() {
+        let sessions = self.sessions.as_ref().filter(|it| it.reads_cookie);
+        let sources = self
+            .sources
+            .iter()
+            .map(|source| source as &dyn fmt::Display);
+        let all = sources.chain(sessions.map(|sessions| sessions as &dyn fmt::Display));
+        let last = all.clone().count().saturating_sub(1);
+        for (index, source) in all.enumerate() {
             let separator = match index {
                 0 => "",
                 _ if index == last => " or ",
@@ -352,6 +484,11 @@ impl FoundToken<'_> {
     pub(super) fn token(&self) -> BearerToken<'_> {
         BearerToken(&self.text)
     }
+
+    /// Credential for an exchange.
+    pub(super) fn credential(&self, form: &CredentialForm) -> Credential {
+        Credential::new(form.clone(), &self.text)
+    }
 }
 
 impl<'a> BearerToken<'a> {
@@ -384,22 +521,10 @@ impl<'a> BearerToken<'a> {
     }
 }
 
-/// Returns whether a text is a session token of Better Auth, which clients send by mistake: 32 letters and digits,
-/// alone or with a dot and an HMAC-SHA256 in base64, possibly percent-encoded.
-fn is_session_token(token: &str) -> bool {
-    let Some((name, rest)) = token.as_bytes().split_at_checked(32) else {
-        return false;
-    };
-    let is_signature = |signature: &[u8]| {
-        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=%".contains(byte);
-        (44..=132).contains(&signature.len()) && signature.iter().all(is_plain)
-    };
-    let is_name = || name.iter().all(u8::is_ascii_alphanumeric);
-    match rest {
-        [] | [b'.'] => is_name(),
-        [b'.', signature @ ..] => is_name() && is_signature(signature),
-        _ => false,
-    }
+/// Returns whether a text is an opaque access token and no JWT: the characters of RFC 6750 section 2.1, without a dot.
+fn is_opaque(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~+/=".contains(&byte);
+    text.len() >= MIN_OPAQUE_BYTES && text.bytes().all(is_plain)
 }
 
 /// Bytes of a compact JWS: base64url and dots (RFC 7515 section 7.1).

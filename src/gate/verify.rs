@@ -38,7 +38,19 @@ pub struct Issuer {
     pub max_token_bytes: usize,
     /// Checks of the claims.
     pub policy: ClaimPolicy,
+    /// Further kinds of tokens.
+    pub profiles: Vec<TokenProfile>,
     pub ring: Arc<KeyRing>,
+    /// True if the issuer is asked whether a valid token has been revoked.
+    pub is_introspected: bool,
+}
+
+/// A kind of token: its types together with the checks of its claims, and no other combination.
+#[derive(Debug, Clone)]
+pub struct TokenProfile {
+    /// Accepted `typ` values.
+    pub types: Vec<String>,
+    pub policy: ClaimPolicy,
 }
 
 /// Contents of a verified token.
@@ -118,10 +130,7 @@ pub fn verify(
 ) -> Result<Verified, Unverified> {
     let jws = Jws::parse(token.expose())?;
     let iss = jws.claims.text("iss");
-    let accepts = |issuer: &Issuer| match &issuer.accepted {
-        None => true,
-        Some(accepted) => iss.is_some_and(|iss| accepted.iter().any(|accepted| accepted == iss)),
-    };
+    let accepts = |issuer: &Issuer| issuer.accepts(iss);
     let all = || issuers.iter().enumerate();
     // An issuer that names this `iss` comes before one that accepts any.
     let named = || all().find(|(_, issuer)| issuer.accepted.is_some() && accepts(issuer));
@@ -140,7 +149,8 @@ pub fn verify(
         let fault = TokenFault::TooLong(issuer.max_token_bytes);
         return Err(unverified(Refusal::TokenMalformed(fault), false));
     }
-    if !issuer.accepts_type(jws.header.typ.as_deref()) {
+    let mut policies = issuer.policies(jws.header.typ.as_deref()).peekable();
+    if policies.peek().is_none() {
         return Err(unverified(Refusal::TokenType, false));
     }
     if !issuer.ring.is_usable(now) {
@@ -164,7 +174,14 @@ pub fn verify(
             ..unverified(refusal, unknown || may_be_replaced)
         }
     })?;
-    let checked = jws.claims.check(&issuer.policy, now);
+    let mut checked = Err(Refusal::TokenType);
+    for policy in policies {
+        checked = jws.claims.check(policy, now);
+        // Another kind of token with this type can have another audience.
+        if checked.as_ref().err() != Some(&Refusal::TokenAudience) {
+            break;
+        }
+    }
     let checked = checked.map_err(|refusal| unverified(refusal, false))?;
     if let Some(binding) = &checked.binding {
         let confirmed = binding.check(certificate);
@@ -181,6 +198,16 @@ pub fn verify(
 }
 
 impl Issuer {
+    /// Returns whether the issuer accepts this `iss`.
+    pub(super) fn accepts(&self, iss: Option<&str>) -> bool {
+        match &self.accepted {
+            None => true,
+            Some(accepted) => {
+                iss.is_some_and(|iss| accepted.iter().any(|accepted| accepted == iss))
+            }
+        }
+    }
+
     /// Reports whether the keys are old enough that the issuer may have replaced one. False while the issuer is
     /// unreachable: a forged token must not wait for it.
     fn may_replace_key(&self, now: UnixTime) -> bool {
@@ -189,12 +216,21 @@ impl Issuer {
         is_old && self.ring.is_current()
     }
 
-    /// Compares `typ` as a media type (RFC 7515 section 4.1.9).
-    fn accepts_type(&self, typ: Option<&str>) -> bool {
-        let typ = media_type(typ.unwrap_or("JWT"));
-        let mut accepted = self.types.iter();
-        accepted.any(|accepted| media_type(accepted).eq_ignore_ascii_case(typ))
+    /// Checks for the claims of a token of this type.
+    fn policies<'a>(&'a self, typ: Option<&'a str>) -> impl Iterator<Item = &'a ClaimPolicy> {
+        let main = accepts_type(&self.types, typ).then_some(&self.policy);
+        let profiles = self.profiles.iter();
+        let profiles = profiles.filter(move |profile| accepts_type(&profile.types, typ));
+        main.into_iter()
+            .chain(profiles.map(|profile| &profile.policy))
     }
+}
+
+/// Compares `typ` as a media type (RFC 7515 section 4.1.9). A token without `typ` counts as `JWT`.
+fn accepts_type(types: &[String], typ: Option<&str>) -> bool {
+    let typ = media_type(typ.unwrap_or("JWT"));
+    let mut accepted = types.iter();
+    accepted.any(|accepted| media_type(accepted).eq_ignore_ascii_case(typ))
 }
 
 /// Returns a type without the `application/` prefix (RFC 7515 section 4.1.9).
@@ -311,28 +347,11 @@ impl fmt::Debug for Jws<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::gate::subject::Namespace;
-
     use super::*;
 
     fn accepts(types: &[&str], typ: Option<&str>) -> bool {
-        let issuer = Issuer {
-            name: "test".into(),
-            accepted: None,
-            types: types.iter().map(|typ| (*typ).to_owned()).collect(),
-            max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
-            policy: ClaimPolicy {
-                audience: None,
-                authorized_party: None,
-                allow_bound: false,
-                subject: Vec::new(),
-                namespace: Namespace::default(),
-                leeway: 0,
-                max_lifetime: None,
-            },
-            ring: Arc::new(KeyRing::default()),
-        };
-        issuer.accepts_type(typ)
+        let types: Vec<String> = types.iter().map(|typ| (*typ).to_owned()).collect();
+        accepts_type(&types, typ)
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, DATE, HeaderName, LOCATION};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, DATE, HOST, HeaderName, LOCATION};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 
 use crate::client::{self, CallError};
@@ -33,6 +33,8 @@ pub struct Fetcher {
     pub ca_fingerprint: Fingerprint,
     /// File with the bearer token for the issuer, read before every fetch.
     pub token_file: Option<PathBuf>,
+    /// `Host` header; none for that of the URL.
+    pub host: Option<HeaderValue>,
     /// Environment variable that names a proxy for the URL. The gate connects directly, and a failure names it.
     pub ignored_proxy: Option<&'static str>,
 }
@@ -117,11 +119,13 @@ impl Fetcher {
             ca_file,
             ca_fingerprint,
             token_file,
+            host,
             ignored_proxy: _,
         } = self;
         *ca_file == other.ca_file
             && *ca_fingerprint == other.ca_fingerprint
             && *token_file == other.token_file
+            && *host == other.host
     }
 
     pub(super) async fn get(&self, url: &Uri) -> Result<Document, FetchError> {
@@ -138,16 +142,7 @@ impl Fetcher {
             bearer.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }
-        let response = client::call(request, url, &self.tls).await;
-        let (head, body) = response.map_err(|error| self.explain(error))?.into_parts();
-        if head.status.is_redirection() {
-            let location = head.headers.get(LOCATION);
-            let location = location.and_then(|location| location.to_str().ok());
-            return Err(FetchError::Redirect {
-                status: head.status,
-                location: location.map(str::to_owned),
-            });
-        }
+        let (head, body) = self.call(request, url).await?.into_parts();
         if head.status != StatusCode::OK {
             return Err(FetchError::Status {
                 status: head.status,
@@ -163,6 +158,28 @@ impl Fetcher {
 }
 
 impl Fetcher {
+    /// Sends a request to the issuer. Returns a response of any status but a redirect, which is an error.
+    pub(super) async fn call(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        url: &Uri,
+    ) -> Result<Response<Bytes>, FetchError> {
+        if let Some(host) = &self.host {
+            request.headers_mut().insert(HOST, host.clone());
+        }
+        let response = client::call(request, url, &self.tls).await;
+        let response = response.map_err(|error| self.explain(error))?;
+        if response.status().is_redirection() {
+            let location = response.headers().get(LOCATION);
+            let location = location.and_then(|location| location.to_str().ok());
+            return Err(FetchError::Redirect {
+                status: response.status(),
+                location: location.map(str::to_owned),
+            });
+        }
+        Ok(response)
+    }
+
     /// Adds the proxy to an error that it may have prevented.
     fn explain(&self, source: CallError) -> FetchError {
         match (self.ignored_proxy, source) {
@@ -188,7 +205,7 @@ fn date(headers: &HeaderMap) -> Option<UnixTime> {
 }
 
 /// Reads the delay in seconds. An HTTP date is ignored; the back-off applies instead.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     client::retry_after(headers).or_else(|| client::seconds(headers, X_RETRY_AFTER))
 }
 

@@ -2,6 +2,7 @@
 
 mod config;
 mod durations;
+mod exchanges;
 mod exposition;
 mod families;
 mod history;
@@ -25,6 +26,7 @@ use super::log::DroppedLines;
 use super::traces::Spans;
 
 pub use config::ConfigMetrics;
+pub use exchanges::{ExchangeMetrics, ExchangeOutcome};
 use history::History;
 pub(super) use history::INTERVAL as HISTORY_INTERVAL;
 pub use issuers::IssuerMetrics;

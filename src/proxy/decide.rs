@@ -8,7 +8,8 @@ use crate::gate::inbound::Inbound;
 use crate::gate::permit::Permit;
 use crate::gate::rate_limit::Buckets;
 use crate::gate::refusal::Refusal;
-use crate::gate::stop::{NeedsKeys, Stop};
+use crate::gate::stop::{NeedsExchange, NeedsKeys, Stop};
+use crate::keys::exchange::Exchanged;
 use crate::keys::on_demand_refresh::RefreshOutcome;
 use crate::observe::log::printable;
 
@@ -35,11 +36,26 @@ impl Proxy {
             return (snapshot, Err(refusal.into()));
         }
         let mut wait = KeyWait::default();
+        let mut exchanged = None;
         loop {
-            let decision = self.run_stages(&snapshot, inbound, exchange).await;
+            let decision = self
+                .run_stages(&snapshot, inbound, exchanged.as_ref(), exchange)
+                .await;
             self.count_tokens(&snapshot);
             let needs = match decision {
                 Err(Stop::NeedsKeys(needs)) => needs,
+                Err(Stop::NeedsExchange(needs)) => {
+                    // One exchange per request: a second one would be about another configuration.
+                    let response = match exchanged {
+                        None => self.ask_issuer(&snapshot, inbound, &needs, exchange).await,
+                        Some(_) => None,
+                    };
+                    let Some(response) = response else {
+                        return (snapshot, Err(Stop::Refuse(needs.otherwise)));
+                    };
+                    exchanged = Some(response);
+                    continue;
+                }
                 Ok(_) | Err(Stop::Refuse(_) | Stop::Preflight(_)) => return (snapshot, decision),
             };
             // Boxed: a wait for keys is rare, and every request would carry its size.
@@ -56,6 +72,7 @@ impl Proxy {
         &self,
         snapshot: &Snapshot,
         inbound: &Inbound,
+        exchanged: Option<&Exchanged>,
         exchange: &mut Exchange,
     ) -> Result<Permit, Stop> {
         let routed = snapshot.policy.gate.route(inbound)?;
@@ -76,7 +93,8 @@ impl Proxy {
                 .map_err(|refusal| routed.refuse(refusal))?;
         }
         let now = self.shared.clock.now();
-        let authenticated = routed.authenticate(now, &mut snapshot.tokens.borrow_mut())?;
+        let authenticated =
+            routed.authenticate(now, &mut snapshot.tokens.borrow_mut(), exchanged)?;
         if let Some(caller) = authenticated.caller() {
             debug!(
                 target: TARGET,
@@ -98,6 +116,25 @@ impl Proxy {
             "request permitted"
         );
         Ok(permit)
+    }
+
+    /// Asks the issuer about the credential of a request, or finds a fresh response.
+    async fn ask_issuer(
+        &self,
+        snapshot: &Snapshot,
+        inbound: &Inbound,
+        needs: &NeedsExchange,
+        exchange: &mut Exchange,
+    ) -> Option<Exchanged> {
+        let exchanger = snapshot.policy.exchanger(needs)?;
+        let now = self.shared.clock.now();
+        // Boxed: an exchange is rare, and every request would carry its size.
+        let asked = Box::pin(exchanger.exchange(&needs.credential, inbound.client, now));
+        let (response, set_cookie) = asked.await;
+        if let Some(cookie) = set_cookie {
+            exchange.set_cookie(cookie);
+        }
+        Some(response)
     }
 
     /// Adds the request to its buckets, in Redis if the policy shares them.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
@@ -60,6 +61,8 @@ pub struct Exchange {
     is_permitted: bool,
     /// Boxed: most gates have no traces.
     trace: Option<Box<Trace>>,
+    /// Renewed session cookie for the client.
+    set_cookie: Option<Box<HeaderValue>>,
     /// End of the exchange, set when it is recorded.
     ended: Option<Instant>,
 }
@@ -142,6 +145,7 @@ impl Exchange {
             cause: None,
             is_permitted: false,
             trace,
+            set_cookie: None,
             ended: None,
         }
     }
@@ -223,6 +227,19 @@ impl Exchange {
     pub(super) fn write_limits(&self, headers: &mut HeaderMap) {
         if let Some(route) = &self.route {
             route.access.limits.write_headers(&self.limits, headers);
+        }
+    }
+
+    /// Passes a renewed session cookie to the client.
+    pub(super) fn set_cookie(&mut self, cookie: HeaderValue) {
+        self.set_cookie = Some(Box::new(cookie));
+    }
+
+    /// Writes the renewed session cookie. A shared cache must not store such a response (RFC 9111 section 7.3).
+    pub(super) fn write_cookie(&self, headers: &mut HeaderMap) {
+        if let Some(cookie) = &self.set_cookie {
+            headers.append(SET_COOKIE, HeaderValue::clone(cookie));
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
     }
 

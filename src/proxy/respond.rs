@@ -24,6 +24,7 @@ impl Proxy {
     fn finish(&self, exchange: &Exchange, headers: &mut HeaderMap) {
         headers.insert(X_REQUEST_ID, exchange.request_id().clone());
         exchange.write_cors(headers);
+        exchange.write_cookie(headers);
         // A response that hides the owner must look like the response without a route, which has no limit.
         if exchange.refusal() != Some(&Refusal::SubjectMismatch(Mismatch::NotFound)) {
             exchange.write_limits(headers);

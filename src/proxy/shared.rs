@@ -14,6 +14,8 @@ use crate::gate::Gate;
 use crate::gate::issuer_id::IssuerId;
 use crate::gate::rate_limit::RateLimitTable;
 use crate::gate::routes::Route;
+use crate::gate::stop::NeedsExchange;
+use crate::keys::exchange::{CredentialForm, Exchanger};
 use crate::keys::on_demand_refresh::{RefreshOutcome, Refresher};
 use crate::observe::traces::Tracing;
 
@@ -50,6 +52,35 @@ pub struct Policy {
     pub tracing: Option<Arc<Tracing>>,
     /// In the order of [`IssuerId`]; `None` for keys that are not fetched.
     pub refreshers: Vec<Option<Arc<Refresher>>>,
+    /// In the order of [`IssuerId`].
+    pub exchangers: Vec<Exchangers>,
+}
+
+/// Exchanges with one issuer.
+#[derive(Debug, Clone, Default)]
+pub struct Exchangers {
+    /// Exchange of session credentials.
+    pub sessions: Option<Arc<Exchanger>>,
+    /// Introspection of access tokens.
+    pub introspection: Option<Arc<Exchanger>>,
+}
+
+impl Exchangers {
+    /// Keeps the results of the earlier exchanges with the same settings.
+    #[must_use]
+    pub fn continue_from(&self, earlier: &Self) -> Self {
+        let same = |own: &Option<Arc<Exchanger>>, earlier: &Option<Arc<Exchanger>>| {
+            let own = own.as_ref()?;
+            Some(match earlier {
+                Some(earlier) => own.continue_from(earlier),
+                None => Arc::clone(own),
+            })
+        };
+        Self {
+            sessions: same(&self.sessions, &earlier.sessions),
+            introspection: same(&self.introspection, &earlier.introspection),
+        }
+    }
 }
 
 impl Policy {
@@ -78,6 +109,17 @@ impl Policy {
             Some(refresher) => refresher.refresh(kid, since).await,
             // Local keys never change without a newer policy.
             None => RefreshOutcome::Fetched,
+        }
+    }
+
+    /// Exchanger for a credential; `None` if a reload has removed it.
+    pub(super) fn exchanger(&self, needs: &NeedsExchange) -> Option<&Arc<Exchanger>> {
+        let exchangers = self.exchangers.get(needs.issuer.0)?;
+        match needs.credential.form() {
+            CredentialForm::SessionCookie(_) | CredentialForm::SessionToken => {
+                exchangers.sessions.as_ref()
+            }
+            CredentialForm::AccessToken => exchangers.introspection.as_ref(),
         }
     }
 

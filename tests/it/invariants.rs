@@ -380,6 +380,7 @@ proptest! {
                 return Ok(());
             }
             Err(Stop::Preflight(_)) => panic!("this gate has no [cors]"),
+            Err(Stop::NeedsExchange(_)) => panic!("this gate has no sessions"),
             Err(Stop::Refuse(refused)) => refused,
             Err(Stop::NeedsKeys(needs)) => {
                 prop_assert_eq!(&needs.otherwise.refusal, &Refusal::KeysUnavailable);

@@ -125,6 +125,8 @@ fn another_issuer_does_not_change_the_outcome() {
             leeway: 0,
             max_lifetime: None,
         },
+        profiles: Vec::new(),
+        is_introspected: false,
         ring: Arc::new(KeyRing::default()),
     };
     for case in cases {
@@ -198,6 +200,8 @@ impl Case {
                 leeway: self.leeway_seconds,
                 max_lifetime: self.max_lifetime_seconds,
             },
+            profiles: Vec::new(),
+            is_introspected: false,
             ring: Arc::new(KeyRing::local(keys.unwrap_or_else(|error| {
                 panic!("{}: invalid keys: {error}", self.name)
             }))),

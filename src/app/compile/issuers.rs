@@ -4,16 +4,18 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, ConfigDocument, KeyPath, OneOrMany};
+use crate::config::{self, Accept, ConfigDocument, KeyPath, OneOrMany};
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::claims::ClaimPolicy;
 use crate::gate::subject::Namespace;
 use crate::gate::token::DEFAULT_MAX_TOKEN_BYTES;
-use crate::gate::verify::Issuer;
+use crate::gate::verify::{Issuer, TokenProfile};
 use crate::keys::remote::RemoteKeys;
 use crate::keys::{Algorithm, KeyRing};
+use crate::proxy::shared::Exchangers;
 
 use super::checks::check_time;
+use super::exchanges;
 use super::keys::{KeySourceConfig, ResolvedKeys, resolve, source_config};
 
 /// Longest accepted clock skew.
@@ -27,9 +29,11 @@ const MAX_PREFIX_BYTES: usize = 64;
 
 /// Compiled issuers, with the remote key set at the same index of `remote_keys`.
 #[derive(Default)]
+#[expect(clippy::struct_field_names, reason = "the field is the issuers")]
 pub(super) struct Issuers {
     pub(super) issuers: Vec<Issuer>,
     pub(super) remote_keys: Vec<Option<RemoteKeys>>,
+    pub(super) exchangers: Vec<Exchangers>,
 }
 
 pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>) -> Issuers {
@@ -50,6 +54,7 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
         let resolved = keys
             .and_then(|keys| resolve(document, warnings, &keys_path, &keys, algorithms.as_deref()));
         check_template(document, &path, &issuer);
+        let exchangers = exchanges::compile(document, &path, &name, &issuer);
         let (issuer_values, audience) = (issuer.issuer, issuer.audience.or(defaults.audience));
         let accepted = texts(
             document,
@@ -100,26 +105,87 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
             Some(ResolvedKeys::Remote(remote)) => (KeyRing::awaited(), Some(*remote)),
             None => (KeyRing::default(), None),
         };
+        let policy = ClaimPolicy {
+            audience,
+            authorized_party,
+            allow_bound: issuer.allow_bound,
+            subject,
+            namespace: Namespace::new(&prefix, prefixes.iter().map(String::as_str)),
+            leeway: seconds(issuer.leeway),
+            max_lifetime: issuer.max_lifetime.map(seconds),
+        };
+        let mut profiles = profiles(document, &path.key("accept"), &issuer.accept, &policy);
+        let server = issuer.better_auth.as_ref();
+        if server
+            .and_then(|it| it.sessions.0.as_ref())
+            .is_some_and(|it| it.cookie_cache)
+        {
+            profiles.push(cookie_cache(&policy));
+        }
         compiled.remote_keys.push(remote);
         compiled.issuers.push(Issuer {
             name: name.into(),
             accepted,
             types: issuer.types,
             max_token_bytes,
-            policy: ClaimPolicy {
-                audience,
-                authorized_party,
-                allow_bound: issuer.allow_bound,
-                subject,
-                namespace: Namespace::new(&prefix, prefixes.iter().map(String::as_str)),
-                leeway: seconds(issuer.leeway),
-                max_lifetime: issuer.max_lifetime.map(seconds),
-            },
+            policy,
+            profiles,
+            is_introspected: exchangers.introspection.is_some(),
             ring: Arc::new(ring),
         });
+        compiled.exchangers.push(exchangers);
     }
     check_selection(document, &compiled.issuers);
     compiled
+}
+
+/// Further kinds of tokens.
+fn profiles(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    accept: &[Accept],
+    main: &ClaimPolicy,
+) -> Vec<TokenProfile> {
+    let elements: Vec<KeyPath> = document.elements(path).take(accept.len()).collect();
+    let mut profiles = Vec::new();
+    for (accept, path) in accept.iter().zip(elements) {
+        if accept.types.is_empty() || accept.types.iter().any(String::is_empty) {
+            document.report(
+                path.key("types"),
+                "must list at least one non-empty string, such as \"JWT\" or \"at+jwt\"",
+            );
+        }
+        let audience = texts(
+            document,
+            &path.key("audience"),
+            Some(accept.audience.clone()),
+        );
+        let subject = match &accept.subject {
+            Some(claims) => subject(document, &path.key("subject"), claims),
+            None => main.subject.clone(),
+        };
+        profiles.push(TokenProfile {
+            types: accept.types.clone(),
+            policy: ClaimPolicy {
+                audience,
+                subject,
+                ..main.clone()
+            },
+        });
+    }
+    profiles
+}
+
+/// The cookie cache that Better Auth signs with its key set.
+fn cookie_cache(main: &ClaimPolicy) -> TokenProfile {
+    TokenProfile {
+        types: vec!["better-auth.session-cache+jwt".to_owned()],
+        policy: ClaimPolicy {
+            audience: Some(vec!["better-auth:session-cache".to_owned()]),
+            authorized_party: None,
+            ..main.clone()
+        },
+    }
 }
 
 /// Reports a template as the only accepted `iss`: the metadata of a provider for many tenants has one, and its tokens

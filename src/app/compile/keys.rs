@@ -4,12 +4,12 @@ mod discovery;
 mod ignored_proxy;
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use http::Uri;
 use http::uri::Authority;
+use http::{HeaderValue, Uri};
 
-use crate::config::{self, BetterAuth, ConfigDocument, KeyPath, Keys, OneOrMany};
+use crate::config::{self, BetterAuth, ConfigDocument, KeyPath, Keys, OneOrMany, SessionEndpoint};
 use crate::files::Fingerprint;
 use crate::keys::fetch::Fetcher;
 use crate::keys::remote::{KeySetLocation, RemoteKeys};
@@ -57,9 +57,13 @@ pub(super) fn source_config(
             document.report(server, "conflicts with `keys`; set only one of them");
             KeySourceConfig::default()
         }
+        (None, None) if issuer.introspection.is_some() => KeySourceConfig::default(),
         (None, None) => {
             if !document.is_invalid(&keys) && !document.is_invalid(&server) {
-                document.report(path.clone(), "requires `keys` or `better_auth`");
+                document.report(
+                    path.clone(),
+                    "requires `keys`, `better_auth` or `introspection`",
+                );
             }
             KeySourceConfig::default()
         }
@@ -107,18 +111,17 @@ fn better_auth(
         document.report(url_path, format!("{risk}; use `https://`, or {fix}"));
         return KeySourceConfig::default();
     }
-    let base = match url.path().trim_end_matches('/') {
-        "" => config::BETTER_AUTH_BASE_PATH,
-        base => base,
-    };
-    let (scheme, authority) = (url.scheme_str(), url.authority());
-    let server = scheme.zip(authority.map(Authority::as_str));
-    let jwks_url = server.map(|(scheme, authority)| format!("{scheme}://{authority}{base}/jwks"));
+    let sessions = config.sessions.0.as_ref();
+    let has_no_keys = sessions.is_some_and(|it| it.via == SessionEndpoint::GetSession);
+    let jwks_url = endpoint(&url, "jwks");
     let origin = origin(&public);
     KeySourceConfig {
-        keys: Some(Keys {
+        // Without the JWT plugin, the server has no key set.
+        keys: (!has_no_keys).then(|| Keys {
             jwks_url,
             allow_http: config.allow_http,
+            ca_file: config.ca_file.clone(),
+            host: config.host.clone(),
             ..Keys::default()
         }),
         path: url_path,
@@ -127,6 +130,16 @@ fn better_auth(
             audience: Some(OneOrMany(vec![origin])),
         },
     }
+}
+
+/// URL of an endpoint of a Better Auth server.
+pub(super) fn endpoint(server: &Uri, name: &str) -> Option<String> {
+    let base = match server.path().trim_end_matches('/') {
+        "" => config::BETTER_AUTH_BASE_PATH,
+        base => base,
+    };
+    let (scheme, authority) = (server.scheme_str()?, server.authority()?);
+    Some(format!("{scheme}://{authority}{base}/{name}"))
 }
 
 /// Parses the URL of a Better Auth server and reports problems.
@@ -317,6 +330,7 @@ fn check_companions(document: &mut ConfigDocument, path: &KeyPath, keys: &Keys, 
         ("allow_http", keys.allow_http && !is_remote),
         ("ca_file", keys.ca_file.is_some() && !is_remote),
         ("token_file", keys.token_file.is_some() && !is_remote),
+        ("host", keys.host.is_some() && !is_remote),
         (
             "discovery_issuer",
             keys.discovery_issuer.is_some() && source != "discovery",
@@ -360,23 +374,18 @@ fn remote(
             ),
         );
     }
-    let fingerprint = Fingerprint::of(keys.ca_file.as_deref());
-    let tls = match tls::client_config(keys.ca_file.as_deref()) {
-        Ok(tls) => tls,
-        Err(error) => {
-            let path = if keys.ca_file.is_some() {
-                path.key("ca_file")
-            } else {
-                url_path
-            };
-            document.report(path, error.to_string());
-            return None;
-        }
+    let files = IssuerServer {
+        path: if is_preset {
+            path.split_last().0
+        } else {
+            path.clone()
+        },
+        url_path: url_path.clone(),
+        ca_file: keys.ca_file.clone(),
+        token_file: keys.token_file.clone(),
+        host: keys.host.clone(),
     };
-    if let Some(Err(error)) = keys.token_file.as_deref().map(std::fs::metadata) {
-        document.report(path.key("token_file"), format!("cannot be read: {error}"));
-    }
-    let ignored_proxy = ignored_proxy::variable(&url, |name| document.variable(name));
+    let fetcher = fetcher(document, &url, files)?;
     let location = if keys.discovery.is_some() {
         let Some(issuers) = discovered_issuers(keys) else {
             document.report(
@@ -398,15 +407,74 @@ fn remote(
     };
     Some(ResolvedKeys::Remote(Box::new(RemoteKeys {
         location,
-        fetcher: Fetcher {
-            tls,
-            ca_file: keys.ca_file.clone(),
-            ca_fingerprint: fingerprint,
-            token_file: keys.token_file.clone(),
-            ignored_proxy,
-        },
+        fetcher,
         algorithms: algorithms.map(<[_]>::to_vec),
         refresh: keys.refresh,
         max_stale,
     })))
+}
+
+/// Settings for the requests to an issuer's server.
+pub(super) struct IssuerServer {
+    /// Path of the table with the settings.
+    pub(super) path: KeyPath,
+    /// Path of the URL.
+    pub(super) url_path: KeyPath,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
+    pub(super) host: Option<String>,
+}
+
+/// Compiles the settings for the requests to an issuer's server, and reports problems.
+pub(super) fn fetcher(
+    document: &mut ConfigDocument,
+    url: &Uri,
+    server: IssuerServer,
+) -> Option<Fetcher> {
+    let IssuerServer {
+        path,
+        url_path,
+        ca_file,
+        token_file,
+        host,
+    } = server;
+    let ca_fingerprint = Fingerprint::of(ca_file.as_deref());
+    let tls = match tls::client_config(ca_file.as_deref()) {
+        Ok(tls) => tls,
+        Err(error) => {
+            let path = if ca_file.is_some() {
+                path.key("ca_file")
+            } else {
+                url_path
+            };
+            document.report(path, error.to_string());
+            return None;
+        }
+    };
+    if let Some(Err(error)) = token_file.as_deref().map(std::fs::metadata) {
+        document.report(path.key("token_file"), format!("cannot be read: {error}"));
+    }
+    let host = host.and_then(|host| host_field(document, path.key("host"), &host));
+    Some(Fetcher {
+        tls,
+        ca_file,
+        ca_fingerprint,
+        token_file,
+        host,
+        ignored_proxy: ignored_proxy::variable(url, |name| document.variable(name)),
+    })
+}
+
+/// Value of a `Host` header: a host with an optional port.
+fn host_field(document: &mut ConfigDocument, path: KeyPath, host: &str) -> Option<HeaderValue> {
+    let authority: Option<Authority> = host.parse().ok();
+    let is_host = authority.is_some_and(|it| it.as_str() == host && !host.contains('@'));
+    let value = HeaderValue::from_str(host).ok().filter(|_| is_host);
+    if value.is_none() {
+        let message = format!(
+            "`{host}` is not a host with an optional port, such as \"app.example\" or \"localhost:3000\""
+        );
+        document.report(path, message);
+    }
+    value
 }

@@ -90,11 +90,16 @@ fn generated() -> Value {
             "discovery",
         ],
     );
-    one_of(&mut schema, "Issuer", &["keys", "better_auth"]);
+    let issuer = &mut schema["definitions"]["Issuer"];
+    issuer["anyOf"] = json!([
+        { "required": ["keys"], "not": { "required": ["better_auth"] } },
+        { "required": ["better_auth"], "not": { "required": ["keys"] } },
+        { "required": ["introspection"], "not": { "required": ["keys", "better_auth"] } },
+    ]);
     one_of(
         &mut schema,
         "TokenSource",
-        &["header", "cookie", "query", "websocket"],
+        &["header", "cookie", "query", "websocket", "session"],
     );
     for_toml(&mut schema);
     schema

@@ -141,7 +141,11 @@ impl Refusal {
             headers.insert(RETRY_AFTER, HeaderValue::from(*wait));
         }
         if row.status == StatusCode::SERVICE_UNAVAILABLE {
-            let wait = RETRY_AFTER_UNAVAILABLE.as_secs();
+            let wait = if let Self::ExchangeUnavailable { retry_after, .. } = self {
+                *retry_after
+            } else {
+                RETRY_AFTER_UNAVAILABLE.as_secs()
+            };
             headers.insert(RETRY_AFTER, HeaderValue::from(wait));
         }
         (row.status, headers, body)

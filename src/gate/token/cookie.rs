@@ -78,7 +78,19 @@ impl CookieName {
 
     /// Value of a `Cookie` field without the token's cookies; the others are unchanged. `None` if there are no others.
     pub(super) fn without_token<'a>(&self, value: Cow<'a, [u8]>) -> Option<Cow<'a, [u8]>> {
-        let is_other = |pair: &&[u8]| self.part(split(pair).0).is_none();
+        self.without(value, |_| true)
+    }
+
+    /// Like [`CookieName::without_token`], and without the cookies whose names `is_kept` rejects.
+    pub(super) fn without<'a>(
+        &self,
+        value: Cow<'a, [u8]>,
+        is_kept: impl Fn(&[u8]) -> bool,
+    ) -> Option<Cow<'a, [u8]>> {
+        let is_other = |pair: &&[u8]| {
+            let (name, _) = split(pair);
+            is_kept(name) && self.part(name).is_none()
+        };
         let pairs = value.split(|byte| *byte == b';');
         if pairs.clone().all(|pair| is_other(&pair)) {
             return Some(value);
@@ -113,7 +125,7 @@ fn piece_number(digits: &[u8]) -> Option<usize> {
 }
 
 /// Splits a cookie into name and value.
-fn split(pair: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split(pair: &[u8]) -> (&[u8], &[u8]) {
     let mut halves = pair.splitn(2, |byte| *byte == b'=');
     let mut half = || halves.next().unwrap_or_default().trim_ascii();
     (half(), half())

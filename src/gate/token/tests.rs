@@ -274,7 +274,7 @@ fn every_source() -> TokenSources {
             TokenSource::Query(ParameterName::new("access_token").unwrap()),
             TokenSource::WebSocket(Subprotocol::new("bearer").unwrap()),
         ],
-        origins: Vec::new(),
+        ..TokenSources::default()
     }
 }
 
@@ -288,7 +288,7 @@ fn found(head: &Parts) -> String {
         Ok(found) => format!(
             "{} in {}",
             found.token().expose(),
-            sources.sources[found.source]
+            sources.sources[found.source.unwrap()]
         ),
         Err(refusal) => refusal.reason().to_owned(),
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::observe::log::printable;
 
+use super::exchanges::{self, ExchangeMetrics};
 use super::families::{counters, gauges};
 use super::{MetricsRegistry, Named};
 
@@ -33,6 +34,10 @@ pub struct IssuerMetrics {
     pub usable_until: AtomicI64,
     /// Error of the last fetch, if it failed.
     pub last_error: ArcSwapOption<String>,
+    /// Exchanges of sessions, if the issuer has them.
+    pub sessions: ArcSwapOption<ExchangeMetrics>,
+    /// Introspection of tokens, if the issuer has it.
+    pub introspection: ArcSwapOption<ExchangeMetrics>,
 }
 
 impl Named for IssuerMetrics {
@@ -53,6 +58,8 @@ impl IssuerMetrics {
             "last_success": self.last_success.load(Ordering::Relaxed),
             "usable_until": self.usable_until.load(Ordering::Relaxed),
             "last_error": error.as_ref().map(|error| printable(error)),
+            "sessions": self.sessions.load().as_ref().map(|metrics| metrics.summary()),
+            "introspection": self.introspection.load().as_ref().map(|metrics| metrics.summary()),
         })
     }
 }
@@ -96,5 +103,5 @@ pub(super) fn encode(
         });
         gauges(encoder, name, help, Some(&Unit::Seconds), times)?;
     }
-    Ok(())
+    exchanges::encode(encoder, issuers)
 }

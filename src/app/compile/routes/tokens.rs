@@ -4,9 +4,12 @@ use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 
 use crate::config::{self, Access, ConfigDocument, KeyPath};
+use crate::gate::issuer_id::IssuerId;
 use crate::gate::managed_headers::is_reserved;
 use crate::gate::origin::Origin;
-use crate::gate::token::{CookieName, ParameterName, Subprotocol, TokenSource, TokenSources};
+use crate::gate::token::{
+    CookieName, ParameterName, SessionSource, Subprotocol, TokenSource, TokenSources,
+};
 use crate::proxy::headers::hop_by_hop::is_hop_by_hop;
 
 use super::super::cors;
@@ -17,12 +20,30 @@ pub(super) fn compile(
     path: &KeyPath,
     route: &config::Route,
 ) -> TokenSources {
-    let mut tokens = TokenSources::default();
+    let mut tokens = TokenSources {
+        sessions: sessions(document, path, route),
+        introspection: introspection(document, path, route),
+        ..TokenSources::default()
+    };
     if let Some(named) = &route.tokens {
-        tokens.sources = sources(document, &path.key("tokens"), named);
+        let key = path.key("tokens");
+        tokens.sources = sources(document, &key, named);
+        let reads_session = named.iter().any(|source| source.session == Some(true));
+        match &mut tokens.sessions {
+            Some(sessions) => {
+                sessions.reads_cookie = reads_session;
+                sessions.reads_cache &= reads_session;
+                refuse_api_keys(document, &key, &tokens.sources);
+            }
+            None if reads_session && route.access != Access::Public => document.report(
+                key.clone(),
+                "has `session`, but no issuer of this route has sessions; set `sessions = true` in its `better_auth`",
+            ),
+            None => {}
+        }
         if route.access == Access::Public {
             document.report(
-                path.key("tokens"),
+                key,
                 "has no effect on a public route, which verifies no token",
             );
         }
@@ -30,7 +51,11 @@ pub(super) fn compile(
     if let Some(named) = &route.origins {
         let key = path.key("origins");
         let is_cookie = |source: &TokenSource| matches!(source, TokenSource::Cookie(_));
-        if !tokens.sources.iter().any(is_cookie) && !document.is_invalid(&path.key("tokens")) {
+        let reads_cookie = tokens.sessions.as_ref().is_some_and(|it| it.reads_cookie);
+        if !reads_cookie
+            && !tokens.sources.iter().any(is_cookie)
+            && !document.is_invalid(&path.key("tokens"))
+        {
             document.report(
                 key.clone(),
                 "has no effect on a route without a cookie in `tokens`",
@@ -39,6 +64,73 @@ pub(super) fn compile(
         tokens.origins = origins(document, &key, named);
     }
     tokens
+}
+
+/// Issuers that a route accepts, with their indices.
+fn accepted_issuers<'a>(
+    document: &'a ConfigDocument,
+    route: &'a config::Route,
+) -> impl Iterator<Item = (IssuerId, &'a String, &'a config::Issuer)> {
+    let all = document.config.issuers.iter().enumerate();
+    all.filter(|(_, (name, _))| {
+        let named = route.issuers.as_ref();
+        route.access != Access::Public && named.is_none_or(|named| named.contains(name))
+    })
+    .map(|(index, (name, issuer))| (IssuerId(index), name, issuer))
+}
+
+/// Sessions of the one issuer that has them.
+fn sessions(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    route: &config::Route,
+) -> Option<SessionSource> {
+    let found = accepted_issuers(document, route).filter_map(|(id, name, issuer)| {
+        let sessions = issuer.better_auth.as_ref()?.sessions.0.as_ref()?;
+        let mut source = SessionSource::new(id, &sessions.cookie_prefix)?;
+        source.reads_cache = sessions.cookie_cache;
+        Some((name.clone(), source))
+    });
+    let (names, mut sources): (Vec<_>, Vec<_>) = found.unzip();
+    report_several(document, path, &names, "sessions");
+    (!sources.is_empty()).then(|| sources.swap_remove(0))
+}
+
+/// The one issuer that introspects opaque tokens.
+fn introspection(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    route: &config::Route,
+) -> Option<IssuerId> {
+    let found = accepted_issuers(document, route);
+    let found = found.filter(|(_, _, issuer)| issuer.introspection.is_some());
+    let (ids, names): (Vec<_>, Vec<_>) = found.map(|(id, name, _)| (id, name.clone())).unzip();
+    report_several(document, path, &names, "introspection");
+    ids.first().copied()
+}
+
+/// Reports several issuers for one kind of credential: it does not name its issuer.
+fn report_several(document: &mut ConfigDocument, path: &KeyPath, names: &[String], kind: &str) {
+    if names.len() > 1 {
+        let message = format!(
+            "accepts the issuers `{}`, which all have `{kind}`: such a credential does not name its issuer; set \
+             `issuers` to one of them",
+            names.join("`, `")
+        );
+        document.report(path.clone(), message);
+    }
+}
+
+/// Refuses API keys beside sessions: `/token` gives the JWT of the whole user for one, without the permissions of the key.
+fn refuse_api_keys(document: &mut ConfigDocument, path: &KeyPath, sources: &[TokenSource]) {
+    let is_key = |source: &TokenSource| matches!(source, TokenSource::Header(name) if name.as_str() == "x-api-key");
+    if sources.iter().any(is_key) {
+        document.report(
+            path.clone(),
+            "has the header `x-api-key`, but the gate exchanges no API keys: Better Auth would return a JWT of the user \
+             without the permissions of the key; verify API keys in the API, on a public route",
+        );
+    }
 }
 
 fn sources(
@@ -87,7 +179,16 @@ fn source(
         cookie,
         query,
         websocket,
+        session,
     } = named;
+    if (header, cookie, query, websocket) == (&None, &None, &None, &None) && *session == Some(true)
+    {
+        return None;
+    }
+    if session.is_some() {
+        document.report(path.key("session"), "must be true, and alone in its table");
+        return None;
+    }
     let (key, source) = match (header, cookie, query, websocket) {
         (Some(name), None, None, None) => ("header", self::header(document, name)),
         (None, Some(name), None, None) => (
@@ -112,7 +213,7 @@ fn source(
             if !document.is_invalid(path) {
                 document.report(
                     path.clone(),
-                    "must have exactly one of `header`, `cookie`, `query` and `websocket`",
+                    "must have exactly one of `header`, `cookie`, `query`, `websocket` and `session`",
                 );
             }
             return None;
