@@ -42,7 +42,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::clock::UnixTime;
 use crate::keys::KeyRing;
-use crate::keys::exchange::Exchanged;
+use crate::keys::credential::Exchanged;
 
 use access::{Access, RequestContext, Rule};
 use cache::{CachedToken, TokenCache};

@@ -3,6 +3,7 @@
 //! Only this module and the token verification in [`crate::gate`] depend on jsonwebtoken.
 
 mod algorithm;
+pub mod credential;
 pub mod exchange;
 pub mod fetch;
 pub mod jwks;

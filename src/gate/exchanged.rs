@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::UnixTime;
-use crate::keys::exchange::{Credential, CredentialForm, Exchanged, Outcome};
+use crate::keys::credential::{Credential, CredentialForm, Exchanged, Outcome};
 
 use super::cache::{CachedToken, TokenCache};
 use super::claims::{ClaimPolicy, Claims};

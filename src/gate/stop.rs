@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use crate::keys::exchange::Credential;
+use crate::keys::credential::Credential;
 
 use super::issuer_id::IssuerId;
 use super::permit::KnownCaller;

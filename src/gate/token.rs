@@ -18,7 +18,7 @@ pub use subprotocol::Subprotocol;
 
 use session::is_session_token;
 
-use crate::keys::exchange::{Credential, CredentialForm};
+use crate::keys::credential::{Credential, CredentialForm};
 
 use super::inbound::Inbound;
 use super::issuer_id::IssuerId;

@@ -4,7 +4,6 @@
 //! One exchange per credential and process: concurrent requests share it, whichever worker they came to. Everything here
 //! is bounded: results, exchanges in progress, and the invalid credentials of one client.
 
-mod credential;
 mod limits;
 mod request;
 mod table;
@@ -23,9 +22,9 @@ use tracing::{info, warn};
 use crate::clock::UnixTime;
 use crate::observe::metrics::ExchangeMetrics;
 
+use super::credential::{Credential, Exchanged, Outcome};
 use super::fetch::Fetcher;
 
-pub use credential::{Credential, CredentialDigest, CredentialForm};
 use limits::ClientLimits;
 use request::Response;
 pub use request::{BasicCredentials, Endpoint};
@@ -79,49 +78,6 @@ impl ExchangeSettings {
             && fetcher.has_same_source(&other.fetcher)
             && *max_age == other.max_age
             && *refresh == other.refresh
-    }
-}
-
-/// Response of an issuer about one credential.
-#[derive(Debug, Clone)]
-pub struct Exchanged {
-    /// Name of the issuer in the configuration.
-    pub issuer: Arc<str>,
-    /// Credential that it is about.
-    pub credential: CredentialDigest,
-    pub outcome: Outcome,
-    /// Start of the exchange.
-    pub at: UnixTime,
-    /// First second at which the response is too old to use.
-    pub fresh_until: UnixTime,
-}
-
-/// Content of a response. Never printed.
-#[derive(Clone)]
-pub enum Outcome {
-    /// JWT of a session.
-    Jwt(Arc<str>),
-    /// JSON object with the claims of an active token, or with user and session.
-    Claims(Arc<[u8]>),
-    /// The credential is not valid.
-    Rejected,
-    /// The issuer gave no usable response.
-    Unavailable {
-        /// Seconds until another attempt is useful.
-        retry_after: u64,
-        /// Cause, for the log.
-        cause: Arc<str>,
-    },
-}
-
-impl std::fmt::Debug for Outcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Jwt(_) => f.write_str("Jwt(..)"),
-            Self::Claims(_) => f.write_str("Claims(..)"),
-            Self::Rejected => f.write_str("Rejected"),
-            Self::Unavailable { cause, .. } => write!(f, "Unavailable({cause})"),
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::gate::permit::Permit;
 use crate::gate::rate_limit::Buckets;
 use crate::gate::refusal::Refusal;
 use crate::gate::stop::{NeedsExchange, NeedsKeys, Stop};
-use crate::keys::exchange::Exchanged;
+use crate::keys::credential::Exchanged;
 use crate::keys::on_demand_refresh::RefreshOutcome;
 use crate::observe::log::printable;
 

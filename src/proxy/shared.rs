@@ -15,7 +15,8 @@ use crate::gate::issuer_id::IssuerId;
 use crate::gate::rate_limit::RateLimitTable;
 use crate::gate::routes::Route;
 use crate::gate::stop::NeedsExchange;
-use crate::keys::exchange::{CredentialForm, Exchanger};
+use crate::keys::credential::CredentialForm;
+use crate::keys::exchange::Exchanger;
 use crate::keys::on_demand_refresh::{RefreshOutcome, Refresher};
 use crate::observe::traces::Tracing;
 

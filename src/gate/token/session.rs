@@ -9,7 +9,7 @@ use http::header::COOKIE;
 
 use crate::gate::issuer_id::IssuerId;
 use crate::gate::refusal::Refusal;
-use crate::keys::exchange::CredentialForm;
+use crate::keys::credential::CredentialForm;
 
 use super::cookie::{CookieName, split};
 use super::is_tchar;

@@ -16,10 +16,10 @@ use serde_json::{Map, Value};
 use tokio::time::sleep;
 
 use crate::client::CallError;
+use crate::keys::credential::{Credential, CredentialForm, Outcome};
 use crate::keys::fetch::{FetchError, retry_after};
 
-use super::credential::{Credential, CredentialForm};
-use super::{ExchangeSettings, Outcome};
+use super::ExchangeSettings;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{CredentialDigest, Exchanged, Finished, Outcome, REFRESH_INTERVAL};
+use crate::keys::credential::{CredentialDigest, Exchanged, Outcome};
+
+use super::{Finished, REFRESH_INTERVAL};
 use crate::clock::UnixTime;
 
 /// Most results of one generation.

@@ -15,8 +15,6 @@ use crate::observe::log::printable;
 
 use super::durations::{BUCKETS, Histogram};
 use super::families::counters;
-use super::issuers::IssuerMetrics;
-use super::registry::MetricsRegistry;
 
 /// Metrics of one issuer's exchanges of one kind.
 #[derive(Debug, Default)]
@@ -95,28 +93,13 @@ impl ExchangeMetrics {
     }
 }
 
-/// Exchanges of an issuer with their label `kind`.
-fn kinds(issuer: &IssuerMetrics) -> impl Iterator<Item = (&'static str, Arc<ExchangeMetrics>)> {
-    let kinds = [
-        ("session", issuer.sessions.load_full()),
-        ("introspection", issuer.introspection.load_full()),
-    ];
-    kinds
-        .into_iter()
-        .filter_map(|(kind, metrics)| Some((kind, metrics?)))
-}
+/// Issuer, kind and metrics of exchanges.
+pub(super) type Labeled<'a> = (&'a str, &'static str, Arc<ExchangeMetrics>);
 
 pub(super) fn encode(
     encoder: &mut DescriptorEncoder<'_>,
-    issuers: &MetricsRegistry<IssuerMetrics>,
+    exchanges: &[Labeled<'_>],
 ) -> Result<(), fmt::Error> {
-    let all = issuers.all();
-    let exchanges: Vec<_> = all
-        .iter()
-        .flat_map(|issuer| {
-            kinds(issuer).map(|(kind, metrics)| (issuer.name.as_str(), kind, metrics))
-        })
-        .collect();
     let outcomes = exchanges.iter().flat_map(|(issuer, kind, metrics)| {
         metrics.counts().map(|(outcome, count)| {
             let labels = [
@@ -145,7 +128,7 @@ pub(super) fn encode(
         Some(&Unit::Seconds),
         MetricType::Histogram,
     )?;
-    for (issuer, kind, metrics) in &exchanges {
+    for (issuer, kind, metrics) in exchanges {
         let histogram = metrics.durations();
         if histogram.is_empty() {
             continue;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::observe::log::printable;
 
-use super::exchanges::{self, ExchangeMetrics};
+use super::exchanges::{self, ExchangeMetrics, Labeled};
 use super::families::{counters, gauges};
 use super::{MetricsRegistry, Named};
 
@@ -47,6 +47,17 @@ impl Named for IssuerMetrics {
 }
 
 impl IssuerMetrics {
+    /// Exchanges of this issuer, with their labels.
+    fn exchanges(&self) -> impl Iterator<Item = Labeled<'_>> {
+        let kinds = [
+            ("session", self.sessions.load_full()),
+            ("introspection", self.introspection.load_full()),
+        ];
+        let name = self.name.as_str();
+        let kinds = kinds.into_iter();
+        kinds.filter_map(move |(kind, metrics)| Some((name, kind, metrics?)))
+    }
+
     pub(super) fn summary(&self) -> Value {
         let error = self.last_error.load();
         json!({
@@ -103,5 +114,6 @@ pub(super) fn encode(
         });
         gauges(encoder, name, help, Some(&Unit::Seconds), times)?;
     }
-    exchanges::encode(encoder, issuers)
+    let exchanges: Vec<_> = all.iter().flat_map(|issuer| issuer.exchanges()).collect();
+    exchanges::encode(encoder, &exchanges)
 }

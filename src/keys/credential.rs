@@ -1,9 +1,11 @@
-//! Credentials that only their issuer can verify.
+//! Credentials that only their issuer can verify, and the responses of the issuer about them.
 
 use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::clock::UnixTime;
 
 /// SHA-256 of a credential and its form.
 pub type CredentialDigest = [u8; 32];
@@ -76,5 +78,48 @@ impl Eq for Credential {}
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credential(..)")
+    }
+}
+
+/// Response of an issuer about one credential.
+#[derive(Debug, Clone)]
+pub struct Exchanged {
+    /// Name of the issuer in the configuration.
+    pub issuer: Arc<str>,
+    /// Credential that it is about.
+    pub credential: CredentialDigest,
+    pub outcome: Outcome,
+    /// Start of the exchange.
+    pub at: UnixTime,
+    /// First second at which the response is too old to use.
+    pub fresh_until: UnixTime,
+}
+
+/// Content of a response. Never printed.
+#[derive(Clone)]
+pub enum Outcome {
+    /// JWT of a session.
+    Jwt(Arc<str>),
+    /// JSON object with the claims of an active token, or with user and session.
+    Claims(Arc<[u8]>),
+    /// The credential is not valid.
+    Rejected,
+    /// The issuer gave no usable response.
+    Unavailable {
+        /// Seconds until another attempt is useful.
+        retry_after: u64,
+        /// Cause, for the log.
+        cause: Arc<str>,
+    },
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Jwt(_) => f.write_str("Jwt(..)"),
+            Self::Claims(_) => f.write_str("Claims(..)"),
+            Self::Rejected => f.write_str("Rejected"),
+            Self::Unavailable { cause, .. } => write!(f, "Unavailable({cause})"),
+        }
     }
 }
