@@ -30,7 +30,7 @@ def body(response: httpx.Response):
 
 class BetterAuth:
     """The server with these flags (see better-auth-17/server.mjs). Port, accounts, sessions and keys survive `stop`,
-    `kill` and `start`. Probes need the default base URL, or a flag `--base-url` that leads to the server."""
+    `kill` and `start`. `url` leads to the server, `base` is its public URL: they differ with `--base-url`."""
 
     def __init__(self, directory: pathlib.Path, *flags: str):
         self.directory = directory
@@ -42,6 +42,9 @@ class BetterAuth:
         self.program = Program(self.directory, [NODE, program("server.mjs"), *self.flags], {})
         ready = json.loads(self.program.wait_for(r'^{"ready":true,.*}$')[0])
         self.pid, self.origin, self.base = ready["pid"], ready["origin"], ready["base"]
+        self.url = f"{self.origin}/api/auth"
+        self.jwks_url = f"{self.url}/jwks"
+        self.discovery_url = f"{self.url}/.well-known/openid-configuration"
         self.client = http_client(self.origin)
         if certificate := ready.get("certificate"):
             self.client = httpx.Client(
@@ -52,7 +55,7 @@ class BetterAuth:
         self.program.stop()
 
     def kill(self):
-        """Ends the server without a word to its connections."""
+        """Ends the server at once, with SIGKILL."""
         os.kill(self.pid, signal.SIGKILL)
         self.stop()
 
@@ -62,14 +65,6 @@ class BetterAuth:
 
     def resume(self):
         os.kill(self.pid, signal.SIGCONT)
-
-    @property
-    def jwks_url(self) -> str:
-        return f"{self.base}/jwks"
-
-    @property
-    def discovery_url(self) -> str:
-        return f"{self.base}/.well-known/openid-configuration"
 
     def requests(self, target: str) -> int:
         """Number of requests to a target, such as `GET /api/auth/token`, since the start."""

@@ -7,7 +7,7 @@
 // Flags, with a value or, for switches, alone:
 //   --port N                 port; 0 for a free one (default 0)
 //   --host H                 address of the listener (default 127.0.0.1)
-//   --https                  TLS with a self-signed certificate, made by openssl
+//   --https                  TLS with a self-signed certificate of openssl, in a new folder of the working directory
 //   --database FILE          SQLite file, kept after the server ends (default: in memory)
 //   --base-url URL|none      public base URL (default: origin of the listener)
 //   --allowed-hosts A,B      dynamic base URL: { allowedHosts: [...] }
@@ -41,7 +41,7 @@
 //   --log                    one line of JSON on stderr for each request
 //
 // For the tests, next to /api/auth:
-//   POST /__probe/client       creates an OAuth client. Body: the client, `link` (resources) and `clientCredentialsScopes`.
+//   POST /__probe/client       creates an OAuth client: its metadata, `link` (resources) and `clientCredentialsScopes`.
 //                              Needs a session cookie.
 //   POST /__probe/create-key   auth.api.createApiKey
 //   POST /__probe/verify-key   auth.api.verifyApiKey
@@ -52,8 +52,7 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createServer as createTlsServer } from "node:https";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 
 import { apiKey } from "@better-auth/api-key";
@@ -215,8 +214,11 @@ async function createClient({ link = [], clientCredentialsScopes, ...client }, h
     });
   }
   for (const resourceId of link) {
-    const data = { clientId: created.client_id, resourceId, createdAt: new Date() };
-    await adapter.create({ model: "oauthClientResource", data });
+    const pair = { clientId: created.client_id, resourceId };
+    const where = Object.entries(pair).map(([field, value]) => ({ field, value }));
+    // The MCP plugin has linked its own resource.
+    if (await adapter.findOne({ model: "oauthClientResource", where })) continue;
+    await adapter.create({ model: "oauthClientResource", data: { ...pair, createdAt: new Date() } });
   }
   return created;
 }
@@ -261,7 +263,7 @@ function relayBackChannelLogout(destination) {
 }
 
 function certificate() {
-  const directory = mkdtempSync(join(tmpdir(), "better-auth-17-"));
+  const directory = mkdtempSync(resolve("tls-"));
   const [key, certificate] = ["key.pem", "certificate.pem"].map((name) => join(directory, name));
   execFileSync("openssl", [
     ..."req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split(" "),
