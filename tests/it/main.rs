@@ -40,6 +40,7 @@ mod responses;
 mod revocation;
 mod rewrites;
 mod semantics;
+mod sessions;
 mod slow_readers;
 mod stalls;
 mod starting;

@@ -100,7 +100,7 @@ impl Key {
         Self { kid: None, ..self }
     }
 
-    fn public_jwk(&self) -> Value {
+    pub(crate) fn public_jwk(&self) -> Value {
         let jwk = Jwk::from_encoding_key(&self.signer, self.algorithm).unwrap();
         let mut jwk = serde_json::to_value(jwk).unwrap();
         if let Some(kid) = &self.kid {
