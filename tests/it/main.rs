@@ -24,6 +24,7 @@ mod harness;
 mod http2_connections;
 mod identity;
 mod idle_connections;
+mod introspection;
 mod invariants;
 mod keys;
 mod limits;

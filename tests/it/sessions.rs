@@ -222,7 +222,7 @@ fn the_secure_cookie_wins_over_the_plain_one_and_a_repeated_one_is_refused() {
     }
     assert_eq!(
         server.exchanges()[0].head.values("cookie"),
-        [secure.clone()]
+        std::slice::from_ref(&secure)
     );
     for cookies in [
         format!("{plain}; {plain}"),

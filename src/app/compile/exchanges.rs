@@ -13,6 +13,7 @@ use crate::config::{
 use crate::gate::issuer_id::IssuerId;
 use crate::gate::token::SessionSource;
 use crate::keys::exchange::{BasicCredentials, Endpoint, ExchangeSettings, Exchanger};
+use crate::keys::remote::RemoteKeys;
 use crate::proxy::shared::Exchangers;
 
 use super::keys::{IssuerServer, endpoint, fetcher};
@@ -26,19 +27,20 @@ const INTROSPECTION_URL: UrlKind = UrlKind {
     risk: "would send tokens and the client secret to another machine without TLS",
 };
 
-/// Exchanges of one issuer.
+/// Exchanges of one issuer. `keys` is its key set, if it has one at a URL.
 pub(super) fn compile(
     document: &mut ConfigDocument,
     path: &KeyPath,
     name: &str,
     issuer: &config::Issuer,
+    keys: Option<&RemoteKeys>,
 ) -> Exchangers {
     let server = issuer.better_auth.as_ref();
     let sessions = server.and_then(|server| Some((server, server.sessions.0.as_ref()?)));
     Exchangers {
         sessions: sessions.and_then(|(server, sessions)| {
             let path = path.key("better_auth");
-            self::sessions(document, &path, name, server, sessions)
+            self::sessions(document, &path, name, server, sessions, keys)
         }),
         introspection: issuer.introspection.as_ref().and_then(|introspection| {
             let audience = issuer.audience.is_some() || server.is_some();
@@ -54,6 +56,7 @@ fn sessions(
     name: &str,
     server: &BetterAuth,
     sessions: &Sessions,
+    keys: Option<&RemoteKeys>,
 ) -> Option<Arc<Exchanger>> {
     let table = path.key("sessions");
     let max_age = max_age(document, &table, sessions.max_age);
@@ -72,22 +75,23 @@ fn sessions(
         SessionEndpoint::GetSession => ("get-session", Endpoint::GetSession),
     };
     let url: Uri = endpoint(&url, endpoint_name)?.parse().ok()?;
-    // The key set of the same server reports its problems.
-    let files = IssuerServer {
-        path: path.clone(),
-        url_path: path.clone(),
-        ca_file: server.ca_file.clone(),
-        token_file: None,
-        host: server.host.clone(),
+    let fetcher = match sessions.via {
+        // The key set of the same server, which has reported its problems.
+        SessionEndpoint::Token => keys?.fetcher.clone(),
+        SessionEndpoint::GetSession => {
+            let files = IssuerServer {
+                path: path.clone(),
+                url_path: path.clone(),
+                ca_file: server.ca_file.clone(),
+                token_file: None,
+                host: server.host.clone(),
+            };
+            fetcher(document, &url, files)?
+        }
     };
-    let has_reported =
-        document.is_invalid(&path.key("ca_file")) || document.is_invalid(&path.key("host"));
-    if has_reported {
-        return None;
-    }
     Some(Arc::new(Exchanger::new(ExchangeSettings {
         issuer: name.into(),
-        fetcher: fetcher(document, &url, files)?,
+        fetcher,
         url,
         endpoint: kind,
         max_age: max_age?,

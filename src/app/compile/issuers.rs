@@ -54,7 +54,11 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
         let resolved = keys
             .and_then(|keys| resolve(document, warnings, &keys_path, &keys, algorithms.as_deref()));
         check_template(document, &path, &issuer);
-        let exchangers = exchanges::compile(document, &path, &name, &issuer);
+        let remote_keys = match &resolved {
+            Some(ResolvedKeys::Remote(remote)) => Some(&**remote),
+            Some(ResolvedKeys::Local(_)) | None => None,
+        };
+        let exchangers = exchanges::compile(document, &path, &name, &issuer, remote_keys);
         let (issuer_values, audience) = (issuer.issuer, issuer.audience.or(defaults.audience));
         let accepted = texts(
             document,
@@ -155,11 +159,13 @@ fn profiles(
                 "must list at least one non-empty string, such as \"JWT\" or \"at+jwt\"",
             );
         }
-        let audience = texts(
-            document,
-            &path.key("audience"),
-            Some(accept.audience.clone()),
-        );
+        let OneOrMany(audience) = accept.audience.clone();
+        if audience.is_empty() || audience.iter().any(String::is_empty) {
+            document.report(
+                path.key("audience"),
+                "must have at least one value, none of them empty",
+            );
+        }
         let subject = match &accept.subject {
             Some(claims) => subject(document, &path.key("subject"), claims),
             None => main.subject.clone(),
@@ -167,7 +173,7 @@ fn profiles(
         profiles.push(TokenProfile {
             types: accept.types.clone(),
             policy: ClaimPolicy {
-                audience,
+                audience: Some(audience),
                 subject,
                 ..main.clone()
             },
