@@ -516,7 +516,7 @@ fn responses_page_lists_every_fault_of_a_token() {
     }
 }
 
-/// Configuration with two issuers, one of them unreachable, and an unreachable upstream.
+/// Configuration with two issuers, one of them unreachable and with sessions, and an unreachable upstream.
 const GATE: &str = r#"
 [listen]
 address = "127.0.0.1:0"
@@ -533,8 +533,7 @@ health_check = { path = "/health" }
 keys = { secret_env = "BETTER_AUTH_SECRET" }
 
 [issuers.remote]
-keys = { jwks_url = "http://127.0.0.1:1/jwks" }
-issuer = "https://issuer.example"
+better_auth = { url = "http://127.0.0.1:1", public = "https://issuer.example", sessions = true }
 
 [tracing]
 url = "http://127.0.0.1:1"
@@ -544,18 +543,32 @@ path = "/api/{user_id}/{*rest}"
 access = { owner = "user_id" }
 "#;
 
-/// Sends a request to [`GATE`], which responds with 502.
+/// Sends a request with a token to [`GATE`], which responds with 502.
 fn get(address: &str, path: &str, token: &str) {
+    let response = response(address, path, &format!("Authorization: Bearer {token}"));
+    assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
+}
+
+/// Sends a request with a session to [`GATE`], which responds with 503: the issuer cannot be asked.
+fn get_with_session(address: &str, path: &str) {
+    let (token, signature) = ("a".repeat(32), "b".repeat(43));
+    let cookie = format!("Cookie: better-auth.session_token={token}.{signature}=");
+    let response = response(address, path, &cookie);
+    assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
+    assert!(response.contains("exchange_unavailable"), "{response}");
+}
+
+fn response(address: &str, path: &str, credential: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\n{credential}\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
-    assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
+    response
 }
 
 /// Token with the subject `alice`.
@@ -572,13 +585,15 @@ address = "127.0.0.1:0"
 tls = { certificate = "tests/fixtures/config/tls/gate.crt", key = "tests/fixtures/keys/p256.private.pem", client_ca = "tests/fixtures/config/tls/gate.crt", client_crl = "tests/fixtures/config/tls/gate.crl" }
 "#;
 
-/// Metrics of [`GATE`] with [`LISTENER`] after one request.
+/// Metrics of [`GATE`] with [`LISTENER`] after a request with a token and one with a session.
 fn exposition() -> String {
     let text = format!("{GATE}{LISTENER}");
     let mut written = ConfigDocument::parse(Path::new("gate.toml"), &text).unwrap();
     written.set_variable("BETTER_AUTH_SECRET", SECRET);
     let running = App::compile(written).unwrap().start(Clock::System).unwrap();
-    get(&running.address().to_string(), "/api/alice/tasks", &token());
+    let address = running.address().to_string();
+    get(&address, "/api/alice/tasks", &token());
+    get_with_session(&address, "/api/alice/tasks");
     let exposition = running.metrics().exposition().unwrap();
     running.stop();
     running.wait();

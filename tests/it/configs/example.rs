@@ -38,7 +38,9 @@ fn every_commented_out_line_of_the_example_compiles() {
                 let has_no_client_ca = problem
                     .message
                     .contains("no listener requests client certificates");
-                let has_no_sessions = problem.message.contains("no issuer of this route has sessions");
+                let has_no_sessions = problem
+                    .message
+                    .contains("no issuer of this route has sessions");
                 assert!(
                     is_missing_file || has_no_client_ca || has_no_sessions,
                     "{line}: {problems}"
