@@ -24,7 +24,8 @@
 //!
 //! 5. Token: [`gate::token`] takes the token from its token source; [`gate::origin`] checks the page that sent a cookie.
 //! 6. Verification: [`gate::verify`] verifies the token with the keys of its issuer ([`keys`]), and [`gate::claims`]
-//!    validates its claims; [`gate::cache`] holds verified tokens. An unknown key triggers a fetch and a second attempt.
+//!    validates its claims; [`gate::cache`] holds verified tokens. An unknown key triggers a fetch and a second attempt, a
+//!    session or an opaque token an exchange with its issuer ([`keys::exchange`]).
 //! 7. Subject rate limit: [`gate::rate_limit`] by subject.
 //!
 //! [`gate::Authenticated::authorize`] is the last:
@@ -32,7 +33,7 @@
 //! 8. Authorization: [`gate::access`] checks the owner and the requirements of the route ([`gate::requirement`]).
 //!
 //! The result is a permit ([`gate::permit`]) or a stop ([`gate::stop`]): a refusal ([`gate::refusal`]), a preflight
-//! response, or a need for newer keys.
+//! response, or a need for newer keys or for an exchange.
 //!
 //! **Upstream.** [`proxy::headers`] turns the head of the decision into the forwarded head, by the settings of the route
 //! ([`proxy::forwarding`]). [`proxy::upstream`] consumes the permit: it picks an endpoint, checks out a connection of the
