@@ -104,6 +104,7 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
         max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
         profiles: Vec::new(),
         is_introspected: false,
+        machines: false,
         ring: Arc::new(KeyRing::local(keys.expect("the key of the case is valid"))),
     };
     let owner = Rule::Owner {

@@ -50,7 +50,7 @@ pub use listen::{Admin, Drain, Listen, Listener, Log, LogFormat, LogLevel};
 pub use problem::{KeyPath, Problem, Problems, Step};
 pub use redis::{DEFAULT_REDIS_PORT, Redis, WhenUnavailable};
 pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSource};
-pub use rule::{CertificateField, ClaimRule, Scalar};
+pub use rule::{CallerKind, CertificateField, ClaimRule, Scalar};
 pub use schema::CONFIG_SCHEMA;
 pub(crate) use suggestions::suggest;
 use suggestions::{alias, nearest};

@@ -7,6 +7,7 @@
 pub mod access;
 mod byte_set;
 pub mod cache;
+pub mod caller_kind;
 pub mod certificate;
 pub mod claim_path;
 pub mod claims;
@@ -131,7 +132,7 @@ impl Gate {
         let required_claims = required.map(str::to_owned).collect();
         Self {
             required_claims: Arc::new(required_claims),
-            managed: Arc::new(ManagedNames::new(identity.iter().map(|(name, _)| name))),
+            managed: Arc::new(ManagedNames::new(configured_names(&identity))),
             has_cors,
             cors: cors.map(Arc::new),
             routes: Arc::new(routes),
@@ -338,6 +339,7 @@ impl Gate {
     /// Contents of a verified token, as later requests use them.
     fn remember(&self, mut verified: Verified, fresh_until: Option<UnixTime>) -> CachedToken {
         let caller = Arc::new(KnownCaller {
+            kind: verified.kind,
             headers: self
                 .identity_headers(&verified.subject, &verified.claims)
                 .into(),
@@ -528,6 +530,7 @@ impl Authenticated<'_> {
             claims: &identity.token.claims,
             certificate,
             issuer: identity.token.issuer,
+            kind: identity.token.caller.kind,
         };
         route
             .access
@@ -552,6 +555,14 @@ impl Authenticated<'_> {
             ..self.routed.refused(refusal)
         })
     }
+}
+
+/// Names of the identity headers, except those that are managed in every configuration.
+fn configured_names(identity: &[(HeaderName, IdentityClaim)]) -> impl Iterator<Item = &HeaderName> {
+    let configured = identity
+        .iter()
+        .filter(|(_, claim)| *claim != IdentityClaim::Client);
+    configured.map(|(name, _)| name)
 }
 
 #[cfg(test)]

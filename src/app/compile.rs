@@ -35,7 +35,7 @@ use crate::proxy::shared::Policy;
 use super::config_source::ConfigSource;
 
 use checks::check_share;
-use headers::X_USER_ID;
+use headers::{X_CLIENT_ID, X_USER_ID};
 
 /// Compiled configuration, ready to start.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl App {
     }
 }
 
-/// Identity headers: `X-User-Id` and those in `[identity]`.
+/// Identity headers: `X-User-Id`, those in `[identity]`, and `X-Client-Id` unless `[identity]` has it.
 fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
     let path = KeyPath::of("identity").key("headers");
     let mut identity = vec![(X_USER_ID, IdentityClaim::Subject)];
@@ -168,6 +168,12 @@ fn identity(document: &mut ConfigDocument) -> Vec<(HeaderName, IdentityClaim)> {
                 Err(problem) => document.report(path, problem.to_string()),
             }
         }
+    }
+    let is_client = |(name, _): &(HeaderName, IdentityClaim)| {
+        ManagedNames::new([name]).is_identity(X_CLIENT_ID.as_str())
+    };
+    if !identity.iter().any(is_client) {
+        identity.push((X_CLIENT_ID, IdentityClaim::Client));
     }
     identity
 }

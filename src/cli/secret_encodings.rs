@@ -86,6 +86,7 @@ fn verifies(issuer: &Issuer, ring: KeyRing, token: &str, now: UnixTime) -> bool 
                 | Refusal::TokenAudience
                 | Refusal::TokenSubject
                 | Refusal::TokenConfirmation
+                | Refusal::TokenMachine
         ),
     }
 }

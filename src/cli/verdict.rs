@@ -7,7 +7,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::UnixTime;
+use crate::gate::caller_kind::MachineMark;
 use crate::gate::certificate::{Binding, ClientCertificate};
+use crate::gate::claims::Claims;
 use crate::gate::issuer_id::IssuerId;
 use crate::gate::refusal::Refusal;
 use crate::gate::token::BearerToken;
@@ -300,6 +302,14 @@ impl DecodedToken {
                         "{signed}, but `cnf` binds it to a proof other than a certificate, which the gate does not verify"
                     ),
                 }
+            }
+            Refusal::TokenMachine => {
+                let claims = Claims::parse(self.claims.to_string().as_bytes());
+                let mark = claims.ok().and_then(|claims| MachineMark::find(&claims));
+                let mark = mark.map_or_else(String::new, |mark| format!(" ({mark})"));
+                format!(
+                    "{signed}, but the token is that of a machine{mark}, and the issuer has no `machines = true`"
+                )
             }
             Refusal::KeysUnavailable => {
                 "the key set is unavailable, so the token cannot be verified".to_owned()

@@ -71,6 +71,9 @@ pub struct Issuer {
     /// certificate that is presented must still match.
     #[serde(default)]
     pub allow_bound: bool,
+    /// Accepts tokens of machines (client credentials grant). Machines own no path.
+    #[serde(default)]
+    pub machines: bool,
 }
 
 /// Element of `accept = [{ … }]`: a kind of token. A token must have one of its types and one of its audiences.

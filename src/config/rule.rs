@@ -6,7 +6,8 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
-/// `{ claim = "role", any = ["admin"] }`: a claim or a certificate field, and exactly one condition.
+/// `{ claim = "role", any = ["admin"] }`: a claim or a certificate field, and exactly one condition; or
+/// `{ kind = "machine" }`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -17,6 +18,9 @@ pub struct ClaimRule {
     /// Field of the client certificate, instead of a claim.
     #[serde(default)]
     pub certificate: Option<CertificateField>,
+    /// Kind of the caller, instead of a claim and its condition.
+    #[serde(default)]
+    pub kind: Option<CallerKind>,
     /// Required element of an array, or word of a space-separated string.
     #[serde(default)]
     pub has: Option<String>,
@@ -26,6 +30,27 @@ pub struct ClaimRule {
     /// Required value.
     #[serde(default)]
     pub equals: Option<Scalar>,
+}
+
+/// Kind of a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum CallerKind {
+    /// A user, or a client on behalf of one.
+    User,
+    /// A client on its own behalf (client credentials grant, RFC 6749 section 4.4).
+    Machine,
+}
+
+impl CallerKind {
+    /// Name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Machine => "machine",
+        }
+    }
 }
 
 /// Field of a client certificate.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::caller_kind::CallerKind;
 use super::certificate::ClientCertificate;
 use super::claims::Claims;
 use super::cors::Cors;
@@ -61,6 +62,7 @@ pub(super) struct RequestContext<'a> {
     /// Client certificate of this connection.
     pub(super) certificate: Option<&'a ClientCertificate>,
     pub(super) issuer: IssuerId,
+    pub(super) kind: CallerKind,
 }
 
 impl Access {
@@ -87,15 +89,16 @@ impl Access {
             require,
             exempt,
         } = &self.requirements;
-        let holds =
-            |requirement: &Requirement| requirement.holds(context.claims, context.certificate);
+        let holds = |requirement: &Requirement| {
+            requirement.holds(context.claims, context.certificate, context.kind)
+        };
         if issuers
             .as_ref()
             .is_some_and(|accepted| !accepted.contains(&context.issuer))
         {
             return Err(Refusal::TokenIssuer);
         }
-        if let Err(mismatch) = self.rule.admit(context.subject, owner)
+        if let Err(mismatch) = self.rule.admit(context, owner)
             && !exempt.as_ref().is_some_and(holds)
         {
             return Err(mismatch);
@@ -108,13 +111,18 @@ impl Access {
 }
 
 impl Rule {
-    /// Admits a verified subject. `owner` is the path segment of an owner rule.
-    fn admit(&self, subject: &Subject, owner: Option<&BoundSegment<'_>>) -> Result<(), Refusal> {
+    /// Admits a verified subject. `owner` is the path segment of an owner rule. The names of machines and of users are
+    /// not one namespace: a machine owns no path, also if its name is that of a user.
+    fn admit(
+        &self,
+        context: RequestContext<'_>,
+        owner: Option<&BoundSegment<'_>>,
+    ) -> Result<(), Refusal> {
         match self {
             Self::Public | Self::Authenticated => Ok(()),
             Self::Owner { mismatch, .. } => {
-                let same = owner.is_some_and(|owner| owner.names(subject.as_str()));
-                if same {
+                let same = owner.is_some_and(|owner| owner.names(context.subject.as_str()));
+                if same && context.kind == CallerKind::User {
                     Ok(())
                 } else {
                     Err(Refusal::SubjectMismatch(*mismatch))
@@ -133,6 +141,10 @@ impl Requirements {
                 scope: claim.is("scope").then(|| self.scope()).flatten(),
             },
             Attribute::Certificate(_) => Refusal::CertificateDenied { requirement },
+            Attribute::Kind => Refusal::ClaimDenied {
+                requirement,
+                scope: None,
+            },
         }
     }
 
@@ -142,7 +154,7 @@ impl Requirements {
         let all = required.chain(&self.exempt);
         all.filter_map(|requirement| match &requirement.attribute {
             Attribute::Claim(claim) => Some(claim.first()),
-            Attribute::Certificate(_) => None,
+            Attribute::Certificate(_) | Attribute::Kind => None,
         })
     }
 

@@ -160,6 +160,7 @@ impl fmt::Debug for TokenCache {
 
 #[cfg(test)]
 mod tests {
+    use crate::gate::caller_kind::CallerKind;
     use crate::gate::claims::ClaimPolicy;
     use crate::gate::subject::{Namespace, Subject};
 
@@ -178,6 +179,7 @@ mod tests {
         let claims = Claims::parse(br#"{"sub":"a","exp":100}"#).unwrap();
         CachedToken {
             caller: Arc::new(KnownCaller {
+                kind: CallerKind::User,
                 subject: Subject::new(subject).unwrap(),
                 issuer: "test".into(),
                 expires: UnixTime(100),

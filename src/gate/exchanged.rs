@@ -6,6 +6,7 @@ use crate::clock::UnixTime;
 use crate::keys::credential::{Credential, CredentialForm, Exchanged, Outcome};
 
 use super::cache::{CachedToken, TokenCache};
+use super::caller_kind::CallerKind;
 use super::claims::{ClaimPolicy, Claims};
 use super::issuer_id::IssuerId;
 use super::refusal::Refusal;
@@ -202,7 +203,12 @@ impl Gate {
         if let Some(binding) = &checked.binding {
             binding.check(request.certificate)?;
         }
+        let kind = CallerKind::of(&claims);
+        if kind == CallerKind::Machine && !issuer.machines {
+            return Err(Refusal::TokenMachine.into());
+        }
         Ok(Verified {
+            kind,
             subject: checked.subject,
             issuer: Arc::clone(&issuer.name),
             issuer_id: id,

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::config::CertificateField;
 
+use super::caller_kind::client_id;
 use super::certificate::ClientCertificate;
 use super::claim_path::ClaimPath;
 use super::claims::Claims;
@@ -15,6 +16,8 @@ use super::subject::{self, Subject};
 pub enum IdentityClaim {
     /// Subject of the token.
     Subject,
+    /// Client that the token was issued to.
+    Client,
     /// A claim or a member of one.
     Named(ClaimPath),
     /// A field of the client certificate.
@@ -26,6 +29,7 @@ impl IdentityClaim {
     pub(super) fn value(&self, subject: &Subject, claims: &Claims) -> Option<HeaderValue> {
         match self {
             Self::Subject => Some(subject.to_header_value()),
+            Self::Client => subject::field_value(client_id(claims)?),
             Self::Named(path) => field_value(claims.find(path)?),
             Self::Certificate(_) => None,
         }
@@ -34,7 +38,7 @@ impl IdentityClaim {
     /// Value from the certificate; `None` if the field is missing or has no unambiguous header value.
     pub(super) fn certificate_value(&self, certificate: &ClientCertificate) -> Option<HeaderValue> {
         match self {
-            Self::Subject | Self::Named(_) => None,
+            Self::Subject | Self::Client | Self::Named(_) => None,
             // A distinguished name is one value: its commas separate no list elements.
             Self::Certificate(CertificateField::Subject) => {
                 subject::field_value(certificate.values(CertificateField::Subject).first()?)

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::clock::UnixTime;
 
+use super::caller_kind::CallerKind;
 use super::request_target::RequestTarget;
 use super::routes::Route;
 use super::subject::Subject;
@@ -41,6 +42,7 @@ pub enum Caller {
 /// Caller identified by a verified token.
 #[derive(Debug, Clone)]
 pub struct KnownCaller {
+    pub kind: CallerKind,
     pub subject: Subject,
     /// Name of the issuer in the configuration.
     pub issuer: Arc<str>,

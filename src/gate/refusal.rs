@@ -50,6 +50,8 @@ pub enum Refusal {
     TokenInactive,
     /// The token is sender-constrained (`cnf`, RFC 7800), and the connection does not prove the key.
     TokenConfirmation,
+    /// The token of a machine, from an issuer without `machines`.
+    TokenMachine,
     SubjectMismatch(Mismatch),
     ClaimDenied {
         /// Unmet requirement, in words for the operator.
@@ -362,6 +364,14 @@ impl Refusal {
                 stage: Stage::Verification,
                 detail: "The token is bound to a key that the request does not prove.",
                 hint: "Send the token over a connection with the certificate it is bound to, or see `allow_bound`.",
+            },
+            Self::TokenMachine => &Row {
+                reason: "token_machine",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The token is that of a machine, and only users are accepted.",
+                hint: "Call with a user's token, or set `machines = true` on the issuer to accept client credentials tokens. A machine owns no path.",
             },
             Self::SubjectMismatch(Mismatch::Forbidden) => &Row {
                 reason: "subject_mismatch",

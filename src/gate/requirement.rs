@@ -6,6 +6,7 @@ use serde_json::{Number, Value};
 
 use crate::config::CertificateField;
 
+use super::caller_kind::CallerKind;
 use super::certificate::ClientCertificate;
 use super::claim_path::ClaimPath;
 use super::claims::Claims;
@@ -24,6 +25,8 @@ pub enum Attribute {
     Claim(ClaimPath),
     /// A field of the client certificate.
     Certificate(CertificateField),
+    /// Kind of the caller, by its name.
+    Kind,
 }
 
 /// Expected value of an attribute.
@@ -47,8 +50,13 @@ pub fn is_scope(text: &str) -> bool {
 }
 
 impl Requirement {
-    /// Returns whether token and certificate satisfy the requirement. A missing claim or certificate never does.
-    pub(super) fn holds(&self, claims: &Claims, certificate: Option<&ClientCertificate>) -> bool {
+    /// Returns whether the caller satisfies the requirement. A missing claim or certificate never does.
+    pub(super) fn holds(
+        &self,
+        claims: &Claims,
+        certificate: Option<&ClientCertificate>,
+        kind: CallerKind,
+    ) -> bool {
         match &self.attribute {
             Attribute::Claim(path) => {
                 let claim = claims.find(path);
@@ -57,6 +65,7 @@ impl Requirement {
             Attribute::Certificate(field) => certificate.is_some_and(|certificate| {
                 self.expected.matches_values(certificate.values(*field))
             }),
+            Attribute::Kind => self.expected.is_text(kind.name()),
         }
     }
 }
@@ -68,6 +77,10 @@ impl Expected {
             Self::Any(wanted) => wanted.iter().any(|wanted| has(claim, wanted)),
             Self::Equals(wanted) => equals(claim, wanted),
         }
+    }
+
+    fn is_text(&self, text: &str) -> bool {
+        matches!(self, Self::Equals(Value::String(wanted)) if wanted == text)
     }
 
     /// Compares whole values: the holder of a certificate could choose a name that contains other words.
@@ -115,6 +128,7 @@ impl fmt::Display for Requirement {
         match attribute {
             Attribute::Claim(claim) => write!(f, "`{claim}`")?,
             Attribute::Certificate(field) => write!(f, "the certificate's `{field}`")?,
+            Attribute::Kind => f.write_str("the caller's `kind`")?,
         }
         match expected {
             Expected::Has(wanted) => write!(f, " has `{wanted}`"),

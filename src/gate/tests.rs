@@ -36,6 +36,7 @@ fn gate(ring: KeyRing) -> Gate {
         accepted: None,
         types: vec!["JWT".into()],
         max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
+        machines: false,
         policy: ClaimPolicy {
             audience: None,
             authorized_party: None,

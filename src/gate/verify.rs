@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::clock::UnixTime;
 use crate::keys::{Algorithm, KeyKind, KeyRing, VerificationKey};
 
+use super::caller_kind::CallerKind;
 use super::certificate::{Binding, ClientCertificate};
 use super::claims::{ClaimPolicy, Claims, Validity};
 use super::issuer_id::IssuerId;
@@ -36,6 +37,8 @@ pub struct Issuer {
     pub types: Vec<String>,
     /// Longest accepted token, in bytes.
     pub max_token_bytes: usize,
+    /// True if tokens of machines are accepted.
+    pub machines: bool,
     /// Checks of the claims.
     pub policy: ClaimPolicy,
     /// Further kinds of tokens.
@@ -57,6 +60,7 @@ pub struct TokenProfile {
 #[derive(Debug)]
 pub struct Verified {
     pub subject: Subject,
+    pub kind: CallerKind,
     /// Name of the issuer in the configuration.
     pub issuer: Arc<str>,
     pub issuer_id: IssuerId,
@@ -187,8 +191,13 @@ pub fn verify(
         let confirmed = binding.check(certificate);
         confirmed.map_err(|refusal| unverified(refusal, false))?;
     }
+    let kind = CallerKind::of(&jws.claims);
+    if kind == CallerKind::Machine && !issuer.machines {
+        return Err(unverified(Refusal::TokenMachine, false));
+    }
     Ok(Verified {
         subject: checked.subject,
+        kind,
         issuer: Arc::clone(&issuer.name),
         issuer_id,
         claims: jws.claims,

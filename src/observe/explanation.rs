@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use crate::gate::access::{Requirements, Rule};
+use crate::gate::caller_kind::{CallerKind, OWNS_NO_PATH};
 use crate::gate::permit::KnownCaller;
 use crate::gate::rate_limit::RateLimit;
 use crate::gate::refusal::Refusal;
@@ -85,7 +86,11 @@ impl StageResult {
     /// Result of a verification that accepted the token.
     pub fn verified(caller: &KnownCaller) -> Self {
         let subject = printable(caller.subject.as_str());
-        let text = format_args!("subject `{subject}`, issuer `{}`", caller.issuer);
+        let kind = match caller.kind {
+            CallerKind::User => "",
+            CallerKind::Machine => ", a machine",
+        };
+        let text = format_args!("subject `{subject}`, issuer `{}`{kind}", caller.issuer);
         Self::passed(Stage::Verification, text)
     }
 
@@ -169,6 +174,9 @@ fn detail(stopped: &StoppedRequest<'_>) -> Option<String> {
             "the route does not accept the issuer `{}`",
             caller.issuer
         )),
+        (Refusal::SubjectMismatch(_), Some(caller)) if caller.kind == CallerKind::Machine => {
+            Some(OWNS_NO_PATH.to_owned())
+        }
         _ => None,
     }
 }

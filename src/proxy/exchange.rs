@@ -10,6 +10,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
+use crate::gate::caller_kind::{CallerKind, OWNS_NO_PATH};
 use crate::gate::cors::CorsRequest;
 use crate::gate::inbound::Inbound;
 use crate::gate::permit::{Caller, KnownCaller, Permit};
@@ -92,8 +93,11 @@ enum Outcome {
 
 impl Outcome {
     /// Sub-cause of a refusal.
-    fn cause(&self) -> Option<String> {
+    fn cause(&self, caller: Option<&KnownCaller>) -> Option<String> {
         match self {
+            Self::Refused(Refusal::SubjectMismatch(_)) => caller
+                .filter(|caller| caller.kind == CallerKind::Machine)
+                .map(|_| OWNS_NO_PATH.to_owned()),
             Self::Refused(refusal) | Self::Aborted(_, refusal) => refusal.cause(),
             Self::Pending | Self::Responded(_) => None,
         }
@@ -385,7 +389,8 @@ impl Exchange {
         };
         let elapsed = now - self.started;
         let uploaded = || self.upload.as_ref().map_or(0, |upload| upload.bytes());
-        let cause = self.cause.take().or_else(|| self.outcome.cause());
+        let cause = self.cause.take();
+        let cause = cause.or_else(|| self.outcome.cause(self.caller.as_deref()));
         let record = Record {
             method: &self.method,
             target: self.target.as_ref(),

@@ -143,6 +143,19 @@ fn an_active_token_must_be_for_this_audience_and_not_expired() {
 }
 
 #[test]
+fn an_opaque_token_of_a_machine_needs_machines() {
+    let machine = json!({ "active": true, "aud": AUDIENCE, "client_id": "web", "exp": NOW + 60 });
+    for (keys, status) in [("", 401), ("machines = true", 200)] {
+        let (sidecar, _upstream, endpoint) = start_with(keys, "p :w");
+        endpoint.set(OPAQUE, machine.clone());
+        let response = sidecar.call(&get("/me/x").bearer(OPAQUE));
+        assert_eq!(response.status, status, "{}", response.text());
+        let response = sidecar.call(&get("/api/web/tasks").bearer(OPAQUE));
+        assert_ne!(response.status, 200);
+    }
+}
+
+#[test]
 fn unknown_tokens_and_texts_that_are_no_tokens_are_rejected() {
     let (sidecar, upstream, endpoint) = start();
     send(&sidecar, "an-unknown-opaque-token").refused(401, "token_inactive");

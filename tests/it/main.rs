@@ -29,6 +29,7 @@ mod invariants;
 mod keys;
 mod limits;
 mod listening;
+mod machines;
 mod paths;
 mod proxy_protocol;
 mod rate_limits;

@@ -237,6 +237,11 @@ fn rejected_requests() -> Vec<(u16, &'static str, Request)> {
             to_tasks(&with("cnf", json!({ "jkt": "x" }))),
         ),
         (
+            401,
+            "token_machine",
+            to_tasks(&with("client_id", json!("alice"))),
+        ),
+        (
             403,
             "subject_mismatch",
             get("/api/bob/tasks").bearer(&valid),

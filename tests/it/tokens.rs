@@ -116,6 +116,7 @@ fn another_issuer_does_not_change_the_outcome() {
         accepted: Some(vec!["https://stranger.example".to_owned()]),
         types: vec!["JWT".to_owned()],
         max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
+        machines: false,
         policy: ClaimPolicy {
             audience: None,
             authorized_party: None,
@@ -185,6 +186,7 @@ impl Case {
             accepted: self.issuer.clone(),
             types: self.types.clone().unwrap_or_else(|| vec!["JWT".to_owned()]),
             max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
+            machines: false,
             policy: ClaimPolicy {
                 audience: self.audience.clone(),
                 authorized_party: self.authorized_party.clone(),

@@ -135,6 +135,7 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
             policy,
             profiles,
             is_introspected: exchangers.introspection.is_some(),
+            machines: issuer.machines,
             ring: Arc::new(ring),
         });
         compiled.exchangers.push(exchangers);

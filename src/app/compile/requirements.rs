@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::config::{self, Access, CertificateField, ClaimRule, ConfigDocument, KeyPath, Scalar};
+use crate::config::{
+    self, Access, CallerKind, CertificateField, ClaimRule, ConfigDocument, KeyPath, Scalar,
+};
 use crate::gate::access::Requirements;
 use crate::gate::certificate;
 use crate::gate::claim_path::ClaimPath;
@@ -37,6 +39,12 @@ pub(super) fn compile(
         );
     }
     let exempt = route.exempt.as_ref();
+    if exempt.is_some_and(|rule| rule.kind == Some(CallerKind::User)) {
+        document.report(
+            path.key("exempt"),
+            "exempts every user from the owner check; to serve every user, write `access = \"authenticated\"`",
+        );
+    }
     Requirements {
         issuers: issuers(document, &path.key("issuers"), route.issuers.as_deref()),
         require: require(document, &path.key("require"), route.require.as_deref()),
@@ -73,10 +81,14 @@ fn requirement(
     let ClaimRule {
         claim,
         certificate,
+        kind,
         has,
         any,
         equals,
     } = rule;
+    if let Some(kind) = kind {
+        return self::kind(document, path, *kind, rule);
+    }
     let attribute = attribute(document, path, claim.as_deref(), *certificate);
     let given = [
         ("has", has.is_some()),
@@ -100,6 +112,41 @@ fn requirement(
     Some(Requirement {
         attribute,
         expected,
+    })
+}
+
+/// Compiles `{ kind = "machine" }`, which stands alone.
+fn kind(
+    document: &mut ConfigDocument,
+    path: &KeyPath,
+    kind: CallerKind,
+    rule: &ClaimRule,
+) -> Option<Requirement> {
+    let others = [
+        ("claim", rule.claim.is_some()),
+        ("certificate", rule.certificate.is_some()),
+        ("has", rule.has.is_some()),
+        ("any", rule.any.is_some()),
+        ("equals", rule.equals.is_some()),
+    ];
+    if let Some((other, _)) = others.iter().find(|(_, is_given)| *is_given) {
+        document.report(
+            path.key(other),
+            "has no effect beside `kind`; write a second requirement in `require`",
+        );
+        return None;
+    }
+    let mut issuers = document.config.issuers.values();
+    let accepts_machines = issuers.any(|issuer| issuer.machines);
+    if kind == CallerKind::Machine && !accepts_machines && !document.config.issuers.is_empty() {
+        document.report(
+            path.key("kind"),
+            "no issuer accepts the tokens of machines, so no caller is one; set `machines = true` on an issuer",
+        );
+    }
+    Some(Requirement {
+        attribute: Attribute::Kind,
+        expected: Expected::Equals(kind.name().into()),
     })
 }
 
@@ -129,7 +176,7 @@ fn attribute(
                 ("claim", claim.is_some()),
                 ("certificate", certificate.is_some()),
             ];
-            report_choice(document, path, "`claim`, `certificate`", &given);
+            report_choice(document, path, "`claim`, `certificate`, `kind`", &given);
             None
         }
     }

@@ -62,6 +62,7 @@ fn exempts_a_caller_from_the_owner_check_only() {
             claims: &claims(&json),
             certificate: None,
             issuer: IssuerId(issuer),
+            kind: CallerKind::User,
         };
         let segment = BoundSegment::new(segment, 1).unwrap();
         let admitted = access.admit(context, Some(&segment));
@@ -79,6 +80,7 @@ fn names_every_scope_of_the_route_when_one_is_missing() {
             claims: &Claims::default(),
             certificate: None,
             issuer: IssuerId(0),
+            kind: CallerKind::User,
         };
         let requirements = Requirements {
             require: require.into_iter().map(Arc::new).collect(),
@@ -121,5 +123,49 @@ fn names_every_scope_of_the_route_when_one_is_missing() {
     ] {
         let label = format!("{require:?}");
         assert_eq!(scope_of(require).as_deref(), expected, "{label}");
+    }
+}
+
+#[test]
+fn a_machine_owns_no_path_and_may_be_exempt() {
+    let owner = Rule::Owner {
+        parameter: "user_id".into(),
+        mismatch: Mismatch::Forbidden,
+    };
+    let machine = Requirement {
+        attribute: Attribute::Kind,
+        expected: Expected::Equals(CallerKind::Machine.name().into()),
+    };
+    let with = |exempt: Option<Requirement>| Access {
+        requirements: Requirements {
+            exempt,
+            ..Requirements::default()
+        },
+        ..Access::new(owner.clone())
+    };
+    let mismatch = Err(Refusal::SubjectMismatch(Mismatch::Forbidden));
+    for (access, kind, segment, expected) in [
+        (with(None), CallerKind::User, "alice", Ok(())),
+        (with(None), CallerKind::Machine, "alice", mismatch.clone()),
+        (with(None), CallerKind::Machine, "bob", mismatch.clone()),
+        (
+            with(Some(machine.clone())),
+            CallerKind::Machine,
+            "bob",
+            Ok(()),
+        ),
+        (with(Some(machine)), CallerKind::User, "bob", mismatch),
+    ] {
+        let (subject, claims) = (alice(), Claims::default());
+        let context = RequestContext {
+            subject: &subject,
+            claims: &claims,
+            certificate: None,
+            issuer: IssuerId(0),
+            kind,
+        };
+        let segment = BoundSegment::new(segment, 1).unwrap();
+        let admitted = access.admit(context, Some(&segment));
+        assert_eq!(admitted, expected, "{kind:?} {segment:?}");
     }
 }

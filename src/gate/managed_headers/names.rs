@@ -113,6 +113,7 @@ pub(super) const USER: TrustedNames = TrustedNames {
         "xauthuser",
         "xauthuserid",
         "xauthusername",
+        "xclientid",
         "xendpointapiuserinfo", // Google Cloud Endpoints
         "xjwtassertion",        // WSO2
         "xjwtpayload",          // Istio

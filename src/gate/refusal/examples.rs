@@ -38,6 +38,7 @@ impl Refusal {
             Self::TokenSubject,
             Self::TokenType,
             Self::TokenConfirmation,
+            Self::TokenMachine,
             Self::SubjectMismatch(Mismatch::Forbidden),
             Self::SubjectMismatch(Mismatch::NotFound),
             Self::SubjectMismatch(Mismatch::Unauthorized),

@@ -10,7 +10,7 @@ fn claims(json: &str) -> Claims {
 impl Requirement {
     /// Returns whether claims satisfy the requirement without a certificate.
     fn holds_for(&self, claims: &Claims) -> bool {
-        self.holds(claims, None)
+        self.holds(claims, None, CallerKind::User)
     }
 }
 
@@ -168,10 +168,27 @@ fn matches_certificate_values_only_as_a_whole() {
             expected,
         };
         assert_eq!(
-            requirement.holds(&claims, Some(&certificate)),
+            requirement.holds(&claims, Some(&certificate), CallerKind::User),
             holds,
             "{requirement}"
         );
-        assert!(!requirement.holds(&claims, None), "{requirement}");
+        assert!(!requirement.holds_for(&claims), "{requirement}");
+    }
+}
+
+#[test]
+fn compares_the_kind_of_the_caller() {
+    let claims = claims(r#"{"kind":"machine"}"#);
+    for wanted in [CallerKind::User, CallerKind::Machine] {
+        let requirement = Requirement {
+            attribute: Attribute::Kind,
+            expected: Expected::Equals(wanted.name().into()),
+        };
+        for kind in [CallerKind::User, CallerKind::Machine] {
+            let holds = requirement.holds(&claims, None, kind);
+            assert_eq!(holds, kind == wanted, "{requirement}");
+        }
+        let expected = format!("the caller's `kind` equals `{}`", wanted.name());
+        assert_eq!(requirement.to_string(), expected);
     }
 }

@@ -281,6 +281,7 @@ mod tests {
     use super::*;
     use crate::clock::UnixTime;
     use crate::gate::access::Rule;
+    use crate::gate::caller_kind::CallerKind;
     use crate::gate::permit::KnownCaller;
     use crate::gate::refusal::Stage;
     use crate::gate::routes::Route;
@@ -464,6 +465,7 @@ mod tests {
                 for text in texts {
                     let route = Arc::new(Route::new(text, Rule::Public));
                     let caller = KnownCaller {
+                        kind: CallerKind::User,
                         subject: Subject::new(text).unwrap(),
                         issuer: text.into(),
                         expires: UnixTime(0),

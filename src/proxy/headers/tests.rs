@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 
 use crate::gate::access::Rule;
+use crate::gate::caller_kind::CallerKind;
 use crate::gate::permit::KnownCaller;
 use crate::gate::routes::Route;
 use crate::gate::subject::Subject;
@@ -26,6 +27,7 @@ fn policy(credential: Credential, trusted: &str) -> HeaderPolicy {
 fn alice() -> Caller {
     let subject = Subject::new("alice").unwrap();
     Caller::Known(Arc::new(KnownCaller {
+        kind: CallerKind::User,
         headers: Arc::new([(X_USER_ID, subject.to_header_value())]),
         subject,
         issuer: "test".into(),

@@ -30,8 +30,8 @@ fn every_commented_out_line_of_the_example_compiles() {
         if let Err(problems) = document.finish() {
             panic!("{line}: {problems}");
         }
-        // Accepted problems: the named files do not exist, and rules about client certificates and session cookies need a
-        // `client_ca` or `sessions` in another section.
+        // Accepted problems: the named files do not exist, and rules about client certificates, machines and session cookies
+        // need a `client_ca`, `machines` or `sessions` in another section.
         if let Err(problems) = compiled(&text) {
             for problem in &problems.all {
                 let is_missing_file = problem.message.contains("No such file or directory");
@@ -41,8 +41,11 @@ fn every_commented_out_line_of_the_example_compiles() {
                 let has_no_sessions = problem
                     .message
                     .contains("no issuer of this route has sessions");
+                let has_no_machines = problem
+                    .message
+                    .contains("no issuer accepts the tokens of machines");
                 assert!(
-                    is_missing_file || has_no_client_ca || has_no_sessions,
+                    is_missing_file || has_no_client_ca || has_no_sessions || has_no_machines,
                     "{line}: {problems}"
                 );
             }
