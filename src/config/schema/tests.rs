@@ -25,6 +25,7 @@ const BEYOND_THE_SCHEMA: &[&str] = &[
     "duplicate-address",
     "duplicate-iss",
     "empty-subject",
+    "exchanges",
     "identity-headers",
     "issuers-without-iss",
     "key-set-urls",

@@ -37,6 +37,8 @@ impl Refusal {
             Self::TokenAudience,
             Self::TokenSubject,
             Self::TokenType,
+            Self::SessionInvalid,
+            Self::TokenInactive,
             Self::TokenConfirmation,
             Self::TokenMachine,
             Self::SubjectMismatch(Mismatch::Forbidden),
@@ -66,6 +68,10 @@ impl Refusal {
             Self::TargetTooLong,
             Self::HeadersTooLarge,
             Self::KeysUnavailable,
+            Self::ExchangeUnavailable {
+                retry_after: 1,
+                cause: "status: 500".into(),
+            },
             Self::RateLimitUnavailable {
                 by: RateKey::ClientAddress,
             },
