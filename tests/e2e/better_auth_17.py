@@ -8,6 +8,7 @@ import pathlib
 import secrets
 import signal
 import subprocess
+from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -46,9 +47,10 @@ class BetterAuth:
         self.jwks_url = f"{self.url}/jwks"
         self.discovery_url = f"{self.url}/.well-known/openid-configuration"
         self.client = http_client(self.origin)
-        if certificate := ready.get("certificate"):
+        self.certificate = ready.get("certificate")
+        if self.certificate:
             self.client = httpx.Client(
-                base_url=self.origin, timeout=RESPONSE_SECONDS, trust_env=False, verify=certificate)
+                base_url=self.origin, timeout=RESPONSE_SECONDS, trust_env=False, verify=self.certificate)
 
     def stop(self):
         self.client.close()
@@ -70,8 +72,13 @@ class BetterAuth:
         """Number of requests to a target, such as `GET /api/auth/token`, since the start."""
         return body(self.client.get("/__probe/requests")).get(target, 0)
 
-    def sign_up(self, email: str = "ada@example.com") -> "Account":
-        account = {"email": email, "password": PASSWORD, "name": "Ada Lovelace, žena"}
+    def received(self, path: str) -> list[SimpleNamespace]:
+        """Requests to a path below /api/auth, as they came. Needs `--log`."""
+        lines = (json.loads(line) for line in self.program.output().splitlines() if line.startswith('{"method"'))
+        return [SimpleNamespace(**line) for line in lines if line["url"].split("?")[0] == f"/api/auth/{path}"]
+
+    def sign_up(self, email: str = "ada@example.com", **fields) -> "Account":
+        account = {"email": email, "password": PASSWORD, "name": "Ada Lovelace, žena", **fields}
         return Account(self, email, self.post("sign-up/email", json=account))
 
     def sign_in(self, email: str = "ada@example.com", **options) -> "Account":

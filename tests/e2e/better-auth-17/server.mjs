@@ -25,6 +25,7 @@
 //   --issuer V               `iss` of session JWTs
 //   --audience A[,B]         `aud` of session JWTs
 //   --expires 15m            lifetime of session JWTs
+//   --no-jwt                 without the JWT plugin: no /token and no key set
 //   --payload K              claims of session JWTs: minimal, or org for the active organization
 //   --big                    user column `bio`
 //   --api-key                API keys
@@ -38,7 +39,7 @@
 //   --dpop-required          DPoP for the first resource
 //   --access-expires S       lifetime of OAuth access tokens (default 3600)
 //   --bcl-relay URL          destination of back-channel logout calls to https://rp.example.com/
-//   --log                    one line of JSON on stderr for each request
+//   --log                    one line of JSON on stderr for each request, with its headers as they came
 //
 // For the tests, next to /api/auth:
 //   POST /__probe/client       creates an OAuth client: its metadata, `link` (resources) and `clientCredentialsScopes`.
@@ -139,7 +140,8 @@ function providerOptions() {
 }
 
 function plugins() {
-  const plugins = [bearer(), jwtPlugin()];
+  const plugins = [bearer()];
+  if (!flag("no-jwt")) plugins.push(jwtPlugin());
   if (flag("api-key") || flag("api-key-sessions")) plugins.push(apiKeyPlugin());
   if (flag("org")) plugins.push(organization({ teams: { enabled: true } }));
   if (flag("mcp")) plugins.push(mcp({ ...providerOptions(), resource: flag("mcp") }));
@@ -276,7 +278,8 @@ function certificate() {
 function logWhenFinished(request, response) {
   const started = performance.now();
   response.on("finish", () => {
-    const { method, url, headers } = request;
+    const { method, url, rawHeaders } = request;
+    const headers = rawHeaders.flatMap((name, index) => (index % 2 ? [] : [[name.toLowerCase(), rawHeaders[index + 1]]]));
     const milliseconds = performance.now() - started;
     console.error(JSON.stringify({ method, url, status: response.statusCode, milliseconds, headers }));
   });
