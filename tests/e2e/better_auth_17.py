@@ -7,6 +7,7 @@ import os
 import pathlib
 import secrets
 import signal
+import ssl
 import subprocess
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
@@ -50,7 +51,8 @@ class BetterAuth:
         self.certificate = ready.get("certificate")
         if self.certificate:
             self.client = httpx.Client(
-                base_url=self.origin, timeout=RESPONSE_SECONDS, trust_env=False, verify=self.certificate)
+                base_url=self.origin, timeout=RESPONSE_SECONDS, trust_env=False,
+                verify=ssl.create_default_context(cafile=self.certificate))
 
     def stop(self):
         self.client.close()

@@ -269,7 +269,7 @@ function certificate() {
   const [key, certificate] = ["key.pem", "certificate.pem"].map((name) => join(directory, name));
   execFileSync("openssl", [
     ..."req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split(" "),
-    ..."-addext subjectAltName=DNS:localhost,IP:127.0.0.1".split(" "),
+    ..."-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE".split(" "),
     "-keyout", key, "-out", certificate,
   ], { stdio: "ignore" });
   return { key: readFileSync(key), cert: readFileSync(certificate), file: certificate };
