@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import json
 import pathlib
+import re
 import threading
 from types import SimpleNamespace
 
@@ -115,8 +116,9 @@ class Guarded:
         labels = f'issuer="app",kind="{kind}",outcome="{outcome}"'
         return int(self.gate.metric(f"claimgate_exchanges_total{{{labels}}}"))
 
-    def log(self) -> str:
-        return self.gate.program.output()
+    def wait_for_log(self, text: str) -> str:
+        """Waits for a line of the log with this text. The log follows the response."""
+        return self.gate.program.wait_for(f".*{re.escape(text)}.*")[0]
 
 
 def outcome(response: httpx.Response) -> tuple[int, str | None]:

@@ -345,7 +345,7 @@ def test_asks_get_session_of_a_server_without_the_jwt_plugin(tmp_path, upstream)
 def test_names_the_missing_jwt_plugin(tmp_path, upstream):
     with running(tmp_path, upstream, "--no-jwt", is_ready=False) as (server, gate):
         assert gate.outcome(cookie=server.sign_up().session_cookie)[0] == 503
-        assert "via = \\\"get-session\\\"" in gate.log()
+        gate.wait_for_log('via = \\"get-session\\"')
 
 
 # Extension of sessions.
@@ -456,7 +456,7 @@ def test_accepts_the_secure_cookie_of_an_https_server(tmp_path, upstream):
         try:
             response = untrusting.send(cookie=ada.session_cookie)
             assert outcome(response) == (503, "exchange_unavailable") and response.headers["retry-after"]
-            assert "failed to exchange a credential" in untrusting.log() and "certificate" in untrusting.log()
+            assert "certificate" in untrusting.wait_for_log("failed to exchange a credential")
         finally:
             untrusting.stop()
     finally:
@@ -469,7 +469,7 @@ def test_sends_the_configured_host(tmp_path, upstream):
         server.client.headers["Host"] = "app.example.com"
         ada = server.sign_up()
         # Such a server names itself after the host of each request.
-        iss = jwt.decode(ada.jwt(), options={"verify_signature": False})["iss"]
+        iss = claims(ada.jwt())["iss"]
         assert iss.endswith("://app.example.com")
         split = f', public = "{iss}"'
         gate = Guarded(tmp_path / "gate", upstream, issuer(server, better_auth=f'{split}, host = "app.example.com"'))
@@ -484,7 +484,7 @@ def test_sends_the_configured_host(tmp_path, upstream):
         try:
             response = without.send(cookie=ada.session_cookie)
             assert outcome(response) == (503, "exchange_unavailable") and response.headers["retry-after"]
-            assert "a server with `allowedHosts` rejects other names; set `host`" in without.log()
+            without.wait_for_log("a server with `allowedHosts` rejects other names; set `host`")
         finally:
             without.stop()
     finally:
@@ -503,4 +503,138 @@ def test_accepts_sessions_of_a_server_with_another_public_url(tmp_path, upstream
     with running(tmp_path / "..", upstream, "--base-url", public) as (server, gate):
         # Without `public`, the JWT of the exchange has another `iss`: a fault of the configuration, not of the client.
         assert gate.outcome(cookie=server.sign_up("eve@example.com").session_cookie) == (503, "exchange_unavailable")
-        assert "token_issuer" in gate.log()
+        gate.wait_for_log("token_issuer")
+
+
+# The cookie cache.
+
+
+def cache_of(account) -> dict[str, str]:
+    """Cookies of the cookie cache, possibly in pieces."""
+    return {name: value for name, value in account.cookies.items() if ".session_data" in name}
+
+
+def header(cookies: dict[str, str]) -> str:
+    return "; ".join(f"{name}={value}" for name, value in cookies.items())
+
+
+@pytest.mark.parametrize("strategy", ["compact", "jwt", "jwe", "jwks"])
+def test_the_cookie_cache_does_not_keep_a_session_alive(tmp_path, upstream, strategy):
+    with running(tmp_path, upstream, "--cookie-cache", strategy, "--log", sessions=SESSIONS) as (server, gate):
+        ada = server.sign_up()
+        assert cache_of(ada)
+        assert gate.outcome(cookie=header(cache_of(ada))) == (401, "token_missing")
+        assert gate.send(cookie=ada.cookie).json() == {"user": ada.id}
+        assert gate.upstream.last("cookie") == []
+        cookies = ada.cookie
+        ada.sign_out()
+        # The server itself still accepts the two cookies together.
+        assert server.client.get("/api/auth/token", headers={"Cookie": cookies}).status_code == 200
+        assert wait_until(lambda: gate.outcome(cookie=cookies) == INVALID) < MAX_AGE + 1
+        own = [exchange for exchange in server.received("token") if "disableCookieCache=true" in exchange.url]
+        assert own and "session_data" not in str(own)
+
+
+CACHE = '{ cookie_cache = true, max_age = "2s" }'
+
+
+def test_the_signed_cookie_cache_is_enough(tmp_path, upstream):
+    flags = ["--cookie-cache", "jwks", "--cookie-max-age", "6"]
+    with running(tmp_path, upstream, *flags, sessions=CACHE, more='leeway = "0s"') as (server, gate):
+        ada = server.sign_up()
+        began = time.monotonic()
+        cache = header(cache_of(ada))
+        assert gate.send(tasks_of(ada), cookie=f"a=b; {cache}").json() == {"user": ada.id}
+        assert gate.upstream.last("cookie") == ["a=b"]
+        assert gate.send(tasks_of(ada), cookie=ada.cookie).json() == {"user": ada.id}
+        assert gate.upstream.last("cookie") == []
+        assert gate.outcome("/api/another/tasks", cookie=cache) == (403, "subject_mismatch")
+        # Session JWTs have the same `iss`.
+        assert gate.send(tasks_of(ada), token=ada.jwt()).json() == {"user": ada.id}
+        headers = [("Origin", "https://evil.example")]
+        assert gate.outcome(cookie=cache, method="POST", headers=headers) == (403, "origin_not_allowed")
+        exchanged = gate.exchanges("valid")
+        assert time.monotonic() > began + 6 or exchanged == 0
+        # The rest of the session follows once the cookie cache has expired.
+        wait_until(lambda: gate.outcome(cookie=cache) == (401, "token_expired"))
+        assert gate.send(tasks_of(ada), cookie=ada.cookie).json() == {"user": ada.id}
+        assert gate.exchanges("valid") == exchanged + 1
+        cookies = ada.cookie
+        ada.sign_out()
+        assert wait_until(lambda: gate.outcome(cookie=cookies) == INVALID) < MAX_AGE + 1
+
+
+@pytest.mark.parametrize(("length", "pieces"), [(3000, 2), (7000, 3)])
+def test_joins_the_pieces_of_the_cookie_cache(tmp_path, upstream, length, pieces):
+    more = 'max_token_bytes = "16KiB"'
+    with running(tmp_path, upstream, "--cookie-cache", "jwks", "--big", sessions=CACHE, more=more) as (server, gate):
+        ada = server.sign_up(bio="x" * length)
+        cache = cache_of(ada)
+        assert sorted(cache) == [f"better-auth.session_data.{number}" for number in range(pieces)]
+        assert gate.send(tasks_of(ada), cookie=f"a=b; {header(cache)}").json() == {"user": ada.id}
+        assert gate.upstream.last("cookie") == ["a=b"]
+        assert gate.send(tasks_of(ada), cookie=ada.cookie).json() == {"user": ada.id}
+        assert gate.upstream.last("cookie") == []
+        assert gate.exchanges("valid") == 0
+        backwards = dict(reversed(cache.items()))
+        assert gate.send(cookie=header(backwards)).json() == {"user": ada.id}
+        cache.popitem()
+        assert gate.send(cookie=header(cache)).status_code == 401
+
+
+def test_no_type_passes_with_the_audience_of_another(tmp_path, upstream):
+    """Every token that one server issues, at gates that accept other pairs of type and audience."""
+    resource = "https://api.example.com/tasks"
+    server = BetterAuth(tmp_path, "--cookie-cache", "jwks", "--oauth", "--resource", resource)
+    cache_type, cache_audience = "better-auth.session-cache+jwt", "better-auth:session-cache"
+    try:
+        ada = server.sign_up()
+        granted = body(ada.register(resource).authorization_code(ada, resource))
+        [cache] = cache_of(ada).values()
+        tokens = {"jwt": ada.jwt(), "cache": cache, "access": granted["access_token"], "id": granted["id_token"]}
+        kinds = {name: (jwt.get_unverified_header(token).get("typ"), claims(token)["aud"])
+                 for name, token in tokens.items()}
+        assert kinds["cache"] == (cache_type, cache_audience)
+        assert kinds["access"][0] == "at+jwt" and resource in kinds["access"][1]
+        own = issuer(server, CACHE)
+        accept = f'keys = {{ jwks_url = "{server.jwks_url}" }}\nissuer = ["{server.origin}", "{server.base}"]\n'
+        swapped = (
+            f'audience = "{cache_audience}"\n'
+            f'accept = [{{ types = ["{cache_type}"], audience = "{server.origin}" }},'
+            f' {{ types = ["at+jwt"], audience = "{server.origin}" }}]\n'
+        )
+        general = (
+            f'audience = "{server.origin}"\n'
+            f'accept = [{{ types = ["{cache_type}"], audience = "{cache_audience}" }},'
+            f' {{ types = ["at+jwt"], audience = "{resource}", subject = ["client_id", "sub"] }}]\n'
+        )
+        for name, configuration, accepted in [
+            ("own", own, {"jwt", "cache"}), ("swapped", accept + swapped, set()),
+            ("general", accept + general, {"jwt", "cache", "access"}),
+        ]:
+            gate = Guarded(tmp_path / name, upstream, configuration)
+            try:
+                statuses = {kind: gate.send(token=token).status_code for kind, token in tokens.items()}
+                assert statuses == {kind: 200 if kind in accepted else 401 for kind in tokens}, name
+                as_cookie = gate.send(cookie=header(cache_of(ada))).status_code
+                assert as_cookie == (200 if name == "own" else 401)
+                for kind in {"jwt", "access", "id"}:
+                    as_cookie = gate.send(cookie=f"better-auth.session_data={tokens[kind]}").status_code
+                    assert as_cookie == (200 if (name, kind) == ("own", "jwt") else 401), (name, kind)
+            finally:
+                gate.stop()
+    finally:
+        server.stop()
+
+
+def claims(token: str) -> dict:
+    return jwt.decode(token, options={"verify_signature": False})
+
+
+def test_a_session_jwt_with_the_audience_of_the_cookie_cache_is_rejected(tmp_path, upstream):
+    flags = ["--cookie-cache", "jwks", "--audience", "better-auth:session-cache"]
+    with running(tmp_path, upstream, *flags, sessions=CACHE) as (server, gate):
+        ada = server.sign_up()
+        assert gate.outcome(token=ada.jwt()) == (401, "token_audience")
+        assert gate.outcome(cookie=f"better-auth.session_data={ada.jwt()}") == (401, "token_audience")
+        assert gate.send(cookie=header(cache_of(ada))).json() == {"user": ada.id}
