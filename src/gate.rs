@@ -18,6 +18,7 @@ mod head;
 pub mod identity;
 pub mod inbound;
 pub mod issuer_id;
+mod jws;
 pub mod managed_headers;
 pub mod origin;
 pub mod path;

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::UnixTime;
@@ -14,10 +12,11 @@ use super::caller_kind::CallerKind;
 use super::certificate::{Binding, ClientCertificate};
 use super::claims::{ClaimPolicy, Claims, Validity};
 use super::issuer_id::IssuerId;
+use super::jws::{CompactJws, is_same_type};
 use super::refusal::Refusal;
 use super::subject::Subject;
 use super::token::{BearerToken, DEFAULT_MAX_TOKEN_BYTES};
-use super::token_fault::{Part, PartFault, TokenFault};
+use super::token_fault::TokenFault;
 
 /// Longest accepted `kid`, in bytes.
 const MAX_KID_BYTES: usize = 256;
@@ -237,18 +236,9 @@ impl Issuer {
 
 /// Compares `typ` as a media type (RFC 7515 section 4.1.9). A token without `typ` counts as `JWT`.
 fn accepts_type(types: &[String], typ: Option<&str>) -> bool {
-    let typ = media_type(typ.unwrap_or("JWT"));
+    let typ = typ.unwrap_or("JWT");
     let mut accepted = types.iter();
-    accepted.any(|accepted| media_type(accepted).eq_ignore_ascii_case(typ))
-}
-
-/// Returns a type without the `application/` prefix (RFC 7515 section 4.1.9).
-fn media_type(typ: &str) -> &str {
-    let prefix = "application/";
-    match typ.split_at_checked(prefix.len()) {
-        Some((start, name)) if start.eq_ignore_ascii_case(prefix) && !name.contains('/') => name,
-        Some(_) | None => typ,
-    }
+    accepted.any(|accepted| is_same_type(accepted, typ))
 }
 
 /// Key of this issuer that verifies the signature of a token. Checks nothing else.
@@ -279,46 +269,24 @@ fn check_signature<'a>(jws: &Jws<'_>, ring: &'a KeyRing) -> Result<&'a Verificat
 
 impl<'a> Jws<'a> {
     fn parse(token: &'a str) -> Result<Self, Refusal> {
-        let mut parts = token.split('.');
-        let (Some(header), Some(payload), Some(signature), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            let parts = token.split('.').count();
-            return Err(Refusal::TokenMalformed(TokenFault::Parts(parts)));
-        };
-        let (signing_input, _) = token.rsplit_once('.').unwrap_or_default();
-        let decode = |part, text: &str| {
-            let bytes = URL_SAFE_NO_PAD.decode(text);
-            bytes.map_err(|_| malformed(part, PartFault::Encoding))
-        };
-        let (header, payload) = (
-            decode(Part::Header, header)?,
-            decode(Part::Claims, payload)?,
-        );
-        // An unsecured token (RFC 7515 appendix A.5) has an empty signature, which no key made.
-        decode(Part::Signature, signature)?;
-        // A malformed payload is reported before any fault of the header.
-        let claims = Claims::parse(&payload).map_err(|fault| malformed(Part::Claims, fault))?;
-        let header = Claims::parse(&header).map_err(|fault| malformed(Part::Header, fault))?;
+        let jws = CompactJws::parse(token);
+        let jws = jws.map_err(|fault| Refusal::TokenMalformed(fault.into()))?;
         Ok(Self {
-            header: Header::of(&header)?,
-            claims,
-            signing_input,
-            signature,
+            header: Header::of(&jws)?,
+            claims: jws.claims,
+            signing_input: jws.signing_input,
+            signature: jws.signature,
         })
     }
 }
 
 impl Header {
-    fn of(members: &Claims) -> Result<Self, Refusal> {
+    fn of(jws: &CompactJws<'_>) -> Result<Self, Refusal> {
         let malformed = Refusal::TokenMalformed;
-        // These change the meaning of the token (RFC 7515 section 4.1.11, RFC 7797 section 3, RFC 7516 section 4.1.3),
-        // and the gate supports no extension that `crit` could name.
-        let mut extensions = ["crit", "b64", "zip"].into_iter();
-        if let Some(name) = extensions.find(|name| members.get(name).is_some()) {
+        if let Some(name) = jws.extension() {
             return Err(malformed(TokenFault::Extension(name)));
         }
-        let text = |name| match members.get(name) {
+        let text = |name| match jws.header.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),
             Some(_) => Err(malformed(TokenFault::HeaderMember(name))),
@@ -342,10 +310,6 @@ impl Header {
             typ: typ.map(str::to_owned),
         })
     }
-}
-
-fn malformed(part: Part, fault: PartFault) -> Refusal {
-    Refusal::TokenMalformed(TokenFault::Part(part, fault))
 }
 
 impl fmt::Debug for Jws<'_> {
