@@ -167,15 +167,18 @@ impl Claims {
     }
 
     /// Time of a claim. A value of another type is malformed, never absent (CVE-2026-25537).
-    fn time(&self, name: &'static str) -> Result<Option<NumericDate>, Refusal> {
-        let time = match self.get(name) {
-            None => return Ok(None),
-            Some(Value::Number(number)) => NumericDate::of(number),
+    pub(super) fn numeric_date(&self, name: &str) -> Result<Option<NumericDate>, TimeFault> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Number(number)) => NumericDate::of(number).map(Some),
             Some(Value::String(_)) => Err(TimeFault::Text),
             Some(_) => Err(TimeFault::NotNumber),
-        };
-        let time = time.map_err(|fault| Refusal::TokenMalformed(TokenFault::Time(name, fault)))?;
-        Ok(Some(time))
+        }
+    }
+
+    fn time(&self, name: &'static str) -> Result<Option<NumericDate>, Refusal> {
+        let time = self.numeric_date(name);
+        time.map_err(|fault| Refusal::TokenMalformed(TokenFault::Time(name, fault)))
     }
 
     fn check_audience(&self, policy: &ClaimPolicy) -> Result<(), Refusal> {
@@ -234,9 +237,9 @@ impl Claims {
 
 /// Time in a token (RFC 7519 section 2), possibly with a fraction of a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct NumericDate {
+pub(super) struct NumericDate {
     /// Whole seconds: expiry and lifetime ignore the fraction.
-    second: i64,
+    pub(super) second: i64,
     /// True if the time is later than the start of that second.
     has_fraction: bool,
 }
@@ -266,7 +269,7 @@ impl NumericDate {
     }
 
     /// First whole second that is not before this time.
-    fn first_second(self) -> i64 {
+    pub(super) fn first_second(self) -> i64 {
         self.second + i64::from(self.has_fraction)
     }
 }
