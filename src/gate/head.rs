@@ -117,7 +117,7 @@ fn check_scheme(inbound: &Inbound) -> Result<(), Refusal> {
 /// Checks a host and its optional port (RFC 3986 sections 3.2.2 and 3.2.3).
 ///
 /// RFC 3986 allows more characters in a name, and empty labels; no host uses them, and parsers disagree about them.
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let (is_valid, port) = match text.strip_prefix('[') {
         Some(literal) => {
             let (address, port) = literal.split_once(']').unwrap_or_default();

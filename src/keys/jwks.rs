@@ -66,7 +66,7 @@ pub fn parse(json: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyEr
                 .push(format!("every key after the first {MAX_KEYS}"));
             break;
         }
-        let added = one(value, allowed).and_then(|key| set.add(key));
+        let added = parse_key(value, allowed).and_then(|key| set.add(key));
         if let Err(error) = added {
             set.skipped.push(format!("key {index}: {error}"));
         }
@@ -121,7 +121,8 @@ impl KeySet {
     }
 }
 
-fn one(value: Value, allowed: Option<&[Algorithm]>) -> Result<VerificationKey, KeyError> {
+/// Reads one public key of a set, or alone.
+pub fn parse_key(value: Value, allowed: Option<&[Algorithm]>) -> Result<VerificationKey, KeyError> {
     let unusable = |text: &str| KeyError::Unusable(text.to_owned());
     let jwk: Jwk = serde_json::from_value(value).map_err(|_| unusable("not a JSON Web Key"))?;
     let verifies = jwk
