@@ -12,6 +12,7 @@ pub mod certificate;
 pub mod claim_path;
 pub mod claims;
 pub mod cors;
+pub mod dpop;
 mod exchanged;
 pub mod framing;
 mod head;
