@@ -28,6 +28,16 @@ pub enum CredentialForm {
     AccessToken,
 }
 
+impl fmt::Display for CredentialForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SessionCookie(name) => write!(f, "the session cookie `{name}`"),
+            Self::SessionToken => f.write_str("the session token"),
+            Self::AccessToken => f.write_str("the access token"),
+        }
+    }
+}
+
 impl Credential {
     pub fn new(form: CredentialForm, text: &str) -> Self {
         let kind: &[u8] = match &form {

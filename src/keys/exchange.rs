@@ -5,6 +5,7 @@
 //! is bounded: results, exchanges in progress, and the invalid credentials of one client.
 
 mod limits;
+mod probe;
 mod request;
 mod table;
 
@@ -26,6 +27,7 @@ use super::credential::{Credential, Exchanged, Outcome};
 use super::fetch::Fetcher;
 
 use limits::ClientLimits;
+pub use probe::ProbeResponse;
 use request::Response;
 pub use request::{BasicCredentials, Endpoint};
 use table::{Entry, Table};
@@ -63,6 +65,45 @@ pub struct ExchangeSettings {
 }
 
 impl ExchangeSettings {
+    /// Asks the issuer about a credential once, without the results of earlier exchanges: for a command. A gate uses an
+    /// [`Exchanger`].
+    pub async fn ask(
+        &self,
+        credential: &Credential,
+        client: Option<IpAddr>,
+        now: UnixTime,
+    ) -> Exchanged {
+        let response = request::send(self, credential, client, false).await;
+        self.finished(credential, response, now).exchanged
+    }
+
+    /// Result of an exchange that started at `now`.
+    fn finished(&self, credential: &Credential, response: Response, now: UnixTime) -> Finished {
+        let (outcome, ttl, set_cookie) = match response {
+            Response::Valid {
+                outcome,
+                set_cookie,
+            } => (outcome, self.max_age, set_cookie),
+            Response::Rejected => (Outcome::Rejected, REJECTED_TTL, None),
+            Response::Limited { retry_after } => {
+                let cause = "the issuer limits the rate of exchanges";
+                (unavailable(retry_after.as_secs().max(1), cause), 0, None)
+            }
+            Response::Failed { cause, .. } => (unavailable(1, &cause), 0, None),
+        };
+        let exchanged = Exchanged {
+            issuer: Arc::clone(&self.issuer),
+            credential: *credential.digest(),
+            outcome,
+            at: now,
+            fresh_until: UnixTime(now.0.saturating_add(ttl)),
+        };
+        Finished {
+            exchanged,
+            set_cookie,
+        }
+    }
+
     fn is_same(&self, other: &Self) -> bool {
         let Self {
             issuer,
@@ -234,40 +275,17 @@ impl Exchanger {
             request::send(&self.settings, credential, client, refreshes).await
         };
         self.metrics.record(response.label(), began.elapsed());
-        let (outcome, ttl, set_cookie) = {
-            let mut state = self.lock();
-            self.log(&mut state, &response);
-            state.note(client, &response, Instant::now());
-            if refreshes && matches!(response, Response::Valid { .. }) {
-                state.table.note_refresh(credential.digest(), now);
-            }
-            match response {
-                Response::Valid {
-                    outcome,
-                    set_cookie,
-                } => (outcome, self.settings.max_age, set_cookie),
-                Response::Rejected => (Outcome::Rejected, REJECTED_TTL, None),
-                Response::Limited { retry_after } => {
-                    let cause = "the issuer limits the rate of exchanges";
-                    (unavailable(retry_after.as_secs().max(1), cause), 0, None)
-                }
-                Response::Failed { cause, .. } => (unavailable(1, &cause), 0, None),
-            }
-        };
-        let exchanged = Exchanged {
-            issuer: Arc::clone(&self.settings.issuer),
-            credential: *credential.digest(),
-            outcome,
-            at: now,
-            fresh_until: UnixTime(now.0.saturating_add(ttl)),
-        };
-        self.lock()
-            .table
-            .finish(credential.digest(), (ttl > 0).then(|| exchanged.clone()));
-        Finished {
-            exchanged,
-            set_cookie,
+        let mut state = self.lock();
+        self.log(&mut state, &response);
+        state.note(client, &response, Instant::now());
+        if refreshes && matches!(response, Response::Valid { .. }) {
+            state.table.note_refresh(credential.digest(), now);
         }
+        let finished = self.settings.finished(credential, response, now);
+        let exchanged = &finished.exchanged;
+        let kept = (exchanged.fresh_until > now).then(|| exchanged.clone());
+        state.table.finish(credential.digest(), kept);
+        finished
     }
 
     /// Logs each change between success and failure once.

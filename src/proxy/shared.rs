@@ -114,7 +114,7 @@ impl Policy {
     }
 
     /// Exchanger for a credential; `None` if a reload has removed it.
-    pub(super) fn exchanger(&self, needs: &NeedsExchange) -> Option<&Arc<Exchanger>> {
+    pub fn exchanger(&self, needs: &NeedsExchange) -> Option<&Arc<Exchanger>> {
         let exchangers = self.exchangers.get(needs.issuer.0)?;
         match needs.credential.form() {
             CredentialForm::SessionCookie(_) | CredentialForm::SessionToken => {

@@ -57,6 +57,16 @@ impl BasicCredentials {
     }
 }
 
+impl Endpoint {
+    /// Method of its requests.
+    pub fn method(&self) -> Method {
+        match self {
+            Self::Token | Self::GetSession => Method::GET,
+            Self::Introspection(_) => Method::POST,
+        }
+    }
+}
+
 impl fmt::Debug for BasicCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BasicCredentials(..)")
@@ -183,7 +193,7 @@ fn failed(error: &FetchError) -> Response {
 }
 
 /// Builds the request. It carries the one credential, and nothing else of the client's request.
-fn request(
+pub(super) fn request(
     settings: &ExchangeSettings,
     credential: &Credential,
     client: Option<IpAddr>,
@@ -207,7 +217,7 @@ fn request(
             "token={}&token_type_hint=access_token",
             form_encoded(credential.expose())
         );
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = settings.endpoint.method();
         *request.body_mut() = Full::new(Bytes::from(form));
         return Some((request, url));
     }
