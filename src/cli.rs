@@ -7,6 +7,7 @@ mod config;
 mod dev;
 mod doctor;
 mod drain;
+mod exchanges;
 mod explain;
 mod help;
 mod init;

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{AUTHORIZATION, COOKIE, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use serde_json::{Value, json};
 
+use crate::app::App;
 use crate::clock::{Clock, UnixTime};
 use crate::gate::Gate;
 use crate::gate::access::Rule;
@@ -25,6 +26,7 @@ use crate::gate::routes::Route;
 use crate::gate::stop::{Preflight, Refused, Stop};
 use crate::gate::token::TokenSource;
 use crate::gate::verify::Issuer;
+use crate::keys::credential::Exchanged;
 use crate::observe::explanation::{self, Stage, StageResult, StoppedRequest};
 use crate::observe::log;
 use crate::observe::refusals::RESPONSES_PAGE;
@@ -32,6 +34,7 @@ use crate::proxy::headers::{self, Peer};
 use crate::proxy::shared::Policy;
 use crate::tls;
 
+use super::exchanges::CommandExchange;
 use super::key_sets::{KeySetFetch, KeySets};
 use super::terminal::{BOLD, OK};
 use super::{ConfigFile, Failure, Outcome, Output, OutputFormat, say, terminal, verdict};
@@ -47,6 +50,9 @@ pub(super) struct Explain {
     /// Bearer token of the request.
     #[arg(long, short, value_name = "TOKEN")]
     token: Option<String>,
+    /// Cookies of the request, such as the session cookie of Better Auth; repeatable.
+    #[arg(long = "cookie", short = 'b', value_name = "NAME=VALUE")]
+    cookies: Vec<String>,
     /// Additional header of the request.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
     headers: Vec<String>,
@@ -65,17 +71,12 @@ impl Explain {
         let peer = self.peer()?;
         let inbound = app.policy.headers.inbound(&peer, self.head()?);
         let now = Clock::System.now();
-        let mut sets = KeySets {
-            gate: app.policy.gate.clone(),
-            failures: Vec::new(),
-        };
-        let decide = |gate: &Gate| gate.decide(&inbound, now, &mut TokenCache::default());
-        let mut decision = decide(&sets.gate);
-        if let Err(Stop::NeedsKeys(needs)) = &decision {
-            self.key_sets.fetch(&app, needs.issuer, &mut sets, now)?;
-            decision = decide(&sets.gate);
-        }
-        let KeySets { gate, failures } = &sets;
+        let Decided {
+            decision,
+            sets,
+            exchange,
+        } = self.decide(&app, &inbound, now)?;
+        let (KeySets { gate, failures }, exchange) = (&sets, exchange.as_ref());
         let cors = gate.cors_request(&inbound.head);
         let route = match &decision {
             Ok(permit) => Some(permit.route()),
@@ -89,7 +90,8 @@ impl Explain {
         if self.format.output == Output::Json {
             let report = json!({
                 "request": format!("{method} {target}"),
-                "result": report(&app.policy, gate, &peer, &inbound, &decision),
+                "result": self.report(&app.policy, gate, (&peer, &inbound), &decision, exchange),
+                "exchange": exchange.map(CommandExchange::to_json),
                 "failures": failures,
             });
             say(format_args!("{report:#}"));
@@ -101,13 +103,15 @@ impl Explain {
         say(format_args!("{BOLD}{method} {target}{BOLD:#}"));
         match &decision {
             Ok(permit) => {
-                print_forwarded(&app.policy, &peer, &inbound, permit);
+                print_stages(&forwarded_stages(&app.policy, permit, exchange));
+                self.print_forwarded(&app.policy, (&peer, &inbound), permit);
                 let caller = match permit.caller() {
                     Caller::Known(caller) => Some(caller),
                     Caller::Anonymous => None,
                 };
                 print_rate_limits(route, inbound.client, caller);
                 print_cors(cors.as_ref(), gate, route);
+                print_exchange(exchange);
                 return Ok(ExitCode::SUCCESS);
             }
             Err(Stop::Preflight(preflight)) => {
@@ -122,10 +126,47 @@ impl Explain {
                 print_cors(cors.as_ref(), gate, route);
             }
         }
+        print_exchange(exchange);
         for failure in failures {
             say(format_args!("\n{failure}"));
         }
         Ok(ExitCode::FAILURE)
+    }
+
+    /// Decides as a gate does. Fetches one key set and asks one issuer, if the decision depends on them.
+    fn decide(&self, app: &App, inbound: &Inbound, now: UnixTime) -> Result<Decided, Failure> {
+        let mut sets = KeySets {
+            gate: app.policy.gate.clone(),
+            failures: Vec::new(),
+        };
+        let (mut exchange, mut has_fetched) = (None::<CommandExchange>, false);
+        loop {
+            let exchanged = exchange.as_ref().and_then(CommandExchange::exchanged);
+            let decision = decide(&sets.gate, inbound, now, exchanged);
+            match &decision {
+                Err(Stop::NeedsKeys(needs)) if !has_fetched => {
+                    has_fetched = true;
+                    self.key_sets.fetch(app, needs.issuer, &mut sets, now)?;
+                }
+                Err(Stop::NeedsExchange(needs)) if exchange.is_none() => {
+                    exchange = self.key_sets.exchange(app, needs, inbound.client, now)?;
+                    if exchange.is_none() {
+                        return Ok(Decided {
+                            decision,
+                            sets,
+                            exchange,
+                        });
+                    }
+                }
+                Ok(_) | Err(_) => {
+                    return Ok(Decided {
+                        decision,
+                        sets,
+                        exchange,
+                    });
+                }
+            }
+        }
     }
 
     /// Request target without a token in its query.
@@ -210,60 +251,175 @@ impl Explain {
             value.set_sensitive(true);
             head.headers.append(AUTHORIZATION, value);
         }
+        // RFC 6265 section 5.4: a client sends one field.
+        if !self.cookies.is_empty() {
+            let value = HeaderValue::from_str(&self.cookies.join("; "));
+            let mut value = value.map_err(|_| {
+                Failure::other(
+                    "send the cookies: they have characters that are invalid in a header",
+                )
+            })?;
+            value.set_sensitive(true);
+            head.headers.append(COOKIE, value);
+        }
         if !head.headers.contains_key(HOST) {
             head.headers
                 .insert(HOST, HeaderValue::from_static("localhost"));
         }
         Ok(head)
     }
+
+    /// The decision for programs.
+    fn report(
+        &self,
+        policy: &Policy,
+        gate: &Gate,
+        request: (&Peer, &Inbound),
+        decision: &Result<Permit, Stop>,
+        exchange: Option<&CommandExchange>,
+    ) -> Value {
+        let stages = |stages: Vec<StageResult>| -> Value {
+            stages.iter().map(StageResult::to_json).collect()
+        };
+        match decision {
+            Ok(permit) => {
+                let forwarding = policy.forwarding(permit.route());
+                let upstream = policy.upstreams.get(forwarding.upstream.0);
+                let (line, headers) = self.forwarded_head(policy, request, permit);
+                json!({
+                    "decision": "forwarded",
+                    "stages": stages(forwarded_stages(policy, permit, exchange)),
+                    "upstream": upstream.map(|upstream| &*upstream.policy.name),
+                    "forwarded": { "request": line, "headers": headers },
+                })
+            }
+            Err(Stop::Preflight(preflight)) => json!({
+                "decision": "preflight",
+                "stages": stages(preflight_stages(preflight, gate.issuers())),
+                "response": { "status": 204 },
+            }),
+            Err(stop) => match stop.refused() {
+                Some(refused) => json!({
+                    "decision": "rejected",
+                    "stages": stages(rejected_stages(refused, gate.issuers())),
+                    "response": {
+                        "status": refused.refusal.status().as_u16(),
+                        "reason": refused.refusal.reason(),
+                        "detail": refused.refusal.detail(),
+                    },
+                    "fix": refused.refusal.row().hint,
+                    "see": RESPONSES_PAGE,
+                }),
+                None => json!({ "decision": "rejected" }),
+            },
+        }
+    }
+
+    /// Prints the request sent to the upstream.
+    fn print_forwarded(&self, policy: &Policy, request: (&Peer, &Inbound), permit: &Permit) {
+        let forwarding = policy.forwarding(permit.route());
+        let upstream = policy.upstreams.get(forwarding.upstream.0);
+        let target = upstream.map(|upstream| {
+            let targets: Vec<_> = upstream
+                .policy
+                .targets
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            format!("`{}` at {}", upstream.policy.name, targets.join(", "))
+        });
+        say(format_args!(
+            "\n{OK}forwarded{OK:#} to {}:\n",
+            target.unwrap_or_default()
+        ));
+        let (line, headers) = self.forwarded_head(policy, request, permit);
+        say(format_args!("  {line}"));
+        for [name, value] in headers {
+            say(format_args!("  {name}: {value}"));
+        }
+    }
+
+    /// Request line and headers as sent to the upstream, with the credentials replaced.
+    fn forwarded_head(
+        &self,
+        policy: &Policy,
+        (peer, inbound): (&Peer, &Inbound),
+        permit: &Permit,
+    ) -> (String, Vec<[String; 2]>) {
+        let route = permit.route();
+        let forwarding = policy.forwarding(route);
+        let request_id = headers::request_id(&inbound.head.headers);
+        let head = policy
+            .headers
+            .to_upstream(inbound, permit, forwarding, peer, &request_id, None);
+        let head = head.to_parts();
+        let tokens = &route.access.tokens;
+        let bare = tokens.filter(&head.headers, false);
+        let target = policy.headers.target(permit, forwarding);
+        let target = if route.access.rule == Rule::Public {
+            target
+        } else {
+            tokens.strip_target(target)
+        };
+        let line = format!("{} {} HTTP/1.1", head.method, target.as_str());
+        let headers = head.headers.iter().map(|(name, value)| {
+            let shown = bare.value(name, value.as_bytes());
+            let is_shown = shown.is_some_and(|shown| *shown == *value.as_bytes());
+            let shown = if !is_shown || *name == AUTHORIZATION {
+                "(as received)".into()
+            } else if *name == COOKIE && !self.cookies.is_empty() {
+                cookie_names(value.as_bytes()).into()
+            } else {
+                String::from_utf8_lossy(value.as_bytes())
+            };
+            [name.to_string(), log::printable(&shown).into_owned()]
+        });
+        (line, headers.collect())
+    }
 }
 
-/// The decision for programs.
-fn report(
-    policy: &Policy,
+/// Decision of a command, and the responses of issuers that it depends on.
+#[derive(Debug)]
+struct Decided {
+    decision: Result<Permit, Stop>,
+    sets: KeySets,
+    exchange: Option<CommandExchange>,
+}
+
+/// Runs every stage without counting rate limits.
+fn decide(
     gate: &Gate,
-    peer: &Peer,
     inbound: &Inbound,
-    decision: &Result<Permit, Stop>,
-) -> Value {
-    let stages =
-        |stages: Vec<StageResult>| -> Value { stages.iter().map(StageResult::to_json).collect() };
-    match decision {
-        Ok(permit) => {
-            let forwarding = policy.forwarding(permit.route());
-            let upstream = policy.upstreams.get(forwarding.upstream.0);
-            let (line, headers) = forwarded_head(policy, peer, inbound, permit);
-            json!({
-                "decision": "forwarded",
-                "stages": stages(forwarded_stages(policy, permit)),
-                "upstream": upstream.map(|upstream| &*upstream.policy.name),
-                "forwarded": { "request": line, "headers": headers },
-            })
-        }
-        Err(Stop::Preflight(preflight)) => json!({
-            "decision": "preflight",
-            "stages": stages(preflight_stages(preflight, gate.issuers())),
-            "response": { "status": 204 },
-        }),
-        Err(stop) => match stop.refused() {
-            Some(refused) => json!({
-                "decision": "rejected",
-                "stages": stages(rejected_stages(refused, gate.issuers())),
-                "response": {
-                    "status": refused.refusal.status().as_u16(),
-                    "reason": refused.refusal.reason(),
-                    "detail": refused.refusal.detail(),
-                },
-                "fix": refused.refusal.row().hint,
-                "see": RESPONSES_PAGE,
-            }),
-            None => json!({ "decision": "rejected" }),
-        },
+    now: UnixTime,
+    exchanged: Option<&Exchanged>,
+) -> Result<Permit, Stop> {
+    gate.route(inbound)?
+        .authenticate(now, &mut TokenCache::default(), exchanged)?
+        .authorize()
+}
+
+/// Names of the cookies in a field, as in `theme=(as received)`.
+fn cookie_names(field: &[u8]) -> String {
+    let field = String::from_utf8_lossy(field);
+    let names = field.split(';').map(|pair| {
+        let (name, _) = pair.split_once('=').unwrap_or((pair, ""));
+        format!("{}=(as received)", name.trim())
+    });
+    names.collect::<Vec<_>>().join("; ")
+}
+
+fn print_exchange(exchange: Option<&CommandExchange>) {
+    if let Some(exchange) = exchange {
+        say(format_args!("\nexchange: {exchange}"));
     }
 }
 
 /// Results of the stages of a permitted request.
-fn forwarded_stages(policy: &Policy, permit: &Permit) -> Vec<StageResult> {
+fn forwarded_stages(
+    policy: &Policy,
+    permit: &Permit,
+    exchange: Option<&CommandExchange>,
+) -> Vec<StageResult> {
     let route = permit.route();
     let result = |stage| match (stage, permit.caller()) {
         (Stage::Route, _) => {
@@ -278,74 +434,17 @@ fn forwarded_stages(policy: &Policy, permit: &Permit) -> Vec<StageResult> {
             StageResult::within(stage, route.access.limits.by_subject())
         }
         (Stage::Verification, Caller::Known(caller)) => StageResult::verified(caller),
-        (Stage::Token, Caller::Known(_)) => match permit.source() {
-            None | Some(TokenSource::Authorization) => StageResult::passed(stage, ""),
-            Some(source) => StageResult::passed(stage, format_args!("in {source}")),
+        (Stage::Token, Caller::Known(_)) => match (permit.source(), exchange) {
+            (Some(TokenSource::Authorization), _) => StageResult::passed(stage, ""),
+            (Some(source), _) => StageResult::passed(stage, format_args!("in {source}")),
+            (None, Some(exchange)) => {
+                StageResult::passed(stage, format_args!("in {}", exchange.credential()))
+            }
+            (None, None) => StageResult::passed(stage, "in the cookie cache of the session"),
         },
         _ => StageResult::passed(stage, ""),
     };
     Stage::GATE.into_iter().map(result).collect()
-}
-
-/// Prints the stages of a permitted request, and the request sent to the upstream.
-fn print_forwarded(policy: &Policy, peer: &Peer, inbound: &Inbound, permit: &Permit) {
-    let forwarding = policy.forwarding(permit.route());
-    print_stages(&forwarded_stages(policy, permit));
-    let upstream = policy.upstreams.get(forwarding.upstream.0);
-    let target = upstream.map(|upstream| {
-        let targets: Vec<_> = upstream
-            .policy
-            .targets
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        format!("`{}` at {}", upstream.policy.name, targets.join(", "))
-    });
-    say(format_args!(
-        "\n{OK}forwarded{OK:#} to {}:\n",
-        target.unwrap_or_default()
-    ));
-    let (line, headers) = forwarded_head(policy, peer, inbound, permit);
-    say(format_args!("  {line}"));
-    for [name, value] in headers {
-        say(format_args!("  {name}: {value}"));
-    }
-}
-
-/// Request line and headers as sent to the upstream, with the credentials replaced.
-fn forwarded_head(
-    policy: &Policy,
-    peer: &Peer,
-    inbound: &Inbound,
-    permit: &Permit,
-) -> (String, Vec<[String; 2]>) {
-    let route = permit.route();
-    let forwarding = policy.forwarding(route);
-    let request_id = headers::request_id(&inbound.head.headers);
-    let head = policy
-        .headers
-        .to_upstream(inbound, permit, forwarding, peer, &request_id, None);
-    let head = head.to_parts();
-    let tokens = &route.access.tokens;
-    let bare = tokens.filter(&head.headers, false);
-    let target = policy.headers.target(permit, forwarding);
-    let target = if route.access.rule == Rule::Public {
-        target
-    } else {
-        tokens.strip_target(target)
-    };
-    let line = format!("{} {} HTTP/1.1", head.method, target.as_str());
-    let headers = head.headers.iter().map(|(name, value)| {
-        let shown = bare.value(name, value.as_bytes());
-        let is_shown = shown.is_some_and(|shown| *shown == *value.as_bytes());
-        let shown = if is_shown && *name != AUTHORIZATION {
-            String::from_utf8_lossy(value.as_bytes())
-        } else {
-            "(as received)".into()
-        };
-        [name.to_string(), log::printable(&shown).into_owned()]
-    });
-    (line, headers.collect())
 }
 
 /// Results of the stages of an allowed preflight request, which ends at the route.

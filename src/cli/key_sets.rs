@@ -21,10 +21,10 @@ use crate::observe::log::printable;
 use super::Failure;
 use super::spinner::Spinner;
 
-/// Fetch of the key sets that a command needs.
+/// Requests to issuers that a command needs.
 #[derive(Debug, Args)]
 pub(super) struct KeySetFetch {
-    /// Fetch no key set.
+    /// Send no request to an issuer.
     #[arg(long)]
     offline: bool,
 }
@@ -38,6 +38,10 @@ pub(super) struct KeySets {
 }
 
 impl KeySetFetch {
+    pub(super) fn is_offline(&self) -> bool {
+        self.offline
+    }
+
     /// Fetches the key set of each issuer that needs it to verify this token.
     pub(super) fn for_token(
         &self,

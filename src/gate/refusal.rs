@@ -30,7 +30,7 @@ pub enum Refusal {
     TokenMissing(MissingToken),
     TokenRepeated,
     TokenMalformed(TokenFault),
-    /// A Better Auth session token instead of a JWT.
+    /// A session token or an opaque access token instead of a JWT.
     TokenOpaque,
     TokenSignature,
     TokenAlgorithm,
@@ -258,8 +258,8 @@ impl Refusal {
                 status: StatusCode::UNAUTHORIZED,
                 challenge: Challenge::InvalidToken,
                 stage: Stage::Verification,
-                detail: "This is a session token, not a JWT: exchange it at /api/auth/token.",
-                hint: "Have the client fetch a JWT from `/api/auth/token` of Better Auth and send that.",
+                detail: "This token is opaque. Send a JWT: from /api/auth/token for a session; for OAuth, request the token with `resource`.",
+                hint: "To accept it as it is: a session token of Better Auth needs `sessions = true` in `better_auth`, an OAuth access token needs `introspection`.",
             },
             Self::TokenSignature => &Row {
                 reason: "token_signature",
@@ -347,7 +347,7 @@ impl Refusal {
                 challenge: Challenge::InvalidToken,
                 stage: Stage::Verification,
                 detail: "The session has ended or is not valid. Please sign in again.",
-                hint: "The issuer knows no such session: it expired, was signed out, or belongs to another server or cookie prefix.",
+                hint: "The issuer knows no such session: it expired, was signed out, or belongs to another server. An opaque OAuth access token needs `introspection`.",
             },
             Self::TokenInactive => &Row {
                 reason: "token_inactive",

@@ -177,6 +177,7 @@ fn detail(stopped: &StoppedRequest<'_>) -> Option<String> {
         (Refusal::SubjectMismatch(_), Some(caller)) if caller.kind == CallerKind::Machine => {
             Some(OWNS_NO_PATH.to_owned())
         }
+        (Refusal::ExchangeUnavailable { cause, .. }, _) => Some(printable(cause).into_owned()),
         _ => None,
     }
 }
