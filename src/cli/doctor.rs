@@ -1,7 +1,11 @@
-//! `claimgate doctor`: tests everything outside the gate once: keys, clock, certificates, upstreams, and a token.
+//! `claimgate doctor`: tests everything outside the gate once: keys, exchanges, clock, certificates, upstreams, and
+//! credentials.
 
+mod credential;
 mod fetch_fixes;
 mod finding;
+mod introspection;
+mod sessions;
 mod split_url;
 mod upstreams;
 
@@ -31,7 +35,9 @@ use super::{
     warn,
 };
 
+use credential::CredentialTest;
 use finding::Finding;
+use sessions::SessionExchange;
 
 /// Difference of the clocks that is reported: the default `leeway` of an issuer.
 const MAX_CLOCK_SKEW: i64 = 30;
@@ -43,9 +49,12 @@ const CERTIFICATE_WARNING: Duration = Duration::from_hours(30 * 24);
 pub(super) struct Doctor {
     #[command(flatten)]
     config: ConfigFile,
-    /// Verify this token with every issuer.
+    /// Verify this token with every issuer; ask the issuers with `sessions` or `introspection` about an opaque one.
     #[arg(long, short, value_name = "TOKEN")]
     token: Option<String>,
+    /// Exchange the session cookie among these cookies with its issuer; repeatable.
+    #[arg(long = "cookie", short = 'b', value_name = "NAME=VALUE")]
+    cookies: Vec<String>,
     #[command(flatten)]
     format: OutputFormat,
 }
@@ -87,6 +96,8 @@ impl Doctor {
                     }
                 }
             }
+            let found = runtime.block_on(exchanges(&document, &app, index));
+            found.into_iter().for_each(&mut add);
         }
         certificates(&app, now).into_iter().for_each(&mut add);
         for upstream in &app.policy.upstreams {
@@ -97,11 +108,21 @@ impl Doctor {
             drop(spinner);
             found.into_iter().for_each(&mut add);
         }
+        let test = CredentialTest {
+            document: &document,
+            app: &app,
+            gate: &gate,
+            now,
+        };
+        if is_text && (self.token.is_some() || !self.cookies.is_empty()) {
+            say("");
+        }
         if let Some(token) = &self.token {
-            if is_text {
-                say("");
-            }
-            add(verify(&document, &gate, token, now));
+            let found = runtime.block_on(test.token(token));
+            found.into_iter().for_each(&mut add);
+        }
+        if !self.cookies.is_empty() {
+            add(runtime.block_on(test.cookies(&self.cookies.join("; "))));
         }
         if !is_text {
             let report = json!({
@@ -116,6 +137,38 @@ impl Doctor {
             ExitCode::SUCCESS
         })
     }
+}
+
+/// Tests the exchanges with an issuer.
+async fn exchanges(document: &ConfigDocument, app: &App, issuer: usize) -> Vec<Finding> {
+    let issuers = app.policy.gate.issuers();
+    let (Some(issuer), Some(exchangers)) = (issuers.get(issuer), app.policy.exchangers.get(issuer))
+    else {
+        return Vec::new();
+    };
+    let configured = document.config.issuers.get(&*issuer.name);
+    let server = configured.and_then(|issuer| issuer.better_auth.as_ref());
+    let mut findings = Vec::new();
+    if let Some(server) = server
+        && let Some(sessions) = &server.sessions.0
+        && let Some(exchanger) = &exchangers.sessions
+    {
+        let settings = exchanger.settings();
+        let _spinner = Spinner::start(format_args!("asking {}", settings.url));
+        let exchange = SessionExchange {
+            name: &issuer.name,
+            server,
+            sessions,
+            settings,
+        };
+        findings.extend(exchange.check().await);
+    }
+    if let Some(exchanger) = &exchangers.introspection {
+        let settings = exchanger.settings();
+        let _spinner = Spinner::start(format_args!("asking {}", settings.url));
+        findings.push(introspection::check(settings).await);
+    }
+    findings
 }
 
 /// Fetches a key set, and compares the clock of its server.
@@ -198,13 +251,20 @@ fn counted_days(days: u64) -> String {
     counted(usize::try_from(days).unwrap_or(usize::MAX), "day")
 }
 
-fn verify(document: &ConfigDocument, gate: &Gate, token: &str, now: UnixTime) -> Finding {
+/// Verifies a token with every issuer. The second value is the issuer that accepts it.
+fn verify(
+    document: &ConfigDocument,
+    gate: &Gate,
+    subject: &str,
+    token: &str,
+    now: UnixTime,
+) -> (Finding, Option<IssuerId>) {
     let verdict = verdict::of(gate.issuers(), token, None, now);
     let Some(refusal) = &verdict.refusal else {
-        return Finding::passed("token", verdict.sentence);
+        return (Finding::passed(subject, verdict.sentence), verdict.issuer);
     };
     let fix = Some(refusal.row().hint.to_owned());
-    let mut finding = Finding::failed("token", verdict.sentence, fix);
+    let mut finding = Finding::failed(subject, verdict.sentence, fix);
     finding.more = verdict.others;
     if *refusal == Refusal::TokenSignature {
         let suggestions = secret_encodings::suggestions(document, gate.issuers(), token, now);
@@ -213,5 +273,5 @@ fn verify(document: &ConfigDocument, gate: &Gate, token: &str, now: UnixTime) ->
         let suggestion = split_url::suggestion(document, gate.issuers(), token);
         finding.suggestions.extend(suggestion);
     }
-    finding
+    (finding, None)
 }

@@ -13,10 +13,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 pub use cookie::CookieName;
 pub use query::ParameterName;
-pub use session::SessionSource;
+pub use session::{SessionSource, is_session_token};
 pub use subprotocol::Subprotocol;
-
-use session::is_session_token;
 
 use crate::keys::credential::{Credential, CredentialForm};
 
@@ -522,7 +520,7 @@ impl<'a> BearerToken<'a> {
 }
 
 /// Returns whether a text is an opaque access token and no JWT: the characters of RFC 6750 section 2.1, without a dot.
-fn is_opaque(text: &str) -> bool {
+pub fn is_opaque(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~+/=".contains(&byte);
     text.len() >= MIN_OPAQUE_BYTES && text.bytes().all(is_plain)
 }

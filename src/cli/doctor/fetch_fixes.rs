@@ -36,7 +36,8 @@ fn of_status(status: StatusCode) -> Option<&'static str> {
             "the server wants a credential: `token_file` of `keys` sends a bearer token; key sets are public otherwise",
         ),
         status if status.is_server_error() => Some(
-            "the issuer or a proxy in front of it fails: look at its log; the gate tries again",
+            "the issuer or a proxy in front of it fails: look at its log; Better Auth with `allowedHosts` fails for another host: \
+             set `host` to one of those hosts",
         ),
         _ => None,
     }

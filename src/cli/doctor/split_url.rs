@@ -22,16 +22,23 @@ pub(super) fn suggestion(
         let token = BearerToken::new(token, issuer.max_token_bytes);
         token.is_ok_and(|token| verify::signing_key(issuer, token).is_some())
     })?;
-    let http = if server.allow_http {
-        ", allow_http = true"
+    let public = printable(&public);
+    let is_table = server.sessions.0.is_some() || server.host.is_some() || server.ca_file.is_some();
+    let fix = if is_table {
+        format!("set `public = \"{public}\"` in its `better_auth`")
     } else {
-        ""
+        let (url, http) = (
+            &server.url,
+            if server.allow_http {
+                ", allow_http = true"
+            } else {
+                ""
+            },
+        );
+        format!("write `better_auth = {{ url = \"{url}\", public = \"{public}\"{http} }}`")
     };
     Some(format!(
-        "the key set of issuer `{}` verifies the signature, so the server has two URLs; write `better_auth = {{ url = \"{}\", \
-         public = \"{}\"{http} }}`",
+        "the key set of issuer `{}` verifies the signature, so the server has two URLs; {fix}",
         issuer.name,
-        server.url,
-        printable(&public)
     ))
 }

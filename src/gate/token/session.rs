@@ -9,7 +9,7 @@ use http::header::COOKIE;
 
 use crate::gate::issuer_id::IssuerId;
 use crate::gate::refusal::Refusal;
-use crate::keys::credential::CredentialForm;
+use crate::keys::credential::{Credential, CredentialForm};
 
 use super::cookie::{CookieName, split};
 use super::is_tchar;
@@ -80,6 +80,12 @@ impl SessionSource {
         Ok(None)
     }
 
+    /// Credential in the session cookie of a request. Refuses a repeated one.
+    pub fn credential(&self, headers: &HeaderMap) -> Result<Option<Credential>, Refusal> {
+        let found = self.find(headers)?;
+        Ok(found.map(|cookie| Credential::new(cookie.form(), cookie.value)))
+    }
+
     /// JWT of the cookie cache, if it is a token source.
     pub(super) fn find_cache<'a>(
         &self,
@@ -118,7 +124,7 @@ impl fmt::Display for SessionSource {
 
 /// Returns whether a text is a session token of Better Auth: 32 letters and digits, alone or with a dot and an
 /// HMAC-SHA256 in base64, possibly percent-encoded.
-pub(super) fn is_session_token(token: &str) -> bool {
+pub fn is_session_token(token: &str) -> bool {
     match token.as_bytes().split_at_checked(32) {
         Some((name, [] | [b'.'])) => name.iter().all(u8::is_ascii_alphanumeric),
         Some(_) => is_signed(token),
