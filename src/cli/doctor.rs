@@ -214,6 +214,9 @@ fn describe(keys: &[VerificationKey]) -> String {
         let name = key.kid().map(|kid| format!("`{}` for ", printable(kid)));
         format!("{}{}", name.unwrap_or_default(), key.algorithms())
     };
+    if keys.is_empty() {
+        return "no keys: it is asked about each credential".to_owned();
+    }
     let each: Vec<String> = keys.iter().map(one).collect();
     format!("{} ({})", counted(keys.len(), "key"), each.join(", "))
 }

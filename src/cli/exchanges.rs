@@ -69,6 +69,14 @@ impl CommandExchange {
         self.exchanged.as_ref()
     }
 
+    /// JWT of the response. Never printed.
+    pub(super) fn jwt(&self) -> Option<&str> {
+        match &self.exchanged.as_ref()?.outcome {
+            Outcome::Jwt(jwt) => Some(jwt),
+            Outcome::Claims(_) | Outcome::Rejected | Outcome::Unavailable { .. } => None,
+        }
+    }
+
     /// The credential in words.
     pub(super) fn credential(&self) -> &CredentialForm {
         &self.form

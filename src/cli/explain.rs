@@ -127,6 +127,10 @@ impl Explain {
             }
         }
         print_exchange(exchange);
+        if let Some(jwt) = exchange.and_then(CommandExchange::jwt) {
+            let verdict = verdict::of(gate.issuers(), jwt, inbound.certificate.as_deref(), now);
+            say(format_args!("that JWT: {}", verdict.sentence));
+        }
         for failure in failures {
             say(format_args!("\n{failure}"));
         }

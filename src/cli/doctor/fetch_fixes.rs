@@ -35,6 +35,10 @@ fn of_status(status: StatusCode) -> Option<&'static str> {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(
             "the server wants a credential: `token_file` of `keys` sends a bearer token; key sets are public otherwise",
         ),
+        StatusCode::TOO_MANY_REQUESTS => Some(
+            "the issuer limits the rate of requests: Better Auth exempts the key set with `rateLimit: { customRules: { \"/jwks\": \
+             false } }`",
+        ),
         status if status.is_server_error() => Some(
             "the issuer or a proxy in front of it fails: look at its log; Better Auth with `allowedHosts` fails for another host: \
              set `host` to one of those hosts",

@@ -20,9 +20,8 @@ use super::finding::Finding;
 const UNKNOWN_SESSION: &str =
     "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx=";
 
-/// Advice for a server that limits the gate.
-const RATE_LIMIT_FIX: &str = "in the server, set `rateLimit: { customRules: { \"/token\": false, \"/jwks\": false } }`, or let it read the \
-                              client address that the gate sends as `X-Forwarded-For`";
+/// Setting of a server that shall not limit the gate.
+const NO_RATE_LIMIT: &str = "`rateLimit: { customRules: { \"/token\": false, \"/jwks\": false } }`";
 
 /// Fix of a URL that belongs to another server.
 const PATH_FIX: &str = "the URL belongs to something else, such as a page of the web application: open it with curl, and compare the base \
@@ -61,8 +60,7 @@ impl SessionExchange<'_> {
         if self.is_rejected(&response) {
             let max_age = Duration::from_secs(self.settings.max_age.unsigned_abs());
             let text = format!(
-                "{request} rejects an unknown session ({}); a sign-out takes effect within {}",
-                response.status.as_u16(),
+                "{request} rejects an unknown session; a sign-out takes effect within {}",
                 humantime::format_duration(max_age)
             );
             let host = format!("the server accepts `{}`", self.host());
@@ -80,7 +78,10 @@ impl SessionExchange<'_> {
                     format!(", retry after {delay}")
                 });
                 let text = format!("{text}{}", delay.unwrap_or_default());
-                Finding::warning(&self.subject("rate limit"), text, RATE_LIMIT_FIX)
+                let fix = format!(
+                    "set {NO_RATE_LIMIT} in the server, or let it read the client address that the gate sends as `X-Forwarded-For`"
+                );
+                Finding::warning(&self.subject("rate limit"), text, fix)
             }
             StatusCode::INTERNAL_SERVER_ERROR => self.host_fault(&text).await,
             status => {
@@ -154,9 +155,9 @@ impl SessionExchange<'_> {
             "not reached; in production, Better Auth allows 100 requests in 10 s for each client address, which the gate \
              sends as `X-Forwarded-For`",
         );
-        finding
-            .more
-            .push(format!("if clients share one address: {RATE_LIMIT_FIX}"));
+        finding.more.push(format!(
+            "if many clients share one address, set {NO_RATE_LIMIT} in the server"
+        ));
         finding
     }
 
