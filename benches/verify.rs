@@ -104,6 +104,8 @@ fn gate(case: &Value, algorithm: Algorithm) -> Gate {
         max_token_bytes: DEFAULT_MAX_TOKEN_BYTES,
         profiles: Vec::new(),
         is_introspected: false,
+        dpop: claimgate::config::DpopMode::default(),
+        nonce_lifetime: None,
         machines: false,
         ring: Arc::new(KeyRing::local(keys.expect("the key of the case is valid"))),
     };
@@ -125,6 +127,7 @@ fn inbound(case: &Value) -> Inbound {
         head: request.body(()).expect("the head is valid").into_parts().0,
         scheme: Scheme::Http,
         from_trusted_proxy: false,
+        has_trusted_forwarding: false,
         client: None,
         certificate: None,
         opens_websocket: false,

@@ -6,6 +6,7 @@ mod admin_address;
 mod better_auth;
 mod corrections;
 mod cors;
+mod dpop;
 mod effective;
 mod environment;
 mod examples;
@@ -40,6 +41,7 @@ pub use better_auth::{
     BETTER_AUTH_BASE_PATH, BetterAuth, COOKIE_PREFIX, SessionEndpoint, Sessions, SessionsSwitch,
 };
 pub use cors::{Cors, RouteCors};
+pub use dpop::DpopMode;
 pub use effective::Effective;
 pub use environment::{DEFAULT_ROUTES, SOURCE as ENVIRONMENT};
 pub use identity::{Credential, Identity};

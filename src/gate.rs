@@ -5,6 +5,7 @@
 //! The gate opens no socket, reads no clock and never waits.
 
 pub mod access;
+pub mod binding;
 mod byte_set;
 pub mod cache;
 pub mod caller_kind;
@@ -24,6 +25,7 @@ pub mod managed_headers;
 pub mod origin;
 pub mod path;
 pub mod permit;
+pub mod proof;
 pub mod rate_limit;
 mod redirect;
 pub mod refusal;
@@ -52,6 +54,7 @@ use cache::{CachedToken, TokenCache};
 use certificate::ClientCertificate;
 use claims::Claims;
 use cors::{Cors, CorsRequest, PreflightRequest};
+use dpop::VerifiedProof;
 use exchanged::Unidentified;
 use identity::IdentityClaim;
 use inbound::Inbound;
@@ -59,6 +62,7 @@ use issuer_id::IssuerId;
 use managed_headers::ManagedNames;
 use path::{BoundSegment, CanonicalPath};
 use permit::{Caller, KnownCaller, Permit};
+use proof::NonceKey;
 use rate_limit::{BucketOwner, Buckets};
 use refusal::Refusal;
 use request_target::RequestTarget;
@@ -84,6 +88,8 @@ pub struct Gate {
     max_header_bytes: usize,
     /// Largest limit of the issuers: a longer token is not parsed.
     max_token_bytes: usize,
+    /// Key of the nonces that proofs need.
+    nonce_key: Option<NonceKey>,
 }
 
 /// A request with a valid head, a canonical path and a route.
@@ -101,6 +107,8 @@ pub struct Routed<'a> {
 pub struct Authenticated<'a> {
     routed: Routed<'a>,
     identity: Option<VerifiedIdentity>,
+    /// Proof of a bound token.
+    proof: Option<Box<VerifiedProof>>,
 }
 
 /// Facts of a request that the verification of its token depends on.
@@ -142,7 +150,14 @@ impl Gate {
             issuers,
             identity: identity.into(),
             max_header_bytes,
+            nonce_key: None,
         }
+    }
+
+    /// Returns the same gate with this key for nonces. Without one, no proof has a valid nonce.
+    #[must_use]
+    pub fn with_nonce_key(self, nonce_key: Option<NonceKey>) -> Self {
+        Self { nonce_key, ..self }
     }
 
     /// Returns the same gate with other keys for one issuer.
@@ -414,6 +429,7 @@ impl<'a> Routed<'a> {
             return Ok(Authenticated {
                 routed: self,
                 identity: None,
+                proof: None,
             });
         }
         let found = tokens
@@ -432,9 +448,14 @@ impl<'a> Routed<'a> {
         let token = self
             .verify(&found, &request, cache)
             .map_err(|unidentified| self.stop(unidentified))?;
+        let proof = self
+            .gate
+            .check_proof(&found, &token, self.route.access.dpop, self.inbound, now)
+            .map_err(|refusal| self.refuse(refusal))?;
         Ok(Authenticated {
             routed: self,
             identity: Some(VerifiedIdentity { token, source }),
+            proof,
         })
     }
 
@@ -505,6 +526,11 @@ impl Authenticated<'_> {
     pub fn caller(&self) -> Option<&Arc<KnownCaller>> {
         let identity = self.identity.as_ref()?;
         Some(&identity.token.caller)
+    }
+
+    /// Proof of a bound token. The request must be refused if the same one was accepted before.
+    pub fn proof(&self) -> Option<&VerifiedProof> {
+        self.proof.as_deref()
     }
 
     /// Buckets of the route's limits by subject.

@@ -10,6 +10,7 @@ pub mod inbound;
 pub mod informational;
 mod rate_floor;
 pub mod redis;
+pub mod replays;
 pub mod request_body;
 pub mod request_head;
 pub mod respond;

@@ -17,7 +17,7 @@ mod upstreams;
 mod urls;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::HeaderName;
 
@@ -26,6 +26,7 @@ use crate::gate::Gate;
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::identity::IdentityClaim;
 use crate::gate::managed_headers::{ManagedNames, is_reserved};
+use crate::gate::proof::NonceKey;
 use crate::keys::remote::RemoteKeys;
 use crate::proxy::headers::HeaderPolicy;
 use crate::proxy::inbound::limits::{ConnectionLimits, Timeouts};
@@ -95,7 +96,8 @@ impl App {
             identity,
             cors,
             limits.max_header_bytes,
-        );
+        )
+        .with_nonce_key(nonce_key());
         let trusted = listen.trusted_proxies.iter().map(|network| network.0);
         let remote_keys = issuers.remote_keys;
         let refreshers = remote_keys
@@ -132,6 +134,16 @@ impl App {
             source: None,
         })
     }
+}
+
+/// Key of the nonces of this process; `None` without random bytes. A reload keeps it, so that clients need no new nonce.
+fn nonce_key() -> Option<NonceKey> {
+    static RANDOM: LazyLock<Option<[u8; 32]>> = LazyLock::new(|| {
+        let mut random = [0; 32];
+        aws_lc_rs::rand::fill(&mut random).ok()?;
+        Some(random)
+    });
+    RANDOM.as_ref().map(NonceKey::new)
 }
 
 /// Identity headers: `X-User-Id`, those in `[identity]`, and `X-Client-Id` unless `[identity]` has it.

@@ -7,8 +7,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::UnixTime;
+use crate::gate::binding::Binding;
 use crate::gate::caller_kind::MachineMark;
-use crate::gate::certificate::{Binding, ClientCertificate};
+use crate::gate::certificate::ClientCertificate;
 use crate::gate::claims::Claims;
 use crate::gate::issuer_id::IssuerId;
 use crate::gate::refusal::Refusal;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::better_auth::BetterAuth;
+use super::dpop::DpopMode;
 use super::introspection::Introspection;
 #[cfg(test)]
 use super::schema;
@@ -67,6 +68,13 @@ pub struct Issuer {
     /// Accepted values of `azp`. Default: any.
     #[serde(default)]
     pub authorized_party: Option<OneOrMany>,
+    /// Tokens that are bound to a key, which the client proves for each request (`DPoP`, RFC 9449).
+    #[serde(default)]
+    pub dpop: DpopMode,
+    /// Requires a nonce of the gate in each proof, and is its lifetime. Default: no nonce.
+    #[serde(default, with = "units::optional_duration")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Duration>"))]
+    pub dpop_nonce: Option<Duration>,
     /// Accepts sender-constrained tokens (`cnf`, RFC 7800) without proof of possession. A client
     /// certificate that is presented must still match.
     #[serde(default)]

@@ -8,6 +8,7 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::cors::RouteCors;
+use super::dpop::DpopMode;
 use super::limit::RateLimits;
 use super::rule::ClaimRule;
 #[cfg(test)]
@@ -52,6 +53,9 @@ pub struct Route {
     /// Treatment of open streams that a reloaded configuration, or refreshed keys, no longer allow.
     #[serde(default = "keep")]
     pub at_change: StreamEnd,
+    /// Overrides `dpop` of the issuers: tokens that are bound to a key (RFC 9449).
+    #[serde(default)]
+    pub dpop: Option<DpopMode>,
     /// Accepted issuers by name. Default: all.
     #[serde(default)]
     pub issuers: Option<Vec<String>>,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::config::DpopMode;
+
 use super::caller_kind::CallerKind;
 use super::certificate::ClientCertificate;
 use super::claims::Claims;
@@ -22,6 +24,8 @@ pub struct Access {
     pub rule: Rule,
     pub requirements: Requirements,
     pub tokens: TokenSources,
+    /// Handling of `DPoP` tokens, instead of that of the issuer.
+    pub dpop: Option<DpopMode>,
     pub limits: RouteLimits,
     /// CORS policy; `None` leaves CORS to the upstream.
     pub cors: Option<Cors>,
@@ -72,6 +76,7 @@ impl Access {
             rule,
             requirements: Requirements::default(),
             tokens: TokenSources::default(),
+            dpop: None,
             limits: RouteLimits::default(),
             cors: None,
         }

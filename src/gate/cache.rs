@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{self, SHA256};
 use crate::clock::UnixTime;
 use crate::unkeyed_hash::UnkeyedHashMap;
 
-use super::certificate::Binding;
+use super::binding::Binding;
 use super::claims::{Claims, Validity};
 use super::issuer_id::IssuerId;
 use super::permit::KnownCaller;

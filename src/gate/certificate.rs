@@ -1,21 +1,16 @@
-//! Client certificates (mTLS) and certificate-bound tokens (RFC 8705).
+//! Client certificates (mTLS).
 
-use std::fmt;
 use std::slice;
-use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::config::CertificateField;
-
-use super::refusal::Refusal;
 
 /// Attributes of a verified client certificate (RFC 5280). The TLS handshake has proven that the client holds the
 /// private key and that a trusted authority signed the certificate.
@@ -72,65 +67,9 @@ pub fn is_thumbprint(text: &str) -> bool {
     bytes.is_ok_and(|bytes| bytes.len() == SHA256.output_len())
 }
 
-/// Member of `cnf` with the thumbprint (RFC 8705 section 3.1).
-const THUMBPRINT: &str = "x5t#S256";
-
-/// Certificate that a token is bound to, identified by its thumbprint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Binding {
-    thumbprint: Arc<str>,
-    /// True if clients without a certificate are rejected.
-    is_required: bool,
-}
-
-impl Binding {
-    /// Binding of a `cnf` claim that consists of a thumbprint alone; none for any other claim.
-    pub fn of(cnf: &Value) -> Option<Self> {
-        let members = cnf.as_object().filter(|members| members.len() == 1)?;
-        let thumbprint = members.get(THUMBPRINT)?.as_str()?;
-        is_thumbprint(thumbprint).then(|| Self {
-            thumbprint: thumbprint.into(),
-            is_required: true,
-        })
-    }
-
-    /// Binding with `allow_bound`, which permits any `cnf`: a client may present no certificate, but not one that
-    /// differs from the thumbprint.
-    pub fn if_presented(cnf: &Value) -> Option<Self> {
-        let thumbprint = cnf.as_object()?.get(THUMBPRINT)?.as_str();
-        // An invalid thumbprint matches no certificate.
-        let thumbprint = thumbprint.filter(|text| is_thumbprint(text));
-        Some(Self {
-            thumbprint: thumbprint.unwrap_or_default().into(),
-            is_required: false,
-        })
-    }
-
-    /// Compares the client certificate with the binding. Every request checks again, because the certificate belongs to
-    /// the connection and not to the token.
-    pub(super) fn check(&self, presented: Option<&ClientCertificate>) -> Result<(), Refusal> {
-        let matches = match presented {
-            Some(presented) => *presented.thumbprint == *self.thumbprint,
-            None => !self.is_required,
-        };
-        if matches {
-            Ok(())
-        } else {
-            Err(Refusal::TokenConfirmation)
-        }
-    }
-}
-
-impl fmt::Display for Binding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.thumbprint)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
-    use serde_json::json;
 
     use super::*;
 
@@ -200,59 +139,5 @@ mod tests {
             assert_eq!(ClientCertificate::parse(&valid[..length]), None, "{length}");
         }
         assert_eq!(ClientCertificate::parse(&[valid, vec![0]].concat()), None);
-    }
-
-    #[test]
-    fn binds_a_token_to_one_complete_thumbprint_only() {
-        let presented = certificate(&[], Vec::new());
-        let thumbprint = presented.thumbprint.clone();
-        let binding = Binding::of(&json!({ "x5t#S256": thumbprint })).unwrap();
-        assert_eq!(binding.check(Some(&presented)), Ok(()));
-        let refused = Err(Refusal::TokenConfirmation);
-        assert_eq!(binding.check(None), refused);
-        assert_eq!(binding.check(Some(&certificate(&[], Vec::new()))), refused);
-        for cnf in [
-            json!(null),
-            json!({}),
-            json!(thumbprint),
-            json!([thumbprint]),
-            json!({ "x5t": thumbprint }),
-            json!({ "x5t#S256": [thumbprint] }),
-            json!({ "x5t#S256": "" }),
-            json!({ "x5t#S256": format!("{thumbprint}=") }),
-            json!({ "x5t#S256": thumbprint[1..] }),
-            json!({ "x5t#S256": thumbprint, "jkt": thumbprint }),
-            json!({ "jkt": thumbprint }),
-        ] {
-            assert_eq!(Binding::of(&cnf), None, "{cnf}");
-        }
-    }
-
-    #[test]
-    fn allow_bound_still_binds_to_a_presented_certificate() {
-        let presented = certificate(&[], Vec::new());
-        let thumbprint = presented.thumbprint.clone();
-        for (cnf, matches) in [
-            (json!({ "x5t#S256": thumbprint }), true),
-            (json!({ "x5t#S256": thumbprint, "jkt": "x" }), true),
-            (json!({ "x5t#S256": [thumbprint] }), false),
-            (json!({ "x5t#S256": "" }), false),
-            (json!({ "x5t#S256": null, "jkt": "x" }), false),
-        ] {
-            let binding = Binding::if_presented(&cnf).unwrap();
-            assert_eq!(binding.check(Some(&presented)).is_ok(), matches, "{cnf}");
-            assert_eq!(binding.check(None), Ok(()), "{cnf}");
-            let other = certificate(&[], Vec::new());
-            let refused = Err(Refusal::TokenConfirmation);
-            assert_eq!(binding.check(Some(&other)), refused, "{cnf}");
-        }
-        for cnf in [
-            json!(null),
-            json!({}),
-            json!(thumbprint),
-            json!({ "jkt": thumbprint }),
-        ] {
-            assert_eq!(Binding::if_presented(&cnf), None, "{cnf}");
-        }
     }
 }

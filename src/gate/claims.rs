@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::clock::UnixTime;
 
-use super::certificate::Binding;
+use super::binding::Binding;
 use super::claim_path::ClaimPath;
 use super::refusal::Refusal;
 use super::subject::{Namespace, Subject};

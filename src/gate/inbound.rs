@@ -16,6 +16,8 @@ pub struct Inbound {
     pub scheme: Scheme,
     /// True if a trusted proxy sent the request. Its client may have used another scheme.
     pub from_trusted_proxy: bool,
+    /// True if the forwarding headers of the request come from a trusted proxy.
+    pub has_trusted_forwarding: bool,
     /// Client address; `None` over a Unix socket.
     pub client: Option<IpAddr>,
     /// Client certificate that the TLS handshake verified.
@@ -68,6 +70,7 @@ mod tests {
             Self {
                 scheme: Scheme::Http,
                 from_trusted_proxy: false,
+                has_trusted_forwarding: false,
                 client: None,
                 certificate: None,
                 opens_websocket: crate::proxy::websocket::is_opened_by(&head),

@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::config::RateKey;
 
+use super::dpop::ProofFault;
 use super::path::PathFault;
 use super::token_fault::{MissingToken, TokenFault};
 
@@ -52,6 +53,14 @@ pub enum Refusal {
     TokenConfirmation,
     /// The token of a machine, from an issuer without `machines`.
     TokenMachine,
+    /// The token is not bound to a key, but its scheme, its issuer or the route requires that.
+    TokenUnbound,
+    /// The `DPoP` proof of a bound token is not valid for this request.
+    ProofInvalid(ProofFault),
+    /// The proof was used before.
+    ProofReplayed,
+    /// The proof needs this nonce.
+    ProofNonce(HeaderValue),
     SubjectMismatch(Mismatch),
     ClaimDenied {
         /// Unmet requirement, in words for the operator.
@@ -79,6 +88,8 @@ pub enum Refusal {
     TargetTooLong,
     HeadersTooLarge,
     KeysUnavailable,
+    /// No more proofs can be remembered, so a replay could not be noticed.
+    ProofsUnavailable,
     /// The issuer gave no usable response about a credential.
     ExchangeUnavailable {
         /// Seconds until another attempt is useful.
@@ -147,6 +158,10 @@ pub enum Challenge {
     InvalidRequest,
     InvalidToken,
     InsufficientScope,
+    /// RFC 9449 section 7.1.
+    InvalidProof,
+    /// RFC 9449 section 9.
+    UseNonce,
 }
 
 impl Stage {
@@ -373,6 +388,38 @@ impl Refusal {
                 detail: "The token is that of a machine, and only users are accepted.",
                 hint: "Call with a user's token, or set `machines = true` on the issuer to accept client credentials tokens. A machine owns no path.",
             },
+            Self::TokenUnbound => &Row {
+                reason: "token_unbound",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidToken,
+                stage: Stage::Verification,
+                detail: "The token is not bound to a key, as the scheme `DPoP` or this path requires.",
+                hint: "A token without `cnf.jkt` is a bearer token: request a DPoP-bound one, or see `dpop` of the issuer and the route.",
+            },
+            Self::ProofInvalid(_) => &Row {
+                reason: "proof_invalid",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidProof,
+                stage: Stage::Verification,
+                detail: "The DPoP proof is not valid for this request.",
+                hint: "The cause names the fault. If it is `htu`, compare the URL of the client with the scheme and host that the gate knows: behind a proxy, set `trusted_proxies`.",
+            },
+            Self::ProofReplayed => &Row {
+                reason: "proof_replayed",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::InvalidProof,
+                stage: Stage::Verification,
+                detail: "The DPoP proof was used before: make a new one for each request.",
+                hint: "The client must make a proof with a new `jti` for each request, retries included.",
+            },
+            Self::ProofNonce(_) => &Row {
+                reason: "proof_nonce",
+                status: StatusCode::UNAUTHORIZED,
+                challenge: Challenge::UseNonce,
+                stage: Stage::Verification,
+                detail: "The DPoP proof needs the nonce in `DPoP-Nonce`.",
+                hint: "Expected once for each client and lifetime of `dpop_nonce`: the client repeats the request with the nonce.",
+            },
             Self::SubjectMismatch(Mismatch::Forbidden) => &Row {
                 reason: "subject_mismatch",
                 status: StatusCode::FORBIDDEN,
@@ -507,6 +554,14 @@ impl Refusal {
                 detail: "The token cannot be verified at the moment. It may be valid: try again soon.",
                 hint: "Look at `/readyz` for the issuer and at the log for the cause of the failed fetch.",
             },
+            Self::ProofsUnavailable => &Row {
+                reason: "proofs_unavailable",
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                challenge: Challenge::None,
+                stage: Stage::Verification,
+                detail: "The DPoP proof cannot be checked at the moment. Try again soon.",
+                hint: "The gate holds as many recent proofs as it can. Look for a client that sends far too many requests, and limit it with `rate_limit`.",
+            },
             Self::ExchangeUnavailable { .. } => &Row {
                 reason: "exchange_unavailable",
                 status: StatusCode::SERVICE_UNAVAILABLE,
@@ -611,6 +666,7 @@ impl Refusal {
             }
             Self::TokenMissing(missing) => missing.to_string().into(),
             Self::TokenMalformed(fault) => fault.to_string().into(),
+            Self::ProofInvalid(fault) => fault.to_string().into(),
             _ => self.row().detail.into(),
         }
     }
@@ -631,6 +687,7 @@ impl Refusal {
             }
             Self::TokenMissing(missing) => missing.near_miss.map(|near| near.to_string()),
             Self::TokenMalformed(fault) => Some(fault.to_string()),
+            Self::ProofInvalid(fault) => Some(fault.to_string()),
             Self::ExchangeUnavailable { cause, .. } => Some(cause.to_string()),
             _ => None,
         }

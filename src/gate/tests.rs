@@ -48,6 +48,8 @@ fn gate(ring: KeyRing) -> Gate {
         },
         profiles: Vec::new(),
         is_introspected: false,
+        dpop: crate::config::DpopMode::default(),
+        nonce_lifetime: None,
         ring: Arc::new(ring),
     };
     let email = (

@@ -18,6 +18,7 @@ pub use subprotocol::Subprotocol;
 
 use crate::keys::credential::{Credential, CredentialForm};
 
+use super::dpop::DPOP;
 use super::inbound::Inbound;
 use super::issuer_id::IssuerId;
 use super::managed_headers::alike;
@@ -46,6 +47,8 @@ pub struct TokenSources {
     pub sessions: Option<SessionSource>,
     /// Issuer that introspects opaque access tokens.
     pub introspection: Option<IssuerId>,
+    /// True if the scheme `DPoP` is accepted in `Authorization` (RFC 9449 section 7.1).
+    pub accepts_dpop: bool,
 }
 
 /// Place of a token in a request.
@@ -75,8 +78,17 @@ pub struct TokenFilter<'a> {
 pub(super) struct FoundToken<'a> {
     text: Cow<'a, str>,
     pub(super) form: TokenForm,
+    pub(super) scheme: Scheme,
     /// Index among the route's token sources; `None` for a cookie of a session.
     pub(super) source: Option<usize>,
+}
+
+/// Authentication scheme of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Bearer,
+    /// With a proof in the header `DPoP`.
+    Dpop,
 }
 
 /// Form of a token, which decides how it is verified.
@@ -98,6 +110,7 @@ impl Default for TokenSources {
             origins: Vec::new(),
             sessions: None,
             introspection: None,
+            accepts_dpop: true,
         }
     }
 }
@@ -111,9 +124,9 @@ impl TokenSources {
     ) -> Result<FoundToken<'a>, Refusal> {
         let mut found = None;
         for (source, token_source) in self.sources.iter().enumerate() {
-            let token = match token_source.find(inbound) {
+            let token = match token_source.find(inbound, self.accepts_dpop) {
                 Ok(None) => continue,
-                Ok(Some(text)) => Ok((text, source)),
+                Ok(Some((text, scheme))) => Ok((text, scheme, source)),
                 Err(refusal) => Err(refusal),
             };
             // RFC 6750 section 2: a client must not use more than one method. The gate does not choose one: the
@@ -129,12 +142,13 @@ impl TokenSources {
         match found {
             Some(_) if has_other_spelling => Err(Refusal::TokenRepeated),
             Some(found) => {
-                let (text, source) = found?;
+                let (text, scheme, source) = found?;
                 self.check_session_beside(source, headers)?;
                 let form = self.form(&text, source, max_bytes)?;
                 Ok(FoundToken {
                     text,
                     form,
+                    scheme,
                     source: Some(source),
                 })
             }
@@ -202,6 +216,7 @@ impl TokenSources {
             return Ok(Some(FoundToken {
                 text,
                 form: TokenForm::Jwt,
+                scheme: Scheme::Bearer,
                 source: None,
             }));
         }
@@ -219,6 +234,7 @@ impl TokenSources {
         Ok(sessions.find(headers)?.map(|cookie| FoundToken {
             text: cookie.value.into(),
             form: TokenForm::Credential(sessions.issuer, cookie.form()),
+            scheme: Scheme::Bearer,
             source: None,
         }))
     }
@@ -317,6 +333,10 @@ impl TokenSources {
 impl TokenFilter<'_> {
     /// Value of a field without tokens; `None` removes the field.
     pub fn value<'v>(&self, name: &HeaderName, value: &'v [u8]) -> Option<Cow<'v, [u8]>> {
+        // A proof is for the gate alone, and for one request.
+        if *name == DPOP {
+            return None;
+        }
         let mut value = Cow::Borrowed(value);
         for source in self.sources {
             let Some(own) = source.header() else {
@@ -352,16 +372,24 @@ impl TokenFilter<'_> {
 
 impl TokenSource {
     /// Reads the source. An empty value counts as absent.
-    fn find<'a>(&self, inbound: &'a Inbound) -> Result<Option<Cow<'a, str>>, Refusal> {
+    fn find<'a>(
+        &self,
+        inbound: &'a Inbound,
+        accepts_dpop: bool,
+    ) -> Result<Option<(Cow<'a, str>, Scheme)>, Refusal> {
         let head = &inbound.head;
         let found = match self {
-            Self::Authorization => bearer_token(&head.headers)?,
+            Self::Authorization => {
+                let found = authorization(&head.headers, accepts_dpop)?;
+                return Ok(found.filter(|(text, _)| !text.is_empty()));
+            }
             Self::Header(name) => header_token(&head.headers, name)?,
             Self::Cookie(name) => name.find(&head.headers)?,
             Self::Query(name) => name.find(&head.uri)?,
             Self::WebSocket(name) => name.find(inbound)?,
         };
-        Ok(found.filter(|text| !text.is_empty()))
+        let found = found.filter(|text| !text.is_empty());
+        Ok(found.map(|text| (text, Scheme::Bearer)))
     }
 
     /// Header of the source; `None` for the query.
@@ -419,12 +447,19 @@ impl fmt::Display for TokenSource {
     }
 }
 
-/// Token of `Authorization`.
-fn bearer_token(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Refusal> {
+/// Token of `Authorization`, with its scheme.
+fn authorization(
+    headers: &HeaderMap,
+    accepts_dpop: bool,
+) -> Result<Option<(Cow<'_, str>, Scheme)>, Refusal> {
     let Some(text) = single_text(headers, &AUTHORIZATION)? else {
         return Ok(None);
     };
-    Ok(after_bearer(text).map(Cow::from))
+    if let Some(token) = after_scheme("bearer", text) {
+        return Ok(Some((token.into(), Scheme::Bearer)));
+    }
+    let bound = after_scheme("dpop", text).filter(|_| accepts_dpop);
+    Ok(bound.map(|token| (token.into(), Scheme::Dpop)))
 }
 
 /// Token of another header.
@@ -435,7 +470,7 @@ fn header_token<'a>(
     let Some(text) = single_text(headers, name)? else {
         return Ok(None);
     };
-    Ok(Some(after_bearer(text).unwrap_or(text).into()))
+    Ok(Some(after_scheme("bearer", text).unwrap_or(text).into()))
 }
 
 /// Cause for which a value of `Authorization` is no token.
@@ -453,11 +488,11 @@ fn near_miss(value: &[u8]) -> Option<NearMiss> {
     }
 }
 
-/// Text after the `Bearer` scheme; `None` for another scheme.
-fn after_bearer(text: &str) -> Option<&str> {
-    let (scheme, rest) = text.split_at_checked("bearer".len())?;
+/// Text after a scheme; `None` for another scheme.
+fn after_scheme<'a>(name: &str, text: &'a str) -> Option<&'a str> {
+    let (scheme, rest) = text.split_at_checked(name.len())?;
     // RFC 9110 section 11.1: scheme names are case-insensitive.
-    if !scheme.eq_ignore_ascii_case("bearer") {
+    if !scheme.eq_ignore_ascii_case(name) {
         return None;
     }
     match rest.strip_prefix(' ') {

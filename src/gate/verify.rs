@@ -6,10 +6,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::clock::UnixTime;
+use crate::config::DpopMode;
 use crate::keys::{Algorithm, KeyKind, KeyRing, VerificationKey};
 
+use super::binding::Binding;
 use super::caller_kind::CallerKind;
-use super::certificate::{Binding, ClientCertificate};
+use super::certificate::ClientCertificate;
 use super::claims::{ClaimPolicy, Claims, Validity};
 use super::issuer_id::IssuerId;
 use super::jws::{CompactJws, is_same_type};
@@ -45,6 +47,10 @@ pub struct Issuer {
     pub ring: Arc<KeyRing>,
     /// True if the issuer is asked whether a valid token has been revoked.
     pub is_introspected: bool,
+    /// Handling of `DPoP` tokens.
+    pub dpop: DpopMode,
+    /// Lifetime of the nonces that proofs need, in seconds; `None` for no nonce.
+    pub nonce_lifetime: Option<i64>,
 }
 
 /// A kind of token: its types together with the checks of its claims, and no other combination.

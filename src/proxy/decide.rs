@@ -4,6 +4,8 @@ use std::rc::Rc;
 
 use tracing::debug;
 
+use crate::clock::UnixTime;
+use crate::gate::dpop::VerifiedProof;
 use crate::gate::inbound::Inbound;
 use crate::gate::permit::Permit;
 use crate::gate::rate_limit::Buckets;
@@ -15,6 +17,7 @@ use crate::observe::log::printable;
 
 use super::Proxy;
 use super::exchange::Exchange;
+use super::replays::Use;
 use super::snapshot::Snapshot;
 
 /// Log target of the lines about a decision.
@@ -104,6 +107,12 @@ impl Proxy {
                 "token verified"
             );
         }
+        if let Some(proof) = authenticated.proof() {
+            // Boxed: requests without a proof would carry its size.
+            Box::pin(self.use_proof(snapshot, proof, now))
+                .await
+                .map_err(|refusal| authenticated.refuse(refusal))?;
+        }
         if let Some(buckets) = authenticated.subject_buckets() {
             self.count(snapshot, buckets, exchange)
                 .await
@@ -116,6 +125,26 @@ impl Proxy {
             "request permitted"
         );
         Ok(permit)
+    }
+
+    /// Accepts a proof once, in all gates that share a Redis. While Redis is unavailable, each gate notices its own.
+    async fn use_proof(
+        &self,
+        snapshot: &Snapshot,
+        proof: &VerifiedProof,
+        now: UnixTime,
+    ) -> Result<(), Refusal> {
+        match self.shared.replays.record(proof, now) {
+            Use::First => {}
+            Use::Replay => return Err(Refusal::ProofReplayed),
+            Use::Unknown => return Err(Refusal::ProofsUnavailable),
+        }
+        if let Some(redis) = &snapshot.redis
+            && redis.is_replay(proof, now).await
+        {
+            return Err(Refusal::ProofReplayed);
+        }
+        Ok(())
     }
 
     /// Asks the issuer about the credential of a request, or finds a fresh response.

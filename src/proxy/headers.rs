@@ -119,10 +119,11 @@ impl HeaderPolicy {
 
     /// Builds the input of the gate. A trusted peer can set the client's address and scheme.
     pub fn inbound(&self, peer: &Peer, head: Parts) -> Inbound {
+        let is_trusted = peer.address.is_some_and(|address| self.trusts(address));
         Inbound {
             scheme: self.scheme(peer, &head.headers),
-            from_trusted_proxy: peer.is_proxied
-                || peer.address.is_some_and(|address| self.trusts(address)),
+            from_trusted_proxy: peer.is_proxied || is_trusted,
+            has_trusted_forwarding: is_trusted,
             client: self.client_address(peer, &head.headers),
             certificate: peer.certificate.clone(),
             opens_websocket: websocket::is_opened_by(&head),

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Script};
 use rustls::ClientConfig;
@@ -18,9 +20,10 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
-use crate::clock::Ticks;
+use crate::clock::{Ticks, UnixTime};
 use crate::config::{self, WhenUnavailable};
 use crate::files::Fingerprint;
+use crate::gate::dpop::VerifiedProof;
 use crate::gate::rate_limit::{Buckets, RateLimitStatus, RateLimitTable};
 use crate::gate::refusal::Refusal;
 use crate::keys::secret::Secret;
@@ -137,19 +140,59 @@ impl RedisLimiter {
         }
     }
 
-    async fn run(&self, buckets: Buckets<'_>) -> Result<Vec<RateLimitStatus>, Failure> {
+    /// Records the use of a proof. Returns whether another gate has recorded it; false while Redis is unavailable.
+    pub(super) async fn is_replay(self: &Rc<Self>, proof: &VerifiedProof, now: UnixTime) -> bool {
+        if matches!(*self.state.borrow(), State::Unavailable) {
+            self.metrics.count_redis(RedisOutcome::Skipped);
+            return false;
+        }
+        let limit = self.redis.timeout;
+        let result = timeout(limit, self.record(proof, now)).await;
+        match result.unwrap_or(Err(Failure::Timeout(limit))) {
+            Ok(is_first) => {
+                self.metrics.count_redis(RedisOutcome::Success);
+                self.mark_available();
+                !is_first
+            }
+            Err(failure) => {
+                self.metrics.count_redis(RedisOutcome::Failure);
+                self.mark_unavailable(&failure);
+                false
+            }
+        }
+    }
+
+    /// Sets the key of a proof unless it is set, until the proof expires.
+    async fn record(&self, proof: &VerifiedProof, now: UnixTime) -> Result<bool, Failure> {
+        let mut connection = self.connection().await?;
+        let key = format!(
+            "{}dpop:{}",
+            self.redis.prefix,
+            URL_SAFE_NO_PAD.encode(proof.replay_key)
+        );
+        let lifetime = proof.until.0.saturating_sub(now.0).max(1);
+        let mut set = redis::cmd("SET");
+        set.arg(key).arg(1).arg("NX").arg("EX").arg(lifetime);
+        let response: Option<String> = set.query_async(&mut connection).await?;
+        Ok(response.is_some())
+    }
+
+    /// Open connection, or a new one.
+    async fn connection(&self) -> Result<MultiplexedConnection, Failure> {
         let open = match &*self.state.borrow() {
             State::Open(connection) => Some(connection.clone()),
             State::New | State::Unavailable => None,
         };
-        let mut connection = match open {
-            Some(connection) => connection,
-            None => {
-                let connection = self.redis.connect().await?;
-                self.state.replace(State::Open(connection.clone()));
-                connection
-            }
-        };
+        if let Some(connection) = open {
+            return Ok(connection);
+        }
+        let connection = self.redis.connect().await?;
+        self.state.replace(State::Open(connection.clone()));
+        Ok(connection)
+    }
+
+    async fn run(&self, buckets: Buckets<'_>) -> Result<Vec<RateLimitStatus>, Failure> {
+        let mut connection = self.connection().await?;
         let limits = buckets.limits;
         let mut call = self.script.prepare_invoke();
         for name in buckets.names(&self.redis.prefix) {

@@ -25,6 +25,7 @@ use super::headers::HeaderPolicy;
 use super::inbound::client_connections::{ClientConnections, ClientSlot};
 use super::inbound::limits::{ConnectionLimits, MAX_REJECTED_WITH_RESPONSE};
 use super::redis::Redis;
+use super::replays::ReplayStore;
 use super::upstream::SharedUpstream;
 
 /// Compiled configuration and keys, for the decision and the forwarding of requests. Immutable and swapped as a whole.
@@ -162,6 +163,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Rate limit buckets. They outlive the policy.
     pub rate_limits: RateLimitTable,
+    /// Proofs that were accepted. They outlive the policy.
+    pub(super) replays: ReplayStore,
     started: Instant,
 }
 
@@ -179,6 +182,7 @@ impl Shared {
             room_requests: watch::Sender::new(()),
             clock,
             rate_limits: RateLimitTable::default(),
+            replays: ReplayStore::default(),
             started: Instant::now(),
         }
     }

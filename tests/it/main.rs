@@ -15,6 +15,7 @@ mod claims;
 mod configs;
 mod cors;
 mod documentation;
+mod dpop;
 mod faults;
 mod forwarding;
 mod framing;

@@ -128,6 +128,8 @@ fn another_issuer_does_not_change_the_outcome() {
         },
         profiles: Vec::new(),
         is_introspected: false,
+        dpop: claimgate::config::DpopMode::default(),
+        nonce_lifetime: None,
         ring: Arc::new(KeyRing::default()),
     };
     for case in cases {
@@ -204,6 +206,8 @@ impl Case {
             },
             profiles: Vec::new(),
             is_introspected: false,
+            dpop: claimgate::config::DpopMode::default(),
+            nonce_lifetime: None,
             ring: Arc::new(KeyRing::local(keys.unwrap_or_else(|error| {
                 panic!("{}: invalid keys: {error}", self.name)
             }))),

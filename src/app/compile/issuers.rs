@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, Accept, ConfigDocument, KeyPath, OneOrMany};
+use crate::config::{self, Accept, ConfigDocument, DpopMode, KeyPath, OneOrMany};
 use crate::gate::claim_path::ClaimPath;
 use crate::gate::claims::ClaimPolicy;
 use crate::gate::subject::Namespace;
@@ -54,6 +54,7 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
         let resolved = keys
             .and_then(|keys| resolve(document, warnings, &keys_path, &keys, algorithms.as_deref()));
         check_template(document, &path, &issuer);
+        check_nonce(document, &path, &issuer);
         let remote_keys = match &resolved {
             Some(ResolvedKeys::Remote(remote)) => Some(&**remote),
             Some(ResolvedKeys::Local(_)) | None => None,
@@ -135,6 +136,8 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
             policy,
             profiles,
             is_introspected: exchangers.introspection.is_some(),
+            dpop: issuer.dpop,
+            nonce_lifetime: issuer.dpop_nonce.map(seconds),
             machines: issuer.machines,
             ring: Arc::new(ring),
         });
@@ -142,6 +145,22 @@ pub(super) fn compile(document: &mut ConfigDocument, warnings: &mut Vec<String>)
     }
     check_selection(document, &compiled.issuers);
     compiled
+}
+
+/// Range of `dpop_nonce`.
+const NONCE_LIFETIME: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_hours(1);
+
+fn check_nonce(document: &mut ConfigDocument, path: &KeyPath, issuer: &config::Issuer) {
+    let Some(lifetime) = issuer.dpop_nonce else {
+        return;
+    };
+    let path = path.key("dpop_nonce");
+    if !NONCE_LIFETIME.contains(&lifetime) {
+        let lifetime = humantime::format_duration(lifetime);
+        document.report(path, format!("must be between 10s and 1h, got {lifetime}"));
+    } else if issuer.dpop == DpopMode::Off {
+        document.report(path, "has no effect with `dpop = \"off\"`");
+    }
 }
 
 /// Further kinds of tokens.

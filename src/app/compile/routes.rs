@@ -103,6 +103,7 @@ fn one(
         cors: cors.map(|cors| cors.limited_to(&methods)),
         requirements: requirements::compile(document, path, &route),
         limits: limits::compile(document, path, &route, &methods),
+        dpop: route.dpop,
         rule: match route.access {
             Access::Public => Rule::Public,
             Access::Authenticated => Rule::Authenticated,

@@ -3,6 +3,7 @@
 use http::{HeaderName, HeaderValue};
 
 use crate::config::RateKey;
+use crate::gate::dpop::ProofFault;
 use crate::gate::path::PathFaultKind;
 use crate::gate::token_fault::{MissingToken, TokenFault};
 
@@ -41,6 +42,10 @@ impl Refusal {
             Self::TokenInactive,
             Self::TokenConfirmation,
             Self::TokenMachine,
+            Self::TokenUnbound,
+            Self::ProofInvalid(ProofFault::Missing),
+            Self::ProofReplayed,
+            Self::ProofNonce(value("nonce")),
             Self::SubjectMismatch(Mismatch::Forbidden),
             Self::SubjectMismatch(Mismatch::NotFound),
             Self::SubjectMismatch(Mismatch::Unauthorized),
@@ -68,6 +73,7 @@ impl Refusal {
             Self::TargetTooLong,
             Self::HeadersTooLarge,
             Self::KeysUnavailable,
+            Self::ProofsUnavailable,
             Self::ExchangeUnavailable {
                 retry_after: 1,
                 cause: "status: 500".into(),

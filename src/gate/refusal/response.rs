@@ -10,7 +10,12 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 
+use crate::gate::dpop::ProofPolicy;
+
 use super::{Challenge, Mismatch, Refusal, Row};
+
+/// Nonce for the next proof (RFC 9449 section 9).
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -137,6 +142,9 @@ impl Refusal {
         if let Self::HttpsRequired(location) = self {
             headers.insert(LOCATION, location.clone());
         }
+        if let Self::ProofNonce(nonce) = self {
+            headers.insert(DPOP_NONCE, nonce.clone());
+        }
         if let Self::RateLimited { wait, .. } = self {
             headers.insert(RETRY_AFTER, HeaderValue::from(*wait));
         }
@@ -160,6 +168,10 @@ impl Refusal {
             Challenge::InvalidRequest => "invalid_request",
             Challenge::InvalidToken => "invalid_token",
             Challenge::InsufficientScope => "insufficient_scope",
+            Challenge::InvalidProof => {
+                return Some(proof_challenge(realm, "invalid_dpop_proof", &detail));
+            }
+            Challenge::UseNonce => return Some(proof_challenge(realm, "use_dpop_nonce", &detail)),
         };
         let mut text =
             format!("Bearer realm=\"{realm}\", error=\"{error}\", error_description=\"{detail}\"");
@@ -171,6 +183,19 @@ impl Refusal {
         }
         Some(text)
     }
+}
+
+/// Challenge for another proof (RFC 9449 section 7.1), with the accepted algorithms.
+fn proof_challenge(realm: &str, error: &str, detail: &str) -> String {
+    let algorithms = ProofPolicy::default().algorithms;
+    let algorithms: Vec<&str> = algorithms
+        .iter()
+        .map(|algorithm| algorithm.name())
+        .collect();
+    format!(
+        "DPoP realm=\"{realm}\", error=\"{error}\", error_description=\"{detail}\", algs=\"{}\"",
+        algorithms.join(" ")
+    )
 }
 
 /// Percent-encodes the text of `grpc-message`: every byte but printable ASCII without `%` (gRPC over HTTP/2,

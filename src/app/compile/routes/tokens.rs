@@ -3,7 +3,7 @@
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 
-use crate::config::{self, Access, ConfigDocument, KeyPath};
+use crate::config::{self, Access, ConfigDocument, DpopMode, KeyPath};
 use crate::gate::issuer_id::IssuerId;
 use crate::gate::managed_headers::is_reserved;
 use crate::gate::origin::Origin;
@@ -23,6 +23,7 @@ pub(super) fn compile(
     let mut tokens = TokenSources {
         sessions: sessions(document, path, route),
         introspection: introspection(document, path, route),
+        accepts_dpop: accepts_dpop(document, path, route),
         ..TokenSources::default()
     };
     if let Some(named) = &route.tokens {
@@ -77,6 +78,20 @@ fn accepted_issuers<'a>(
         route.access != Access::Public && named.is_none_or(|named| named.contains(name))
     })
     .map(|(index, (name, issuer))| (IssuerId(index), name, issuer))
+}
+
+/// Returns whether some token of this route can be bound to a key.
+fn accepts_dpop(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route) -> bool {
+    if route.dpop.is_some() && route.access == Access::Public {
+        document.report(
+            path.key("dpop"),
+            "has no effect on a public route, which verifies no token",
+        );
+    }
+    match route.dpop {
+        Some(mode) => mode != DpopMode::Off,
+        None => accepted_issuers(document, route).any(|(_, _, it)| it.dpop != DpopMode::Off),
+    }
 }
 
 /// Sessions of the one issuer that has them.
