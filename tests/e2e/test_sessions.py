@@ -642,3 +642,26 @@ def test_a_session_jwt_with_the_audience_of_the_cookie_cache_is_rejected(tmp_pat
         assert gate.outcome(token=ada.jwt()) == (401, "token_audience")
         assert gate.outcome(cookie=f"better-auth.session_data={ada.jwt()}") == (401, "token_audience")
         assert gate.send(cookie=header(cache_of(ada))).json() == {"user": ada.id}
+
+
+# The sources of a route.
+
+
+def test_a_route_lists_the_sources_of_its_credentials(tmp_path, upstream):
+    table = '[[routes]]\npath = "/{name}"\naccess = "authenticated"\ntokens = [{tokens}]\n'
+    cookie, header = "{ session = true }", '{ header = "Authorization" }'
+    routes = "".join(table.format(name=name, tokens=tokens) for name, tokens in [
+        ("cookie", cookie), ("header", header), ("both", f"{header}, {cookie}")])
+    with running(tmp_path, upstream, routes=routes) as (server, gate):
+        ada = server.sign_up()
+        for path, expected in [
+            ("/cookie", ((200, None), (401, "token_missing"))),
+            ("/header", ((401, "token_missing"), (200, None))),
+            ("/both", ((200, None), (200, None))),
+        ]:
+            found = gate.outcome(path, cookie=ada.session_cookie), gate.outcome(path, token=ada.session_token)
+            assert found == expected, path
+        # The upstream sees the cookie on none of them.
+        assert gate.outcome("/header", cookie=f"a=b; {ada.session_cookie}", token=ada.session_token) == (200, None)
+        assert gate.upstream.last("cookie") == ["a=b"]
+        assert gate.outcome("/cookie", cookie=ada.session_cookie, token="a" * 32) == (200, None)

@@ -247,7 +247,7 @@ async function handleProbe(probe, request, response) {
   for await (const chunk of request) text += chunk;
   response.setHeader("content-type", "application/json");
   try {
-    const headers = new Headers({ cookie: request.headers.cookie ?? "" });
+    const headers = new Headers({ cookie: request.headers.cookie ?? "", host: request.headers.host });
     response.end(JSON.stringify(await probe(JSON.parse(text || "{}"), headers)));
   } catch (error) {
     response.statusCode = 500;
