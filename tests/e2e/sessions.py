@@ -31,14 +31,17 @@ connect_timeout = "20s"
 [[routes]]
 path = "/api/{{user_id}}/tasks"
 access = {{ owner = "user_id" }}
+upstream = "api"
 
 [[routes]]
 path = "/me"
 access = "authenticated"
+upstream = "api"
 
 [[routes]]
 path = "/health"
 access = "public"
+upstream = "api"
 """
 
 
@@ -59,7 +62,7 @@ class Upstream:
                 body = json.dumps({"user": self.headers["X-User-Id"]}).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Cache-Control", "max-age=60")
+                self.send_header("Cache-Control", "no-cache")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

@@ -28,6 +28,11 @@ async function signIn(gate) {
   return { user: session.user.id, same: session.user.id === user.id, token, header_token: headerToken };
 }
 
+// Ends the session. Better Auth removes its cookies.
+async function signOut(gate) {
+  return unwrap(await client(gate).signOut());
+}
+
 // Sends a request, and returns the response as the page sees it, or the name of the error.
 async function send(url, token, options = {}) {
   const headers = { ...options.headers };
@@ -72,4 +77,4 @@ function firstEvent(url) {
   });
 }
 
-Object.assign(globalThis, { signIn, send, exchange, firstEvent });
+Object.assign(globalThis, { signIn, signOut, send, exchange, firstEvent });
