@@ -44,6 +44,7 @@ pub(super) const EXPLAIN: &str = "\
 Examples:
   claimgate explain GET /api/alice/tasks
   claimgate explain --token \"$TOKEN\" -H 'Origin: https://app.example' POST /api/alice/tasks
+  claimgate explain --cookie \"better-auth.session_token=$SESSION\" GET /api/alice/tasks
   claimgate explain --offline --output json GET /health
 
 Exit codes: 0 forwarded or an allowed preflight, 1 rejected, 2 invalid configuration
@@ -70,8 +71,9 @@ pub(super) const DOCTOR: &str = "\
 Examples:
   claimgate doctor
   claimgate doctor --token \"$TOKEN\" --output json
+  claimgate doctor --cookie \"better-auth.session_token=$SESSION\"
 
-Exit codes: 0 no failure, 1 a key set, a certificate or the token fails, 2 invalid configuration
+Exit codes: 0 no failure, 1 a key set, an exchange, a certificate or the token fails, 2 invalid configuration
 See docs/reference/cli.md#claimgate-doctor";
 
 pub(super) const WHY: &str = "\

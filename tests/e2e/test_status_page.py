@@ -9,11 +9,33 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from gate import running_gate, sign_token
-from programs import BROWSER_MILLISECONDS, wait_until
+from programs import BROWSER_MILLISECONDS, Gate, wait_until
 
 CHROMIUM = shutil.which("chromium")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+
+# An issuer with sessions that cannot be asked.
+EXCHANGES = """
+[listen]
+address = "127.0.0.1:0"
+workers = 1
+
+[admin]
+address = "127.0.0.1:0"
+
+[upstreams.api]
+url = "http://127.0.0.1:1"
+
+[issuers.away]
+better_auth = { url = "http://127.0.0.1:1", sessions = true }
+
+[[routes]]
+path = "/me"
+access = "authenticated"
+"""
+
+SESSION = f"better-auth.session_token={'a' * 32}.{'b' * 43}="
 
 MARKUP = "<img src=x onerror=document.title='owned'>"
 
@@ -117,6 +139,34 @@ def test_shows_markup_of_a_client_as_text(world):
     assert MARKUP in world.page.locator("#refusals summary").last.inner_text() + world.page.inner_text("#refusals")
     assert world.page.title() in ("claimgate", "claimgate: unhealthy")
     assert world.page.locator("#refusals img").count() == 0
+
+
+def test_shows_no_exchanges_without_an_issuer_that_has_them(world):
+    assert not world.page.is_visible("#exchanges")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_shows_failing_exchanges_in_red(world, tmp_path, scheme):
+    gate = Gate(tmp_path, EXCHANGES)
+    context = world.chromium.new_context(viewport={"width": 1200, "height": 900}, color_scheme=scheme)
+    context.set_default_timeout(BROWSER_MILLISECONDS)
+    page = context.new_page()
+    try:
+        assert gate.client.get("/me", headers={"Cookie": SESSION}).status_code == 503
+        page.goto(f"{gate.admin_url}/")
+        page.wait_for_selector("#exchanges .error")
+        row = page.inner_text("#exchanges")
+        assert "away" in row and "sessions" in row and "connect: " in row
+        assert "issuer away: sessions cannot be verified: connect: " in page.inner_text("#health")
+        assert page.title() == "claimgate: unhealthy"
+        # The row fits, so that the last error is visible.
+        table, box = page.locator("#exchanges").bounding_box(), page.locator("#asked .scroll").bounding_box()
+        assert table["width"] <= box["width"]
+        folder = pathlib.Path(os.environ["CLAIMGATE"]).parent
+        page.screenshot(path=folder / f"status-page-exchanges-{scheme}.png", full_page=True)
+    finally:
+        context.close()
+        gate.stop()
 
 
 def test_sends_requests_to_the_gate_only_and_obeys_its_content_security_policy(world):

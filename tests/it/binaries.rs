@@ -8,6 +8,7 @@ mod descriptors;
 #[cfg(feature = "task-service")]
 mod dev;
 mod environment;
+mod exchanges;
 mod explain;
 mod log_levels;
 mod openapi;
