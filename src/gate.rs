@@ -26,6 +26,7 @@ pub mod origin;
 pub mod path;
 pub mod permit;
 pub mod proof;
+pub mod proof_fault;
 pub mod rate_limit;
 mod redirect;
 pub mod refusal;
@@ -50,6 +51,7 @@ use crate::keys::KeyRing;
 use crate::keys::credential::Exchanged;
 
 use access::{Access, RequestContext, Rule};
+use binding::Possession;
 use cache::{CachedToken, TokenCache};
 use certificate::ClientCertificate;
 use claims::Claims;
@@ -69,7 +71,7 @@ use request_target::RequestTarget;
 use routes::{Route, RouteTable};
 use stop::{NeedsExchange, NeedsKeys, Preflight, Refused, Stop};
 use subject::Subject;
-use token::{BearerToken, FoundToken, TokenForm};
+use token::{BearerToken, FoundToken, Scheme, TokenForm};
 use verify::{Issuer, Verified};
 
 pub use head::{MAX_HEADER_FIELDS, MAX_TARGET_BYTES};
@@ -113,7 +115,7 @@ pub struct Authenticated<'a> {
 
 /// Facts of a request that the verification of its token depends on.
 struct Presented<'a> {
-    certificate: Option<&'a ClientCertificate>,
+    shown: Possession<'a>,
     now: UnixTime,
     /// Response of an issuer that the request waited for.
     exchanged: Option<&'a Exchanged>,
@@ -321,7 +323,7 @@ impl Gate {
         if let Some(known) = self.known(&digest, request, cache)? {
             return Ok(known);
         }
-        let verified = verify::verify(&self.issuers, token, request.certificate, request.now);
+        let verified = verify::verify(&self.issuers, token, request.shown, request.now);
         cache.count(&verified);
         let verified = verified?;
         let fresh_until = self.check_active(&verified, token, request)?;
@@ -348,7 +350,7 @@ impl Gate {
         }
         known.validity.check(request.now)?;
         if let Some(binding) = &known.binding {
-            binding.check(request.certificate)?;
+            binding.check(request.shown)?;
         }
         Ok(Some(known.clone()))
     }
@@ -440,7 +442,10 @@ impl<'a> Routed<'a> {
             .check_origin(&found, self.inbound)
             .map_err(|refusal| self.refuse(refusal))?;
         let request = Presented {
-            certificate: self.inbound.certificate.as_deref(),
+            shown: Possession {
+                certificate: self.inbound.certificate.as_deref(),
+                has_proof: found.scheme == Scheme::Dpop,
+            },
             now,
             exchanged,
         };

@@ -14,6 +14,24 @@ const CERTIFICATE: &str = "x5t#S256";
 /// Member of `cnf` with the thumbprint of a key (RFC 9449 section 6.1).
 const KEY: &str = "jkt";
 
+/// Evidence of a request beside its token.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Possession<'a> {
+    /// Client certificate of the connection.
+    pub certificate: Option<&'a ClientCertificate>,
+    /// True if the token came in the scheme `DPoP`, so that its proof is checked after the token.
+    pub has_proof: bool,
+}
+
+impl<'a> From<Option<&'a ClientCertificate>> for Possession<'a> {
+    fn from(certificate: Option<&'a ClientCertificate>) -> Self {
+        Self {
+            certificate,
+            has_proof: false,
+        }
+    }
+}
+
 /// Certificate or key that a token is bound to, identified by its thumbprint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
@@ -78,11 +96,11 @@ impl Binding {
         self.is_required
     }
 
-    /// Compares the client certificate with the binding. Every request checks again, because the certificate belongs to
-    /// the connection and not to the token. The proof of a key belongs to one request, and is checked after this.
-    pub(super) fn check(&self, presented: Option<&ClientCertificate>) -> Result<(), Refusal> {
-        let matches = match (self.kind, presented) {
-            (BindingKind::Key, _) => true,
+    /// Compares the evidence of a request with the binding. Every request checks again, because it belongs to the request and
+    /// not to the token. The proof of a key is verified after this.
+    pub(super) fn check(&self, shown: Possession<'_>) -> Result<(), Refusal> {
+        let matches = match (self.kind, shown.certificate) {
+            (BindingKind::Key, _) => shown.has_proof || !self.is_required,
             (BindingKind::Certificate, Some(presented)) => {
                 *presented.thumbprint == *self.thumbprint
             }
@@ -120,10 +138,10 @@ mod tests {
         let presented = certificate();
         let thumbprint = presented.thumbprint.clone();
         let binding = Binding::of(&json!({ "x5t#S256": thumbprint })).unwrap();
-        assert_eq!(binding.check(Some(&presented)), Ok(()));
+        assert_eq!(binding.check(Some(&presented).into()), Ok(()));
         let refused = Err(Refusal::TokenConfirmation);
-        assert_eq!(binding.check(None), refused);
-        assert_eq!(binding.check(Some(&certificate())), refused);
+        assert_eq!(binding.check(None.into()), refused);
+        assert_eq!(binding.check(Some(&certificate()).into()), refused);
         for cnf in [
             json!(null),
             json!({}),
@@ -144,6 +162,12 @@ mod tests {
         }
         let bound = Binding::of(&json!({ "jkt": thumbprint })).unwrap();
         assert_eq!(bound.key(), Some(&*thumbprint));
+        assert_eq!(bound.check(Some(&presented).into()), refused);
+        let with_proof = Possession {
+            has_proof: true,
+            ..Possession::default()
+        };
+        assert_eq!(bound.check(with_proof), Ok(()));
     }
 
     #[test]
@@ -158,11 +182,15 @@ mod tests {
             (json!({ "x5t#S256": null, "jkt": "x" }), false),
         ] {
             let binding = Binding::if_presented(&cnf).unwrap();
-            assert_eq!(binding.check(Some(&presented)).is_ok(), matches, "{cnf}");
-            assert_eq!(binding.check(None), Ok(()), "{cnf}");
+            assert_eq!(
+                binding.check(Some(&presented).into()).is_ok(),
+                matches,
+                "{cnf}"
+            );
+            assert_eq!(binding.check(None.into()), Ok(()), "{cnf}");
             let other = certificate();
             let refused = Err(Refusal::TokenConfirmation);
-            assert_eq!(binding.check(Some(&other)), refused, "{cnf}");
+            assert_eq!(binding.check(Some(&other).into()), refused, "{cnf}");
         }
         for cnf in [
             json!(null),

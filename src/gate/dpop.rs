@@ -3,7 +3,6 @@
 //!
 //! A proof is verified from the request alone. Its caller verifies the token, rejects a replay, and checks the nonce.
 
-mod fault;
 mod proof_key;
 mod url;
 
@@ -19,22 +18,16 @@ use crate::clock::UnixTime;
 use crate::keys::{Algorithm, KeyKind};
 
 use super::claims::Claims;
-use super::jws::{CompactJws, is_same_type};
+use super::jws::{CompactJws, JwsFault, is_same_type};
+use super::proof_fault::{MAX_ID_CHARACTERS, MAX_PROOF_BYTES, ProofFault};
 use super::single_value::{Repeated, single_value};
 
-pub use fault::ProofFault;
-pub use url::{ExternalUrl, UrlFault};
+pub use url::ExternalUrl;
 
 use proof_key::ProofKey;
 
 /// Request header with the proof.
 pub const DPOP: HeaderName = HeaderName::from_static("dpop");
-
-/// Longest accepted proof, in bytes.
-pub const MAX_PROOF_BYTES: usize = 8 * 1024;
-
-/// Longest accepted `jti`, in characters.
-pub const MAX_ID_CHARACTERS: usize = 512;
 
 /// Accepted algorithms and times of proofs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +61,15 @@ pub struct VerifiedProof {
     pub until: UnixTime,
     /// Nonce in the proof (RFC 9449 section 9).
     pub nonce: Option<String>,
+}
+
+impl From<JwsFault> for ProofFault {
+    fn from(fault: JwsFault) -> Self {
+        match fault {
+            JwsFault::Parts(parts) => Self::Parts(parts),
+            JwsFault::Part(part, fault) => Self::Part(part, fault),
+        }
+    }
 }
 
 impl Default for ProofPolicy {

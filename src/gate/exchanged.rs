@@ -154,7 +154,7 @@ impl Gate {
         };
         let token = BearerToken::new(token, self.max_token_bytes);
         let token = token.map_err(|refusal| unusable(&refusal))?;
-        let verified = verify::verify(&self.issuers, token, request.certificate, request.now);
+        let verified = verify::verify(&self.issuers, token, request.shown, request.now);
         cache.count(&verified);
         match verified {
             Ok(verified) if verified.issuer_id == issuer => Ok(verified),
@@ -201,7 +201,7 @@ impl Gate {
             checked.validity = checked.validity.limited_to(longest);
         }
         if let Some(binding) = &checked.binding {
-            binding.check(request.certificate)?;
+            binding.check(request.shown)?;
         }
         let kind = CallerKind::of(&claims);
         if kind == CallerKind::Machine && !issuer.machines {

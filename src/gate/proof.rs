@@ -13,11 +13,10 @@ use crate::config::DpopMode;
 
 use super::Gate;
 use super::cache::CachedToken;
-use super::dpop::{
-    self, ExternalUrl, ProofContext, ProofFault, ProofPolicy, UrlFault, VerifiedProof,
-};
+use super::dpop::{self, ExternalUrl, ProofContext, ProofPolicy, VerifiedProof};
 use super::inbound::Inbound;
 use super::path::CanonicalPath;
+use super::proof_fault::{ProofFault, UrlFault};
 use super::refusal::Refusal;
 use super::single_value::{Repeated, single_value};
 use super::token::{FoundToken, Scheme};

@@ -12,8 +12,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::config::RateKey;
 
-use super::dpop::ProofFault;
 use super::path::PathFault;
+use super::proof_fault::ProofFault;
 use super::token_fault::{MissingToken, TokenFault};
 
 /// Reason why a request is not forwarded, or why its response is cut off. [`Refusal::row`] describes each.

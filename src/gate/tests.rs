@@ -97,7 +97,10 @@ fn decide(
 
 /// Request without a certificate, before any exchange.
 const PLAIN: Presented<'static> = Presented {
-    certificate: None,
+    shown: Possession {
+        certificate: None,
+        has_proof: false,
+    },
     now: NOW,
     exchanged: None,
 };

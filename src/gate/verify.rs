@@ -9,9 +9,8 @@ use crate::clock::UnixTime;
 use crate::config::DpopMode;
 use crate::keys::{Algorithm, KeyKind, KeyRing, VerificationKey};
 
-use super::binding::Binding;
+use super::binding::{Binding, Possession};
 use super::caller_kind::CallerKind;
-use super::certificate::ClientCertificate;
 use super::claims::{ClaimPolicy, Claims, Validity};
 use super::issuer_id::IssuerId;
 use super::jws::{CompactJws, is_same_type};
@@ -130,11 +129,12 @@ pub fn max_token_bytes(issuers: &[Issuer]) -> usize {
     limits.max().unwrap_or(DEFAULT_MAX_TOKEN_BYTES)
 }
 
-/// Verifies a token with the issuer that its `iss` selects. A certificate-bound token needs its certificate.
-pub fn verify(
+/// Verifies a token with the issuer that its `iss` selects. A sender-constrained token needs its certificate, or the scheme
+/// `DPoP`, with a proof that is checked after this.
+pub fn verify<'a>(
     issuers: &[Issuer],
     token: BearerToken<'_>,
-    certificate: Option<&ClientCertificate>,
+    shown: impl Into<Possession<'a>>,
     now: UnixTime,
 ) -> Result<Verified, Unverified> {
     let jws = Jws::parse(token.expose())?;
@@ -193,7 +193,7 @@ pub fn verify(
     }
     let checked = checked.map_err(|refusal| unverified(refusal, false))?;
     if let Some(binding) = &checked.binding {
-        let confirmed = binding.check(certificate);
+        let confirmed = binding.check(shown.into());
         confirmed.map_err(|refusal| unverified(refusal, false))?;
     }
     let kind = CallerKind::of(&jws.claims);

@@ -70,6 +70,40 @@ fn send(sidecar: &Sidecar, request: &Request) -> Response {
     sidecar.call(request)
 }
 
+/// Starts a gate that demands nonces.
+fn start_with_nonce() -> (Sidecar, Issuer) {
+    let issuer = Issuer::start();
+    let upstream = Upstream::start();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), crate::harness::issuer::SECRET).unwrap();
+    let config = format!(
+        "[issuers.test]\nkeys = {{ secret_file = \"{}\" }}\nallow_any_audience = true\ndpop_nonce = \"5m\"\n{ROUTES}",
+        file.path().display()
+    );
+    let sidecar = Sidecar::start(&config, &upstream, &issuer);
+    (sidecar, issuer)
+}
+
+/// Each refusal of bound tokens and proofs.
+pub(crate) fn refusals() -> Vec<(Response, u16, &'static str)> {
+    let (sidecar, _upstream, issuer) = start(ROUTES);
+    let holder = Holder::new();
+    let (token, unbound) = (holder.token(&issuer), issuer.token("alice"));
+    let request = holder.request("GET", TASKS, URL, &token);
+    assert_eq!(send(&sidecar, &request).status, 200);
+    let other = holder.request("GET", TASKS, "http://other.test/", &token);
+    let as_dpop = holder.request("GET", TASKS, URL, &unbound);
+    let (demanding, issuer) = start_with_nonce();
+    let token = holder.token(&issuer);
+    let without_nonce = holder.request("GET", TASKS, URL, &token);
+    vec![
+        (send(&sidecar, &request), 401, "proof_replayed"),
+        (send(&sidecar, &other), 401, "proof_invalid"),
+        (send(&sidecar, &as_dpop), 401, "token_unbound"),
+        (send(&demanding, &without_nonce), 401, "proof_nonce"),
+    ]
+}
+
 #[test]
 fn a_bound_token_with_its_proof_is_accepted_once_for_each_proof() {
     let (sidecar, upstream, issuer) = start(ROUTES);
@@ -250,15 +284,7 @@ dpop = "off"
 
 #[test]
 fn a_nonce_is_demanded_and_changes_with_its_lifetime() {
-    let issuer = Issuer::start();
-    let upstream = Upstream::start();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), crate::harness::issuer::SECRET).unwrap();
-    let config = format!(
-        "[issuers.test]\nkeys = {{ secret_file = \"{}\" }}\nallow_any_audience = true\ndpop_nonce = \"5m\"\n{ROUTES}",
-        file.path().display()
-    );
-    let sidecar = Sidecar::start(&config, &upstream, &issuer);
+    let (sidecar, issuer) = start_with_nonce();
     let holder = Holder::new();
     let token = holder.token(&issuer);
     let send_with = |nonce: Option<&str>, now: i64| {

@@ -88,6 +88,12 @@ fn send(sidecar: &Sidecar, token: &str) -> Response {
     sidecar.call(&get(TASKS).bearer(token))
 }
 
+/// Each refusal that only introspection causes.
+pub(crate) fn refusals() -> Vec<(Response, u16, &'static str)> {
+    let (sidecar, _upstream, _endpoint) = start();
+    vec![(send(&sidecar, OPAQUE), 401, "token_inactive")]
+}
+
 #[test]
 fn an_active_opaque_token_is_its_subject() {
     let (sidecar, upstream, endpoint) = start();

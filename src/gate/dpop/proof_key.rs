@@ -9,9 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::gate::claims::Claims;
 use crate::gate::jws::CompactJws;
+use crate::gate::proof_fault::ProofFault;
 use crate::keys::{Algorithm, KeyKind, VerificationKey, jwks};
-
-use super::fault::ProofFault;
 
 /// Members of private and secret keys (RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1, RFC 8037 section 2).
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];

@@ -1,11 +1,11 @@
 //! External URL of a request, and its comparison with `htu` (RFC 9449 section 4.3).
 
 use std::borrow::Cow;
-use std::fmt;
 use std::net::Ipv6Addr;
 
 use crate::gate::head::is_host;
 use crate::gate::inbound::Scheme;
+use crate::gate::proof_fault::UrlFault;
 
 /// URL of a request as its client sent it, without the query: in front of proxies and path rewrites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,21 +14,6 @@ pub struct ExternalUrl<'a> {
     /// Host, with the port if it is not the default.
     pub authority: &'a str,
     pub path: &'a str,
-}
-
-/// Fault of `htu`. Displays as the end of a sentence about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UrlFault {
-    /// Not an absolute `http` or `https` URL with a valid host.
-    NotAbsolute,
-    Fragment,
-    UserInfo,
-    /// Another scheme than the request.
-    Scheme,
-    /// Another host or port than the request.
-    Host,
-    /// Another path than the request.
-    Path,
 }
 
 /// Parts of a URL in the form in which equal ones are equal byte for byte.
@@ -153,29 +138,6 @@ fn dots(segment: &str) -> usize {
         "." => 1,
         ".." => 2,
         _ => 0,
-    }
-}
-
-impl fmt::Display for UrlFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotAbsolute => {
-                "must be an absolute URL: `http` or `https`, a host, and the path of the request"
-            }
-            Self::Fragment => "has a fragment. It must be the URL of the request without query and fragment",
-            Self::UserInfo => "has a user name or password. It must be the URL of the request without them",
-            Self::Scheme => {
-                "has another scheme than the request. Sign the URL that the client sends the request to; a proxy that \
-                 terminates TLS must forward the scheme"
-            }
-            Self::Host => {
-                "has another host or port than the request. Sign the URL that the client sends the request to; a proxy \
-                 must forward the host"
-            }
-            Self::Path => {
-                "has another path than the request. Sign the path as sent, with the same case and percent-encoding"
-            }
-        })
     }
 }
 

@@ -3,8 +3,8 @@
 use http::{HeaderName, HeaderValue};
 
 use crate::config::RateKey;
-use crate::gate::dpop::ProofFault;
 use crate::gate::path::PathFaultKind;
+use crate::gate::proof_fault::ProofFault;
 use crate::gate::token_fault::{MissingToken, TokenFault};
 
 use super::{Mismatch, Refusal};

@@ -10,7 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 
-use crate::gate::dpop::ProofPolicy;
+use crate::keys::{Algorithm, KeyKind};
 
 use super::{Challenge, Mismatch, Refusal, Row};
 
@@ -187,11 +187,10 @@ impl Refusal {
 
 /// Challenge for another proof (RFC 9449 section 7.1), with the accepted algorithms.
 fn proof_challenge(realm: &str, error: &str, detail: &str) -> String {
-    let algorithms = ProofPolicy::default().algorithms;
-    let algorithms: Vec<&str> = algorithms
+    let algorithms = Algorithm::ALL
         .iter()
-        .map(|algorithm| algorithm.name())
-        .collect();
+        .filter(|it| it.kind() != KeyKind::Secret);
+    let algorithms: Vec<&str> = algorithms.map(|algorithm| algorithm.name()).collect();
     format!(
         "DPoP realm=\"{realm}\", error=\"{error}\", error_description=\"{detail}\", algs=\"{}\"",
         algorithms.join(" ")

@@ -1,5 +1,6 @@
 //! Invalid proofs: each is the valid one with one mutation, signed after it where the mutation is in a signed part.
 
+use crate::gate::proof_fault::UrlFault;
 use std::collections::BTreeSet;
 
 use serde_json::json;

@@ -5,11 +5,13 @@
 
 use std::fmt;
 
-use crate::gate::jws::JwsFault;
-use crate::gate::token_fault::{Part, PartFault, TimeFault};
+use super::token_fault::{Part, PartFault, TimeFault};
 
-use super::url::UrlFault;
-use super::{MAX_ID_CHARACTERS, MAX_PROOF_BYTES};
+/// Longest accepted proof, in bytes.
+pub const MAX_PROOF_BYTES: usize = 8 * 1024;
+
+/// Longest accepted `jti`, in characters.
+pub const MAX_ID_CHARACTERS: usize = 512;
 
 /// Reason why a proof is not valid for its request. Displays as a sentence for the client's developer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,13 +66,19 @@ pub enum ProofFault {
     TokenHash,
 }
 
-impl From<JwsFault> for ProofFault {
-    fn from(fault: JwsFault) -> Self {
-        match fault {
-            JwsFault::Parts(parts) => Self::Parts(parts),
-            JwsFault::Part(part, fault) => Self::Part(part, fault),
-        }
-    }
+/// Fault of `htu`. Displays as the end of a sentence about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UrlFault {
+    /// Not an absolute `http` or `https` URL with a valid host.
+    NotAbsolute,
+    Fragment,
+    UserInfo,
+    /// Another scheme than the request.
+    Scheme,
+    /// Another host or port than the request.
+    Host,
+    /// Another path than the request.
+    Path,
 }
 
 impl fmt::Display for ProofFault {
@@ -189,5 +197,28 @@ impl ProofFault {
             Self::IdLength,
             Self::TokenHash,
         ]
+    }
+}
+
+impl fmt::Display for UrlFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAbsolute => {
+                "must be an absolute URL: `http` or `https`, a host, and the path of the request"
+            }
+            Self::Fragment => "has a fragment. It must be the URL of the request without query and fragment",
+            Self::UserInfo => "has a user name or password. It must be the URL of the request without them",
+            Self::Scheme => {
+                "has another scheme than the request. Sign the URL that the client sends the request to; a proxy that \
+                 terminates TLS must forward the scheme"
+            }
+            Self::Host => {
+                "has another host or port than the request. Sign the URL that the client sends the request to; a proxy \
+                 must forward the host"
+            }
+            Self::Path => {
+                "has another path than the request. Sign the path as sent, with the same case and percent-encoding"
+            }
+        })
     }
 }
