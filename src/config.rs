@@ -20,6 +20,7 @@ mod listen;
 mod messages;
 mod problem;
 mod redis;
+mod resource;
 mod route;
 mod rule;
 mod schema;
@@ -51,6 +52,7 @@ pub use limit::{RateKey, RateLimit, RateLimits};
 pub use listen::{Admin, Drain, Listen, Listener, Log, LogFormat, LogLevel};
 pub use problem::{KeyPath, Problem, Problems, Step};
 pub use redis::{DEFAULT_REDIS_PORT, Redis, WhenUnavailable};
+pub use resource::Resource;
 pub use route::{Access, HeaderEdits, ReplacePrefix, Route, StreamEnd, TokenSource};
 pub use rule::{CallerKind, CertificateField, ClaimRule, Scalar};
 pub use schema::CONFIG_SCHEMA;
@@ -85,6 +87,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Trusted token issuers by name.
     pub issuers: BTreeMap<String, Issuer>,
+    /// OAuth protected resource. Without it, the gate serves no metadata.
+    pub resource: Option<Resource>,
     /// Shared rate limits. Without it, each gate counts on its own.
     pub redis: Option<Redis>,
     /// Trace export. Without it, no spans are created.

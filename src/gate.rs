@@ -32,6 +32,7 @@ mod redirect;
 pub mod refusal;
 pub mod request_target;
 pub mod requirement;
+pub mod resource;
 pub mod routes;
 mod single_value;
 pub mod stop;
@@ -68,6 +69,7 @@ use proof::NonceKey;
 use rate_limit::{BucketOwner, Buckets};
 use refusal::Refusal;
 use request_target::RequestTarget;
+use resource::ResourceMetadata;
 use routes::{Route, RouteTable};
 use stop::{NeedsExchange, NeedsKeys, Preflight, Refused, Stop};
 use subject::Subject;
@@ -87,6 +89,7 @@ pub struct Gate {
     required_claims: Arc<BTreeSet<String>>,
     cors: Option<Arc<Cors>>,
     has_cors: bool,
+    resource: Option<Arc<ResourceMetadata>>,
     max_header_bytes: usize,
     /// Largest limit of the issuers: a longer token is not parsed.
     max_token_bytes: usize,
@@ -147,6 +150,7 @@ impl Gate {
             managed: Arc::new(ManagedNames::new(configured_names(&identity))),
             has_cors,
             cors: cors.map(Arc::new),
+            resource: None,
             routes: Arc::new(routes),
             max_token_bytes: verify::max_token_bytes(&issuers),
             issuers,
@@ -160,6 +164,12 @@ impl Gate {
     #[must_use]
     pub fn with_nonce_key(self, nonce_key: Option<NonceKey>) -> Self {
         Self { nonce_key, ..self }
+    }
+
+    /// Returns the same gate with the metadata of the protected resource.
+    #[must_use]
+    pub fn with_resource(self, resource: Option<Arc<ResourceMetadata>>) -> Self {
+        Self { resource, ..self }
     }
 
     /// Returns the same gate with other keys for one issuer.
@@ -218,10 +228,15 @@ impl Gate {
             .authorize()
     }
 
-    /// Checks head and path, responds to a CORS preflight, and finds the route.
+    /// Checks head and path, responds with the metadata of the resource or to a CORS preflight, and finds the route.
     pub fn route<'a>(&'a self, inbound: &'a Inbound) -> Result<Routed<'a>, Stop> {
         let path = self.canonical_path(inbound)?;
         let target = RequestTarget::read(&inbound.head.uri, path)?;
+        if let Some(resource) = &self.resource
+            && let Some(response) = resource.respond(&inbound.head, path)
+        {
+            return Err(Stop::Metadata(Box::new(response?)));
+        }
         if self.has_cors
             && let Some(stop) = self.preflight(&inbound.head, path)
         {

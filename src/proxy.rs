@@ -140,6 +140,7 @@ impl Proxy {
                     .await;
             }
             Err(Stop::Preflight(preflight)) => return self.allow(exchange, *preflight),
+            Err(Stop::Metadata(metadata)) => return self.send_metadata(exchange, *metadata),
             Err(Stop::Refuse(refused)) => refused,
             Err(Stop::NeedsKeys(needs)) => needs.otherwise,
             Err(Stop::NeedsExchange(needs)) => needs.otherwise,

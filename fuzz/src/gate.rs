@@ -72,8 +72,12 @@ pub fn check(data: &[u8]) {
             // The keys of this policy are always there.
             assert_ne!(status, 503, "{}", refused.refusal.reason());
         }
-        Err(Stop::NeedsKeys(_) | Stop::NeedsExchange(_) | Stop::Preflight(_)) => {
-            panic!("no issuer fetches keys or exchanges credentials, and no route has CORS")
+        Err(
+            Stop::NeedsKeys(_) | Stop::NeedsExchange(_) | Stop::Preflight(_) | Stop::Metadata(_),
+        ) => {
+            panic!(
+                "no issuer fetches keys or exchanges credentials, no route has CORS, and there is no [resource]"
+            )
         }
     }
 }

@@ -18,6 +18,7 @@ pub(super) fn differences(before: &Config, after: &Config, files: &[PathBuf]) ->
         upstreams,
         issuers,
         redis,
+        resource,
         tracing,
         routes: _,
     } = after;
@@ -31,6 +32,7 @@ pub(super) fn differences(before: &Config, after: &Config, files: &[PathBuf]) ->
         ("log", before.log.sample.total_cmp(&log.sample).is_ne()),
         ("identity", before.identity != *identity),
         ("cors", before.cors != *cors),
+        ("resource", before.resource != *resource),
         ("redis", before.redis != *redis),
         ("tracing", before.tracing != *tracing),
     ];

@@ -10,6 +10,7 @@ mod listen;
 mod methods;
 mod redis;
 mod requirements;
+mod resource;
 mod routes;
 mod tls;
 mod tracing;
@@ -71,10 +72,16 @@ impl App {
         let trusted_headers = headers::trusted(&mut document);
         let identity = identity(&mut document);
         let upstreams = upstreams::compile(&mut document);
+        let resource = resource::compile(&mut document, &mut warnings);
         let issuers = issuers::compile(&mut document, &mut warnings);
         let cors = cors::compile(&mut document);
         let redis = redis::compile(&mut document, &mut warnings);
-        let (routes, forwarding) = routes::compile(&mut document, cors.as_ref(), &mut warnings);
+        let (routes, forwarding) = routes::compile(
+            &mut document,
+            cors.as_ref(),
+            resource.as_ref(),
+            &mut warnings,
+        );
         let tracing = tracing::compile(&mut document);
         let sample = document.config.log.sample;
         check_share(&mut document, KeyPath::of("log").key("sample"), sample);
@@ -97,7 +104,8 @@ impl App {
             cors,
             limits.max_header_bytes,
         )
-        .with_nonce_key(nonce_key());
+        .with_nonce_key(nonce_key())
+        .with_resource(resource.map(|resource| resource.metadata));
         let trusted = listen.trusted_proxies.iter().map(|network| network.0);
         let remote_keys = issuers.remote_keys;
         let refreshers = remote_keys

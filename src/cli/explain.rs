@@ -22,6 +22,7 @@ use crate::gate::inbound::Scheme;
 use crate::gate::permit::{Caller, KnownCaller, Permit};
 use crate::gate::rate_limit::{BucketOwner, RateLimit};
 use crate::gate::refusal::Refusal;
+use crate::gate::resource::MetadataResponse;
 use crate::gate::routes::Route;
 use crate::gate::stop::{Preflight, Refused, Stop};
 use crate::gate::token::TokenSource;
@@ -96,7 +97,7 @@ impl Explain {
             });
             say(format_args!("{report:#}"));
             return Ok(match decision {
-                Ok(_) | Err(Stop::Preflight(_)) => ExitCode::SUCCESS,
+                Ok(_) | Err(Stop::Preflight(_) | Stop::Metadata(_)) => ExitCode::SUCCESS,
                 Err(_) => ExitCode::FAILURE,
             });
         }
@@ -116,6 +117,10 @@ impl Explain {
             }
             Err(Stop::Preflight(preflight)) => {
                 print_preflight(preflight, gate.issuers());
+                return Ok(ExitCode::SUCCESS);
+            }
+            Err(Stop::Metadata(metadata)) => {
+                print_metadata(metadata);
                 return Ok(ExitCode::SUCCESS);
             }
             Err(stop) => {
@@ -302,6 +307,11 @@ impl Explain {
                 "stages": stages(preflight_stages(preflight, gate.issuers())),
                 "response": { "status": 204 },
             }),
+            Err(Stop::Metadata(metadata)) => json!({
+                "decision": "metadata",
+                "stages": stages(metadata_stages()),
+                "response": { "status": metadata.status.as_u16() },
+            }),
             Err(stop) => match stop.refused() {
                 Some(refused) => json!({
                     "decision": "rejected",
@@ -476,6 +486,35 @@ fn print_preflight(preflight: &Preflight, issuers: &[Issuer]) {
     print_stages(&preflight_stages(preflight, issuers));
     say("\nresponse 204 (preflight allowed):");
     print_headers(&preflight.headers);
+}
+
+/// Results of the stages of a request for the metadata of the protected resource, which has no route.
+fn metadata_stages() -> Vec<StageResult> {
+    let result = |stage| match stage {
+        Stage::Head | Stage::Path => StageResult::passed(stage, ""),
+        Stage::Route => StageResult::passed(stage, "the metadata of [resource]"),
+        Stage::ClientRateLimit
+        | Stage::Token
+        | Stage::Verification
+        | Stage::SubjectRateLimit
+        | Stage::Authorization
+        | Stage::Upstream => StageResult::skipped(stage, "the metadata is public"),
+    };
+    Stage::GATE.into_iter().map(result).collect()
+}
+
+fn print_metadata(metadata: &MetadataResponse) {
+    print_stages(&metadata_stages());
+    say(format_args!(
+        "\nresponse {}, by the gate itself:",
+        metadata.status
+    ));
+    print_headers(&metadata.headers);
+    print_headers(&metadata.cors);
+    let body = String::from_utf8_lossy(&metadata.body);
+    if !body.is_empty() {
+        say(format_args!("\n{}", body.trim_end()));
+    }
 }
 
 /// Prints the routes near a path that has none.

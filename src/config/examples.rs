@@ -29,6 +29,8 @@ const CORS: &str = "{ origins = [\"https://app.example\"] }";
 const HEADER_EDITS: &str = "{ set = { X-Tenant = \"acme\" }, remove = [\"X-Debug\"] }";
 const RATE_LIMIT: &str = "{ requests = 10, per = \"1m\", by = \"client-address\" }";
 const REQUIREMENT: &str = "{ claim = \"role\", has = \"admin\" }";
+const RESOURCE: &str =
+    "{ url = \"https://api.example\", authorization_servers = [\"https://app.example/api/auth\"] }";
 
 const EXAMPLES: &[(&str, &str)] = &[
     ("listen", "{ address = \"0.0.0.0:8080\" }"),
@@ -67,6 +69,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("issuers.*.keys", "{ secret_env = \"BETTER_AUTH_SECRET\" }"),
     ("redis", "{ url = \"redis://127.0.0.1:6379\" }"),
+    ("resource", RESOURCE),
     ("tracing", "{ url = \"http://127.0.0.1:4318\" }"),
     ("routes[]", "{ path = \"/health\", access = \"public\" }"),
     ("routes[].rate_limit", RATE_LIMIT),

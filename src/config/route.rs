@@ -59,6 +59,9 @@ pub struct Route {
     /// Accepted issuers by name. Default: all.
     #[serde(default)]
     pub issuers: Option<Vec<String>>,
+    /// Whether the route is one of `[resource]`. Default: if its path is at or below that of the resource.
+    #[serde(default)]
+    pub resource: Option<bool>,
     /// Requirements on claims and client certificates, all of which must hold.
     #[serde(default)]
     pub require: Option<Vec<ClaimRule>>,

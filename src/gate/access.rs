@@ -15,6 +15,7 @@ use super::path::BoundSegment;
 use super::rate_limit::RouteLimits;
 use super::refusal::{Mismatch, Refusal};
 use super::requirement::{Attribute, Expected, Requirement, is_scope};
+use super::resource::ResourceChallenge;
 use super::subject::Subject;
 use super::token::TokenSources;
 
@@ -29,6 +30,8 @@ pub struct Access {
     pub limits: RouteLimits,
     /// CORS policy; `None` leaves CORS to the upstream.
     pub cors: Option<Cors>,
+    /// Parameters of the challenges, on a route of the protected resource.
+    pub resource: Option<Arc<ResourceChallenge>>,
 }
 
 /// Callers that a route serves.
@@ -79,6 +82,7 @@ impl Access {
             dpop: None,
             limits: RouteLimits::default(),
             cors: None,
+            resource: None,
         }
     }
 
@@ -164,7 +168,7 @@ impl Requirements {
     }
 
     /// Scope that satisfies the route, for the challenge (RFC 6750 section 3): a client can request all of it at once.
-    fn scope(&self) -> Option<Arc<str>> {
+    pub fn scope(&self) -> Option<Arc<str>> {
         let scopes = self.require.iter().filter_map(|requirement| {
             let is_scope =
                 matches!(&requirement.attribute, Attribute::Claim(claim) if claim.is("scope"));

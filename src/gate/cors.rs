@@ -174,11 +174,7 @@ impl Cors {
     /// Writes the CORS headers of a response. Removes those of the upstream, so that only one policy
     /// applies.
     pub fn write_headers(&self, request: &CorsRequest, headers: &mut HeaderMap) {
-        let is_cors = |name: &&HeaderName| name.as_str().starts_with("access-control-");
-        let upstream: Vec<HeaderName> = headers.keys().filter(is_cors).cloned().collect();
-        for name in upstream {
-            headers.remove(name);
-        }
+        remove_headers(headers);
         if request.is_preflight {
             vary(headers, VARY_OF_PREFLIGHT);
             return;
@@ -281,6 +277,34 @@ impl<'a> PreflightRequest<'a> {
             .flat_map(|field| field.to_str().unwrap_or("?").split(','))
             .map(str::trim)
             .filter(|name| !name.is_empty())
+    }
+}
+
+/// Headers of a public response, which every page may read.
+pub(super) fn any_page() -> HeaderMap {
+    HeaderMap::from_iter([(ACCESS_CONTROL_ALLOW_ORIGIN, ANY)])
+}
+
+/// Headers that allow every page these methods and all headers, without credentials.
+pub(super) fn preflight_of_any_page(methods: &HeaderValue) -> HeaderMap {
+    let mut headers = any_page();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods.clone());
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ANY);
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    headers
+}
+
+/// Replaces the CORS headers of a response.
+pub fn replace_headers(headers: &mut HeaderMap, cors: HeaderMap) {
+    remove_headers(headers);
+    headers.extend(cors);
+}
+
+fn remove_headers(headers: &mut HeaderMap) {
+    let is_cors = |name: &&HeaderName| name.as_str().starts_with("access-control-");
+    let names: Vec<HeaderName> = headers.keys().filter(is_cors).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::keys::credential::Credential;
 use super::issuer_id::IssuerId;
 use super::permit::KnownCaller;
 use super::refusal::Refusal;
+use super::resource::MetadataResponse;
 use super::routes::Route;
 
 /// Reason why a stage of the decision does not lead to the next.
@@ -18,6 +19,8 @@ pub enum Stop {
     Refuse(Refused),
     /// The gate responds to a CORS preflight.
     Preflight(Box<Preflight>),
+    /// The gate responds with the metadata of the protected resource.
+    Metadata(Box<MetadataResponse>),
     /// The decision depends on keys that are not available yet.
     NeedsKeys(Box<NeedsKeys>),
     /// The decision depends on the issuer's response about a credential.
@@ -82,13 +85,13 @@ impl From<Refusal> for Stop {
 }
 
 impl Stop {
-    /// Refusal of this stop, as it stands without newer keys; `None` for a preflight.
+    /// Refusal of this stop, as it stands without newer keys; `None` for a preflight and metadata.
     pub fn refused(&self) -> Option<&Refused> {
         match self {
             Self::Refuse(refused) => Some(refused),
             Self::NeedsKeys(needs) => Some(&needs.otherwise),
             Self::NeedsExchange(needs) => Some(&needs.otherwise),
-            Self::Preflight(_) => None,
+            Self::Preflight(_) | Self::Metadata(_) => None,
         }
     }
 }

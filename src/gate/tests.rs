@@ -112,6 +112,7 @@ fn decided(gate: &Gate, head: &Parts) -> String {
             Caller::Known(caller) => caller.subject.as_str().into(),
         },
         Err(Stop::Preflight(_)) => "preflight".into(),
+        Err(Stop::Metadata(_)) => "metadata".into(),
         Err(Stop::Refuse(refused)) => refused.refusal.reason().into(),
         Err(Stop::NeedsExchange(_)) => "needs an exchange".into(),
         Err(Stop::NeedsKeys(needs)) => {

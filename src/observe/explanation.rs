@@ -208,6 +208,9 @@ pub fn describe_route(route: &Route, issuers: &[Issuer]) -> String {
         let names: Vec<&str> = names.map(|issuer| issuer.name.as_ref()).collect();
         text.extend([", from `", &names.join("`, `"), "`"]);
     }
+    if route.access.resource.is_some() {
+        text.push_str(", of the protected resource");
+    }
     text
 }
 

@@ -59,7 +59,9 @@ impl Proxy {
                     exchanged = Some(response);
                     continue;
                 }
-                Ok(_) | Err(Stop::Refuse(_) | Stop::Preflight(_)) => return (snapshot, decision),
+                Ok(_) | Err(Stop::Refuse(_) | Stop::Preflight(_) | Stop::Metadata(_)) => {
+                    return (snapshot, decision);
+                }
             };
             // Boxed: a wait for keys is rare, and every request would carry its size.
             match Box::pin(self.newer_snapshot(&snapshot, &needs, &mut wait)).await {

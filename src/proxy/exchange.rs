@@ -16,6 +16,7 @@ use crate::gate::inbound::Inbound;
 use crate::gate::permit::{Caller, KnownCaller, Permit};
 use crate::gate::rate_limit::RequestLimits;
 use crate::gate::refusal::{GrpcProtocol, Refusal};
+use crate::gate::resource::ResourceChallenge;
 use crate::gate::routes::Route;
 use crate::gate::stop::Refused;
 use crate::observe::metrics::WorkerMetrics;
@@ -84,7 +85,7 @@ pub(super) struct RequestForm {
 enum Outcome {
     /// No response yet.
     Pending,
-    /// A response of the upstream, or to a preflight.
+    /// A response of the upstream, to a preflight, or with metadata.
     Responded(StatusCode),
     Refused(Refusal),
     /// A response of the upstream that the gate aborted.
@@ -344,6 +345,16 @@ impl Exchange {
     pub(super) fn preflight_allowed(&mut self, route: Option<Arc<Route>>, status: StatusCode) {
         self.route = route;
         self.outcome = Outcome::Responded(status);
+    }
+
+    /// Notes a response of the gate itself, without a route.
+    pub(super) fn responded(&mut self, status: StatusCode) {
+        self.outcome = Outcome::Responded(status);
+    }
+
+    /// Parameters of the challenges, on a route of the protected resource.
+    pub(super) fn resource_challenge(&self) -> Option<&ResourceChallenge> {
+        self.route.as_ref()?.access.resource.as_deref()
     }
 
     pub(super) fn refused(&mut self, refusal: Refusal) {

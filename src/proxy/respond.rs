@@ -4,8 +4,10 @@ use bytes::Bytes;
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderMap, Response, StatusCode, Version, response};
 
+use crate::gate::cors::replace_headers;
 use crate::gate::framing::write_response_length;
 use crate::gate::refusal::{Mismatch, Refusal};
+use crate::gate::resource::MetadataResponse;
 use crate::gate::stop::Preflight;
 
 use super::exchange::Exchange;
@@ -79,12 +81,15 @@ impl Proxy {
 
     /// Responds with a refusal.
     pub(super) fn refuse(&self, mut exchange: Box<Exchange>, refusal: Refusal) -> ClientResponse {
-        let (status, headers, body) = if let Some(protocol) = exchange.grpc() {
+        let (status, mut headers, body) = if let Some(protocol) = exchange.grpc() {
             let (status, headers) = refusal.grpc_response(REALM, protocol);
             (status, headers, Bytes::new())
         } else {
             refusal.response(REALM)
         };
+        if let Some(challenge) = exchange.resource_challenge() {
+            challenge.write(&refusal, &mut headers);
+        }
         exchange.refused(refusal);
         self.respond(exchange, status, headers, body)
     }
@@ -100,6 +105,24 @@ impl Proxy {
         exchange.preflight_allowed(route, status);
         let mut response = self.respond(exchange, status, HeaderMap::new(), Bytes::new());
         response.headers_mut().extend(headers);
+        response
+    }
+
+    /// Responds with the metadata of the protected resource.
+    pub(super) fn send_metadata(
+        &self,
+        mut exchange: Box<Exchange>,
+        metadata: MetadataResponse,
+    ) -> ClientResponse {
+        let MetadataResponse {
+            status,
+            headers,
+            cors,
+            body,
+        } = metadata;
+        exchange.responded(status);
+        let mut response = self.respond(exchange, status, headers, body);
+        replace_headers(response.headers_mut(), cors);
         response
     }
 

@@ -379,8 +379,10 @@ proptest! {
                 prop_assert_eq!(&permit.route().access.rule, &Rule::Public);
                 return Ok(());
             }
-            Err(Stop::Preflight(_)) => panic!("this gate has no [cors]"),
             Err(Stop::NeedsExchange(_)) => panic!("this gate has no sessions"),
+            Err(Stop::Preflight(_) | Stop::Metadata(_)) => {
+                panic!("this gate has neither [cors] nor [resource]")
+            }
             Err(Stop::Refuse(refused)) => refused,
             Err(Stop::NeedsKeys(needs)) => {
                 prop_assert_eq!(&needs.otherwise.refusal, &Refusal::KeysUnavailable);

@@ -37,6 +37,7 @@ mod rate_limits;
 mod redis_rate_limits;
 mod reloading;
 mod request_heads;
+mod resource;
 mod response_isolation;
 mod response_parsing;
 mod responses;

@@ -180,6 +180,19 @@ fn origin(url: &Uri) -> String {
     format!("{scheme}://{host}{port}")
 }
 
+/// Values of `iss` that an issuer names in the configuration, or derives from its key source.
+pub(super) fn named_issuers(issuer: &config::Issuer) -> Vec<String> {
+    if let Some(OneOrMany(named)) = &issuer.issuer {
+        return named.clone();
+    }
+    if let Some(config) = &issuer.better_auth {
+        let url = config.public.as_ref().unwrap_or(&config.url).parse().ok();
+        return url.iter().map(origin).collect();
+    }
+    let keys = issuer.keys.as_ref();
+    keys.and_then(discovered_issuers).unwrap_or_default()
+}
+
 /// Issuers that the metadata at `discovery` may belong to. Their tokens have the same `iss`.
 fn discovered_issuers(keys: &Keys) -> Option<Vec<String>> {
     let url = keys.discovery.as_deref()?;

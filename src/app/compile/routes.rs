@@ -18,11 +18,13 @@ use crate::proxy::upstream::UpstreamId;
 
 use super::checks::check_time;
 use super::methods::methods;
+use super::resource::Resource;
 use super::{cors, requirements};
 
 pub(super) fn compile(
     document: &mut ConfigDocument,
     cors: Option<&Cors>,
+    resource: Option<&Resource>,
     warnings: &mut Vec<String>,
 ) -> (RouteTable, Vec<Forwarding>) {
     let section = KeyPath::of("routes");
@@ -36,7 +38,7 @@ pub(super) fn compile(
     let paths: Vec<KeyPath> = document.elements(&section).take(routes.len()).collect();
     let (mut compiled, mut forwarding) = (Vec::new(), Vec::new());
     for (route, path) in routes.into_iter().zip(&paths) {
-        let (route, forwarded) = one(document, path, route, cors);
+        let (route, forwarded) = one(document, path, route, cors, resource);
         compiled.push(route);
         forwarding.push(forwarded);
     }
@@ -58,6 +60,7 @@ fn one(
     path: &KeyPath,
     route: config::Route,
     common: Option<&Cors>,
+    resource: Option<&Resource>,
 ) -> (Route, Forwarding) {
     let public = route.access == Access::Public;
     if !public && document.config.issuers.is_empty() && document.lacks("issuers") {
@@ -99,9 +102,12 @@ fn one(
         request_headers,
         response_headers,
     };
+    let requirements = requirements::compile(document, path, &route);
+    let resource = resource.filter(|_| route.resource == Some(true));
     let access = access::Access {
+        resource: resource.map(|resource| resource.challenge(&requirements)),
         cors: cors.map(|cors| cors.limited_to(&methods)),
-        requirements: requirements::compile(document, path, &route),
+        requirements,
         limits: limits::compile(document, path, &route, &methods),
         dpop: route.dpop,
         rule: match route.access {

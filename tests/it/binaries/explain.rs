@@ -897,3 +897,54 @@ fn served(gate: &Gate, upstream: &Upstream, request: &Request) -> Outcome {
         detail: text("detail"),
     }
 }
+
+#[test]
+fn explain_prints_the_metadata_of_the_resource() {
+    let upstream = Upstream::start();
+    let resource = r#"
+[resource]
+url = "https://api.example/tasks"
+authorization_servers = ["https://login.example"]
+
+[issuers.oauth]
+keys = { secret_env = "BETTER_AUTH_SECRET" }
+issuer = "https://login.example"
+
+[[routes]]
+path = "/tasks"
+access = "authenticated"
+"#;
+    let directory = Directory::with(&(eight_lines(upstream.address) + resource));
+    let target = "/.well-known/oauth-protected-resource/tasks";
+    let ended = directory.call(&["explain", "GET", target]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    assert_eq!(
+        ended.stdout,
+        "GET /.well-known/oauth-protected-resource/tasks\n  \
+           ok    request head\n  \
+           ok    canonical path\n  \
+           ok    route               the metadata of [resource]\n  \
+           -     client rate limit   the metadata is public\n  \
+           -     token               the metadata is public\n  \
+           -     verification        the metadata is public\n  \
+           -     subject rate limit  the metadata is public\n  \
+           -     authorization       the metadata is public\n\
+         \n\
+         response 200 OK, by the gate itself:\n  \
+           content-type: application/json\n  \
+           content-length: 129\n  \
+           cache-control: public, max-age=300\n  \
+           access-control-allow-origin: *\n\
+         \n\
+         {\"authorization_servers\":[\"https://login.example\"],\"bearer_methods_supported\":[\"header\"],\
+         \"resource\":\"https://api.example/tasks\"}\n"
+    );
+    let ended = directory.call(&["explain", "--output", "json", "GET", target]);
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["result"]["decision"], "metadata");
+    assert_eq!(report["result"]["response"]["status"], 200);
+    let ended = directory.call(&["explain", "GET", "/tasks"]);
+    let output = ended.stdout.as_str();
+    let route = "`/tasks`, authenticated, from `oauth`, of the protected resource\n";
+    assert!(output.contains(route), "{output}");
+}
