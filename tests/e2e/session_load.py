@@ -1,11 +1,13 @@
-"""Load of users with sessions, while their issuer limits the rate and is away for a time. Run by hand, after tests/e2e/run
-has created the environment:
+"""Load of users with sessions, while their issuer limits the rate and is away for a time.
+
+Run by hand, after tests/e2e/run has created the environment:
 
     export BETTER_AUTH_17=target/e2e-better-auth-17 CLAIMGATE=target/release/claimgate
     target/e2e-venv/bin/python tests/e2e/session_load.py --seconds 300 --outage 60
 
-Each user has one session, one connection and one address, which the gate learns from a trusted proxy. Prints the responses
-of each phase, and the exchanges with the issuer. Exits with 1 if the gate rejected a session, or was away for too long.
+Each user has one session, one connection and one address, which the gate learns from a trusted proxy. Prints the
+responses of each phase, and the exchanges with the issuer. Exits with 1 if the gate rejected a session, or was away for
+too long.
 """
 
 import argparse

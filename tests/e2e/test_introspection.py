@@ -1,4 +1,4 @@
-"""Token introspection (RFC 7662): opaque tokens, and revocation of JWTs. The issuers are Better Auth 1.7 and Authlib."""
+"""Token introspection (RFC 7662): opaque tokens, and revocation of JWTs. The issuers: Better Auth 1.7, Authlib."""
 
 import pathlib
 import re

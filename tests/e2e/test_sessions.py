@@ -218,7 +218,8 @@ CLIENT = [
 def test_the_exchange_has_one_credential_and_the_client_address(app, ada, kind):
     name, _, value = ada.session_cookie.partition("=")
     if kind == "cookie":
-        credential, expected = {"cookie": f"a=1; {ada.cookie}; better-auth.session_data=x; b=2"}, ("cookie", f"{name}={value}")
+        credential = {"cookie": f"a=1; {ada.cookie}; better-auth.session_data=x; b=2"}
+        expected = ("cookie", f"{name}={value}")
     else:
         token = ada.session_token if kind == "raw token" else value
         credential, expected = {"token": token, "cookie": ada.cookie}, ("authorization", f"Bearer {token}")

@@ -279,7 +279,8 @@ function logWhenFinished(request, response) {
   const started = performance.now();
   response.on("finish", () => {
     const { method, url, rawHeaders } = request;
-    const headers = rawHeaders.flatMap((name, index) => (index % 2 ? [] : [[name.toLowerCase(), rawHeaders[index + 1]]]));
+    const pair = (name, index) => (index % 2 === 0 ? [[name.toLowerCase(), rawHeaders[index + 1]]] : []);
+    const headers = rawHeaders.flatMap(pair);
     const milliseconds = performance.now() - started;
     console.error(JSON.stringify({ method, url, status: response.statusCode, milliseconds, headers }));
   });
