@@ -412,6 +412,23 @@ def test_extends_a_session_of_the_bearer_plugin_without_a_cookie(tmp_path, upstr
         assert expires_at(ada) > before
 
 
+@pytest.mark.xfail(strict=True, reason="the exchange does not tell the server that the session ends with the browser")
+def test_does_not_extend_a_session_that_ends_with_the_browser(tmp_path, upstream):
+    sessions = "{ refresh = true }"
+    with running(tmp_path, upstream, "--session-update-age", "1", sessions=sessions) as (server, gate):
+        server.sign_up()
+        session = server.sign_in(rememberMe=False)
+        before = expires_at(session)
+        time.sleep(1.5)
+        # With both cookies, the server neither extends the session nor sets a cookie with an age.
+        assert "set-cookie" not in session.get_session().headers
+        assert expires_at(session) == before
+        response = gate.send(cookie=session.cookie)
+        assert response.status_code == 200
+        assert "set-cookie" not in response.headers
+        assert expires_at(session) == before
+
+
 def test_leaves_sessions_alone_without_refresh(tmp_path, upstream):
     with running(tmp_path, upstream, "--session-update-age", "1") as (server, gate):
         ada = server.sign_up()
