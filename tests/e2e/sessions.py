@@ -97,7 +97,11 @@ class Guarded:
         self.upstream = upstream
         self.url = self.gate.url
         if is_ready:
-            wait_until(self.gate.ready)
+            try:
+                wait_until(self.gate.ready)
+            except AssertionError:
+                self.stop()
+                raise
 
     def stop(self):
         self.gate.stop()

@@ -229,9 +229,11 @@ def authlib(tmp_path_factory, upstream):
         routes = '[[routes]]\npath = "/write"\naccess = "authenticated"\n' \
             'require = [{ claim = "scope", has = "tasks:write" }]\n'
         gate = Guarded(directory / "gate", upstream, table, routes)
-        with http_client(url) as client:
-            yield SimpleNamespace(gate=gate, client=client)
-        gate.stop()
+        try:
+            with http_client(url) as client:
+                yield SimpleNamespace(gate=gate, client=client)
+        finally:
+            gate.stop()
     finally:
         program.stop()
 
