@@ -74,7 +74,10 @@ impl Gate {
         cache: &mut TokenCache,
     ) -> Result<CachedToken, Unidentified> {
         let digest = *credential.digest();
-        if let Some(known) = self.known(&digest, request, cache)? {
+        // Two issuers can have sessions with the same cookie name.
+        if let Some(known) = self.known(&digest, request, cache)?
+            && known.issuer == issuer
+        {
             return Ok(known);
         }
         let Some(exchanged) = self.response_about(issuer, &credential, request) else {

@@ -3,10 +3,11 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Exchange, Issuer, Key, Next, Upstream};
+use crate::harness::{Arrived, Exchange, Issuer, Key, Next, Upstream};
 
 use super::Directory;
 use super::program::{Ended, keep_secret};
+use super::upstream::Request;
 
 /// Session of alice, as its cookie has it.
 const SESSION: &str =
@@ -461,6 +462,39 @@ fn doctor_names_the_fix_of_a_session_cookie() {
     ] {
         assert!(ended.stdout.contains(&text), "{text}: {ended:?}");
     }
+}
+
+#[test]
+fn asks_each_issuer_about_a_session_with_the_same_cookie_name() {
+    let (one, other, api) = (
+        Server::Normal.start(),
+        Server::Normal.start(),
+        Upstream::start(),
+    );
+    keep_secret(SESSION);
+    let issuers = [("one", &one), ("other", &other)].map(|(name, server)| {
+        format!(
+            "[issuers.{name}]\nbetter_auth = {{ url = \"{}\", sessions = true }}\n[[routes]]\npath = \"/{name}\"\naccess = \
+             \"authenticated\"\nissuers = [\"{name}\"]\n",
+            server.url()
+        )
+    });
+    let directory = Directory::with(&format!(
+        "[listen]\naddress = \"127.0.0.1:0\"\nworkers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n[upstreams.api]\nurl = \
+         \"{}\"\n{}",
+        api.url(),
+        issuers.concat()
+    ));
+    let gate = directory.serve(&["run"]);
+    for path in ["/one", "/other", "/one"] {
+        let request = Request::new("GET", path).header("Cookie", cookie());
+        assert_eq!(request.response(gate.address).status, 200, "{path}");
+    }
+    for server in [one, other] {
+        let is_exchange = |arrived: &Arrived| arrived.head.line().contains("/api/auth/token?");
+        assert!(server.arrived().iter().any(is_exchange));
+    }
+    gate.stop();
 }
 
 #[test]
