@@ -18,6 +18,7 @@ use std::time::Duration;
 use claimgate::app::App;
 use claimgate::clock::Clock;
 use claimgate::config::{CONFIG_SCHEMA, ConfigDocument};
+use claimgate::gate::dpop::ProofFault;
 use claimgate::gate::refusal::Refusal;
 use claimgate::gate::token_fault::TokenFault;
 use http::header::WWW_AUTHENTICATE;
@@ -508,6 +509,19 @@ fn responses_page_lists_every_fault_of_a_token() {
     let page = include_str!("../../docs/reference/responses.md");
     let faults = TokenFault::examples();
     assert!(faults.len() > 20);
+    for fault in faults {
+        assert!(
+            page.contains(&format!("| {fault} |")),
+            "no row for: {fault}"
+        );
+    }
+}
+
+#[test]
+fn responses_page_lists_every_fault_of_a_proof() {
+    let page = include_str!("../../docs/reference/responses.md");
+    let faults = ProofFault::examples();
+    assert!(faults.len() > 30);
     for fault in faults {
         assert!(
             page.contains(&format!("| {fault} |")),
