@@ -22,6 +22,7 @@ const BEYOND_THE_SCHEMA: &[&str] = &[
     "any-audience",
     "conflicting-routes",
     "cors-disabled",
+    "dpop",
     "duplicate-address",
     "duplicate-iss",
     "empty-subject",
