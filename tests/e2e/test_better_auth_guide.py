@@ -225,6 +225,40 @@ def test_a_machine_uses_its_own_token(start):
     assert started.request("GET", "/reports/2026", user.jwt()).json()["reason"] == "token_issuer"
 
 
+def test_a_machine_proves_its_key(start):
+    resource, port, api = "https://api.example", free_port(), start.api()
+    better_auth = start.program(BetterAuth, "--oauth", "--resource", resource, "--dpop-required")
+    name = "Tokens bound to a key (DPoP)"
+    issuer = block(name, "toml fragment", "dpop_nonce")
+    routes = block("Machine clients", "toml", "machines = true").split("[[routes]]")[1]
+    configuration = f'[upstreams.tasks]\nurl = "{api.url}"\n{issuer}[[routes]]{routes}'
+    started = gate(start, port, replaced(configuration, **{
+        "https://app.example": better_auth.origin, "reports:read": "tasks:read",
+    }))
+    user = better_auth.sign_up(EMAIL)
+    user.jwt()
+    wait_until(started.ready)
+    client = user.register(resource, machine=True)
+    code = replaced(block(name, "ts", "SignJWT"), **{
+        "https://app.example": better_auth.origin, "https://api.example/": f"{started.url}/", "reports:read": "tasks:read",
+    })
+    steps = f"""
+    const url = "{started.url}/reports/2026";
+    const token = await boundToken();
+    const once = {{ headers: {{ Authorization: `DPoP ${{token}}`, DPoP: await proof("GET", url, token) }} }};
+    const statuses = [];
+    for (const sent of [once, once, {{ headers: {{ Authorization: `Bearer ${{token}}` }} }}]) {{
+      const response = await fetch(url, sent);
+      statuses.push([response.status, (await response.json()).reason ?? null]);
+    }}
+    console.log(JSON.stringify([report.status, await report.json(), statuses]));
+    """
+    status, received, statuses = run_in_node(start.directory, code + steps, CLIENT_ID=client.id, CLIENT_SECRET=client.secret)
+    assert (status, received) == (200, {"tasks of": client.id, "client": client.id})
+    assert statuses == [[200, None], [401, "proof_replayed"], [401, "token_confirmation"]]
+    assert all(not {"authorization", "dpop"} & headers.keys() for headers in api.received)
+
+
 def test_an_mcp_client_finds_its_way(start):
     port = free_port()
     resource = f"http://127.0.0.1:{port}/mcp"
