@@ -1,6 +1,7 @@
-//! Time of a decision of the gate, by token algorithm: first verification, and lookup in the token cache.
+//! Time of a decision of the gate, by token algorithm: first verification, and lookup in the token cache. Time of the
+//! verification of a `DPoP` proof, which every request of a bound token needs.
 //!
-//! `cargo bench --bench verify`, with the tokens of `tests/fixtures/tokens`.
+//! `cargo bench --bench verify`, with the tokens and proofs of `tests/fixtures`.
 
 #![expect(
     clippy::expect_used,
@@ -20,6 +21,7 @@ use claimgate::gate::Gate;
 use claimgate::gate::access::Rule;
 use claimgate::gate::cache::TokenCache;
 use claimgate::gate::claims::ClaimPolicy;
+use claimgate::gate::dpop::{self, DPOP, ExternalUrl, ProofContext, ProofPolicy};
 use claimgate::gate::identity::IdentityClaim;
 use claimgate::gate::inbound::{Inbound, Scheme};
 use claimgate::gate::refusal::Mismatch;
@@ -30,7 +32,7 @@ use claimgate::gate::verify::Issuer;
 use claimgate::keys::secret::Secret;
 use claimgate::keys::{Algorithm, KeyRing, pem};
 use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderName, Request};
+use http::{HeaderMap, HeaderName, Method, Request};
 use serde_json::Value;
 
 /// Algorithms with the name of their test case.
@@ -53,20 +55,12 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/tokens/pyjwt.json"
-    );
-    let text = fs::read_to_string(path).expect("the fixtures exist");
-    let file: Value = serde_json::from_str(&text).expect("the fixtures are JSON");
-    let cases = file["cases"]
-        .as_array()
-        .expect("the fixtures have a list of cases");
+    let tokens = cases("tokens/pyjwt.json");
 
     println!("| algorithm | first verification, µs | token cache, µs |");
     println!("| --- | ---: | ---: |");
     for (algorithm, name) in CASES {
-        let case = cases.iter().find(|case| case["name"] == name);
+        let case = tokens.iter().find(|case| case["name"] == name);
         let case = case.expect("a case of this name exists");
         let now = UnixTime(case["now"].as_i64().expect("a case has a time"));
         let (gate, inbound) = (gate(case, algorithm), inbound(case));
@@ -79,6 +73,49 @@ fn main() {
         let cached = min_time(|| decide(&mut cache));
         println!("| {} | {first:.1} | {cached:.2} |", algorithm.name());
     }
+
+    let proofs = cases("dpop/clients.json");
+    println!("\n| algorithm | DPoP proof, µs |");
+    println!("| --- | ---: |");
+    for algorithm in ProofPolicy::default().algorithms {
+        let name = format!("jose: {}", algorithm.name());
+        let case = proofs.iter().find(|case| case["name"] == name);
+        let time = proof_time(case.expect("a case of this name exists"));
+        println!("| {} | {time:.1} |", algorithm.name());
+    }
+}
+
+/// Cases of a file of the fixtures.
+fn cases(file: &str) -> Vec<Value> {
+    let path = format!("{}/tests/fixtures/{file}", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(path).expect("the fixtures exist");
+    let file: Value = serde_json::from_str(&text).expect("the fixtures are JSON");
+    let cases = file["cases"].as_array();
+    cases.expect("the fixtures have a list of cases").clone()
+}
+
+/// Time to verify a proof, in microseconds.
+fn proof_time(case: &Value) -> f64 {
+    let text = |value: &'static str| case[value].as_str().expect("the case has this text");
+    let url = &case["url"];
+    let mut headers = HeaderMap::new();
+    headers.insert(DPOP, text("proof").parse().expect("a valid header value"));
+    let policy = ProofPolicy::default();
+    let context = ProofContext {
+        method: &Method::GET,
+        url: ExternalUrl {
+            scheme: Scheme::Https,
+            authority: url["authority"].as_str().unwrap_or_default(),
+            path: url["path"].as_str().unwrap_or_default(),
+        },
+        token: text("token"),
+        thumbprint: text("thumbprint"),
+        now: UnixTime(case["now"].as_i64().expect("a case has a time")),
+    };
+    min_time(|| {
+        let proof = dpop::verify(black_box(&headers), &context, &policy);
+        assert!(black_box(proof).is_ok());
+    })
 }
 
 fn gate(case: &Value, algorithm: Algorithm) -> Gate {
