@@ -18,7 +18,7 @@ use std::time::Duration;
 use claimgate::app::App;
 use claimgate::clock::Clock;
 use claimgate::config::{CONFIG_SCHEMA, ConfigDocument};
-use claimgate::gate::dpop::ProofFault;
+use claimgate::gate::proof_fault::ProofFault;
 use claimgate::gate::refusal::Refusal;
 use claimgate::gate::token_fault::TokenFault;
 use http::header::WWW_AUTHENTICATE;
