@@ -228,6 +228,13 @@ impl Gate {
             .authorize()
     }
 
+    /// Decides again about a permitted request whose response is still open. Its proof was for the start of the request.
+    pub fn decide_again(&self, inbound: &Inbound, now: UnixTime) -> Result<Permit, Stop> {
+        self.route(inbound)?
+            .authenticate_with(now, &mut TokenCache::default(), None, false)?
+            .authorize()
+    }
+
     /// Checks head and path, responds with the metadata of the resource or to a CORS preflight, and finds the route.
     pub fn route<'a>(&'a self, inbound: &'a Inbound) -> Result<Routed<'a>, Stop> {
         let path = self.canonical_path(inbound)?;
@@ -441,6 +448,16 @@ impl<'a> Routed<'a> {
         cache: &mut TokenCache,
         exchanged: Option<&Exchanged>,
     ) -> Result<Authenticated<'a>, Stop> {
+        self.authenticate_with(now, cache, exchanged, true)
+    }
+
+    fn authenticate_with(
+        self,
+        now: UnixTime,
+        cache: &mut TokenCache,
+        exchanged: Option<&Exchanged>,
+        needs_proof: bool,
+    ) -> Result<Authenticated<'a>, Stop> {
         let Access { rule, tokens, .. } = &self.route.access;
         if *rule == Rule::Public {
             return Ok(Authenticated {
@@ -468,10 +485,13 @@ impl<'a> Routed<'a> {
         let token = self
             .verify(&found, &request, cache)
             .map_err(|unidentified| self.stop(unidentified))?;
-        let proof = self
-            .gate
-            .check_proof(&found, &token, self.route.access.dpop, self.inbound, now)
-            .map_err(|refusal| self.refuse(refusal))?;
+        let mut proof = None;
+        if needs_proof {
+            proof = self
+                .gate
+                .check_proof(&found, &token, self.route.access.dpop, self.inbound, now)
+                .map_err(|refusal| self.refuse(refusal))?;
+        }
         Ok(Authenticated {
             routed: self,
             identity: Some(VerifiedIdentity { token, source }),

@@ -147,6 +147,7 @@ impl Proxy {
         };
         let stage = refused.refusal.stage(false, refused.caller.is_some());
         let refusal = exchange.stopped(refused);
+        exchange.note_dpop(&inbound.head.headers);
         // Takes time for every route, so only for a line that is written.
         let is_explained = enabled!(target: decide::TARGET, Level::DEBUG);
         let near_routes = (is_explained && refusal == Refusal::NoRoute).then(|| {

@@ -3,7 +3,7 @@
 mod examples;
 mod response;
 
-pub use response::GrpcProtocol;
+pub use response::{GrpcProtocol, write_dpop_challenge};
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -16,6 +16,7 @@ pub use query::ParameterName;
 pub use session::{SessionSource, is_session_token};
 pub use subprotocol::Subprotocol;
 
+use crate::config::DpopMode;
 use crate::keys::credential::{Credential, CredentialForm};
 
 use super::dpop::DPOP;
@@ -47,8 +48,8 @@ pub struct TokenSources {
     pub sessions: Option<SessionSource>,
     /// Issuer that introspects opaque access tokens.
     pub introspection: Option<IssuerId>,
-    /// True if the scheme `DPoP` is accepted in `Authorization` (RFC 9449 section 7.1).
-    pub accepts_dpop: bool,
+    /// Scheme `DPoP` in `Authorization` (RFC 9449 section 7.1): `Required` if no token without it is accepted.
+    pub dpop: DpopMode,
 }
 
 /// Place of a token in a request.
@@ -110,7 +111,7 @@ impl Default for TokenSources {
             origins: Vec::new(),
             sessions: None,
             introspection: None,
-            accepts_dpop: true,
+            dpop: DpopMode::default(),
         }
     }
 }
@@ -124,7 +125,7 @@ impl TokenSources {
     ) -> Result<FoundToken<'a>, Refusal> {
         let mut found = None;
         for (source, token_source) in self.sources.iter().enumerate() {
-            let token = match token_source.find(inbound, self.accepts_dpop) {
+            let token = match token_source.find(inbound, self.dpop != DpopMode::Off) {
                 Ok(None) => continue,
                 Ok(Some((text, scheme))) => Ok((text, scheme, source)),
                 Err(refusal) => Err(refusal),
@@ -307,6 +308,13 @@ impl TokenSources {
             sessions: self.sessions.as_ref(),
             subprotocols: subprotocol::without_tokens(names, headers, websocket),
         }
+    }
+
+    /// Returns whether a request uses the scheme `DPoP`, as far as these sources accept it.
+    pub fn uses_dpop(&self, headers: &HeaderMap) -> bool {
+        let value = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok());
+        let uses = value.and_then(|text| after_scheme("dpop", text)).is_some();
+        uses && self.dpop != DpopMode::Off && self.sources.contains(&TokenSource::Authorization)
     }
 
     /// Removes everything that could be a token of this route from a target.

@@ -10,12 +10,13 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
+use crate::config::DpopMode;
 use crate::gate::caller_kind::{CallerKind, OWNS_NO_PATH};
 use crate::gate::cors::CorsRequest;
 use crate::gate::inbound::Inbound;
 use crate::gate::permit::{Caller, KnownCaller, Permit};
 use crate::gate::rate_limit::RequestLimits;
-use crate::gate::refusal::{GrpcProtocol, Refusal};
+use crate::gate::refusal::{self, GrpcProtocol, Refusal};
 use crate::gate::resource::ResourceChallenge;
 use crate::gate::routes::Route;
 use crate::gate::stop::Refused;
@@ -63,6 +64,8 @@ pub struct Exchange {
     is_permitted: bool,
     /// Boxed: most gates have no traces.
     trace: Option<Box<Trace>>,
+    /// True if the request uses the scheme `DPoP`. Known only of a rejected request.
+    uses_dpop: bool,
     /// Renewed session cookie for the client.
     set_cookie: Option<Box<HeaderValue>>,
     /// End of the exchange, set when it is recorded.
@@ -150,6 +153,7 @@ impl Exchange {
             cause: None,
             is_permitted: false,
             trace,
+            uses_dpop: false,
             set_cookie: None,
             ended: None,
         }
@@ -355,6 +359,20 @@ impl Exchange {
     /// Parameters of the challenges, on a route of the protected resource.
     pub(super) fn resource_challenge(&self) -> Option<&ResourceChallenge> {
         self.route.as_ref()?.access.resource.as_deref()
+    }
+
+    /// Notes that the request uses the scheme `DPoP`.
+    pub(super) fn note_dpop(&mut self, headers: &HeaderMap) {
+        let tokens = self.route.as_ref().map(|route| &route.access.tokens);
+        self.uses_dpop = tokens.is_some_and(|tokens| tokens.uses_dpop(headers));
+    }
+
+    /// Writes the challenges of the scheme `DPoP`.
+    pub(super) fn write_dpop_challenge(&self, headers: &mut HeaderMap) {
+        let requires = |route: &Arc<Route>| route.access.tokens.dpop == DpopMode::Required;
+        if self.uses_dpop || self.route.as_ref().is_some_and(requires) {
+            refusal::write_dpop_challenge(headers, self.uses_dpop);
+        }
     }
 
     pub(super) fn refused(&mut self, refusal: Refusal) {

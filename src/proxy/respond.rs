@@ -90,6 +90,7 @@ impl Proxy {
         if let Some(challenge) = exchange.resource_challenge() {
             challenge.write(&refusal, &mut headers);
         }
+        exchange.write_dpop_challenge(&mut headers);
         exchange.refused(refusal);
         self.respond(exchange, status, headers, body)
     }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::UnixTime;
-use crate::gate::cache::TokenCache;
 use crate::gate::inbound::Inbound;
 use crate::gate::permit::{Caller, Permit};
 use crate::gate::refusal::Refusal;
+use crate::gate::stop::Stop;
 
 use super::forwarding::StreamEnds;
 use super::response_body::BodyKind;
@@ -149,13 +149,13 @@ impl RecheckedRequest {
     }
 
     /// Refusal of the request under this policy. The token counts as valid even if it has expired since: expiry has a
-    /// setting of its own. Missing keys deny nothing.
+    /// setting of its own. Missing keys deny nothing, and neither does a token that only its issuer can verify.
     fn refusal(&self, policy: &Policy, now: UnixTime) -> Option<Refusal> {
         let now = self.last_valid.map_or(now, |last| last.min(now));
-        let stop = policy
-            .gate
-            .decide(&self.inbound, now, &mut TokenCache::default())
-            .err()?;
+        let stop = policy.gate.decide_again(&self.inbound, now).err()?;
+        if matches!(stop, Stop::NeedsExchange(_)) {
+            return None;
+        }
         let refusal = &stop.refused()?.refusal;
         (*refusal != Refusal::KeysUnavailable).then(|| refusal.clone())
     }

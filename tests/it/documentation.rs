@@ -565,7 +565,7 @@ fn get(address: &str, path: &str, token: &str) {
 
 /// Sends a request with a session to [`GATE`], which responds with 503: the issuer cannot be asked.
 fn get_with_session(address: &str, path: &str) {
-    let (token, signature) = ("a".repeat(32), "b".repeat(43));
+    let (token, signature) = ("a".repeat(32), "A".repeat(43));
     let cookie = format!("Cookie: better-auth.session_token={token}.{signature}=");
     let response = response(address, path, &cookie);
     assert!(response.starts_with("HTTP/1.1 503 "), "{response}");

@@ -149,6 +149,24 @@ fn a_bound_token_is_no_bearer_token_and_an_unbound_one_needs_no_proof() {
 }
 
 #[test]
+fn the_challenge_of_a_bound_token_has_its_scheme() {
+    let (sidecar, _upstream, issuer) = start(ROUTES);
+    let holder = Holder::new();
+    let token = holder.token(&issuer);
+    sidecar.set_time(NOW + 10_000);
+    let response = send(&sidecar, &holder.request("GET", TASKS, URL, &token));
+    response.refused(401, "token_expired");
+    let challenges = response.head.values("www-authenticate");
+    assert_eq!(challenges.len(), 1);
+    assert!(challenges[0].starts_with("DPoP realm="), "{challenges:?}");
+    assert!(
+        challenges[0].contains("error=\"invalid_token\""),
+        "{challenges:?}"
+    );
+    assert!(challenges[0].contains("algs=\""), "{challenges:?}");
+}
+
+#[test]
 fn a_stolen_token_is_worthless_without_its_key() {
     let (sidecar, upstream, issuer) = start(ROUTES);
     let holder = Holder::new();
@@ -270,7 +288,14 @@ dpop = "off"
     let holder = Holder::new();
     let (token, unbound) = (holder.token(&issuer), issuer.token("alice"));
     let url = |path: &str| format!("http://gate.test{path}");
-    send(&sidecar, &get("/bound/x").bearer(&unbound)).refused(401, "token_unbound");
+    let response = send(&sidecar, &get("/bound/x").bearer(&unbound));
+    response.refused(401, "token_unbound");
+    let missing = send(&sidecar, &get("/bound/x"));
+    for response in [response, missing] {
+        let challenges = response.head.values("www-authenticate");
+        assert!(challenges[0].starts_with("Bearer "), "{challenges:?}");
+        assert!(challenges[1].starts_with("DPoP algs=\""), "{challenges:?}");
+    }
     let request = holder.request("GET", "/bound/x", &url("/bound/x"), &token);
     assert_eq!(send(&sidecar, &request).status, 200);
     assert_eq!(

@@ -6,6 +6,11 @@ use crate::harness::issuer::{SECRET, claims};
 use crate::harness::{Key, Response, Sidecar, Upstream, get, post, preflight, request, start};
 
 /// A resource at `/tasks` beside routes of session JWTs.
+/// Algorithms that a `DPoP` proof can have.
+const PROOF_ALGORITHMS: [&str; 10] = [
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+];
+
 const RESOURCE: &str = r#"
 resource.url = "https://api.test/tasks"
 resource.authorization_servers = ["https://login.test/auth"]
@@ -102,6 +107,10 @@ fn assert_metadata(sidecar: &Sidecar, upstream: &Upstream) {
                 "resource": "https://api.test/tasks",
                 "authorization_servers": ["https://login.test/auth"],
                 "bearer_methods_supported": ["header"],
+            "dpop_signing_alg_values_supported": PROOF_ALGORITHMS,
+            "dpop_bound_access_tokens_required": false,
+                "dpop_signing_alg_values_supported": PROOF_ALGORITHMS,
+                "dpop_bound_access_tokens_required": false,
                 "scopes_supported": ["tasks:read", "tasks:write"],
                 "resource_name": "Tasks",
                 "resource_documentation": "https://api.test/docs",
@@ -198,6 +207,8 @@ access = "authenticated"
             "resource": "https://api.test",
             "authorization_servers": ["https://login.test/auth"],
             "bearer_methods_supported": ["header"],
+            "dpop_signing_alg_values_supported": PROOF_ALGORITHMS,
+            "dpop_bound_access_tokens_required": false,
         })
     );
     let response = sidecar.call(&get("/me"));

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use http::Uri;
 use serde_json::{Map, Value};
 
-use crate::config::{self, Access, ConfigDocument, KeyPath, OneOrMany};
+use crate::config::{self, Access, ConfigDocument, DpopMode, KeyPath, OneOrMany};
 use crate::gate::access::Requirements;
 use crate::gate::path::CanonicalPath;
 use crate::gate::requirement::is_scope;
 use crate::gate::resource::{ResourceChallenge, ResourceMetadata};
+use crate::keys::{Algorithm, KeyKind};
 
 use super::keys;
 use super::urls;
@@ -48,8 +49,12 @@ pub(super) fn compile(
     check_scopes(document, &section.key("scopes"), &resource.scopes);
     check_texts(document, &section, &resource);
     let url = url?;
+    let all = document.config.issuers.iter();
+    let of_resource = all.filter(|(name, _)| issuers.contains(name));
+    let dpop: Vec<DpopMode> = of_resource.map(|(_, issuer)| issuer.dpop).collect();
+    let metadata = metadata(&resource, &dpop);
     let compiled = Resource {
-        metadata: Arc::new(ResourceMetadata::new(url.path(), &metadata(&resource))),
+        metadata: Arc::new(ResourceMetadata::new(url.path(), &metadata)),
         origin: origin(&url),
         path: url.path().to_owned(),
     };
@@ -62,7 +67,7 @@ pub(super) fn compile(
 }
 
 /// Metadata document (RFC 9728 section 2).
-fn metadata(resource: &config::Resource) -> Value {
+fn metadata(resource: &config::Resource, dpop: &[DpopMode]) -> Value {
     let mut document = Map::new();
     let mut add = |name: &str, value: Value| document.insert(name.to_owned(), value);
     add("resource", resource.url.as_str().into());
@@ -71,6 +76,14 @@ fn metadata(resource: &config::Resource) -> Value {
         resource.authorization_servers.clone().into(),
     );
     add("bearer_methods_supported", vec!["header"].into());
+    if dpop.iter().any(|mode| *mode != DpopMode::Off) {
+        let algorithms = Algorithm::ALL.into_iter();
+        let algorithms = algorithms.filter(|it| it.kind() != KeyKind::Secret);
+        let algorithms: Vec<&str> = algorithms.map(Algorithm::name).collect();
+        add("dpop_signing_alg_values_supported", algorithms.into());
+        let is_required = dpop.iter().all(|mode| *mode == DpopMode::Required);
+        add("dpop_bound_access_tokens_required", is_required.into());
+    }
     if !resource.scopes.is_empty() {
         add("scopes_supported", resource.scopes.clone().into());
     }

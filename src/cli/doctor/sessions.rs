@@ -18,7 +18,7 @@ use super::finding::Finding;
 
 /// Session cookie of the right form, which no server has signed.
 const UNKNOWN_SESSION: &str =
-    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx=";
+    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 /// Setting of a server that shall not limit the gate.
 const NO_RATE_LIMIT: &str = "`rateLimit: { customRules: { \"/token\": false, \"/jwks\": false } }`";

@@ -185,16 +185,41 @@ impl Refusal {
     }
 }
 
+/// Adds the scheme `DPoP` to the challenge of a response (RFC 9449 section 7.1): as a challenge of its own, or instead of
+/// `Bearer` for a request that uses it.
+pub fn write_dpop_challenge(headers: &mut HeaderMap, is_used: bool) {
+    let Some(Ok(challenge)) = headers.get(WWW_AUTHENTICATE).map(HeaderValue::to_str) else {
+        return;
+    };
+    let Some(parameters) = challenge.strip_prefix("Bearer ") else {
+        return;
+    };
+    let algorithms = algorithms();
+    if is_used {
+        let challenge = format!("DPoP {parameters}, algs=\"{algorithms}\"");
+        if let Ok(value) = HeaderValue::try_from(challenge) {
+            headers.insert(WWW_AUTHENTICATE, value);
+        }
+    } else if let Ok(value) = HeaderValue::try_from(format!("DPoP algs=\"{algorithms}\"")) {
+        // After `Bearer`: some clients read only the first challenge.
+        headers.append(WWW_AUTHENTICATE, value);
+    }
+}
+
 /// Challenge for another proof (RFC 9449 section 7.1), with the accepted algorithms.
 fn proof_challenge(realm: &str, error: &str, detail: &str) -> String {
-    let algorithms = Algorithm::ALL
-        .iter()
-        .filter(|it| it.kind() != KeyKind::Secret);
-    let algorithms: Vec<&str> = algorithms.map(|algorithm| algorithm.name()).collect();
     format!(
         "DPoP realm=\"{realm}\", error=\"{error}\", error_description=\"{detail}\", algs=\"{}\"",
-        algorithms.join(" ")
+        algorithms()
     )
+}
+
+/// Names of the algorithms that a proof can have.
+fn algorithms() -> String {
+    let algorithms = Algorithm::ALL.iter();
+    let algorithms = algorithms.filter(|it| it.kind() != KeyKind::Secret);
+    let algorithms: Vec<&str> = algorithms.map(|it| it.name()).collect();
+    algorithms.join(" ")
 }
 
 /// Percent-encodes the text of `grpc-message`: every byte but printable ASCII without `%` (gRPC over HTTP/2,

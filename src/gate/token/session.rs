@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::COOKIE;
 
@@ -134,13 +136,18 @@ pub fn is_session_token(token: &str) -> bool {
 
 /// Returns whether a text is a session token with its signature, as cookies carry it.
 fn is_signed(token: &str) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=%".contains(byte);
     match token.as_bytes().split_at_checked(32) {
         Some((name, [b'.', signature @ ..])) => {
-            name.iter().all(u8::is_ascii_alphanumeric)
-                && (44..=132).contains(&signature.len())
-                && signature.iter().all(is_plain)
+            name.iter().all(u8::is_ascii_alphanumeric) && is_signature(signature)
         }
         Some(_) | None => false,
     }
+}
+
+/// Returns whether a text is 32 bytes in padded base64, possibly percent-encoded.
+fn is_signature(text: &[u8]) -> bool {
+    let decoded: Vec<u8> = percent_encoding::percent_decode(text).collect();
+    STANDARD
+        .decode(decoded)
+        .is_ok_and(|bytes| bytes.len() == 32)
 }

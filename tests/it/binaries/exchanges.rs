@@ -11,7 +11,7 @@ use super::upstream::Request;
 
 /// Session of alice, as its cookie has it.
 const SESSION: &str =
-    "aliceAliceAliceAliceAliceAlice12.c2lnbmF0dXJlIG9mIHRoZSBzZXNzaW9uIG9mIGFsaWNl";
+    "aliceAliceAliceAliceAliceAlice12.c2lnbmF0dXJlIG9mIGEgc2Vzc2lvbiBvZiBhbGljZSE=";
 
 /// Opaque access token of bob.
 const ACCESS_TOKEN: &str = "bobBobBobBobBobBobBobBobBobBob12";

@@ -932,11 +932,11 @@ access = "authenticated"
          \n\
          response 200 OK, by the gate itself:\n  \
            content-type: application/json\n  \
-           content-length: 129\n  \
+           content-length: 289\n  \
            cache-control: public, max-age=300\n  \
            access-control-allow-origin: *\n\
          \n\
-         {\"authorization_servers\":[\"https://login.example\"],\"bearer_methods_supported\":[\"header\"],\
+         {\"authorization_servers\":[\"https://login.example\"],\"bearer_methods_supported\":[\"header\"],\"dpop_bound_access_tokens_required\":false,\"dpop_signing_alg_values_supported\":[\"RS256\",\"RS384\",\"RS512\",\"PS256\",\"PS384\",\"PS512\",\"ES256\",\"ES384\",\"ES512\",\"EdDSA\"],\
          \"resource\":\"https://api.example/tasks\"}\n"
     );
     let ended = directory.call(&["explain", "--output", "json", "GET", target]);

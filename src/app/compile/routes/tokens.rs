@@ -23,7 +23,7 @@ pub(super) fn compile(
     let mut tokens = TokenSources {
         sessions: sessions(document, path, route),
         introspection: introspection(document, path, route),
-        accepts_dpop: accepts_dpop(document, path, route),
+        dpop: dpop(document, path, route),
         ..TokenSources::default()
     };
     if let Some(named) = &route.tokens {
@@ -80,17 +80,25 @@ fn accepted_issuers<'a>(
     .map(|(index, (name, issuer))| (IssuerId(index), name, issuer))
 }
 
-/// Returns whether some token of this route can be bound to a key.
-fn accepts_dpop(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route) -> bool {
+/// Use of the scheme `DPoP` on a route, over all of its issuers.
+fn dpop(document: &mut ConfigDocument, path: &KeyPath, route: &config::Route) -> DpopMode {
     if route.dpop.is_some() && route.access == Access::Public {
         document.report(
             path.key("dpop"),
             "has no effect on a public route, which verifies no token",
         );
     }
-    match route.dpop {
-        Some(mode) => mode != DpopMode::Off,
-        None => accepted_issuers(document, route).any(|(_, _, it)| it.dpop != DpopMode::Off),
+    if let Some(mode) = route.dpop {
+        return mode;
+    }
+    let modes: Vec<DpopMode> = accepted_issuers(document, route)
+        .map(|(_, _, issuer)| issuer.dpop)
+        .collect();
+    let all = |wanted: DpopMode| modes.iter().all(|mode| *mode == wanted);
+    match (all(DpopMode::Off), all(DpopMode::Required)) {
+        (true, _) => DpopMode::Off,
+        (false, true) => DpopMode::Required,
+        (false, false) => DpopMode::Accepted,
     }
 }
 
