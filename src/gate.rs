@@ -499,7 +499,7 @@ impl<'a> Routed<'a> {
         })
     }
 
-    /// Verifies the token of the request. An expired cookie cache gives way to the session cookie beside it.
+    /// Verifies the token of the request. An invalid cookie cache gives way to the session cookie beside it.
     fn verify(
         &self,
         found: &FoundToken<'_>,
@@ -508,8 +508,8 @@ impl<'a> Routed<'a> {
     ) -> Result<CachedToken, Unidentified> {
         let TokenForm::Credential(issuer, form) = &found.form else {
             let identified = self.gate.identify(found.token(), request, cache);
-            let is_expired = || identified.as_ref().is_err_and(Unidentified::is_expired);
-            if found.source.is_none() && is_expired() {
+            let is_invalid = || identified.as_ref().is_err_and(Unidentified::is_invalid);
+            if found.source.is_none() && is_invalid() {
                 let tokens = &self.route.access.tokens;
                 if let Some(session) = tokens.find_session_cookie(&self.inbound.head.headers)? {
                     return self.verify(&session, request, cache);

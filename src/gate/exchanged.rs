@@ -29,14 +29,9 @@ pub(super) enum Unidentified {
 }
 
 impl Unidentified {
-    pub(super) fn is_expired(&self) -> bool {
-        matches!(
-            self,
-            Self::Unverified(Unverified {
-                refusal: Refusal::TokenExpired,
-                ..
-            })
-        )
+    /// Returns whether the token is invalid, whatever newer keys arrive.
+    pub(super) fn is_invalid(&self) -> bool {
+        matches!(self, Self::Unverified(unverified) if !unverified.newer_keys_may_help)
     }
 }
 

@@ -46,6 +46,8 @@ pub struct TokenSources {
     pub origins: Vec<Origin>,
     /// Sessions that the issuer exchanges.
     pub sessions: Option<SessionSource>,
+    /// Sessions of issuers that the route does not accept. The upstream does not see them either.
+    pub other_sessions: Vec<SessionSource>,
     /// Issuer that introspects opaque access tokens.
     pub introspection: Option<IssuerId>,
     /// Scheme `DPoP` in `Authorization` (RFC 9449 section 7.1): `Required` if no token without it is accepted.
@@ -71,6 +73,7 @@ pub enum TokenSource {
 pub struct TokenFilter<'a> {
     sources: &'a [TokenSource],
     sessions: Option<&'a SessionSource>,
+    other_sessions: &'a [SessionSource],
     /// Subprotocols without tokens, joined; `None` if no subprotocol is a token.
     subprotocols: Option<Vec<u8>>,
 }
@@ -78,6 +81,8 @@ pub struct TokenFilter<'a> {
 /// Token of a request and its source.
 pub(super) struct FoundToken<'a> {
     text: Cow<'a, str>,
+    /// True if the token is a session that ends with the browser.
+    ends_with_browser: bool,
     pub(super) form: TokenForm,
     pub(super) scheme: Scheme,
     /// Index among the route's token sources; `None` for a cookie of a session.
@@ -110,6 +115,7 @@ impl Default for TokenSources {
             sources: vec![TokenSource::Authorization],
             origins: Vec::new(),
             sessions: None,
+            other_sessions: Vec::new(),
             introspection: None,
             dpop: DpopMode::default(),
         }
@@ -148,6 +154,7 @@ impl TokenSources {
                 let form = self.form(&text, source, max_bytes)?;
                 Ok(FoundToken {
                     text,
+                    ends_with_browser: false,
                     form,
                     scheme,
                     source: Some(source),
@@ -209,13 +216,25 @@ impl TokenSources {
         let Some(sessions) = &self.sessions else {
             return Ok(None);
         };
-        if let Some(text) = sessions
-            .find_cache(headers)?
-            .filter(|text| !text.is_empty())
-        {
-            BearerToken::new(&text, max_bytes)?;
+        let cache = sessions.find_cache(headers).and_then(|cache| {
+            let cache = cache.filter(|text| !text.is_empty());
+            if let Some(text) = &cache {
+                BearerToken::new(text, max_bytes)?;
+            }
+            Ok(cache)
+        });
+        // The session token decides where the cache is unusable: a client could leave the cache out.
+        let cache = match cache {
+            Err(refusal) => {
+                let found = self.find_session_cookie(headers)?;
+                return found.map_or(Err(refusal), |found| Ok(Some(found)));
+            }
+            Ok(cache) => cache,
+        };
+        if let Some(text) = cache {
             return Ok(Some(FoundToken {
                 text,
+                ends_with_browser: false,
                 form: TokenForm::Jwt,
                 scheme: Scheme::Bearer,
                 source: None,
@@ -234,6 +253,7 @@ impl TokenSources {
         };
         Ok(sessions.find(headers)?.map(|cookie| FoundToken {
             text: cookie.value.into(),
+            ends_with_browser: cookie.ends_with_browser,
             form: TokenForm::Credential(sessions.issuer, cookie.form()),
             scheme: Scheme::Bearer,
             source: None,
@@ -306,6 +326,7 @@ impl TokenSources {
         TokenFilter {
             sources: &self.sources,
             sessions: self.sessions.as_ref(),
+            other_sessions: &self.other_sessions,
             subprotocols: subprotocol::without_tokens(names, headers, websocket),
         }
     }
@@ -364,11 +385,12 @@ impl TokenFilter<'_> {
                 TokenSource::WebSocket(_) | TokenSource::Query(_) => value,
             };
         }
-        match self.sessions {
-            Some(sessions) if *name == COOKIE => sessions.without_session(value),
-            Some(_) if alike(name.as_str(), COOKIE.as_str()) => None,
-            Some(_) | None => Some(value),
+        let mut sessions = self.sessions.into_iter().chain(self.other_sessions);
+        if *name == COOKIE {
+            return sessions.try_fold(value, |value, sessions| sessions.without_session(value));
         }
+        let may_be_cookie = sessions.next().is_some() && alike(name.as_str(), COOKIE.as_str());
+        (!may_be_cookie).then_some(value)
     }
 
     /// Value of the one `Sec-WebSocket-Protocol` that replaces the removed ones.
@@ -528,7 +550,12 @@ impl FoundToken<'_> {
 
     /// Credential for an exchange.
     pub(super) fn credential(&self, form: &CredentialForm) -> Credential {
-        Credential::new(form.clone(), &self.text)
+        let credential = Credential::new(form.clone(), &self.text);
+        if self.ends_with_browser {
+            credential.without_refresh()
+        } else {
+            credential
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub struct Credential {
     form: CredentialForm,
     text: Box<str>,
     digest: CredentialDigest,
+    may_refresh: bool,
 }
 
 /// Form of a credential, which decides how it is sent to the issuer.
@@ -60,7 +61,22 @@ impl Credential {
             form,
             text: text.into(),
             digest,
+            may_refresh: true,
         }
+    }
+
+    /// Returns the credential of a session that must not be extended: it ends with the browser.
+    #[must_use]
+    pub fn without_refresh(self) -> Self {
+        Self {
+            may_refresh: false,
+            ..self
+        }
+    }
+
+    /// Returns whether the issuer may extend the session.
+    pub(super) fn may_refresh(&self) -> bool {
+        self.may_refresh
     }
 
     pub fn form(&self) -> &CredentialForm {

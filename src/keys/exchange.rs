@@ -47,6 +47,9 @@ const REJECTED_TTL: i64 = 5;
 /// Time for which a failed exchange is not repeated.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Longest time of a probe: two attempts.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(12);
+
 /// Time between two extensions of a session, in seconds.
 const REFRESH_INTERVAL: i64 = 24 * 60 * 60;
 
@@ -143,8 +146,10 @@ pub struct Exchanger {
 struct State {
     table: Table,
     clients: ClientLimits,
-    /// No exchange is attempted before this time: the issuer was unreachable.
+    /// No exchange is attempted before this time: the issuer was unreachable. Then one exchange probes it.
     down_until: Option<Instant>,
+    /// Latest end of the probe.
+    probe_until: Option<Instant>,
     /// Whether the last failure was logged.
     is_logged_down: bool,
 }
@@ -253,8 +258,9 @@ impl Exchanger {
             let cause = "too many exchanges wait for the issuer";
             return Step::Done(self.unavailable(credential, now, 1, cause));
         }
-        let refreshes =
-            self.settings.refresh && state.table.is_refresh_due(credential.digest(), now);
+        let refreshes = self.settings.refresh
+            && credential.may_refresh()
+            && state.table.is_refresh_due(credential.digest(), now);
         let (sender, receiver) = watch::channel(None);
         state.table.insert_running(credential.digest(), receiver);
         Step::Lead(sender, refreshes)
@@ -344,11 +350,21 @@ fn unavailable(retry_after: u64, cause: &str) -> Outcome {
 impl State {
     /// Time until an exchange for this client may be attempted, and the cause.
     fn pause(&mut self, client: Option<IpAddr>, now: Instant) -> Option<(Duration, &'static str)> {
-        let down = self.down_until.filter(|until| *until > now);
-        if let Some(until) = down {
-            return Some((until - now, "the issuer was unreachable a moment ago"));
+        let probe = self.probe_until.filter(|until| *until > now);
+        if let Some(until) = self.down_until {
+            let cause = "the issuer was unreachable a moment ago";
+            if until > now {
+                return Some((until - now, cause));
+            }
+            if probe.is_some() {
+                return Some((FAILURE_PAUSE, cause));
+            }
         }
-        self.clients.pause(client, now)
+        let pause = self.clients.pause(client, now);
+        if self.down_until.is_some() && pause.is_none() {
+            self.probe_until = Some(now + PROBE_TIMEOUT);
+        }
+        pause
     }
 
     fn note(&mut self, client: Option<IpAddr>, response: &Response, now: Instant) {
@@ -362,9 +378,8 @@ impl State {
                 self.clients.note_limited(client, now + *retry_after);
             }
             Response::Failed { is_down, .. } => {
-                if *is_down {
-                    self.down_until = Some(now + FAILURE_PAUSE);
-                }
+                self.down_until = is_down.then(|| now + FAILURE_PAUSE);
+                self.probe_until = None;
             }
         }
     }

@@ -412,7 +412,6 @@ def test_extends_a_session_of_the_bearer_plugin_without_a_cookie(tmp_path, upstr
         assert expires_at(ada) > before
 
 
-@pytest.mark.xfail(strict=True, reason="the exchange does not tell the server that the session ends with the browser")
 def test_does_not_extend_a_session_that_ends_with_the_browser(tmp_path, upstream):
     sessions = "{ refresh = true }"
     with running(tmp_path, upstream, "--session-update-age", "1", sessions=sessions) as (server, gate):

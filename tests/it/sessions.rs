@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::json;
 
 use crate::harness::{
-    Issuer, Latch, NOW, ROUTES, Response, Sidecar, TASKS, Upstream, get, post, request,
+    Issuer, Key, Latch, NOW, ROUTES, Response, Sidecar, TASKS, Upstream, get, post, request,
 };
 
 use server::{BetterAuth, Failure, cookie};
@@ -409,6 +409,117 @@ fn a_session_is_extended_once_a_day_and_its_cookie_reaches_one_client() {
     assert!(lines[1].contains("disableRefresh=true"), "{lines:?}");
     server.set_claims(json!({ "iat": NOW + 86_400, "exp": NOW + 87_400 }));
     assert!(cookies_at(86_400).0.is_some());
+}
+
+#[test]
+fn a_session_that_ends_with_the_browser_is_not_extended() {
+    let (sidecar, _upstream, server) = start("{ refresh = true }");
+    let alice = server.sign_in("alice");
+    for name in [
+        "better-auth.dont_remember",
+        "__Secure-better-auth.dont_remember",
+    ] {
+        let cookies = format!("{}; {name}=true", cookie(&alice));
+        let response = sidecar.call(&get(TASKS).line(&cookies));
+        assert_eq!(
+            (response.status, response.header("set-cookie")),
+            (200, None)
+        );
+    }
+    for exchange in server.exchanges() {
+        assert!(exchange.head.line().contains("disableRefresh=true"));
+    }
+}
+
+#[test]
+fn an_unusable_cookie_cache_gives_way_to_the_session_token() {
+    let (sidecar, upstream, server) = start("{ cookie_cache = true }");
+    let alice = server.sign_in("alice");
+    let url = server.url();
+    let key = Key::ed25519("one");
+    let mut claims = json!({
+        "sub": "alice", "iss": url, "aud": "better-auth:session-cache", "iat": NOW, "exp": NOW + 300,
+    });
+    let sign = |claims: &serde_json::Value| {
+        let header =
+            json!({ "alg": "EdDSA", "kid": "one", "typ": "better-auth.session-cache+jwt" });
+        key.sign_text(&header.to_string(), &claims.to_string())
+    };
+    let valid = sign(&claims);
+    let alone = |cache: &str| {
+        sidecar.call(&get(TASKS).line(&format!("Cookie: better-auth.session_data={cache}")))
+    };
+    assert_eq!(alone(&valid).status, 200);
+    assert_eq!(server.exchanges().len(), 0);
+    claims["exp"] = json!(NOW - 60);
+    let expired = sign(&claims);
+    let (unsigned, _) = valid.rsplit_once('.').unwrap();
+    let forged = format!("{unsigned}.{}", "A".repeat(86));
+    for unusable in [&*expired, &*forged, "e30", "a.b.c.d.e", "not a token"] {
+        assert_eq!(alone(unusable).status, 401, "{unusable}");
+        let both = format!("{}; better-auth.session_data={unusable}", cookie(&alice));
+        assert_eq!(
+            sidecar.call(&get(TASKS).line(&both)).status,
+            200,
+            "{unusable}"
+        );
+    }
+    assert_eq!(server.exchanges().len(), 1);
+    assert_eq!(upstream.arrived().len(), 6);
+}
+
+#[test]
+fn routes_of_other_issuers_forward_no_session() {
+    let (server, upstream) = (BetterAuth::start(), Upstream::start());
+    let issuer = Issuer::start();
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), crate::harness::issuer::SECRET).unwrap();
+    let config = format!(
+        "[issuers.app]\nbetter_auth = {{ url = \"{}\", sessions = true }}\n[issuers.test]\nkeys = {{ secret_file = \"{}\" \
+         }}\nallow_any_audience = true\n[[routes]]\npath = \"/me/{{*rest}}\"\naccess = \"authenticated\"\nissuers = [\"test\"]\n",
+        server.url(),
+        secret.path().display()
+    );
+    let sidecar = Sidecar::start(&config, &upstream, &issuer);
+    let alice = server.sign_in("alice");
+    let cookies = format!("{}; theme=dark", cookie(&alice));
+    let request = get("/me/x").bearer(&issuer.token("bob")).line(&cookies);
+    assert_eq!(sidecar.call(&request).status, 200);
+    assert_eq!(upstream.only().head.values("cookie"), ["theme=dark"]);
+    with_cookie(&sidecar, "/me/x", &alice).refused(401, "token_missing");
+}
+
+#[test]
+fn one_exchange_probes_an_issuer_that_was_unreachable() {
+    let (sidecar, _upstream, server) = start("true");
+    let users: Vec<String> = (0..20)
+        .map(|number| server.sign_in(&format!("user{number}")))
+        .collect();
+    server.fail(Failure::Closed);
+    with_cookie(&sidecar, "/me/x", &users[0]).refused(503, "exchange_unavailable");
+    let before = server.exchanges().len();
+    let latch = Latch::default();
+    server.hold(&latch);
+    // The pause ends after a second; then many credentials wait for one probe.
+    crate::harness::eventually("a probe", || {
+        if server.exchanges().len() == before {
+            let mut client = sidecar.connect();
+            client.send(get("/me/x").line(&cookie(&users[1])).bytes());
+            drop(client);
+        }
+        server.exchanges().len() > before
+    });
+    for user in &users {
+        with_cookie(&sidecar, "/me/x", user).refused(503, "exchange_unavailable");
+    }
+    assert_eq!(server.exchanges().len(), before + 1);
+    server.fail(None);
+    latch.open();
+    crate::harness::eventually("the issuer is back", || {
+        users
+            .iter()
+            .all(|user| with_cookie(&sidecar, "/me/x", user).status == 200)
+    });
 }
 
 #[test]

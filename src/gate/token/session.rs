@@ -25,6 +25,8 @@ pub struct SessionSource {
     pub issuer: IssuerId,
     /// Names of the cookie with the session token: `__Secure-…` first, which only a secure page can set.
     names: [Arc<str>; 2],
+    /// Name of the cookie that marks a session as ending with the browser, without `__Secure-`.
+    dont_remember: Arc<str>,
     /// Cookie cache. Removed together with the session token.
     cache: CookieName,
     /// True if the session cookie is a token source.
@@ -37,6 +39,8 @@ pub struct SessionSource {
 pub(super) struct SessionCookie<'a> {
     pub(super) name: &'a Arc<str>,
     pub(super) value: &'a str,
+    /// True if the session ends with the browser.
+    pub(super) ends_with_browser: bool,
 }
 
 impl SessionSource {
@@ -49,6 +53,7 @@ impl SessionSource {
         Some(Self {
             issuer,
             names: [format!("{SECURE}{plain}").into(), plain.into()],
+            dont_remember: format!("{prefix}.dont_remember").into(),
             cache: CookieName::new(&format!("{prefix}.session_data"))?,
             reads_cookie: true,
             reads_cache: false,
@@ -74,7 +79,11 @@ impl SessionSource {
                     // Another form is no session of Better Auth, and is not sent there.
                     let value = std::str::from_utf8(value).ok().filter(|it| is_signed(it));
                     let value = value.ok_or(Refusal::SessionInvalid)?;
-                    return Ok(Some(SessionCookie { name, value }));
+                    return Ok(Some(SessionCookie {
+                        name,
+                        value,
+                        ends_with_browser: self.ends_with_browser(headers),
+                    }));
                 }
                 (Some(_), Some(_)) => return Err(Refusal::TokenRepeated),
             }
@@ -86,6 +95,16 @@ impl SessionSource {
     pub fn credential(&self, headers: &HeaderMap) -> Result<Option<Credential>, Refusal> {
         let found = self.find(headers)?;
         Ok(found.map(|cookie| Credential::new(cookie.form(), cookie.value)))
+    }
+
+    fn ends_with_browser(&self, headers: &HeaderMap) -> bool {
+        let values = headers.get_all(COOKIE).iter();
+        let mut pairs = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+        pairs.any(|pair| {
+            let (name, _) = split(pair);
+            let name = name.strip_prefix(SECURE.as_bytes()).unwrap_or(name);
+            name == self.dont_remember.as_bytes()
+        })
     }
 
     /// JWT of the cookie cache, if it is a token source.

@@ -22,6 +22,7 @@ pub(super) fn compile(
 ) -> TokenSources {
     let mut tokens = TokenSources {
         sessions: sessions(document, path, route),
+        other_sessions: other_sessions(document, route),
         introspection: introspection(document, path, route),
         dpop: dpop(document, path, route),
         ..TokenSources::default()
@@ -117,6 +118,21 @@ fn sessions(
     let (names, mut sources): (Vec<_>, Vec<_>) = found.unzip();
     report_several(document, path, &names, "sessions");
     (!sources.is_empty()).then(|| sources.swap_remove(0))
+}
+
+/// Sessions of the issuers that the route does not accept.
+fn other_sessions(document: &ConfigDocument, route: &config::Route) -> Vec<SessionSource> {
+    let accepted: Vec<IssuerId> = accepted_issuers(document, route)
+        .map(|(id, ..)| id)
+        .collect();
+    let all = document.config.issuers.values().enumerate();
+    let others = all.filter_map(|(index, issuer)| {
+        let sessions = issuer.better_auth.as_ref()?.sessions.0.as_ref()?;
+        SessionSource::new(IssuerId(index), &sessions.cookie_prefix)
+    });
+    others
+        .filter(|source| !accepted.contains(&source.issuer))
+        .collect()
 }
 
 /// The one issuer that introspects opaque tokens.
