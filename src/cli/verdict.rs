@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::UnixTime;
-use crate::gate::binding::Binding;
+use crate::gate::binding::{Binding, BindingKind};
 use crate::gate::caller_kind::MachineMark;
 use crate::gate::certificate::ClientCertificate;
 use crate::gate::claims::Claims;
@@ -296,11 +296,14 @@ impl DecodedToken {
             }
             Refusal::TokenConfirmation => {
                 match Binding::of(self.claims.get("cnf").unwrap_or(&Value::Null)) {
+                    Some(binding) if binding.kind() == BindingKind::Key => format!(
+                        "{signed}, but bound to the key with the thumbprint {binding}: send it in the scheme `DPoP` with a proof"
+                    ),
                     Some(certificate) => format!(
                         "{signed}, but bound to the client certificate with the thumbprint {certificate}"
                     ),
                     None => format!(
-                        "{signed}, but `cnf` binds it to a proof other than a certificate, which the gate does not verify"
+                        "{signed}, but `cnf` binds it to a proof other than one certificate or one key, which the gate does not verify"
                     ),
                 }
             }

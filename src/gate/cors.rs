@@ -18,8 +18,9 @@ use super::refusal::Refusal;
 use super::single_value::single_value;
 
 /// Response headers of the gate, which a page can always read.
-const EXPOSED: [&str; 7] = [
+const EXPOSED: [&str; 8] = [
     "www-authenticate",
+    "dpop-nonce",
     "retry-after",
     "ratelimit",
     "ratelimit-policy",

@@ -378,7 +378,7 @@ impl Refusal {
                 challenge: Challenge::InvalidToken,
                 stage: Stage::Verification,
                 detail: "The token is bound to a key that the request does not prove.",
-                hint: "Send the token over a connection with the certificate it is bound to, or see `allow_bound`.",
+                hint: "Send the token over a connection with the certificate it is bound to, or in the scheme `DPoP` with a proof of its key, or see `allow_bound`.",
             },
             Self::TokenMachine => &Row {
                 reason: "token_machine",

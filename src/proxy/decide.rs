@@ -109,14 +109,14 @@ impl Proxy {
                 "token verified"
             );
         }
-        if let Some(proof) = authenticated.proof() {
-            // Boxed: requests without a proof would carry its size.
-            Box::pin(self.use_proof(snapshot, proof, now))
+        if let Some(buckets) = authenticated.subject_buckets() {
+            self.count(snapshot, buckets, exchange)
                 .await
                 .map_err(|refusal| authenticated.refuse(refusal))?;
         }
-        if let Some(buckets) = authenticated.subject_buckets() {
-            self.count(snapshot, buckets, exchange)
+        if let Some(proof) = authenticated.proof() {
+            // Boxed: requests without a proof would carry its size.
+            Box::pin(self.use_proof(snapshot, proof, now))
                 .await
                 .map_err(|refusal| authenticated.refuse(refusal))?;
         }

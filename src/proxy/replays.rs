@@ -1,6 +1,6 @@
 //! Proofs that were accepted already (RFC 9449 section 11.1), shared by all workers.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::mem;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,11 +10,14 @@ use crate::gate::dpop::VerifiedProof;
 /// Parts of the store, each with its own lock.
 const SHARDS: usize = 16;
 
-/// Most proofs of one generation of a shard. A proof takes about 64 bytes.
-const MAX_PROOFS: usize = 64 * 1024;
+/// Most proofs of one generation of a shard. All generations together take less than 40 MiB.
+const MAX_PROOFS: usize = 32 * 1024;
 
 /// Longest time for which a proof is accepted, in seconds: the age of a generation that can be dropped.
 const GENERATION: i64 = 320;
+
+/// Half of a replay key: enough that two proofs do not have the same one.
+type Key = [u8; 16];
 
 /// Accepted proofs by their replay key.
 #[derive(Debug, Default)]
@@ -33,8 +36,8 @@ pub enum Use {
 
 #[derive(Debug, Default)]
 struct Shard {
-    young: HashMap<[u8; 32], UnixTime>,
-    old: HashMap<[u8; 32], UnixTime>,
+    young: HashSet<Key>,
+    old: HashSet<Key>,
     /// Start of the young generation, in Unix time.
     since: i64,
 }
@@ -58,17 +61,17 @@ impl Shard {
             self.old = mem::take(&mut self.young);
             self.since = now.0;
         }
-        let key = &proof.replay_key;
-        if self.young.contains_key(key) || self.old.contains_key(key) {
+        let mut key = Key::default();
+        for (to, from) in key.iter_mut().zip(proof.replay_key) {
+            *to = from;
+        }
+        if self.young.contains(&key) || self.old.contains(&key) {
             return Use::Replay;
         }
         if self.young.len() >= MAX_PROOFS {
-            self.young.retain(|_, until| now < *until);
-            if self.young.len() >= MAX_PROOFS {
-                return Use::Unknown;
-            }
+            return Use::Unknown;
         }
-        self.young.insert(*key, proof.until);
+        self.young.insert(key);
         Use::First
     }
 }
@@ -129,6 +132,9 @@ mod tests {
             shard.record(&proof(0, start + 306), UnixTime(start)),
             Use::Replay
         );
-        assert_eq!(shard.record(&late, UnixTime(start + 306)), Use::First);
+        assert_eq!(
+            shard.record(&late, UnixTime(start + GENERATION)),
+            Use::First
+        );
     }
 }

@@ -69,7 +69,7 @@ fn cors_headers(response: &Response) -> Vec<String> {
 const PREFLIGHT_VARY: &str =
     "vary: origin, access-control-request-method, access-control-request-headers";
 const EXPOSE: &str = "access-control-expose-headers: \
-    www-authenticate, retry-after, ratelimit, ratelimit-policy, x-request-id, grpc-status, grpc-message";
+    www-authenticate, dpop-nonce, retry-after, ratelimit, ratelimit-policy, x-request-id, grpc-status, grpc-message";
 
 #[test]
 fn responds_to_a_preflight_without_a_token_or_an_upstream() {

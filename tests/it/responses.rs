@@ -139,6 +139,12 @@ fn assert_row(response: &Response, status: u16, reason: &str) {
             let algorithms = "RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA";
             Some(format!("{challenge}{detail}\", algs=\"{algorithms}\""))
         }
+        // Of a request in the scheme `DPoP`.
+        (_, "token_unbound") => {
+            let challenge = INVALID.replace("Bearer", "DPoP");
+            let algorithms = "RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA";
+            Some(format!("{challenge}{detail}\", algs=\"{algorithms}\""))
+        }
         (401, _) => Some(format!("{INVALID}{detail}\"")),
         (_, "claim_denied") => {
             let challenge = INVALID.replace("invalid_token", "insufficient_scope");

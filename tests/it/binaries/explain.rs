@@ -207,7 +207,7 @@ access = "authenticated"
     assert!(
         ended
             .stdout
-            .contains("`cnf` binds it to a proof other than a certificate"),
+            .contains("`cnf` binds it to a proof other than one certificate or one key"),
         "{ended:?}"
     );
     let ended = directory.call(&["explain", "--certificate=config.toml", "GET", "/me"]);
