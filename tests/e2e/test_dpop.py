@@ -104,7 +104,7 @@ def test_serves_the_owner_with_a_token_and_a_proof(better_auth, gate, algorithm)
     holder = Holder(better_auth.server, ada, algorithm)
     assert holder.tokens["token_type"] == "DPoP"
     path = tasks_of(ada)
-    # jose signs proofs for any URL, so the query is that of the request, not of the proof.
+    # `htu` has no query (RFC 9449 section 4.2).
     response = send(gate, f"{path}?page=2", holder.token, holder.proof(gate.url + path))
     assert response.status_code == 200, response.text
     assert response.json() == {"user": ada.id}
@@ -126,6 +126,18 @@ def test_a_proof_serves_one_request(better_auth, gate):
     algorithms = re.search('algs="([^"]+)"', challenge)[1].split()
     assert set(ALGORITHMS) <= set(algorithms) and not any(name.startswith("HS") for name in algorithms)
     assert send(gate, "/me", holder.token, second).status_code == 200
+
+
+def test_accepts_the_scheme_in_any_case_and_http2(better_auth, gate):
+    holder = better_auth.holder
+    proof = holder.proof(f"{gate.url}/me")
+    headers = {"Authorization": f"dpop {holder.token}", "DPoP": proof}
+    transport = httpx.HTTPTransport(http1=False, http2=True)
+    with httpx.Client(base_url=gate.url, transport=transport, timeout=RESPONSE_SECONDS, trust_env=False) as client:
+        response = client.get("/me", headers=headers)
+        assert (response.http_version, response.status_code) == ("HTTP/2", 200)
+    # A proof is used up for every connection and every version of HTTP.
+    assert outcome(send(gate, "/me", holder.token, proof)) == (401, "proof_replayed")
 
 
 def test_a_proof_for_a_rejected_request_is_used_up(better_auth, gate):
@@ -227,6 +239,26 @@ def test_a_machine_has_a_bound_token_too(better_auth, tmp_path, upstream):
         gate.stop()
 
 
+def test_a_reload_keeps_the_used_proofs(better_auth, tmp_path, upstream):
+    gate = Guarded(tmp_path, upstream, jwt_issuer(better_auth.server, 'dpop_nonce = "1h"'))
+    try:
+        client = NonceClient(gate, better_auth.holder)
+        assert client.get("/me").status_code == 200
+        proof = client.proof("/me")
+        assert send(gate, "/me", client.holder.token, proof).status_code == 200
+        configuration = tmp_path / "config.toml"
+        configuration.write_text(configuration.read_text() + REQUIRED)
+        reloads = 'claimgate_config_reloads_total{outcome="success"}'
+        wait_until(lambda: gate.gate.metric(reloads) >= 1)
+        assert outcome(send(gate, "/me", client.holder.token, proof)) == (401, "proof_replayed")
+        # The nonce is valid with the new configuration, too.
+        sent = client.sent
+        assert client.get("/bound").status_code == 200
+        assert client.sent == sent + 1
+    finally:
+        gate.stop()
+
+
 # Nonces.
 
 
@@ -248,8 +280,10 @@ class NonceClient:
 
     def _send(self, path: str) -> httpx.Response:
         self.sent += 1
-        proof = self.holder.proof(self.gate.url + path, claims={"nonce": self.nonce})
-        return send(self.gate, path, self.holder.token, proof)
+        return send(self.gate, path, self.holder.token, self.proof(path))
+
+    def proof(self, path: str) -> str:
+        return self.holder.proof(self.gate.url + path, claims={"nonce": self.nonce})
 
 
 def test_a_client_follows_the_demand_for_a_nonce(better_auth, tmp_path, upstream):
@@ -280,7 +314,7 @@ def test_a_nonce_expires(better_auth, tmp_path, upstream):
             assert client.get("/me").status_code == 200
             return client.nonce != first
 
-        assert wait_until(is_expired) < 2 * lifetime + 5
+        assert wait_until(is_expired) < 2 * lifetime + 10
     finally:
         gate.stop()
 
