@@ -1,7 +1,7 @@
-//! Time of a decision of the gate, by token algorithm: first verification, and lookup in the token cache. Time of the
-//! verification of a `DPoP` proof, which every request of a bound token needs.
+//! Time of a decision of the gate, by token algorithm: first verification, and lookup in the token cache. Time with a
+//! `DPoP` proof, which every request of a bound token needs, beside that of the proof's signature alone.
 //!
-//! `cargo bench --bench verify`, with the tokens and proofs of `tests/fixtures`.
+//! `cargo bench --bench verify`, with the tokens and keys of `tests/fixtures`.
 
 #![expect(
     clippy::expect_used,
@@ -15,13 +15,16 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use claimgate::clock::UnixTime;
 use claimgate::config::Encoding;
 use claimgate::gate::Gate;
 use claimgate::gate::access::Rule;
 use claimgate::gate::cache::TokenCache;
 use claimgate::gate::claims::ClaimPolicy;
-use claimgate::gate::dpop::{self, DPOP, ExternalUrl, ProofContext, ProofPolicy};
+use claimgate::gate::dpop::DPOP;
 use claimgate::gate::identity::IdentityClaim;
 use claimgate::gate::inbound::{Inbound, Scheme};
 use claimgate::gate::refusal::Mismatch;
@@ -32,8 +35,10 @@ use claimgate::gate::verify::Issuer;
 use claimgate::keys::secret::Secret;
 use claimgate::keys::{Algorithm, KeyRing, pem};
 use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderMap, HeaderName, Method, Request};
-use serde_json::Value;
+use http::{HeaderName, Request};
+use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
+use jsonwebtoken::{DecodingKey, EncodingKey, Header, crypto};
+use serde_json::{Value, json};
 
 /// Algorithms with the name of their test case.
 const CASES: [(Algorithm, &str); 7] = [
@@ -45,6 +50,17 @@ const CASES: [(Algorithm, &str); 7] = [
     (Algorithm::ES512, "ES512 with a P-521 key in PEM"),
     (Algorithm::EdDSA, "EdDSA with an Ed25519 key in PEM"),
 ];
+
+/// Algorithms of proofs with a private key. jsonwebtoken has no ES512.
+const PROOFS: [(Algorithm, &str, ReadKey); 5] = [
+    (Algorithm::RS256, "rsa", EncodingKey::from_rsa_pem),
+    (Algorithm::PS256, "rsa", EncodingKey::from_rsa_pem),
+    (Algorithm::ES256, "p256", EncodingKey::from_ec_pem),
+    (Algorithm::ES384, "p384", EncodingKey::from_ec_pem),
+    (Algorithm::EdDSA, "ed25519", EncodingKey::from_ed_pem),
+];
+
+type ReadKey = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
 
 /// Number of measurements of each algorithm, and minimum duration of one.
 const ROUNDS: usize = 100;
@@ -74,48 +90,102 @@ fn main() {
         println!("| {} | {first:.1} | {cached:.2} |", algorithm.name());
     }
 
-    let proofs = cases("dpop/clients.json");
-    println!("\n| algorithm | DPoP proof, µs |");
-    println!("| --- | ---: |");
-    for algorithm in ProofPolicy::default().algorithms {
-        let name = format!("jose: {}", algorithm.name());
-        let case = proofs.iter().find(|case| case["name"] == name);
-        let time = proof_time(case.expect("a case of this name exists"));
-        println!("| {} | {time:.1} |", algorithm.name());
+    let [(shared, name), ..] = CASES;
+    let case = tokens.iter().find(|case| case["name"] == name);
+    let case = case.expect("a case of this name exists");
+    println!("\n| algorithm of the proof | signature alone, µs | token cache and proof, µs |");
+    println!("| --- | ---: | ---: |");
+    for (algorithm, file, read) in PROOFS {
+        let key = read(fixture(&format!("keys/{file}.private.pem")).as_bytes());
+        let bound = Bound::sign(case, algorithm, &key.expect("a valid private key"));
+        let signature = bound.signature_time();
+        let decision = bound.decision_time(&gate(case, shared));
+        println!("| {} | {signature:.1} | {decision:.1} |", algorithm.name());
     }
+}
+
+/// Text of a file of the fixtures.
+fn fixture(file: &str) -> String {
+    let path = format!("{}/tests/fixtures/{file}", env!("CARGO_MANIFEST_DIR"));
+    fs::read_to_string(path).expect("the fixture exists")
 }
 
 /// Cases of a file of the fixtures.
 fn cases(file: &str) -> Vec<Value> {
-    let path = format!("{}/tests/fixtures/{file}", env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(path).expect("the fixtures exist");
-    let file: Value = serde_json::from_str(&text).expect("the fixtures are JSON");
+    let file: Value = serde_json::from_str(&fixture(file)).expect("the fixtures are JSON");
     let cases = file["cases"].as_array();
     cases.expect("the fixtures have a list of cases").clone()
 }
 
-/// Time to verify a proof, in microseconds.
-fn proof_time(case: &Value) -> f64 {
-    let text = |value: &'static str| case[value].as_str().expect("the case has this text");
-    let url = &case["url"];
-    let mut headers = HeaderMap::new();
-    headers.insert(DPOP, text("proof").parse().expect("a valid header value"));
-    let policy = ProofPolicy::default();
-    let context = ProofContext {
-        method: &Method::GET,
-        url: ExternalUrl {
-            scheme: Scheme::Https,
-            authority: url["authority"].as_str().unwrap_or_default(),
-            path: url["path"].as_str().unwrap_or_default(),
-        },
-        token: text("token"),
-        thumbprint: text("thumbprint"),
-        now: UnixTime(case["now"].as_i64().expect("a case has a time")),
-    };
-    min_time(|| {
-        let proof = dpop::verify(black_box(&headers), &context, &policy);
-        assert!(black_box(proof).is_ok());
-    })
+/// A request with a token that is bound to a key, and with a proof of the key.
+struct Bound {
+    inbound: Inbound,
+    proof: String,
+    algorithm: jsonwebtoken::Algorithm,
+    key: Jwk,
+    now: UnixTime,
+}
+
+impl Bound {
+    /// Signs the token with the shared secret of the case, and the proof with the key.
+    fn sign(case: &Value, algorithm: Algorithm, key: &EncodingKey) -> Self {
+        let now = case["now"].as_i64().expect("a case has a time");
+        let secret = case["keys"]["secret"]
+            .as_str()
+            .expect("a case has a secret");
+        let algorithm: jsonwebtoken::Algorithm = algorithm.name().parse().expect("a known name");
+        let jwk = Jwk::from_encoding_key(key, algorithm).expect("the key has a public key");
+        let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256);
+        let thumbprint = thumbprint.expect("the key has a thumbprint");
+        let claims =
+            json!({ "sub": "alice", "iat": now, "exp": now + 900, "cnf": { "jkt": thumbprint } });
+        let secret = EncodingKey::from_secret(secret.as_bytes());
+        let token = jsonwebtoken::encode(&Header::default(), &claims, &secret);
+        let token = token.expect("the token can be signed");
+        let header = Header {
+            typ: Some("dpop+jwt".to_owned()),
+            jwk: Some(jwk.clone()),
+            ..Header::new(algorithm)
+        };
+        let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, token.as_bytes()));
+        let claims = json!({
+            "htm": "GET", "htu": "http://api.example/api/alice/tasks", "iat": now, "ath": hash,
+            "jti": "6bb6a7a4-5b6c-4c3c-9d0f-5f8f5e0f6a51",
+        });
+        let proof = jsonwebtoken::encode(&header, &claims, key).expect("the proof can be signed");
+        let mut inbound = inbound(&json!({ "token": token }));
+        let headers = &mut inbound.head.headers;
+        let value = |text: &str| text.parse().expect("a valid header value");
+        headers.insert(AUTHORIZATION, value(&format!("DPoP {token}")));
+        headers.insert(DPOP, value(&proof));
+        Self {
+            inbound,
+            proof,
+            algorithm,
+            key: jwk,
+            now: UnixTime(now),
+        }
+    }
+
+    /// Time in which jsonwebtoken verifies the signature of the proof with a key that it has read before.
+    fn signature_time(&self) -> f64 {
+        let key = DecodingKey::from_jwk(&self.key).expect("the key is valid");
+        let (message, signature) = self.proof.rsplit_once('.').expect("a proof has parts");
+        min_time(|| {
+            let message = black_box(message).as_bytes();
+            let verified = crypto::verify(signature, message, &key, self.algorithm);
+            assert!(black_box(verified).is_ok_and(|is_valid| is_valid));
+        })
+    }
+
+    /// Time of a decision about the request, with its token in the cache. The store of replays is not part of it.
+    fn decision_time(&self, gate: &Gate) -> f64 {
+        let mut cache = TokenCache::default();
+        min_time(|| {
+            let decision = gate.decide(black_box(&self.inbound), self.now, &mut cache);
+            assert!(black_box(decision).is_ok());
+        })
+    }
 }
 
 fn gate(case: &Value, algorithm: Algorithm) -> Gate {
