@@ -97,6 +97,7 @@ impl App {
             },
             max_header_bytes: usize::try_from(listen.max_header_bytes).unwrap_or(usize::MAX),
         };
+        let needs_nonce = issuers.issuers.iter().any(|it| it.nonce_lifetime.is_some());
         let gate = Gate::new(
             routes,
             issuers.issuers,
@@ -104,7 +105,7 @@ impl App {
             cors,
             limits.max_header_bytes,
         )
-        .with_nonce_key(nonce_key())
+        .with_nonce_key(needs_nonce.then(nonce_key).flatten())
         .with_resource(resource.map(|resource| resource.metadata));
         let trusted = listen.trusted_proxies.iter().map(|network| network.0);
         let remote_keys = issuers.remote_keys;

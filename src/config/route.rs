@@ -59,7 +59,7 @@ pub struct Route {
     /// Accepted issuers by name. Default: all.
     #[serde(default)]
     pub issuers: Option<Vec<String>>,
-    /// Whether the route is one of `[resource]`. Default: if its path is at or below that of the resource.
+    /// Includes the route in `[resource]`, or excludes it. Default: included if its path is at or below that of the resource.
     #[serde(default)]
     pub resource: Option<bool>,
     /// Requirements on claims and client certificates, all of which must hold.

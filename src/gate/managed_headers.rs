@@ -31,6 +31,8 @@ const MAX_FOLDED: usize = 48;
 #[derive(Debug, Clone)]
 pub struct ManagedNames {
     identity: Vec<Vec<u8>>,
+    /// Bits of the first letters of the identity headers, so that most names need no comparison.
+    first: u64,
 }
 
 /// Name in lower case, without separators and the CGI prefix; cut to [`MAX_FOLDED`] bytes.
@@ -43,14 +45,20 @@ impl ManagedNames {
     /// Manages the identity headers of a configuration and all forwarding headers.
     pub fn new<'a>(identity: impl IntoIterator<Item = &'a HeaderName>) -> Self {
         let folded = |name: &HeaderName| folded(name.as_str().as_bytes()).collect();
-        Self {
-            identity: identity.into_iter().map(folded).collect(),
-        }
+        let identity: Vec<Vec<u8>> = identity.into_iter().map(folded).collect();
+        let letters = identity.iter().filter_map(|name| name.first());
+        let first = letters.fold(0, |bits, letter| bits | bit(*letter));
+        Self { identity, first }
     }
 
     /// Returns whether a name, in any spelling, is an identity header.
     pub fn is_identity(&self, name: &str) -> bool {
         let name = without_cgi_prefix(name.as_bytes());
+        let mut letters = name.iter().filter(|byte| byte.is_ascii_alphanumeric());
+        let first = letters.next().map(u8::to_ascii_lowercase);
+        if first.is_none_or(|first| self.first & bit(first) == 0) {
+            return false;
+        }
         self.identity.iter().any(|managed| same(name, managed))
     }
 
@@ -66,6 +74,11 @@ impl ManagedNames {
     pub fn must_not_be_dropped(&self, name: &str) -> bool {
         self.covers(name) || is_protected(name)
     }
+}
+
+/// Bit of a letter or a digit. A few share one.
+fn bit(letter: u8) -> u64 {
+    1 << (letter & 63)
 }
 
 /// Returns whether a request has another meaning without this header.

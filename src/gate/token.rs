@@ -385,6 +385,9 @@ impl TokenFilter<'_> {
                 TokenSource::WebSocket(_) | TokenSource::Query(_) => value,
             };
         }
+        if self.sessions.is_none() && self.other_sessions.is_empty() {
+            return Some(value);
+        }
         let mut sessions = self.sessions.into_iter().chain(self.other_sessions);
         if *name == COOKIE {
             return sessions.try_fold(value, |value, sessions| sessions.without_session(value));

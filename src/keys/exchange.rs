@@ -150,7 +150,7 @@ struct State {
     down_until: Option<Instant>,
     /// Latest end of the probe.
     probe_until: Option<Instant>,
-    /// Whether the last failure was logged.
+    /// True if the last failure was logged.
     is_logged_down: bool,
 }
 
