@@ -140,7 +140,7 @@ def test_rejects_a_session_token_with_a_hint(signed_in):
     for session in (signed_in.user.session, signed):
         response = signed_in.gate.request("GET", path(signed_in.user), session)
         assert outcome(response) == "401 token_opaque"
-        assert "exchange it at /api/auth/token" in response.json()["detail"]
+        assert "from /api/auth/token for a session" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("index", [0, 20, -1])

@@ -35,7 +35,7 @@ path = "/me"
 access = "authenticated"
 """
 
-SESSION = f"better-auth.session_token={'a' * 32}.{'b' * 43}="
+SESSION = f"better-auth.session_token={'a' * 32}.{'A' * 43}="
 
 MARKUP = "<img src=x onerror=document.title='owned'>"
 
