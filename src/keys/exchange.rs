@@ -368,19 +368,15 @@ impl State {
     }
 
     fn note(&mut self, client: Option<IpAddr>, response: &Response, now: Instant) {
+        let is_down = matches!(response, Response::Failed { is_down: true, .. });
+        self.down_until = is_down.then(|| now + FAILURE_PAUSE);
+        self.probe_until = None;
         match response {
-            Response::Valid { .. } => self.down_until = None,
-            Response::Rejected => {
-                self.down_until = None;
-                self.clients.note_rejected(client, now);
-            }
+            Response::Rejected => self.clients.note_rejected(client, now),
             Response::Limited { retry_after } => {
                 self.clients.note_limited(client, now + *retry_after);
             }
-            Response::Failed { is_down, .. } => {
-                self.down_until = is_down.then(|| now + FAILURE_PAUSE);
-                self.probe_until = None;
-            }
+            Response::Valid { .. } | Response::Failed { .. } => {}
         }
     }
 }

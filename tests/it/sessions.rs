@@ -523,6 +523,30 @@ fn one_exchange_probes_an_issuer_that_was_unreachable() {
 }
 
 #[test]
+fn a_rate_limited_probe_ends_the_outage_for_other_clients() {
+    let listen = "trusted_proxies = [\"127.0.0.1\"]";
+    let (sidecar, _upstream, server) = start_with(listen, "true", ROUTES);
+    let (alice, bob) = (server.sign_in("alice"), server.sign_in("bob"));
+    let send = |client: &str, token: &str| {
+        let from = format!("X-Forwarded-For: {client}");
+        sidecar.call(&get("/me/x").line(&cookie(token)).line(&from))
+    };
+    server.fail(Failure::Closed);
+    send("203.0.113.1", &alice).refused(503, "exchange_unavailable");
+    let before = server.exchanges().len();
+    server.fail(Failure::Status(
+        "429 Too Many Requests",
+        "X-Retry-After: 10\r\n",
+    ));
+    crate::harness::eventually("a probe", || {
+        send("203.0.113.1", &alice).refused(503, "exchange_unavailable");
+        server.exchanges().len() > before
+    });
+    server.fail(None);
+    assert_eq!(send("203.0.113.2", &bob).status, 200);
+}
+
+#[test]
 fn public_routes_keep_the_session_cookie() {
     let (sidecar, upstream, server) = start("true");
     let alice = server.sign_in("alice");
