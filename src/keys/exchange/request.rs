@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Full;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::time::sleep;
@@ -24,6 +25,13 @@ use super::ExchangeSettings;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+
+/// Characters that a form must encode, and some that it may.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// Delay requested by an issuer that names none.
 const DEFAULT_DELAY: Duration = Duration::from_secs(10);
@@ -345,14 +353,6 @@ fn seconds_of(time: &str) -> Option<i64> {
 }
 
 /// Text in `application/x-www-form-urlencoded`.
-fn form_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _infallible = fmt::Write::write_fmt(&mut encoded, format_args!("%{byte:02X}"));
-        }
-    }
-    encoded
+fn form_encoded(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, ENCODED)
 }
