@@ -109,7 +109,7 @@ impl RedisLimiter {
         local: &RateLimitTable,
         now: Ticks,
     ) -> Result<Vec<RateLimitStatus>, Refusal> {
-        if let Some(statuses) = self.try_take(buckets).await {
+        if let Some(statuses) = self.attempt(self.run(buckets)).await {
             return Ok(statuses);
         }
         match self.redis.when_unavailable {
@@ -119,18 +119,22 @@ impl RedisLimiter {
         }
     }
 
-    async fn try_take(self: &Rc<Self>, buckets: Buckets<'_>) -> Option<Vec<RateLimitStatus>> {
+    /// Completes a call within the time limit; `None` while Redis is unavailable.
+    async fn attempt<T>(
+        self: &Rc<Self>,
+        call: impl Future<Output = Result<T, Failure>>,
+    ) -> Option<T> {
         if matches!(*self.state.borrow(), State::Unavailable) {
             self.metrics.count_redis(RedisOutcome::Skipped);
             return None;
         }
         let limit = self.redis.timeout;
-        let result = timeout(limit, self.run(buckets)).await;
+        let result = timeout(limit, call).await;
         match result.unwrap_or(Err(Failure::Timeout(limit))) {
-            Ok(statuses) => {
+            Ok(result) => {
                 self.metrics.count_redis(RedisOutcome::Success);
                 self.mark_available();
-                Some(statuses)
+                Some(result)
             }
             Err(failure) => {
                 self.metrics.count_redis(RedisOutcome::Failure);
@@ -142,24 +146,7 @@ impl RedisLimiter {
 
     /// Records the use of a proof. Returns whether another gate has recorded it; false while Redis is unavailable.
     pub(super) async fn is_replay(self: &Rc<Self>, proof: &VerifiedProof, now: UnixTime) -> bool {
-        if matches!(*self.state.borrow(), State::Unavailable) {
-            self.metrics.count_redis(RedisOutcome::Skipped);
-            return false;
-        }
-        let limit = self.redis.timeout;
-        let result = timeout(limit, self.record(proof, now)).await;
-        match result.unwrap_or(Err(Failure::Timeout(limit))) {
-            Ok(is_first) => {
-                self.metrics.count_redis(RedisOutcome::Success);
-                self.mark_available();
-                !is_first
-            }
-            Err(failure) => {
-                self.metrics.count_redis(RedisOutcome::Failure);
-                self.mark_unavailable(&failure);
-                false
-            }
-        }
+        self.attempt(self.record(proof, now)).await == Some(false)
     }
 
     /// Sets the key of a proof unless it is set, until the proof expires.
